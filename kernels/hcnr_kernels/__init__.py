@@ -1,0 +1,1 @@
+"""Operators of hcnr: tensors in, tensors out."""
