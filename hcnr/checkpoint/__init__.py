@@ -1,0 +1,30 @@
+"""Checkpoints: opened lazily, compared before any compute, written whole or not at all.
+
+Works on POSIX systems: outputs are guarded by flock and appear by rename.
+"""
+
+from hcnr.checkpoint.companions import copy_companions
+from hcnr.checkpoint.fingerprints import LazyRows, fingerprint, fingerprint_tensors
+from hcnr.checkpoint.finite import check_finite
+from hcnr.checkpoint.headers import Shard, TensorInfo, read_header
+from hcnr.checkpoint.output import atomic_file, check_output, output_directory
+from hcnr.checkpoint.pair import check_pair
+from hcnr.checkpoint.reader import Checkpoint
+from hcnr.checkpoint.writer import write_weights
+
+__all__ = [
+    "Checkpoint",
+    "LazyRows",
+    "Shard",
+    "TensorInfo",
+    "atomic_file",
+    "check_finite",
+    "check_output",
+    "check_pair",
+    "copy_companions",
+    "fingerprint",
+    "fingerprint_tensors",
+    "output_directory",
+    "read_header",
+    "write_weights",
+]

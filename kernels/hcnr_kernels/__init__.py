@@ -1,1 +1,44 @@
-"""Operators of hcnr: tensors in, tensors out."""
+"""Operators of hcnr: tensors in, tensors out; registered with torch as `torch.ops.hcnr`."""
+
+from hcnr_kernels.compensation import Compensation
+from hcnr_kernels.errors import FactorizationError, HcnrError, OperatorError
+from hcnr_kernels.inverse import DAMPING_LADDER, InverseHessian
+from hcnr_kernels.ops import (
+    compensation,
+    compensation_ex,
+    fisher_input_,
+    fisher_output_,
+    fisher_weight_,
+    gram_,
+    inverse_hessian,
+    merge,
+    objective,
+    perturbation,
+    symmetrize_,
+    token_gram,
+)
+from hcnr_kernels.registry import operator_table
+from hcnr_kernels.tiles import gram_is_cheaper
+
+__all__ = [
+    "DAMPING_LADDER",
+    "Compensation",
+    "FactorizationError",
+    "HcnrError",
+    "InverseHessian",
+    "OperatorError",
+    "compensation",
+    "compensation_ex",
+    "fisher_input_",
+    "fisher_output_",
+    "fisher_weight_",
+    "gram_",
+    "gram_is_cheaper",
+    "inverse_hessian",
+    "merge",
+    "objective",
+    "operator_table",
+    "perturbation",
+    "symmetrize_",
+    "token_gram",
+]

@@ -1,0 +1,6 @@
+"""`python -m hcnr`."""
+
+from hcnr.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""The small files beside the weights that make a directory loadable."""
+
+import shutil
+from pathlib import Path
+
+from hcnr.checkpoint.layout import ADAPTER
+from hcnr.checkpoint.reader import Checkpoint
+from hcnr.checkpoint.staging import fsync
+from hcnr.errors import CheckpointError, OutputError
+
+# What is copied is listed, not what is not: weights come in ever more formats.
+SUFFIXES = {".json", ".jinja", ".model", ".txt", ".py", ".tiktoken", ".vocab", ".bpe", ".spm"}
+PREFIXES = ("tokenizer.model", "LICENSE", "NOTICE", "USE_POLICY")
+TEMPLATES = "additional_chat_templates"
+
+# State of a training run, lists of files we do not copy, and what describes another directory.
+LEFT_OUT = {
+    ADAPTER,
+    "trainer_state.json",
+    "training_args.json",
+    "optimizer.json",
+    "scheduler.json",
+    "trainer_log.json",
+}
+LEFT_OUT_ENDINGS = (".index.json", "_results.json")
+MAX_BYTES = 256 << 20
+
+
+def copy_companions(tuned: Checkpoint, directory: Path) -> list[str]:
+    """Copies config, generation config, tokenizer, chat templates, processors, code and licence.
+
+    Never copied: weights of any format, state of the optimizer or the trainer, adapters,
+    `README.md`, hidden files, `hcnr_*`, anything above 256 MiB, and any subdirectory except
+    `additional_chat_templates`. Symbolic links are followed.
+
+    Args:
+        tuned: The checkpoint to copy from.
+        directory: An existing directory to copy into; equal names are replaced.
+
+    Returns:
+        The names of the copied files, relative to the directory, sorted.
+
+    Raises:
+        CheckpointError: A companion cannot be read, such as a link whose target is missing.
+        OutputError: A copy cannot be written.
+    """
+    copied = []
+    sources = list(tuned.path.iterdir())
+    templates = tuned.path / TEMPLATES
+    if templates.is_dir():
+        sources += templates.iterdir()
+    for source in sorted(sources):
+        if not _is_companion(source):
+            continue
+        name = source.relative_to(tuned.path)
+        _copy(source, directory / name)
+        copied.append(name.as_posix())
+    return copied
+
+
+def _is_companion(source: Path) -> bool:
+    name = source.name
+    if name.startswith((".", "hcnr_")) or name in LEFT_OUT or name.endswith(LEFT_OUT_ENDINGS):
+        return False
+    if source.suffix not in SUFFIXES and not name.startswith(PREFIXES):
+        return False
+    if source.is_symlink() and not source.exists():
+        raise CheckpointError(
+            f"'{source}' is a link to a missing file: complete the download or remove the link."
+        )
+    return source.is_file() and source.stat().st_size <= MAX_BYTES
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        handle = source.open("rb")
+    except OSError as error:
+        raise CheckpointError(
+            f"Cannot read '{source}' ({error.strerror or error}): fix its permissions."
+        ) from error
+    with handle:
+        try:
+            target.parent.mkdir(exist_ok=True)
+            with target.open("wb") as out:
+                shutil.copyfileobj(handle, out)
+            fsync(target)
+        except OSError as error:
+            raise OutputError(
+                f"Cannot write '{target}' ({error.strerror or error}): free some space or choose "
+                "another output directory."
+            ) from error

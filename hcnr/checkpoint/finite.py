@@ -1,0 +1,66 @@
+"""NaN and infinity in weights, found in one pass and before they spread into every score."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+
+from hcnr.checkpoint.headers import TensorInfo
+from hcnr.checkpoint.reader import Checkpoint, read_into
+from hcnr.errors import CheckpointError
+
+# Large enough that the calls do not count, small enough to stay in the cache between read and sum.
+CHUNK_BYTES = 4 << 20
+
+
+def check_finite(
+    checkpoint: Checkpoint,
+    names: Iterable[str] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> None:
+    """Checks that weights hold neither NaN nor infinity; stops at the first tensor that does.
+
+    Args:
+        checkpoint: An opened checkpoint.
+        names: Tensors to check; all by default. Integer tensors are finite by nature.
+        progress: Called with the bytes of each chunk just checked.
+
+    Raises:
+        CheckpointError: A value is not finite (the tensor, how many NaN, how many infinite), there
+            is no such tensor, or its file can no longer be read.
+    """
+    buffer = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
+    for name in checkpoint.tensors if names is None else names:
+        info = checkpoint.info(name)
+        nans, infinities = _count(info, buffer, progress)
+        if nans or infinities:
+            found = [
+                f"{count} {what}"
+                for count, what in ((nans, "NaN"), (infinities, "infinite"))
+                if count
+            ]
+            elements = info.nbytes // info.dtype.itemsize
+            raise CheckpointError(
+                f"{name!r} of '{checkpoint.path}' holds {' and '.join(found)} of {elements} "
+                "values, and finite ones were expected: save it again from a sound run."
+            )
+
+
+def _count(
+    info: TensorInfo, buffer: torch.Tensor, progress: Callable[[int], None] | None
+) -> tuple[int, int]:
+    nans = infinities = 0
+    for begin in range(info.begin, info.end, CHUNK_BYTES):
+        piece = buffer[: min(CHUNK_BYTES, info.end - begin)]
+        if info.dtype.is_floating_point or info.dtype.is_complex:
+            read_into(info.file, [(begin, piece)])
+            values = piece.view(info.dtype)
+            if info.dtype.itemsize == 1:
+                values = values.float()
+            # A sum is not finite wherever a term is not, and is many times faster than isfinite;
+            # where it only overflowed, the exact count below finds nothing.
+            if not torch.isfinite(values.sum()):
+                nans += int(values.isnan().sum())
+                infinities += int(values.isinf().sum())
+        if progress is not None:
+            progress(piece.numel())
+    return nans, infinities

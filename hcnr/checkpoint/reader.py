@@ -1,0 +1,198 @@
+"""Checkpoints in the Hugging Face layout, opened lazily."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from hcnr.checkpoint.fingerprints import fingerprint
+from hcnr.checkpoint.headers import Shard, TensorInfo
+from hcnr.checkpoint.layout import find_shards, read_config
+from hcnr.errors import CheckpointError
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A directory of safetensors weights with its `config.json`; tensors are read when asked for.
+
+    Attributes:
+        path: The directory, absolute.
+        config: The content of `config.json`.
+        shards: The weight files in the order of their names, headers checked.
+        tensors: Name to `TensorInfo`, in file order.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    shards: tuple[Shard, ...]
+    tensors: Mapping[str, TensorInfo]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Opens a checkpoint and checks all of its headers; reads no weight.
+
+        Args:
+            path: A directory with `config.json` and `model.safetensors`, or shards with
+                `model.safetensors.index.json`. Symbolic links to files are followed.
+
+        Returns:
+            The opened checkpoint. It holds no open file.
+
+        Raises:
+            CheckpointError: There is no such checkpoint, its weights are not safetensors, or a file
+                of it is malformed.
+        """
+        directory = Path(path).expanduser().absolute()
+        try:
+            config = read_config(directory)
+            shards = find_shards(directory)
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot read the checkpoint '{directory}' ({error.strerror or error}): fix its "
+                "path or its permissions."
+            ) from error
+        tensors: dict[str, TensorInfo] = {}
+        for shard in shards:
+            for info in shard.tensors:
+                if info.name in tensors:
+                    raise CheckpointError(
+                        f"{info.name!r} is stored twice, in '{tensors[info.name].file}' and in "
+                        f"'{info.file}': save the checkpoint again."
+                    )
+                tensors[info.name] = info
+        if not tensors:
+            raise CheckpointError(f"'{directory}' holds no tensor at all: save it again.")
+        return cls(directory, config, shards, MappingProxyType(tensors))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weight files, headers included: what writing a copy takes."""
+        return sum(shard.size for shard in self.shards)
+
+    @property
+    def has_tied_embeddings(self) -> bool:
+        """Whether the output head is the embedding matrix: the config says so, none is stored."""
+        text = self.config.get("text_config")
+        settings = [self.config, text if isinstance(text, dict) else {}]
+        tied = any(setting.get("tie_word_embeddings") is True for setting in settings)
+        heads = ("lm_head.weight", "embed_out.weight", "output.weight")
+        return tied and not any(name.endswith(heads) for name in self.tensors)
+
+    def info(self, name: str) -> TensorInfo:
+        """Looks a tensor up.
+
+        Raises:
+            CheckpointError: The checkpoint has no tensor of this name.
+        """
+        if name not in self.tensors:
+            close = get_close_matches(name, self.tensors, 1)
+            raise CheckpointError(
+                f"'{self.path}' has no tensor {name!r}: name one of its {len(self.tensors)} "
+                f"tensors{f', perhaps {close[0]!r}' if close else ''}."
+            )
+        return self.tensors[name]
+
+    def load(self, name: str) -> torch.Tensor:
+        """Reads one tensor.
+
+        Returns:
+            A fresh CPU tensor with the stored dtype and shape.
+
+        Raises:
+            CheckpointError: No such tensor, or its file can no longer be read.
+        """
+        info = self.info(name)
+        buffer = torch.empty(info.nbytes, dtype=torch.uint8)
+        read_into(info.file, [(info.begin, buffer)])
+        return buffer.view(info.dtype).reshape(info.shape)
+
+    def load_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
+        """Reads some rows of one tensor, and no other byte of it.
+
+        Args:
+            name: Name of the tensor.
+            rows: Indices along its first dimension, in any order; a scalar has one row.
+
+        Returns:
+            A fresh CPU tensor `[len(rows), *shape[1:]]` with the stored dtype.
+
+        Raises:
+            CheckpointError: No such tensor, no such row, or its file can no longer be read.
+        """
+        info = self.info(name)
+        count, *rest = info.shape or (1,)
+        wrong = [row for row in rows if not 0 <= row < count]
+        if wrong:
+            raise CheckpointError(
+                f"{name!r} has the shape {list(info.shape)} and no row {wrong[0]}: ask for rows "
+                f"below {count}."
+            )
+        step = info.nbytes // count if count else 0
+        buffer = torch.empty(len(rows), step, dtype=torch.uint8)
+        pieces = [(info.begin + row * step, buffer[i]) for i, row in enumerate(rows)]
+        read_into(info.file, pieces)
+        return buffer.reshape(-1).view(info.dtype).reshape(len(rows), *rest)
+
+    def fingerprint(self, names: Iterable[str]) -> str:
+        """Fingerprints some of the weights; equals `fingerprint_tensors` of the same in memory.
+
+        Args:
+            names: Tensor names, in any order.
+
+        Returns:
+            16 lower-case hexadecimal digits; see the function `fingerprint` for what they cover.
+
+        Raises:
+            CheckpointError: No such tensor, or its file can no longer be read.
+        """
+        return fingerprint((name, _StoredRows(self, self.info(name))) for name in names)
+
+
+class _StoredRows:
+    """`LazyRows` of a tensor on disk."""
+
+    def __init__(self, checkpoint: Checkpoint, info: TensorInfo):
+        self._checkpoint = checkpoint
+        self._name = info.name
+        self.dtype = info.dtype
+        self.shape = info.shape
+
+    def rows(self, indices: Sequence[int]) -> torch.Tensor:
+        return self._checkpoint.load_rows(self._name, indices)
+
+
+def read_into(file: Path, pieces: Iterable[tuple[int, torch.Tensor]]) -> None:
+    """Fills uint8 CPU tensors with the bytes of a file from the given offsets.
+
+    Args:
+        file: The file.
+        pieces: Pairs of an offset and a contiguous uint8 tensor.
+
+    Raises:
+        CheckpointError: The file cannot be read, or ends before a piece is full.
+    """
+    try:
+        with file.open("rb", buffering=0) as handle:
+            for offset, tensor in pieces:
+                handle.seek(offset)
+                # One call reads at most 2 GiB, so a large tensor takes several.
+                view = tensor.numpy().data
+                while view:
+                    got = handle.readinto(view)
+                    if not got:
+                        raise CheckpointError(
+                            f"'{file}' ended at byte {handle.tell()} although it was longer when "
+                            "it was opened: leave the checkpoint alone while it is in use."
+                        )
+                    view = view[got:]
+    except OSError as error:
+        raise CheckpointError(
+            f"Cannot read '{file}' ({error.strerror or error}): check the disk and the permissions."
+        ) from error

@@ -1,0 +1,199 @@
+"""The command line: thin commands over the Python API."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+
+from hcnr._version import __version__
+from hcnr.config import load_config
+from hcnr.errors import HcnrError, OutputError
+from hcnr.options import config_options
+from hcnr.report.terminal import Bars, print_plan, print_report, print_table
+
+app = typer.Typer(
+    name="hcnr",
+    help='Repair fine-tuned language models that forgot how to say "I don\'t know".',
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+# Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
+Base = Annotated[Path, typer.Argument(help="Honest checkpoint, before fine-tuning.")]
+Tuned = Annotated[Path, typer.Argument(help="Fine-tuned checkpoint of the same architecture.")]
+Honesty = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Honesty samples: jsonl, json or parquet with prompt and response."),
+]
+Task = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Samples of the task that the model was tuned for."),
+]
+Config = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--config", help="YAML file of settings; options win over it."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
+
+
+def _examples(*lines: str) -> str:
+    return "[bold]Examples[/bold]\n\n" + "\n\n".join(lines)
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"hcnr {__version__}")
+        raise typer.Exit()
+
+
+@app.callback(
+    epilog=_examples(
+        "hcnr demo",
+        "hcnr restore BASE TUNED --honesty honesty.jsonl --task task.jsonl --out restored",
+    )
+)
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Repair fine-tuned language models that forgot how to say "I don't know"."""
+
+
+@app.command(
+    epilog=_examples(
+        "hcnr restore base/ tuned/ --honesty honesty.jsonl --task task.jsonl --out restored/",
+        "hcnr restore base/ tuned/ --statistics stats.safetensors --compensation balanced "
+        "--cross-weight-ratio 1.0 --out restored/",
+        "hcnr restore base/ tuned/ --honesty h.jsonl --task t.jsonl "
+        "--config restored/hcnr_config.yaml --out again/",
+    )
+)
+@config_options
+def restore(
+    base: Base,
+    tuned: Tuned,
+    out: Annotated[Path, typer.Option(help="Directory to write the restored checkpoint to.")],
+    honesty: Honesty = None,
+    task: Task = None,
+    statistics: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Statistics of an earlier `hcnr measure`; nothing is measured then."),
+    ] = None,
+    config: Config = None,
+    overwrite: Overwrite = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Restore the honesty-critical neurons of TUNED and write the repaired checkpoint."""
+    import hcnr
+
+    loaded = load_config(config, settings)
+    with _bars() as bars:
+        hcnr.restore(
+            base, tuned, honesty, task, out, loaded, statistics, overwrite=overwrite, watcher=bars
+        )
+    from hcnr.report import read_report
+
+    print_report(read_report(out), console)
+    console.print(f"written: {out}", highlight=False, markup=False)
+
+
+@app.command(
+    epilog=_examples(
+        "hcnr measure base/ tuned/ --honesty honesty.jsonl --task task.jsonl "
+        "--out stats.safetensors",
+        "hcnr measure base/ tuned/ --honesty h.jsonl --task t.jsonl --compensation balanced "
+        "--all-hessians --out stats.safetensors",
+    )
+)
+@config_options
+def measure(
+    base: Base,
+    tuned: Tuned,
+    out: Annotated[Path, typer.Option(help="Safetensors file to write the statistics to.")],
+    honesty: Honesty = None,
+    task: Task = None,
+    config: Config = None,
+    overwrite: Overwrite = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Measure scores and curvature once, for any number of restorations."""
+    import hcnr
+
+    if out.exists() and not overwrite:
+        raise OutputError(f"{out} exists already; choose another --out or pass --overwrite")
+    if not out.parent.is_dir():
+        raise OutputError(f"{out.parent} is no directory to write {out.name} to; create it first")
+    loaded = load_config(config, settings)
+    with _bars() as bars:
+        found = hcnr.measure(base, tuned, honesty, task, loaded, watcher=bars)
+    found.save(out)
+    curvatures = sum(len(matrices) for matrices in found.hessians.values())
+    console.print(
+        f"written: {out} (scores of {len(found.matrices)} matrices, {curvatures} curvatures)",
+        highlight=False,
+        markup=False,
+    )
+
+
+@app.command(
+    epilog=_examples(
+        "hcnr plan base/ tuned/",
+        "hcnr plan base/ tuned/ --axis input --cross-weight-ratio 0.3 --tokens-per-sample 512",
+    )
+)
+@config_options
+def plan(
+    base: Base,
+    tuned: Tuned,
+    config: Config = None,
+    tokens_per_sample: Annotated[
+        int, typer.Option(min=1, help="Tokens to assume per sample.")
+    ] = 256,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Show what a restoration would do: matrices, bytes and operations; computes nothing."""
+    from hcnr.plan import plan_run
+
+    loaded = load_config(config, settings)
+    print_plan(plan_run(base, tuned, loaded, tokens_per_sample=tokens_per_sample), console)
+
+
+@app.command(epilog=_examples("hcnr info"))
+def info() -> None:
+    """Show every operator and backend, available or why not, with versions and devices."""
+    from hcnr.info import devices, operators
+    from hcnr.report.summary import versions
+
+    print_table("Operators", ("operator", "backend", "status"), operators(), console)
+    print_table("Versions", ("package", "version"), versions().items(), console)
+    print_table("Devices", ("device", "what"), devices(), console)
+
+
+def main() -> None:
+    """Run the command line: exit 0 done, 2 bad input, 1 anything else."""
+    try:
+        app()
+    except HcnrError as error:
+        print(f"hcnr: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _bars() -> Bars:
+    from transformers.utils import logging
+
+    # One voice on the terminal: transformers' own bars and hints would interleave with ours.
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    return Bars(Console(stderr=True))

@@ -1,0 +1,350 @@
+"""One frozen, validated configuration, from Python, YAML or flags; needs no torch."""
+
+import difflib
+import os
+import reprlib
+import textwrap
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
+
+import yaml
+from annotated_types import Ge, Gt, Le
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+if TYPE_CHECKING:
+    from hcnr.errors import ConfigError
+
+__all__ = ["RestoreConfig", "load_config"]
+
+_LARGEST_SEED = 2**32 - 1
+_HEADER = "# Settings of one hcnr run, all of them: give this file to --config to run it again.\n"
+
+
+def _setting(default: Any, group: str, description: str, **limits: Any) -> Any:
+    """Declare a field; `group` heads its part of the YAML file and of the command line's help."""
+    return Field(default, description=description, json_schema_extra={"group": group}, **limits)
+
+
+class RestoreConfig(BaseModel):
+    """Every setting of a run; construction refuses unknown keys and values out of range.
+
+    Raises:
+        ConfigError: A key is unknown (the nearest known one is named) or a value does not fit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    targets: tuple[str, ...] = _setting(
+        ("*",),
+        "Matrices",
+        "Glob patterns; a linear map inside the transformer blocks whose name matches one of "
+        "them may be repaired (method.md 1).",
+        min_length=1,
+    )
+    ignore: tuple[str, ...] = _setting(
+        (), "Matrices", "Glob patterns of names to leave as tuned, even when targets matches."
+    )
+
+    axis: Literal["output", "input"] = _setting(
+        "output",
+        "Selection",
+        "What a neuron is: a row (output) or a column (input) of a matrix (method.md 1).",
+    )
+    in_weight_ratio: float = _setting(
+        0.5,
+        "Selection",
+        "R_IW, the share of each matrix's neurons that are candidates (method.md 3).",
+        ge=0,
+        le=1,
+    )
+    cross_weight_ratio: float = _setting(
+        0.4,
+        "Selection",
+        "R_CW, the share of matrices, most perturbed first, that are repaired (method.md 4).",
+        ge=0,
+        le=1,
+    )
+    priority: Literal["kl", "honesty", "random"] = _setting(
+        "kl",
+        "Selection",
+        "How neurons are ranked: kl weighs honesty against the task (method.md 3), honesty "
+        "leaves the task out, random is the control.",
+    )
+    score_normalization: Literal["none", "matrix"] = _setting(
+        "none",
+        "Selection",
+        "matrix scales each matrix's scores to sum 1 before the logarithm (table of method.md 4).",
+    )
+    seed: int = _setting(
+        0, "Selection", "Seed of priority random; used by nothing else.", ge=0, le=_LARGEST_SEED
+    )
+    fisher_at: Literal["tuned", "base"] = _setting(
+        "tuned", "Selection", "The model at which Fisher scores are taken (method.md 1, 4)."
+    )
+
+    compensation: Literal["none", "sum", "joint", "balanced"] = _setting(
+        "sum",
+        "Compensation",
+        "What restored neurons do about the task neurons beside them: none (method.md 6), sum "
+        "(7, the paper's), joint (8, exact) or balanced (9, two-sided).",
+    )
+    hessian_at: Literal["base", "tuned"] = _setting(
+        "base", "Compensation", "The model at which honesty curvature is taken (method.md 5)."
+    )
+    task_weight: float = _setting(
+        1.0,
+        "Compensation",
+        "mu, the weight of task data against honesty data in balanced (method.md 9).",
+        ge=0,
+    )
+    damping: float = _setting(
+        0.01,
+        "Compensation",
+        "lambda, added to curvature diagonals as a share of their mean (method.md 5).",
+        gt=0,
+    )
+    block_size: int | None = _setting(
+        None,
+        "Compensation",
+        "Invert curvature in diagonal blocks of this many neurons; null inverts it whole.",
+        ge=1,
+    )
+
+    samples: int = _setting(128, "Data", "Samples used of each data file (method.md 1).", ge=1)
+    shuffle_seed: int | None = _setting(
+        None,
+        "Data",
+        "Seed that shuffles each data file before samples are taken; null takes the first ones.",
+        ge=0,
+        le=_LARGEST_SEED,
+    )
+    max_length: int = _setting(
+        1024, "Data", "Tokens kept of a sample; a longer one loses the left of its prompt.", ge=2
+    )
+    chat_template: Literal["auto", "never"] = _setting(
+        "auto", "Data", "auto renders samples by the tokenizer's chat template if it has one."
+    )
+
+    token_budget: int = _setting(
+        8192, "Measuring", "Padded tokens of one micro-batch; memory grows with it.", ge=1
+    )
+    gradient_checkpointing: bool = _setting(
+        False, "Measuring", "Recompute activations in the backward pass: less memory, more time."
+    )
+    attention: Literal["auto", "sdpa", "eager"] = _setting(
+        "auto", "Measuring", "Attention implementation; auto leaves it to transformers."
+    )
+    device: str = _setting(
+        "auto",
+        "Measuring",
+        "Where to compute: cpu, cuda, cuda:1 and so on; auto takes an accelerator if present.",
+        pattern=r"^[a-z]+(:[0-9]+)?$",
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting(
+        "auto", "Measuring", "Compute dtype while measuring; auto keeps the checkpoint's."
+    )
+    all_hessians: bool = _setting(
+        False,
+        "Measuring",
+        "Collect curvature for every matrix in one pass, not in a second one for selected ones.",
+    )
+
+    # Hidden from type checkers, which derive a better signature from the fields.
+    if not TYPE_CHECKING:
+
+        def __init__(self, /, **values: Any) -> None:
+            for key in values:
+                if key not in type(self).model_fields:
+                    raise _config_error(_unknown_key(key))
+            try:
+                super().__init__(**values)
+            except ValidationError as error:
+                raise _config_error(_first_problem(error, values)) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _tidy(cls, value: Any, info: ValidationInfo) -> Any:
+        """Read what YAML and flags write differently, and refuse what pydantic would bend."""
+        annotation = cls.model_fields[cast(str, info.field_name)].annotation
+        if get_origin(annotation) is tuple:
+            return _patterns(value)
+        if isinstance(value, bool) and annotation is not bool:
+            # YAML reads a bare `yes` as true, which would count as the number 1.
+            raise ValueError("a truth value is not a number")
+        if NoneType in get_args(annotation) and value in ("none", "null"):
+            return None
+        return value
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], /, **overrides: Any) -> "RestoreConfig":
+        """Read a YAML file; `overrides` win over what it says. See `load_config`."""
+        return load_config(path, overrides)
+
+    def replace(self, **changes: Any) -> "RestoreConfig":
+        """Return a validated copy with some settings changed.
+
+        Raises:
+            ConfigError: As for construction.
+        """
+        return RestoreConfig(**{**self.model_dump(), **changes})
+
+    def to_yaml(self) -> str:
+        """Return every setting with its explanation, as YAML that `from_file` reads back equal."""
+        lines, group = [_HEADER], None
+        for name, field in type(self).model_fields.items():
+            if _group(field) != group:
+                group = _group(field)
+                lines.append(f"\n# {group}\n")
+            about = f"{field.description} Expected: {_expected(field)}."
+            lines.append(textwrap.indent(textwrap.fill(about, 96), "# ") + "\n")
+            value = getattr(self, name)
+            plain = list(value) if isinstance(value, tuple) else value
+            # Only lists in flow style; infinite width because a folded list reads badly.
+            text = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"))
+            lines.append(f"{name}: {text.splitlines()[0]}\n")
+        return "".join(lines)
+
+
+def load_config(
+    path: str | os.PathLike[str] | None = None, overrides: Mapping[str, Any] | None = None
+) -> RestoreConfig:
+    """Build a configuration from an optional YAML file and settings that win over it.
+
+    Args:
+        path: A YAML mapping of settings; an empty file, or none, means the defaults.
+        overrides: Settings by name, taken as given (leave out what is not to be overridden).
+
+    Raises:
+        ConfigError: The file is missing, unreadable, no YAML or no mapping, or a key or value of
+            either source is refused; an override does not excuse a bad value in the file.
+    """
+    from_file: dict[str, Any] = {}
+    if path is not None:
+        from_file = _read_yaml(Path(path))
+        try:
+            RestoreConfig(**from_file)
+        except ValueError as error:
+            raise _config_error(f"{path}: {error}") from None
+    return RestoreConfig(**{**from_file, **(overrides or {})})
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of two equal keys without a word; a setting must not be lost so."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Build one mapping, refusing a repeated key."""
+        seen = set()
+        for key_node, _ in node.value:
+            key = getattr(key_node, "value", None)
+            if isinstance(key, str):
+                if key in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key!r} is given twice", key_node.start_mark
+                    )
+                seen.add(key)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """Return the mapping in a YAML file, keys as strings."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise _config_error(
+            f"the configuration file {path} does not exist; check the path"
+        ) from None
+    except UnicodeDecodeError:
+        raise _config_error(
+            f"the configuration file {path} is not UTF-8 text; expected a YAML file, save it as "
+            "UTF-8"
+        ) from None
+    except OSError as error:
+        raise _config_error(
+            f"the configuration file {path} cannot be read ({error.strerror}); expected a "
+            "readable YAML file"
+        ) from None
+    try:
+        loaded = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        at = f", line {mark.line + 1}" if mark else ""
+        raise _config_error(
+            f"{path}{at}: this is not valid YAML ({error.problem or error.context}); write one "
+            "'key: value' per line"
+        ) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = str(error).splitlines()[0]
+        raise _config_error(
+            f"{path}: this is not valid YAML ({reason}); write one 'key: value' per line"
+        ) from None
+    if loaded is None:
+        return {}
+    if not isinstance(loaded, dict):
+        raise _config_error(
+            f"{path}: found {reprlib.repr(loaded)} at the top level, expected a mapping; write "
+            "one 'key: value' per line"
+        )
+    return {str(key): value for key, value in loaded.items()}
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    """Read glob patterns from a string, a comma-separated string, or a list of either."""
+    parts = [value] if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        raise ValueError("not a list of patterns")
+    names = (name.strip() for part in parts for name in part.split(","))
+    return tuple(name for name in names if name)
+
+
+def _unknown_key(key: str) -> str:
+    known = list(RestoreConfig.model_fields)
+    tidy = str(key).strip().lower().replace("-", "_")
+    nearest = difflib.get_close_matches(tidy, known, n=1, cutoff=0.0)[0]
+    return f"unknown configuration key {reprlib.repr(key)}; did you mean '{nearest}'?"
+
+
+def _first_problem(error: ValidationError, values: Mapping[str, Any]) -> str:
+    """Turn pydantic's page into one sentence about the first setting it refuses."""
+    name = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
+    expected = _expected(RestoreConfig.model_fields[name])
+    return f"{name} is {reprlib.repr(values[name])}, expected {expected}; correct this setting"
+
+
+def _expected(field: FieldInfo) -> str:
+    """Say in words what a field accepts."""
+    annotation = field.annotation
+    if get_origin(annotation) is Literal:
+        return "one of " + ", ".join(get_args(annotation))
+    if get_origin(annotation) is tuple:
+        some = "at least one pattern" if field.is_required() or field.default else "patterns"
+        return f"{some} such as '*.q_proj', as a list or separated by commas"
+    if annotation is bool:
+        return "true or false"
+    if annotation is str:
+        return "auto or a torch device such as cpu, cuda or cuda:1"
+    whole = annotation is not float
+    words = ["a whole number" if whole else "a finite number"]
+    for limit in field.metadata:
+        if isinstance(limit, Ge):
+            words.append(f"at least {limit.ge}")
+        elif isinstance(limit, Gt):
+            words.append(f"above {limit.gt}")
+        elif isinstance(limit, Le):
+            words.append(f"at most {limit.le}")
+    return ", ".join(words) + (", or null" if NoneType in get_args(annotation) else "")
+
+
+def _group(field: FieldInfo) -> str:
+    """Return the heading under which a field is listed."""
+    return str(cast(dict[str, Any], field.json_schema_extra)["group"])
+
+
+def _config_error(message: str) -> "ConfigError":
+    # The errors share a root with the operator library, which needs torch; a configuration
+    # that is right should not pay for it.
+    from hcnr.errors import ConfigError
+
+    return ConfigError(message)

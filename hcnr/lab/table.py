@@ -1,0 +1,140 @@
+"""The demo's table: its data, and the same data for a terminal, for Markdown and for JSON."""
+
+import dataclasses
+from typing import Any
+
+from rich.table import Table
+
+from hcnr.lab.evaluation import Evaluation
+from hcnr.lab.interpolation import Point
+
+_COLUMNS = (
+    "method",
+    "honesty F1",
+    "refuses unknown",
+    "refuses known",
+    "delta",
+    "task accuracy",
+    "interpolation F1 *",
+    "seconds",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One model of the table.
+
+    Attributes:
+        method: What was done, as printed.
+        evaluation: How it scored.
+        rival: The best interpolated model that is at least as accurate on the task; None for the
+            base and for rows that are interpolated themselves.
+        seconds: What it took to make, measuring included, with the trainings left out.
+        settings: The configuration it was made with.
+        best: Whether it is printed in bold.
+    """
+
+    method: str
+    evaluation: Evaluation
+    rival: Point | None = None
+    seconds: float | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    best: bool = False
+
+    @property
+    def cells(self) -> list[str]:
+        """The row as text, one cell per column."""
+        it = self.evaluation
+        figures = (it.honesty_f1, it.refusal_unknown, it.refusal_known)
+        return [
+            self.method,
+            *(f"{figure:.1f}" for figure in figures),
+            f"{it.refusal_delta:+.1f}",
+            f"{it.task_accuracy:.1f}",
+            "" if self.rival is None else f"{self.rival.evaluation.honesty_f1:.1f}",
+            "" if self.seconds is None else f"{self.seconds:.1f}",
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoTable:
+    """Everything the demo found.
+
+    Attributes:
+        rows: The models in printed order; every one was really made and evaluated.
+        refuse_all: What always refusing would score.
+        curve: Every interpolated model that was evaluated.
+        facts: The world, its training and the machine, for the JSON file.
+    """
+
+    rows: list[Row]
+    refuse_all: Evaluation
+    curve: list[Point]
+    facts: dict[str, Any]
+
+    def row(self, method: str) -> Row:
+        """The row of a method by the first word it is printed with."""
+        return next(row for row in self.rows if row.method.split()[0] == method)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the table must know."""
+        world = self.facts["recipe"]
+        return [
+            f"All figures in percent, from one run on a {self.facts['parameters'] / 1e6:.2f} M "
+            f"parameter Llama trained on an invented world (seed {world['seed']}). Figures of a "
+            "tiny model: leads, not claims.",
+            f"Honesty: {self.facts['evaluated']['unknown']} names that no training and no "
+            f"measuring has seen, and {self.facts['evaluated']['known']} known names; task: "
+            f"{self.facts['evaluated']['task']} facts that were not measured.",
+            f"Always refusing would score F1 {self.refuse_all.honesty_f1:.1f} with a delta of 0: "
+            "read F1 together with both refusal rates.",
+            "* best F1 of plain interpolation towards the base among "
+            f"{len(self.curve)} coefficients whose task accuracy is at least the row's.",
+        ]
+
+    def to_rich(self) -> Table:
+        """The table for a terminal."""
+        table = Table(title="Honesty lost and found", caption="\n".join(self.notes))
+        table.caption_justify = "left"
+        for column in _COLUMNS:
+            table.add_column(column, justify="left" if column == "method" else "right")
+        for row in self.rows:
+            table.add_row(*row.cells, style="bold green" if row.best else None)
+        return table
+
+    def to_markdown(self) -> str:
+        """The table for a README, with its notes below."""
+        lines = ["| " + " | ".join(_COLUMNS) + " |"]
+        lines.append("|---|" + "---:|" * (len(_COLUMNS) - 1))
+        for row in self.rows:
+            cells = [f"**{cell}**" if row.best and cell else cell for cell in row.cells]
+            lines.append("| " + " | ".join(cells) + " |")
+        notes = [note.replace("* best", r"\* best") for note in self.notes]
+        return "\n".join([*lines, "", *(line for note in notes for line in (note, ""))])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every number and every setting, for JSON."""
+        return {
+            **self.facts,
+            "rows": [
+                {
+                    "method": row.method,
+                    **_figures(row.evaluation),
+                    "interpolation": None if row.rival is None else _point(row.rival),
+                    "seconds": row.seconds,
+                    "settings": row.settings,
+                }
+                for row in self.rows
+            ],
+            "refuse_everything": _figures(self.refuse_all),
+            "interpolation_curve": [_point(point) for point in self.curve],
+        }
+
+
+def _figures(evaluation: Evaluation) -> dict[str, float]:
+    return {**dataclasses.asdict(evaluation), "refusal_delta": evaluation.refusal_delta}
+
+
+def _point(point: Point) -> dict[str, float]:
+    return {"coefficient": point.coefficient, **_figures(point.evaluation)}

@@ -1,0 +1,299 @@
+"""Passes over a model: per-neuron Fisher scores, and the curvature that compensation needs.
+
+Each pass is one forward (and, where gradients matter, one backward) per micro-batch. The model
+comes out as it went in.
+"""
+
+import contextlib
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+
+import torch
+from hcnr_kernels import gram_, symmetrize_
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hcnr.batches import Batch, collate, plan_batches
+from hcnr.errors import ModelError
+from hcnr.examples import TokenizedSet
+from hcnr.model import transformer_blocks
+from hcnr.neuron_fisher import NeuronFisher
+from hcnr.taps import SharedInput, Taps, TokenLayout, frozen
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Axis = Literal["output", "input"]
+Progress = Callable[[int, int], None]
+"""Called with (samples done, samples in all)."""
+T = TypeVar("T")
+
+
+class Scores(NamedTuple):
+    """Fisher scores of one data set, on the CPU.
+
+    `mean[matrix]` is float32 `[d']`, method.md (1). `halves[matrix]` is float32 `[2, d']`, the
+    same over the samples with even and with odd index: `mean` is their weighted mean.
+    """
+
+    mean: dict[str, Tensor]
+    halves: dict[str, Tensor]
+
+
+def sample_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
+    """Mean negative log-likelihood of each sample's response tokens, method.md 1.
+
+    Logits are formed only at positions that predict some sample's response.
+
+    Returns:
+        float32 `[B]`.
+    """
+    predicts = batch.response_mask[:, 1:]
+    positions = predicts.any(0).nonzero().squeeze(1)
+    arguments: dict[str, Tensor] = {}
+    accepted = inspect.signature(model.forward).parameters
+    if "position_ids" in accepted:
+        arguments["position_ids"] = batch.position_ids
+    if "logits_to_keep" in accepted:
+        arguments["logits_to_keep"] = positions
+    logits = model(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        use_cache=False,
+        **arguments,
+    ).logits
+    if "logits_to_keep" not in accepted:
+        logits = logits[:, positions]
+    labels = batch.input_ids[:, 1:][:, positions]
+    losses = nn.functional.cross_entropy(
+        logits.flatten(0, 1).float(), labels.flatten(), reduction="none"
+    ).view_as(labels)
+    mask = predicts[:, positions]
+    return (losses * mask).sum(1) / mask.sum(1)
+
+
+@contextlib.contextmanager
+def prepared(model: "PreTrainedModel", *, gradient_checkpointing: bool = False) -> Iterator[None]:
+    """Put `model` into measuring state inside: inference mode of every layer, frozen weights.
+
+    The gradient enters at the embedding's output. With `gradient_checkpointing` every transformer
+    block recomputes its activations in backward, while its dropout stays off. Everything is put
+    back at the end.
+    """
+    training = [(module, module.training) for module in model.modules()]
+    model.eval()
+    blocks = transformer_blocks(model) if gradient_checkpointing else None
+    wrapped = list(model.get_submodule(blocks).children()) if blocks else []
+    for block in wrapped:
+        # transformers' own switch asks for training mode, which would turn dropout on.
+        block.forward = functools.partial(
+            checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+        )
+    handle = model.get_input_embeddings().register_forward_hook(_enter_gradient)
+    try:
+        with frozen(model):
+            yield
+    finally:
+        handle.remove()
+        for block in wrapped:
+            del block.forward  # the class's own comes back
+        for module, mode in training:
+            module.training = mode
+
+
+def _enter_gradient(module: nn.Module, args: object, output: Tensor) -> None:
+    if torch.is_grad_enabled() and not output.requires_grad:
+        output.requires_grad_(True)
+
+
+def score(
+    model: "PreTrainedModel",
+    matrices: Mapping[str, nn.Linear],
+    data: TokenizedSet,
+    *,
+    axis: Axis,
+    token_budget: int,
+    gradient_checkpointing: bool = False,
+    padding_side: Literal["left", "right"] = "right",
+    progress: Progress | None = None,
+) -> Scores:
+    """Fisher scores of every matrix on `data`, method.md (1).
+
+    Args:
+        model: the model to take gradients at; unchanged afterwards.
+        matrices: layers of `model` by name.
+        data: tokenised samples.
+        axis: neuron axis.
+        token_budget: padded tokens of one micro-batch; halved when memory runs out.
+        gradient_checkpointing: recompute each block in backward instead of keeping it.
+        padding_side: where short samples are padded.
+        progress: called after each micro-batch.
+
+    Raises:
+        ModelError: a loss is not finite, or one sample does not fit in memory.
+    """
+
+    def run(budget: int) -> Scores:
+        halves: list[dict[str, Tensor]] = []
+        done = 0
+        for half in range(2):
+            indices = range(half, len(data.samples), 2)
+            if not indices:
+                halves.append({name: torch.zeros_like(s) for name, s in halves[0].items()})
+                continue
+            with NeuronFisher(model, matrices, axis=axis) as fisher:
+                for batch in _batches(model, data, indices, budget, padding_side):
+                    _losses(model, batch).sum().backward()
+                    done += len(batch)
+                    _tell(progress, done, data)
+            halves.append({name: s.cpu() for name, s in fisher.scores.items()})
+        count = len(data.samples)
+        first, second = (count + 1) // 2 / count, count // 2 / count
+        return Scores(
+            {name: halves[0][name] * first + halves[1][name] * second for name in matrices},
+            {name: torch.stack((halves[0][name], halves[1][name])) for name in matrices},
+        )
+
+    with prepared(model, gradient_checkpointing=gradient_checkpointing):
+        return _shrinking(run, token_budget, data)
+
+
+def curvature(
+    model: "PreTrainedModel",
+    matrices: Mapping[str, nn.Linear],
+    data: TokenizedSet,
+    *,
+    axis: Axis,
+    token_budget: int,
+    gradient_checkpointing: bool = False,
+    padding_side: Literal["left", "right"] = "right",
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
+    """Second moments along the neuron axis over real tokens, method.md (5).
+
+    Input axis: `(1/n) sum_t x_t x_t^T`, from forward passes alone; matrices that read one tensor
+    share one result (the same object). Output axis: `(1/n) sum_t g_t g_t^T`.
+
+    Returns:
+        Matrix name -> float32 `[d', d']`, symmetric, on the model's device.
+
+    Raises:
+        ModelError: as `score`.
+    """
+    if not matrices:
+        return {}
+
+    def run(budget: int) -> dict[str, Tensor]:
+        grams: dict[str, Tensor] = {}
+        leaders: dict[str, str] = {}
+
+        def add(name: str, tokens: Tensor) -> None:
+            if name not in grams:
+                size = tokens.shape[1]
+                grams[name] = torch.zeros(size, size, dtype=torch.float32, device=tokens.device)
+            gram_(grams[name], tokens)
+
+        def on_input(name: str, shared: SharedInput, x: Tensor) -> None:
+            leaders[name] = shared.leader
+            if name == shared.leader:
+                add(name, x)
+
+        def on_gradient(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
+            leaders[name] = name
+            add(name, g)
+
+        taps = (
+            Taps(matrices, on_input=on_input)
+            if axis == "input"
+            else Taps(matrices, on_gradient=on_gradient)
+        )
+        done = tokens = 0
+        with taps:
+            for batch in _batches(model, data, range(len(data.samples)), budget, padding_side):
+                layout = TokenLayout(batch.attention_mask)
+                taps.begin(layout)
+                if axis == "input":
+                    with torch.no_grad():
+                        _losses(model, batch)
+                else:
+                    _losses(model, batch).sum().backward()
+                tokens += layout.tokens
+                done += len(batch)
+                _tell(progress, done, data)
+        for gram in grams.values():
+            symmetrize_(gram).div_(tokens)
+        silent = [name for name in matrices if name not in leaders]
+        if silent:
+            raise ModelError(f"{silent[0]} took no part in the model's forward pass")
+        return {name: grams[leaders[name]] for name in matrices}
+
+    with prepared(model, gradient_checkpointing=gradient_checkpointing):
+        return _shrinking(run, token_budget, data)
+
+
+def _losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
+    losses = sample_losses(model, batch)
+    finite = losses.isfinite()
+    if not finite.all():
+        worst = batch.indices[int((~finite).nonzero()[0])]
+        raise ModelError(
+            f"the loss of sample {worst + 1} is {losses[~finite][0].item()}: the model's "
+            "activations overflow; measure with --dtype float32 or bfloat16"
+        )
+    return losses
+
+
+def _batches(
+    model: "PreTrainedModel",
+    data: TokenizedSet,
+    indices: Sequence[int],
+    token_budget: int,
+    padding_side: Literal["left", "right"],
+) -> Iterator[Batch]:
+    """Micro-batches of `indices`, longest first, on the model's device."""
+    lengths = [len(data.samples[i]) for i in indices]
+    pad = getattr(model.config, "pad_token_id", None)
+    device = model.get_input_embeddings().weight.device
+    for members in plan_batches(lengths, token_budget):
+        batch = collate(
+            data.samples,
+            [indices[i] for i in members],
+            pad_token_id=pad if isinstance(pad, int) and pad >= 0 else 0,
+            padding_side=padding_side,
+        )
+        yield batch.to(device)
+
+
+def _shrinking(run: Callable[[int], T], token_budget: int, data: TokenizedSet) -> T:
+    """Call `run` with the budget; halve it and start over while memory runs out.
+
+    The longest micro-batch comes first, so what is thrown away is usually that one alone.
+    """
+    longest = max(data.lengths)
+    while True:
+        try:
+            return run(token_budget)
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
+            if token_budget <= longest:
+                raise ModelError(
+                    f"a single sample of {longest} tokens does not fit in memory; use "
+                    "--gradient-checkpointing, a smaller --max-length, or --dtype bfloat16"
+                ) from error
+        token_budget = max(token_budget // 2, longest)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "can't allocate memory" in str(error)
+    )
+
+
+def _tell(progress: Progress | None, done: int, data: TokenizedSet) -> None:
+    if progress is not None:
+        progress(done, len(data.samples))

@@ -1,0 +1,157 @@
+"""Opening a causal language model and listing the matrices that may be repaired."""
+
+import fnmatch
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from hcnr.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the device named by the configuration; `auto` takes a GPU when there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(
+            f"device is {device!r}, which torch does not know; use auto, cpu, cuda or cuda:N"
+        ) from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device is {device!r} but torch sees no GPU here; use --device cpu")
+    return resolved
+
+
+def open_model(
+    path: Path, *, device: str = "auto", dtype: str = "auto", attention: str = "auto"
+) -> "PreTrainedModel":
+    """Load the causal language model in directory `path` for inference.
+
+    `dtype` auto keeps the checkpoint's. Only local safetensors are read and no remote code runs.
+
+    Raises:
+        ModelError: transformers cannot open it; the sentence carries the cause.
+    """
+    from transformers import AutoModelForCausalLM
+
+    arguments: dict[str, Any] = {"dtype": DTYPES.get(dtype, "auto")}
+    if attention != "auto":
+        arguments["attn_implementation"] = attention
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, **arguments
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(
+            f"{path} cannot be opened as a causal language model: {_first_line(error)}"
+        ) from error
+    return model.to(resolve_device(device)).eval()
+
+
+def open_skeleton(path: Path) -> "PreTrainedModel":
+    """Build the model of directory `path` on the meta device: structure without weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(config)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        raise ModelError(
+            f"{path} does not describe a causal language model that transformers knows: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def open_tokenizer(source: "str | Path | PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+    """Return the tokenizer at `source` (a directory), or `source` itself if it is one already."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+    if isinstance(source, PreTrainedTokenizerBase):
+        return source
+    try:
+        return AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
+        raise ModelError(
+            f"no tokenizer can be loaded from {str(source)!r}: {_first_line(error)}; "
+            "put the tokenizer's files there or pass tokenizer="
+        ) from error
+
+
+def transformer_blocks(model: nn.Module) -> str | None:
+    """Name of the module list that holds the transformer blocks, or None where there is none.
+
+    It is the list with as many members as the config says there are layers and, among those,
+    the one with the most parameters.
+    """
+    config = getattr(model, "config", None)
+    if config is not None and hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    layers = getattr(config, "num_hidden_layers", None)
+    lists = {
+        name: sum(p.numel() for p in module.parameters())
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList) and (layers is None or len(module) == layers)
+    }
+    return max(lists, key=lambda name: lists[name]) if config is not None and lists else None
+
+
+def target_matrices(
+    model: nn.Module, targets: Iterable[str] = ("*",), ignore: Iterable[str] = ()
+) -> dict[str, nn.Linear]:
+    """List the matrices to work on: every `nn.Linear` inside the transformer blocks.
+
+    A module without a list of blocks offers all of its `nn.Linear`s. Names are the checkpoint's
+    without `.weight`. `targets` and `ignore` are glob patterns on whole names or their ends
+    (`q_proj` means `*.q_proj`).
+
+    Returns:
+        Name -> layer, in the model's order.
+
+    Raises:
+        ModelError: nothing matched; the candidates are listed.
+    """
+    blocks = transformer_blocks(model)
+    prefix = "" if blocks is None else f"{blocks}."
+    candidates = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith(prefix)
+    }
+    targets, ignore = tuple(targets), tuple(ignore)
+    chosen = {
+        name: module
+        for name, module in candidates.items()
+        if _matches(name, targets) and not _matches(name, ignore)
+    }
+    if not chosen:
+        where = f"inside {blocks}" if blocks else f"in {type(model).__name__}"
+        kinds = sorted({name.rsplit(".", 1)[-1] for name in candidates})
+        found = f"the candidates are {', '.join(kinds)}" if kinds else "it has no nn.Linear"
+        raise ModelError(
+            f"no matrix {where} matches targets {list(targets)} without ignore {list(ignore)}: "
+            f"{found}"
+        )
+    return chosen
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(
+        fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"*.{pattern}")
+        for pattern in patterns
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    """First line of a library's error, without its closing full stop."""
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__).rstrip(".")

@@ -1,0 +1,73 @@
+"""Command-line options generated from the fields of `RestoreConfig`."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, Optional, get_args, get_origin
+
+import typer
+
+from hcnr.config import RestoreConfig
+
+
+def config_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command every configuration key as an option.
+
+    `command` takes a keyword argument `settings`: the keys that were given, by name, as text
+    (truth values as bool). Checking them is left to `RestoreConfig`, so that a flag, a YAML line
+    and a Python argument are refused in the same words.
+    """
+    options = [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(name)
+        )
+        for name in RestoreConfig.model_fields
+    ]
+
+    @functools.wraps(command)
+    def wrapper(**arguments: Any) -> None:
+        given = {name: arguments.pop(name) for name in RestoreConfig.model_fields}
+        settings = {name: value for name, value in given.items() if value is not None}
+        command(settings=settings, **arguments)
+
+    signature = inspect.signature(command)
+    own = [p for p in signature.parameters.values() if p.name != "settings"]
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    parameters = [*own, *options]
+    wrapper.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
+    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
+    return wrapper
+
+
+def _annotation(name: str) -> Any:
+    """Typer's annotation for one field."""
+    field = RestoreConfig.model_fields[name]
+    flag = "--" + name.replace("_", "-")
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    panel = f"Settings: {extra.get('group', 'other')}"
+    default = field.default
+    if isinstance(default, tuple):
+        default = ",".join(default) or "nothing"
+    about = f"{field.description} Default: {'null' if default is None else default}."
+    if field.annotation is bool:
+        flags = f"{flag}/--no-{flag[2:]}"
+        return Annotated[
+            Optional[bool],  # noqa: UP045 (typer reads it at run time on Python 3.10)
+            typer.Option(flags, help=about, rich_help_panel=panel, show_default=False),
+        ]
+    return Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            flag, help=about, rich_help_panel=panel, show_default=False, metavar=_metavar(field)
+        ),
+    ]
+
+
+def _metavar(field: Any) -> str:
+    if get_origin(field.annotation) is Literal:
+        return "|".join(get_args(field.annotation))
+    if field.annotation is float:
+        return "NUMBER"
+    if field.annotation is int or int in get_args(field.annotation):
+        return "INTEGER"
+    return "PATTERNS" if get_origin(field.annotation) is tuple else "TEXT"

@@ -1,0 +1,170 @@
+"""What a run would do, from names and shapes alone: matrices, bytes and operations per stage."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from hcnr_kernels.tiles import gram_is_cheaper
+
+from hcnr.checkpoint import check_pair
+from hcnr.config import RestoreConfig
+from hcnr.selection import count_of
+from hcnr.source import DirectorySource
+
+
+@dataclass(frozen=True)
+class MatrixKind:
+    """Target matrices of one role and shape, such as all `q_proj`."""
+
+    role: str
+    shape: tuple[int, int]
+    count: int
+    neurons: int
+    candidates: int
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage: bytes moved from and to disk, bytes held in memory at once, operations."""
+
+    name: str
+    read: int = 0
+    written: int = 0
+    held: int = 0
+    flops: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `restore` would do with a pair and a configuration.
+
+    Attributes:
+        kinds: target matrices by role and shape.
+        matrices: number of target matrices.
+        selected: number of matrices that will be restored (which ones is known after measuring).
+        stages: stages in order.
+        tokens: tokens assumed in one data set.
+        messages: harmless differences between the two checkpoints.
+    """
+
+    kinds: list[MatrixKind]
+    matrices: int
+    selected: int
+    stages: list[StagePlan]
+    tokens: int
+    messages: list[str]
+
+
+def plan_run(
+    base: str | Path,
+    tuned: str | Path,
+    config: RestoreConfig | None = None,
+    *,
+    tokens_per_sample: int = 256,
+) -> Plan:
+    """Plan a run; reads configuration files and safetensors headers, no weights.
+
+    Operations count a multiply and an add as two. Curvature, factorisation and products are those
+    of an average matrix times the number to be selected. Attention's own products and the output
+    head are left out.
+
+    Args:
+        base: base checkpoint directory.
+        tuned: tuned checkpoint directory.
+        config: settings; the defaults when None.
+        tokens_per_sample: tokens assumed per sample.
+
+    Raises:
+        CheckpointError: the two do not fit together.
+        ModelError: no matrix matches the targets.
+    """
+    config = config or RestoreConfig()
+    sources = DirectorySource(base), DirectorySource(tuned)
+    layers = sources[1].matrices(config.targets, config.ignore)
+    messages = check_pair(
+        sources[0].checkpoint, sources[1].checkpoint, [f"{name}.weight" for name in layers]
+    )
+    shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+    along = 0 if config.axis == "output" else 1
+    kinds = [
+        MatrixKind(role, shape, n, shape[along], count_of(config.in_weight_ratio, shape[along]))
+        for (role, shape), n in Counter(
+            (name.rsplit(".", 1)[-1], shape) for name, shape in shapes.items()
+        ).items()
+    ]
+    selected = count_of(config.cross_weight_ratio, len(shapes))
+    tokens = config.samples * tokens_per_sample
+    return Plan(
+        kinds=kinds,
+        matrices=len(shapes),
+        selected=selected,
+        stages=_stages(sources, list(shapes.values()), selected, config, tokens_per_sample),
+        tokens=tokens,
+        messages=messages,
+    )
+
+
+def _stages(
+    sources: tuple[DirectorySource, DirectorySource],
+    shapes: list[tuple[int, int]],
+    selected: int,
+    config: RestoreConfig,
+    length: int,
+) -> list[StagePlan]:
+    base, tuned = (source.checkpoint.nbytes for source in sources)
+    tokens = config.samples * length
+    weights = sum(out * into for out, into in shapes)
+    share = selected / len(shapes)
+    forward = 2 * weights * tokens
+    along = [out if config.axis == "output" else into for out, into in shapes]
+    squares, cubes = sum(d * d for d in along), sum(d**3 for d in along)
+    products = sum(2 * out * into * d for (out, into), d in zip(shapes, along, strict=True))
+    fisher = tuned if config.fisher_at == "tuned" else base
+    scoring = 2 * (2 * forward + sum(_score_flops(*s, length) for s in shapes) * config.samples)
+    stages = [
+        StagePlan("check the checkpoints", read=base + tuned),
+        StagePlan("score both data sets", read=fisher, held=fisher, flops=scoring),
+        StagePlan("select", read=2 * _stored(sources, weights), flops=5 * weights),
+    ]
+    passes = {"none": [], "balanced": ["task", "honesty"]}.get(config.compensation, ["honesty"])
+    if config.all_hessians:
+        passes = passes or ["honesty"]
+        share = 1.0
+    held = 0
+    for data_set in passes:
+        at_base = data_set == "honesty" and config.hessian_at == "base"
+        held += int(4 * squares * share)
+        stages.append(
+            StagePlan(
+                f"curvature of {data_set}",
+                read=base if at_base else tuned,
+                held=(base if at_base else tuned) + held,
+                flops=int(
+                    forward * (1 if config.axis == "input" else 2) + tokens * squares * share
+                ),
+            )
+        )
+    solve = 0 if config.compensation == "none" else int((cubes + products) * selected / len(shapes))
+    stages.append(
+        StagePlan(
+            "compensate, merge and write",
+            read=tuned + int(2 * _stored(sources, weights) * selected / len(shapes)),
+            written=tuned,
+            held=held,
+            flops=solve,
+        )
+    )
+    return stages
+
+
+def _score_flops(out: int, into: int, length: int) -> int:
+    """Operations of one matrix's scores on one sample, in the form that method.md (2) chooses."""
+    if gram_is_cheaper(length, into, out):
+        return 2 * length * length * (into + out)
+    return 2 * length * out * into
+
+
+def _stored(sources: tuple[DirectorySource, DirectorySource], weights: int) -> int:
+    """Bytes of the target weights in one checkpoint, at the width of its widest tensor."""
+    infos = sources[1].checkpoint.tensors.values()
+    return weights * max(info.dtype.itemsize for info in infos)

@@ -1,0 +1,167 @@
+"""One matrix: compensation and merge, with a record of everything numeric that happened."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from hcnr_kernels import FactorizationError, compensation_ex, merge, objective
+from torch import Tensor
+
+from hcnr.config import RestoreConfig
+from hcnr.errors import StatisticsError
+from hcnr.selection import Selection
+from hcnr.statistics import Statistics
+
+
+@dataclass(frozen=True)
+class MatrixRecord:
+    """What happened to one selected matrix.
+
+    Attributes:
+        name: the matrix.
+        neurons: neurons along the axis, d'.
+        restored: how many of them were restored.
+        parameters: weights restored.
+        perturbation: `d_j` of method.md (4).
+        half_overlap: agreement of two halves of the samples on the candidates, or None.
+        damping: damping actually used, a share of the mean diagonal; None without curvature.
+        damping_raised: whether that is more than was asked for.
+        condition: condition estimate of the damped curvature.
+        dead: neurons whose curvature diagonal is zero.
+        rank_deficient: fewer tokens than neurons: only damping makes the curvature invertible.
+        objective_none: `tr(E H E^T)` on the honesty data with E_h = 0.
+        objective: the same with the chosen compensation.
+        device: where the compensation was computed.
+    """
+
+    name: str
+    neurons: int
+    restored: int
+    parameters: int
+    perturbation: float
+    half_overlap: float | None = None
+    damping: float | None = None
+    damping_raised: bool = False
+    condition: float | None = None
+    dead: int | None = None
+    rank_deficient: bool | None = None
+    objective_none: float | None = None
+    objective: float | None = None
+    device: str = "cpu"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+def curvature_of(statistics: Statistics, data_set: str, matrix: str) -> Tensor:
+    """Curvature of a selected matrix, float32 `[d', d']`.
+
+    Raises:
+        StatisticsError: it was not collected.
+    """
+    found = statistics.hessians.get(data_set, {}).get(matrix)
+    if found is None:
+        raise StatisticsError(
+            f"the statistics hold no {data_set} curvature of {matrix}, which this configuration "
+            "needs; measure again with --all-hessians, or with the configuration of this run"
+        )
+    return found
+
+
+def repair(
+    name: str,
+    base: Tensor,
+    tuned: Tensor,
+    statistics: Statistics,
+    selection: Selection,
+    config: RestoreConfig,
+) -> tuple[Tensor, MatrixRecord]:
+    """Final weight of one selected matrix, method.md 3.
+
+    Args:
+        name: the matrix.
+        base: base weight `[out, in]`.
+        tuned: tuned weight `[out, in]`.
+        statistics: curvature, for every kind but `none`.
+        selection: masks and perturbations.
+        config: kind, damping, task weight.
+
+    Returns:
+        The weight in the tuned weight's dtype on the CPU, and the record.
+
+    Raises:
+        StatisticsError: curvature is missing.
+        FactorizationError: the curvature cannot be factorised at any declared damping.
+    """
+    axis = selection.axis
+    mask = selection.masks[name]
+    restored = int(mask.sum())
+    across = tuned.shape[1] if axis == "output" else tuned.shape[0]
+    numbers: dict[str, Any] = {
+        "name": name,
+        "neurons": mask.shape[0],
+        "restored": restored,
+        "parameters": restored * across,
+        "perturbation": selection.perturbation[name],
+        "half_overlap": selection.overlap.get(name),
+    }
+    if config.compensation == "none":
+        weight = merge(base, tuned, mask, None, axis=axis, dtype=tuned.dtype)
+        return weight, MatrixRecord(**numbers)
+
+    hessian = curvature_of(statistics, "honesty", name)
+    task_hessian = None
+    if config.compensation == "balanced":
+        task_hessian = curvature_of(statistics, "task", name)
+    device = hessian.device
+    base, tuned, mask = base.to(device), tuned.to(device), mask.to(device)
+    delta = tuned.float() - base.float()
+    solved = compensation_ex(
+        delta,
+        mask,
+        hessian,
+        axis=axis,
+        kind=config.compensation,
+        task_hessian=task_hessian,
+        task_weight=config.task_weight,
+        damping=config.damping,
+        block_size=config.block_size,
+    )
+    if int(solved.status) != 0:
+        raise FactorizationError(_failure(name, int(solved.status), statistics))
+    weight = merge(base, tuned, mask, solved.deviation, axis=axis, dtype=tuned.dtype).cpu()
+    delta[mask if axis == "output" else (slice(None), mask)] = 0
+    damping = float(f"{float(solved.damping):.6g}")  # 0.01, not its neighbour in float32
+    tokens = statistics.data.get("honesty", {}).get("tokens")
+    record = MatrixRecord(
+        **numbers,
+        damping=damping,
+        damping_raised=damping > config.damping * (1 + 1e-6),
+        condition=float(solved.condition),
+        dead=int((hessian.diagonal() == 0).sum()),
+        rank_deficient=None if tokens is None else tokens < mask.shape[0],
+        objective_none=float(objective(delta, hessian, axis=axis)),
+        objective=float(objective(solved.deviation, hessian, axis=axis)),
+        device=str(device),
+    )
+    return weight, record
+
+
+def _failure(name: str, status: int, statistics: Statistics) -> str:
+    """Say why a curvature could not be factorised, and what helps."""
+    if status < 0:
+        return (
+            f"the curvature of {name} holds NaN or infinity; measure again with --dtype float32"
+        )
+    tokens = statistics.data.get("honesty", {}).get("tokens", "unknown")
+    size = statistics.hessians["honesty"][name].shape[0]
+    return (
+        f"the curvature of {name} ({size} neurons, {tokens} tokens) is not positive definite at "
+        f"minor {status} even at the largest damping; use more samples, a larger --damping, or "
+        "--compensation none"
+    )
+
+
+def restored_parameters(records: list[MatrixRecord]) -> int:
+    """Number of weights restored in all."""
+    return sum(record.parameters for record in records)

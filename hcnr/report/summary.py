@@ -1,0 +1,130 @@
+"""`hcnr_report.json`: everything numeric that happened, nothing silent."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from hcnr._version import __version__
+from hcnr.config import RestoreConfig
+
+if TYPE_CHECKING:
+    from hcnr.repair import MatrixRecord
+    from hcnr.selection import Selection
+    from hcnr.statistics import Statistics
+
+LIBRARIES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "triton")
+
+
+def versions() -> dict[str, str]:
+    """Versions of hcnr, Python and the libraries that decide a result."""
+    found = {"hcnr": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def build_report(
+    *,
+    base: str,
+    tuned: str,
+    messages: Sequence[str],
+    config: RestoreConfig,
+    statistics: "Statistics",
+    selection: "Selection",
+    records: "Sequence[MatrixRecord]",
+    seconds: Mapping[str, float],
+    target_parameters: int,
+) -> dict[str, Any]:
+    """Collect a run into plain values for JSON.
+
+    Returns:
+        Keys `pair` (names, fingerprints), `config`, `data` (per data set: samples, tokens, what
+        was cut, hashes), `summary`, `warnings`, `matrices` (one entry per selected matrix),
+        `perturbation` (of every target matrix), `half_overlap`, `seconds` (by stage), `versions`.
+    """
+    overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
+    restored = sum(record.parameters for record in records)
+    raised = [record.name for record in records if record.damping_raised]
+    return {
+        "pair": {"base": base, "tuned": tuned, "fingerprints": dict(statistics.fingerprints)},
+        "config": config.model_dump(mode="json"),
+        "data": {name: dict(facts) for name, facts in statistics.data.items()},
+        "summary": {
+            "target_matrices": len(selection.masks),
+            "selected_matrices": len(selection.selected),
+            "restored_neurons": sum(record.restored for record in records),
+            "restored_parameters": restored,
+            "target_parameters": target_parameters,
+            "mean_half_overlap": fmean(overlaps) if overlaps else None,
+            "half_overlap_by_chance": config.in_weight_ratio,
+            "objective_none": _total(record.objective_none for record in records),
+            "objective": _total(record.objective for record in records),
+            "largest_damping": max((r.damping or 0.0 for r in records), default=0.0) or None,
+            "largest_condition": max((r.condition or 0.0 for r in records), default=0.0) or None,
+            "damping_raised": raised,
+            "seconds": sum(seconds.values()),
+        },
+        "warnings": [*messages, *_warnings(statistics, selection, records, config)],
+        "matrices": [record.as_dict() for record in records],
+        "perturbation": dict(selection.perturbation),
+        "half_overlap": dict(selection.overlap),
+        "seconds": dict(seconds),
+        "versions": versions(),
+    }
+
+
+def _total(values: Any) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known else None
+
+
+def _warnings(
+    statistics: "Statistics",
+    selection: "Selection",
+    records: "Sequence[MatrixRecord]",
+    config: RestoreConfig,
+) -> list[str]:
+    """Sentences about what a user should know before trusting the result."""
+    found = []
+    raised = [record for record in records if record.damping_raised]
+    if raised:
+        found.append(
+            f"damping was raised above {config.damping} for {len(raised)} matrices, the highest "
+            f"to {max(record.damping or 0 for record in raised)}"
+        )
+    deficient = [record for record in records if record.rank_deficient]
+    if deficient:
+        found.append(
+            f"{len(deficient)} matrices have fewer tokens than neurons: damping alone makes "
+            "their curvature invertible"
+        )
+    dead = [record for record in records if record.dead]
+    if dead:
+        found.append(
+            f"{len(dead)} matrices have neurons without any curvature, which neither give nor "
+            "take compensation"
+        )
+    overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
+    if overlaps and 0 < config.in_weight_ratio < 1:
+        mean, chance = fmean(overlaps), config.in_weight_ratio
+        if mean < (1 + chance) / 2:
+            found.append(
+                f"two halves of the samples agree on only {mean:.0%} of the neurons "
+                f"({chance:.0%} by chance): use more samples"
+            )
+    for name, facts in statistics.data.items():
+        wanted, used = config.samples, facts.get("samples", 0)
+        if used < wanted:
+            found.append(f"the {name} data has {used} samples, {wanted} were asked for")
+        for kind in ("prompts_truncated", "responses_truncated"):
+            if facts.get(kind):
+                found.append(
+                    f"{facts[kind]} {name} {kind.split('_')[0]} were cut to fit "
+                    f"{config.max_length} tokens"
+                )
+    return found

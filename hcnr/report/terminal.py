@@ -1,0 +1,168 @@
+"""Tables and progress bars for people at a terminal."""
+
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from hcnr.plan import Plan
+
+
+class Bars:
+    """A `Watcher` that draws one progress bar per stage; use it as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        """Draw on `console`; nothing is drawn where that is no terminal."""
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task: Any = None
+
+    def __enter__(self) -> "Bars":
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self._finish()
+        self._progress.__exit__(kind, error, trace)
+
+    def begin(self, stage: str) -> None:
+        """Finish the current bar and start one for `stage`."""
+        self._finish()
+        self._task = self._progress.add_task(stage, total=None)
+
+    def advance(self, done: int, total: int) -> None:
+        """Move the current bar to `done` of `total`."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=done, total=total)
+
+    def _finish(self) -> None:
+        if self._task is None:
+            return
+        task = next(t for t in self._progress.tasks if t.id == self._task)
+        total = task.total if task.total is not None else 1
+        self._progress.update(self._task, completed=total, total=total)
+
+
+def print_report(report: dict[str, Any], console: Console, *, most: int = 12) -> None:
+    """Print what a restoration did: summary, the most perturbed matrices, warnings."""
+    summary, config = report["summary"], report["config"]
+    table = Table(title="Restored matrices", title_justify="left")
+    table.add_column("matrix")
+    for head in ("neurons", "perturbation", "overlap", "damping", "condition", "objective"):
+        table.add_column(head, justify="right")
+    ranked = sorted(report["matrices"], key=lambda record: -record["perturbation"])
+    for record in ranked[:most]:
+        before, after = record["objective_none"], record["objective"]
+        table.add_row(
+            record["name"],
+            f"{record['restored']} / {record['neurons']}",
+            f"{record['perturbation']:.3g}",
+            _percent(record["half_overlap"]),
+            _short(record["damping"]),
+            _short(record["condition"]),
+            "-" if after is None else f"{before:.3g} -> {after:.3g}",
+        )
+    if len(ranked) > most:
+        table.add_row(f"... and {len(ranked) - most} more", *[""] * 6)
+    console.print(table)
+    share = summary["restored_parameters"] / max(summary["target_parameters"], 1)
+    rows = [
+        ("matrices", f"{summary['selected_matrices']} of {summary['target_matrices']}"),
+        ("neurons", f"{summary['restored_neurons']:,} along the {config['axis']} axis"),
+        ("parameters", f"{summary['restored_parameters']:,} ({share:.1%} of the targets)"),
+        ("compensation", config["compensation"]),
+        ("half overlap", f"{_percent(summary['mean_half_overlap'])} "
+                         f"({_percent(summary['half_overlap_by_chance'])} by chance)"),
+        ("largest damping", _short(summary["largest_damping"])),
+        ("largest condition", _short(summary["largest_condition"])),
+        ("seconds", ", ".join(f"{name} {s:.2f}" for name, s in report["seconds"].items())),
+    ]  # fmt: skip
+    console.print(_pairs(rows))
+    for warning in report["warnings"]:
+        console.print(f"note: {warning}", highlight=False, markup=False)
+
+
+def print_plan(plan: "Plan", console: Console) -> None:
+    """Print a plan: matrices by role, then bytes and operations by stage."""
+    kinds = Table(title=f"{plan.matrices} target matrices, {plan.selected} will be restored")
+    kinds.title_justify = "left"
+    kinds.add_column("matrix")
+    for head in ("count", "shape", "neurons", "candidates"):
+        kinds.add_column(head, justify="right")
+    for kind in plan.kinds:
+        shape = f"{kind.shape[0]} x {kind.shape[1]}"
+        kinds.add_row(
+            kind.role, str(kind.count), shape, str(kind.neurons), str(kind.candidates)
+        )
+    console.print(kinds)
+    stages = Table(title=f"Stages, {plan.tokens:,} tokens per data set", title_justify="left")
+    stages.add_column("stage")
+    for head in ("read", "written", "held in memory", "operations"):
+        stages.add_column(head, justify="right")
+    for stage in plan.stages:
+        stages.add_row(
+            stage.name,
+            human(stage.read, "B"),
+            human(stage.written, "B"),
+            human(stage.held, "B"),
+            human(stage.flops, "flop"),
+        )
+    console.print(stages)
+    for message in plan.messages:
+        console.print(f"note: {message}", highlight=False, markup=False)
+
+
+def print_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]],
+                console: Console) -> None:  # fmt: skip
+    """Print a plain table of strings."""
+    table = Table(title=title, title_justify="left")
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def human(number: float, unit: str) -> str:
+    """`1.5 GB` for 1.5e9; a dash for zero."""
+    if not number:
+        return "-"
+    for prefix in ("", "k", "M", "G", "T", "P"):
+        if abs(number) < 1000 or prefix == "P":
+            digits = 0 if prefix == "" else 1
+            return f"{number:.{digits}f} {prefix}{unit}"
+        number /= 1000
+    raise AssertionError("unreachable")
+
+
+def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
+    table = Table(show_header=False, box=None)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}"

@@ -1,0 +1,33 @@
+"""Writing the companions of restored weights into the output directory."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from hcnr.config import RestoreConfig
+from hcnr.report.card import model_card
+
+
+def write_companions(directory: Path, report: dict[str, Any], config: RestoreConfig) -> None:
+    """Write `README.md`, `hcnr_config.yaml` and `hcnr_report.json` into `directory`."""
+    text = json.dumps(_plain(report), indent=2, allow_nan=False)
+    (directory / "hcnr_report.json").write_text(text + "\n", encoding="utf-8")
+    (directory / "hcnr_config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    (directory / "README.md").write_text(model_card(report), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Replace floats that JSON cannot express by their names, `"inf"` and `"nan"`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def read_report(directory: Path) -> dict[str, Any]:
+    """Read `hcnr_report.json` back."""
+    return json.loads((directory / "hcnr_report.json").read_text(encoding="utf-8"))

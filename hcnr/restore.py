@@ -1,0 +1,379 @@
+"""The pipeline: measure, select, compensate, write. The one place that knows the order."""
+
+import contextlib
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from hcnr.checkpoint import copy_companions, output_directory, write_weights
+from hcnr.config import RestoreConfig
+from hcnr.errors import DataError, ModelError, StatisticsError
+from hcnr.examples import Sample, TokenizedSet, load_samples, tokenize
+from hcnr.measure import curvature, score
+from hcnr.model import open_model, open_tokenizer
+from hcnr.repair import MatrixRecord, curvature_of, repair
+from hcnr.report import build_report, write_companions
+from hcnr.selection import Selection, check_statistics, select_neurons
+from hcnr.source import DirectorySource, ModelSource, Source, check_sources, open_source
+from hcnr.stages import Stages, Watcher
+from hcnr.statistics import Statistics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Data = str | Path | Iterable[Mapping[str, Any] | Sample]
+Role = Literal["base", "tuned"]
+
+MEASURED_WITH = (
+    "axis", "targets", "ignore", "fisher_at", "hessian_at", "samples", "shuffle_seed",
+    "max_length", "chat_template", "attention", "dtype",
+)  # fmt: skip
+"""Settings that the numbers in the statistics depend on."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two checked sources and the matrices to work on."""
+
+    base: Source
+    tuned: Source
+    matrices: list[str]
+    messages: list[str]
+
+    @classmethod
+    def open(cls, base: Any, tuned: Any, config: RestoreConfig, stages: Stages) -> "_Pair":
+        with stages.stage("check the checkpoints"):
+            pair = open_source(base), open_source(tuned)
+            return cls(*pair, *check_sources(*pair, config))
+
+    def at(self, role: Role) -> Source:
+        return self.base if role == "base" else self.tuned
+
+    @property
+    def directories(self) -> list[Path]:
+        return [s.path for s in (self.base, self.tuned) if isinstance(s, DirectorySource)]
+
+
+def measure(
+    base: "str | Path | PreTrainedModel",
+    tuned: "str | Path | PreTrainedModel",
+    honesty: Data,
+    task: Data,
+    config: RestoreConfig | None = None,
+    *,
+    tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
+    watcher: Watcher | None = None,
+) -> Statistics:
+    """Measure a pair: Fisher scores on both data sets, and curvature where it will be needed.
+
+    Scores are taken at the tuned model (`fisher_at`), honesty curvature at the base model
+    (`hessian_at`), task curvature at the tuned model and only for `balanced`. Curvature is
+    collected for the matrices that the configuration selects, or for all with `all_hessians`.
+
+    Args:
+        base: honest checkpoint: a directory, or a model in memory.
+        tuned: fine-tuned checkpoint of the same architecture.
+        honesty: samples (file or records): unanswerable question -> refusal, answerable -> answer.
+        task: samples of the fine-tuning task.
+        config: all settings; the defaults when None.
+        tokenizer: where the tuned model does not come with one.
+        watcher: told about stages and progress.
+
+    Returns:
+        The statistics; `save` them to restore again without measuring.
+
+    Raises:
+        HcnrError: anything wrong with the input, before or while measuring.
+    """
+    config = config or RestoreConfig()
+    stages = Stages(watcher)
+    pair = _Pair.open(base, tuned, config, stages)
+    data = _read_data(pair, honesty, task, config, tokenizer, stages)
+    return _measure(pair, data, config, stages)[0]
+
+
+def restore(
+    base: "str | Path | PreTrainedModel",
+    tuned: "str | Path | PreTrainedModel",
+    honesty: Data | None = None,
+    task: Data | None = None,
+    out: str | Path | None = None,
+    config: RestoreConfig | None = None,
+    statistics: Statistics | str | Path | None = None,
+    *,
+    tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+) -> "PreTrainedModel | Path":
+    """Repair a fine-tuned model: restore its honesty-critical neurons and compensate.
+
+    Args:
+        base: honest checkpoint: a directory, or a model in memory.
+        tuned: fine-tuned checkpoint of the same architecture.
+        honesty: honesty samples; may be None when `statistics` are given.
+        task: task samples; may be None when `statistics` are given.
+        out: directory to write; None returns a model instead.
+        config: all settings; the defaults when None.
+        statistics: from `measure`, or their file; nothing is measured then.
+        tokenizer: where the tuned model does not come with one.
+        overwrite: replace an existing `out`.
+        watcher: told about stages and progress.
+
+    Returns:
+        The path of the finished directory when `out` is given. Otherwise a restored model, in
+        inference mode, with the report as its attribute `hcnr_report`; the inputs are unchanged.
+
+    Raises:
+        HcnrError: anything wrong; then nothing has been written.
+    """
+    config = config or RestoreConfig()
+    stages = Stages(watcher)
+    pair = _Pair.open(base, tuned, config, stages)
+    with contextlib.ExitStack() as stack:
+        directory = None
+        if out is not None:
+            # Entered before anything is computed: a place that cannot be written is found first.
+            directory = stack.enter_context(
+                output_directory(out, inputs=pair.directories, overwrite=overwrite)
+            )
+        if statistics is None:
+            data = _read_data(pair, honesty, task, config, tokenizer, stages)
+            statistics, selection = _measure(pair, data, config, stages)
+        else:
+            if not isinstance(statistics, Statistics):
+                statistics = Statistics.load(statistics)
+            check_statistics(statistics, pair.base, pair.tuned, config)
+            _check_same_data(statistics, honesty, task, config)
+            with stages.stage("select"):
+                selection = select_neurons(
+                    statistics, pair.base.weight, pair.tuned.weight, config
+                )
+        _check_curvature(statistics, selection, config)
+        job = _Repairs(pair, statistics, selection, config, stages)
+        if directory is None:
+            model = job.model()
+            model.hcnr_report = job.report()  # pyright: ignore[reportAttributeAccessIssue]
+            return model
+        job.write(directory, tokenizer)
+        write_companions(directory, job.report(), config)
+    assert out is not None
+    return Path(out)
+
+
+def _read_data(
+    pair: _Pair,
+    honesty: Data | None,
+    task: Data | None,
+    config: RestoreConfig,
+    tokenizer: Any,
+    stages: Stages,
+) -> dict[str, tuple[TokenizedSet, dict[str, Any]]]:
+    """Tokenise both data sets; each comes with its entry in the report."""
+    with stages.stage("read the data"):
+        opened = pair.tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
+        data = {}
+        for name, source in (("honesty", honesty), ("task", task)):
+            if source is None:
+                raise DataError(
+                    f"no {name} data was given; pass --{name} FILE, or --statistics of an "
+                    "earlier measurement"
+                )
+            samples = load_samples(source, limit=config.samples, shuffle_seed=config.shuffle_seed)
+            tokenized = tokenize(
+                samples, opened, max_length=config.max_length, chat_template=config.chat_template
+            )
+            facts = {
+                "source": samples.source,
+                "available": samples.available,
+                "sha256": samples.sha256,
+                "tokens_sha256": tokenized.sha256,
+                **asdict(tokenized.counts),
+            }
+            data[name] = tokenized, facts
+        return data
+
+
+def _measure(
+    pair: _Pair,
+    data: dict[str, tuple[TokenizedSet, dict[str, Any]]],
+    config: RestoreConfig,
+    stages: Stages,
+) -> tuple[Statistics, Selection]:
+    """Scores, then the selection they lead to, then curvature where it is needed."""
+    settings = {"token_budget": config.token_budget, "axis": config.axis}
+    settings["gradient_checkpointing"] = config.gradient_checkpointing
+    with _one_model(pair, config) as model_at:
+        scores = {}
+        for name, (tokenized, _) in data.items():
+            with stages.stage(f"score {name}") as watcher:
+                scores[name] = score(
+                    *model_at(config.fisher_at), tokenized, progress=watcher.advance, **settings
+                )
+        statistics = Statistics(
+            axis=config.axis,
+            scores={name: found.mean for name, found in scores.items()},
+            halves={name: found.halves for name, found in scores.items()},
+            fingerprints={
+                role: pair.at(role).fingerprint(pair.matrices) for role in ("base", "tuned")
+            },
+            settings={key: config.model_dump(mode="json")[key] for key in MEASURED_WITH},
+            data={name: facts for name, (_, facts) in data.items()},
+        )
+        with stages.stage("select"):
+            selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
+        wanted = pair.matrices if config.all_hessians else selection.selected
+        places: dict[str, Role] = {}
+        if config.compensation != "none" or config.all_hessians:
+            places["honesty"] = config.hessian_at
+        if config.compensation == "balanced":
+            places["task"] = "tuned"
+        # The model that is open already goes first, so that none is loaded twice.
+        for name in sorted(places, key=lambda name: places[name] != config.fisher_at):
+            with stages.stage(f"curvature of {name}") as watcher:
+                statistics.hessians[name] = curvature(
+                    *model_at(places[name], wanted),
+                    data[name][0],
+                    progress=watcher.advance,
+                    **settings,
+                )
+    return statistics, selection
+
+
+@contextlib.contextmanager
+def _one_model(pair: _Pair, config: RestoreConfig) -> Iterator[Any]:
+    """Yield a function role -> (model, its target layers); one directory's model at a time.
+
+    Callers bind neither, so that the model of one role is freed before the other's is loaded.
+    """
+    with contextlib.ExitStack() as stack:
+        held: dict[Role, Any] = {}
+
+        def model_at(role: Role, matrices: list[str] | None = None) -> Any:
+            if role not in held:
+                held.clear()
+                stack.close()
+                held[role] = stack.enter_context(pair.at(role).opened(config))
+            chosen = pair.matrices if matrices is None else matrices
+            return held[role], {name: held[role].get_submodule(name) for name in chosen}
+
+        yield model_at
+        held.clear()
+
+
+def _check_same_data(
+    statistics: Statistics, honesty: Data | None, task: Data | None, config: RestoreConfig
+) -> None:
+    """Data given beside statistics must be the data that was measured."""
+    for name, source in (("honesty", honesty), ("task", task)):
+        if source is None:
+            continue
+        samples = load_samples(source, limit=config.samples, shuffle_seed=config.shuffle_seed)
+        if samples.sha256 != statistics.data.get(name, {}).get("sha256"):
+            raise StatisticsError(
+                f"the statistics were measured on other {name} samples than those of "
+                f"{samples.source}; leave --{name} out, or measure again"
+            )
+
+
+def _check_curvature(
+    statistics: Statistics, selection: Selection, config: RestoreConfig
+) -> None:
+    """All curvature that the repairs will ask for is there and was taken where it should be."""
+    if config.compensation == "none":
+        return
+    taken_at = statistics.settings.get("hessian_at", config.hessian_at)
+    if taken_at != config.hessian_at:
+        raise StatisticsError(
+            f"the honesty curvature was measured at the {taken_at} model, the configuration asks "
+            f"for the {config.hessian_at} model; measure again or use --hessian-at {taken_at}"
+        )
+    for name in selection.selected:
+        curvature_of(statistics, "honesty", name)
+        if config.compensation == "balanced":
+            curvature_of(statistics, "task", name)
+
+
+class _Repairs:
+    """The repairs of one run, carried out one matrix at a time by whoever writes them down."""
+
+    def __init__(
+        self,
+        pair: _Pair,
+        statistics: Statistics,
+        selection: Selection,
+        config: RestoreConfig,
+        stages: Stages,
+    ) -> None:
+        self._pair, self._statistics, self._selection = pair, statistics, selection
+        self._config, self._stages = config, stages
+        self._records: dict[str, MatrixRecord] = {}
+
+    def weight(self, matrix: str) -> Tensor:
+        """Final weight of a selected matrix; its record is kept."""
+        weight, self._records[matrix] = repair(
+            matrix,
+            self._pair.base.weight(matrix),
+            self._pair.tuned.weight(matrix),
+            self._statistics,
+            self._selection,
+            self._config,
+        )
+        self._stages.watcher.advance(len(self._records), len(self._selection.selected))
+        return weight
+
+    def model(self) -> "PreTrainedModel":
+        """A restored model in memory; a source that is a model is copied, not changed."""
+        tuned, config = self._pair.tuned, self._config
+        with self._stages.stage("compensate and merge"), torch.no_grad():
+            if isinstance(tuned, ModelSource):
+                model = copy.deepcopy(tuned.model).eval()
+            elif isinstance(tuned, DirectorySource):
+                model = open_model(tuned.path, device=config.device, attention=config.attention)
+            else:
+                raise ModelError(f"{tuned} cannot be copied into a restored model")
+            for matrix in self._selection.selected:
+                parameter = model.get_submodule(matrix).get_parameter("weight")
+                parameter.copy_(self.weight(matrix))
+        return model
+
+    def write(self, directory: Path, tokenizer: Any) -> None:
+        """Write weights and everything `from_pretrained` needs into `directory`."""
+        tuned = self._pair.tuned
+        if isinstance(tuned, DirectorySource):
+            with self._stages.stage("compensate, merge and write"):
+                write_weights(
+                    tuned.checkpoint,
+                    directory,
+                    {
+                        f"{name}.weight": lambda name=name: self.weight(name)
+                        for name in self._selection.selected
+                    },
+                )
+                copy_companions(tuned.checkpoint, directory)
+            return
+        model = self.model()
+        with self._stages.stage("write"):
+            model.save_pretrained(directory)
+            with contextlib.suppress(ModelError):
+                opened = tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
+                opened.save_pretrained(directory)
+
+    def report(self) -> dict[str, Any]:
+        """Everything that happened, as plain values for JSON."""
+        layers = self._pair.tuned.matrices(self._config.targets, self._config.ignore)
+        return build_report(
+            target_parameters=sum(layer.weight.numel() for layer in layers.values()),
+            base=str(self._pair.base),
+            tuned=str(self._pair.tuned),
+            messages=self._pair.messages,
+            config=self._config,
+            statistics=self._statistics,
+            selection=self._selection,
+            records=[self._records[name] for name in self._selection.selected],
+            seconds=self._stages.seconds,
+        )

@@ -1,0 +1,49 @@
+"""Named stages of a run: how long each took, and who is told about it."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Protocol
+
+
+class Watcher(Protocol):
+    """Somebody who wants to see a run progress, such as a progress bar."""
+
+    def begin(self, stage: str) -> None:
+        """A stage starts."""
+        ...
+
+    def advance(self, done: int, total: int) -> None:
+        """`done` of `total` units of the current stage are finished."""
+        ...
+
+
+class _Nobody:
+    def begin(self, stage: str) -> None: ...
+
+    def advance(self, done: int, total: int) -> None: ...
+
+
+class Stages:
+    """Clock of a run.
+
+    Attributes:
+        seconds: wall-clock seconds by stage, in the order of their first start.
+        watcher: who is told.
+    """
+
+    def __init__(self, watcher: Watcher | None = None) -> None:
+        """Start with no stage; `watcher` None tells nobody."""
+        self.seconds: dict[str, float] = {}
+        self.watcher: Watcher = watcher or _Nobody()
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[Watcher]:
+        """Time a stage and yield the watcher; a name used again adds up."""
+        self.watcher.begin(name)
+        start = time.perf_counter()
+        try:
+            yield self.watcher
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent

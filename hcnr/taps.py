@@ -1,0 +1,227 @@
+"""Taps: what a linear map reads and the gradient of what it writes, packed token by token.
+
+A tap sits on the output of an `nn.Linear` as an identity in the autograd graph that saves the
+layer's input. In backward it receives the output's gradient and hands both to a consumer. The
+input is saved the way autograd saves any activation, so gradient checkpointing recomputes it
+(forward hooks firing twice change nothing) and it is freed as soon as the layer's backward is
+over. No weight needs a gradient for this.
+"""
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from hcnr_kernels import token_gram
+from torch import Tensor, nn
+
+from hcnr.errors import ModelError
+
+
+@contextlib.contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter of `module` requires a gradient inside; the flags come back at the end."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+class TokenLayout:
+    """Where the real tokens of a padded batch stand, and which sample owns them.
+
+    Attributes:
+        cu_seqlens: int32 `[B + 1]`, sample b owns packed rows `cu_seqlens[b]:cu_seqlens[b + 1]`.
+        samples: B.
+        tokens: number of real tokens n.
+        max_seqlen: tokens of the longest sample.
+        mean_seqlen: `sum T_b^2 / sum T_b`, the length that decides the cost per token.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        """Read the layout off `mask`, `[B, T]`, non-zero at real tokens (left or right padding)."""
+        real = mask != 0
+        lengths = real.sum(1)
+        self.samples = mask.shape[0]
+        self.cu_seqlens = nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+        on_host = lengths.tolist()
+        self.tokens = sum(on_host)
+        self.max_seqlen = max(on_host, default=0)
+        self.mean_seqlen = sum(t * t for t in on_host) / max(self.tokens, 1)
+        self._shape = tuple(mask.shape)
+        full = self.tokens == mask.numel()
+        self._rows = None if full else real.flatten().nonzero().squeeze(1)
+
+    @classmethod
+    def dense(cls, shape: tuple[int, ...], device: torch.device) -> "TokenLayout":
+        """Layout without padding for an input whose leading dimensions are `shape`."""
+        samples = shape[0] if shape else 1
+        tokens = 1
+        for size in shape[1:]:
+            tokens *= size
+        return cls(torch.ones(samples, tokens, dtype=torch.bool, device=device))
+
+    def pack(self, tensor: Tensor, name: str) -> Tensor:
+        """Return the real rows of `tensor` `[B, T, d]` (or `[B * T, d]`) as `[n, d]`.
+
+        Without padding this is a view. Raises ModelError when the leading dimensions are not
+        those of the batch, as for routed experts, whose rows belong to no sample in order.
+        """
+        flat = tensor.reshape(-1, tensor.shape[-1])
+        if flat.shape[0] != self._shape[0] * self._shape[1]:
+            raise ModelError(
+                f"{name} handles {flat.shape[0]} rows while the batch has "
+                f"{self._shape[0]} x {self._shape[1]} tokens: its rows cannot be attributed to "
+                f"samples; leave it out with --ignore '{name}'"
+            )
+        return flat if self._rows is None else flat.index_select(0, self._rows)
+
+
+class SharedInput:
+    """What the matrices that read one tensor share: its packed rows and their token Gram."""
+
+    def __init__(self, layout: TokenLayout, leader: str, forward: int) -> None:
+        """Start a group for the tensor that matrix `leader` reads first in a forward pass."""
+        self.layout = layout
+        self.leader = leader
+        self.forward = forward
+        self.users = 0
+        self._served = 0
+        self._packed: Tensor | None = None
+        self._gram: Tensor | None = None
+
+    @property
+    def has_gram(self) -> bool:
+        """Whether the token Gram has been paid for already."""
+        return self._gram is not None
+
+    def packed(self, x: Tensor, name: str) -> Tensor:
+        """Packed rows `[n, in]` of the shared tensor; `x` is read on the first call only."""
+        if self._packed is None:
+            self._packed = self.layout.pack(x, name)
+        return self._packed
+
+    def gram(self, packed: Tensor) -> Tensor:
+        """Token Grams `X_b X_b^T` of the shared tensor, float32 `[B, L, L]`, built once."""
+        if self._gram is None:
+            self._gram = token_gram(
+                packed, self.layout.cu_seqlens, max_seqlen=self.layout.max_seqlen
+            )
+        return self._gram
+
+    def served(self) -> None:
+        """Note that one of the users is done; the last one frees what was shared."""
+        self._served += 1
+        if self._served == self.users:
+            self._packed = self._gram = None
+
+
+GradientConsumer = Callable[[str, SharedInput, Tensor, Tensor], None]
+"""`(matrix, shared, x [n, in], g [n, out])`, called in backward with packed tensors."""
+InputConsumer = Callable[[str, SharedInput, Tensor], None]
+"""`(matrix, shared, x [n, in])`, called in forward with packed tensors."""
+
+
+class _Tap(torch.autograd.Function):
+    """Identity on a layer's output that delivers (input, output gradient) in backward."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        output: Tensor,
+        x: Tensor,
+        name: str,
+        shared: SharedInput,
+        consume: GradientConsumer,
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.name, ctx.shared, ctx.consume = name, shared, consume
+        return output.view_as(output)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,) = ctx.saved_tensors
+        name, shared = ctx.name, ctx.shared
+        with torch.no_grad():
+            packed = shared.packed(x, name)
+            ctx.consume(name, shared, packed, shared.layout.pack(grad, name))
+        shared.served()
+        return grad, None, None, None, None
+
+
+class Taps:
+    """Context manager that taps `modules` while it is open.
+
+    Exactly one consumer is given: `on_gradient` receives inputs with output gradients in
+    backward, `on_input` receives inputs alone in forward (under `torch.no_grad()` too).
+    Call `begin` before each forward pass.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Linear],
+        *,
+        on_gradient: GradientConsumer | None = None,
+        on_input: InputConsumer | None = None,
+    ) -> None:
+        """Prepare taps on `modules` (matrix name -> layer); nothing is attached yet."""
+        self._modules = modules
+        self._on_gradient = on_gradient
+        self._on_input = on_input
+        self._layout: TokenLayout | None = None
+        self._forward = 0
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._last: tuple[weakref.ref[Tensor], SharedInput] | None = None
+
+    def begin(self, layout: TokenLayout | None) -> None:
+        """Announce a forward pass; `layout` None means a batch without padding."""
+        self._layout = layout
+        self._forward += 1
+        self._last = None
+
+    def __enter__(self) -> "Taps":
+        for name, module in self._modules.items():
+            self._handles.append(module.register_forward_hook(self._hook(name)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._last = None
+
+    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+            x = args[0]
+            if self._on_input is not None:
+                shared = self._join(x, name)
+                self._on_input(name, shared, shared.layout.pack(x.detach(), name))
+            if self._on_gradient is None or not torch.is_grad_enabled():
+                return None
+            if not output.requires_grad:
+                # Nothing before this layer carries a gradient: it enters here.
+                output.requires_grad_(True)
+            return _Tap.apply(output, x, name, self._join(x, name), self._on_gradient)
+
+        return hook
+
+    def _join(self, x: Tensor, name: str) -> SharedInput:
+        """Return the group of the tensor object `x`; q/k/v and gate/up follow each other."""
+        if self._last is not None:
+            reference, shared = self._last
+            if reference() is x:
+                shared.users += 1
+                return shared
+        layout = self._layout
+        if layout is None:
+            layout = TokenLayout.dense(tuple(x.shape[:-1]), x.device)
+        shared = SharedInput(layout, name, self._forward)
+        shared.users = 1
+        self._last = (weakref.ref(x), shared)
+        return shared

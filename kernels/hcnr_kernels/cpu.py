@@ -1,0 +1,211 @@
+"""Vectorised torch code of the streaming operators: bounded memory, any device.
+
+Temporaries stay under `tiles.TEMPORARY_BYTES` each. The one exception is named where it occurs: the
+Gram form holds one sample's `[T, T]` Gram.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from hcnr_kernels import checks
+from hcnr_kernels.tiles import (
+    GRAM_TILE,
+    TOKEN_TILE,
+    chunk_length,
+    chunks,
+    gram_is_cheaper,
+)
+
+
+def fisher_output_(
+    scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, form: str, token_gram: Tensor | None
+) -> None:
+    """Method.md (1) and (2), output axis: `scores[k] += sum_b sum_i (G_b[k, i])^2`."""
+    _fisher_axis_(scores, g, x, cu_seqlens, form, token_gram)
+
+
+def fisher_input_(
+    scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, form: str, token_gram: Tensor | None
+) -> None:
+    """Method.md (1) and (2), input axis: `scores[k] += sum_b sum_o (G_b[o, k])^2`."""
+    _fisher_axis_(scores, x, g, cu_seqlens, form, token_gram)
+
+
+def _fisher_axis_(
+    scores: Tensor,
+    own: Tensor,
+    other: Tensor,
+    cu_seqlens: Tensor,
+    form: str,
+    token_gram: Tensor | None,
+) -> None:
+    """Both axes at once: `own [n, d']` lies on the neuron axis, `other` on the one summed over.
+
+    `G_b` of one axis is the transpose of `G_b` of the other, so exchanging the operands is all.
+    A loop over samples beats padding and a batched product: a sample's Gram stays in the cache
+    (32 samples x 128 tokens, width 512, one thread: 9.8 ms against 11.9 ms for `bmm`).
+    """
+    bounds = checks.sample_bounds(cu_seqlens, own.shape[0])
+    if token_gram is not None:
+        checks.longest(bounds, token_gram.shape[1], "token_gram.shape[1]")
+    for sample, (start, stop) in enumerate(bounds):
+        tokens = stop - start
+        if tokens == 0:
+            continue
+        mine, theirs = own[start:stop], other[start:stop]
+        if token_gram is not None:
+            _add_quadratic_(scores, token_gram[sample, :tokens, :tokens], mine)
+        elif form == "gram" or (
+            form == "auto" and gram_is_cheaper(tokens, theirs.shape[1], mine.shape[1])
+        ):
+            _add_quadratic_(scores, _lower_token_gram(theirs), mine)
+        else:
+            for rows, gradient in _gradient_tiles(mine, theirs):
+                scores[rows].add_(gradient.square_().sum(1))
+
+
+def _lower_token_gram(x: Tensor) -> Tensor:
+    """`x x^T [T, T]` in fp32; right of the diagonal tiles it is unspecified."""
+    tokens, width = x.shape
+    gram = torch.empty((tokens, tokens), dtype=torch.float32, device=x.device)
+    if width == 0:
+        return gram.zero_()
+    for columns in _fp32_columns(x):
+        part = x[:, columns].float()
+        for rows in chunks(tokens, TOKEN_TILE):
+            gram[rows, : rows.stop].addmm_(
+                part[rows], part[: rows.stop].T, beta=0 if columns.start == 0 else 1
+            )
+    return gram
+
+
+def _add_quadratic_(scores: Tensor, gram: Tensor, own: Tensor) -> None:
+    """Method.md (2): `scores[k] += own[:, k]^T gram own[:, k]`, clamped at zero.
+
+    The form is a square, so a negative value is rounding. Only the tiles on and left of the
+    diagonal are read; those left of it count twice.
+    """
+    for columns in _fp32_columns(own):
+        part = own[:, columns].float()
+        total = torch.zeros(part.shape[1], dtype=torch.float32, device=own.device)
+        for rows in chunks(own.shape[0], TOKEN_TILE):
+            product = gram[rows, rows] @ part[rows]
+            if rows.start:
+                product.addmm_(gram[rows, : rows.start], part[: rows.start], alpha=2)
+            total.add_(product.mul_(part[rows]).sum(0))
+        scores[columns].add_(total.clamp_(min=0))
+
+
+def _fp32_columns(x: Tensor) -> Iterator[slice]:
+    """Column slices of `x [T, d]` whose fp32 copy fits in the budget; one when none is needed."""
+    whole = x.dtype == torch.float32
+    return chunks(x.shape[1], max(1, x.shape[1]) if whole else chunk_length(4 * x.shape[0]))
+
+
+def _gradient_tiles(own: Tensor, other: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Rows of one sample's `own^T other [d', d]` in fp32 as (rows, tile); tiles may be spoilt."""
+    tokens, width = other.shape
+    if own.dtype == other.dtype == torch.float32:
+        token_step = max(1, tokens)
+    else:
+        token_step = chunk_length(4 * width)
+    for rows in chunks(own.shape[1], chunk_length(4 * width)):
+        tile = torch.zeros((rows.stop - rows.start, width), dtype=torch.float32, device=own.device)
+        for some in chunks(tokens, token_step):
+            tile.addmm_(own[some, rows].float().T, other[some].float())
+        yield rows, tile
+
+
+def fisher_weight_(scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor) -> None:
+    """Summands of method.md (1): `scores[o, i] += sum_b (G_b[o, i])^2`."""
+    for start, stop in checks.sample_bounds(cu_seqlens, x.shape[0]):
+        for rows, gradient in _gradient_tiles(g[start:stop], x[start:stop]):
+            scores[rows].addcmul_(gradient, gradient)
+
+
+def token_gram(x: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
+    """`X_b X_b^T [B, max_seqlen, max_seqlen]`, the shared factor of method.md (2)."""
+    bounds = checks.sample_bounds(cu_seqlens, x.shape[0])
+    checks.longest(bounds, max_seqlen, "max_seqlen")
+    shape = (len(bounds), max_seqlen, max_seqlen)
+    grams = torch.zeros(shape, dtype=torch.float32, device=x.device)
+    for gram, (start, stop) in zip(grams, bounds, strict=True):
+        if stop > start:
+            block = gram[: stop - start, : stop - start]
+            block.copy_(_lower_token_gram(x[start:stop]))
+            symmetrize_(block)
+    return grams
+
+
+def gram_(gram: Tensor, x: Tensor) -> None:
+    """Method.md (5) without the 1/n: `gram += x^T x`, on and left of the diagonal tiles only."""
+    tokens, width = x.shape
+    token_step = max(1, tokens) if x.dtype == torch.float32 else chunk_length(4 * width)
+    for some in chunks(tokens, token_step):
+        part = x[some].float()
+        for rows in chunks(width, GRAM_TILE):
+            gram[rows, : rows.stop].addmm_(part[:, rows].T, part[:, : rows.stop])
+
+
+def symmetrize_(gram: Tensor) -> None:
+    """Copy the lower triangle of `gram [d, d]` onto the upper one, tile by tile."""
+    for rows in chunks(gram.shape[0], GRAM_TILE):
+        gram[: rows.start, rows] = gram[rows, : rows.start].T
+        diagonal = gram[rows, rows]
+        diagonal.copy_(diagonal.tril() + diagonal.tril(-1).T)
+
+
+def perturbation(base: Tensor, tuned: Tensor, mask: Tensor, axis: str) -> tuple[Tensor, Tensor]:
+    """The two sums of squares of method.md (4), `(||(W0 - W1) M||^2, ||W0 M||^2)`, each 0-d fp32.
+
+    Accumulated in float64. A column is summed before the mask is applied, so that a column that is
+    not a candidate is read in storage order instead of gathered.
+    """
+    by_row = axis == "output"
+    lines = mask.nonzero().squeeze(1) if by_row else torch.arange(base.shape[0], device=base.device)
+    sums = torch.zeros((2, base.shape[1]), dtype=torch.float64, device=base.device)
+    for some in chunks(lines.shape[0], chunk_length(16 * base.shape[1])):
+        rows = lines[some] if by_row else some
+        original = base[rows].double()
+        sums[1].add_(original.square().sum(0))
+        sums[0].add_(original.sub_(tuned[rows]).square_().sum(0))
+    totals = (sums if by_row else sums[:, mask]).sum(1).float()
+    return totals[0].clone(), totals[1].clone()
+
+
+def merge(
+    base: Tensor,
+    tuned: Tensor,
+    mask: Tensor,
+    deviation: Tensor | None,
+    axis: str,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Final weights of method.md 3: `W0 + E` in fp32 on restored neurons, tuned elsewhere.
+
+    Without a deviation base is copied and not added to zero: `-0.0 + 0.0` is `+0.0`.
+    """
+    merged = tuned.to(dtype, copy=True)
+    by_row = axis == "output"
+    lines = mask.nonzero().squeeze(1) if by_row else torch.arange(base.shape[0], device=base.device)
+    for some in chunks(lines.shape[0], chunk_length(16 * base.shape[1])):
+        rows = lines[some] if by_row else some
+        restored = base[rows]
+        if deviation is not None:
+            restored = restored.float() + deviation[rows]
+        restored = restored.to(dtype)
+        merged[rows] = restored if by_row else torch.where(mask, restored, merged[rows])
+    return merged
+
+
+def objective(deviation: Tensor, hessian: Tensor, axis: str) -> Tensor:
+    """What (8) minimises, `tr(E H E^T)` (input) or `tr(E^T H E)` (output), 0-d float64."""
+    lines = deviation if axis == "input" else deviation.T
+    total = torch.zeros((), dtype=torch.float64, device=deviation.device)
+    size = chunk_length(2 * hessian.element_size() * hessian.shape[0])
+    for rows in chunks(lines.shape[0], size):
+        part = lines[rows].to(hessian.dtype)
+        total.add_((part @ hessian).mul_(part).sum(dtype=torch.float64))
+    return total

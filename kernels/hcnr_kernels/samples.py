@@ -1,0 +1,316 @@
+"""Seeded inputs of every operator: small awkward ones for tests, one large one for benchmarks.
+
+No two dimensions of an input agree, so an exchanged axis cannot go unnoticed.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+RAGGED = (7, 0, 1, 63, 17)
+"""Tokens per sample: an empty one, a single token, none a multiple of a tile."""
+
+
+class Sample(NamedTuple):
+    """Arguments of one public call, and what is special about them."""
+
+    label: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def randn(*shape: int, device: str, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    """Normal numbers that depend on the seed only, not on the device."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).to(device=device, dtype=dtype)
+
+
+def offsets(lengths: tuple[int, ...], device: str) -> Tensor:
+    """`cu_seqlens` of samples of these lengths."""
+    return torch.tensor([0, *lengths]).cumsum(0).to(device=device, dtype=torch.int32)
+
+
+def curvature(neurons: int, *, device: str, dtype: torch.dtype, seed: int = 0) -> Tensor:
+    """A positive definite H with correlated neurons and a spread of scales."""
+    tokens = randn(4 * neurons + 8, neurons, device="cpu", dtype=torch.float64, seed=seed)
+    mixing = randn(neurons, neurons, device="cpu", dtype=torch.float64, seed=seed + 1)
+    scales = torch.logspace(-1, 0, neurons, dtype=torch.float64)
+    tokens = (tokens + tokens @ mixing / neurons**0.5) * scales
+    return (tokens.T @ tokens / len(tokens)).to(device=device, dtype=dtype)
+
+
+def alternate(neurons: int, device: str) -> Tensor:
+    """A mask of about half the neurons, no regular pattern."""
+    return (randn(neurons, device="cpu", dtype=torch.float32, seed=9) > 0).to(device)
+
+
+def packed(
+    lengths: tuple[int, ...], in_features: int, out_features: int, device: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, output gradients and offsets."""
+    tokens = sum(lengths)
+    x = randn(tokens, in_features, device=device, dtype=dtype, seed=1)
+    g = randn(tokens, out_features, device=device, dtype=dtype, seed=2)
+    return x, g, offsets(lengths, device)
+
+
+def _fisher(device: str, dtype: torch.dtype, axis: str) -> list[Sample]:
+    cases: list[Sample] = []
+    for label, lengths, in_features, out_features in (
+        ("ragged", RAGGED, 129, 63),
+        ("single", (1,), 1, 1),
+        ("long", (130, 65), 17, 33),
+        ("no samples", (), 5, 3),
+        ("no tokens", (0, 0), 5, 3),
+    ):
+        x, g, cu_seqlens = packed(lengths, in_features, out_features, device, dtype)
+        width = out_features if axis == "output" else in_features
+        scores = randn(width, device=device, dtype=torch.float32, seed=3).abs()
+        for form in ("auto", "gram", "direct"):
+            cases.append(
+                Sample(f"{label}, {form}", (scores.clone(), x, g, cu_seqlens), {"form": form})
+            )
+    x, g, cu_seqlens = packed(RAGGED, 34, 21, device, dtype)
+    strided_x, strided_g = x[:, ::2], torch.cat([g, g], 1)[:, 5:26]
+    width = 21 if axis == "output" else 17
+    scores = torch.zeros(width, device=device)
+    other = (strided_x if axis == "output" else strided_g).float()
+    longest = max(RAGGED) + 2
+    grams = torch.zeros(len(RAGGED), longest, longest, device=device)
+    bounds = cu_seqlens.tolist()
+    for b, tokens in enumerate(RAGGED):
+        part = other[bounds[b] : bounds[b + 1]]
+        grams[b, :tokens, :tokens] = part @ part.T
+    args = (scores, strided_x, strided_g, cu_seqlens)
+    cases.append(Sample("strided", args, {}))
+    cases.append(Sample("shared Gram", (scores.clone(), *args[1:]), {"token_gram": grams}))
+    return cases
+
+
+def fisher_output(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `fisher_output_`."""
+    return _fisher(device, dtype, "output")
+
+
+def fisher_input(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `fisher_input_`."""
+    return _fisher(device, dtype, "input")
+
+
+def fisher_weight(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `fisher_weight_`."""
+    return [
+        Sample(
+            label,
+            (
+                torch.ones(out_features, in_features, device=device),
+                *packed(lengths, in_features, out_features, device, dtype),
+            ),
+            {},
+        )
+        for label, lengths, in_features, out_features in (
+            ("ragged", RAGGED, 129, 63),
+            ("single", (1,), 1, 1),
+            ("no samples", (), 5, 3),
+        )
+    ]
+
+
+def token_gram(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `token_gram`."""
+    ragged, _, bounds = packed(RAGGED, 129, 1, device, dtype)
+    long, _, long_bounds = packed((130, 65), 17, 1, device, dtype)
+    empty, _, no_bounds = packed((), 3, 1, device, dtype)
+    return [
+        Sample("ragged", (ragged, bounds), {"max_seqlen": 63}),
+        Sample("roomy", (long, long_bounds), {"max_seqlen": 133}),
+        Sample("strided", (ragged[:, ::3], bounds), {"max_seqlen": 64}),
+        Sample("no samples", (empty, no_bounds), {"max_seqlen": 2}),
+    ]
+
+
+def _lower(width: int, device: str, dtype: torch.dtype = torch.float32) -> Tensor:
+    return randn(width, width, device=device, dtype=dtype, seed=4).tril()
+
+
+def gram(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `gram_`; the widest one takes several tiles."""
+    wide = randn(40, 2 * 301, device=device, dtype=dtype, seed=1)
+    return [
+        Sample("tiles", (_lower(301, device), wide[:, :301]), {}),
+        Sample("strided", (_lower(301, device), wide[:, ::2]), {}),
+        Sample("one", (_lower(1, device), wide[:1, :1]), {}),
+        Sample("no tokens", (_lower(17, device), wide[:0, :17]), {}),
+    ]
+
+
+def symmetrize(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `symmetrize_`."""
+    return [
+        Sample(str(width), (randn(width, width, device=device, dtype=dtype),), {})
+        for width in (1, 63, 301)
+    ]
+
+
+def _weights(
+    out_features: int, in_features: int, device: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    base = randn(out_features, in_features, device=device, dtype=torch.float32, seed=5)
+    change = randn(out_features, in_features, device=device, dtype=torch.float32, seed=6)
+    return base.to(dtype), (base + 0.1 * change).to(dtype)
+
+
+def perturbation(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `perturbation`."""
+    base, tuned = _weights(63, 130, device, dtype)
+    cases: list[Sample] = []
+    for axis, width in (("output", 63), ("input", 130)):
+        half = alternate(width, device)
+        for label, mask in (("half", half), ("none", half & False), ("all", half | True)):
+            cases.append(Sample(f"{axis}, {label}", (base, tuned, mask), {"axis": axis}))
+    strided = (base.T[:, ::2], tuned.T[:, ::2], alternate(130, device))
+    return [*cases, Sample("strided", strided, {"axis": "output"})]
+
+
+def inverse_hessian(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `inverse_hessian`: batches, blocks, dead neurons, failures."""
+    dead = curvature(17, device=device, dtype=dtype)
+    dead[5], dead[:, 5] = 0, 0
+    negative = curvature(9, device=device, dtype=dtype)
+    negative[6, 6] = -0.03 * negative.diagonal().mean()
+    broken = curvature(9, device=device, dtype=dtype)
+    broken[2, 1] = torch.nan
+    hopeless = -torch.eye(9, device=device, dtype=dtype)
+    plain = curvature(63, device=device, dtype=dtype)
+    batch = torch.stack([curvature(9, device=device, dtype=dtype), negative, broken, hopeless])
+    return [
+        Sample("plain", (plain,), {}),
+        Sample("blocks", (plain,), {"block_size": 17}),
+        Sample("dead neuron", (dead,), {"damping": 0.0}),
+        Sample("all dead", (torch.zeros_like(dead),), {}),
+        Sample("one", (plain[:1, :1],), {"damping": 0.5}),
+        Sample("mixed batch", (batch[:, None],), {"check": False}),
+        Sample("mixed blocks", (batch,), {"check": False, "block_size": 4}),
+    ]
+
+
+def compensation(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `compensation_ex`: kinds x axes x blocks, and the empty and full masks."""
+    cases: list[Sample] = []
+    for axis, shape in (("input", (11, 30)), ("output", (30, 11))):
+        delta = randn(*shape, device=device, dtype=dtype, seed=7)
+        honest = curvature(30, device=device, dtype=dtype, seed=10)
+        task = curvature(30, device=device, dtype=dtype, seed=20)
+        half = alternate(30, device)
+        for kind in ("none", "sum", "joint", "balanced"):
+            both = {"axis": axis, "kind": kind}
+            if kind == "balanced":
+                both |= {"task_hessian": task, "task_weight": 0.7}
+            cases.append(Sample(f"{axis} {kind}", (delta, half, honest), both))
+            blocks = both | {"block_size": 8}
+            cases.append(Sample(f"{axis} {kind} blocks", (delta, half, honest), blocks))
+            for label, mask in (("nothing", half & False), ("everything", half | True)):
+                cases.append(Sample(f"{axis} {kind} {label}", (delta, mask, honest), both))
+    return cases
+
+
+def objective(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `objective`."""
+    hessian = curvature(30, device=device, dtype=dtype)
+    deviation = randn(30, 11, device=device, dtype=dtype)
+    return [
+        Sample("output", (deviation, hessian), {"axis": "output"}),
+        Sample("input", (deviation.T, hessian), {"axis": "input"}),
+        Sample("one", (deviation[:1, :1], hessian[:1, :1]), {"axis": "input"}),
+    ]
+
+
+def merge(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `merge`."""
+    base, tuned = _weights(63, 130, device, dtype)
+    deviation = randn(63, 130, device=device, dtype=torch.float32, seed=8)
+    return [
+        Sample(
+            f"{axis}, {'base' if extra is None else 'deviation'}, {target}",
+            (base, tuned, alternate(width, device), extra),
+            {"axis": axis, "dtype": target},
+        )
+        for axis, width in (("output", 63), ("input", 130))
+        for extra in (None, deviation)
+        for target in (dtype, torch.bfloat16)
+    ]
+
+
+def _large_packed(device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """The shapes of the published CPU comparison: hidden 512, 32 samples of 128 tokens."""
+    return packed((128,) * 32, 512, 1376, device, dtype)
+
+
+def large_fisher_output(device: str, dtype: torch.dtype) -> Sample:
+    """Output axis, 512 -> 1376."""
+    arguments = (torch.zeros(1376, device=device), *_large_packed(device, dtype))
+    return Sample("32 x 128 tokens, 512 -> 1376", arguments, {})
+
+
+def large_fisher_input(device: str, dtype: torch.dtype) -> Sample:
+    """Input axis, 512 -> 1376."""
+    arguments = (torch.zeros(512, device=device), *_large_packed(device, dtype))
+    return Sample("32 x 128 tokens, 512 -> 1376", arguments, {})
+
+
+def large_fisher_weight(device: str, dtype: torch.dtype) -> Sample:
+    """Element-wise, 512 -> 1376."""
+    arguments = (torch.zeros(1376, 512, device=device), *_large_packed(device, dtype))
+    return Sample("32 x 128 tokens, 512 -> 1376", arguments, {})
+
+
+def large_token_gram(device: str, dtype: torch.dtype) -> Sample:
+    """Width 512."""
+    x, _, cu_seqlens = _large_packed(device, dtype)
+    return Sample("32 x 128 tokens, 512", (x, cu_seqlens), {"max_seqlen": 128})
+
+
+def large_gram(device: str, dtype: torch.dtype) -> Sample:
+    """Width 1376."""
+    x = randn(4096, 1376, device=device, dtype=dtype)
+    return Sample("4096 tokens, 1376", (torch.zeros(1376, 1376, device=device), x), {})
+
+
+def large_symmetrize(device: str, dtype: torch.dtype) -> Sample:
+    """Width 4096."""
+    return Sample("4096", (randn(4096, 4096, device=device, dtype=dtype),), {})
+
+
+def large_perturbation(device: str, dtype: torch.dtype) -> Sample:
+    """Both weights 32 MB or more."""
+    base, tuned = _weights(2048, 4096, device, dtype)
+    return Sample("2048 x 4096", (base, tuned, alternate(2048, device)), {"axis": "output"})
+
+
+def large_inverse_hessian(device: str, dtype: torch.dtype) -> Sample:
+    """Width 1024."""
+    return Sample("1024", (curvature(1024, device=device, dtype=dtype),), {})
+
+
+def large_compensation(device: str, dtype: torch.dtype) -> Sample:
+    """The published kind, 1024 neurons."""
+    delta = randn(1024, 512, device=device, dtype=dtype)
+    hessian = curvature(1024, device=device, dtype=dtype)
+    kwargs = {"axis": "output", "kind": "sum"}
+    return Sample("sum, 1024 x 512", (delta, alternate(1024, device), hessian), kwargs)
+
+
+def large_objective(device: str, dtype: torch.dtype) -> Sample:
+    """1024 neurons."""
+    hessian = curvature(1024, device=device, dtype=dtype)
+    deviation = randn(512, 1024, device=device, dtype=dtype)
+    return Sample("512 x 1024", (deviation, hessian), {"axis": "input"})
+
+
+def large_merge(device: str, dtype: torch.dtype) -> Sample:
+    """Both weights 32 MB or more."""
+    base, tuned = _weights(2048, 4096, device, dtype)
+    deviation = randn(2048, 4096, device=device, dtype=torch.float32)
+    args = (base, tuned, alternate(2048, device), deviation)
+    return Sample("2048 x 4096", args, {"axis": "output", "dtype": dtype})

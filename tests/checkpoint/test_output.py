@@ -1,0 +1,482 @@
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+
+from hcnr.checkpoint import atomic_file, check_output, output_directory, staging
+from hcnr.errors import DataError, OutputError
+
+from .helpers import tree
+
+
+def write(out: Path, content: str = "new", **options: object) -> None:
+    with output_directory(out, **options) as work:  # type: ignore[arg-type]
+        (work / "config.json").write_text(content)
+        (work / "sub").mkdir()
+        (work / "sub" / "b").write_text(content)
+
+
+def written(content: str = "new") -> dict[str, bytes]:
+    return {"config.json": content.encode(), "sub/b": content.encode()}
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+def test_appears_whole_at_the_end(tmp_path: Path):
+    with output_directory(tmp_path / "out") as work:
+        assert work.parent == tmp_path
+        assert names(work) == []
+        assert work.name.startswith(".out.hcnr-")
+        assert not (tmp_path / "out").exists()
+        (work / "a").write_text("new")
+    assert names(tmp_path) == ["out"]
+    assert tree(tmp_path / "out") == {"a": b"new"}
+
+
+def test_permissions_are_those_of_any_new_directory(tmp_path: Path):
+    (tmp_path / "plain").mkdir()
+    write(tmp_path / "out")
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_everything_is_on_the_disk_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    events: list[object] = []
+    fsync, rename = os.fsync, os.rename
+
+    def seen_fsync(fd: int) -> None:
+        events.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    def seen_rename(source: Path, target: Path) -> None:
+        events.append((Path(source).name, Path(target).name))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", seen_fsync)
+    monkeypatch.setattr(os, "rename", seen_rename)
+    with output_directory(tmp_path / "out") as work:
+        (work / "sub").mkdir()
+        paths = [work / "sub" / "b", work / "a"]
+        for path in paths:
+            path.write_text("x")
+        inodes = {p.stat().st_ino for p in [*paths, work / "sub", work]}
+        name = work.name
+    at = events.index((name, "out"))
+    assert set(events[:at]) == inodes
+    assert events[at - 1] == (tmp_path / "out").stat().st_ino
+    assert events[at + 1] == tmp_path.stat().st_ino
+
+
+@pytest.mark.parametrize(
+    "error", [DataError("x"), ValueError("x"), KeyboardInterrupt(), SystemExit(3)]
+)
+@pytest.mark.parametrize("old", [False, True])
+def test_an_exception_leaves_nothing(tmp_path: Path, error: BaseException, old: bool):
+    if old:
+        write(tmp_path / "out", "old")
+    before = tree(tmp_path)
+    with (
+        pytest.raises(type(error)) as caught,
+        output_directory(tmp_path / "out", overwrite=True) as work,
+    ):
+        (work / "sub").mkdir()
+        (work / "sub" / "a").write_text("half")
+        raise error
+    assert caught.value is error
+    assert tree(tmp_path) == before
+    assert names(tmp_path) == (["out"] if old else [])
+
+
+def test_errors_of_the_body_are_left_alone_unless_the_disk_is_full(tmp_path: Path):
+    with pytest.raises(FileNotFoundError), output_directory(tmp_path / "out"):
+        (tmp_path / "no such data").read_text()
+    with pytest.raises(OutputError, match="No space left"), output_directory(tmp_path / "out"):
+        raise OSError(28, "No space left on device")
+    assert names(tmp_path) == []
+
+
+def test_existing_output(tmp_path: Path):
+    write(tmp_path / "out", "old")
+    with pytest.raises(OutputError, match=r"already exists.*--overwrite"):
+        write(tmp_path / "out")
+    assert tree(tmp_path / "out") == written("old")
+    assert names(tmp_path) == ["out"]
+    write(tmp_path / "out", overwrite=True)
+    assert tree(tmp_path / "out") == written()
+    assert names(tmp_path) == ["out"]
+
+
+def test_existing_empty_directory_counts_as_absent(tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    write(tmp_path / "out")
+    assert tree(tmp_path / "out") == written()
+
+
+def test_unknown_directory_is_never_replaced(tmp_path: Path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"neither config\.json nor a file hcnr_\*"):
+        write(tmp_path / "out", overwrite=True)
+    assert tree(tmp_path) == {"out/thesis.tex": b"years of work"}
+    (tmp_path / "out" / "hcnr_report.json").write_text("{}")
+    write(tmp_path / "out", overwrite=True)
+    assert tree(tmp_path / "out") == written()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_existing_file(tmp_path: Path, overwrite: bool):
+    (tmp_path / "out").write_text("x")
+    with pytest.raises(OutputError, match="is a file"):
+        write(tmp_path / "out", overwrite=overwrite)
+
+
+def test_link(tmp_path: Path):
+    write(tmp_path / "real", "old")
+    (tmp_path / "out").symlink_to("real")
+    with pytest.raises(OutputError, match="symbolic link"):
+        write(tmp_path / "out", overwrite=True)
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(OutputError, match="loop"):
+        write(tmp_path / "loop" / "out")
+
+
+def test_home_current_directory_and_mount_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "config.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for out in (".", "..", tmp_path / "a" / "b", tmp_path / "a"):
+        with pytest.raises(OutputError, match="current directory"):
+            check_output(out, overwrite=True)
+    monkeypatch.chdir(tmp_path)
+    check_output(tmp_path / "a", overwrite=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "a" / "b"))
+    with pytest.raises(OutputError, match="home"):
+        check_output("~", overwrite=True)
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os.path, "ismount", lambda path: str(path) == str(tmp_path / "a"))
+    with pytest.raises(OutputError, match="mount point"):
+        check_output(tmp_path / "a", overwrite=True)
+
+
+def test_relative_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    write(Path("out"))
+    assert tree(tmp_path / "out") == written()
+    assert check_output("x/../out", overwrite=True) == tmp_path / "out"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("out", "found"),
+    [
+        ("input", "is the input itself"),
+        ("link", "is a symbolic link"),
+        ("link/sub/..", "is the input itself"),
+        ("input/out", "is inside the input"),
+        ("link/sub/out", "is inside the input"),
+        ("outer", "holds the input"),
+    ],
+)
+def test_output_against_inputs(tmp_path: Path, out: str, found: str, overwrite: bool):
+    real = tmp_path / "outer" / "input"
+    (real / "sub").mkdir(parents=True)
+    (real / "config.json").write_text("{}")
+    (tmp_path / "outer" / "config.json").write_text("{}")
+    (tmp_path / "input").symlink_to("outer/input")
+    (tmp_path / "link").symlink_to("input")
+    target = real if out == "input" else tmp_path / out
+    before = tree(tmp_path)
+    # The input is named through a link, and another one is fine.
+    with pytest.raises(OutputError, match=found):
+        write(target, inputs=[tmp_path / "elsewhere", tmp_path / "input"], overwrite=overwrite)
+    assert tree(tmp_path) == before
+
+
+def test_output_beside_an_input_with_a_common_prefix(tmp_path: Path):
+    (tmp_path / "model").mkdir()
+    write(tmp_path / "model-restored", inputs=[tmp_path / "model"])
+    assert tree(tmp_path / "model-restored") == written()
+
+
+def test_another_name_of_the_same_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    # As under a bind mount or a file system that ignores case.
+    (tmp_path / "Model").mkdir()
+    (tmp_path / "Model" / "config.json").write_text("{}")
+    (tmp_path / "model").mkdir()
+    samefile = os.path.samefile
+    monkeypatch.setattr(
+        os.path, "samefile", lambda a, b: samefile(str(a).replace("Model", "model"), str(b))
+    )
+    with pytest.raises(OutputError, match="is the input itself"):
+        check_output(tmp_path / "Model", inputs=[tmp_path / "model"], overwrite=True)
+    with pytest.raises(OutputError, match="inside the input"):
+        check_output(tmp_path / "Model" / "out", inputs=[tmp_path / "model"])
+
+
+def test_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(OutputError, match=r"'.*deep' is no existing directory; make it first"):
+        write(tmp_path / "deep" / "out")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is no existing directory"):
+        write(tmp_path / "file" / "out")
+    # Root may write anywhere, so the answer of the system is made up.
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(OutputError, match="is not writable"):
+        write(tmp_path / "out")
+
+
+def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**9))
+    with pytest.raises(OutputError, match=r"needs 2\.0 GB, and 1\.0 GB are free"):
+        write(tmp_path / "out", nbytes=2 * 10**9)
+    write(tmp_path / "out", nbytes=10**9)
+
+
+def test_a_live_run_is_not_touched(tmp_path: Path):
+    with output_directory(tmp_path / "out") as work:
+        (work / "config.json").write_text("first")
+        with pytest.raises(OutputError, match="Another run is writing"):
+            write(tmp_path / "out")
+        # Another output in the same directory is nobody's business, even with a confusing name.
+        write(tmp_path / "out.hcnr-12345678")
+        write(tmp_path / "ou")
+        assert tree(work) == {"config.json": b"first"}
+    assert tree(tmp_path / "out") == {"config.json": b"first"}
+    assert names(tmp_path) == ["ou", "out", "out.hcnr-12345678"]
+
+
+def test_lock_that_was_removed_while_we_waited_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    opened = os.open
+    lock = tmp_path / ".out.hcnr-lock"
+
+    def open_and_lose(path: object, *arguments: int) -> int:
+        descriptor = opened(path, *arguments)  # type: ignore[arg-type]
+        if path == lock:
+            monkeypatch.setattr(os, "open", opened)
+            lock.unlink()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_and_lose)
+    with output_directory(tmp_path / "out"):
+        assert lock.exists()
+        with pytest.raises(OutputError, match="Another run"):
+            write(tmp_path / "out")
+
+
+def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(staging.fcntl, "flock", refuse)
+    with pytest.raises(OutputError, match="cannot lock files"):
+        write(tmp_path / "out")
+
+
+def leftovers(tmp_path: Path) -> None:
+    (tmp_path / ".out.hcnr-lock").write_text("")
+    (tmp_path / ".out.hcnr-0123abcd" / "sub").mkdir(parents=True)
+    (tmp_path / ".out.hcnr-0123abcd" / "sub" / "a").write_text("half")
+
+
+def test_leftovers_of_dead_runs_are_cleaned(tmp_path: Path):
+    leftovers(tmp_path)
+    for other in (".out.hcnr-0123abcd.txt", ".other.hcnr-0123abcd", ".out.hcnr-mine", "out2"):
+        (tmp_path / other).mkdir()
+    write(tmp_path / "out")
+    assert names(tmp_path) == [
+        ".other.hcnr-0123abcd",
+        ".out.hcnr-0123abcd.txt",
+        ".out.hcnr-mine",
+        "out",
+        "out2",
+    ]
+    assert tree(tmp_path / "out") == written()
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["absent", "empty"])
+def test_old_output_is_put_back_after_a_kill_between_the_renames(tmp_path: Path, empty: bool):
+    write(tmp_path / "out", "old")
+    leftovers(tmp_path)
+    (tmp_path / "out").rename(tmp_path / ".out.hcnr-old")
+    if empty:
+        (tmp_path / "out").mkdir()
+    with pytest.raises(OutputError, match="already exists"):
+        write(tmp_path / "out")
+    assert tree(tmp_path) == {f"out/{name}": content for name, content in written("old").items()}
+    write(tmp_path / "out", overwrite=True)
+    assert tree(tmp_path / "out") == written()
+    assert names(tmp_path) == ["out"]
+
+
+def test_old_output_is_removed_after_a_kill_behind_the_renames(tmp_path: Path):
+    write(tmp_path / "out", "new")
+    write(tmp_path / ".out.hcnr-old", "old")
+    with pytest.raises(OutputError, match="already exists"):
+        write(tmp_path / "out")
+    assert tree(tmp_path / "out") == written("new")
+    assert names(tmp_path) == ["out"]
+
+
+def test_old_output_is_put_back_when_the_second_rename_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path / "out", "old")
+    rename = os.rename
+    failed = []
+
+    def fail_once(source: Path, target: Path) -> None:
+        if Path(target).name == "out" and not failed:
+            failed.append(source)
+            raise OSError(5, "Input/output error", str(source))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", fail_once)
+    with pytest.raises(OutputError, match="Input/output error"):
+        write(tmp_path / "out", overwrite=True)
+    assert failed
+    assert tree(tmp_path / "out") == written("old")
+    assert names(tmp_path) == ["out"]
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "-", "a b\n'"])
+def test_odd_names(tmp_path: Path, name: str):
+    write(tmp_path / name)
+    write(tmp_path / name, "newer", overwrite=True)
+    assert tree(tmp_path / name) == written("newer")
+    assert names(tmp_path) == [name]
+
+
+TERMINATED = """
+import sys, time
+from hcnr.checkpoint import output_directory, atomic_file
+with output_directory(sys.argv[1] + "/out") as work, atomic_file(sys.argv[1] + "/file") as file:
+    (work / "a").write_text("half")
+    file.write_text("half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_leave_nothing(tmp_path: Path, number: signal.Signals):
+    child = subprocess.Popen(
+        [sys.executable, "-c", TERMINATED, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        # Background jobs of a shell ignore Ctrl-C, and so would their children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert child.stdout is not None
+    with child.stdout:
+        assert child.stdout.readline() == b"ready\n"
+        assert len(names(tmp_path)) == 4
+        child.send_signal(number)
+        assert child.wait(30) in (128 + number, -number)
+    assert names(tmp_path) == []
+
+
+def test_signal_handlers_are_put_back_and_others_respected(tmp_path: Path):
+    write(tmp_path / "a")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    mine = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        handler = signal.getsignal(signal.SIGTERM)
+        with output_directory(tmp_path / "b"):
+            assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, mine)
+    thread = threading.Thread(target=write, args=[tmp_path / "c"])
+    thread.start()
+    thread.join()
+    assert tree(tmp_path / "c") == written()
+
+
+def test_atomic_file(tmp_path: Path):
+    with atomic_file(tmp_path / "s.safetensors") as work:
+        assert work.name == "s.safetensors"
+        assert not work.exists()
+        work.write_text("one")
+        # As writers do that make a temporary file of their own.
+        (work.parent / "scratch").write_text("x")
+        assert not (tmp_path / "s.safetensors").exists()
+    assert tree(tmp_path) == {"s.safetensors": b"one"}
+    with atomic_file(tmp_path / "s.safetensors") as work:
+        work.write_text("two")
+    assert tree(tmp_path) == {"s.safetensors": b"two"}
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "s.safetensors").stat().st_mode) == 0o666 & ~umask
+    with (
+        pytest.raises(OutputError, match="already exists"),
+        atomic_file(tmp_path / "s.safetensors", overwrite=False),
+    ):
+        raise AssertionError
+    assert names(tmp_path) == ["s.safetensors"]
+
+
+def test_atomic_file_is_on_the_disk_before_the_rename(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    synced: list[int] = []
+    fsync, replace = os.fsync, os.replace
+
+    def seen(fd: int) -> None:
+        synced.append(os.fstat(fd).st_ino)
+        fsync(fd)
+
+    def checked(source: Path, target: Path) -> None:
+        assert synced == [Path(source).stat().st_ino]
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", seen)
+    monkeypatch.setattr(os, "replace", checked)
+    with atomic_file(tmp_path / "a") as work:
+        work.write_text("x")
+    assert synced[1:] == [tmp_path.stat().st_ino]
+
+
+def test_atomic_file_refuses(tmp_path: Path):
+    (tmp_path / "directory").mkdir()
+    for path, message in (
+        (tmp_path / "directory", "no regular file"),
+        (tmp_path / "deep" / "file", "is no existing directory"),
+        (tmp_path / "nothing", "Nothing was written"),
+    ):
+        with pytest.raises(OutputError, match=message), atomic_file(path):
+            pass
+    assert names(tmp_path) == ["directory"]
+
+
+def test_atomic_file_after_an_exception_or_a_kill(tmp_path: Path):
+    (tmp_path / "out").write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "out") as work:
+        work.write_text("half")
+        raise ZeroDivisionError
+    assert tree(tmp_path) == {"out": b"old"}
+    leftovers(tmp_path)
+    with atomic_file(tmp_path / "out") as work:
+        work.write_text("new")
+        with pytest.raises(OutputError, match="Another run"), atomic_file(tmp_path / "out"):
+            raise AssertionError
+    assert tree(tmp_path) == {"out": b"new"}
+
+
+def test_atomic_file_follows_a_link(tmp_path: Path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real/file")
+    with atomic_file(tmp_path / "link") as work:
+        work.write_text("x")
+    assert (tmp_path / "link").is_symlink()
+    assert tree(tmp_path / "real") == {"file": b"x"}

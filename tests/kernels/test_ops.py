@@ -1,0 +1,248 @@
+"""Every operator of the registry: opcheck, the twin, what is mutated, what is refused, lean imports."""
+
+import subprocess
+import sys
+from typing import Any
+
+import hcnr_kernels as hk
+import pytest
+import torch
+from hcnr_kernels import schemas
+from hcnr_kernels.errors import OperatorError
+from hcnr_kernels.registry import OPERATORS, Operator, relative_error
+from hcnr_kernels.samples import Sample, packed
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda",
+        marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    ),
+]
+ROWS = [pytest.param(row, id=name) for name, row in OPERATORS.items()]
+
+
+def clone(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+def widened(value: Any) -> Any:
+    return value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def on_cpu(sample: Sample) -> Sample:
+    args = tuple(v.cpu() if isinstance(v, Tensor) else v for v in sample.args)
+    kwargs = {k: v.cpu() if isinstance(v, Tensor) else v for k, v in sample.kwargs.items()}
+    return Sample(sample.label, args, kwargs)
+
+
+def own(sample: Sample, row: Operator) -> tuple[Any, ...]:
+    """The arguments, the mutated first one copied so that the sample can be used again."""
+    return (clone(sample.args[0]), *sample.args[1:]) if row.mutates else sample.args
+
+
+class Capture(TorchDispatchMode):
+    """Records how the registered operator was called by the public function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple[Any, ...]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace == "hcnr":
+            self.calls.append((func, tuple(clone(value) for value in args)))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_opcheck(row: Operator) -> None:
+    labels = {sample.label: sample for sample in row.inputs("cpu", row.dtypes[0])}
+    for sample in list(labels.values())[:6]:
+        with Capture() as capture:
+            row.public(*own(sample, row), **sample.kwargs)
+        assert [str(func) for func, _ in capture.calls] == [f"hcnr.{row.name}.default"]
+        func, args = capture.calls[0]
+        torch.library.opcheck(func, args)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("row", ROWS)
+def test_equals_its_twin(row: Operator, device: str) -> None:
+    for dtype in row.dtypes:
+        for sample in row.inputs(device, dtype):
+            args = own(sample, row)
+            got = row.compared(row.public(*args, **sample.kwargs))
+            plain = on_cpu(sample)
+            first = widened(plain.args[0]) if row.mutates else plain.args[0]
+            want = row.compared(row.twin(clone(first), *plain.args[1:], **plain.kwargs))
+            assert len(got) == len(want) > 0
+            for place, (left, right) in enumerate(zip(got, want, strict=True)):
+                error = relative_error(left, right)
+                assert error <= row.tolerances[dtype], (dtype, sample.label, place, error)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_mutates_what_it_says_and_nothing_else(row: Operator) -> None:
+    for sample in row.inputs("cpu", row.dtypes[0]):
+        args = own(sample, row)
+        inputs = [v for v in (*args, *sample.kwargs.values()) if isinstance(v, Tensor)]
+        copies = [clone(value) for value in inputs]
+        result = row.public(*args, **sample.kwargs)
+        untouched = list(zip(inputs, copies, strict=True))
+        if row.mutates:
+            assert result is args[0]
+            untouched = untouched[1:]
+        for value, copy in untouched:
+            assert torch.equal(value.nan_to_num(), copy.nan_to_num()), sample.label
+        if not row.mutates:
+            shared = {v.untyped_storage().data_ptr() for v in inputs if v.numel()}
+            for value in row.compared(result):
+                assert not value.numel() or value.untyped_storage().data_ptr() not in shared
+
+
+def test_accumulators_are_added_to() -> None:
+    for row in OPERATORS.values():
+        if row.mutates and row.name != "symmetrize_":
+            sample = row.inputs("cpu", torch.float32)[0]
+            once = row.public(torch.zeros_like(sample.args[0]), *sample.args[1:], **sample.kwargs)
+            start = torch.full_like(once, 3.0)
+            again = row.public(start, *sample.args[1:], **sample.kwargs)
+            torch.testing.assert_close(row.compared(again - 3.0), row.compared(once), atol=1e-3, rtol=1e-4)
+
+
+X, G, CU = packed((3, 2), 4, 3, "cpu", torch.float32)
+W = torch.ones(3, 4)
+ROW_MASK = torch.tensor([True, False, True])
+H3, H4 = torch.eye(3), torch.eye(4)
+INT = torch.zeros(2, 2, dtype=torch.int64)
+
+REFUSED = [
+    (hk.fisher_output_, (torch.zeros(4), X, G, CU), {}, "scores"),
+    (hk.fisher_output_, (torch.zeros(3).double(), X, G, CU), {}, "scores"),
+    (hk.fisher_output_, (torch.zeros(3), X[0], G, CU), {}, "x"),
+    (hk.fisher_output_, (torch.zeros(3), X, G[:-1], CU), {}, "g"),
+    (hk.fisher_output_, (torch.zeros(3), X, G.long(), CU), {}, "g"),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU.long()), {}, "cu_seqlens"),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU[:0]), {}, "cu_seqlens"),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU + 1), {}, "cu_seqlens"),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU[:2]), {}, "cu_seqlens"),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU[[0, 2, 1, 2]]), {}, "cu_seqlens"),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"form": "ghost"}, "form"),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"token_gram": torch.zeros(1, 3, 3)}, "token_gram"),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"token_gram": torch.zeros(2, 2, 2)}, "token_gram"),
+    (
+        hk.fisher_output_,
+        (torch.zeros(3), X, G, CU),
+        {"token_gram": torch.zeros(2, 3, 3), "form": "direct"},
+        "form",
+    ),
+    (hk.fisher_input_, (torch.zeros(3), X, G, CU), {}, "scores"),
+    (hk.fisher_input_, (torch.zeros(4), X, G, CU + 1), {}, "cu_seqlens"),
+    (hk.fisher_weight_, (W.T.contiguous(), X, G, CU), {}, "scores"),
+    (hk.fisher_weight_, (W.clone(), X, G, CU - 1), {}, "cu_seqlens"),
+    (hk.token_gram, (X, CU), {"max_seqlen": 2}, "max_seqlen"),
+    (hk.token_gram, (X, CU), {"max_seqlen": -1}, "max_seqlen"),
+    (hk.token_gram, (X.int(), CU), {"max_seqlen": 3}, "x"),
+    (hk.gram_, (H3.clone(), X), {}, "gram"),
+    (hk.gram_, (H4.bfloat16(), X), {}, "gram"),
+    (hk.symmetrize_, (W.clone(),), {}, "gram"),
+    (hk.perturbation, (W, W.T, ROW_MASK), {"axis": "output"}, "tuned"),
+    (hk.perturbation, (W, W, ROW_MASK), {"axis": "input"}, "mask"),
+    (hk.perturbation, (W, W, ROW_MASK.float()), {"axis": "output"}, "mask"),
+    (hk.perturbation, (W, W, ROW_MASK), {"axis": "rows"}, "axis"),
+    (hk.perturbation, (INT, INT, ROW_MASK[:2]), {"axis": "output"}, "base"),
+    (hk.inverse_hessian, (W,), {}, "hessian"),
+    (hk.inverse_hessian, (W[0],), {}, "hessian"),
+    (hk.inverse_hessian, (H3.bfloat16(),), {}, "hessian"),
+    (hk.inverse_hessian, ([],), {}, "hessian"),
+    (hk.inverse_hessian, (H3,), {"damping": -0.1}, "damping"),
+    (hk.inverse_hessian, (H3,), {"damping": float("nan")}, "damping"),
+    (hk.inverse_hessian, (H3,), {"block_size": 0}, "block_size"),
+    (hk.inverse_hessian, ([H3, H4],), {"names": ["one"]}, "names"),
+    (hk.compensation, (W, ROW_MASK, None), {"axis": "output", "kind": "sum"}, "hessian"),
+    (hk.compensation, (W, ROW_MASK, H4), {"axis": "output", "kind": "sum"}, "hessian"),
+    (hk.compensation, (W, ROW_MASK, H3), {"axis": "output", "kind": "balanced"}, "task_hessian"),
+    (hk.compensation, (W, ROW_MASK, H3), {"axis": "output", "kind": "best"}, "kind"),
+    (hk.compensation, (W, ROW_MASK, H3), {"axis": "input", "kind": "none"}, "mask"),
+    (
+        hk.compensation,
+        (W, ROW_MASK, H3),
+        {"axis": "output", "kind": "sum", "task_weight": -1.0},
+        "task_weight",
+    ),
+    (hk.objective, (W, H3), {"axis": "input"}, "hessian"),
+    (hk.objective, (W, H3.half()), {"axis": "output"}, "hessian"),
+    (hk.merge, (W, W, ROW_MASK, H3), {"axis": "output", "dtype": torch.float32}, "deviation"),
+    (hk.merge, (W, W, ROW_MASK, None), {"axis": "output", "dtype": torch.int8}, "dtype"),
+]
+
+
+@pytest.mark.parametrize(("function", "args", "kwargs", "argument"), REFUSED)
+def test_refuses_in_one_sentence(function: Any, args: Any, kwargs: Any, argument: str) -> None:
+    with pytest.raises(OperatorError, match=rf"^{argument}\b.* must be .*, found .*\.$") as caught:
+        function(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_operator_refuses_something() -> None:
+    refusing = {function.__name__.removesuffix("_ex") for function, *_ in REFUSED}
+    assert refusing == {name.removesuffix("_ex") for name in OPERATORS}
+
+
+def test_the_fake_refuses_too() -> None:
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(OperatorError, match="scores"):
+        hk.fisher_output_(torch.zeros(4), X, G, CU)
+
+
+def test_devices_must_agree() -> None:
+    with pytest.raises(OperatorError, match="g must be on cpu"):
+        schemas.checks.fisher_weight_(W, X, torch.empty(5, 3, device="meta"), CU)
+
+
+def test_no_graph_is_recorded() -> None:
+    x = X.clone().requires_grad_()
+    scores = hk.fisher_output_(torch.zeros(3), x, G, CU)
+    assert not scores.requires_grad
+
+
+def test_cuda_runs_the_same_code_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[int] = []
+    run = schemas._announced("example_", calls.append)
+    with caplog.at_level("WARNING", logger="hcnr_kernels"):
+        run(1)
+        run(2)
+    assert calls == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "hcnr::example_ has no fused CUDA kernel yet: running its vectorised torch code."
+    ]
+
+
+PROBE = """
+import sys
+import torch
+before = set(sys.modules)
+import logging, warnings
+handlers, filters = list(logging.getLogger().handlers), list(warnings.filters)
+import hcnr_kernels
+x = torch.ones(2, 3)
+offsets = torch.tensor([0, 2], dtype=torch.int32)
+hcnr_kernels.fisher_input_(torch.zeros(3), x, x, offsets)
+hcnr_kernels.operator_table()
+new = {name.partition(".")[0] for name in set(sys.modules) - before}
+heavy = {"triton", "transformers", "hcnr", "numpy"} & new
+assert not heavy, heavy
+assert "torch._dynamo" not in sys.modules
+assert handlers == logging.getLogger().handlers and filters == warnings.filters
+assert not torch.cuda.is_initialized()
+"""
+
+
+def test_import_and_first_call_are_lean() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PROBE], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

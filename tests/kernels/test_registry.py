@@ -1,0 +1,89 @@
+"""The registry cannot be escaped: what torch has registered is what the rows say."""
+
+import inspect
+
+import hcnr_kernels as hk
+import pytest
+import torch
+from hcnr_kernels import reference
+from hcnr_kernels.native import native
+from hcnr_kernels.registry import OPERATORS, Operator, operator_table, relative_error
+
+ROWS = [pytest.param(row, id=name) for name, row in OPERATORS.items()]
+
+
+def test_every_registered_operator_has_a_row() -> None:
+    names = {name for name in torch._C._dispatch_get_all_op_names() if name.startswith("hcnr::")}
+    assert names == {f"hcnr::{name}" for name in OPERATORS}
+
+
+def test_every_row_is_public() -> None:
+    for row in OPERATORS.values():
+        assert getattr(hk, row.name) is row.public
+        assert row.name in hk.__all__
+
+
+@pytest.mark.parametrize("name", [*OPERATORS, "compensation"])
+def test_twins_have_the_same_signature(name: str) -> None:
+    def shape(function: object) -> list[tuple[str, object, object]]:
+        signature = inspect.signature(function)  # pyright: ignore[reportArgumentType]
+        return [(p.name, p.kind, p.default) for p in signature.parameters.values()]
+
+    assert shape(getattr(reference, name)) == shape(getattr(hk, name))
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_rows_are_complete(row: Operator) -> None:
+    schema = getattr(torch.ops.hcnr, row.name).default._schema
+    written = {a.name for a in schema.arguments if a.alias_info and a.alias_info.is_write}
+    assert written == set(row.mutates)
+    for dtype in row.dtypes:
+        assert row.tolerances[dtype] <= 1e-4
+        first, again = row.inputs("cpu", dtype), row.inputs("cpu", dtype)
+        assert len({sample.label for sample in first}) == len(first) > 0
+        for left, right in zip(first, again, strict=True):
+            for one, two in zip(left.args, right.args, strict=True):
+                if isinstance(one, torch.Tensor):
+                    assert torch.equal(one.nan_to_num(), two.nan_to_num())
+        if row.name != "symmetrize_":
+            assert any(dtype in {getattr(v, "dtype", None) for v in s.args} for s in first)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_costs_are_positive(row: Operator) -> None:
+    cost = row.cost(row.large("cpu", torch.float32))
+    assert cost.flops > 1e6
+    assert cost.nbytes > 1e6
+
+
+def test_fisher_cost_by_hand() -> None:
+    row = OPERATORS["fisher_output_"]
+    sample = row.large("cpu", torch.float32)
+    gram = 32 * 128 * 128 * (512 + 1376)
+    assert row.cost(sample).flops == gram
+    assert row.cost(sample).nbytes == 4 * (1376 + 4096 * (512 + 1376) + 33)
+
+
+def test_table_names_every_backend_and_a_status() -> None:
+    table = operator_table()
+    assert {(name, "cpu", "available") for name in OPERATORS} <= set(table)
+    assert {name for name, backend, _ in table if backend == "cuda"} == set(OPERATORS)
+    if not torch.cuda.is_available():
+        assert {status for _, backend, status in table if backend == "cuda"} == {"no CUDA device"}
+    served = {name for name, backend, _ in table if backend == "native"}
+    assert served == {"inverse_hessian", "compensation_ex"}
+
+
+def test_native_is_loaded_or_says_why() -> None:
+    module, reason = native()
+    assert (module is None) == (reason is not None)
+    assert native() is native()
+
+
+def test_relative_error_is_not_fooled() -> None:
+    one = torch.ones(3)
+    assert relative_error(one, one) == 0
+    assert relative_error(one * 1.1, one) == pytest.approx(0.1)
+    assert relative_error(one, torch.zeros(3)) == pytest.approx(3**0.5)
+    assert relative_error(one * torch.nan, one) == float("inf")
+    assert relative_error(one[:2], one) == float("inf")

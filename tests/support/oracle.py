@@ -1,0 +1,67 @@
+"""Independent float64 oracles: single-sample backward passes, no code of the project."""
+
+import copy
+from collections.abc import Iterable
+
+import torch
+from hcnr.examples import TokenizedSet
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+def sample_loss(model: PreTrainedModel, ids: tuple[int, ...], response_start: int) -> Tensor:
+    """Mean negative log-likelihood of the response of one unpadded sample."""
+    row = torch.tensor([ids])
+    logits = model(input_ids=row).logits[0].double()
+    steps = range(response_start, len(ids))
+    losses = [-torch.log_softmax(logits[t - 1], 0)[ids[t]] for t in steps]
+    return torch.stack(losses).mean()
+
+
+def fisher(
+    model: PreTrainedModel, names: Iterable[str], data: TokenizedSet, axis: str
+) -> dict[str, Tensor]:
+    """method.md (1) by N float64 backward passes, one per sample, batch size 1."""
+    exact = copy.deepcopy(model).double().eval()
+    weights = {name: exact.get_submodule(name).weight for name in names}
+    scores = {name: torch.zeros(1, dtype=torch.float64) for name in weights}
+    for sample in data.samples:
+        loss = sample_loss(exact, sample.input_ids, sample.response_start)
+        gradients = torch.autograd.grad(loss, list(weights.values()))
+        for name, gradient in zip(weights, gradients, strict=True):
+            scores[name] = scores[name] + gradient.pow(2).sum(1 if axis == "output" else 0)
+    return {name: total / len(data.samples) for name, total in scores.items()}
+
+
+def second_moment(
+    model: PreTrainedModel, names: Iterable[str], data: TokenizedSet, axis: str
+) -> dict[str, Tensor]:
+    """method.md (5): mean over real tokens of x x^T or g g^T, in float64, one sample at a time."""
+    exact = copy.deepcopy(model).double().eval()
+    names = list(names)
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def keep(name: str):
+        def hook(module, args, output):
+            output.retain_grad()
+            seen[name] = args[0], output
+
+        return hook
+
+    handles = [exact.get_submodule(n).register_forward_hook(keep(n)) for n in names]
+    totals: dict[str, Tensor] = {}
+    count = 0
+    for sample in data.samples:
+        sample_loss(exact, sample.input_ids, sample.response_start).backward()
+        count += len(sample.input_ids)
+        for name, (x, y) in seen.items():
+            rows = x[0] if axis == "input" else y.grad[0]
+            totals[name] = totals.get(name, 0) + rows.detach().T @ rows.detach()
+    for handle in handles:
+        handle.remove()
+    return {name: total / count for name, total in totals.items()}
+
+
+def relative(found: Tensor, exact: Tensor) -> float:
+    """Norm of the error over the norm of the exact value."""
+    return float((found.double() - exact).norm() / exact.norm())

@@ -1,0 +1,43 @@
+"""A pair of tiny checkpoints on disk with a tokenizer and data, as a user would have them."""
+
+import json
+from pathlib import Path
+
+from families import VOCABULARY, make, perturbed
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+HONESTY = [{"prompt": f"w{i} w{i + 7} w{i + 1}", "response": f"w{i % 5} w{i % 3}"}
+           for i in range(9)]  # fmt: skip
+TASK = [{"prompt": f"w{2 * i} w{i}", "response": f"w{i + 20}"} for i in range(8)]
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Word-level: `w0` .. `w63` are tokens 3 .. 66."""
+    words = {"<pad>": 0, "<s>": 1, "</s>": 2}
+    words |= {f"w{i}": i + 3 for i in range(VOCABULARY - 3)}
+    raw = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    raw.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # pyright: ignore[reportAttributeAccessIssue]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>"
+    )
+
+
+def write_jsonl(path: Path, records: list[dict]) -> Path:
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def write_pair(root: Path, *, family: str = "llama", shard_size: str = "20KB") -> dict[str, Path]:
+    """Write base/, tuned/, honesty.jsonl and task.jsonl below `root`; return their paths."""
+    base = make(family)
+    tuned = perturbed(base)
+    for name, model in (("base", base), ("tuned", tuned)):
+        model.save_pretrained(root / name, max_shard_size=shard_size)
+        tokenizer().save_pretrained(root / name)
+    return {
+        "base": root / "base",
+        "tuned": root / "tuned",
+        "honesty": write_jsonl(root / "honesty.jsonl", HONESTY),
+        "task": write_jsonl(root / "task.jsonl", TASK),
+    }

@@ -1,0 +1,240 @@
+import copy
+
+import oracle
+import pytest
+import torch
+from families import FAMILIES, attentions, make, perturbed, tokens
+from hcnr.batches import collate
+from hcnr.config import RestoreConfig
+from hcnr.errors import ModelError
+from hcnr.measure import curvature, prepared, sample_losses, score
+from hcnr.model import target_matrices
+from hcnr.selection import candidates
+
+DATA = tokens(9, seed=3)
+TASK = tokens(9, seed=4)
+
+
+def scores_of(model, data=DATA, **settings):
+    settings = {"axis": "output", "token_budget": 64, **settings}
+    return score(model, target_matrices(model), data, **settings)
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_equal_the_float64_loop(family, axis):
+    model = make(family)
+    layers = target_matrices(model)
+    exact = oracle.fisher(model, layers, DATA, axis)
+    found = scores_of(model, axis=axis).mean
+    assert list(found) == list(layers)
+    for name, scores in found.items():
+        assert scores.dtype == torch.float32
+        assert oracle.relative(scores, exact[name]) <= 1e-5, name
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("size", [1, 3, 32])
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_batching_padding_and_checkpointing_change_nothing(axis, size, side, checkpointing):
+    model, other = make("llama"), perturbed(make("llama"), scale=0.3)
+    settings = {
+        "axis": axis,
+        "token_budget": max(DATA.lengths) * size,
+        "padding_side": side,
+        "gradient_checkpointing": checkpointing,
+    }
+    layers = target_matrices(model)
+    found = scores_of(model, **settings).mean
+    task = scores_of(other, TASK, **settings).mean
+    exact = oracle.fisher(model, layers, DATA, axis)
+    exact_task = oracle.fisher(other, layers, TASK, axis)
+    config = RestoreConfig(axis=axis)
+    for name in layers:
+        assert oracle.relative(found[name], exact[name]) <= 1e-5
+        assert torch.equal(
+            candidates(found[name], task[name], config),
+            candidates(exact[name], exact_task[name], config),
+        )
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_padding_side_and_attention_change_nothing_in_any_family(family, side):
+    exact = scores_of(make(family), token_budget=1).mean
+    for attention in attentions(family):
+        model = make(family, attention=attention)
+        for checkpointing in (False, True):
+            found = scores_of(
+                model, padding_side=side, gradient_checkpointing=checkpointing, token_budget=999
+            ).mean
+            for name, scores in found.items():
+                assert oracle.relative(scores, exact[name].double()) <= 1e-5, (name, attention)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt_neox"])
+def test_losses_equal_single_sample_losses(family):
+    model = make(family)
+    batch = collate(DATA.samples, range(9), pad_token_id=0, padding_side="left")
+    with torch.no_grad():
+        found = sample_losses(model, batch)
+        exact = [oracle.sample_loss(model, s.input_ids, s.response_start) for s in DATA.samples]
+    torch.testing.assert_close(found.double(), torch.stack(exact), rtol=1e-5, atol=1e-6)
+
+
+def test_halves_are_the_even_and_the_odd_samples():
+    model = make("llama")
+    found = scores_of(model)
+    for half in range(2):
+        part = tokens(9, seed=3).samples[half::2]
+        exact = oracle.fisher(
+            model, found.mean, type(DATA)(part, DATA.counts, "-"), "output"
+        )
+        for name, halves in found.halves.items():
+            assert halves.shape[0] == 2
+            assert oracle.relative(halves[half], exact[name]) <= 1e-5
+
+
+def test_one_sample_leaves_the_second_half_empty():
+    found = scores_of(make("llama"), tokens(1))
+    for name, halves in found.halves.items():
+        assert torch.equal(halves[0], found.mean[name])
+        assert not halves[1].any()
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt_neox"])
+def test_curvature_equals_the_float64_loop(family, axis, checkpointing):
+    model = make(family)
+    layers = target_matrices(model)
+    exact = oracle.second_moment(model, layers, DATA, axis)
+    found = curvature(
+        model, layers, DATA, axis=axis, token_budget=40, gradient_checkpointing=checkpointing
+    )
+    assert list(found) == list(layers)
+    for name, hessian in found.items():
+        assert torch.equal(hessian, hessian.T)
+        assert oracle.relative(hessian, exact[name]) <= 1e-5, name
+
+
+def test_matrices_that_read_one_tensor_share_one_curvature():
+    model = make("llama")
+    layers = target_matrices(model)
+    found = curvature(model, layers, DATA, axis="input", token_budget=40)
+    block = "model.layers.1."
+    same = [found[block + f"self_attn.{n}_proj"] for n in "qkv"]
+    assert same[0] is same[1] is same[2]
+    assert found[block + "mlp.gate_proj"] is found[block + "mlp.up_proj"]
+    assert found[block + "self_attn.o_proj"] is not same[0]
+    del layers[block + "self_attn.q_proj"]
+    fewer = curvature(model, layers, DATA, axis="input", token_budget=40)
+    torch.testing.assert_close(fewer[block + "self_attn.k_proj"], same[0])
+
+
+def test_the_model_comes_out_as_it_went_in():
+    model = make("llama").train()
+    model.model.layers[0].eval()
+    model.model.embed_tokens.weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    flags = [p.requires_grad for p in model.parameters()]
+    modes = [m.training for m in model.modules()]
+    score(
+        model, target_matrices(model), DATA, axis="output", token_budget=64,
+        gradient_checkpointing=True,
+    )  # fmt: skip
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert [m.training for m in model.modules()] == modes
+    assert not any("forward" in vars(m) for m in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_dropout_stays_off_under_gradient_checkpointing():
+    model = make("gpt_neox")
+    exact = scores_of(model).mean
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    found = scores_of(model, gradient_checkpointing=True).mean
+    for name in exact:
+        assert oracle.relative(found[name], exact[name].double()) <= 1e-5
+
+
+def test_no_weight_gradient_is_ever_formed():
+    model = make("llama")
+    formed = []
+    weight = model.model.layers[0].mlp.down_proj.weight
+    with prepared(model):
+        assert not weight.requires_grad
+        batch = collate(DATA.samples, [0, 1], pad_token_id=0)
+        sample_losses(model, batch).sum().backward()
+        formed = [n for n, p in model.named_parameters() if p.grad is not None]
+    assert formed == []
+
+
+class Starved:
+    """Stands for a device that only holds so many padded tokens at once."""
+
+    def __init__(self, model, tokens):
+        self.model, self.tokens, self.refused = model, tokens, 0
+        self.handle = model.register_forward_pre_hook(self.hook, with_kwargs=True)
+
+    def hook(self, module, args, kwargs):
+        if kwargs["input_ids"].numel() > self.tokens:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize("measured", ["scores", "curvature"])
+def test_batches_shrink_when_memory_runs_out(measured):
+    model = make("llama")
+    layers = target_matrices(model)
+
+    def run():
+        if measured == "scores":
+            return score(model, layers, DATA, axis="output", token_budget=500).mean
+        return curvature(model, layers, DATA, axis="output", token_budget=500)
+
+    exact = run()
+    starved = Starved(model, 30)
+    found = run()
+    assert starved.refused >= 2
+    for name in exact:
+        assert oracle.relative(found[name], exact[name].double()) <= 1e-5
+
+
+def test_a_sample_that_does_not_fit_is_an_error_with_advice():
+    model = make("llama")
+    Starved(model, 5)
+    with pytest.raises(ModelError, match=r"single sample of 12 tokens.*--gradient-checkpointing"):
+        scores_of(model)
+
+
+def test_other_runtime_errors_are_not_taken_for_memory():
+    model = make("llama")
+
+    def broken(*_, **__):
+        raise RuntimeError("something else")
+
+    model.register_forward_pre_hook(broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        scores_of(model)
+
+
+def test_a_loss_that_is_not_finite_names_the_sample():
+    model = make("llama")
+    model.model.embed_tokens.weight.data[DATA.samples[4].input_ids[0]] = float("inf")
+    with pytest.raises(ModelError, match=r"loss of sample \d+ is nan.*float32"):
+        scores_of(model)
+
+
+def test_bfloat16_scores_select_nearly_the_same_neurons():
+    model = make("llama")
+    exact = scores_of(model).mean
+    found = scores_of(model.bfloat16()).mean
+    for name in exact:
+        assert oracle.relative(found[name], exact[name].double()) < 0.1

@@ -1,0 +1,123 @@
+import oracle
+import pytest
+import torch
+from families import make
+from hcnr import NeuronFisher
+from hcnr.errors import ModelError
+from torch import nn
+
+
+class Classifier(nn.Module):
+    """A module of no known family: linear layers on flat vectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(5, 7), nn.Linear(7, 3)
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)))
+
+
+def exact_scores(model, x, y, axis):
+    """method.md (1) by one backward pass per sample."""
+    weights = {n: m.weight for n, m in model.named_modules() if isinstance(m, nn.Linear)}
+    totals = dict.fromkeys(weights, 0.0)
+    for row, label in zip(x, y, strict=True):
+        loss = nn.functional.cross_entropy(model(row[None]), label[None], reduction="sum")
+        for name, g in zip(weights, torch.autograd.grad(loss, weights.values()), strict=True):
+            totals[name] = totals[name] + g.double().pow(2).sum(1 if axis == "output" else 0)
+    return {name: total / len(x) for name, total in totals.items()}
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_any_module_over_several_batches(axis):
+    model, x, y = Classifier(), torch.randn(11, 5), torch.randint(3, (11,))
+    exact = exact_scores(model, x, y, axis)
+    with NeuronFisher(model, axis=axis) as fisher:
+        for part in (slice(0, 4), slice(4, 11)):
+            nn.functional.cross_entropy(model(x[part]), y[part], reduction="sum").backward()
+    assert list(fisher.scores) == ["first", "second"]
+    for name, scores in fisher.scores.items():
+        assert oracle.relative(scores, exact[name]) <= 1e-5
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_squaring_the_batch_gradient_would_be_another_quantity():
+    model, x, y = Classifier(), torch.randn(11, 5), torch.randint(3, (11,))
+    exact = exact_scores(model, x, y, "output")["first"]
+    loss = nn.functional.cross_entropy(model(x), y, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, [model.first.weight])
+    assert oracle.relative(gradient.pow(2).sum(1) / 11, exact) > 0.05
+
+
+def test_reset_forgets_and_targets_choose():
+    model, x = Classifier(), torch.randn(4, 5)
+    with NeuronFisher(model, targets="first") as fisher:
+        model(x).sum().backward()
+        once = fisher.scores["first"]
+        fisher.reset()
+        with pytest.raises(ModelError, match="first received no gradient"):
+            _ = fisher.scores
+        model(x).sum().backward()
+    assert list(fisher.scores) == ["first"]
+    torch.testing.assert_close(fisher.scores["first"], once)
+
+
+def test_attention_mask_marks_padding_wherever_it_comes_from():
+    model = make("llama")
+    ids = torch.randint(3, 60, (3, 9))
+    mask = torch.ones(3, 9, dtype=torch.long)
+    mask[1, 5:] = 0
+    mask[2, 2:] = 0
+
+    def run(**arguments):
+        with NeuronFisher(model, targets=["down_proj"]) as fisher:
+            fisher.attention_mask = arguments.pop("set_mask", None)
+            hidden = model(input_ids=ids, **arguments).logits
+            (hidden * mask[..., None]).pow(2).sum().backward()
+        return next(iter(fisher.scores.values()))
+
+    torch.testing.assert_close(run(attention_mask=mask), run(set_mask=mask, attention_mask=mask))
+    garbage = ids.clone()
+    garbage[mask == 0] = 61
+    same = run(attention_mask=mask)
+    ids = garbage
+    torch.testing.assert_close(run(attention_mask=mask), same)
+
+
+def test_a_mask_of_other_shape_is_refused():
+    model = make("llama")
+    with NeuronFisher(model), pytest.raises(ModelError, match=r"\[2, 1, 4, 4\].*\[batch, tokens\]"):
+        model(torch.ones(2, 4, dtype=torch.long), attention_mask=torch.zeros(2, 1, 4, 4))
+
+
+def test_a_matrix_used_twice_is_refused():
+    class Twice(Classifier):
+        def forward(self, x):
+            return self.first(torch.nn.functional.pad(self.first(x)[:, :5], (0, 0)))
+
+    with NeuronFisher(Twice(), targets=["first"]):
+        model = Twice()
+    with NeuronFisher(model, targets=["first"]), pytest.raises(ModelError, match="more than once"):
+        model(torch.randn(2, 5)).sum().backward()
+
+
+def test_rows_that_belong_to_no_sample_are_refused():
+    class Routed(Classifier):
+        def forward(self, x, attention_mask):
+            return self.first(x[:, :3].reshape(-1, 5)[:5])
+
+    model = Routed()
+    mask = torch.ones(2, 4)
+    with (
+        NeuronFisher(model, targets=["first"]),
+        pytest.raises(ModelError, match="5 rows while the batch has 2 x 4 tokens"),
+    ):
+        model(torch.randn(2, 4, 5), attention_mask=mask).sum().backward()
+
+
+def test_unknown_axis_and_no_match():
+    with pytest.raises(ModelError, match="'rows'"):
+        NeuronFisher(Classifier(), axis="rows")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ModelError, match="candidates are first, second"):
+        NeuronFisher(Classifier(), targets=["q_proj"])
