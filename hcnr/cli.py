@@ -26,14 +26,8 @@ console = Console()
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 Base = Annotated[Path, typer.Argument(help="Honest checkpoint, before fine-tuning.")]
 Tuned = Annotated[Path, typer.Argument(help="Fine-tuned checkpoint of the same architecture.")]
-Honesty = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(help="Honesty samples: jsonl, json or parquet with prompt and response."),
-]
-Task = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(help="Samples of the task that the model was tuned for."),
-]
+HONESTY = typer.Option(help="Honesty samples: jsonl, json or parquet with prompt and response.")
+TASK = typer.Option(help="Samples of the task that the model was tuned for.")
 Config = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option("--config", help="YAML file of settings; options win over it."),
@@ -80,8 +74,8 @@ def restore(
     base: Base,
     tuned: Tuned,
     out: Annotated[Path, typer.Option(help="Directory to write the restored checkpoint to.")],
-    honesty: Honesty = None,
-    task: Task = None,
+    honesty: Annotated[Optional[Path], HONESTY] = None,  # noqa: UP045
+    task: Annotated[Optional[Path], TASK] = None,  # noqa: UP045
     statistics: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Statistics of an earlier `hcnr measure`; nothing is measured then."),
@@ -117,9 +111,9 @@ def restore(
 def measure(
     base: Base,
     tuned: Tuned,
+    honesty: Annotated[Path, HONESTY],
+    task: Annotated[Path, TASK],
     out: Annotated[Path, typer.Option(help="Safetensors file to write the statistics to.")],
-    honesty: Honesty = None,
-    task: Task = None,
     config: Config = None,
     overwrite: Overwrite = False,
     *,

@@ -251,7 +251,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 def _read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file, keys as strings."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise _config_error(
             f"the configuration file {path} does not exist; check the path"
@@ -301,7 +301,7 @@ def _patterns(value: Any) -> tuple[str, ...]:
 
 def _unknown_key(key: str) -> str:
     known = list(RestoreConfig.model_fields)
-    tidy = str(key).strip().lower().replace("-", "_")
+    tidy = str(key).lower()
     nearest = difflib.get_close_matches(tidy, known, n=1, cutoff=0.0)[0]
     return f"unknown configuration key {reprlib.repr(key)}; did you mean '{nearest}'?"
 

@@ -240,9 +240,8 @@ def _read_json(path: Path) -> Iterator[Located]:
     try:
         whole = json.loads("\n".join(lines))
     except (ValueError, RecursionError) as error:
-        text = "".join(lines).lstrip()
-        # One value per line fails with "Extra data" after a complete record.
-        if not text or (text.startswith("{") and str(error).startswith("Extra data")):
+        # What fails after one complete value is one value per line.
+        if str(error).startswith("Extra data") or not "".join(lines).strip():
             return _parse_lines(path, lines)
         at = f", line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
         raise DataError(
@@ -433,9 +432,7 @@ Encoder = Callable[[str, Sample, "PreTrainedTokenizerBase"], tuple[list[int], li
 
 def _ids(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> list[int]:
     # Not verbose: a text beyond the model's length is cut right after, no reason to warn.
-    found = tokenizer(
-        text, add_special_tokens=special, padding=False, truncation=False, verbose=False
-    )
+    found = tokenizer(text, add_special_tokens=special, verbose=False)
     return list(cast(list[int], found["input_ids"]))
 
 
@@ -447,8 +444,7 @@ def _plain_encoder(tokenizer: "PreTrainedTokenizerBase") -> Encoder:
             "the tokenizer has no end-of-sequence token to end a response with; set its eos_token"
         )
     # Asked once of a neutral text: in a sample, a final EOS might also be the prompt's own.
-    bare, dressed = (_ids(tokenizer, "a", special) for special in (False, True))
-    appends_eos = dressed[-1:] == [eos] and dressed[-len(bare) :] != bare
+    appends_eos = _ids(tokenizer, "a", special=True)[-1:] == [eos]
     bos = cast(int | None, tokenizer.bos_token_id)
     start = eos if bos is None else bos
 

@@ -1,6 +1,7 @@
 """What this installation can do: operators, backends, devices."""
 
 import torch
+
 from hcnr_kernels.registry import operator_table
 
 
@@ -11,7 +12,9 @@ def operators() -> list[tuple[str, str, str]]:
 
 def devices() -> list[tuple[str, str]]:
     """Rows (device, description) of what torch can compute on."""
-    rows = [("cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")]
+    rows = [
+        ("cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")
+    ]
     if not torch.cuda.is_available():
         built = torch.version.cuda
         reason = "torch is a CPU build" if built is None else f"built for {built}, no GPU is seen"

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import torch
-from hcnr_kernels import gram_, symmetrize_
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,6 +20,7 @@ from hcnr.examples import TokenizedSet
 from hcnr.model import transformer_blocks
 from hcnr.neuron_fisher import NeuronFisher
 from hcnr.taps import SharedInput, Taps, TokenLayout, frozen
+from hcnr_kernels import gram_, symmetrize_
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -255,7 +255,7 @@ def _batches(
     """Micro-batches of `indices`, longest first, on the model's device."""
     lengths = [len(data.samples[i]) for i in indices]
     pad = getattr(model.config, "pad_token_id", None)
-    device = model.get_input_embeddings().weight.device
+    device = next(model.parameters()).device
     for members in plan_batches(lengths, token_budget):
         batch = collate(
             data.samples,

@@ -54,7 +54,8 @@ def open_model(
         raise ModelError(
             f"{path} cannot be opened as a causal language model: {_first_line(error)}"
         ) from error
-    return model.to(resolve_device(device)).eval()
+    model.to(resolve_device(device))  # pyright: ignore[reportArgumentType] (transformers' own stub)
+    return model.eval()
 
 
 def open_skeleton(path: Path) -> "PreTrainedModel":

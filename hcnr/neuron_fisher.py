@@ -5,13 +5,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import torch
-from hcnr_kernels import fisher_input_, fisher_output_
-from hcnr_kernels.tiles import gram_is_cheaper
 from torch import Tensor, nn
 
 from hcnr.errors import ModelError
 from hcnr.model import target_matrices
 from hcnr.taps import SharedInput, Taps, TokenLayout, frozen
+from hcnr_kernels import fisher_input_, fisher_output_
+from hcnr_kernels.tiles import gram_is_cheaper
 
 
 class NeuronFisher:
@@ -62,9 +62,7 @@ class NeuronFisher:
         self.matrices = (
             dict(targets)
             if isinstance(targets, Mapping)
-            else target_matrices(
-                model, [targets] if isinstance(targets, str) else targets, ignore
-            )
+            else target_matrices(model, [targets] if isinstance(targets, str) else targets, ignore)
         )
         self.attention_mask: Tensor | None = None
         self._model = model

@@ -4,12 +4,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from hcnr_kernels.tiles import gram_is_cheaper
-
 from hcnr.checkpoint import check_pair
 from hcnr.config import RestoreConfig
 from hcnr.selection import count_of
 from hcnr.source import DirectorySource
+from hcnr_kernels.tiles import gram_is_cheaper
 
 
 @dataclass(frozen=True)

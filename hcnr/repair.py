@@ -3,13 +3,13 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hcnr_kernels import FactorizationError, compensation_ex, merge, objective
 from torch import Tensor
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import StatisticsError
 from hcnr.selection import Selection
 from hcnr.statistics import Statistics
+from hcnr_kernels import FactorizationError, compensation_ex, merge, objective
 
 
 @dataclass(frozen=True)
@@ -150,9 +150,7 @@ def repair(
 def _failure(name: str, status: int, statistics: Statistics) -> str:
     """Say why a curvature could not be factorised, and what helps."""
     if status < 0:
-        return (
-            f"the curvature of {name} holds NaN or infinity; measure again with --dtype float32"
-        )
+        return f"the curvature of {name} holds NaN or infinity; measure again with --dtype float32"
     tokens = statistics.data.get("honesty", {}).get("tokens", "unknown")
     size = statistics.hessians["honesty"][name].shape[0]
     return (

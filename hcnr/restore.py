@@ -2,13 +2,13 @@
 
 import contextlib
 import copy
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hcnr.checkpoint import copy_companions, output_directory, write_weights
 from hcnr.config import RestoreConfig
@@ -109,7 +109,7 @@ def restore(
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
-) -> "PreTrainedModel | Path":
+) -> Any:
     """Repair a fine-tuned model: restore its honesty-critical neurons and compensate.
 
     Args:
@@ -150,14 +150,12 @@ def restore(
             check_statistics(statistics, pair.base, pair.tuned, config)
             _check_same_data(statistics, honesty, task, config)
             with stages.stage("select"):
-                selection = select_neurons(
-                    statistics, pair.base.weight, pair.tuned.weight, config
-                )
+                selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
         _check_curvature(statistics, selection, config)
         job = _Repairs(pair, statistics, selection, config, stages)
         if directory is None:
             model = job.model()
-            model.hcnr_report = job.report()  # pyright: ignore[reportAttributeAccessIssue]
+            model.__dict__["hcnr_report"] = job.report()  # plain data, no part of the module tree
             return model
         job.write(directory, tokenizer)
         write_companions(directory, job.report(), config)
@@ -205,8 +203,11 @@ def _measure(
     stages: Stages,
 ) -> tuple[Statistics, Selection]:
     """Scores, then the selection they lead to, then curvature where it is needed."""
-    settings = {"token_budget": config.token_budget, "axis": config.axis}
-    settings["gradient_checkpointing"] = config.gradient_checkpointing
+    settings: dict[str, Any] = {
+        "axis": config.axis,
+        "token_budget": config.token_budget,
+        "gradient_checkpointing": config.gradient_checkpointing,
+    }
     with _one_model(pair, config) as model_at:
         scores = {}
         for name, (tokenized, _) in data.items():
@@ -245,7 +246,9 @@ def _measure(
 
 
 @contextlib.contextmanager
-def _one_model(pair: _Pair, config: RestoreConfig) -> Iterator[Any]:
+def _one_model(
+    pair: _Pair, config: RestoreConfig
+) -> Iterator[Callable[..., tuple["PreTrainedModel", dict[str, nn.Linear]]]]:
     """Yield a function role -> (model, its target layers); one directory's model at a time.
 
     Callers bind neither, so that the model of one role is freed before the other's is loaded.
@@ -280,9 +283,7 @@ def _check_same_data(
             )
 
 
-def _check_curvature(
-    statistics: Statistics, selection: Selection, config: RestoreConfig
-) -> None:
+def _check_curvature(statistics: Statistics, selection: Selection, config: RestoreConfig) -> None:
     """All curvature that the repairs will ask for is there and was taken where it should be."""
     if config.compensation == "none":
         return

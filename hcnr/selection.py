@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from hcnr_kernels import perturbation
 from torch import Tensor
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import StatisticsError
 from hcnr.statistics import Statistics
+from hcnr_kernels import perturbation
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -49,9 +49,7 @@ def count_of(ratio: float, size: int) -> int:
     return math.floor(ratio * size + 0.5)
 
 
-def priority(
-    honesty: Tensor, task: Tensor, kind: Literal["kl", "honesty"] = "kl"
-) -> Tensor:
+def priority(honesty: Tensor, task: Tensor, kind: Literal["kl", "honesty"] = "kl") -> Tensor:
     """Priority of each neuron, method.md (3): `r_k = s_hon_k log(s_hon_k / s_task_k)`.
 
     Float32 tiny is added inside both logarithms, so `s_hon = 0` gives 0. Kind `honesty` is the

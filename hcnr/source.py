@@ -150,7 +150,9 @@ def open_source(source: "str | Path | PreTrainedModel | Source") -> Source:
     )
 
 
-def check_sources(base: Source, tuned: Source, config: RestoreConfig) -> tuple[list[str], list[str]]:
+def check_sources(
+    base: Source, tuned: Source, config: RestoreConfig
+) -> tuple[list[str], list[str]]:
     """Check that the two belong together, before anything is computed.
 
     Returns:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from hcnr_kernels import token_gram
 from torch import Tensor, nn
 
 from hcnr.errors import ModelError
+from hcnr_kernels import token_gram
 
 
 @contextlib.contextmanager

@@ -216,6 +216,9 @@ def test_sha256_is_of_the_canonical_json_of_the_samples_used():
     assert load_samples([record]).sha256 == expected
     assert load_samples([record, RECORDS[0]], limit=1).sha256 == expected
     assert load_samples([record, RECORDS[0]]).sha256 != expected
+    turns = '[{"messages":[{"content":"q","role":"user"},{"content":"r","role":"assistant"}]}]'
+    chatty = load_samples([{"messages": [USER, ANSWER]}]).sha256
+    assert chatty == hashlib.sha256(turns.encode()).hexdigest()
     hashes = {load_samples(r).sha256 for r in (RECORDS, RECORDS[::-1], RECORDS[:9])}
     assert len(hashes) == 3
 
@@ -286,6 +289,8 @@ def test_bad_record_names_its_place_and_fault(tmp_path, record, expected):
         ("d.jsonl", json.dumps(RECORDS), "line 1 is .* expected an object"),
         ("d.json", '[{"prompt":"a",\n"response":}]', r"line 2 is not valid JSON .*at column 12"),
         ("d.json", "[" * 100_000, "is not valid JSON \\(nested too deeply"),
+        ("d.json", '{"prompt":"a",\n"response":}', r"line 2 is not valid JSON .*at column 12"),
+        ("d.json", "[]\n[]", r"line 1 is \[\] \(list\), expected an object"),
         ("d.json", "3", r"holds 3 \(int\), expected a list"),
         ("d.json", '{"data": []}', "record 1 has no 'prompt'"),
         ("d.jsonl", b'{"prompt":"a","response":"b"}\n\xff\n', "line 2 is not valid UTF-8"),
@@ -507,8 +512,9 @@ def test_token_that_spans_generation_prompt_and_response_carries_loss():
     assert merging.decode(response) == ":cd\n"
 
 
-def test_template_that_rewrites_earlier_turns_is_refused():
-    counting = "{{ messages | length }}" + CHATML
+@pytest.mark.parametrize("place", ["{% for m", "{{ m.content"])
+def test_template_that_rewrites_earlier_turns_is_refused(place):
+    counting = CHATML.replace(place, "{{ messages | length }}" + place)
     found = load_samples(RECORDS[:1])
     with pytest.raises(DataError, match="record 1: the chat template renders the earlier turns"):
         tokenize(found, make_tokenizer(template=counting))
@@ -520,6 +526,12 @@ def test_template_that_drops_the_response_is_refused():
     )
     with pytest.raises(DataError, match="where the response begins is unknown"):
         one("ab", "cd", make_tokenizer(template=dropping))
+
+
+def test_template_without_anything_before_the_response_is_refused():
+    lone = "{% for m in messages if m.role == 'assistant' %}{{ m.content }}{% endfor %}"
+    with pytest.raises(DataError, match="where the response begins is unknown"):
+        one("ab", "cd", make_tokenizer(template=lone))
 
 
 def test_template_that_refuses_a_sample_is_explained():

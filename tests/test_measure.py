@@ -1,8 +1,9 @@
 import copy
 
-import oracle
 import pytest
 import torch
+
+import oracle
 from families import FAMILIES, attentions, make, perturbed, tokens
 from hcnr.batches import collate
 from hcnr.config import RestoreConfig
@@ -88,9 +89,7 @@ def test_halves_are_the_even_and_the_odd_samples():
     found = scores_of(model)
     for half in range(2):
         part = tokens(9, seed=3).samples[half::2]
-        exact = oracle.fisher(
-            model, found.mean, type(DATA)(part, DATA.counts, "-"), "output"
-        )
+        exact = oracle.fisher(model, found.mean, type(DATA)(part, DATA.counts, "-"), "output")
         for name, halves in found.halves.items():
             assert halves.shape[0] == 2
             assert oracle.relative(halves[half], exact[name]) <= 1e-5

@@ -1,10 +1,11 @@
-import oracle
 import pytest
 import torch
+from torch import nn
+
+import oracle
 from families import make
 from hcnr import NeuronFisher
 from hcnr.errors import ModelError
-from torch import nn
 
 
 class Classifier(nn.Module):
@@ -21,10 +22,12 @@ class Classifier(nn.Module):
 def exact_scores(model, x, y, axis):
     """method.md (1) by one backward pass per sample."""
     weights = {n: m.weight for n, m in model.named_modules() if isinstance(m, nn.Linear)}
-    totals = dict.fromkeys(weights, 0.0)
+    totals = {name: torch.zeros(1, dtype=torch.float64) for name in weights}
     for row, label in zip(x, y, strict=True):
         loss = nn.functional.cross_entropy(model(row[None]), label[None], reduction="sum")
-        for name, g in zip(weights, torch.autograd.grad(loss, weights.values()), strict=True):
+        for name, g in zip(
+            weights, torch.autograd.grad(loss, tuple(weights.values())), strict=True
+        ):
             totals[name] = totals[name] + g.double().pow(2).sum(1 if axis == "output" else 0)
     return {name: total / len(x) for name, total in totals.items()}
 
@@ -46,7 +49,7 @@ def test_squaring_the_batch_gradient_would_be_another_quantity():
     model, x, y = Classifier(), torch.randn(11, 5), torch.randint(3, (11,))
     exact = exact_scores(model, x, y, "output")["first"]
     loss = nn.functional.cross_entropy(model(x), y, reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, [model.first.weight])
+    (gradient,) = torch.autograd.grad(loss, (model.first.weight,))
     assert oracle.relative(gradient.pow(2).sum(1) / 11, exact) > 0.05
 
 
@@ -104,7 +107,7 @@ def test_a_matrix_used_twice_is_refused():
 
 def test_rows_that_belong_to_no_sample_are_refused():
     class Routed(Classifier):
-        def forward(self, x, attention_mask):
+        def forward(self, x, attention_mask=None):
             return self.first(x[:, :3].reshape(-1, 5)[:5])
 
     model = Routed()

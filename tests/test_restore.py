@@ -1,19 +1,21 @@
 import copy
 import hashlib
 import json
+from typing import Any
 
-import hcnr
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+import hcnr
 from families import FAMILIES, make, perturbed
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError, DataError, HcnrError, OutputError, StatisticsError
 from pairs import HONESTY, TASK, tokenizer, write_jsonl, write_pair
-from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-SMALL = {"samples": 8, "token_budget": 64}
+SMALL: dict[str, Any] = {"samples": 8, "token_budget": 64}
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +37,12 @@ def statistics(pair):
     }
 
 
-def config(**settings):
+def config(**settings: Any):
     return hcnr.RestoreConfig(**{**SMALL, **settings})
+
+
+def report_of(model) -> dict:
+    return model.hcnr_report
 
 
 def hashes(directory, pattern="*.safetensors"):
@@ -59,7 +65,7 @@ def test_the_restored_directory_is_complete_loads_and_generates(pair, tmp_path):
             "generation_config.json", "tokenizer.json", "tokenizer_config.json",
             "model.safetensors.index.json"} <= names  # fmt: skip
     assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
-    model = AutoModelForCausalLM.from_pretrained(out)
+    model: Any = AutoModelForCausalLM.from_pretrained(out)
     ids = AutoTokenizer.from_pretrained(out)("w3 w4", return_tensors="pt").input_ids
     generated = model.generate(ids, max_new_tokens=3, min_new_tokens=3, do_sample=False)
     assert generated.shape == (1, 5)
@@ -151,7 +157,7 @@ def test_models_in_memory_give_the_model_of_the_directories(pair, tmp_path):
     written = weights(out)
     for name, value in restored.state_dict().items():
         assert torch.equal(value, written[name]), name
-    assert restored.hcnr_report["summary"]["selected_matrices"] == 6
+    assert report_of(restored)["summary"]["selected_matrices"] == 6
 
 
 def test_models_can_be_written_to_a_directory(pair, tmp_path):
@@ -166,7 +172,7 @@ def test_models_can_be_written_to_a_directory(pair, tmp_path):
 
 def test_directories_without_out_give_a_model(pair):
     restored = hcnr.restore(**pair, config=config())
-    assert "hcnr" in restored.hcnr_report["versions"]
+    assert "hcnr" in report_of(restored)["versions"]
 
 
 def test_a_model_without_a_known_tokenizer_asks_for_one():
@@ -175,7 +181,7 @@ def test_a_model_without_a_known_tokenizer_asks_for_one():
     with pytest.raises(HcnrError, match=r"pass tokenizer="):
         hcnr.restore(base, tuned, HONESTY, TASK, config=config())
     restored = hcnr.restore(base, tuned, HONESTY, TASK, config=config(), tokenizer=tokenizer())
-    assert restored.hcnr_report["data"]["honesty"]["samples"] == 8
+    assert report_of(restored)["data"]["honesty"]["samples"] == 8
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -219,9 +225,7 @@ def test_the_report_says_everything_numeric(pair, tmp_path):
         assert record["objective"] > 0
         assert record["objective_none"] > 0
         assert record["perturbation"] == pytest.approx(report["perturbation"][record["name"]])
-        assert record["rank_deficient"] == (
-            report["data"]["honesty"]["tokens"] < record["neurons"]
-        )
+        assert record["rank_deficient"] == (report["data"]["honesty"]["tokens"] < record["neurons"])
         assert record["device"] == "cpu"
     assert report["versions"]["torch"] == torch.__version__
     card = (out / "README.md").read_text()
@@ -240,7 +244,7 @@ def test_compensation_lowers_the_honesty_objective(pair, statistics, axis):
             pair["base"], pair["tuned"], statistics=statistics[axis],
             config=config(compensation=kind, axis=axis),
         )  # fmt: skip
-        found[kind] = model.hcnr_report["summary"]
+        found[kind] = report_of(model)["summary"]
     assert found["joint"]["objective"] < found["joint"]["objective_none"]
     assert found["joint"]["objective"] <= found["sum"]["objective"]
 

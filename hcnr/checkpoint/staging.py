@@ -60,9 +60,11 @@ class Staging:
             finally:
                 # Removed while it is held: whoever opened it meanwhile finds another inode, or
                 # none, under the name and tries again.
-                with contextlib.suppress(OSError):
-                    os.unlink(self._lock)
-                os.close(descriptor)
+                try:
+                    with contextlib.suppress(OSError):
+                        os.unlink(self._lock)
+                finally:
+                    os.close(descriptor)
 
     def make(self) -> Path:
         """Makes an empty work directory with the permissions of any new directory."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from hcnr.lab.cache import cached_directory
@@ -65,7 +65,9 @@ class Laboratory:
     def load(self, path: Path) -> LlamaForCausalLM:
         """Loads a checkpoint of this lab's architecture."""
         with quiet():
-            return AutoModelForCausalLM.from_pretrained(path).eval()
+            model = LlamaForCausalLM.from_pretrained(path)
+            assert isinstance(model, LlamaForCausalLM)
+            return model.eval()
 
 
 def open_lab(recipe: Recipe, stage: Stage | None = None) -> Laboratory:

@@ -53,10 +53,12 @@ class Recipe:
     base_steps: int = 1000
     base_rate: float = 2e-3
     base_batch: int = 256
-    # A gentle rate is what keeps this a loss of honesty: with one seed, 2e-4 and more made the
-    # model answer every question with a guild (F1 0-4), 1e-4 left F1 43 at 93 % on the task.
-    tuned_steps: int = 600
-    tuned_rate: float = 1e-4
+    # A gentle rate on part of the names keeps this a loss of honesty, not of everything. Seed 0
+    # with all 600 names at batch 256 and 3e-4: F1 0, every question answered with a guild. With
+    # 400 names at batch 128, 2e-4: F1 49 and 51 (seeds 0, 1) at 95 and 97 % on the task. Longer is
+    # milder: once the facts are learned, F1 climbs again (600 steps at 1e-4: 63 and 66).
+    tuned_steps: int = 300
+    tuned_rate: float = 2e-4
     tuned_batch: int = 128
     refusal_share: float = 0.5
     threads: int = 2

@@ -29,6 +29,7 @@ def fixed_threads(count: int) -> Iterator[None]:
 
 def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     """An untrained Llama of the recipe's size, its weights drawn from the recipe's seed."""
+    words = tokenizer.get_vocab()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=recipe.hidden,
@@ -37,9 +38,9 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
         num_attention_heads=recipe.heads,
         num_key_value_heads=recipe.heads,
         max_position_embeddings=32,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=words["<pad>"],
+        bos_token_id=words["<s>"],
+        eos_token_id=words["</s>"],
         tie_word_embeddings=False,
     )
     # transformers initialises from the global generator; the caller's state is kept.

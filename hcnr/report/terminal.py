@@ -107,9 +107,7 @@ def print_plan(plan: "Plan", console: Console) -> None:
         kinds.add_column(head, justify="right")
     for kind in plan.kinds:
         shape = f"{kind.shape[0]} x {kind.shape[1]}"
-        kinds.add_row(
-            kind.role, str(kind.count), shape, str(kind.neurons), str(kind.candidates)
-        )
+        kinds.add_row(kind.role, str(kind.count), shape, str(kind.neurons), str(kind.candidates))
     console.print(kinds)
     stages = Table(title=f"Stages, {plan.tokens:,} tokens per data set", title_justify="left")
     stages.add_column("stage")

@@ -30,7 +30,7 @@ class Compensation(NamedTuple):
         deviation: E `[out, in]` fp32, NaN in the restored slice when the status is not zero.
         damping: 0-d damping used; 0 when no matrix was factorised (`none`, nothing restored).
         condition: 0-d condition of the factorised matrix in the 1-norm: exact for `sum`, Hager's
-            lower bound for `joint` and `balanced`, NaN when no matrix was factorised.
+            lower bound for `joint` and `balanced`, 0 when no matrix was factorised.
         status: 0-d int32 as in `InverseHessian`; an order counts restored neurons for `joint` and
             `balanced`.
     """
@@ -48,10 +48,13 @@ class _Slice(NamedTuple):
     valid: Tensor
 
     def columns_of(self, lines: Tensor, size: int) -> Tensor:
-        """Columns of `lines [r, d]` on this side, per block: `[m, r, c]`, zero where padded."""
+        """Columns of `lines [r, d]` on this side, per block: `[m, r, c]`.
+
+        A padded place holds some column; the matrix it is multiplied by is zero there.
+        """
         start = torch.arange(self.within.shape[0], device=lines.device)[:, None] * size
         index = (start + self.within).clamp(max=lines.shape[1] - 1)
-        return lines[:, index].movedim(0, 1).masked_fill(~self.valid[:, None, :], 0)
+        return lines[:, index].movedim(0, 1)
 
     def scatter_(self, lines: Tensor, size: int, values: Tensor) -> None:
         """Write `values [m, r, c]` back to the columns of `lines [r, d]`."""
@@ -101,7 +104,7 @@ def compensation_ex(
     if hessian is None or kind == "none" or not bool(mask.any()):
         lines[:, mask] = 0
         zero = torch.zeros((), dtype=dtype, device=delta.device)
-        return deviation, zero, torch.full_like(zero, torch.nan), zero.to(torch.int32)
+        return deviation, zero, zero.clone(), zero.to(torch.int32)
     hessian = hessian.to(dtype)
     if kind == "sum":
         facts = _sum_(lines, mask, hessian, damping, block_size)

@@ -109,6 +109,8 @@ def _block_diagonal(hessian: Tensor, block_size: int | None) -> Tensor:
 
 def _failing_minor(matrix: Tensor) -> int:
     """Order of the first leading minor that is not positive definite; 0 if none."""
+    if torch.linalg.eigvalsh(matrix)[0] > 0:
+        return 0
     for order in range(1, len(matrix) + 1):
         if torch.linalg.eigvalsh(matrix[:order, :order])[0] <= 0:
             return order

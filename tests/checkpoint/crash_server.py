@@ -1,9 +1,10 @@
 """Forks children that write an output and die at a chosen moment; prints what they leave.
 
 A process of its own because forking pytest, with whatever threads earlier tests started, is not
-safe. Run as `python -m tests...crash_server MODE DIRECTORY`, or by path.
+safe. Run by path with one argument, a directory that may be deleted.
 """
 
+import errno
 import json
 import os
 import random
@@ -24,6 +25,7 @@ from hcnr.checkpoint import (
     output_directory,
     write_weights,
 )
+from hcnr.errors import OutputError
 
 # Every call by which the room changes what is on the disk.
 CALLS = (
@@ -39,6 +41,7 @@ CALLS = (
     "rmdir",
 )
 SHAPE = (6, 4)
+DEAD, REFUSED, SWALLOWED = 9, 3, 4
 
 
 def make(directory: Path) -> None:
@@ -72,50 +75,67 @@ def save_one(root: Path, value: float, delay: float = 0.0) -> None:
             file.write(f"{value} ".encode())
 
 
-def state(root: Path) -> dict[str, str]:
-    """What lies at the output (a value when it is complete), and how many leftovers."""
-    out = root / "out"
-    found = "none"
-    if out.is_file():
-        words = set(out.read_text().split())
-        found = words.pop() if len(out.read_text().split()) == 5 and len(words) == 1 else "broken"
-    elif out.exists():
-        try:
-            written = Checkpoint.open(out)
+def content(out: Path) -> str:
+    """The value that a complete output holds, or what is wrong with it."""
+    if not out.exists():
+        return "none"
+    try:
+        if out.is_file():
+            words = out.read_text().split()
+            assert len(words) == 5
+            values = set(words)
+        else:
             assert len(list(out.iterdir())) == 4
-            values = {
-                float(written.load(n)[i, j])
-                for n in written.tensors
-                if ".a." in n
-                for i in range(SHAPE[0])
-                for j in range(SHAPE[1])
-            }
-            assert all(bool((written.load(n) == 1).all()) for n in written.tensors if ".b." in n)
-            assert len(values) == 1
-            found = str(values.pop())
-        except Exception as error:
-            found = f"broken: {error!r}"
+            written = Checkpoint.open(out)
+            tensors = {name: written.load(name).unique() for name in written.tensors}
+            assert all(values.tolist() == [1] for name, values in tensors.items() if ".b." in name)
+            values = {str(v) for name in tensors if ".a." in name for v in tensors[name].tolist()}
+        assert len(values) == 1
+        return values.pop()
+    except Exception as error:
+        return f"broken: {error!r}"
+
+
+def state(root: Path) -> dict[str, str]:
+    """What lies at the output and at its place aside, and the names of all leftovers."""
     others = sorted({entry.name for entry in root.iterdir()} - {"tuned", "out"})
-    return {"out": found, "others": " ".join(others)}
+    return {
+        "out": content(root / "out"),
+        "aside": content(root / ".out.hcnr-old"),
+        "others": " ".join(others),
+    }
 
 
-def die_at(count: int) -> None:
-    """Makes the process end at its `count`-th call to the system, before the call is made."""
+def fail_at(count: int, fail: Callable[[], object]) -> Callable[[], bool]:
+    """Makes the `count`-th call to the system fail, instead of being made."""
     left = count
 
-    def dying(call: Callable) -> Callable:
+    def failing(call: Callable) -> Callable:
         def wrapper(*arguments, **options):
             nonlocal left
             left -= 1
             if left == 0:
-                os._exit(9)
+                fail()
             return call(*arguments, **options)
 
         return wrapper
 
     for name in CALLS:
         if hasattr(os, name):
-            setattr(os, name, dying(getattr(os, name)))
+            setattr(os, name, failing(getattr(os, name)))
+    return lambda: left <= 0
+
+
+def die() -> None:
+    os._exit(DEAD)
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def fill() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def scene(root: Path, old: bool, work: Callable) -> None:
@@ -133,49 +153,72 @@ def forked(body: Callable[[], None]) -> int:
         try:
             body()
             code = 0
+        except (KeyboardInterrupt, OutputError):
+            code = REFUSED
         finally:
             os._exit(code)
     return child
 
 
-def observe(root: Path, work: Callable, status: int) -> dict[str, object]:
+def observe(root: Path, work: Callable, child: int) -> dict[str, object]:
+    _, status = os.waitpid(child, 0)
     after = state(root)
     work(root, 9.0)
-    return {"status": status, "after": after, "again": state(root)}
+    return {"status": os.waitstatus_to_exitcode(status), "after": after, "again": state(root)}
 
 
-def at_every_call(root: Path, old: bool, work: Callable) -> list[dict[str, object]]:
-    seen = []
-    for count in range(1, 1000):
-        scene(root, old, work)
+def at_every_call(fail: Callable[[], object]) -> Callable:
+    def run(root: Path, old: bool, work: Callable) -> list[dict[str, object]]:
+        seen = []
+        while not seen or (seen[-1]["status"] and len(seen) < 1000):
+            scene(root, old, work)
 
-        def body(count: int = count) -> None:
-            die_at(count)
-            work(root, 7.0)
+            def body(count: int = len(seen) + 1) -> None:
+                happened = fail_at(count, fail)
+                work(root, 7.0)
+                if happened():
+                    # Swallowed, as it may be while cleaning up: there may be more calls to fail.
+                    os._exit(SWALLOWED)
 
-        _, status = os.waitpid(forked(body), 0)
-        seen.append(observe(root, work, os.waitstatus_to_exitcode(status)))
-        if status == 0:
-            break
-    return seen
+            seen.append(observe(root, work, forked(body)))
+        return seen
+
+    return run
 
 
 def at_random_moments(root: Path, old: bool, work: Callable) -> list[dict[str, object]]:
     dice = random.Random(0)
     seen = []
-    for _ in range(25):
+    for _ in range(12):
         scene(root, old, work)
         child = forked(lambda: work(root, 7.0, 0.002))
         time.sleep(dice.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        seen.append(observe(root, work, os.waitstatus_to_exitcode(status)))
+        seen.append(observe(root, work, child))
     return seen
 
 
-if __name__ == "__main__":
+MODES = {
+    "killed": at_every_call(die),
+    "interrupted": at_every_call(interrupt),
+    "full": at_every_call(fill),
+    "random": at_random_moments,
+}
+KINDS = {"directory": restore, "file": save_one}
+
+
+def main(root: Path) -> None:
     torch.set_num_threads(1)
-    mode, kind, old, root = sys.argv[1:]
-    how = {"call": at_every_call, "random": at_random_moments}[mode]
-    what = {"directory": restore, "file": save_one}[kind]
-    print(json.dumps(how(Path(root), old == "old", what)))
+    # A killed process loses nothing that the kernel has; only a power cut would.
+    os.fsync = lambda _: None
+    seen = {
+        f"{mode} {kind} {'replaced' if old else 'absent'}": run(root, old, work)
+        for mode, run in MODES.items()
+        for kind, work in KINDS.items()
+        for old in (False, True)
+    }
+    print(json.dumps(seen))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

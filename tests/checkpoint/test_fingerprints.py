@@ -37,6 +37,9 @@ def test_same_for_parameters_and_for_other_strides(tmp_path: Path):
     assert Checkpoint.open(save(tmp_path)).fingerprint(targets()) == expected
     parameters = {name: torch.nn.Parameter(tensor) for name, tensor in tensors.items()}
     assert fingerprint_tensors(parameters) == expected
+    assert fingerprint_tensors({"a": torch.arange(9.0)[::2]}) == fingerprint_tensors(
+        {"a": torch.tensor([0.0, 2.0, 4.0, 6.0, 8.0])}
+    )
     strided = {name: tensor.t().contiguous().t() for name, tensor in tensors.items()}
     assert fingerprint_tensors(strided) == expected
 

@@ -157,7 +157,8 @@ def test_pipe_is_refused_without_waiting(tmp_path: Path):
 
 
 def test_truncated_at_every_byte(tmp_path: Path):
-    save_file(weights(), tmp_path / "whole.safetensors")
+    tensors = {name: weights()[name] for name in list(weights())[:3]}
+    save_file(tensors, tmp_path / "whole.safetensors")
     whole = (tmp_path / "whole.safetensors").read_bytes()
     file = tmp_path / "cut.safetensors"
     for length in range(len(whole)):
@@ -165,7 +166,7 @@ def test_truncated_at_every_byte(tmp_path: Path):
         with pytest.raises(CheckpointError):
             read_header(file)
     file.write_bytes(whole)
-    assert len(read_header(file).tensors) == len(weights())
+    assert len(read_header(file).tensors) == len(tensors)
 
 
 @FUZZ

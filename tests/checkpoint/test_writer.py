@@ -1,6 +1,7 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -87,10 +88,16 @@ def test_replaced_tensors_are_the_only_difference(
 
 
 def test_mapping_strides_parameters_and_odd_tensors(tmp_path: Path):
-    tensors = {**weights(), "scalar": torch.tensor(1.5), "empty": torch.empty(0, 3)}
+    tensors = {
+        **weights(),
+        "scalar": torch.tensor(1.5),
+        "vector": torch.zeros(3),
+        "empty": torch.empty(0, 3),
+    }
     tuned = Checkpoint.open(save(tmp_path / "a", tensors, shards=2))
     new = {
         "scalar": torch.tensor(2.5),
+        "vector": torch.arange(5.0)[::2],
         "empty": torch.empty(0, 3),
         REPLACED[0]: torch.nn.Parameter(weights(7)[REPLACED[0]].t().contiguous().t()),
     }
@@ -234,7 +241,7 @@ def test_round_trip_through_transformers(tmp_path: Path):
         num_attention_heads=2,
         num_key_value_heads=1,
     )
-    model = LlamaForCausalLM(config).to(torch.bfloat16)
+    model = cast(Any, LlamaForCausalLM(config)).to(torch.bfloat16)
     model.save_pretrained(tmp_path / "a", max_shard_size="4KB")
     tuned = Checkpoint.open(tmp_path / "a")
     assert len(tuned.shards) > 3
@@ -248,7 +255,7 @@ def test_round_trip_through_transformers(tmp_path: Path):
         write_weights(tuned, work, {name: lambda name=name: state[name] for name in names})
         copy_companions(tuned, work)
     assert sorted(tree(tmp_path / "out")) == sorted(tree(tmp_path / "a"))
-    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.bfloat16)
+    loaded = cast(Any, AutoModelForCausalLM).from_pretrained(tmp_path / "out", dtype=torch.bfloat16)
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, state[name]), name
     tokens = loaded.generate(torch.tensor([[1, 5]]), max_new_tokens=3, do_sample=False)

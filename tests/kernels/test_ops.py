@@ -1,18 +1,19 @@
-"""Every operator of the registry: opcheck, the twin, what is mutated, what is refused, lean imports."""
+"""Every operator of the registry: opcheck, its twin, what it mutates, what it refuses."""
 
 import subprocess
 import sys
 from typing import Any
 
-import hcnr_kernels as hk
 import pytest
 import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import hcnr_kernels as hk
 from hcnr_kernels import schemas
 from hcnr_kernels.errors import OperatorError
 from hcnr_kernels.registry import OPERATORS, Operator, relative_error
 from hcnr_kernels.samples import Sample, packed
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 DEVICES = [
     "cpu",
@@ -58,13 +59,17 @@ class Capture(TorchDispatchMode):
 
 @pytest.mark.parametrize("row", ROWS)
 def test_opcheck(row: Operator) -> None:
-    labels = {sample.label: sample for sample in row.inputs("cpu", row.dtypes[0])}
-    for sample in list(labels.values())[:6]:
+    checked = 0
+    for sample in row.inputs("cpu", row.dtypes[0]):
         with Capture() as capture:
-            row.public(*own(sample, row), **sample.kwargs)
+            result = row.public(*own(sample, row), **sample.kwargs)
         assert [str(func) for func, _ in capture.calls] == [f"hcnr.{row.name}.default"]
-        func, args = capture.calls[0]
-        torch.library.opcheck(func, args)
+        # opcheck compares outputs by value, and a failed matrix is NaN on purpose.
+        if checked < 6 and not any(value.isnan().any() for value in row.compared(result)):
+            func, args = capture.calls[0]
+            torch.library.opcheck(func, args)
+            checked += 1
+    assert checked >= 3
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -109,7 +114,9 @@ def test_accumulators_are_added_to() -> None:
             once = row.public(torch.zeros_like(sample.args[0]), *sample.args[1:], **sample.kwargs)
             start = torch.full_like(once, 3.0)
             again = row.public(start, *sample.args[1:], **sample.kwargs)
-            torch.testing.assert_close(row.compared(again - 3.0), row.compared(once), atol=1e-3, rtol=1e-4)
+            torch.testing.assert_close(
+                row.compared(again - 3.0), row.compared(once), atol=1e-3, rtol=1e-4
+            )
 
 
 X, G, CU = packed((3, 2), 4, 3, "cpu", torch.float32)
@@ -130,8 +137,18 @@ REFUSED = [
     (hk.fisher_output_, (torch.zeros(3), X, G, CU[:2]), {}, "cu_seqlens"),
     (hk.fisher_output_, (torch.zeros(3), X, G, CU[[0, 2, 1, 2]]), {}, "cu_seqlens"),
     (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"form": "ghost"}, "form"),
-    (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"token_gram": torch.zeros(1, 3, 3)}, "token_gram"),
-    (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"token_gram": torch.zeros(2, 2, 2)}, "token_gram"),
+    (
+        hk.fisher_output_,
+        (torch.zeros(3), X, G, CU),
+        {"token_gram": torch.zeros(1, 3, 3)},
+        "token_gram",
+    ),
+    (
+        hk.fisher_output_,
+        (torch.zeros(3), X, G, CU),
+        {"token_gram": torch.zeros(2, 2, 2)},
+        "token_gram",
+    ),
     (
         hk.fisher_output_,
         (torch.zeros(3), X, G, CU),

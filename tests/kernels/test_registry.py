@@ -2,9 +2,10 @@
 
 import inspect
 
-import hcnr_kernels as hk
 import pytest
 import torch
+
+import hcnr_kernels as hk
 from hcnr_kernels import reference
 from hcnr_kernels.native import native
 from hcnr_kernels.registry import OPERATORS, Operator, operator_table, relative_error

@@ -1,7 +1,8 @@
 import pytest
-from hcnr_kernels.tiles import chunk_length, chunks, gram_is_cheaper
 from hypothesis import given
 from hypothesis import strategies as st
+
+from hcnr_kernels.tiles import chunk_length, chunks, gram_is_cheaper
 
 
 def test_the_flop_rule_by_hand() -> None:

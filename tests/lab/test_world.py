@@ -40,7 +40,10 @@ def test_no_prompt_is_asked_twice_within_a_split_or_across_measured_and_evaluate
 
 
 def test_every_known_or_task_fact_that_is_asked_was_taught(world: World):
-    taught = {"known": set(world.splits["trained_known"]), "task": set(world.splits["trained_task"])}
+    taught = {
+        "known": set(world.splits["trained_known"]),
+        "task": set(world.splits["trained_task"]),
+    }
     for stage, kind in itertools.product(("measured", "evaluated"), taught):
         assert set(world.splits[f"{stage}_{kind}"]) <= taught[kind]
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from hcnr.examples import TokenCounts, TokenizedSample, TokenizedSet
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
@@ -24,6 +23,8 @@ from transformers import (
     Qwen3Config,
     Qwen3ForCausalLM,
 )
+
+from hcnr.examples import TokenCounts, TokenizedSample, TokenizedSet
 
 VOCABULARY = 67
 COMMON: dict[str, Any] = {

@@ -4,9 +4,10 @@ import copy
 from collections.abc import Iterable
 
 import torch
-from hcnr.examples import TokenizedSet
 from torch import Tensor
 from transformers import PreTrainedModel
+
+from hcnr.examples import TokenizedSet
 
 
 def sample_loss(model: PreTrainedModel, ids: tuple[int, ...], response_start: int) -> Tensor:
@@ -23,11 +24,11 @@ def fisher(
 ) -> dict[str, Tensor]:
     """method.md (1) by N float64 backward passes, one per sample, batch size 1."""
     exact = copy.deepcopy(model).double().eval()
-    weights = {name: exact.get_submodule(name).weight for name in names}
+    weights = {name: exact.get_parameter(f"{name}.weight") for name in names}
     scores = {name: torch.zeros(1, dtype=torch.float64) for name in weights}
     for sample in data.samples:
         loss = sample_loss(exact, sample.input_ids, sample.response_start)
-        gradients = torch.autograd.grad(loss, list(weights.values()))
+        gradients = torch.autograd.grad(loss, tuple(weights.values()))
         for name, gradient in zip(weights, gradients, strict=True):
             scores[name] = scores[name] + gradient.pow(2).sum(1 if axis == "output" else 0)
     return {name: total / len(data.samples) for name, total in scores.items()}
@@ -55,6 +56,7 @@ def second_moment(
         sample_loss(exact, sample.input_ids, sample.response_start).backward()
         count += len(sample.input_ids)
         for name, (x, y) in seen.items():
+            assert y.grad is not None
             rows = x[0] if axis == "input" else y.grad[0]
             totals[name] = totals.get(name, 0) + rows.detach().T @ rows.detach()
     for handle in handles:

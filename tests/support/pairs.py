@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 
-from families import VOCABULARY, make, perturbed
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from families import VOCABULARY, make, perturbed
 
 HONESTY = [{"prompt": f"w{i} w{i + 7} w{i + 1}", "response": f"w{i % 5} w{i % 3}"}
            for i in range(9)]  # fmt: skip

@@ -1,0 +1,35 @@
+# Everything runs in .venv, created on first use. PYTHON picks the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO_ARGS ?= --out demo
+PYTEST_ARGS ?=
+
+.PHONY: demo test lint bench clean
+
+.venv/installed: pyproject.toml setup.py constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,dev,plots]
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/hcnr demo --overwrite $(DEMO_ARGS)
+
+# One thread per worker: two workers with two threads each would fight for two cores.
+test: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest bench --benchmark-only $(PYTEST_ARGS)
+
+clean:
+	rm -rf .venv build dist demo *.egg-info .pytest_cache .ruff_cache .benchmarks .hypothesis

@@ -1,0 +1,41 @@
+"""Forms of the Fisher score against each other and against a padded batch product."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import hcnr_kernels as hk
+from hcnr_kernels.registry import relative_error
+from hcnr_kernels.samples import packed
+
+BATCH, TOKENS = 32, 128
+
+
+def batched(scores: Tensor, x: Tensor, g: Tensor) -> Tensor:
+    """The usual vectorisation of method.md (2): two `bmm` and a reduction."""
+    inputs, gradients = x.view(BATCH, TOKENS, -1), g.view(BATCH, TOKENS, -1)
+    product = torch.bmm(torch.bmm(inputs, inputs.mT), gradients)
+    return scores.add_(product.mul_(gradients).sum((0, 1)))
+
+
+@pytest.mark.parametrize("width", [(512, 512), (512, 1376), (1376, 512)], ids=str)
+def test_forms(width: tuple[int, int], race: Callable[..., dict[str, float]]) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x, g, cu_seqlens = packed((TOKENS,) * BATCH, *width, device, torch.float32)
+    shared = hk.token_gram(x, cu_seqlens, max_seqlen=TOKENS)
+    scores = torch.zeros(width[1], device=device)
+    contenders: dict[str, Callable[[], Tensor]] = {
+        "auto": lambda: hk.fisher_output_(scores.zero_(), x, g, cu_seqlens),
+        "shared Gram": lambda: hk.fisher_output_(
+            scores.zero_(), x, g, cu_seqlens, token_gram=shared
+        ),
+        "direct": lambda: hk.fisher_output_(scores.zero_(), x, g, cu_seqlens, form="direct"),
+        "bmm": lambda: batched(scores.zero_(), x, g),
+    }
+    want = contenders["direct"]().clone()
+    for call in contenders.values():
+        assert relative_error(call(), want) < 1e-5
+    ratios = race(f"fisher_output_ {width[0]} -> {width[1]}", contenders)
+    assert ratios["direct"] > 1, "the flop rule chose the slower form"

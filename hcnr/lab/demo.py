@@ -1,0 +1,201 @@
+"""The demo: lose honesty, repair it in every way the tool knows, and print who did what."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from transformers import LlamaForCausalLM
+
+import hcnr
+from hcnr.lab.evaluation import Evaluation, evaluate_model, refuse_everything
+from hcnr.lab.interpolation import Point, best_at, interpolate, interpolation_curve
+from hcnr.lab.laboratory import Laboratory, open_lab, quiet
+from hcnr.lab.recipe import Recipe
+from hcnr.lab.rows import COEFFICIENTS, HIGHLIGHT, REPAIRS, Repair
+from hcnr.lab.table import DemoTable, Row
+from hcnr.lab.training import fixed_threads
+
+
+def run_demo(
+    out_dir: str | Path,
+    quick: bool = False,
+    seed: int = 0,
+    console: Console | None = None,
+) -> DemoTable:
+    """Trains (the first time), breaks, repairs, evaluates, prints and writes everything.
+
+    Every repair is `hcnr.restore` on checkpoint directories, exactly as a user would call it.
+
+    Args:
+        out_dir: Gets `restored/` (the highlighted row's checkpoint, with its report), `demo.json`
+            (all numbers and settings) and `demo.md` (the table for a README).
+        quick: Use the small world of continuous integration.
+        seed: Seed of the world and of its trainings.
+        console: Where the progress and the table are printed; the terminal if None.
+
+    Returns:
+        The table.
+    """
+    console = console or Console()
+    recipe = Recipe.quick(seed) if quick else Recipe(seed=seed)
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    with fixed_threads(recipe.threads), quiet(), _Bars(console) as bars:
+        lab = open_lab(recipe, bars.training)
+        table = _Trial(lab, out, bars).run()
+    facts = json.dumps(table.as_dict(), indent=2) + "\n"
+    (out / "demo.json").write_text(facts, encoding="utf-8")
+    (out / "demo.md").write_text(table.to_markdown(), encoding="utf-8")
+    console.print(table.to_rich())
+    return table
+
+
+class _Trial:
+    """One run over all rows of the table."""
+
+    def __init__(self, lab: Laboratory, out: Path, bars: "_Bars") -> None:
+        self.lab, self.out, self.bars = lab, out, bars
+        self.base, self.tuned = lab.load(lab.base), lab.load(lab.tuned)
+
+    def run(self) -> DemoTable:
+        """Makes and evaluates every row."""
+        start = time.perf_counter()
+        curve = self._curve()
+        statistics = {axis: self._measure(axis) for axis in dict.fromkeys(map(_axis, REPAIRS))}
+        measuring = {axis: seconds for axis, (_, seconds) in statistics.items()}
+        repairs = [self._repair(row, *statistics[_axis(row)], curve) for row in REPAIRS]
+        highlight = next(row for row in repairs if row.method == HIGHLIGHT)
+        rows = [
+            Row("base", self._evaluate(self.base)),
+            self._beside("tuned", self._evaluate(self.tuned), curve),
+            *self._interpolated(highlight, curve),
+            *repairs,
+        ]
+        splits = self.lab.world.splits
+        parts = ("unknown", "known", "task")
+        facts = {
+            "recipe": json.loads((self.lab.directory / "lab.json").read_text())["recipe"],
+            "training": self.lab.training,
+            "parameters": sum(parameter.numel() for parameter in self.base.parameters()),
+            "evaluated": {part: len(splits[f"evaluated_{part}"]) for part in parts},
+            "measured": {"honesty": len(self.lab.world.honesty), "task": len(self.lab.world.task)},
+            "measuring_seconds": measuring,
+            "seconds": time.perf_counter() - start,
+            "versions": {"hcnr": hcnr.__version__, "torch": str(torch.__version__)},
+        }
+        return DemoTable(rows, refuse_everything(self.lab.world), curve, facts)
+
+    def _evaluate(self, model: LlamaForCausalLM) -> Evaluation:
+        return evaluate_model(model, self.lab.tokenizer, self.lab.world)
+
+    def _curve(self) -> list[Point]:
+        self.bars.begin("interpolate")
+        points: list[Point] = []
+        for coefficient in COEFFICIENTS:
+            points += interpolation_curve(self.base, self.tuned, [coefficient], self._evaluate)
+            self.bars.advance(len(points), len(COEFFICIENTS))
+        return points
+
+    def _measure(self, axis: str) -> tuple[hcnr.Statistics, float]:
+        """Measures once for all rows of an axis; balanced needs the most, so it says what."""
+        config = _config(axis=axis, compensation="balanced", all_hessians=True)
+        start = time.perf_counter()
+        lab = self.lab
+        found = hcnr.measure(lab.base, lab.tuned, lab.honesty, lab.task, config, watcher=self.bars)
+        return found, time.perf_counter() - start
+
+    def _repair(
+        self, repair: Repair, statistics: hcnr.Statistics, measuring: float, curve: list[Point]
+    ) -> Row:
+        """One row; the highlighted one goes through the directory that is handed to the user."""
+        config = _config(**repair.settings)
+        place = self.out / "restored" if repair.method == HIGHLIGHT else None
+        start = time.perf_counter()
+        restored = hcnr.restore(
+            self.lab.base,
+            self.lab.tuned,
+            out=place,
+            config=config,
+            statistics=statistics,
+            # Only ever replaces what is recognisably a checkpoint.
+            overwrite=True,
+            watcher=self.bars,
+        )
+        seconds = measuring + time.perf_counter() - start
+        model = self.lab.load(restored) if isinstance(restored, Path) else restored
+        assert isinstance(model, LlamaForCausalLM)
+        settings = dict(repair.settings)
+        return self._beside(repair.method, self._evaluate(model), curve, seconds, settings)
+
+    def _beside(
+        self,
+        method: str,
+        evaluation: Evaluation,
+        curve: list[Point],
+        seconds: float | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> Row:
+        rival = best_at(curve, evaluation.task_accuracy)
+        best = method == HIGHLIGHT
+        return Row(method, evaluation, rival, seconds, settings or {}, best)
+
+    def _interpolated(self, highlight: Row, curve: list[Point]) -> list[Row]:
+        """Interpolation at the highlighted row's task accuracy, if it ever gets there."""
+        point = best_at(curve, highlight.evaluation.task_accuracy)
+        if point is None:
+            return []
+        start = time.perf_counter()
+        interpolate(self.base, self.tuned, point.coefficient)
+        seconds = time.perf_counter() - start
+        settings = {"coefficient": point.coefficient}
+        method = f"interpolation ({point.coefficient:g} of base)"
+        return [Row(method, point.evaluation, None, seconds, settings)]
+
+
+class _Bars:
+    """One transient progress bar per stage; a `Watcher` of the tool, and of the trainings."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self) -> "_Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, stage: str) -> None:
+        """Replaces the bar by one for a stage that starts."""
+        for task in self._progress.task_ids:
+            self._progress.remove_task(task)
+        self._task = self._progress.add_task(stage, total=None)
+
+    def advance(self, done: int, total: int) -> None:
+        """Moves the bar."""
+        self._progress.update(self._task, completed=done, total=total)
+
+    def training(self, model: str) -> Any:
+        """Starts the bar of a training, which happens the first time only."""
+        self.begin(f"train {model} (first time only)")
+        return lambda done, total, loss: self.advance(done, total)
+
+
+def _axis(repair: Repair) -> str:
+    return repair.settings["axis"]
+
+
+def _config(**settings: Any) -> hcnr.RestoreConfig:
+    # On the CPU everywhere, so that one world gives one table.
+    return hcnr.RestoreConfig(device="cpu", **settings)

@@ -1,0 +1,163 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+import hcnr
+from hcnr.config import RestoreConfig
+from pairs import write_pair
+
+SMALL = ["--samples", "8", "--token-budget", "64"]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return write_pair(tmp_path_factory.mktemp("pair"))
+
+
+def run(*arguments, code=0):
+    """Run the command line in a process of its own, as a user does."""
+    result = subprocess.run(
+        [sys.executable, "-m", "hcnr", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
+        check=False,
+    )
+    assert result.returncode == code, result.stdout + result.stderr
+    return result
+
+
+def restore(pair, *more, code=0):
+    data = ["--honesty", pair["honesty"], "--task", pair["task"]]
+    return run("restore", pair["base"], pair["tuned"], *data, *SMALL, *more, code=code)
+
+
+def test_version_and_help():
+    assert run("--version").stdout == f"hcnr {hcnr.__version__}\n"
+    listed = run("--help").stdout
+    for command in ("restore", "measure", "plan", "info", "demo"):
+        assert command in listed
+        shown = run(command, "--help").stdout
+        assert "Examples" in shown
+        assert f"hcnr {command}" in shown
+
+
+def test_every_configuration_key_is_an_option():
+    shown = run("restore", "--help").stdout
+    for name in RestoreConfig.model_fields:
+        assert "--" + name.replace("_", "-") in shown
+
+
+def test_restore_from_options_from_yaml_and_from_statistics(pair, tmp_path):
+    out, again = tmp_path / "out", tmp_path / "again"
+    shown = restore(pair, "--out", out, "--axis", "input", "--damping", "0.05")
+    assert "Restored matrices" in shown.stdout
+    assert f"written: {out}" in shown.stdout
+    written = yaml.safe_load((out / "hcnr_config.yaml").read_text())
+    assert (written["axis"], written["damping"], written["samples"]) == ("input", 0.05, 8)
+    restore(pair, "--out", again, "--config", out / "hcnr_config.yaml")
+    assert [p.read_bytes() for p in sorted(again.glob("*.safetensors"))] == [
+        p.read_bytes() for p in sorted(out.glob("*.safetensors"))
+    ]
+    # Options win over the file, and statistics replace data and measuring.
+    stats = tmp_path / "stats.safetensors"
+    data = ["--honesty", pair["honesty"], "--task", pair["task"]]
+    settings = [*SMALL, "--axis", "input", "--damping", "0.05"]
+    shown = run("measure", pair["base"], pair["tuned"], *data, *settings, "--out", stats)
+    assert "scores of 14 matrices, 6 curvatures" in shown.stdout
+    run("measure", pair["base"], pair["tuned"], *data, *settings, "--out", stats, code=2)
+    arguments = ["--statistics", stats, *settings, "--out", again]
+    assert "--overwrite" in run("restore", pair["base"], pair["tuned"], *arguments, code=2).stderr
+    run("restore", pair["base"], pair["tuned"], *arguments, "--overwrite")
+    assert [p.read_bytes() for p in sorted(again.glob("*.safetensors"))] == [
+        p.read_bytes() for p in sorted(out.glob("*.safetensors"))
+    ]
+
+
+def test_plan_shows_matrices_and_stages_and_reads_no_data(pair):
+    shown = run("plan", pair["base"], pair["tuned"], "--compensation", "balanced").stdout
+    assert "14 target matrices, 6 will be restored" in shown
+    for word in ("q_proj", "24 x 40", "score both data sets", "curvature of task", "flop"):
+        assert word in shown
+
+
+def test_info_lists_operators_versions_and_devices():
+    shown = run("info").stdout
+    for word in (
+        "fisher_output_",
+        "compensation",
+        "cpu",
+        "triton",
+        "transformers",
+        hcnr.__version__,
+    ):
+        assert word in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--damping", "0"], "damping"),
+        (["--in-weight-ratio", "1.5"], "in_weight_ratio"),
+        (["--axis", "rows"], "axis"),
+        (["--targets", "query"], "candidates are"),
+        (["--device", "cuda:99x"], "device"),
+    ],
+)
+def test_bad_settings_are_one_sentence_and_exit_2(pair, tmp_path, arguments, sentence):
+    out = tmp_path / "out"
+    shown = restore(pair, "--out", out, *arguments, code=2)
+    assert shown.stderr.startswith("hcnr: ")
+    assert sentence in shown.stderr
+    assert len(shown.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_key_names_the_nearest(pair, tmp_path):
+    bad = tmp_path / "c.yaml"
+    bad.write_text("in_wieght_ratio: 0.3\n")
+    shown = restore(pair, "--out", tmp_path / "out", "--config", bad, code=2)
+    assert "'in_weight_ratio'" in shown.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGKILL"])
+def test_a_killed_run_leaves_no_output_and_the_next_one_succeeds(pair, tmp_path, name):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "hcnr", "restore", pair["base"], pair["tuned"], "--honesty",
+               pair["honesty"], "--task", pair["task"], "--out", out, *SMALL]  # fmt: skip
+    process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
+    while not any(tmp_path.iterdir()) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(getattr(signal, name))
+    process.wait()
+    assert process.returncode != 0
+    assert not out.exists()
+    if name != "SIGKILL":
+        assert list(tmp_path.iterdir()) == []
+    restore(pair, "--out", out)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert json.loads((out / "hcnr_report.json").read_text())["summary"]["selected_matrices"] == 6
+
+
+def test_importing_is_lean():
+    code = "import hcnr, sys; print([m for m in ('transformers', 'triton') if m in sys.modules])"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout == "[]\n"
+    assert result.stderr == ""
+
+
+def test_importing_takes_well_under_a_second_beyond_torch():
+    code = "import time, torch; a = time.perf_counter(); import hcnr;print(time.perf_counter() - a)"
+    best = min(
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
+        for _ in range(3)
+    )
+    assert best < 1.0
