@@ -17,7 +17,7 @@ PYTEST_ARGS ?=
 	touch $@
 
 demo: .venv/installed
-	$(BIN)/hcnr demo --overwrite $(DEMO_ARGS)
+	$(BIN)/hcnr demo $(DEMO_ARGS)
 
 # One thread per worker: two workers with two threads each would fight for two cores.
 test: .venv/installed-dev

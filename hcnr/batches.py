@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hcnr.errors import ConfigError, DataError
-from hcnr.examples import TokenizedSample
+from hcnr.tokens import TokenizedSample
 
 __all__ = ["Batch", "collate", "plan_batches"]
 

@@ -24,8 +24,12 @@ app = typer.Typer(
 console = Console()
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
-Base = Annotated[Path, typer.Argument(help="Honest checkpoint, before fine-tuning.")]
-Tuned = Annotated[Path, typer.Argument(help="Fine-tuned checkpoint of the same architecture.")]
+Base = Annotated[
+    Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
+]
+Tuned = Annotated[
+    Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
+]
 HONESTY = typer.Option(help="Honesty samples: jsonl, json or parquet with prompt and response.")
 TASK = typer.Option(help="Samples of the task that the model was tuned for.")
 Config = Annotated[
@@ -160,6 +164,27 @@ def plan(
 
     loaded = load_config(config, settings)
     print_plan(plan_run(base, tuned, loaded, tokens_per_sample=tokens_per_sample), console)
+
+
+@app.command(epilog=_examples("hcnr demo", "hcnr demo --quick --out demo"))
+def demo(
+    out: Annotated[Path, typer.Option(help="Directory for the table and a restored model.")] = Path(
+        "demo"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A smaller world: under a minute, rougher figures.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the invented world.")] = 0,
+) -> None:
+    """Train a tiny honest model, break its honesty, repair it in every way, and compare.
+
+    The first run trains (minutes); later runs load the pair from the cache ($HCNR_CACHE, or
+    hcnr/ below the user's cache directory).
+    """
+    from hcnr.lab import run_demo
+
+    run_demo(out, quick=quick, seed=seed, console=console)
+    console.print(f"written: {out}", highlight=False, markup=False)
 
 
 @app.command(epilog=_examples("hcnr info"))

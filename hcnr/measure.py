@@ -16,10 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from hcnr.batches import Batch, collate, plan_batches
 from hcnr.errors import ModelError
-from hcnr.examples import TokenizedSet
 from hcnr.model import transformer_blocks
 from hcnr.neuron_fisher import NeuronFisher
 from hcnr.taps import SharedInput, Taps, TokenLayout, frozen
+from hcnr.tokens import TokenizedSet
 from hcnr_kernels import gram_, symmetrize_
 
 if TYPE_CHECKING:

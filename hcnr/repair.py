@@ -135,9 +135,10 @@ def repair(
     tokens = statistics.data.get("honesty", {}).get("tokens")
     record = MatrixRecord(
         **numbers,
-        damping=damping,
+        # Zeros stand for "nothing had to be factorised".
+        damping=damping or None,
         damping_raised=damping > config.damping * (1 + 1e-6),
-        condition=float(solved.condition),
+        condition=float(solved.condition) or None,
         dead=int((hessian.diagonal() == 0).sum()),
         rank_deficient=None if tokens is None else tokens < mask.shape[0],
         objective_none=float(objective(delta, hessian, axis=axis)),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hcnr.checkpoint import copy_companions, output_directory, write_weights
 from hcnr.config import RestoreConfig
 from hcnr.errors import DataError, ModelError, StatisticsError
-from hcnr.examples import Sample, TokenizedSet, load_samples, tokenize
+from hcnr.examples import Sample, load_samples
 from hcnr.measure import curvature, score
 from hcnr.model import open_model, open_tokenizer
 from hcnr.repair import MatrixRecord, curvature_of, repair
@@ -22,6 +22,7 @@ from hcnr.selection import Selection, check_statistics, select_neurons
 from hcnr.source import DirectorySource, ModelSource, Source, check_sources, open_source
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
+from hcnr.tokens import TokenizedSet, tokenize
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

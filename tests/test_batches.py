@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hcnr.batches import Batch, collate, plan_batches
 from hcnr.errors import ConfigError, DataError
-from hcnr.examples import TokenizedSample
+from hcnr.tokens import TokenizedSample
 
 PAD = 99
 SET = [

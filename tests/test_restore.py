@@ -186,7 +186,7 @@ def test_a_model_without_a_known_tokenizer_asks_for_one():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_survives_the_way_from_disk_to_disk(family, tmp_path):
-    pair = write_pair(tmp_path, family=family)
+    pair: Any = write_pair(tmp_path, family=family)
     # AutoTokenizer goes by the model type; this test's tokenizer belongs to none.
     out = hcnr.restore(
         **pair, out=tmp_path / "out", config=config(in_weight_ratio=0.3), tokenizer=tokenizer()

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import LlamaForCausalLM
 
 import hcnr
+from hcnr.errors import OutputError
 from hcnr.lab.evaluation import Evaluation, evaluate_model, refuse_everything
 from hcnr.lab.interpolation import Point, best_at, interpolate, interpolation_curve
 from hcnr.lab.laboratory import Laboratory, open_lab, quiet
@@ -39,11 +40,19 @@ def run_demo(
 
     Returns:
         The table.
+
+    Raises:
+        OutputError: `out_dir` is no directory that can be written to; nothing was trained then.
     """
     console = console or Console()
     recipe = Recipe.quick(seed) if quick else Recipe(seed=seed)
     out = Path(out_dir)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the demo cannot write to {out} ({error.strerror}); choose another --out"
+        ) from None
     with fixed_threads(recipe.threads), quiet(), _Bars(console) as bars:
         lab = open_lab(recipe, bars.training)
         table = _Trial(lab, out, bars).run()
@@ -152,7 +161,7 @@ class _Trial:
         interpolate(self.base, self.tuned, point.coefficient)
         seconds = time.perf_counter() - start
         settings = {"coefficient": point.coefficient}
-        method = f"interpolation ({point.coefficient:g} of base)"
+        method = f"interpolation {point.coefficient:g}"
         return [Row(method, point.evaluation, None, seconds, settings)]
 
 
@@ -167,6 +176,7 @@ class _Bars:
             TimeElapsedColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
 
     def __enter__(self) -> "_Bars":

@@ -26,7 +26,7 @@ REPAIRS = (
     # the tool's default.
     Repair.of("random neurons", compensation="none", priority="random", **_PAPER),
     Repair.of("none", compensation="none", **_PAPER),
-    Repair.of("sum (the paper's)", compensation="sum", **_PAPER),
+    Repair.of("sum (paper)", compensation="sum", **_PAPER),
     Repair.of("joint", compensation="joint", **_PAPER),
     # Chosen on seeds 0 and 1 of the full world, by the lead over interpolation at matched task
     # accuracy: task weight 3 / 10 / 30 led by 10.5 / 10.3 / 9.3 and 10.2 / 9.6 / 10.3 points of F1,
@@ -45,6 +45,6 @@ REPAIRS = (
 # The row that is written to disk, and at whose task accuracy interpolation gets its own row.
 HIGHLIGHT = "balanced"
 
-# 1/40 apart: in the experiment named above, neighbours differ by at most ten points of task
-# accuracy and two of F1 where the curve is steepest.
-COEFFICIENTS = tuple(step / 40 for step in range(41))
+# Fine where the task is still alive, coarse beyond: on seeds 0 and 1 half way to the base leaves 3
+# and 5 % of the task, and up to there neighbours 1/40 apart differ by some ten points at most.
+COEFFICIENTS = (*(step / 40 for step in range(21)), 0.6, 0.7, 0.8, 0.9, 1.0)

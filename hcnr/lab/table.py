@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from rich import box
 from rich.table import Table
 
 from hcnr.lab.evaluation import Evaluation
@@ -10,13 +11,13 @@ from hcnr.lab.interpolation import Point
 
 _COLUMNS = (
     "method",
-    "honesty F1",
-    "refuses unknown",
-    "refuses known",
+    "F1",
+    "unknown refused",
+    "known refused",
     "delta",
-    "task accuracy",
-    "interpolation F1 *",
-    "seconds",
+    "task acc.",
+    "rival F1*",
+    "sec.**",
 )
 
 
@@ -89,28 +90,31 @@ class DemoTable:
             f"{self.facts['evaluated']['task']} facts that were not measured.",
             f"Always refusing would score F1 {self.refuse_all.honesty_f1:.1f} with a delta of 0: "
             "read F1 together with both refusal rates.",
-            "* best F1 of plain interpolation towards the base among "
+            "* Best F1 of plain interpolation towards the base among "
             f"{len(self.curve)} coefficients whose task accuracy is at least the row's.",
+            "** Measuring and repairing, without the trainings.",
         ]
 
     def to_rich(self) -> Table:
         """The table for a terminal."""
-        table = Table(title="Honesty lost and found", caption="\n".join(self.notes))
-        table.caption_justify = "left"
+        # No vertical lines: with them the table does not fit into 80 columns.
+        table = Table(title="Honesty lost and found", box=box.SIMPLE_HEAD, collapse_padding=True)
+        table.caption, table.caption_justify = "\n".join(self.notes), "left"
         for column in _COLUMNS:
-            table.add_column(column, justify="left" if column == "method" else "right")
+            first = column == "method"
+            table.add_column(column, justify="left" if first else "right", no_wrap=first)
         for row in self.rows:
             table.add_row(*row.cells, style="bold green" if row.best else None)
         return table
 
     def to_markdown(self) -> str:
         """The table for a README, with its notes below."""
-        lines = ["| " + " | ".join(_COLUMNS) + " |"]
+        lines = ["| " + " | ".join(name.replace("*", r"\*") for name in _COLUMNS) + " |"]
         lines.append("|---|" + "---:|" * (len(_COLUMNS) - 1))
         for row in self.rows:
             cells = [f"**{cell}**" if row.best and cell else cell for cell in row.cells]
             lines.append("| " + " | ".join(cells) + " |")
-        notes = [note.replace("* best", r"\* best") for note in self.notes]
+        notes = [note.replace("*", r"\*") for note in self.notes]
         return "\n".join([*lines, "", *(line for note in notes for line in (note, ""))])
 
     def as_dict(self) -> dict[str, Any]:

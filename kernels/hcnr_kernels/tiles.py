@@ -19,7 +19,7 @@ product; 128 gains nothing more and 512 loses 8 %."""
 
 
 def gram_is_cheaper(
-    tokens: int,
+    tokens: float,
     in_features: int,
     out_features: int,
     *,
@@ -31,7 +31,7 @@ def gram_is_cheaper(
     Output axis: `T (in / shared + out) < in out`; input axis: `T (in + out / shared) < in out`.
 
     Args:
-        tokens: T, the tokens of one sample.
+        tokens: T, the tokens of one sample (a mean over samples need not be whole).
         in_features: Width of the input.
         out_features: Width of the output.
         axis: The neuron axis.

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from hcnr.checkpoint import output_directory
+
 CONFIG = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 8}
 
 
@@ -64,3 +66,24 @@ def raw_file(header: Any, data: bytes = b"") -> bytes:
     """A safetensors file with any header, valid or not."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + data
+
+
+def write(out: Path, content: str = "new", **options: object) -> None:
+    with output_directory(out, **options) as work:  # type: ignore[arg-type]
+        (work / "config.json").write_text(content)
+        (work / "sub").mkdir()
+        (work / "sub" / "b").write_text(content)
+
+
+def written(content: str = "new") -> dict[str, bytes]:
+    return {"config.json": content.encode(), "sub/b": content.encode()}
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(entry.name for entry in directory.iterdir())
+
+
+def leftovers(tmp_path: Path) -> None:
+    (tmp_path / ".out.hcnr-lock").write_text("")
+    (tmp_path / ".out.hcnr-0123abcd" / "sub").mkdir(parents=True)
+    (tmp_path / ".out.hcnr-0123abcd" / "sub" / "a").write_text("half")

@@ -1,6 +1,5 @@
 import os
 import signal
-import stat
 import subprocess
 import sys
 import threading
@@ -9,25 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from hcnr.checkpoint import atomic_file, check_output, output_directory, staging
+from hcnr.checkpoint import check_output, output_directory
 from hcnr.errors import DataError, OutputError
 
-from .helpers import tree
-
-
-def write(out: Path, content: str = "new", **options: object) -> None:
-    with output_directory(out, **options) as work:  # type: ignore[arg-type]
-        (work / "config.json").write_text(content)
-        (work / "sub").mkdir()
-        (work / "sub" / "b").write_text(content)
-
-
-def written(content: str = "new") -> dict[str, bytes]:
-    return {"config.json": content.encode(), "sub/b": content.encode()}
-
-
-def names(directory: Path) -> list[str]:
-    return sorted(entry.name for entry in directory.iterdir())
+from .helpers import names, tree, write, written
 
 
 def test_appears_whole_at_the_end(tmp_path: Path):
@@ -242,114 +226,6 @@ def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write(tmp_path / "out", nbytes=10**9)
 
 
-def test_a_live_run_is_not_touched(tmp_path: Path):
-    with output_directory(tmp_path / "out") as work:
-        (work / "config.json").write_text("first")
-        with pytest.raises(OutputError, match="Another run is writing"):
-            write(tmp_path / "out")
-        # Another output in the same directory is nobody's business, even with a confusing name.
-        write(tmp_path / "out.hcnr-12345678")
-        write(tmp_path / "ou")
-        assert tree(work) == {"config.json": b"first"}
-    assert tree(tmp_path / "out") == {"config.json": b"first"}
-    assert names(tmp_path) == ["ou", "out", "out.hcnr-12345678"]
-
-
-def test_lock_that_was_removed_while_we_waited_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    opened = os.open
-    lock = tmp_path / ".out.hcnr-lock"
-
-    def open_and_lose(path: object, *arguments: int) -> int:
-        descriptor = opened(path, *arguments)  # type: ignore[arg-type]
-        if path == lock:
-            monkeypatch.setattr(os, "open", opened)
-            lock.unlink()
-        return descriptor
-
-    monkeypatch.setattr(os, "open", open_and_lose)
-    with output_directory(tmp_path / "out"):
-        assert lock.exists()
-        with pytest.raises(OutputError, match="Another run"):
-            write(tmp_path / "out")
-
-
-def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def refuse(descriptor: int, operation: int) -> None:
-        raise OSError(37, "No locks available")
-
-    monkeypatch.setattr(staging.fcntl, "flock", refuse)
-    with pytest.raises(OutputError, match="cannot lock files"):
-        write(tmp_path / "out")
-
-
-def leftovers(tmp_path: Path) -> None:
-    (tmp_path / ".out.hcnr-lock").write_text("")
-    (tmp_path / ".out.hcnr-0123abcd" / "sub").mkdir(parents=True)
-    (tmp_path / ".out.hcnr-0123abcd" / "sub" / "a").write_text("half")
-
-
-def test_leftovers_of_dead_runs_are_cleaned(tmp_path: Path):
-    leftovers(tmp_path)
-    for other in (".out.hcnr-0123abcd.txt", ".other.hcnr-0123abcd", ".out.hcnr-mine", "out2"):
-        (tmp_path / other).mkdir()
-    write(tmp_path / "out")
-    assert names(tmp_path) == [
-        ".other.hcnr-0123abcd",
-        ".out.hcnr-0123abcd.txt",
-        ".out.hcnr-mine",
-        "out",
-        "out2",
-    ]
-    assert tree(tmp_path / "out") == written()
-
-
-@pytest.mark.parametrize("empty", [False, True], ids=["absent", "empty"])
-def test_old_output_is_put_back_after_a_kill_between_the_renames(tmp_path: Path, empty: bool):
-    write(tmp_path / "out", "old")
-    leftovers(tmp_path)
-    (tmp_path / "out").rename(tmp_path / ".out.hcnr-old")
-    if empty:
-        (tmp_path / "out").mkdir()
-    with pytest.raises(OutputError, match="already exists"):
-        write(tmp_path / "out")
-    assert tree(tmp_path) == {f"out/{name}": content for name, content in written("old").items()}
-    write(tmp_path / "out", overwrite=True)
-    assert tree(tmp_path / "out") == written()
-    assert names(tmp_path) == ["out"]
-
-
-def test_old_output_is_removed_after_a_kill_behind_the_renames(tmp_path: Path):
-    write(tmp_path / "out", "new")
-    write(tmp_path / ".out.hcnr-old", "old")
-    with pytest.raises(OutputError, match="already exists"):
-        write(tmp_path / "out")
-    assert tree(tmp_path / "out") == written("new")
-    assert names(tmp_path) == ["out"]
-
-
-def test_old_output_is_put_back_when_the_second_rename_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    write(tmp_path / "out", "old")
-    rename = os.rename
-    failed = []
-
-    def fail_once(source: Path, target: Path) -> None:
-        if Path(target).name == "out" and not failed:
-            failed.append(source)
-            raise OSError(5, "Input/output error", str(source))
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", fail_once)
-    with pytest.raises(OutputError, match="Input/output error"):
-        write(tmp_path / "out", overwrite=True)
-    assert failed
-    assert tree(tmp_path / "out") == written("old")
-    assert names(tmp_path) == ["out"]
-
-
 @pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "-", "a b\n'"])
 def test_odd_names(tmp_path: Path, name: str):
     write(tmp_path / name)
@@ -403,82 +279,3 @@ def test_signal_handlers_are_put_back_and_others_respected(tmp_path: Path):
     thread.start()
     thread.join()
     assert tree(tmp_path / "c") == written()
-
-
-def test_atomic_file(tmp_path: Path):
-    with atomic_file(tmp_path / "s.safetensors") as work:
-        assert work.name == "s.safetensors"
-        assert not work.exists()
-        work.write_text("one")
-        # As writers do that make a temporary file of their own.
-        (work.parent / "scratch").write_text("x")
-        assert not (tmp_path / "s.safetensors").exists()
-    assert tree(tmp_path) == {"s.safetensors": b"one"}
-    with atomic_file(tmp_path / "s.safetensors") as work:
-        work.write_text("two")
-    assert tree(tmp_path) == {"s.safetensors": b"two"}
-    umask = os.umask(0)
-    os.umask(umask)
-    assert stat.S_IMODE((tmp_path / "s.safetensors").stat().st_mode) == 0o666 & ~umask
-    with (
-        pytest.raises(OutputError, match="already exists"),
-        atomic_file(tmp_path / "s.safetensors", overwrite=False),
-    ):
-        raise AssertionError
-    assert names(tmp_path) == ["s.safetensors"]
-
-
-def test_atomic_file_is_on_the_disk_before_the_rename(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    synced: list[int] = []
-    fsync, replace = os.fsync, os.replace
-
-    def seen(fd: int) -> None:
-        synced.append(os.fstat(fd).st_ino)
-        fsync(fd)
-
-    def checked(source: Path, target: Path) -> None:
-        assert synced == [Path(source).stat().st_ino]
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", seen)
-    monkeypatch.setattr(os, "replace", checked)
-    with atomic_file(tmp_path / "a") as work:
-        work.write_text("x")
-    assert synced[1:] == [tmp_path.stat().st_ino]
-
-
-def test_atomic_file_refuses(tmp_path: Path):
-    (tmp_path / "directory").mkdir()
-    for path, message in (
-        (tmp_path / "directory", "no regular file"),
-        (tmp_path / "deep" / "file", "is no existing directory"),
-        (tmp_path / "nothing", "Nothing was written"),
-    ):
-        with pytest.raises(OutputError, match=message), atomic_file(path):
-            pass
-    assert names(tmp_path) == ["directory"]
-
-
-def test_atomic_file_after_an_exception_or_a_kill(tmp_path: Path):
-    (tmp_path / "out").write_text("old")
-    with pytest.raises(ZeroDivisionError), atomic_file(tmp_path / "out") as work:
-        work.write_text("half")
-        raise ZeroDivisionError
-    assert tree(tmp_path) == {"out": b"old"}
-    leftovers(tmp_path)
-    with atomic_file(tmp_path / "out") as work:
-        work.write_text("new")
-        with pytest.raises(OutputError, match="Another run"), atomic_file(tmp_path / "out"):
-            raise AssertionError
-    assert tree(tmp_path) == {"out": b"new"}
-
-
-def test_atomic_file_follows_a_link(tmp_path: Path):
-    (tmp_path / "real").mkdir()
-    (tmp_path / "link").symlink_to("real/file")
-    with atomic_file(tmp_path / "link") as work:
-        work.write_text("x")
-    assert (tmp_path / "link").is_symlink()
-    assert tree(tmp_path / "real") == {"file": b"x"}

@@ -1,0 +1,89 @@
+"""Restoring a 1 GB sharded pair: the write rate over `cp` of the same bytes."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import hcnr
+from hcnr.source import DirectorySource
+from hcnr.statistics import Statistics
+
+Race = Callable[..., dict[str, float]]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Two bfloat16 Llamas of 0.52 billion parameters, five shards each."""
+    root = tmp_path_factory.mktemp("pair")
+    config = LlamaConfig(
+        hidden_size=1536, intermediate_size=4608, num_hidden_layers=16, num_attention_heads=16,
+        num_key_value_heads=16, vocab_size=8192, dtype="bfloat16",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config).bfloat16()
+    model.save_pretrained(root / "base", max_shard_size="220MB")
+    for parameter in model.parameters():
+        parameter.data.mul_(1.001)
+    model.save_pretrained(root / "tuned", max_shard_size="220MB")
+    return root / "base", root / "tuned"
+
+
+def invented(base: Path, tuned: Path) -> Statistics:
+    """Statistics of the pair with random scores, so that nothing has to be measured."""
+    sources = {"base": DirectorySource(base), "tuned": DirectorySource(tuned)}
+    layers = sources["tuned"].matrices(("*",), ())
+    generator = torch.Generator().manual_seed(0)
+    scores = {
+        data_set: {
+            name: torch.rand(layer.out_features, generator=generator)
+            for name, layer in layers.items()
+        }
+        for data_set in ("honesty", "task")
+    }
+    prints = {role: source.fingerprint(list(layers)) for role, source in sources.items()}
+    return Statistics("output", scores, {}, {}, prints)
+
+
+def test_restoring_against_cp(pair: tuple[Path, Path], tmp_path: Path, race: Race) -> None:
+    base, tuned = pair
+    statistics = invented(base, tuned)
+    stored = sum(path.stat().st_size for path in tuned.glob("*.safetensors"))
+    assert stored > 0.9e9
+    out, copied = tmp_path / "out", tmp_path / "copied"
+    config = hcnr.RestoreConfig(compensation="none")
+
+    def restore() -> None:
+        hcnr.restore(base, tuned, out=out, config=config, statistics=statistics, overwrite=True)
+
+    def write_stage() -> None:
+        from hcnr.checkpoint import Checkpoint, output_directory, write_weights
+
+        source = Checkpoint.open(tuned)
+        chosen = {f"{name}.weight": base_weight(name) for name in selected}
+        with output_directory(out, inputs=[base, tuned], overwrite=True) as directory:
+            write_weights(source, directory, chosen)
+
+    def base_weight(name: str) -> Callable[[], torch.Tensor]:
+        return lambda: DirectorySource(base).weight(name)
+
+    selected = hcnr.select(statistics, base, tuned, config).selected
+
+    def cp() -> None:
+        shutil.rmtree(copied, ignore_errors=True)
+        subprocess.run(["cp", "-r", tuned, copied], check=True)
+        for path in copied.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+    race(
+        f"{stored / 1e9:.2f} GB",
+        {"write (40 % of matrices replaced)": write_stage, "cp + fsync": cp,
+         "whole restore, no compensation": restore},
+        rounds=3,
+    )  # fmt: skip
