@@ -90,6 +90,7 @@ def test_scoring_over_bare_passes(
     race("scoring pass", contenders, rounds=7)
 
 
+@pytest.mark.filterwarnings("ignore")  # the rival's own
 def test_scoring_against_kronfluence(
     model: LlamaForCausalLM, data: TokenizedSet, race: Race, tmp_path: Path
 ) -> None:

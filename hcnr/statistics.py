@@ -113,30 +113,38 @@ class Statistics:
                 f"{path} has format {header.get('format')}, this version reads format {FORMAT}; "
                 "measure again with `hcnr measure`"
             )
+        try:
+            statistics = cls._assemble(header, tensors)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise StatisticsError(
+                f"{path} is no statistics file of hcnr or is damaged (its header makes no sense: "
+                f"{error!r}); measure again with `hcnr measure`"
+            ) from error
+        statistics._validate(path)
+        return statistics
+
+    @classmethod
+    def _assemble(cls, header: dict[str, Any], tensors: dict[str, Tensor]) -> "Statistics":
+        """Put the parts of a file together."""
+        if header["axis"] not in ("output", "input"):
+            raise ValueError(f"axis {header['axis']!r}")
         for key, home in header["shared"].items():
             tensors[key] = tensors[home]
         groups: dict[str, dict[str, dict[str, Tensor]]] = {}
         for kind in ("scores", "halves", "hessians"):
-            groups[kind] = {
-                data_set: found
-                for data_set in ("honesty", "task")
-                if (
-                    found := {
-                        matrix: tensors[key]
-                        for matrix in header["matrices"]
-                        if (key := f"{kind}.{data_set}.{matrix}") in tensors
-                    }
-                )
-            }
-        statistics = cls(
+            groups[kind] = {}
+            for data_set in ("honesty", "task"):
+                keys = {name: f"{kind}.{data_set}.{name}" for name in header["matrices"]}
+                found = {name: tensors[key] for name, key in keys.items() if key in tensors}
+                if found:
+                    groups[kind][data_set] = found
+        return cls(
             axis=header["axis"],
-            fingerprints=header["fingerprints"],
-            settings=header["settings"],
-            data=header["data"],
+            fingerprints=dict(header["fingerprints"]),
+            settings=dict(header["settings"]),
+            data=dict(header["data"]),
             **groups,
         )
-        statistics._validate(path)
-        return statistics
 
     def _validate(self, path: Path) -> None:
         for data_set in ("honesty", "task"):

@@ -1,0 +1,74 @@
+import pytest
+from pairs import write_pair
+
+from hcnr.config import RestoreConfig
+from hcnr.errors import CheckpointError, ModelError
+from hcnr.plan import plan_run
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return write_pair(tmp_path_factory.mktemp("pair"))
+
+
+def stage(plan, name):
+    return next(s for s in plan.stages if s.name == name)
+
+
+def test_matrices_by_role_and_shape(pair):
+    plan = plan_run(pair["base"], pair["tuned"])
+    assert (plan.matrices, plan.selected) == (14, 6)
+    found = {kind.role: (kind.shape, kind.count, kind.candidates) for kind in plan.kinds}
+    assert found["q_proj"] == ((24, 24), 2, 12)
+    assert found["k_proj"] == ((12, 24), 2, 6)
+    assert found["down_proj"] == ((24, 40), 2, 12)
+    flipped = plan_run(pair["base"], pair["tuned"], RestoreConfig(axis="input"))
+    assert next(k for k in flipped.kinds if k.role == "down_proj").neurons == 40
+
+
+def test_stages_follow_the_configuration(pair):
+    def stages(**settings):
+        plan = plan_run(pair["base"], pair["tuned"], RestoreConfig(**settings))
+        return [s.name for s in plan.stages]
+
+    head = ["check the checkpoints", "score both data sets", "select"]
+    last = ["compensate, merge and write"]
+    assert stages() == [*head, "curvature of honesty", *last]
+    assert stages(compensation="none") == head + last
+    both = ["curvature of task", "curvature of honesty"]
+    assert stages(compensation="balanced") == [*head, *both, *last]
+
+
+def test_bytes_are_those_of_the_files(pair):
+    plan = plan_run(pair["base"], pair["tuned"])
+    size = {
+        role: sum(path.stat().st_size for path in pair[role].glob("*.safetensors"))
+        for role in ("base", "tuned")
+    }
+    assert stage(plan, "check the checkpoints").read == size["base"] + size["tuned"]
+    assert stage(plan, "compensate, merge and write").written == size["tuned"]
+
+
+def test_operations_grow_as_they_should(pair):
+    short, long = (
+        plan_run(pair["base"], pair["tuned"], tokens_per_sample=n) for n in (256, 512)
+    )
+    assert long.tokens == 2 * short.tokens == 2 * 128 * 256
+    name = "score both data sets"
+    # 2 flops per weight and token, forward and backward, two data sets; scores on top.
+    weights = 2 * (2 * 24 * 24 + 2 * 12 * 24 + 3 * 24 * 40)
+    bare = 2 * 2 * 2 * weights * short.tokens
+    assert bare < stage(short, name).flops < 2 * bare
+    assert stage(long, name).flops > 1.9 * stage(short, name).flops
+    everything = plan_run(
+        pair["base"], pair["tuned"], RestoreConfig(cross_weight_ratio=1.0)
+    )
+    name = "curvature of honesty"
+    assert stage(everything, name).held > stage(short, name).held
+
+
+def test_refusals(pair, tmp_path):
+    with pytest.raises(CheckpointError):
+        plan_run(pair["base"], tmp_path)
+    with pytest.raises(ModelError, match="candidates"):
+        plan_run(pair["base"], pair["tuned"], RestoreConfig(targets=("query",)))

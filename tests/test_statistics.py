@@ -1,0 +1,122 @@
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from hcnr.errors import StatisticsError
+from hcnr.statistics import Statistics
+
+NAMES = ["model.layers.10.q", "model.layers.2.q", "model.layers.2.k"]
+
+
+def example() -> Statistics:
+    shared = torch.rand(3, 3)
+    return Statistics(
+        axis="input",
+        scores={s: {n: torch.rand(3) for n in NAMES} for s in ("honesty", "task")},
+        halves={s: {n: torch.rand(2, 3) for n in NAMES} for s in ("honesty", "task")},
+        hessians={"honesty": {NAMES[1]: shared, NAMES[2]: shared}},
+        fingerprints={"base": "0123", "tuned": "4567"},
+        settings={"axis": "input", "targets": ["*"]},
+        data={"honesty": {"samples": 3}, "task": {"samples": 4}},
+    )
+
+
+def rewrite(path, **changes):
+    """Change the header of a statistics file, tensors untouched."""
+    with safe_open(path, "pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        header = json.loads(file.metadata()["hcnr_statistics"])
+    save_file(tensors, path, metadata={"hcnr_statistics": json.dumps({**header, **changes})})
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    statistics = example()
+    statistics.save(tmp_path / "s.safetensors")
+    loaded = Statistics.load(tmp_path / "s.safetensors")
+    assert loaded.matrices == NAMES  # the model's order, not the file's
+    for kind in ("scores", "halves", "hessians"):
+        found, wanted = getattr(loaded, kind), getattr(statistics, kind)
+        assert list(found) == list(wanted)
+        for data_set, by_matrix in wanted.items():
+            assert list(found[data_set]) == list(by_matrix)
+            for name, tensor in by_matrix.items():
+                assert found[data_set][name].dtype == torch.float32
+                assert torch.equal(found[data_set][name], tensor)
+    for field in ("axis", "fingerprints", "settings", "data"):
+        assert getattr(loaded, field) == getattr(statistics, field)
+
+
+def test_shared_curvature_is_stored_once_and_stays_shared(tmp_path):
+    example().save(tmp_path / "s.safetensors")
+    with safe_open(tmp_path / "s.safetensors", "pt") as file:
+        assert sum(key.startswith("hessians") for key in file.keys()) == 1  # noqa: SIM118
+    loaded = Statistics.load(tmp_path / "s.safetensors").hessians["honesty"]
+    assert loaded[NAMES[1]] is loaded[NAMES[2]]
+
+
+def test_saving_over_an_old_file_is_all_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "s.safetensors"
+    example().save(path)
+    before = path.read_bytes()
+
+    def fails(*_, **__):
+        raise RuntimeError("disk on fire")
+
+    monkeypatch.setattr("safetensors.torch.save_file", fails)
+    with pytest.raises(RuntimeError):
+        example().save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["s.safetensors"]
+
+
+class TestBadFiles:
+    def refused(self, path, match):
+        with pytest.raises(StatisticsError, match=match):
+            Statistics.load(path)
+
+    def test_missing(self, tmp_path):
+        self.refused(tmp_path / "none", r"no statistics file at .*hcnr measure")
+
+    def test_something_else(self, tmp_path):
+        save_file({"a": torch.zeros(2)}, tmp_path / "w.safetensors")
+        self.refused(tmp_path / "w.safetensors", "is no statistics file of hcnr")
+        (tmp_path / "t").write_text("hello")
+        self.refused(tmp_path / "t", "is no statistics file of hcnr")
+
+    @pytest.mark.parametrize("keep", [3, 50, 400, -1])
+    def test_truncated(self, tmp_path, keep):
+        path = tmp_path / "s"
+        example().save(path)
+        path.write_bytes(path.read_bytes()[:keep])
+        self.refused(path, "is damaged")
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"shared": {"hessians.honesty.x": "nowhere"}}, {"matrices": 3}, {"data": None},
+         {"axis": "diagonal"}, {"fingerprints": 7}],
+    )  # fmt: skip
+    def test_a_header_that_makes_no_sense(self, tmp_path, change):
+        example().save(tmp_path / "s")
+        rewrite(tmp_path / "s", **change)
+        self.refused(tmp_path / "s", "is no statistics file of hcnr or is damaged")
+
+    def test_a_newer_format(self, tmp_path):
+        example().save(tmp_path / "s")
+        rewrite(tmp_path / "s", format=99)
+        self.refused(tmp_path / "s", "has format 99, this version reads format 1")
+
+    def test_values_that_cannot_be_scores(self, tmp_path):
+        for bad in (float("nan"), -1.0):
+            statistics = example()
+            statistics.scores["task"][NAMES[1]][0] = bad
+            statistics.save(tmp_path / "s")
+            self.refused(tmp_path / "s", rf"task scores of {NAMES[1]} are not finite")
+
+    def test_a_matrix_without_task_scores(self, tmp_path):
+        statistics = example()
+        del statistics.scores["task"][NAMES[2]]
+        statistics.save(tmp_path / "s")
+        self.refused(tmp_path / "s", f"no task scores of {NAMES[2]}")
