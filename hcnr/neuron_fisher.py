@@ -1,6 +1,7 @@
 """`NeuronFisher`: per-neuron Fisher diagonals of any module with `nn.Linear`s."""
 
 import contextlib
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -67,7 +68,6 @@ class NeuronFisher:
         self.attention_mask: Tensor | None = None
         self._model = model
         self._axis = axis
-        self._taps = Taps(self.matrices, on_gradient=self._consume)
         self._open = contextlib.ExitStack()
         self._seen: dict[str, int] = {}
         self.reset()
@@ -100,16 +100,19 @@ class NeuronFisher:
         return {name: total / self._samples[name] for name, total in self._sums.items()}
 
     def __enter__(self) -> "NeuronFisher":
-        handle = self._model.register_forward_pre_hook(self._announce, with_kwargs=True)
-        self._open.callback(handle.remove)
         self._open.enter_context(frozen(self._model))
-        self._open.enter_context(self._taps)
+        # Not kept as an attribute: a cycle through it would keep the model alive after its use.
+        taps = self._open.enter_context(Taps(self.matrices, on_gradient=self._consume))
+        handle = self._model.register_forward_pre_hook(
+            functools.partial(self._announce, taps), with_kwargs=True
+        )
+        self._open.callback(handle.remove)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def _announce(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def _announce(self, taps: Taps, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Read the padding of the batch that is about to run."""
         mask = self.attention_mask
         if mask is None:
@@ -120,7 +123,7 @@ class NeuronFisher:
                 f"attention_mask has shape {list(mask.shape)}; the padding is read off a mask "
                 "[batch, tokens]: set fisher.attention_mask before the forward pass"
             )
-        self._taps.begin(None if mask is None else TokenLayout(mask))
+        taps.begin(None if mask is None else TokenLayout(mask))
 
     def _consume(self, name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
         """Add one batch's scores of one matrix; choose the form by the flop rule of (2)."""

@@ -1,9 +1,9 @@
 import pytest
-from pairs import write_pair
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError
 from hcnr.plan import plan_run
+from pairs import write_pair
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,7 @@ def test_bytes_are_those_of_the_files(pair):
 
 
 def test_operations_grow_as_they_should(pair):
-    short, long = (
-        plan_run(pair["base"], pair["tuned"], tokens_per_sample=n) for n in (256, 512)
-    )
+    short, long = (plan_run(pair["base"], pair["tuned"], tokens_per_sample=n) for n in (256, 512))
     assert long.tokens == 2 * short.tokens == 2 * 128 * 256
     name = "score both data sets"
     # 2 flops per weight and token, forward and backward, two data sets; scores on top.
@@ -60,9 +58,7 @@ def test_operations_grow_as_they_should(pair):
     bare = 2 * 2 * 2 * weights * short.tokens
     assert bare < stage(short, name).flops < 2 * bare
     assert stage(long, name).flops > 1.9 * stage(short, name).flops
-    everything = plan_run(
-        pair["base"], pair["tuned"], RestoreConfig(cross_weight_ratio=1.0)
-    )
+    everything = plan_run(pair["base"], pair["tuned"], RestoreConfig(cross_weight_ratio=1.0))
     name = "curvature of honesty"
     assert stage(everything, name).held > stage(short, name).held
 

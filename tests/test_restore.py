@@ -1,6 +1,7 @@
 import copy
 import hashlib
 import json
+import weakref
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import hcnr
 from families import FAMILIES, make, perturbed
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError, DataError, HcnrError, OutputError, StatisticsError
+from hcnr.model import open_model
 from pairs import HONESTY, TASK, tokenizer, write_jsonl, write_pair
 
 SMALL: dict[str, Any] = {"samples": 8, "token_budget": 64}
@@ -267,6 +269,24 @@ def test_balanced_goes_from_joint_to_tuned_with_the_task_weight(pair, statistics
     joint = run(compensation="joint")
     close = run(compensation="balanced", task_weight=0)
     torch.testing.assert_close(joint, close, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("recompute", [False, True])
+def test_one_model_is_in_memory_at_a_time(pair, tmp_path, monkeypatch, axis, recompute):
+    opened, alive = [], []
+
+    def watch(path, **settings):
+        alive.append(sum(reference() is not None for reference in opened))
+        model = open_model(path, **settings)
+        opened.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(hcnr.source, "open_model", watch)
+    settings = config(compensation="balanced", axis=axis, gradient_checkpointing=recompute)
+    hcnr.restore(**pair, out=tmp_path / "out", config=settings)
+    assert alive == [0, 0]  # tuned for the scores, base for the curvature
+    assert opened[1]() is None
 
 
 class TestBadInput:
