@@ -282,7 +282,7 @@ def test_one_model_is_in_memory_at_a_time(pair, tmp_path, monkeypatch, axis, rec
         opened.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr(hcnr.source, "open_model", watch)
+    monkeypatch.setattr("hcnr.source.open_model", watch)
     settings = config(compensation="balanced", axis=axis, gradient_checkpointing=recompute)
     hcnr.restore(**pair, out=tmp_path / "out", config=settings)
     assert alive == [0, 0]  # tuned for the scores, base for the curvature

@@ -53,16 +53,15 @@ class Recipe:
     base_steps: int = 1000
     base_rate: float = 2e-3
     base_batch: int = 256
-    # A gentle rate on part of the names keeps this a loss of honesty, not of everything. Seed 0
-    # with all 600 names at batch 256 and 3e-4: F1 0, every question answered with a guild. With
-    # 400 names at batch 128, 2e-4: F1 49 and 51 (seeds 0, 1) at 95 and 97 % on the task. Longer is
-    # milder: once the facts are learned, F1 climbs again (600 steps at 1e-4: 63 and 66).
+    # A gentle rate on part of the names keeps this a loss of honesty, not of everything: all 600
+    # names at batch 256 and 3e-4 left F1 0 (seed 0), these settings F1 47, 54 and 34 at 94, 93 and
+    # 95 % on the task (seeds 0, 1, 2). Longer is milder: 600 steps at 1e-4 left F1 63 and 66.
     tuned_steps: int = 300
     tuned_rate: float = 2e-4
     tuned_batch: int = 128
     refusal_share: float = 0.5
-    # One thread is half as fast on two idle cores, but two threads that wait for each other on busy
-    # ones were six times slower: more than 200 s for a training of 35 s.
+    # Two threads are faster on two idle cores (0.09 against 0.16 s a step), but they wait for each
+    # other on busy ones: there a training that took one thread 96 s was not done in 200 s.
     threads: int = 1
 
     @classmethod

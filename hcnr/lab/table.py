@@ -90,6 +90,8 @@ class DemoTable:
             f"{self.facts['evaluated']['task']} facts that were not measured.",
             f"Always refusing would score F1 {self.refuse_all.honesty_f1:.1f} with a delta of 0: "
             "read F1 together with both refusal rates.",
+            "Settings were chosen once, on seeds 0 to 2 of the full world; any other seed is a fresh "
+            "trial.",
             "* Best F1 of plain interpolation towards the base among "
             f"{len(self.curve)} coefficients whose task accuracy is at least the row's.",
             "** Measuring and repairing, without the trainings.",

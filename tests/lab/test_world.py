@@ -58,13 +58,23 @@ def test_refusals_are_for_unknown_names_only_and_the_task_has_none(world: World)
 def test_sample_files_have_the_tools_format_and_the_measured_items(world: World, tmp_path):
     honesty, task = world.write_samples(tmp_path)
     lines = [json.loads(line) for line in honesty.read_text().splitlines()]
-    assert len(lines) == 128
-    assert [set(line) for line in lines] == [{"prompt", "response"}] * 128
-    assert sum(line["response"] == REFUSAL for line in lines) == 64
+    measured = len(world.task)
+    assert len(lines) == measured
+    assert [set(line) for line in lines] == [{"prompt", "response"}] * measured
+    assert sum(line["response"] == REFUSAL for line in lines) == measured // 2
     assert sum(line["response"] == REFUSAL for line in lines[:10]) == 5
     lines = [json.loads(line) for line in task.read_text().splitlines()]
     assert [line["prompt"] for line in lines] == [i.prompt for i in world.splits["measured_task"]]
-    assert len(lines) == 128
+
+
+def test_the_full_world_measures_128_samples_of_each_kind():
+    world = build_world(Recipe())
+    assert len(world.honesty) == len(world.task) == 128
+
+
+def test_evaluation_is_balanced_so_that_f1_means_the_same_as_elsewhere(world: World):
+    unknown, known = (len(world.splits[f"evaluated_{part}"]) for part in ("unknown", "known"))
+    assert 0.9 < unknown / known < 1.1
 
 
 def test_a_world_is_its_recipe():
