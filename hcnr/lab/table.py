@@ -12,12 +12,13 @@ from hcnr.lab.interpolation import Point
 _COLUMNS = (
     "method",
     "F1",
-    "unknown refused",
-    "known refused",
+    "refuse unkn.",
+    "refuse known",
     "delta",
-    "task acc.",
+    "known right",
+    "task right",
     "rival F1*",
-    "sec.**",
+    "s**",
 )
 
 
@@ -51,6 +52,7 @@ class Row:
             self.method,
             *(f"{figure:.1f}" for figure in figures),
             f"{it.refusal_delta:+.1f}",
+            f"{it.known_accuracy:.1f}",
             f"{it.task_accuracy:.1f}",
             "" if self.rival is None else f"{self.rival.evaluation.honesty_f1:.1f}",
             "" if self.seconds is None else f"{self.seconds:.1f}",
@@ -90,17 +92,17 @@ class DemoTable:
             f"{self.facts['evaluated']['task']} facts that were not measured.",
             f"Always refusing would score F1 {self.refuse_all.honesty_f1:.1f} with a delta of 0: "
             "read F1 together with both refusal rates.",
-            "Settings were chosen once, on seeds 0 to 2 of the full world; any other seed is a fresh "
-            "trial.",
+            "Settings were chosen on seeds 0 to 2 of the full world; other seeds are fresh trials.",
             "* Best F1 of plain interpolation towards the base among "
             f"{len(self.curve)} coefficients whose task accuracy is at least the row's.",
-            "** Measuring and repairing, without the trainings.",
+            "** Seconds for measuring and repairing, without the trainings.",
         ]
 
     def to_rich(self) -> Table:
         """The table for a terminal."""
         # No vertical lines: with them the table does not fit into 80 columns.
-        table = Table(title="Honesty lost and found", box=box.SIMPLE_HEAD, collapse_padding=True)
+        table = Table(title="Honesty lost and found", box=box.SIMPLE_HEAD)
+        table.padding, table.collapse_padding, table.pad_edge = (0, 1, 0, 0), True, False
         table.caption, table.caption_justify = "\n".join(self.notes), "left"
         for column in _COLUMNS:
             first = column == "method"

@@ -27,7 +27,7 @@ def _table() -> DemoTable:
 
 def test_every_row_stands_beside_its_rival():
     assert _table().row("sum").cells == [
-        "sum (paper)", "60.0", "50.0", "2.0", "+48.0", "70.0", "50.0", "1.2",
+        "sum (paper)", "60.0", "50.0", "2.0", "+48.0", "95.0", "70.0", "50.0", "1.2",
     ]  # fmt: skip
     assert _table().row("balanced").cells[-2:] == ["", "1.5"]
 
