@@ -47,8 +47,8 @@ def invented(base: Path, tuned: Path) -> Statistics:
         }
         for data_set in ("honesty", "task")
     }
-    prints = {role: source.fingerprint(list(layers)) for role, source in sources.items()}
-    return Statistics("output", scores, {}, {}, prints)
+    prints = {role: source.fingerprint() for role, source in sources.items()}
+    return Statistics("output", scores, {}, fingerprints=prints)
 
 
 def test_restoring_against_cp(pair: tuple[Path, Path], tmp_path: Path, race: Race) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from hcnr._version import __version__
 from hcnr.config import load_config
-from hcnr.errors import HcnrError, OutputError
+from hcnr.errors import HcnrError
 from hcnr.options import config_options
 from hcnr.report.terminal import Bars, print_plan, print_report, print_table
 
@@ -125,11 +125,9 @@ def measure(
 ) -> None:
     """Measure scores and curvature once, for any number of restorations."""
     import hcnr
+    from hcnr.statistics import check_destination
 
-    if out.exists() and not overwrite:
-        raise OutputError(f"{out} exists already; choose another --out or pass --overwrite")
-    if not out.parent.is_dir():
-        raise OutputError(f"{out.parent} is no directory to write {out.name} to; create it first")
+    check_destination(out, inputs=(base, tuned), overwrite=overwrite)
     loaded = load_config(config, settings)
     with _bars() as bars:
         found = hcnr.measure(base, tuned, honesty, task, loaded, watcher=bars)

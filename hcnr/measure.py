@@ -35,7 +35,8 @@ class Scores(NamedTuple):
     """Fisher scores of one data set, on the CPU.
 
     `mean[matrix]` is float32 `[d']`, method.md (1). `halves[matrix]` is float32 `[2, d']`, the
-    same over the samples with even and with odd index: `mean` is their weighted mean.
+    same over the samples with even and with odd index: `mean` is their weighted mean. A single
+    sample has no halves.
     """
 
     mean: dict[str, Tensor]
@@ -82,25 +83,39 @@ def prepared(model: "PreTrainedModel", *, gradient_checkpointing: bool = False) 
     block recomputes its activations in backward, while its dropout stays off. Everything is put
     back at the end.
     """
-    training = [(module, module.training) for module in model.modules()]
-    model.eval()
-    blocks = transformer_blocks(model) if gradient_checkpointing else None
-    wrapped = list(model.get_submodule(blocks).children()) if blocks else []
-    for block in wrapped:
-        # transformers' own switch asks for training mode, which would turn dropout on.
-        block.forward = functools.partial(
-            checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-        )
-    handle = model.get_input_embeddings().register_forward_hook(_enter_gradient)
+    with contextlib.ExitStack() as stack:
+        # A caller's no_grad or inference_mode must not reach the passes.
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for module in model.modules():
+            stack.callback(setattr, module, "training", module.training)
+        model.eval()
+        if gradient_checkpointing and (blocks := transformer_blocks(model)):
+            for block in model.get_submodule(blocks).children():
+                stack.enter_context(_recomputing(block))
+        handle = model.get_input_embeddings().register_forward_hook(_enter_gradient)
+        stack.callback(handle.remove)
+        stack.enter_context(frozen(model))
+        yield
+
+
+@contextlib.contextmanager
+def _recomputing(block: nn.Module) -> Iterator[None]:
+    """Run `block` under activation checkpointing inside.
+
+    transformers' own switch asks for training mode, which would turn dropout on.
+    """
+    own = vars(block).get("forward")  # set on the instance by some wrappers
+    block.forward = functools.partial(
+        checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
+    )
     try:
-        with frozen(model):
-            yield
+        yield
     finally:
-        handle.remove()
-        for block in wrapped:
-            del block.forward  # the class's own comes back
-        for module, mode in training:
-            module.training = mode
+        if own is None:
+            del block.forward
+        else:
+            block.forward = own
 
 
 def _enter_gradient(module: nn.Module, args: object, output: Tensor) -> None:
@@ -134,26 +149,26 @@ def score(
     Raises:
         ModelError: a loss is not finite, or one sample does not fit in memory.
     """
+    count = len(data.samples)
+    parts = [range(half, count, 2) for half in range(min(2, count))]
 
     def run(budget: int) -> Scores:
-        halves: list[dict[str, Tensor]] = []
+        found: list[dict[str, Tensor]] = []
         done = 0
-        for half in range(2):
-            indices = range(half, len(data.samples), 2)
-            if not indices:
-                halves.append({name: torch.zeros_like(s) for name, s in halves[0].items()})
-                continue
+        for indices in parts:
             with NeuronFisher(model, matrices, axis=axis) as fisher:
                 for batch in _batches(model, data, indices, budget, padding_side):
                     _losses(model, batch).sum().backward()
                     done += len(batch)
                     _tell(progress, done, data)
-            halves.append({name: s.cpu() for name, s in fisher.scores.items()})
-        count = len(data.samples)
-        first, second = (count + 1) // 2 / count, count // 2 / count
+            found.append({name: scores.cpu() for name, scores in fisher.scores.items()})
+        if len(found) == 1:
+            return Scores(found[0], {})
+        even, odd = found
+        share = len(parts[0]) / count
         return Scores(
-            {name: halves[0][name] * first + halves[1][name] * second for name in matrices},
-            {name: torch.stack((halves[0][name], halves[1][name])) for name in matrices},
+            {name: even[name] * share + odd[name] * (1 - share) for name in matrices},
+            {name: torch.stack((even[name], odd[name])) for name in matrices},
         )
 
     with prepared(model, gradient_checkpointing=gradient_checkpointing):

@@ -91,19 +91,22 @@ def open_tokenizer(source: "str | Path | PreTrainedTokenizerBase") -> "PreTraine
 def transformer_blocks(model: nn.Module) -> str | None:
     """Name of the module list that holds the transformer blocks, or None where there is none.
 
-    It is the list with as many members as the config says there are layers and, among those,
-    the one with the most parameters.
+    It is the list with as many members as the config says there are layers or, where no list has
+    (a model that was cut by hand), any; among those, the one with the most parameters. Modules
+    that are no transformers models have no blocks.
     """
     config = getattr(model, "config", None)
-    if config is not None and hasattr(config, "get_text_config"):
+    if config is None:
+        return None
+    if hasattr(config, "get_text_config"):
         config = config.get_text_config()
     layers = getattr(config, "num_hidden_layers", None)
-    lists = {
-        name: sum(p.numel() for p in module.parameters())
+    ranks = {
+        name: (len(module) == layers, sum(p.numel() for p in module.parameters()))
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and (layers is None or len(module) == layers)
+        if isinstance(module, nn.ModuleList)
     }
-    return max(lists, key=lambda name: lists[name]) if config is not None and lists else None
+    return max(ranks, key=lambda name: ranks[name]) if ranks else None
 
 
 def target_matrices(
@@ -123,10 +126,11 @@ def target_matrices(
     """
     blocks = transformer_blocks(model)
     prefix = "" if blocks is None else f"{blocks}."
+    head = getattr(model, "get_output_embeddings", lambda: None)()
     candidates = {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(prefix)
+        if isinstance(module, nn.Linear) and name.startswith(prefix) and module is not head
     }
     targets, ignore = tuple(targets), tuple(ignore)
     chosen = {

@@ -24,11 +24,11 @@ class NeuronFisher:
                 losses.sum().backward()
         fisher.scores["model.layers.0.self_attn.q_proj"]  # float32 [out], divided by N
 
-    Samples are the leading dimension of the batch. The loss to call `backward` on is the SUM of
-    the per-sample losses, so that no sample's gradient is scaled by its batch mates. A keyword
-    argument `attention_mask` `[B, T]` of the module's forward marks the padding, which then
-    contributes nothing; set `fisher.attention_mask` before the forward pass where the module
-    takes its mask in another way.
+    Samples are the leading dimension of the module's first tensor argument. The loss to call
+    `backward` on is the SUM of the per-sample losses, so that no sample's gradient is scaled by
+    its batch mates. A keyword argument `attention_mask` `[B, T]` of the module's forward marks
+    the padding, which then contributes nothing; set `fisher.attention_mask` before the forward
+    pass where the module takes its mask in another way.
 
     While the context is open no parameter requires a gradient (flags come back at the end), so
     no weight gradient is ever formed; batch size, padding side and gradient checkpointing do not
@@ -123,7 +123,12 @@ class NeuronFisher:
                 f"attention_mask has shape {list(mask.shape)}; the padding is read off a mask "
                 "[batch, tokens]: set fisher.attention_mask before the forward pass"
             )
-        taps.begin(None if mask is None else TokenLayout(mask))
+        if mask is not None:
+            taps.begin(TokenLayout(mask))
+            return
+        tensors = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.dim())
+        first = next(tensors, None)
+        taps.begin(None, None if first is None else first.shape[0])
 
     def _consume(self, name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
         """Add one batch's scores of one matrix; choose the form by the flop rule of (2)."""

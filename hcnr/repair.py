@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import StatisticsError
+from hcnr.model import resolve_device
 from hcnr.selection import Selection
 from hcnr.statistics import Statistics
 from hcnr_kernels import FactorizationError, compensation_ex, merge, objective
@@ -27,7 +28,8 @@ class MatrixRecord:
         damping_raised: whether that is more than was asked for.
         condition: condition estimate of the damped curvature.
         dead: neurons whose curvature diagonal is zero.
-        rank_deficient: fewer tokens than neurons: only damping makes the curvature invertible.
+        rank_deficient: fewer tokens (input axis) or response tokens (output axis) than neurons, so
+            that damping may be all that makes the curvature invertible.
         objective_none: `tr(E H E^T)` on the honesty data with E_h = 0.
         objective: the same with the chosen compensation.
         device: where the compensation was computed.
@@ -113,7 +115,9 @@ def repair(
     task_hessian = None
     if config.compensation == "balanced":
         task_hessian = curvature_of(statistics, "task", name)
-    device = hessian.device
+    device = resolve_device(config.device)
+    hessian = hessian.to(device)
+    task_hessian = None if task_hessian is None else task_hessian.to(device)
     base, tuned, mask = base.to(device), tuned.to(device), mask.to(device)
     delta = tuned.float() - base.float()
     solved = compensation_ex(
@@ -131,16 +135,21 @@ def repair(
         raise FactorizationError(_failure(name, int(solved.status), statistics))
     weight = merge(base, tuned, mask, solved.deviation, axis=axis, dtype=tuned.dtype).cpu()
     delta[mask if axis == "output" else (slice(None), mask)] = 0
-    damping = float(f"{float(solved.damping):.6g}")  # 0.01, not its neighbour in float32
-    tokens = statistics.data.get("honesty", {}).get("tokens")
+    raised = float(solved.damping) > config.damping * (1 + 1e-5)  # float32 against float64
+    damping = float(f"{float(solved.damping):.6g}") if raised else config.damping
+    # On the output axis only the response's tokens are sure to have a gradient: in the last block
+    # no others do.
+    rows = statistics.data.get("honesty", {}).get(
+        "tokens" if axis == "input" else "response_tokens"
+    )
     record = MatrixRecord(
         **numbers,
         # Zeros stand for "nothing had to be factorised".
-        damping=damping or None,
-        damping_raised=damping > config.damping * (1 + 1e-6),
+        damping=damping if solved.damping > 0 else None,
+        damping_raised=raised,
         condition=float(solved.condition) or None,
         dead=int((hessian.diagonal() == 0).sum()),
-        rank_deficient=None if tokens is None else tokens < mask.shape[0],
+        rank_deficient=None if rows is None else rows < mask.shape[0],
         objective_none=float(objective(delta, hessian, axis=axis)),
         objective=float(objective(solved.deviation, hessian, axis=axis)),
         device=str(device),
@@ -159,8 +168,3 @@ def _failure(name: str, status: int, statistics: Statistics) -> str:
         f"minor {status} even at the largest damping; use more samples, a larger --damping, or "
         "--compensation none"
     )
-
-
-def restored_parameters(records: list[MatrixRecord]) -> int:
-    """Number of weights restored in all."""
-    return sum(record.parameters for record in records)

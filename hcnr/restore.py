@@ -15,11 +15,11 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import DataError, ModelError, StatisticsError
 from hcnr.examples import Sample, load_samples
 from hcnr.measure import curvature, score
-from hcnr.model import open_model, open_tokenizer
+from hcnr.model import open_model, open_tokenizer, resolve_device
 from hcnr.repair import MatrixRecord, curvature_of, repair
 from hcnr.report import build_report, write_companions
-from hcnr.selection import Selection, check_statistics, select_neurons
-from hcnr.source import DirectorySource, ModelSource, Source, check_sources, open_source
+from hcnr.selection import Selection, check_statistics, refuse_unless, select_neurons
+from hcnr.source import DirectorySource, ModelSource, Source, check_match, open_source
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
 from hcnr.tokens import TokenizedSet, tokenize
@@ -36,6 +36,10 @@ MEASURED_WITH = (
 )  # fmt: skip
 """Settings that the numbers in the statistics depend on."""
 
+TAKEN_OVER = ("samples", "shuffle_seed", "max_length", "chat_template", "attention", "dtype")
+"""Those of them that a run with given statistics takes from the statistics: they say how was
+measured, and the run's own report and configuration must say it too."""
+
 
 @dataclass(frozen=True)
 class _Pair:
@@ -49,15 +53,23 @@ class _Pair:
     @classmethod
     def open(cls, base: Any, tuned: Any, config: RestoreConfig, stages: Stages) -> "_Pair":
         with stages.stage("check the checkpoints"):
+            resolve_device(config.device)
             pair = open_source(base), open_source(tuned)
-            return cls(*pair, *check_sources(*pair, config))
+            return cls(*pair, *check_match(*pair, config))
 
     def at(self, role: Role) -> Source:
         return self.base if role == "base" else self.tuned
 
+    def check_finite(self, stages: Stages) -> None:
+        """Read every weight once; last of the checks, because it is the one that takes time."""
+        with stages.stage("check the checkpoints"):
+            self.base.check_finite()
+            self.tuned.check_finite()
+
     @property
-    def directories(self) -> list[Path]:
-        return [s.path for s in (self.base, self.tuned) if isinstance(s, DirectorySource)]
+    def nbytes(self) -> int | None:
+        """Size of the output, where it is known."""
+        return self.tuned.checkpoint.nbytes if isinstance(self.tuned, DirectorySource) else None
 
 
 def measure(
@@ -95,6 +107,7 @@ def measure(
     stages = Stages(watcher)
     pair = _Pair.open(base, tuned, config, stages)
     data = _read_data(pair, honesty, task, config, tokenizer, stages)
+    pair.check_finite(stages)
     return _measure(pair, data, config, stages)[0]
 
 
@@ -139,17 +152,22 @@ def restore(
         directory = None
         if out is not None:
             # Entered before anything is computed: a place that cannot be written is found first.
+            files = [Path(x) for x in (honesty, task, statistics) if isinstance(x, str | Path)]
+            inputs = [*pair.base.places, *pair.tuned.places, *files]
             directory = stack.enter_context(
-                output_directory(out, inputs=pair.directories, overwrite=overwrite)
+                output_directory(out, inputs=inputs, overwrite=overwrite, nbytes=pair.nbytes)
             )
         if statistics is None:
             data = _read_data(pair, honesty, task, config, tokenizer, stages)
+            pair.check_finite(stages)
             statistics, selection = _measure(pair, data, config, stages)
         else:
             if not isinstance(statistics, Statistics):
                 statistics = Statistics.load(statistics)
-            check_statistics(statistics, pair.base, pair.tuned, config)
+            check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
+            config = _as_measured(config, statistics, pair.messages)
             _check_same_data(statistics, honesty, task, config)
+            pair.check_finite(stages)
             with stages.stage("select"):
                 selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
         _check_curvature(statistics, selection, config)
@@ -219,10 +237,10 @@ def _measure(
         statistics = Statistics(
             axis=config.axis,
             scores={name: found.mean for name, found in scores.items()},
-            halves={name: found.halves for name, found in scores.items()},
-            fingerprints={
-                role: pair.at(role).fingerprint(pair.matrices) for role in ("base", "tuned")
-            },
+            halves={name: found.halves for name, found in scores.items()}
+            if all(found.halves for found in scores.values())
+            else {},
+            fingerprints={role: pair.at(role).fingerprint() for role in ("base", "tuned")},
             settings={key: config.model_dump(mode="json")[key] for key in MEASURED_WITH},
             data={name: facts for name, (_, facts) in data.items()},
         )
@@ -230,9 +248,9 @@ def _measure(
             selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
         wanted = pair.matrices if config.all_hessians else selection.selected
         places: dict[str, Role] = {}
-        if config.compensation != "none" or config.all_hessians:
+        if wanted and (config.compensation != "none" or config.all_hessians):
             places["honesty"] = config.hessian_at
-        if config.compensation == "balanced":
+        if wanted and config.compensation == "balanced":
             places["task"] = "tuned"
         # The model that is open already goes first, so that none is loaded twice.
         for name in sorted(places, key=lambda name: places[name] != config.fisher_at):
@@ -269,6 +287,19 @@ def _one_model(
         held.clear()
 
 
+def _as_measured(
+    config: RestoreConfig, statistics: Statistics, messages: list[str]
+) -> RestoreConfig:
+    """The configuration with the settings that were decided when the statistics were measured."""
+    measured = {key: statistics.settings[key] for key in TAKEN_OVER if key in statistics.settings}
+    changed = {key: value for key, value in measured.items() if value != getattr(config, key)}
+    messages += [
+        f"{key} is {value}, as the statistics were measured, not {getattr(config, key)}"
+        for key, value in changed.items()
+    ]
+    return config.replace(**changed)
+
+
 def _check_same_data(
     statistics: Statistics, honesty: Data | None, task: Data | None, config: RestoreConfig
 ) -> None:
@@ -288,12 +319,7 @@ def _check_curvature(statistics: Statistics, selection: Selection, config: Resto
     """All curvature that the repairs will ask for is there and was taken where it should be."""
     if config.compensation == "none":
         return
-    taken_at = statistics.settings.get("hessian_at", config.hessian_at)
-    if taken_at != config.hessian_at:
-        raise StatisticsError(
-            f"the honesty curvature was measured at the {taken_at} model, the configuration asks "
-            f"for the {config.hessian_at} model; measure again or use --hessian-at {taken_at}"
-        )
+    refuse_unless("hessian_at", statistics.settings.get("hessian_at", config.hessian_at), config)
     for name in selection.selected:
         curvature_of(statistics, "honesty", name)
         if config.compensation == "balanced":
@@ -361,8 +387,11 @@ class _Repairs:
         model = self.model()
         with self._stages.stage("write"):
             model.save_pretrained(directory)
-            with contextlib.suppress(ModelError):
+            try:
                 opened = tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
+            except ModelError as error:
+                self._pair.messages.append(f"no tokenizer was written: {error}")
+            else:
                 opened.save_pretrained(directory)
 
     def report(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Which neurons are restored, method.md 2: pure functions of statistics and weights."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -35,6 +35,8 @@ class Selection:
         selected: the matrices chosen for restoration, in the model's order.
         overlap: share of each matrix's candidates on which the two halves of the samples agree
             (chance is the in-weight ratio); empty when the statistics carry no halves.
+        selected_overlap: share of the neurons that one half of the samples would restore, over
+            all matrices, that the other half would restore too; None without halves.
     """
 
     axis: Literal["output", "input"]
@@ -42,6 +44,7 @@ class Selection:
     perturbation: dict[str, float]
     selected: list[str]
     overlap: dict[str, float]
+    selected_overlap: float | None
 
 
 def count_of(ratio: float, size: int) -> int:
@@ -118,93 +121,135 @@ def select(
 
     Raises:
         StatisticsError: the statistics were measured along the other axis, or on another pair.
+        CheckpointError: the two models do not belong together.
     """
-    from hcnr.source import open_source
+    from hcnr.source import check_match, open_source
 
     config = config or RestoreConfig()
     base, tuned = open_source(base), open_source(tuned)
-    check_statistics(statistics, base, tuned, config)
+    matrices, _ = check_match(base, tuned, config)
+    check_statistics(statistics, base, tuned, matrices, config)
     return select_neurons(statistics, base.weight, tuned.weight, config)
 
 
 def select_neurons(
     statistics: Statistics, base: Weight, tuned: Weight, config: RestoreConfig
 ) -> Selection:
-    """`select` on plain weights: two functions from matrix name to weight."""
-    honesty, task = statistics.scores["honesty"], statistics.scores["task"]
-    masks = {
-        name: candidates(honesty[name], task[name], config, position=position)
-        for position, name in enumerate(honesty)
-    }
-    distances = {}
-    for name, mask in masks.items():
-        numerator, denominator = perturbation(base(name), tuned(name), mask, axis=statistics.axis)
-        distances[name] = relative_perturbation(numerator.item(), denominator.item())
-    count = count_of(config.cross_weight_ratio, len(masks))
-    chosen = top(torch.tensor(list(distances.values()), dtype=torch.float64), count)
+    """`select` on plain weights: two functions from matrix name to weight.
+
+    Each weight is read once, also for what the two halves of the samples would have selected.
+    """
+    voters = [_masks(statistics.scores, config)]
+    if statistics.halves and config.priority != "random":
+        voters += [
+            _masks(
+                {
+                    data_set: {name: halves[half] for name, halves in by_matrix.items()}
+                    for data_set, by_matrix in statistics.halves.items()
+                },
+                config,
+            )
+            for half in range(2)
+        ]
+    distances: list[dict[str, float]] = [{} for _ in voters]
+    for name in statistics.matrices:
+        weights = base(name), tuned(name)
+        for masks, found in zip(voters, distances, strict=True):
+            sums = perturbation(*weights, masks[name], axis=statistics.axis)
+            found[name] = relative_perturbation(*(total.item() for total in sums))
+    chosen = [_most_perturbed(found, config) for found in distances]
+    overlap, selected_overlap = {}, None
+    if len(voters) > 1:
+        first, second = voters[1:]
+        overlap = {name: _agreement(first[name], second[name]) for name in first}
+        restored = [
+            torch.cat([mask & (name in selected) for name, mask in masks.items()])
+            for masks, selected in zip(voters[1:], chosen[1:], strict=True)
+        ]
+        selected_overlap = _agreement(*restored)
     return Selection(
         axis=statistics.axis,
-        masks=masks,
-        perturbation=distances,
-        selected=[name for name, keep in zip(masks, chosen.tolist(), strict=True) if keep],
-        overlap=half_overlap(statistics.halves, config),
+        masks=voters[0],
+        perturbation=distances[0],
+        selected=chosen[0],
+        overlap=overlap,
+        selected_overlap=selected_overlap,
     )
 
 
-def half_overlap(
-    halves: Mapping[str, Mapping[str, Tensor]], config: RestoreConfig
-) -> dict[str, float]:
-    """Share of candidates that two halves of the samples choose alike, by matrix.
+def _masks(scores: Mapping[str, Mapping[str, Tensor]], config: RestoreConfig) -> dict[str, Tensor]:
+    """Candidates of every matrix."""
+    return {
+        name: candidates(honesty, scores["task"][name], config, position=position)
+        for position, (name, honesty) in enumerate(scores["honesty"].items())
+    }
 
-    `|A & B| / |A|` of the masks from the even and from the odd samples; 1 for empty masks.
-    Random priority has no halves to compare.
-    """
-    if not halves or config.priority == "random":
-        return {}
-    overlap = {}
-    for name, honesty in halves["honesty"].items():
-        task = halves["task"][name]
-        first, second = (candidates(honesty[h], task[h], config) for h in range(2))
-        chosen = int(first.sum())
-        overlap[name] = int((first & second).sum()) / chosen if chosen else 1.0
-    return overlap
+
+def _most_perturbed(distances: Mapping[str, float], config: RestoreConfig) -> list[str]:
+    """The top `cross_weight_ratio` of the matrices, in the model's order."""
+    values = torch.tensor(list(distances.values()), dtype=torch.float64)
+    keep = top(values, count_of(config.cross_weight_ratio, len(distances)))
+    return [name for name, kept in zip(distances, keep.tolist(), strict=True) if kept]
+
+
+def _agreement(first: Tensor, second: Tensor) -> float:
+    """`|A & B| / |A|` of two masks; 1 where A is empty."""
+    chosen = int(first.sum())
+    return int((first & second).sum()) / chosen if chosen else 1.0
 
 
 def check_statistics(
-    statistics: Statistics, base: "Source", tuned: "Source", config: RestoreConfig
+    statistics: Statistics,
+    base: "Source",
+    tuned: "Source",
+    matrices: Sequence[str],
+    config: RestoreConfig,
 ) -> None:
     """Refuse statistics of another pair, axis or set of matrices.
 
     Raises:
         StatisticsError: naming what differs and what to do.
     """
-    if statistics.axis != config.axis:
-        raise StatisticsError(
-            f"the statistics were measured along the {statistics.axis} axis, the configuration "
-            f"asks for {config.axis}; measure again or use --axis {statistics.axis}"
-        )
-    measured_at = statistics.settings.get("fisher_at", config.fisher_at)
-    if measured_at != config.fisher_at:
-        raise StatisticsError(
-            f"the scores were measured at the {measured_at} model, the configuration asks for "
-            f"the {config.fisher_at} model; measure again or use --fisher-at {measured_at}"
-        )
-    wanted = list(tuned.matrices(config.targets, config.ignore))
-    if wanted != statistics.matrices:
-        differing = sorted(set(wanted) ^ set(statistics.matrices)) or wanted
+    statistics.validate()
+    refuse_unless("axis", statistics.axis, config)
+    refuse_unless("fisher_at", statistics.settings.get("fisher_at", config.fisher_at), config)
+    if list(matrices) != statistics.matrices:
+        differing = sorted(set(matrices) ^ set(statistics.matrices)) or matrices
         raise StatisticsError(
             f"the statistics cover {len(statistics.matrices)} matrices, the configuration "
-            f"chooses {len(wanted)} ({differing[0]} differs); measure again or use the same "
+            f"chooses {len(matrices)} ({differing[0]} differs); measure again or use the same "
             "--targets and --ignore"
         )
+    layers = tuned.matrices(config.targets, config.ignore)
+    for name, layer in layers.items():
+        size = layer.out_features if config.axis == "output" else layer.in_features
+        found = statistics.scores["honesty"][name].shape[0]
+        if found != size:
+            raise StatisticsError(
+                f"the statistics have {found} neurons of {name}, the model has {size}; measure "
+                "this pair with `hcnr measure`"
+            )
     for role, source in (("base", base), ("tuned", tuned)):
-        measured = statistics.fingerprints.get(role)
-        found = source.fingerprint(statistics.matrices)
+        measured, found = statistics.fingerprints.get(role), source.fingerprint()
         if measured != found:
             raise StatisticsError(
                 f"the statistics belong to another {role} model: its fingerprint is {measured}, "
                 f"that of {source} is {found}; measure this pair with `hcnr measure`"
             )
+
+
+def refuse_unless(key: str, measured: str, config: RestoreConfig) -> None:
+    """Refuse statistics that were measured under another setting than `config` asks for.
+
+    Raises:
+        StatisticsError: naming both settings.
+    """
+    asked = getattr(config, key)
+    if measured != asked:
+        raise StatisticsError(
+            f"the statistics were measured with {key} {measured}, the configuration asks for "
+            f"{asked}; measure again or use --{key.replace('_', '-')} {measured}"
+        )
 
 
 def _normalized(scores: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,16 +21,30 @@ if TYPE_CHECKING:
 class Source(Protocol):
     """One model of the pair."""
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The model's configuration, as in `config.json`."""
+        ...
+
+    @property
+    def places(self) -> list[Path]:
+        """Directories that the model comes from, which no output may replace."""
+        ...
+
     def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
         """Target layers by name; their weights may be on the meta device."""
         ...
 
     def weight(self, matrix: str) -> Tensor:
-        """Weight `[out, in]` of a matrix in its stored dtype."""
+        """Weight `[out, in]` of a matrix in its stored dtype, on the CPU."""
         ...
 
-    def fingerprint(self, matrices: Sequence[str]) -> str:
-        """Fingerprint of the weights of some matrices."""
+    def check_finite(self) -> None:
+        """Raise CheckpointError that names a weight with NaN or infinity."""
+        ...
+
+    def fingerprint(self) -> str:
+        """Fingerprint of every matrix of the model, embeddings and head included."""
         ...
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -57,17 +71,32 @@ class DirectorySource:
     def _skeleton(self) -> "PreTrainedModel":
         return open_skeleton(self.path)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The content of `config.json`."""
+        return self.checkpoint.config
+
+    @property
+    def places(self) -> list[Path]:
+        """The directory itself."""
+        return [self.path]
+
     def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
         """Target layers of the model's structure, on the meta device."""
         return target_matrices(self._skeleton, targets, ignore)
 
     def weight(self, matrix: str) -> Tensor:
-        """Read one weight from disk, `[out, in]`, on the CPU."""
+        """Read one weight from disk."""
         return self.checkpoint.load(f"{matrix}.weight")
 
-    def fingerprint(self, matrices: Sequence[str]) -> str:
-        """Fingerprint of some weights; see `hcnr.checkpoint.fingerprint`."""
-        return self.checkpoint.fingerprint(f"{name}.weight" for name in matrices)
+    def check_finite(self) -> None:
+        """Read every weight once."""
+        check_finite(self.checkpoint)
+
+    def fingerprint(self) -> str:
+        """Fingerprint from a few rows of each matrix; see `hcnr.checkpoint.fingerprint`."""
+        names = _matrix_parameters(self._skeleton)
+        return self.checkpoint.fingerprint(n for n in names if n in self.checkpoint.tensors)
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer from the directory."""
@@ -91,41 +120,75 @@ class ModelSource:
     """A model in memory; it is never changed."""
 
     def __init__(self, model: "PreTrainedModel") -> None:
-        """Wrap `model`."""
+        """Wrap `model`.
+
+        Raises:
+            ModelError: it has no output head, so it predicts no tokens.
+        """
         self.model = model
+        if model.get_output_embeddings() is None:
+            raise ModelError(
+                f"{self} has no output head; pass the causal language model "
+                "(AutoModelForCausalLM), not its body"
+            )
 
     def __str__(self) -> str:
         name = self.model.name_or_path
         return f"{type(self.model).__name__}{f' of {name}' if name else ''}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The model's configuration."""
+        return self.model.config.to_dict()
+
+    @property
+    def places(self) -> list[Path]:
+        """The directory that the model was loaded from, if it was."""
+        path = Path(self.model.name_or_path or "")
+        return [path.resolve()] if self.model.name_or_path and path.is_dir() else []
 
     def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
         """Target layers of the model itself."""
         return target_matrices(self.model, targets, ignore)
 
     def weight(self, matrix: str) -> Tensor:
-        """The weight `[out, in]` as a CPU tensor (a view where it is there already)."""
-        layer = self.model.get_submodule(matrix)
-        return layer.get_parameter("weight").detach().cpu()
+        """The weight itself where it is on the CPU already."""
+        return self.model.get_submodule(matrix).get_parameter("weight").detach().cpu()
 
-    def fingerprint(self, matrices: Sequence[str]) -> str:
-        """Fingerprint of some weights; see `hcnr.checkpoint.fingerprint`."""
-        return fingerprint_tensors(
-            {f"{n}.weight": self.model.get_submodule(n).get_parameter("weight") for n in matrices}
-        )
+    def check_finite(self) -> None:
+        """Look at every parameter once."""
+        for name, parameter in self.model.named_parameters():
+            if not parameter.isfinite().all():
+                raise CheckpointError(
+                    f"{name} of {self} holds NaN or infinity; restore from a healthy checkpoint"
+                )
+
+    def fingerprint(self) -> str:
+        """Fingerprint from a few rows of each matrix; see `hcnr.checkpoint.fingerprint`."""
+        return fingerprint_tensors(_matrix_parameters(self.model))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer from where the model came from."""
-        name = self.model.name_or_path
-        if not name or not Path(name).is_dir():
+        if not self.places:
             raise ModelError(
                 f"{self} does not say where its tokenizer is; pass tokenizer= (a tokenizer or "
                 "its directory)"
             )
-        return open_tokenizer(name)
+        return open_tokenizer(self.places[0])
 
     @contextlib.contextmanager
     def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
-        """The model as it is, on its own device and in its own dtype."""
+        """The model as it is, on its own device and in its own dtype.
+
+        Raises:
+            ModelError: the configuration asks for another dtype or attention.
+        """
+        for key in ("dtype", "attention"):
+            if getattr(config, key) != "auto":
+                raise ModelError(
+                    f"{key} is {getattr(config, key)!r} but {self} is in memory already; load it "
+                    f"that way yourself and leave {key} at auto"
+                )
         yield self.model
 
 
@@ -134,7 +197,7 @@ def open_source(source: "str | Path | PreTrainedModel | Source") -> Source:
 
     Raises:
         CheckpointError: the directory is not a usable checkpoint.
-        ModelError: `source` is neither a path nor a transformers model.
+        ModelError: `source` is neither a path nor a causal language model.
     """
     if isinstance(source, DirectorySource | ModelSource):
         return source
@@ -150,39 +213,45 @@ def open_source(source: "str | Path | PreTrainedModel | Source") -> Source:
     )
 
 
-def check_sources(
-    base: Source, tuned: Source, config: RestoreConfig
-) -> tuple[list[str], list[str]]:
-    """Check that the two belong together, before anything is computed.
+def check_match(base: Source, tuned: Source, config: RestoreConfig) -> tuple[list[str], list[str]]:
+    """Check that the two belong together by names, shapes and dtypes; reads no weights from disk.
 
     Returns:
         The target matrices in the model's order, and messages about harmless differences.
 
     Raises:
-        CheckpointError: architectures, names, shapes or dtypes do not fit, or a weight has NaN or
-            infinity; each is named.
+        CheckpointError: architectures, names, shapes or dtypes do not fit; each is named.
         ModelError: no matrix matches the configuration's targets.
     """
-    names = list(tuned.matrices(config.targets, config.ignore))
-    weights = [f"{name}.weight" for name in names]
+    kinds = [source.settings.get("model_type") for source in (base, tuned)]
+    if kinds[0] != kinds[1]:
+        raise CheckpointError(
+            f"base and tuned are different architectures: {kinds[0]} ({base}) and {kinds[1]} "
+            f"({tuned}); name the checkpoint that the fine-tuning started from"
+        )
+    layers = tuned.matrices(config.targets, config.ignore)
     if isinstance(base, DirectorySource) and isinstance(tuned, DirectorySource):
-        messages = check_pair(base.checkpoint, tuned.checkpoint, weights)
-        for source in (base, tuned):
-            check_finite(source.checkpoint)
-        return names, messages
+        weights = [f"{name}.weight" for name in layers]
+        return list(layers), check_pair(base.checkpoint, tuned.checkpoint, weights)
     others = base.matrices(config.targets, config.ignore)
-    for name in names:
+    for name, layer in layers.items():
         if name not in others:
             raise CheckpointError(f"{name} is a matrix of tuned ({tuned}) but not of base ({base})")
-        pair = base.weight(name), tuned.weight(name)
-        if pair[0].shape != pair[1].shape:
+        ours, theirs = list(others[name].weight.shape), list(layer.weight.shape)
+        if ours != theirs:
             raise CheckpointError(
-                f"{name} is {list(pair[0].shape)} in base ({base}) and {list(pair[1].shape)} in "
-                f"tuned ({tuned}); the two must be of one architecture"
+                f"{name} is {ours} in base ({base}) and {theirs} in tuned ({tuned}); the two must "
+                "be of one architecture"
             )
-        for source, weight in zip((base, tuned), pair, strict=True):
-            if not weight.isfinite().all():
-                raise CheckpointError(
-                    f"{name} of {source} holds NaN or infinity; restore from a healthy checkpoint"
-                )
-    return names, []
+    sizes = [source.settings.get("vocab_size") for source in (base, tuned)]
+    if sizes[0] == sizes[1]:
+        return list(layers), []
+    return list(layers), [
+        f"The vocabulary has {sizes[0]} entries in base and {sizes[1]} in tuned; embeddings are "
+        "no targets, and the output keeps tuned's."
+    ]
+
+
+def _matrix_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter with two dimensions, a tied one once."""
+    return {name: p for name, p in model.named_parameters() if p.dim() == 2}

@@ -1,6 +1,7 @@
 """`Statistics`: everything measured on one pair of checkpoints, as one publishable file."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from hcnr._version import __version__
-from hcnr.errors import StatisticsError
+from hcnr.errors import OutputError, StatisticsError
 
 FORMAT = 1
 DataSet = Literal["honesty", "task"]
@@ -24,11 +25,12 @@ class Statistics:
         axis: the neuron axis, `output` or `input`, that all of it was measured along.
         scores: `scores["honesty"][matrix]` and `scores["task"][matrix]`, float32 `[d']`,
             method.md (1), already divided by the number of samples.
-        halves: the same over the samples with even and with odd index, float32 `[2, d']`.
+        halves: the same over the samples with even and with odd index, float32 `[2, d']`; empty
+            where a data set has a single sample.
         hessians: `hessians["honesty"][matrix]`, float32 `[d', d']`, method.md (5), not damped,
             for the matrices where it was collected; `["task"]` only for `balanced`. Matrices
             that read the same input share one tensor object on the input axis.
-        fingerprints: fingerprints of the target weights of `base` and `tuned`.
+        fingerprints: fingerprints of `base` and `tuned`.
         settings: the configuration that the numbers depend on.
         data: per data set: samples, tokens, what was cut, hashes.
     """
@@ -45,6 +47,17 @@ class Statistics:
     def matrices(self) -> list[str]:
         """Names of the measured matrices in the model's order."""
         return list(self.scores["honesty"])
+
+    @staticmethod
+    def is_file(path: Path) -> bool:
+        """Whether `path` is a file that `save` wrote."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="pt") as file:
+                return _KEY in (file.metadata() or {})
+        except (SafetensorError, OSError):
+            return False
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, completely or not at all.
@@ -103,24 +116,19 @@ class Statistics:
                 header = json.loads((file.metadata() or {})[_KEY])
                 for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                     tensors[key] = file.get_tensor(key)
-        except (SafetensorError, OSError, ValueError, KeyError) as error:
+            found = header["format"]
+            statistics = cls._assemble(header, tensors) if found == FORMAT else None
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StatisticsError(
                 f"{path} is no statistics file of hcnr or is damaged ({type(error).__name__}: "
                 f"{error}); measure again with `hcnr measure`"
             ) from error
-        if header.get("format") != FORMAT:
+        if statistics is None:
             raise StatisticsError(
-                f"{path} has format {header.get('format')}, this version reads format {FORMAT}; "
-                "measure again with `hcnr measure`"
+                f"{path} has format {found}, this version reads format {FORMAT}; measure again "
+                "with `hcnr measure`"
             )
-        try:
-            statistics = cls._assemble(header, tensors)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise StatisticsError(
-                f"{path} is no statistics file of hcnr or is damaged (its header makes no sense: "
-                f"{error!r}); measure again with `hcnr measure`"
-            ) from error
-        statistics._validate(path)
+        statistics.validate(str(path))
         return statistics
 
     @classmethod
@@ -146,17 +154,71 @@ class Statistics:
             **groups,
         )
 
-    def _validate(self, path: Path) -> None:
-        for data_set in ("honesty", "task"):
-            for matrix, scores in self.scores.get(data_set, {}).items():
-                if not torch.isfinite(scores).all() or (scores < 0).any():
-                    raise StatisticsError(
-                        f"{path}: the {data_set} scores of {matrix} are not finite and "
-                        "non-negative; measure again with `hcnr measure`"
-                    )
-            missing = set(self.matrices) - set(self.scores.get(data_set, {}))
-            if missing:
-                raise StatisticsError(
-                    f"{path} has no {data_set} scores of {min(missing)}; measure again with "
-                    "`hcnr measure`"
-                )
+    def validate(self, name: str = "the statistics") -> None:
+        """Check that all parts are there and fit together.
+
+        Args:
+            name: what to call them in the error.
+
+        Raises:
+            StatisticsError: the first part that does not fit, named.
+        """
+        if not self.scores.get("honesty"):
+            raise StatisticsError(f"{name} cover no matrix; measure again with `hcnr measure`")
+        for kind, groups in (
+            ("scores", self.scores),
+            ("halves", self.halves),
+            ("hessians", self.hessians),
+        ):
+            # Scores are always there; halves for both sets or none; curvature where collected.
+            wanted = (
+                ("honesty", "task") if kind == "scores" or (groups and kind == "halves") else ()
+            )
+            for data_set in dict.fromkeys((*wanted, *groups)):
+                found = groups.get(data_set, {})
+                for matrix in self.matrices if data_set in wanted else found:
+                    self._check(name, kind, data_set, matrix, found.get(matrix))
+
+    def _check(
+        self, name: str, kind: str, data_set: str, matrix: str, tensor: Tensor | None
+    ) -> None:
+        what = f"the {data_set} {kind} of {matrix}"
+        if tensor is None:
+            raise StatisticsError(f"{name}: {what} are missing; measure again")
+        size = self.scores["honesty"][matrix].numel() if matrix in self.scores["honesty"] else -1
+        shape = {"scores": (size,), "halves": (2, size), "hessians": (size, size)}[kind]
+        if tuple(tensor.shape) != shape or tensor.dtype != torch.float32:
+            raise StatisticsError(
+                f"{name}: {what} are {tensor.dtype} {list(tensor.shape)}, expected float32 "
+                f"{list(shape)}; measure again"
+            )
+        # Curvature is checked where it is factorised, which also names the failing minor.
+        if kind != "hessians" and not (tensor.isfinite() & (tensor >= 0)).all():
+            raise StatisticsError(f"{name}: {what} are not finite and non-negative; measure again")
+
+
+def check_destination(path: Path, *, inputs: Iterable[Path] = (), overwrite: bool = False) -> None:
+    """Check that a statistics file may be written, before anything is measured.
+
+    Args:
+        path: where it shall go. An existing file is replaced only if it is a statistics file.
+        inputs: directories that are read meanwhile, and must not be written into.
+        overwrite: whether an existing statistics file may be replaced.
+
+    Raises:
+        OutputError: saying why not and what to do.
+    """
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent} is no directory to write {path.name} to; create it first")
+    for place in inputs:
+        if place.resolve() in path.resolve().parents:
+            raise OutputError(f"{path} is inside the input {place}; choose another place")
+    if not path.exists():
+        return
+    if not overwrite:
+        raise OutputError(f"{path} exists already; choose another name or pass --overwrite")
+    if not Statistics.is_file(path):
+        raise OutputError(
+            f"{path} exists and is no statistics file, so it is not replaced even with "
+            "--overwrite; choose another name"
+        )

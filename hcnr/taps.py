@@ -58,13 +58,21 @@ class TokenLayout:
         self._rows = None if full else real.flatten().nonzero().squeeze(1)
 
     @classmethod
-    def dense(cls, shape: tuple[int, ...], device: torch.device) -> "TokenLayout":
-        """Layout without padding for an input whose leading dimensions are `shape`."""
-        samples = shape[0] if shape else 1
-        tokens = 1
-        for size in shape[1:]:
-            tokens *= size
-        return cls(torch.ones(samples, tokens, dtype=torch.bool, device=device))
+    def dense(cls, x: Tensor, samples: int | None, name: str) -> "TokenLayout":
+        """Layout without padding for the input `x` `[..., d]` of layer `name`.
+
+        Raises:
+            ModelError: the rows of `x` are no multiple of the batch size.
+        """
+        rows = x.numel() // max(x.shape[-1], 1)
+        if samples is None:
+            samples = x.shape[0] if x.dim() > 1 else 1
+        if samples == 0 or rows % samples:
+            raise ModelError(
+                f"{name} handles {rows} rows for a batch of {samples} samples: its rows cannot be "
+                f"attributed to samples; leave it out with --ignore '{name}'"
+            )
+        return cls(torch.ones(samples, rows // samples, dtype=torch.bool, device=x.device))
 
     def pack(self, tensor: Tensor, name: str) -> Tensor:
         """Return the real rows of `tensor` `[B, T, d]` (or `[B * T, d]`) as `[n, d]`.
@@ -175,13 +183,19 @@ class Taps:
         self._on_gradient = on_gradient
         self._on_input = on_input
         self._layout: TokenLayout | None = None
+        self._samples: int | None = None
         self._forward = 0
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._last: tuple[weakref.ref[Tensor], SharedInput] | None = None
 
-    def begin(self, layout: TokenLayout | None) -> None:
-        """Announce a forward pass; `layout` None means a batch without padding."""
+    def begin(self, layout: TokenLayout | None, samples: int | None = None) -> None:
+        """Announce a forward pass.
+
+        Without a `layout` there is no padding; `samples` is then the batch size, for layers that
+        see the tokens of all samples in one flat row after the other.
+        """
         self._layout = layout
+        self._samples = samples
         self._forward += 1
         self._last = None
 
@@ -220,7 +234,7 @@ class Taps:
                 return shared
         layout = self._layout
         if layout is None:
-            layout = TokenLayout.dense(tuple(x.shape[:-1]), x.device)
+            layout = TokenLayout.dense(x, self._samples, name)
         shared = SharedInput(layout, name, self._forward)
         shared.users = 1
         self._last = (weakref.ref(x), shared)

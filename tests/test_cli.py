@@ -6,7 +6,9 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 import hcnr
 from hcnr.config import RestoreConfig
@@ -78,6 +80,25 @@ def test_restore_from_options_from_yaml_and_from_statistics(pair, tmp_path):
     assert [p.read_bytes() for p in sorted(again.glob("*.safetensors"))] == [
         p.read_bytes() for p in sorted(out.glob("*.safetensors"))
     ]
+
+
+def test_measuring_never_replaces_an_input(pair):
+    data = ["--honesty", pair["honesty"], "--task", pair["task"]]
+    for out in (pair["honesty"], next(pair["tuned"].glob("*.safetensors")), pair["base"] / "s"):
+        before = out.read_bytes() if out.exists() else None
+        run("measure", pair["base"], pair["tuned"], *data, "--out", out, "--overwrite", code=2)
+        assert (out.read_bytes() if out.exists() else None) == before
+
+
+def test_an_infinite_perturbation_is_printed(tmp_path):
+    pair = write_pair(tmp_path)
+    for path in pair["base"].glob("*.safetensors"):
+        weights = {
+            name: torch.zeros_like(value) if "o_proj" in name else value
+            for name, value in load_file(path).items()
+        }
+        save_file(weights, path, metadata={"format": "pt"})
+    assert "inf" in restore(pair, "--out", tmp_path / "out").stdout
 
 
 def test_plan_shows_matrices_and_stages_and_reads_no_data(pair):

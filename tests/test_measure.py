@@ -1,4 +1,5 @@
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -95,11 +96,13 @@ def test_halves_are_the_even_and_the_odd_samples():
             assert oracle.relative(halves[half], exact[name]) <= 1e-5
 
 
-def test_one_sample_leaves_the_second_half_empty():
-    found = scores_of(make("llama"), tokens(1))
-    for name, halves in found.halves.items():
-        assert torch.equal(halves[0], found.mean[name])
-        assert not halves[1].any()
+def test_one_sample_has_no_halves():
+    model, data = make("llama"), tokens(1)
+    found = scores_of(model, data)
+    assert found.halves == {}
+    exact = oracle.fisher(model, found.mean, data, "output")
+    for name, scores in found.mean.items():
+        assert oracle.relative(scores, exact[name]) <= 1e-5
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -150,6 +153,36 @@ def test_the_model_comes_out_as_it_went_in():
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_a_callers_gradient_mode_does_not_matter(guard):
+    model = make("llama")
+    exact = scores_of(model).mean
+    with guard():
+        found = scores_of(model).mean
+    for name in exact:
+        assert oracle.relative(found[name], exact[name].double()) <= 1e-6
+
+
+def test_the_model_comes_out_as_it_went_in_after_a_failure():
+    model: Any = make("llama").train()
+    block = model.model.layers[1]
+    block.forward = block.forward  # as wrappers do that hook an instance
+    own, modes = block.forward, [m.training for m in model.modules()]
+
+    def fails(*_: Any) -> None:
+        raise ValueError("half-way")
+
+    handle = model.lm_head.register_forward_hook(fails)
+    with pytest.raises(ValueError, match="half-way"):
+        scores_of(model, gradient_checkpointing=True)
+    handle.remove()
+    assert block.forward is own
+    assert "forward" not in vars(model.model.layers[0])
+    assert [m.training for m in model.modules()] == modes
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
 
 def test_dropout_stays_off_under_gradient_checkpointing():

@@ -99,8 +99,7 @@ def test_a_matrix_used_twice_is_refused():
         def forward(self, x):
             return self.first(torch.nn.functional.pad(self.first(x)[:, :5], (0, 0)))
 
-    with NeuronFisher(Twice(), targets=["first"]):
-        model = Twice()
+    model = Twice()
     with NeuronFisher(model, targets=["first"]), pytest.raises(ModelError, match="more than once"):
         model(torch.randn(2, 5)).sum().backward()
 
@@ -117,6 +116,34 @@ def test_rows_that_belong_to_no_sample_are_refused():
         pytest.raises(ModelError, match="5 rows while the batch has 2 x 4 tokens"),
     ):
         model(torch.randn(2, 4, 5), attention_mask=mask).sum().backward()
+
+
+class Flattened(Classifier):
+    """Sees the tokens of all samples as one flat batch, as many encoders do."""
+
+    def forward(self, x, rows=None):
+        flat = x.reshape(-1, x.shape[-1])[:rows]
+        return self.second(torch.tanh(self.first(flat)))
+
+
+def test_a_module_that_flattens_its_tokens_still_has_samples():
+    model, x = Flattened(), torch.randn(3, 6, 5)
+    exact = torch.zeros(7, dtype=torch.float64)
+    for sample in x:
+        (gradient,) = torch.autograd.grad(model(sample[None]).pow(2).sum(), (model.first.weight,))
+        exact += gradient.double().pow(2).sum(1) / 3
+    with NeuronFisher(model, targets=["first"]) as fisher:
+        model(x).pow(2).sum().backward()
+    assert oracle.relative(fisher.scores["first"], exact) <= 1e-5
+
+
+def test_rows_that_are_no_multiple_of_the_batch_are_refused():
+    model = Flattened()
+    with (
+        NeuronFisher(model, targets=["first"]),
+        pytest.raises(ModelError, match="17 rows for a batch of 3 samples"),
+    ):
+        model(torch.randn(3, 6, 5), rows=17)
 
 
 def test_unknown_axis_and_no_match():

@@ -13,8 +13,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import hcnr
 from families import FAMILIES, make, perturbed
 from hcnr.checkpoint import Checkpoint
-from hcnr.errors import CheckpointError, DataError, HcnrError, OutputError, StatisticsError
-from hcnr.model import open_model
+from hcnr.errors import (
+    CheckpointError,
+    DataError,
+    FactorizationError,
+    HcnrError,
+    OutputError,
+    StatisticsError,
+)
+from hcnr.model import open_model, target_matrices
 from pairs import HONESTY, TASK, tokenizer, write_jsonl, write_pair
 
 SMALL: dict[str, Any] = {"samples": 8, "token_budget": 64}
@@ -227,7 +234,8 @@ def test_the_report_says_everything_numeric(pair, tmp_path):
         assert record["objective"] > 0
         assert record["objective_none"] > 0
         assert record["perturbation"] == pytest.approx(report["perturbation"][record["name"]])
-        assert record["rank_deficient"] == (report["data"]["honesty"]["tokens"] < record["neurons"])
+        tokens = report["data"]["honesty"]["response_tokens"]
+        assert record["rank_deficient"] == (tokens < record["neurons"])
         assert record["device"] == "cpu"
     assert report["versions"]["torch"] == torch.__version__
     card = (out / "README.md").read_text()
@@ -257,11 +265,12 @@ def test_balanced_goes_from_joint_to_tuned_with_the_task_weight(pair, statistics
             pair["base"], pair["tuned"], statistics=statistics["output"],
             config=config(**settings),
         )  # fmt: skip
-        return torch.cat([p.flatten() for p in model.parameters()])
+        return torch.cat([p.detach().flatten() for p in model.parameters()])
 
-    tuned = torch.cat([v.flatten() for v in weights(pair["tuned"]).values()])
+    tuned = AutoModelForCausalLM.from_pretrained(pair["tuned"])
+    wanted = torch.cat([p.detach().flatten() for p in tuned.parameters()])
     distances = [
-        (run(compensation="balanced", task_weight=mu).sort().values - tuned.sort().values).norm()
+        float((run(compensation="balanced", task_weight=mu) - wanted).norm())
         for mu in (0.0, 1.0, 1e9)
     ]
     assert distances[0] > distances[1] > distances[2]
@@ -269,6 +278,70 @@ def test_balanced_goes_from_joint_to_tuned_with_the_task_weight(pair, statistics
     joint = run(compensation="joint")
     close = run(compensation="balanced", task_weight=0)
     torch.testing.assert_close(joint, close, rtol=1e-3, atol=1e-4)
+
+
+def test_the_written_configuration_says_how_the_statistics_were_measured(pair, tmp_path):
+    measured = config(samples=4, max_length=6)
+    statistics = hcnr.measure(**pair, config=measured)
+    first = hcnr.restore(pair["base"], pair["tuned"], out=tmp_path / "a", statistics=statistics)
+    again = hcnr.RestoreConfig.from_file(first / "hcnr_config.yaml")
+    assert (again.samples, again.max_length) == (4, 6)
+    second = hcnr.restore(**pair, out=tmp_path / "b", config=again)
+    assert hashes(first) == hashes(second)
+    report = json.loads((first / "hcnr_report.json").read_text())
+    assert report["config"]["samples"] == 4
+    assert "samples is 4, as the statistics were measured, not 128" in report["warnings"]
+
+
+def test_nothing_selected_opens_no_second_model(pair, monkeypatch):
+    opened = []
+
+    def watch(path, **settings):
+        opened.append(path.name)
+        return open_model(path, **settings)
+
+    monkeypatch.setattr("hcnr.source.open_model", watch)
+    hcnr.measure(**pair, config=config(cross_weight_ratio=0))
+    assert opened == ["tuned"]
+
+
+def test_damping_that_was_not_raised_is_not_said_to_be(pair, statistics):
+    model = hcnr.restore(
+        pair["base"], pair["tuned"], statistics=statistics["output"],
+        config=config(damping=0.0123456789),
+    )  # fmt: skip
+    report = report_of(model)
+    assert report["summary"]["damping_raised"] == []
+    assert {record["damping"] for record in report["matrices"]} == {0.0123456789}
+
+
+def test_damping_that_was_raised_is_said_to_be(pair, statistics):
+    sick = copy.deepcopy(statistics["output"])
+    name = hcnr.select(sick, pair["base"], pair["tuned"], config()).selected[0]
+    hessian = sick.hessians["honesty"][name]
+    hessian.copy_(torch.eye(len(hessian)))
+    hessian[0, 0] = -0.03  # indefinite until damping exceeds about 0.03 of the mean diagonal
+    paths = {"base": pair["base"], "tuned": pair["tuned"], "statistics": sick}
+    report = report_of(hcnr.restore(**paths, config=config()))
+    assert report["summary"]["damping_raised"] == [name]
+    record = next(r for r in report["matrices"] if r["name"] == name)
+    assert record["damping"] == 0.05
+    assert any("damping was raised above 0.01 for 1 matrices" in w for w in report["warnings"])
+    hessian[0, 0] = -1e6
+    with pytest.raises(FactorizationError, match=rf"{name} .*minor \d+ .*largest damping"):
+        hcnr.restore(**paths, config=config())
+    hessian[0, 0] = float("nan")
+    with pytest.raises(FactorizationError, match=rf"{name} holds NaN or infinity"):
+        hcnr.restore(**paths, config=config())
+
+
+def test_head_and_embeddings_are_never_targets():
+    model: Any = make("llama")
+    model.model.layers = model.model.layers[:1]  # fewer blocks than the config says
+    names = list(target_matrices(model))
+    assert len(names) == 7
+    assert all(name.startswith("model.layers.0.") for name in names)
+    assert "lm_head" not in target_matrices(make("llama"), targets=["*"])
 
 
 @pytest.mark.parametrize("axis", ["output", "input"])
@@ -377,9 +450,47 @@ class TestBadInput:
                      config=config(compensation="balanced"), **paths)  # fmt: skip
 
     def test_models_of_other_shapes(self, tmp_path):
-        self.refused(tmp_path, CheckpointError, "of one architecture|not of base",
+        self.refused(tmp_path, CheckpointError, "different architectures: llama .* phi3",
                      base=make("llama"), tuned=make("phi3"), honesty=HONESTY, task=TASK,
                      tokenizer=tokenizer())  # fmt: skip
+
+    def test_models_of_different_architectures_with_the_same_names(self, tmp_path):
+        self.refused(tmp_path, CheckpointError, "llama .* mistral", base=make("llama"),
+                     tuned=make("mistral"), honesty=HONESTY, task=TASK,
+                     tokenizer=tokenizer())  # fmt: skip
+        with pytest.raises(CheckpointError, match=r"llama .* phi3"):
+            hcnr.select(None, make("llama"), make("phi3"))  # pyright: ignore[reportArgumentType]
+
+    def test_a_body_without_a_head(self, pair, tmp_path):
+        body = AutoModelForCausalLM.from_pretrained(pair["tuned"]).model
+        self.refused(tmp_path, HcnrError, "no output head", **{**pair, "tuned": body})
+
+    def test_the_output_must_not_replace_what_is_read(self, pair, tmp_path):
+        old = hcnr.restore(**pair, out=tmp_path / "old", config=config())
+        data = write_jsonl(old / "honesty.jsonl", HONESTY)
+        self.refused(tmp_path, OutputError, "holds the input", **{**pair, "honesty": data},
+                     out=old, overwrite=True)  # fmt: skip
+        models = {r: AutoModelForCausalLM.from_pretrained(pair[r]) for r in ("base", "tuned")}
+        self.refused(tmp_path, OutputError, "the input itself", out=pair["tuned"],
+                     overwrite=True, **models, honesty=HONESTY, task=TASK)  # fmt: skip
+
+    def test_settings_a_model_in_memory_cannot_follow(self, tmp_path):
+        self.refused(tmp_path, HcnrError, "dtype is 'bfloat16' but .* in memory",
+                     base=make("llama"), tuned=perturbed(make("llama")), honesty=HONESTY,
+                     task=TASK, tokenizer=tokenizer(), config=config(dtype="bfloat16"))  # fmt: skip
+
+    def test_an_unknown_device_is_found_first(self, pair, tmp_path, statistics):
+        self.refused(tmp_path, HcnrError, "tpu", base=pair["base"], tuned=pair["tuned"],
+                     statistics=statistics["output"], config=config(device="tpu"))  # fmt: skip
+
+    def test_statistics_of_a_pair_that_differs_outside_the_targets(self, pair, tmp_path):
+        narrow = config(targets=("q_proj",), compensation="none")
+        statistics = hcnr.measure(**pair, config=narrow)
+        model: Any = AutoModelForCausalLM.from_pretrained(pair["tuned"])
+        model.model.embed_tokens.weight.data.mul_(2)
+        model.save_pretrained(tmp_path / "other")
+        self.refused(tmp_path, StatisticsError, "another tuned model", base=pair["base"],
+                     tuned=tmp_path / "other", statistics=statistics, config=narrow)  # fmt: skip
 
     def test_neither_path_nor_model(self, pair, tmp_path):
         self.refused(tmp_path, HcnrError, "a dict is neither", **{**pair, "base": {}})

@@ -9,7 +9,6 @@ from hcnr.config import RestoreConfig
 from hcnr.selection import (
     candidates,
     count_of,
-    half_overlap,
     priority,
     relative_perturbation,
     select_neurons,
@@ -128,16 +127,49 @@ def test_perturbation_looks_at_candidates_only():
     assert found.perturbation == {"m": 0.0}
 
 
+def halved(honesty):
+    """Statistics whose two halves have these honesty scores, by matrix."""
+    task = {name: torch.full((4,), 0.5) for name in honesty}
+    halves = {name: torch.stack([vector(*half) for half in both]) for name, both in honesty.items()}
+    return Statistics(
+        "output",
+        {"honesty": {name: both.mean(0) for name, both in halves.items()}, "task": task},
+        {"honesty": halves, "task": {name: torch.full((2, 4), 0.5) for name in honesty}},
+    )
+
+
 def test_overlap_of_halves():
-    halves = {
-        "honesty": {
-            "same": torch.stack((vector(4, 3, 2, 1), vector(8, 6, 4, 2))),
-            "half": torch.stack((vector(4, 3, 2, 1), vector(4, 1, 2, 3))),
-            "none": torch.stack((vector(4, 3, 2, 1), vector(1, 2, 3, 4))),
-        },
-        "task": dict.fromkeys(("same", "half", "none"), torch.full((2, 4), 0.5)),
-    }
-    assert half_overlap(halves, CONFIG) == {"same": 1.0, "half": 0.5, "none": 0.0}
-    assert half_overlap(halves, CONFIG.replace(in_weight_ratio=0))["none"] == 1.0
-    assert half_overlap(halves, CONFIG.replace(priority="random")) == {}
-    assert half_overlap({}, CONFIG) == {}
+    statistics = halved(
+        {
+            "same": [(4, 3, 2, 1), (8, 6, 4, 2)],
+            "half": [(4, 3, 2, 1), (4, 1, 2, 3)],
+            "none": [(4, 3, 2, 1), (1, 2, 3, 4)],
+        }
+    )
+    base = torch.ones(4, 3)
+    moved = {"same": 0.5, "half": 0.4, "none": 0.1}
+
+    def run(**settings):
+        config = CONFIG.replace(cross_weight_ratio=0.67, **settings)
+        return select_neurons(statistics, lambda _: base, lambda n: base + moved[n], config)
+
+    found = run()
+    assert found.overlap == {"same": 1.0, "half": 0.5, "none": 0.0}
+    # Both halves restore `same` and `half`: 2 + 1 of 4 neurons are common.
+    assert found.selected == ["same", "half"]
+    assert found.selected_overlap == 0.75
+    assert run(in_weight_ratio=0).overlap["none"] == 1.0
+    random = run(priority="random")
+    assert random.overlap == {}
+    assert random.selected_overlap is None
+
+
+def test_halves_that_choose_other_matrices_share_nothing_there():
+    statistics = halved({"a": [(4, 3, 2, 1), (1, 2, 3, 4)], "b": [(4, 3, 2, 1), (4, 3, 2, 1)]})
+    base = torch.ones(4, 3)
+    # The first half's candidates of `a` moved most, the second half's did not move at all.
+    tuned = {"a": base + vector(9, 9, 0, 0)[:, None], "b": base + 0.5}
+    config = CONFIG.replace(cross_weight_ratio=0.5)
+    found = select_neurons(statistics, lambda _: base, tuned.__getitem__, config)
+    assert found.overlap == {"a": 0.0, "b": 1.0}
+    assert found.selected_overlap == 0.0

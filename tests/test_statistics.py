@@ -5,8 +5,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from hcnr.errors import StatisticsError
-from hcnr.statistics import Statistics
+from hcnr.errors import OutputError, StatisticsError
+from hcnr.statistics import Statistics, check_destination
 
 NAMES = ["model.layers.10.q", "model.layers.2.q", "model.layers.2.k"]
 
@@ -119,4 +119,51 @@ class TestBadFiles:
         statistics = example()
         del statistics.scores["task"][NAMES[2]]
         statistics.save(tmp_path / "s")
-        self.refused(tmp_path / "s", f"no task scores of {NAMES[2]}")
+        self.refused(tmp_path / "s", f"task scores of {NAMES[2]} are missing")
+
+    def test_a_header_that_is_no_mapping(self, tmp_path):
+        save_file({"a": torch.zeros(2)}, tmp_path / "s", metadata={"hcnr_statistics": "[1]"})
+        self.refused(tmp_path / "s", "is damaged")
+
+    def test_no_matrix_at_all(self, tmp_path):
+        example().save(tmp_path / "s")
+        rewrite(tmp_path / "s", matrices=[])
+        self.refused(tmp_path / "s", "cover no matrix")
+
+    @pytest.mark.parametrize(
+        ("kind", "data_set", "bad"),
+        [("scores", "task", torch.rand(2)), ("scores", "task", torch.rand(3, 1)),
+         ("halves", "task", torch.rand(3)), ("hessians", "honesty", torch.rand(3, 2)),
+         ("scores", "task", torch.rand(3, dtype=torch.float64))],
+    )  # fmt: skip
+    def test_shapes_and_dtypes_that_do_not_fit(self, tmp_path, kind, data_set, bad):
+        statistics = example()
+        getattr(statistics, kind)[data_set][NAMES[1]] = bad
+        statistics.save(tmp_path / "s")
+        self.refused(tmp_path / "s", rf"{kind} of {NAMES[1]} are .*expected float32 \[")
+
+    def test_halves_of_one_set_only(self, tmp_path):
+        statistics = example()
+        del statistics.halves["task"]
+        statistics.save(tmp_path / "s")
+        self.refused(tmp_path / "s", "task halves of .* are missing")
+
+
+class TestDestination:
+    def test_only_statistics_are_replaced_and_only_on_request(self, tmp_path):
+        path, data = tmp_path / "s", tmp_path / "honesty.jsonl"
+        check_destination(path)
+        example().save(path)
+        with pytest.raises(OutputError, match="pass --overwrite"):
+            check_destination(path)
+        check_destination(path, overwrite=True)
+        data.write_text("{}")
+        with pytest.raises(OutputError, match="is no statistics file, so it is not replaced"):
+            check_destination(data, overwrite=True)
+
+    def test_inputs_are_never_written_into(self, tmp_path):
+        (tmp_path / "tuned").mkdir()
+        with pytest.raises(OutputError, match="inside the input"):
+            check_destination(tmp_path / "tuned" / "s", inputs=[tmp_path / "tuned"])
+        with pytest.raises(OutputError, match="no directory to write s to"):
+            check_destination(tmp_path / "nowhere" / "s")

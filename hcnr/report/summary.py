@@ -45,7 +45,9 @@ def build_report(
     Returns:
         Keys `pair` (names, fingerprints), `config`, `data` (per data set: samples, tokens, what
         was cut, hashes), `summary`, `warnings`, `matrices` (one entry per selected matrix),
-        `perturbation` (of every target matrix), `half_overlap`, `seconds` (by stage), `versions`.
+        `perturbation` (of every target matrix), `half_overlap` (of every target matrix's
+        candidates; `summary.selected_overlap` is that of the restored neurons), `seconds` (by
+        stage), `versions`.
     """
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
     restored = sum(record.parameters for record in records)
@@ -61,6 +63,7 @@ def build_report(
             "restored_parameters": restored,
             "target_parameters": target_parameters,
             "mean_half_overlap": fmean(overlaps) if overlaps else None,
+            "selected_overlap": selection.selected_overlap,
             "half_overlap_by_chance": config.in_weight_ratio,
             "objective_none": _total(record.objective_none for record in records),
             "objective": _total(record.objective for record in records),
@@ -100,8 +103,8 @@ def _warnings(
     deficient = [record for record in records if record.rank_deficient]
     if deficient:
         found.append(
-            f"{len(deficient)} matrices have fewer tokens than neurons: damping alone makes "
-            "their curvature invertible"
+            f"{len(deficient)} matrices have more neurons than tokens to measure their curvature "
+            "on: damping may be all that makes it invertible"
         )
     dead = [record for record in records if record.dead]
     if dead:

@@ -87,8 +87,9 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
         ("neurons", f"{summary['restored_neurons']:,} along the {config['axis']} axis"),
         ("parameters", f"{summary['restored_parameters']:,} ({share:.1%} of the targets)"),
         ("compensation", config["compensation"]),
-        ("half overlap", f"{_percent(summary['mean_half_overlap'])} "
-                         f"({_percent(summary['half_overlap_by_chance'])} by chance)"),
+        ("half overlap", f"{_percent(summary['mean_half_overlap'])} of the candidates "
+                         f"({_percent(summary['half_overlap_by_chance'])} by chance), "
+                         f"{_percent(summary['selected_overlap'])} of the restored neurons"),
         ("largest damping", _short(summary["largest_damping"])),
         ("largest condition", _short(summary["largest_condition"])),
         ("seconds", ", ".join(f"{name} {s:.2f}" for name, s in report["seconds"].items())),

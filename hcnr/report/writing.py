@@ -29,5 +29,14 @@ def _plain(value: Any) -> Any:
 
 
 def read_report(directory: Path) -> dict[str, Any]:
-    """Read `hcnr_report.json` back."""
-    return json.loads((directory / "hcnr_report.json").read_text(encoding="utf-8"))
+    """Read `hcnr_report.json` back, infinities included."""
+    return _numeric(json.loads((directory / "hcnr_report.json").read_text(encoding="utf-8")))
+
+
+def _numeric(value: Any) -> Any:
+    """Undo `_plain`."""
+    if value in ("inf", "-inf", "nan"):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _numeric(item) for key, item in value.items()}
+    return [_numeric(item) for item in value] if isinstance(value, list) else value
