@@ -2,12 +2,12 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from transformers import LlamaForCausalLM
 
 import hcnr
@@ -19,6 +19,7 @@ from hcnr.lab.recipe import Recipe
 from hcnr.lab.rows import COEFFICIENTS, HIGHLIGHT, REPAIRS, Repair
 from hcnr.lab.table import DemoTable, Row
 from hcnr.lab.training import fixed_threads
+from hcnr.report.terminal import Bars
 
 
 def run_demo(
@@ -53,8 +54,8 @@ def run_demo(
         raise OutputError(
             f"the demo cannot write to {out} ({error.strerror}); choose another --out"
         ) from None
-    with fixed_threads(recipe.threads), quiet(), _Bars(console) as bars:
-        lab = open_lab(recipe, bars.training)
+    with fixed_threads(recipe.threads), quiet(), Bars(console, transient=True) as bars:
+        lab = open_lab(recipe, _training_bars(bars))
         table = _Trial(lab, out, bars).run()
     facts = json.dumps(table.as_dict(), indent=2) + "\n"
     (out / "demo.json").write_text(facts, encoding="utf-8")
@@ -66,7 +67,7 @@ def run_demo(
 class _Trial:
     """One run over all rows of the table."""
 
-    def __init__(self, lab: Laboratory, out: Path, bars: "_Bars") -> None:
+    def __init__(self, lab: Laboratory, out: Path, bars: Bars) -> None:
         self.lab, self.out, self.bars = lab, out, bars
         self.base, self.tuned = lab.load(lab.base), lab.load(lab.tuned)
 
@@ -165,41 +166,14 @@ class _Trial:
         return [Row(method, point.evaluation, None, seconds, settings)]
 
 
-class _Bars:
-    """One transient progress bar per stage; a `Watcher` of the tool, and of the trainings."""
+def _training_bars(bars: Bars) -> Callable[[str], Callable[[int, int, float], None]]:
+    """A bar for each training, which happens the first time only."""
 
-    def __init__(self, console: Console) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+    def begin(model: str) -> Callable[[int, int, float], None]:
+        bars.begin(f"train {model} (first time only)")
+        return lambda done, total, loss: bars.advance(done, total)
 
-    def __enter__(self) -> "_Bars":
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def begin(self, stage: str) -> None:
-        """Replaces the bar by one for a stage that starts."""
-        for task in self._progress.task_ids:
-            self._progress.remove_task(task)
-        self._task = self._progress.add_task(stage, total=None)
-
-    def advance(self, done: int, total: int) -> None:
-        """Moves the bar."""
-        self._progress.update(self._task, completed=done, total=total)
-
-    def training(self, model: str) -> Any:
-        """Starts the bar of a training, which happens the first time only."""
-        self.begin(f"train {model} (first time only)")
-        return lambda done, total, loss: self.advance(done, total)
+    return begin
 
 
 def _axis(repair: Repair) -> str:

@@ -15,14 +15,19 @@ if TYPE_CHECKING:
 class Bars:
     """A `Watcher` that draws one progress bar per stage; use it as a context manager."""
 
-    def __init__(self, console: Console) -> None:
-        """Draw on `console`; nothing is drawn where that is no terminal."""
+    def __init__(self, console: Console, *, transient: bool = False) -> None:
+        """Draw on `console`; nothing is drawn where that is no terminal.
+
+        `transient` bars give way to the next one, and to nothing at the end.
+        """
+        self._transient = transient
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             console=console,
+            transient=transient,
             disable=not console.is_terminal,
         )
         self._task: Any = None
@@ -53,6 +58,9 @@ class Bars:
 
     def _finish(self) -> None:
         if self._task is None:
+            return
+        if self._transient:
+            self._progress.remove_task(self._task)
             return
         task = next(t for t in self._progress.tasks if t.id == self._task)
         total = task.total if task.total is not None else 1
