@@ -1,15 +1,26 @@
-"""One matrix: compensation and merge, with a record of everything numeric that happened."""
+"""Compensation and merge, one matrix at a time, with a record of the numerics of each."""
 
+import copy
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from hcnr.checkpoint import copy_companions, write_weights
 from hcnr.config import RestoreConfig
-from hcnr.errors import StatisticsError
-from hcnr.model import resolve_device
+from hcnr.errors import ModelError, StatisticsError
+from hcnr.model import open_model, open_tokenizer, resolve_device
+from hcnr.pair import Pair
+from hcnr.report import build_report
 from hcnr.selection import Selection
+from hcnr.source import DirectorySource, ModelSource
+from hcnr.stages import Stages
 from hcnr.statistics import Statistics
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 from hcnr_kernels import FactorizationError, compensation_ex, merge, objective
 
 
@@ -168,3 +179,87 @@ def _failure(name: str, status: int, statistics: Statistics) -> str:
         f"minor {status} even at the largest damping; use more samples, a larger --damping, or "
         "--compensation none"
     )
+
+
+class Repairs:
+    """The repairs of one run, carried out one matrix at a time by whoever writes them down."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        statistics: Statistics,
+        selection: Selection,
+        config: RestoreConfig,
+        stages: Stages,
+    ) -> None:
+        self._pair, self._statistics, self._selection = pair, statistics, selection
+        self._config, self._stages = config, stages
+        self._records: dict[str, MatrixRecord] = {}
+
+    def weight(self, matrix: str) -> Tensor:
+        """Final weight of a selected matrix; its record is kept."""
+        weight, self._records[matrix] = repair(
+            matrix,
+            self._pair.base.weight(matrix),
+            self._pair.tuned.weight(matrix),
+            self._statistics,
+            self._selection,
+            self._config,
+        )
+        self._stages.watcher.advance(len(self._records), len(self._selection.selected))
+        return weight
+
+    def model(self) -> "PreTrainedModel":
+        """A restored model in memory; a source that is a model is copied, not changed."""
+        tuned, config = self._pair.tuned, self._config
+        with self._stages.stage("compensate and merge"), torch.no_grad():
+            if isinstance(tuned, ModelSource):
+                model = copy.deepcopy(tuned.model).eval()
+            elif isinstance(tuned, DirectorySource):
+                model = open_model(tuned.path, device=config.device, attention=config.attention)
+            else:
+                raise ModelError(f"{tuned} cannot be copied into a restored model")
+            for matrix in self._selection.selected:
+                parameter = model.get_submodule(matrix).get_parameter("weight")
+                parameter.copy_(self.weight(matrix))
+        return model
+
+    def write(self, directory: Path, tokenizer: Any) -> None:
+        """Write weights and everything `from_pretrained` needs into `directory`."""
+        tuned = self._pair.tuned
+        if isinstance(tuned, DirectorySource):
+            with self._stages.stage("compensate, merge and write"):
+                write_weights(
+                    tuned.checkpoint,
+                    directory,
+                    {
+                        f"{name}.weight": lambda name=name: self.weight(name)
+                        for name in self._selection.selected
+                    },
+                )
+                copy_companions(tuned.checkpoint, directory)
+            return
+        model = self.model()
+        with self._stages.stage("write"):
+            model.save_pretrained(directory)
+            try:
+                opened = tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
+            except ModelError as error:
+                self._pair.messages.append(f"no tokenizer was written: {error}")
+            else:
+                opened.save_pretrained(directory)
+
+    def report(self) -> dict[str, Any]:
+        """Everything that happened, as plain values for JSON."""
+        layers = self._pair.tuned.matrices(self._config.targets, self._config.ignore)
+        return build_report(
+            target_parameters=sum(layer.weight.numel() for layer in layers.values()),
+            base=str(self._pair.base),
+            tuned=str(self._pair.tuned),
+            messages=self._pair.messages,
+            config=self._config,
+            statistics=self._statistics,
+            selection=self._selection,
+            records=[self._records[name] for name in self._selection.selected],
+            seconds=self._stages.seconds,
+        )

@@ -1,25 +1,21 @@
 """The pipeline: measure, select, compensate, write. The one place that knows the order."""
 
 import contextlib
-import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from hcnr.checkpoint import copy_companions, output_directory, write_weights
+from hcnr.checkpoint import output_directory
 from hcnr.config import RestoreConfig
-from hcnr.errors import DataError, ModelError, StatisticsError
+from hcnr.errors import DataError, StatisticsError
 from hcnr.examples import Sample, load_samples
 from hcnr.measure import curvature, score
-from hcnr.model import open_model, open_tokenizer, resolve_device
-from hcnr.repair import MatrixRecord, curvature_of, repair
-from hcnr.report import build_report, write_companions
+from hcnr.model import open_tokenizer
+from hcnr.pair import Pair, Role
+from hcnr.repair import Repairs, curvature_of
+from hcnr.report import write_companions
 from hcnr.selection import Selection, check_statistics, refuse_unless, select_neurons
-from hcnr.source import DirectorySource, ModelSource, Source, check_match, open_source
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
 from hcnr.tokens import TokenizedSet, tokenize
@@ -28,7 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Data = str | Path | Iterable[Mapping[str, Any] | Sample]
-Role = Literal["base", "tuned"]
 
 MEASURED_WITH = (
     "axis", "targets", "ignore", "fisher_at", "hessian_at", "samples", "shuffle_seed",
@@ -39,37 +34,6 @@ MEASURED_WITH = (
 TAKEN_OVER = ("samples", "shuffle_seed", "max_length", "chat_template", "attention", "dtype")
 """Those of them that a run with given statistics takes from the statistics: they say how was
 measured, and the run's own report and configuration must say it too."""
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """Two checked sources and the matrices to work on."""
-
-    base: Source
-    tuned: Source
-    matrices: list[str]
-    messages: list[str]
-
-    @classmethod
-    def open(cls, base: Any, tuned: Any, config: RestoreConfig, stages: Stages) -> "_Pair":
-        with stages.stage("check the checkpoints"):
-            resolve_device(config.device)
-            pair = open_source(base), open_source(tuned)
-            return cls(*pair, *check_match(*pair, config))
-
-    def at(self, role: Role) -> Source:
-        return self.base if role == "base" else self.tuned
-
-    def check_finite(self, stages: Stages) -> None:
-        """Read every weight once; last of the checks, because it is the one that takes time."""
-        with stages.stage("check the checkpoints"):
-            self.base.check_finite()
-            self.tuned.check_finite()
-
-    @property
-    def nbytes(self) -> int | None:
-        """Size of the output, where it is known."""
-        return self.tuned.checkpoint.nbytes if isinstance(self.tuned, DirectorySource) else None
 
 
 def measure(
@@ -105,7 +69,7 @@ def measure(
     """
     config = config or RestoreConfig()
     stages = Stages(watcher)
-    pair = _Pair.open(base, tuned, config, stages)
+    pair = Pair.open(base, tuned, config, stages)
     data = _read_data(pair, honesty, task, config, tokenizer, stages)
     pair.check_finite(stages)
     return _measure(pair, data, config, stages)[0]
@@ -147,7 +111,7 @@ def restore(
     """
     config = config or RestoreConfig()
     stages = Stages(watcher)
-    pair = _Pair.open(base, tuned, config, stages)
+    pair = Pair.open(base, tuned, config, stages)
     with contextlib.ExitStack() as stack:
         directory = None
         if out is not None:
@@ -171,7 +135,7 @@ def restore(
             with stages.stage("select"):
                 selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
         _check_curvature(statistics, selection, config)
-        job = _Repairs(pair, statistics, selection, config, stages)
+        job = Repairs(pair, statistics, selection, config, stages)
         if directory is None:
             model = job.model()
             model.__dict__["hcnr_report"] = job.report()  # plain data, no part of the module tree
@@ -183,7 +147,7 @@ def restore(
 
 
 def _read_data(
-    pair: _Pair,
+    pair: Pair,
     honesty: Data | None,
     task: Data | None,
     config: RestoreConfig,
@@ -216,7 +180,7 @@ def _read_data(
 
 
 def _measure(
-    pair: _Pair,
+    pair: Pair,
     data: dict[str, tuple[TokenizedSet, dict[str, Any]]],
     config: RestoreConfig,
     stages: Stages,
@@ -227,7 +191,7 @@ def _measure(
         "token_budget": config.token_budget,
         "gradient_checkpointing": config.gradient_checkpointing,
     }
-    with _one_model(pair, config) as model_at:
+    with pair.models(config) as model_at:
         scores = {}
         for name, (tokenized, _) in data.items():
             with stages.stage(f"score {name}") as watcher:
@@ -262,29 +226,6 @@ def _measure(
                     **settings,
                 )
     return statistics, selection
-
-
-@contextlib.contextmanager
-def _one_model(
-    pair: _Pair, config: RestoreConfig
-) -> Iterator[Callable[..., tuple["PreTrainedModel", dict[str, nn.Linear]]]]:
-    """Yield a function role -> (model, its target layers); one directory's model at a time.
-
-    Callers bind neither, so that the model of one role is freed before the other's is loaded.
-    """
-    with contextlib.ExitStack() as stack:
-        held: dict[Role, Any] = {}
-
-        def model_at(role: Role, matrices: list[str] | None = None) -> Any:
-            if role not in held:
-                held.clear()
-                stack.close()
-                held[role] = stack.enter_context(pair.at(role).opened(config))
-            chosen = pair.matrices if matrices is None else matrices
-            return held[role], {name: held[role].get_submodule(name) for name in chosen}
-
-        yield model_at
-        held.clear()
 
 
 def _as_measured(
@@ -324,87 +265,3 @@ def _check_curvature(statistics: Statistics, selection: Selection, config: Resto
         curvature_of(statistics, "honesty", name)
         if config.compensation == "balanced":
             curvature_of(statistics, "task", name)
-
-
-class _Repairs:
-    """The repairs of one run, carried out one matrix at a time by whoever writes them down."""
-
-    def __init__(
-        self,
-        pair: _Pair,
-        statistics: Statistics,
-        selection: Selection,
-        config: RestoreConfig,
-        stages: Stages,
-    ) -> None:
-        self._pair, self._statistics, self._selection = pair, statistics, selection
-        self._config, self._stages = config, stages
-        self._records: dict[str, MatrixRecord] = {}
-
-    def weight(self, matrix: str) -> Tensor:
-        """Final weight of a selected matrix; its record is kept."""
-        weight, self._records[matrix] = repair(
-            matrix,
-            self._pair.base.weight(matrix),
-            self._pair.tuned.weight(matrix),
-            self._statistics,
-            self._selection,
-            self._config,
-        )
-        self._stages.watcher.advance(len(self._records), len(self._selection.selected))
-        return weight
-
-    def model(self) -> "PreTrainedModel":
-        """A restored model in memory; a source that is a model is copied, not changed."""
-        tuned, config = self._pair.tuned, self._config
-        with self._stages.stage("compensate and merge"), torch.no_grad():
-            if isinstance(tuned, ModelSource):
-                model = copy.deepcopy(tuned.model).eval()
-            elif isinstance(tuned, DirectorySource):
-                model = open_model(tuned.path, device=config.device, attention=config.attention)
-            else:
-                raise ModelError(f"{tuned} cannot be copied into a restored model")
-            for matrix in self._selection.selected:
-                parameter = model.get_submodule(matrix).get_parameter("weight")
-                parameter.copy_(self.weight(matrix))
-        return model
-
-    def write(self, directory: Path, tokenizer: Any) -> None:
-        """Write weights and everything `from_pretrained` needs into `directory`."""
-        tuned = self._pair.tuned
-        if isinstance(tuned, DirectorySource):
-            with self._stages.stage("compensate, merge and write"):
-                write_weights(
-                    tuned.checkpoint,
-                    directory,
-                    {
-                        f"{name}.weight": lambda name=name: self.weight(name)
-                        for name in self._selection.selected
-                    },
-                )
-                copy_companions(tuned.checkpoint, directory)
-            return
-        model = self.model()
-        with self._stages.stage("write"):
-            model.save_pretrained(directory)
-            try:
-                opened = tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
-            except ModelError as error:
-                self._pair.messages.append(f"no tokenizer was written: {error}")
-            else:
-                opened.save_pretrained(directory)
-
-    def report(self) -> dict[str, Any]:
-        """Everything that happened, as plain values for JSON."""
-        layers = self._pair.tuned.matrices(self._config.targets, self._config.ignore)
-        return build_report(
-            target_parameters=sum(layer.weight.numel() for layer in layers.values()),
-            base=str(self._pair.base),
-            tuned=str(self._pair.tuned),
-            messages=self._pair.messages,
-            config=self._config,
-            statistics=self._statistics,
-            selection=self._selection,
-            records=[self._records[name] for name in self._selection.selected],
-            seconds=self._stages.seconds,
-        )

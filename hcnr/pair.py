@@ -1,0 +1,80 @@
+"""The pair of models that a run works on: checked together, opened one at a time."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from torch import nn
+
+from hcnr.config import RestoreConfig
+from hcnr.model import resolve_device
+from hcnr.source import DirectorySource, Source, check_match, open_source
+from hcnr.stages import Stages
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Role = Literal["base", "tuned"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two checked sources and the matrices to work on.
+
+    Attributes:
+        base: the honest model.
+        tuned: the fine-tuned model.
+        matrices: names of the target matrices, in the model's order.
+        messages: what a user should know about the run; grows as it goes on.
+    """
+
+    base: Source
+    tuned: Source
+    matrices: list[str]
+    messages: list[str]
+
+    @classmethod
+    def open(cls, base: Any, tuned: Any, config: RestoreConfig, stages: Stages) -> "Pair":
+        """Open both and check that they belong together; reads no weights from disk."""
+        with stages.stage("check the checkpoints"):
+            resolve_device(config.device)
+            pair = open_source(base), open_source(tuned)
+            return cls(*pair, *check_match(*pair, config))
+
+    def at(self, role: Role) -> Source:
+        """The source of a role."""
+        return self.base if role == "base" else self.tuned
+
+    def check_finite(self, stages: Stages) -> None:
+        """Read every weight once; last of the checks, because it is the one that takes time."""
+        with stages.stage("check the checkpoints"):
+            self.base.check_finite()
+            self.tuned.check_finite()
+
+    @property
+    def nbytes(self) -> int | None:
+        """Size of the output, where it is known."""
+        return self.tuned.checkpoint.nbytes if isinstance(self.tuned, DirectorySource) else None
+
+    @contextlib.contextmanager
+    def models(
+        self, config: RestoreConfig
+    ) -> Iterator[Callable[..., tuple["PreTrainedModel", dict[str, nn.Linear]]]]:
+        """Yield a function role -> (model, its target layers); one directory's model at a time.
+
+        Callers bind neither, so that the model of one role is freed before the other's is loaded.
+        """
+        with contextlib.ExitStack() as stack:
+            held: dict[Role, Any] = {}
+
+            def model_at(role: Role, matrices: list[str] | None = None) -> Any:
+                if role not in held:
+                    held.clear()
+                    stack.close()
+                    held[role] = stack.enter_context(self.at(role).opened(config))
+                chosen = self.matrices if matrices is None else matrices
+                return held[role], {name: held[role].get_submodule(name) for name in chosen}
+
+            yield model_at
+            held.clear()
