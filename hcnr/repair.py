@@ -1,7 +1,6 @@
 """Compensation and merge, one matrix at a time, with a record of the numerics of each."""
 
 import copy
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import ModelError, StatisticsError
 from hcnr.model import open_model, open_tokenizer, resolve_device
 from hcnr.pair import Pair
-from hcnr.report import build_report
+from hcnr.report import MatrixRecord, build_report
 from hcnr.selection import Selection
 from hcnr.source import DirectorySource, ModelSource
 from hcnr.stages import Stages
@@ -22,48 +21,6 @@ from hcnr.statistics import Statistics
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 from hcnr_kernels import FactorizationError, compensation_ex, merge, objective
-
-
-@dataclass(frozen=True)
-class MatrixRecord:
-    """What happened to one selected matrix.
-
-    Attributes:
-        name: the matrix.
-        neurons: neurons along the axis, d'.
-        restored: how many of them were restored.
-        parameters: weights restored.
-        perturbation: `d_j` of method.md (4).
-        half_overlap: agreement of two halves of the samples on the candidates, or None.
-        damping: damping actually used, a share of the mean diagonal; None without curvature.
-        damping_raised: whether that is more than was asked for.
-        condition: condition estimate of the damped curvature.
-        dead: neurons whose curvature diagonal is zero.
-        rank_deficient: fewer tokens (input axis) or response tokens (output axis) than neurons, so
-            that damping may be all that makes the curvature invertible.
-        objective_none: `tr(E H E^T)` on the honesty data with E_h = 0.
-        objective: the same with the chosen compensation.
-        device: where the compensation was computed.
-    """
-
-    name: str
-    neurons: int
-    restored: int
-    parameters: int
-    perturbation: float
-    half_overlap: float | None = None
-    damping: float | None = None
-    damping_raised: bool = False
-    condition: float | None = None
-    dead: int | None = None
-    rank_deficient: bool | None = None
-    objective_none: float | None = None
-    objective: float | None = None
-    device: str = "cpu"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
 
 
 def curvature_of(statistics: Statistics, data_set: str, matrix: str) -> Tensor:

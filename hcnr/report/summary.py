@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hcnr._version import __version__
 from hcnr.config import RestoreConfig
+from hcnr.report.record import MatrixRecord
 
 if TYPE_CHECKING:
-    from hcnr.repair import MatrixRecord
     from hcnr.selection import Selection
     from hcnr.statistics import Statistics
 
@@ -36,7 +36,7 @@ def build_report(
     config: RestoreConfig,
     statistics: "Statistics",
     selection: "Selection",
-    records: "Sequence[MatrixRecord]",
+    records: Sequence[MatrixRecord],
     seconds: Mapping[str, float],
     target_parameters: int,
 ) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _total(values: Any) -> float | None:
 def _warnings(
     statistics: "Statistics",
     selection: "Selection",
-    records: "Sequence[MatrixRecord]",
+    records: Sequence[MatrixRecord],
     config: RestoreConfig,
 ) -> list[str]:
     """Sentences about what a user should know before trusting the result."""
