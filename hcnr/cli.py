@@ -188,11 +188,10 @@ def demo(
 @app.command(epilog=_examples("hcnr info"))
 def info() -> None:
     """Show every operator and backend, available or why not, with versions and devices."""
-    from hcnr.info import devices, operators
-    from hcnr.report.summary import versions
+    from hcnr.info import devices, operators, packages
 
     print_table("Operators", ("operator", "backend", "status"), operators(), console)
-    print_table("Versions", ("package", "version"), versions().items(), console)
+    print_table("Versions", ("package", "version"), packages(), console)
     print_table("Devices", ("device", "what"), devices(), console)
 
 

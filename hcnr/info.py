@@ -2,12 +2,19 @@
 
 import torch
 
+from hcnr.report.summary import LIBRARIES, versions
 from hcnr_kernels.registry import operator_table
 
 
 def operators() -> list[tuple[str, str, str]]:
     """Rows (operator, backend, status): available, or the reason it is not."""
     return [(str(op), str(backend), str(status)) for op, backend, status in operator_table()]
+
+
+def packages() -> list[tuple[str, str]]:
+    """Rows (package, version or `not installed`)."""
+    found = versions()
+    return [(name, found.get(name, "not installed")) for name in ("hcnr", "python", *LIBRARIES)]
 
 
 def devices() -> list[tuple[str, str]]:
