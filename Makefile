@@ -29,7 +29,7 @@ lint: .venv/installed-dev
 	$(BIN)/pyright
 
 bench: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest bench --benchmark-only $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest bench $(PYTEST_ARGS)
 
 clean:
 	rm -rf .venv build dist demo *.egg-info .pytest_cache .ruff_cache .benchmarks .hypothesis
