@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import StatisticsError
+from hcnr.model import resolve_device
 from hcnr.statistics import Statistics
 from hcnr_kernels import perturbation
 
@@ -151,11 +152,12 @@ def select_neurons(
             )
             for half in range(2)
         ]
+    device = resolve_device(config.device)
     distances: list[dict[str, float]] = [{} for _ in voters]
     for name in statistics.matrices:
-        weights = base(name), tuned(name)
+        weights = base(name).to(device), tuned(name).to(device)
         for masks, found in zip(voters, distances, strict=True):
-            sums = perturbation(*weights, masks[name], axis=statistics.axis)
+            sums = perturbation(*weights, masks[name].to(device), axis=statistics.axis)
             found[name] = relative_perturbation(*(total.item() for total in sums))
     chosen = [_most_perturbed(found, config) for found in distances]
     overlap, selected_overlap = {}, None
