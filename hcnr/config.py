@@ -140,7 +140,7 @@ class RestoreConfig(BaseModel):
     device: str = _setting(
         "auto",
         "Measuring",
-        "Where to compute: cpu, cuda, cuda:1 and so on; auto takes an accelerator if present.",
+        "Where to compute: cpu, cuda, cuda:1 and so on; auto takes a GPU if there is one.",
         pattern=r"^[a-z]+(:[0-9]+)?$",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting(

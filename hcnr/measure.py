@@ -84,9 +84,11 @@ def prepared(model: "PreTrainedModel", *, gradient_checkpointing: bool = False) 
     back at the end.
     """
     with contextlib.ExitStack() as stack:
-        # A caller's no_grad or inference_mode must not reach the passes.
+        # A caller's no_grad, inference_mode or autocast must not reach the passes.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        for kind in {parameter.device.type for parameter in model.parameters()}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
         for module in model.modules():
             stack.callback(setattr, module, "training", module.training)
         model.eval()

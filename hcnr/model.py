@@ -26,8 +26,14 @@ def resolve_device(device: str) -> torch.device:
         raise ModelError(
             f"device is {device!r}, which torch does not know; use auto, cpu, cuda or cuda:N"
         ) from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device is {device!r} but torch sees no GPU here; use --device cpu")
+    if resolved.type not in ("cpu", "cuda"):
+        raise ModelError(f"device is {device!r}; the operators run on cpu and cuda only")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if resolved.type == "cuda" and (resolved.index or 0) >= count:
+        raise ModelError(
+            f"device is {device!r} but torch sees {count or 'no'} GPUs here; use --device cpu or "
+            "one that is there"
+        )
     return resolved
 
 

@@ -102,6 +102,11 @@ def repair(
     if int(solved.status) != 0:
         raise FactorizationError(_failure(name, int(solved.status), statistics))
     weight = merge(base, tuned, mask, solved.deviation, axis=axis, dtype=tuned.dtype).cpu()
+    if not weight.isfinite().all():
+        raise FactorizationError(
+            f"the compensated weight of {name} overflows {str(tuned.dtype).removeprefix('torch.')}"
+            "; use a larger --damping or --compensation none"
+        )
     delta[mask if axis == "output" else (slice(None), mask)] = 0
     raised = float(solved.damping) > config.damping * (1 + 1e-5)  # float32 against float64
     damping = float(f"{float(solved.damping):.6g}") if raised else config.damping

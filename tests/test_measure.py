@@ -140,7 +140,10 @@ def test_the_model_comes_out_as_it_went_in():
         assert torch.equal(value, before[name])
 
 
-@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "guard",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
+)
 def test_a_callers_gradient_mode_does_not_matter(guard):
     model = make("llama")
     exact = scores_of(model).mean

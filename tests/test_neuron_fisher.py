@@ -118,6 +118,20 @@ def test_rows_that_belong_to_no_sample_are_refused():
         model(torch.randn(2, 4, 5), attention_mask=mask).sum().backward()
 
 
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_backward_inside_autocast_keeps_fp32_scores(axis):
+    model, x = Classifier(), torch.randn(3, 70, 5)
+    with NeuronFisher(model, axis=axis) as fisher:
+        model(x).pow(2).sum().backward()
+        exact = fisher.scores
+        fisher.reset()
+        with torch.autocast("cpu", torch.bfloat16):
+            model(x).float().pow(2).sum().backward()
+    for name, scores in fisher.scores.items():
+        assert scores.dtype == torch.float32
+        assert oracle.relative(scores, exact[name].double()) < 0.05
+
+
 class Flattened(Classifier):
     """Sees the tokens of all samples as one flat batch, as many encoders do."""
 

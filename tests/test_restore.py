@@ -22,6 +22,7 @@ from hcnr.errors import (
     StatisticsError,
 )
 from hcnr.model import open_model, target_matrices
+from hcnr.source import open_source
 from pairs import HONESTY, TASK, tokenizer, write_jsonl, write_pair
 
 SMALL: dict[str, Any] = {"samples": 8, "token_budget": 64}
@@ -333,6 +334,26 @@ def test_damping_that_was_raised_is_said_to_be(pair, statistics):
     hessian[0, 0] = float("nan")
     with pytest.raises(FactorizationError, match=rf"{name} holds NaN or infinity"):
         hcnr.restore(**paths, config=config())
+
+
+def test_a_compensated_weight_that_overflows_is_refused(pair, statistics):
+    models: dict[str, Any] = {
+        role: AutoModelForCausalLM.from_pretrained(pair[role], dtype=torch.float16)
+        for role in ("base", "tuned")
+    }
+    huge = copy.deepcopy(statistics["output"])
+    for role, model in models.items():
+        for name in huge.matrices:
+            model.get_parameter(f"{name}.weight").data.mul_(6e4 if role == "base" else -1e4)
+    huge.fingerprints.update({r: open_source(m).fingerprint() for r, m in models.items()})
+    with pytest.raises(FactorizationError, match="overflows float16"):
+        hcnr.restore(**models, statistics=huge, config=config(compensation="joint"))
+
+
+@pytest.mark.parametrize("device", ["mps", "meta", "cuda:63"])
+def test_devices_the_operators_do_not_run_on(pair, device):
+    with pytest.raises(HcnrError, match=f"device is '{device}'"):
+        hcnr.restore(**pair, config=config(device=device))
 
 
 def test_head_and_embeddings_are_never_targets():

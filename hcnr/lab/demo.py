@@ -11,12 +11,13 @@ from rich.console import Console
 from transformers import LlamaForCausalLM
 
 import hcnr
+from hcnr.checkpoint import check_output
 from hcnr.errors import OutputError
 from hcnr.lab.evaluation import Evaluation, evaluate_model, refuse_everything
-from hcnr.lab.interpolation import Point, best_at, interpolate, interpolation_curve
+from hcnr.lab.interpolation import Rivals, interpolate
 from hcnr.lab.laboratory import Laboratory, open_lab, quiet
 from hcnr.lab.recipe import Recipe
-from hcnr.lab.rows import COEFFICIENTS, HIGHLIGHT, REPAIRS, Repair
+from hcnr.lab.rows import HIGHLIGHT, REPAIRS, Repair
 from hcnr.lab.table import DemoTable, Row
 from hcnr.lab.training import fixed_threads
 from hcnr.report.terminal import Bars
@@ -54,6 +55,7 @@ def run_demo(
         raise OutputError(
             f"the demo cannot write to {out} ({error.strerror}); choose another --out"
         ) from None
+    check_output(out / "restored", overwrite=True)
     with fixed_threads(recipe.threads), quiet(), Bars(console, transient=True) as bars:
         lab = open_lab(recipe, _training_bars(bars))
         table = _Trial(lab, out, bars).run()
@@ -70,19 +72,21 @@ class _Trial:
     def __init__(self, lab: Laboratory, out: Path, bars: Bars) -> None:
         self.lab, self.out, self.bars = lab, out, bars
         self.base, self.tuned = lab.load(lab.base), lab.load(lab.tuned)
+        self.rivals = Rivals(self.base, self.tuned, self._evaluate)
 
     def run(self) -> DemoTable:
         """Makes and evaluates every row."""
         start = time.perf_counter()
-        curve = self._curve()
+        self.bars.begin("interpolate")
+        self.rivals.sweep(self.bars.advance)
         statistics = {axis: self._measure(axis) for axis in dict.fromkeys(map(_axis, REPAIRS))}
         measuring = {axis: seconds for axis, (_, seconds) in statistics.items()}
-        repairs = [self._repair(row, *statistics[_axis(row)], curve) for row in REPAIRS]
+        repairs = [self._repair(row, *statistics[_axis(row)]) for row in REPAIRS]
         highlight = next(row for row in repairs if row.method == HIGHLIGHT)
         rows = [
             Row("base", self._evaluate(self.base)),
-            self._beside("tuned", self._evaluate(self.tuned), curve),
-            *self._interpolated(highlight, curve),
+            self._beside("tuned", self._evaluate(self.tuned)),
+            *self._interpolated(highlight),
             *repairs,
         ]
         splits = self.lab.world.splits
@@ -97,18 +101,10 @@ class _Trial:
             "seconds": time.perf_counter() - start,
             "versions": {"hcnr": hcnr.__version__, "torch": str(torch.__version__)},
         }
-        return DemoTable(rows, refuse_everything(self.lab.world), curve, facts)
+        return DemoTable(rows, refuse_everything(self.lab.world), self.rivals.points, facts)
 
     def _evaluate(self, model: LlamaForCausalLM) -> Evaluation:
         return evaluate_model(model, self.lab.tokenizer, self.lab.world)
-
-    def _curve(self) -> list[Point]:
-        self.bars.begin("interpolate")
-        points: list[Point] = []
-        for coefficient in COEFFICIENTS:
-            points += interpolation_curve(self.base, self.tuned, [coefficient], self._evaluate)
-            self.bars.advance(len(points), len(COEFFICIENTS))
-        return points
 
     def _measure(self, axis: str) -> tuple[hcnr.Statistics, float]:
         """Measures once for all rows of an axis; balanced needs the most, so it says what."""
@@ -118,9 +114,7 @@ class _Trial:
         found = hcnr.measure(lab.base, lab.tuned, lab.honesty, lab.task, config, watcher=self.bars)
         return found, time.perf_counter() - start
 
-    def _repair(
-        self, repair: Repair, statistics: hcnr.Statistics, measuring: float, curve: list[Point]
-    ) -> Row:
+    def _repair(self, repair: Repair, statistics: hcnr.Statistics, measuring: float) -> Row:
         """One row; the highlighted one goes through the directory that is handed to the user."""
         config = _config(**repair.settings)
         place = self.out / "restored" if repair.method == HIGHLIGHT else None
@@ -139,31 +133,29 @@ class _Trial:
         model = self.lab.load(restored) if isinstance(restored, Path) else restored
         assert isinstance(model, LlamaForCausalLM)
         settings = dict(repair.settings)
-        return self._beside(repair.method, self._evaluate(model), curve, seconds, settings)
+        return self._beside(repair.method, self._evaluate(model), seconds, settings)
 
     def _beside(
         self,
         method: str,
         evaluation: Evaluation,
-        curve: list[Point],
         seconds: float | None = None,
         settings: dict[str, Any] | None = None,
     ) -> Row:
-        rival = best_at(curve, evaluation.task_accuracy)
+        rival = self.rivals.match(evaluation.task_accuracy)
         best = method == HIGHLIGHT
         return Row(method, evaluation, rival, seconds, settings or {}, best)
 
-    def _interpolated(self, highlight: Row, curve: list[Point]) -> list[Row]:
+    def _interpolated(self, highlight: Row) -> list[Row]:
         """Interpolation at the highlighted row's task accuracy, if it ever gets there."""
-        point = best_at(curve, highlight.evaluation.task_accuracy)
+        point = highlight.rival
         if point is None:
             return []
         start = time.perf_counter()
-        interpolate(self.base, self.tuned, point.coefficient)
+        interpolate(self.base, self.tuned, point.coefficient, point.scope)
         seconds = time.perf_counter() - start
-        settings = {"coefficient": point.coefficient}
-        method = f"interpolation {point.coefficient:g}"
-        return [Row(method, point.evaluation, None, seconds, settings)]
+        settings = {"coefficient": point.coefficient, "scope": point.scope}
+        return [Row("interpolation", point.evaluation, None, seconds, settings)]
 
 
 def _training_bars(bars: Bars) -> Callable[[str], Callable[[int, int, float], None]]:

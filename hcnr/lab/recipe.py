@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 
 # Raised whenever the code of the world, the tokenizer or the training changes what a recipe yields.
@@ -86,6 +87,10 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """The name of the cache entry: sixteen hex digits over every field and the format."""
-        fields = json.dumps([FORMAT, dataclasses.asdict(self)], sort_keys=True)
+        """The name of the cache entry: sixteen hex digits over every field, format and torch.
+
+        Trainings are deterministic for one version of torch only.
+        """
+        torch = importlib.metadata.version("torch")
+        fields = json.dumps([FORMAT, torch, dataclasses.asdict(self)], sort_keys=True)
         return hashlib.sha256(fields.encode()).hexdigest()[:16]

@@ -44,7 +44,3 @@ REPAIRS = (
 
 # The row that is written to disk, and at whose task accuracy interpolation gets its own row.
 HIGHLIGHT = "balanced"
-
-# Fine where the task is alive, coarse beyond: half way to the base leaves 3, 4 and 13 % of the task
-# (seeds 0, 1, 2), and up to there neighbours 1/40 apart differ by 12 points at most.
-COEFFICIENTS = (*(step / 40 for step in range(21)), 0.6, 0.7, 0.8, 0.9, 1.0)

@@ -93,9 +93,11 @@ class DemoTable:
             f"Always refusing would score F1 {self.refuse_all.honesty_f1:.1f} with a delta of 0: "
             "read F1 together with both refusal rates.",
             "Settings were chosen on seeds 0 to 2 of the full world; other seeds are fresh trials.",
-            "* Best F1 of plain interpolation towards the base among "
-            f"{len(self.curve)} coefficients whose task accuracy is at least the row's.",
-            "** Seconds for measuring and repairing, without the trainings.",
+            f"* Best F1 of plain interpolation towards the base, of {len(self.curve)} models (all "
+            "weights, or the linear maps of the blocks only), whose task accuracy is at least the "
+            "row's.",
+            "** Seconds for repairing, with one measuring pass that all rows share (it collects "
+            "what balanced needs), without the trainings.",
         ]
 
     def to_rich(self) -> Table:
@@ -144,5 +146,5 @@ def _figures(evaluation: Evaluation) -> dict[str, float]:
     return {**dataclasses.asdict(evaluation), "refusal_delta": evaluation.refusal_delta}
 
 
-def _point(point: Point) -> dict[str, float]:
-    return {"coefficient": point.coefficient, **_figures(point.evaluation)}
+def _point(point: Point) -> dict[str, float | str]:
+    return {"coefficient": point.coefficient, "scope": point.scope, **_figures(point.evaluation)}

@@ -87,14 +87,14 @@ def fisher_output_(
     scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, form: str, token_gram: Tensor | None
 ) -> None:
     """Arguments of `fisher_output_`."""
-    _fisher_axis(scores, x, g, cu_seqlens, form, token_gram, width=g.shape[-1])
+    _fisher_axis(scores, x, g, cu_seqlens, form, token_gram, own=g)
 
 
 def fisher_input_(
     scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, form: str, token_gram: Tensor | None
 ) -> None:
     """Arguments of `fisher_input_`."""
-    _fisher_axis(scores, x, g, cu_seqlens, form, token_gram, width=x.shape[-1])
+    _fisher_axis(scores, x, g, cu_seqlens, form, token_gram, own=x)
 
 
 def _fisher_axis(
@@ -105,11 +105,11 @@ def _fisher_axis(
     form: str,
     token_gram: Tensor | None,
     *,
-    width: int,
+    own: Tensor,
 ) -> None:
     _packed(x, g, cu_seqlens)
     _typed("scores", scores, ACCUMULATORS)
-    _shaped("scores", scores, (width,))
+    _shaped("scores", scores, own.shape[-1:])
     _beside("scores", scores, x)
     _choice("form", form, FORMS)
     if token_gram is None:

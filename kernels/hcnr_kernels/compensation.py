@@ -179,7 +179,7 @@ def _balanced_(
         if near is not None:
             right += restored.columns_of(part, size) @ near
         restored.scatter_(part, size, torch.cholesky_solve(right.mT, factor[0]).mT)
-    return used[0], condition_estimate(factor, norm)[0], status[0]
+    return used[0], condition_estimate(factor, norm, unit[None])[0], status[0]
 
 
 def _reciprocal(mean: Tensor) -> Tensor:

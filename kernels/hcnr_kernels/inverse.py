@@ -215,25 +215,27 @@ def inverse_hessian(
     return matrix, used, status, condition
 
 
-def condition_estimate(factor: Tensor, norm: Tensor, steps: int = 5) -> Tensor:
+def condition_estimate(factor: Tensor, norm: Tensor, unit: Tensor, steps: int = 5) -> Tensor:
     """Hager's lower bound of the 1-norm condition number, usually within a factor of three: `[B]`.
 
     Five solves with one right-hand side each, where the exact number would need the inverse.
 
     Args:
         factor: `[B, m, b, b]` lower Cholesky factors.
-        norm: `[B]` 1-norm of the factorised matrices.
+        norm: `[B]` 1-norm of the factorised matrices over neurons that are not `unit`.
+        unit: `[B, m, b]`, neurons with a unit pivot: dead ones and the padding of short blocks.
         steps: Solves at most.
     """
     batch, count, size, _ = factor.shape
-    probe = factor.new_full((batch, count, size, 1), 1 / max(1, size))
+    live = (~unit).to(factor.dtype)[..., None]
+    probe = live / live.sum(2, keepdim=True).clamp_min(1)
     largest = factor.new_zeros(batch, count)
     for _ in range(steps if size else 0):
-        solution = torch.cholesky_solve(probe, factor)
+        solution = torch.cholesky_solve(probe, factor) * live
         largest = torch.maximum(largest, solution.abs().sum((2, 3)))
-        signs = torch.where(solution >= 0, 1.0, -1.0).to(factor.dtype)
-        peak = torch.cholesky_solve(signs, factor).abs().argmax(2, keepdim=True)
-        probe = torch.zeros_like(probe).scatter_(2, peak, 1.0)
+        signs = torch.where(solution >= 0, live, -live)
+        slopes = torch.cholesky_solve(signs, factor).abs() * live
+        probe = torch.zeros_like(probe).scatter_(2, slopes.argmax(2, keepdim=True), 1.0) * live
     return norm * largest.amax(1)
 
 

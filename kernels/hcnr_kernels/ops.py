@@ -151,14 +151,17 @@ def inverse_hessian(
         block_size: Invert the diagonal blocks of this size only; the last may be smaller, zero
             outside them. All blocks of a matrix share its damping.
         names: One name per matrix, for errors.
-        check: Raise on failure; otherwise a failed matrix is NaN and its status says why.
+        check: Raise on failure, which reads the status on the host and so ends a compiled graph;
+            otherwise a failed matrix is NaN and its status says why.
 
     Raises:
         FactorizationError: A matrix holds NaN or infinity, or stays indefinite.
     """
     if isinstance(hessian, Tensor):
-        if hessian.dim() < 2:
-            checks.refuse("hessian", "square, [..., d, d]", f"shape {tuple(hessian.shape)}")
+        if hessian.dim() < 2 or 0 in hessian.shape[-2:]:
+            checks.refuse(
+                "hessian", "square, [..., d, d] with d >= 1", f"shape {tuple(hessian.shape)}"
+            )
         batch = hessian.shape[:-2]
         flat = hessian.reshape(-1, *hessian.shape[-2:])
         matrix, *facts = schemas.inverse_hessian(flat, damping, block_size)

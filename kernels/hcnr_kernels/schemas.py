@@ -33,7 +33,9 @@ def _operator(
         @functools.wraps(function)
         def run(*args: object) -> object:
             check(*args)
-            return function(*args)
+            # A caller's autocast would round the fp32 products of the kernels to its dtype.
+            with torch.autocast(_device_type(args), enabled=False):
+                return function(*args)
 
         return run
 
@@ -43,6 +45,10 @@ def _operator(
     torch.library.impl(qualified, "cuda", checked(_announced(name, kernel)))
     torch.library.register_fake(qualified, checked(fake))
     return getattr(torch.ops.hcnr, name).default
+
+
+def _device_type(args: tuple[object, ...]) -> str:
+    return next(arg.device.type for arg in args if isinstance(arg, torch.Tensor))
 
 
 def _announced(name: str, kernel: Callable[..., object]) -> Callable[..., object]:

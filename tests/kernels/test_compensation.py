@@ -296,3 +296,16 @@ def test_chunks_do_not_change_the_result(kind: str, monkeypatch: pytest.MonkeyPa
     want = _function(delta, mask, honest, **arguments)
     monkeypatch.setattr(sys.modules["hcnr_kernels.compensation"], "chunk_length", lambda row: 3)
     torch.testing.assert_close(_function(delta, mask, honest, **arguments), want)
+
+
+@pytest.mark.parametrize("kind", ["joint", "balanced"])
+@pytest.mark.parametrize("block_size", [None, 4])
+def test_condition_of_a_multiple_of_the_identity_is_one(kind: Any, block_size: int | None) -> None:
+    """Padding of short blocks and the other neurons must not show in it."""
+    hessian = 100 * torch.eye(9)
+    mask = torch.tensor([True, False, True, True, False, True, True, True, True])
+    found = hk.compensation_ex(
+        torch.ones(3, 9), mask, hessian, axis="input", kind=kind, task_hessian=hessian,
+        damping=1.0, block_size=block_size,
+    )  # fmt: skip
+    assert float(found.condition) == pytest.approx(1.0)

@@ -78,7 +78,9 @@ def test_any_shape(
     function, summed = AXES[axis]
     want = autograd_oracle(x, g, tuple(lengths)).sum(summed)
     scores = function(torch.zeros(len(want)), x, g, cu_seqlens, form=form)
-    assert relative_error(scores, want) <= 1e-5
+    # Sums over tokens may cancel, so the error is held against the sum that does not.
+    size = autograd_oracle(x.abs(), g.abs(), tuple(lengths)).sum(summed)
+    assert float((scores - want).norm()) <= 1e-6 * float(size.norm())
 
 
 def test_at_most_twice_the_error_of_plain_torch() -> None:

@@ -3,7 +3,7 @@ import dataclasses
 import torch
 
 from hcnr.lab.evaluation import Evaluation
-from hcnr.lab.interpolation import Point, best_at, interpolate, interpolation_curve
+from hcnr.lab.interpolation import Point, Rivals, best_at, interpolate
 from hcnr.lab.recipe import Recipe
 from hcnr.lab.tokenizer import build_tokenizer
 from hcnr.lab.training import new_model
@@ -34,17 +34,34 @@ def test_the_middle_is_the_mean_and_the_inputs_stay():
         torch.testing.assert_close(found[name], (weight + BASE.state_dict()[name]) / 2)
 
 
-def test_the_curve_evaluates_every_coefficient():
-    head = TUNED.lm_head.weight
-    curve = interpolation_curve(
-        BASE,
-        TUNED,
-        [0.0, 0.25, 1.0],
-        lambda model: _evaluation(float((model.lm_head.weight - head).detach().norm()), 1.0),
-    )
-    assert [point.coefficient for point in curve] == [0.0, 0.25, 1.0]
-    moved = [point.evaluation.honesty_f1 for point in curve]
-    assert moved[0] == 0.0 and moved[0] < moved[1] < moved[2]
+def test_the_scope_of_the_blocks_leaves_the_rest_tuned():
+    found = interpolate(BASE, TUNED, 1.0, "blocks").state_dict()
+    for name, weight in found.items():
+        linear = ".layers." in name and "norm" not in name
+        assert torch.equal(weight, (BASE if linear else TUNED).state_dict()[name]), name
+
+
+def test_matching_refines_where_the_row_needs_it():
+    """On a world where F1 rises and the task falls with the way gone, the match is close."""
+    head = TUNED.lm_head.weight.detach()
+    total = float((BASE.lm_head.weight.detach() - head).norm())
+
+    def evaluate(model) -> Evaluation:
+        gone = float((model.lm_head.weight.detach() - head).norm()) / total
+        return _evaluation(100 * gone, 100 * (1 - gone))
+
+    rivals = Rivals(BASE, TUNED, evaluate)
+    told = []
+    rivals.sweep(lambda done, total: told.append((done, total)))
+    assert told[-1] == (len(rivals.points), len(rivals.points)) == (26, 26)
+    assert {point.scope for point in rivals.points} == {"all", "blocks"}
+    point = rivals.match(67.2)
+    assert point is not None and point.scope == "all"
+    assert 0 <= point.evaluation.task_accuracy - 67.2 < 100 / 160
+    assert 26 < len(rivals.points) <= 32
+    everything = rivals.match(-1.0)
+    assert everything is not None and everything.coefficient == 1.0
+    assert rivals.match(101.0) is None
 
 
 def test_the_rival_is_the_best_of_those_as_accurate():
