@@ -190,7 +190,7 @@ def info() -> None:
     """Show every operator and backend, available or why not, with versions and devices."""
     from hcnr.info import devices, operators, packages
 
-    print_table("Operators", ("operator", "backend", "status"), operators(), console)
+    print_table("Operators", *operators(), console)
     print_table("Versions", ("package", "version"), packages(), console)
     print_table("Devices", ("device", "what"), devices(), console)
 
@@ -203,6 +203,7 @@ def main() -> None:
         print(f"hcnr: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
+        print("hcnr: interrupted; nothing was written", file=sys.stderr)
         sys.exit(130)
 
 

@@ -149,8 +149,8 @@ class RestoreConfig(BaseModel):
     all_hessians: bool = _setting(
         False,
         "Measuring",
-        "Collect curvature for every matrix, so that the statistics serve any later selection; "
-        "otherwise only for the selected ones.",
+        "Collect the curvature that compensation needs for every matrix, so that the statistics "
+        "serve any later selection; otherwise only for the selected ones.",
     )
 
     # Hidden from type checkers, which derive a better signature from the fields.

@@ -6,9 +6,14 @@ from hcnr.report.summary import LIBRARIES, versions
 from hcnr_kernels.registry import operator_table
 
 
-def operators() -> list[tuple[str, str, str]]:
-    """Rows (operator, backend, status): available, or the reason it is not."""
-    return [(str(op), str(backend), str(status)) for op, backend, status in operator_table()]
+def operators() -> tuple[list[str], list[list[str]]]:
+    """Heads and rows: an operator, then its status on each backend or why it is not available."""
+    found: dict[str, dict[str, str]] = {}
+    for operator, backend, status in operator_table():
+        found.setdefault(operator, {})[backend] = status
+    backends = list(dict.fromkeys(backend for row in found.values() for backend in row))
+    rows = [[name, *(row.get(b, "-") for b in backends)] for name, row in found.items()]
+    return ["operator", *backends], rows
 
 
 def packages() -> list[tuple[str, str]]:

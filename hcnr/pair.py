@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from hcnr.config import RestoreConfig
+from hcnr.errors import CheckpointError
 from hcnr.model import resolve_device
 from hcnr.source import DirectorySource, Source, check_match, open_source
 from hcnr.stages import Stages
@@ -40,7 +41,13 @@ class Pair:
         with stages.stage("check the checkpoints"):
             resolve_device(config.device)
             pair = open_source(base), open_source(tuned)
-            return cls(*pair, *check_match(*pair, config))
+            checked = check_match(*pair, config)
+            if pair[0].fingerprint() == pair[1].fingerprint():
+                raise CheckpointError(
+                    f"base ({pair[0]}) and tuned ({pair[1]}) have the same weights: there is "
+                    "nothing to repair; name the checkpoint from before the fine-tuning as BASE"
+                )
+            return cls(*pair, *checked)
 
     def at(self, role: Role) -> Source:
         """The source of a role."""
@@ -48,7 +55,7 @@ class Pair:
 
     def check_finite(self, stages: Stages) -> None:
         """Read every weight once; last of the checks, because it is the one that takes time."""
-        with stages.stage("check the checkpoints"):
+        with stages.stage("check the weights"):
             self.base.check_finite()
             self.tuned.check_finite()
 

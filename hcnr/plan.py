@@ -121,7 +121,7 @@ def _stages(
     fisher = tuned if config.fisher_at == "tuned" else base
     scoring = 2 * (2 * forward + sum(_score_flops(*s, length) for s in shapes) * config.samples)
     stages = [
-        StagePlan("check the checkpoints", read=base + tuned),
+        StagePlan("check the weights", read=base + tuned),
         StagePlan("score both data sets", read=fisher, held=fisher, flops=scoring),
         StagePlan("select", read=2 * _stored(sources, weights), flops=5 * weights),
     ]

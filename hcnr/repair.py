@@ -33,7 +33,8 @@ def curvature_of(statistics: Statistics, data_set: str, matrix: str) -> Tensor:
     if found is None:
         raise StatisticsError(
             f"the statistics hold no {data_set} curvature of {matrix}, which this configuration "
-            "needs; measure again with --all-hessians, or with the configuration of this run"
+            "needs; measure again with the configuration of this run, or with --all-hessians"
+            f"{' and --compensation balanced' if data_set == 'task' else ''} for any selection"
         )
     return found
 

@@ -176,6 +176,14 @@ def _read_data(
                 **asdict(tokenized.counts),
             }
             data[name] = tokenized, facts
+        if (
+            config.priority == "kl"
+            and len({facts["tokens_sha256"] for _, facts in data.values()}) == 1
+        ):
+            raise DataError(
+                "the honesty and the task data are the same samples, so no neuron matters for one "
+                "and not for the other; pass two different files to --honesty and --task"
+            )
         return data
 
 

@@ -231,8 +231,15 @@ def check_statistics(
                 f"the statistics have {found} neurons of {name}, the model has {size}; measure "
                 "this pair with `hcnr measure`"
             )
+    prints = {"base": base.fingerprint(), "tuned": tuned.fingerprint()}
+    crosswise = {"base": prints["tuned"], "tuned": prints["base"]}
+    if statistics.fingerprints == crosswise != prints:
+        raise StatisticsError(
+            f"base and tuned are swapped: the statistics were measured with {tuned} as base and "
+            f"{base} as tuned"
+        )
     for role, source in (("base", base), ("tuned", tuned)):
-        measured, found = statistics.fingerprints.get(role), source.fingerprint()
+        measured, found = statistics.fingerprints.get(role), prints[role]
         if measured != found:
             raise StatisticsError(
                 f"the statistics belong to another {role} model: its fingerprint is {measured}, "

@@ -31,7 +31,7 @@ def test_stages_follow_the_configuration(pair):
         plan = plan_run(pair["base"], pair["tuned"], RestoreConfig(**settings))
         return [s.name for s in plan.stages]
 
-    head = ["check the checkpoints", "score both data sets", "select"]
+    head = ["check the weights", "score both data sets", "select"]
     last = ["compensate, merge and write"]
     assert stages() == [*head, "curvature of honesty", *last]
     assert stages(compensation="none") == head + last
@@ -45,7 +45,7 @@ def test_bytes_are_those_of_the_files(pair):
         role: sum(path.stat().st_size for path in pair[role].glob("*.safetensors"))
         for role in ("base", "tuned")
     }
-    assert stage(plan, "check the checkpoints").read == size["base"] + size["tuned"]
+    assert stage(plan, "check the weights").read == size["base"] + size["tuned"]
     assert stage(plan, "compensate, merge and write").written == size["tuned"]
 
 

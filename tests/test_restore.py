@@ -111,6 +111,8 @@ def test_nothing_to_restore_gives_tuned_bit_for_bit(pair, statistics, kind, axis
             config=config(compensation=kind, axis=axis, **ratios), statistics=statistics[axis],
         )  # fmt: skip
         assert hashes(out) == hashes(pair["tuned"])
+        report = json.loads((out / "hcnr_report.json").read_text())
+        assert any(warning.startswith("nothing was restored") for warning in report["warnings"])
 
 
 @pytest.mark.parametrize("axis", ["output", "input"])
@@ -512,6 +514,18 @@ class TestBadInput:
         model.save_pretrained(tmp_path / "other")
         self.refused(tmp_path, StatisticsError, "another tuned model", base=pair["base"],
                      tuned=tmp_path / "other", statistics=statistics, config=narrow)  # fmt: skip
+
+    def test_the_same_samples_twice(self, pair, tmp_path):
+        self.refused(tmp_path, DataError, "are the same samples",
+                     **{**pair, "task": pair["honesty"]})  # fmt: skip
+
+    def test_a_pair_without_a_difference(self, pair, tmp_path):
+        self.refused(tmp_path, CheckpointError, "have the same weights: there is nothing to repair",
+                     **{**pair, "base": pair["tuned"]})  # fmt: skip
+
+    def test_a_swapped_pair_with_statistics(self, pair, tmp_path, statistics):
+        self.refused(tmp_path, StatisticsError, "base and tuned are swapped", base=pair["tuned"],
+                     tuned=pair["base"], statistics=statistics["output"])  # fmt: skip
 
     def test_neither_path_nor_model(self, pair, tmp_path):
         self.refused(tmp_path, HcnrError, "a dict is neither", **{**pair, "base": {}})

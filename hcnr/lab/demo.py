@@ -57,12 +57,13 @@ def run_demo(
         ) from None
     check_output(out / "restored", overwrite=True)
     with fixed_threads(recipe.threads), quiet(), Bars(console, transient=True) as bars:
-        lab = open_lab(recipe, _training_bars(bars))
+        lab = open_lab(recipe, _training_bars(bars, console))
         table = _Trial(lab, out, bars).run()
     facts = json.dumps(table.as_dict(), indent=2) + "\n"
     (out / "demo.json").write_text(facts, encoding="utf-8")
     (out / "demo.md").write_text(table.to_markdown(), encoding="utf-8")
     console.print(table.to_rich())
+    console.print(f"the pair and its data: {lab.directory}", highlight=False, soft_wrap=True)
     return table
 
 
@@ -158,11 +159,16 @@ class _Trial:
         return [Row("interpolation", point.evaluation, None, seconds, settings)]
 
 
-def _training_bars(bars: Bars) -> Callable[[str], Callable[[int, int, float], None]]:
-    """A bar for each training, which happens the first time only."""
+def _training_bars(
+    bars: Bars, console: Console
+) -> Callable[[str], Callable[[int, int, float], None]]:
+    """A bar for each training, which happens the first time only; a line without a terminal."""
 
     def begin(model: str) -> Callable[[int, int, float], None]:
-        bars.begin(f"train {model} (first time only)")
+        stage = f"train {model} (the first time only; minutes)"
+        bars.begin(stage)
+        if not console.is_terminal:
+            console.print(f"{stage} ...", highlight=False)
         return lambda done, total, loss: bars.advance(done, total)
 
     return begin

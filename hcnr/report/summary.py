@@ -94,6 +94,14 @@ def _warnings(
 ) -> list[str]:
     """Sentences about what a user should know before trusting the result."""
     found = []
+    if config.compensation == "balanced" and any(
+        (r.objective or 0) > (r.objective_none or 0) for r in records
+    ):
+        found.append(
+            "the objective is that of honesty alone; balanced also serves the task, so it may rise"
+        )
+    if not any(record.restored for record in records):
+        found.append("nothing was restored: a ratio is too small, the output equals tuned")
     raised = [record for record in records if record.damping_raised]
     if raised:
         found.append(
@@ -115,10 +123,11 @@ def _warnings(
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
     if overlaps and 0 < config.in_weight_ratio < 1:
         mean, chance = fmean(overlaps), config.in_weight_ratio
-        if mean < (1 + chance) / 2:
+        # Less than a quarter of the way from chance to full agreement.
+        if mean < chance + (1 - chance) / 4:
             found.append(
                 f"two halves of the samples agree on only {mean:.0%} of the neurons "
-                f"({chance:.0%} by chance): use more samples"
+                f"({chance:.0%} by chance): measure more of them (--samples)"
             )
     for name, facts in statistics.data.items():
         wanted, used = config.samples, facts.get("samples", 0)

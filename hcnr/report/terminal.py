@@ -1,5 +1,6 @@
 """Tables and progress bars for people at a terminal."""
 
+import itertools
 from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,13 @@ class Bars:
         self._progress.__exit__(kind, error, trace)
 
     def begin(self, stage: str) -> None:
-        """Finish the current bar and start one for `stage`."""
+        """Finish the current bar and start one for `stage`.
+
+        Where there is no terminal a lasting bar becomes a line.
+        """
         self._finish()
+        if self._progress.disable and not self._transient:
+            self._progress.console.print(f"{stage} ...", highlight=False, markup=False)
         self._task = self._progress.add_task(stage, total=None)
 
     def advance(self, done: int, total: int) -> None:
@@ -70,24 +76,28 @@ class Bars:
 def print_report(report: dict[str, Any], console: Console, *, most: int = 12) -> None:
     """Print what a restoration did: summary, the most perturbed matrices, warnings."""
     summary, config = report["summary"], report["config"]
-    table = Table(title="Restored matrices", title_justify="left")
-    table.add_column("matrix")
-    for head in ("neurons", "perturbation", "overlap", "damping", "condition", "objective"):
+    names = [record["name"] for record in report["matrices"]]
+    prefix = _common_parents(names)
+    title = f"Restored matrices{f' ({prefix}. ...)' if prefix else ''}"
+    table = Table(title=title, title_justify="left")
+    table.add_column("matrix", no_wrap=True)
+    wide = console.width >= 100
+    numbers = ("damping", "condition") if wide else ()
+    for head in ("neurons", "perturbation", "overlap", *numbers, "honesty objective"):
         table.add_column(head, justify="right")
     ranked = sorted(report["matrices"], key=lambda record: -record["perturbation"])
     for record in ranked[:most]:
         before, after = record["objective_none"], record["objective"]
         table.add_row(
-            record["name"],
+            record["name"].removeprefix(f"{prefix}."),
             f"{record['restored']} / {record['neurons']}",
             f"{record['perturbation']:.3g}",
             _percent(record["half_overlap"]),
-            _short(record["damping"]),
-            _short(record["condition"]),
-            "-" if after is None else f"{before:.3g} -> {after:.3g}",
+            *(_short(record[number]) for number in numbers),
+            "-" if not before else f"{after / before:.2f}x",
         )
     if len(ranked) > most:
-        table.add_row(f"... and {len(ranked) - most} more", *[""] * 6)
+        table.add_row(f"and {len(ranked) - most} more")
     console.print(table)
     share = summary["restored_parameters"] / max(summary["target_parameters"], 1)
     rows = [
@@ -165,6 +175,13 @@ def _pairs(rows: Iterable[tuple[str, str]]) -> Table:
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _common_parents(names: list[str]) -> str:
+    """What all dotted names begin with: `model.layers` of `model.layers.3.mlp.up_proj`."""
+    parts = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    common = itertools.takewhile(lambda level: len(set(level)) == 1, parts)
+    return ".".join(level[0] for level in common)
 
 
 def _percent(value: float | None) -> str:
