@@ -22,7 +22,8 @@ SCOPES: tuple[Scope, ...] = ("all", "blocks")
 # the task are left (seeds 0, 1, 2).
 COARSE = (*(step / 20 for step in range(11)), 0.75, 1.0)
 
-# Halvings of the bracket around a row's task accuracy: a coefficient to 1/160.
+# A row's task accuracy is matched within a point, or to a coefficient of 1/160.
+CLOSE = 1.0
 HALVINGS = 3
 
 
@@ -85,7 +86,8 @@ class Rivals:
                 if not any(able) or all(able):
                     break
                 last = max(i for i, is_able in enumerate(able) if is_able)
-                if last + 1 == len(curve):
+                surplus = curve[last].evaluation.task_accuracy - task_accuracy
+                if last + 1 == len(curve) or surplus <= CLOSE:
                     break
                 middle = (curve[last].coefficient + curve[last + 1].coefficient) / 2
                 self._add(middle, scope)
