@@ -17,11 +17,6 @@ from pairs import write_pair
 SMALL = ["--samples", "8", "--token-budget", "64"]
 
 
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    return write_pair(tmp_path_factory.mktemp("pair"))
-
-
 def run(*arguments, code=0):
     """Run the command line in a process of its own, as a user does."""
     result = subprocess.run(

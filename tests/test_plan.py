@@ -3,12 +3,6 @@ import pytest
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError
 from hcnr.plan import plan_run
-from pairs import write_pair
-
-
-@pytest.fixture(scope="module")
-def pair(tmp_path_factory):
-    return write_pair(tmp_path_factory.mktemp("pair"))
 
 
 def stage(plan, name):

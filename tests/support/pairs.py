@@ -1,13 +1,17 @@
 """A pair of tiny checkpoints on disk with a tokenizer and data, as a user would have them."""
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+import hcnr
 from families import VOCABULARY, make, perturbed
 
+SMALL: dict[str, Any] = {"samples": 8, "token_budget": 64}
 HONESTY = [{"prompt": f"w{i} w{i + 7} w{i + 1}", "response": f"w{i % 5} w{i % 3}"}
            for i in range(9)]  # fmt: skip
 TASK = [{"prompt": f"w{2 * i} w{i}", "response": f"w{i + 20}"} for i in range(8)]
@@ -41,4 +45,17 @@ def write_pair(root: Path, *, family: str = "llama", shard_size: str = "20KB") -
         "tuned": root / "tuned",
         "honesty": write_jsonl(root / "honesty.jsonl", HONESTY),
         "task": write_jsonl(root / "task.jsonl", TASK),
+    }
+
+
+def config(**settings: Any) -> hcnr.RestoreConfig:
+    """Settings for so small a pair, with some changed."""
+    return hcnr.RestoreConfig(**{**SMALL, **settings})
+
+
+def hashes(directory: Path, pattern: str = "*.safetensors") -> dict[str, str]:
+    """SHA-256 of the files of a directory, by name."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.glob(pattern))
     }
