@@ -49,6 +49,12 @@ def test_what_is_saved_comes_back(tmp_path):
         assert getattr(loaded, field) == getattr(statistics, field)
 
 
+def test_the_file_is_as_readable_as_others_of_the_user(tmp_path):
+    example().save(tmp_path / "s.safetensors")
+    (tmp_path / "other").touch()
+    assert (tmp_path / "s.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_shared_curvature_is_stored_once_and_stays_shared(tmp_path):
     example().save(tmp_path / "s.safetensors")
     with safe_open(tmp_path / "s.safetensors", "pt") as file:

@@ -142,6 +142,11 @@ def atomic_file(path: PathLike, *, overwrite: bool = True) -> Iterator[Path]:
         errors.in_body = False
         if not work.is_file():
             raise OutputError(f"Nothing was written for the output '{target}': run it again.")
+        # Some writers make private files; this one is as readable as the user's others.
+        probe = work.with_name("mode")
+        probe.touch()
+        work.chmod(probe.stat().st_mode & 0o777)
+        probe.unlink()
         fsync(work)
         os.replace(work, target)
         fsync(target.parent)
