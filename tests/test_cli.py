@@ -148,7 +148,12 @@ def test_a_killed_run_leaves_no_output_and_the_next_one_succeeds(pair, tmp_path,
     out = tmp_path / "out"
     command = [sys.executable, "-m", "hcnr", "restore", pair["base"], pair["tuned"], "--honesty",
                pair["honesty"], "--task", pair["task"], "--out", out, *SMALL]  # fmt: skip
-    process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*map(str, command)],
+        stderr=subprocess.DEVNULL,
+        # Background jobs of some shells start with Ctrl-C ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while not any(tmp_path.iterdir()) and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(getattr(signal, name))
