@@ -28,12 +28,14 @@ class Pair:
         tuned: the fine-tuned model.
         matrices: names of the target matrices, in the model's order.
         messages: what a user should know about the run; grows as it goes on.
+        fingerprints: of both models, by role.
     """
 
     base: Source
     tuned: Source
     matrices: list[str]
     messages: list[str]
+    fingerprints: dict[str, str]
 
     @classmethod
     def open(cls, base: Any, tuned: Any, config: RestoreConfig, stages: Stages) -> "Pair":
@@ -42,12 +44,13 @@ class Pair:
             resolve_device(config.device)
             pair = open_source(base), open_source(tuned)
             checked = check_match(*pair, config)
-            if pair[0].fingerprint() == pair[1].fingerprint():
+            prints = {"base": pair[0].fingerprint(), "tuned": pair[1].fingerprint()}
+            if prints["base"] == prints["tuned"]:
                 raise CheckpointError(
                     f"base ({pair[0]}) and tuned ({pair[1]}) have the same weights: there is "
                     "nothing to repair; name the checkpoint from before the fine-tuning as BASE"
                 )
-            return cls(*pair, *checked)
+            return cls(*pair, *checked, prints)
 
     def at(self, role: Role) -> Source:
         """The source of a role."""

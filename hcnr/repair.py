@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hcnr.checkpoint import copy_companions, write_weights
 from hcnr.config import RestoreConfig
-from hcnr.errors import ModelError, StatisticsError
+from hcnr.errors import CheckpointError, ModelError, StatisticsError
 from hcnr.model import open_model, open_tokenizer, resolve_device
 from hcnr.pair import Pair
 from hcnr.report import MatrixRecord, build_report
@@ -63,6 +63,7 @@ def repair(
     Raises:
         StatisticsError: curvature is missing.
         FactorizationError: the curvature cannot be factorised at any declared damping.
+        CheckpointError: the result does not fit into the tuned weight's dtype.
     """
     axis = selection.axis
     mask = selection.masks[name]
@@ -78,7 +79,7 @@ def repair(
     }
     if config.compensation == "none":
         weight = merge(base, tuned, mask, None, axis=axis, dtype=tuned.dtype)
-        return weight, MatrixRecord(**numbers)
+        return _held(name, weight), MatrixRecord(**numbers)
 
     hessian = curvature_of(statistics, "honesty", name)
     task_hessian = None
@@ -102,12 +103,8 @@ def repair(
     )
     if int(solved.status) != 0:
         raise FactorizationError(_failure(name, int(solved.status), statistics))
-    weight = merge(base, tuned, mask, solved.deviation, axis=axis, dtype=tuned.dtype).cpu()
-    if not weight.isfinite().all():
-        raise FactorizationError(
-            f"the compensated weight of {name} overflows {str(tuned.dtype).removeprefix('torch.')}"
-            "; use a larger --damping or --compensation none"
-        )
+    weight = merge(base, tuned, mask, solved.deviation, axis=axis, dtype=tuned.dtype)
+    weight = _held(name, weight.cpu())
     delta[mask if axis == "output" else (slice(None), mask)] = 0
     raised = float(solved.damping) > config.damping * (1 + 1e-5)  # float32 against float64
     damping = float(f"{float(solved.damping):.6g}") if raised else config.damping
@@ -129,6 +126,16 @@ def repair(
         device=str(device),
     )
     return weight, record
+
+
+def _held(name: str, weight: Tensor) -> Tensor:
+    """Return the restored weight, which its dtype must be able to hold."""
+    if not weight.isfinite().all():
+        raise CheckpointError(
+            f"the restored weight of {name} overflows {str(weight.dtype).removeprefix('torch.')}, "
+            "the dtype of tuned; use a larger --damping, or save tuned in a wider dtype first"
+        )
+    return weight
 
 
 def _failure(name: str, status: int, statistics: Statistics) -> str:

@@ -212,7 +212,7 @@ def _measure(
             halves={name: found.halves for name, found in scores.items()}
             if all(found.halves for found in scores.values())
             else {},
-            fingerprints={role: pair.at(role).fingerprint() for role in ("base", "tuned")},
+            fingerprints=pair.fingerprints,
             settings={key: config.model_dump(mode="json")[key] for key in MEASURED_WITH},
             data={name: facts for name, (_, facts) in data.items()},
         )

@@ -13,6 +13,7 @@ import hcnr
 from families import FAMILIES, make, perturbed
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import (
+    CheckpointError,
     FactorizationError,
     HcnrError,
 )
@@ -326,8 +327,27 @@ def test_a_compensated_weight_that_overflows_is_refused(pair, statistics):
         for name in huge.matrices:
             model.get_parameter(f"{name}.weight").data.mul_(6e4 if role == "base" else -1e4)
     huge.fingerprints.update({r: open_source(m).fingerprint() for r, m in models.items()})
-    with pytest.raises(FactorizationError, match="overflows float16"):
+    with pytest.raises(CheckpointError, match="overflows float16"):
         hcnr.restore(**models, statistics=huge, config=config(compensation="joint"))
+
+
+def test_base_weights_that_tuned_cannot_hold_are_refused(pair, tmp_path):
+    base: Any = AutoModelForCausalLM.from_pretrained(pair["base"])
+    for block in base.model.layers:
+        block.mlp.up_proj.weight.data.mul_(1e6)
+    base.save_pretrained(tmp_path / "base")
+    tuned = AutoModelForCausalLM.from_pretrained(pair["tuned"], dtype=torch.float16)
+    tuned.save_pretrained(tmp_path / "tuned")
+    tokenizer().save_pretrained(tmp_path / "tuned")
+    settings = config(
+        compensation="none", cross_weight_ratio=1, dtype="float32", targets=("up_proj",)
+    )
+    with pytest.raises(CheckpointError, match=r"up_proj overflows float16, the dtype of tuned"):
+        hcnr.restore(
+            tmp_path / "base", tmp_path / "tuned", pair["honesty"], pair["task"],
+            tmp_path / "out", settings,
+        )  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tuned"]
 
 
 @pytest.mark.parametrize("device", ["mps", "meta", "cuda:63"])
