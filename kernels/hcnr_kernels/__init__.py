@@ -6,6 +6,7 @@ from hcnr_kernels.inverse import DAMPING_LADDER, InverseHessian
 from hcnr_kernels.ops import (
     compensation,
     compensation_ex,
+    fisher_both_,
     fisher_input_,
     fisher_output_,
     fisher_weight_,
@@ -29,6 +30,7 @@ __all__ = [
     "OperatorError",
     "compensation",
     "compensation_ex",
+    "fisher_both_",
     "fisher_input_",
     "fisher_output_",
     "fisher_weight_",

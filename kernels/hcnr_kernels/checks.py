@@ -58,90 +58,145 @@ def _beside(argument: str, tensor: Tensor, other: Tensor) -> None:
         refuse(argument, f"on {other.device}", _describe(tensor))
 
 
-def _offsets(cu_seqlens: Tensor, other: Tensor) -> None:
+def _offsets(cu_seqlens: Tensor, seqused: Tensor | None, other: Tensor) -> None:
     if cu_seqlens.dim() != 1 or cu_seqlens.dtype != torch.int32 or cu_seqlens.shape[0] < 1:
         refuse("cu_seqlens", "an int32 tensor [samples + 1]", _describe(cu_seqlens))
     _beside("cu_seqlens", cu_seqlens, other)
+    if seqused is None:
+        if cu_seqlens.shape[0] == 1 and other.shape[0] > 0:
+            refuse("cu_seqlens", f"of samples that own the {other.shape[0]} packed tokens", "none")
+        return
+    samples = cu_seqlens.shape[0] - 1
+    if seqused.dim() != 1 or seqused.dtype != torch.int32 or seqused.shape[0] != samples:
+        refuse("seqused", f"an int32 tensor [{samples}]", _describe(seqused))
+    _beside("seqused", seqused, other)
 
 
-def sample_bounds(cu_seqlens: Tensor, tokens: int) -> list[tuple[int, int]]:
-    """First and last (exclusive) packed row of each sample; their values checked."""
+def sample_bounds(
+    cu_seqlens: Tensor, tokens: int, seqused: Tensor | None = None
+) -> list[tuple[int, int]]:
+    """First and last (exclusive) row of each sample; the values of the offsets checked."""
     offsets: list[int] = cu_seqlens.tolist()
     rising = all(low <= high for low, high in itertools.pairwise(offsets))
-    if offsets[0] != 0 or offsets[-1] != tokens or not rising:
-        found = str(offsets) if len(offsets) <= 8 else f"{offsets[:4]} ... {offsets[-4:]}"
-        refuse("cu_seqlens", f"non-decreasing from 0 to the {tokens} packed tokens", found)
-    return list(itertools.pairwise(offsets))
+    bounds = list(itertools.pairwise(offsets))
+    if seqused is None:
+        if offsets[0] != 0 or offsets[-1] != tokens or not rising:
+            expected = f"non-decreasing from 0 to the {tokens} packed tokens"
+            refuse("cu_seqlens", expected, _shortened(offsets))
+        return bounds
+    if offsets[0] < 0 or offsets[-1] > tokens or not rising:
+        refuse("cu_seqlens", f"non-decreasing between 0 and {tokens} rows", _shortened(offsets))
+    used: list[int] = seqused.tolist()
+    spans = zip(bounds, used, strict=True)
+    if not all(0 <= rows <= stop - start for (start, stop), rows in spans):
+        refuse("seqused", "at most the rows between a sample's offsets", _shortened(used))
+    return [(start, start + rows) for (start, _), rows in zip(bounds, used, strict=True)]
 
 
-def _packed(x: Tensor, g: Tensor, cu_seqlens: Tensor) -> None:
+def _shortened(values: Sequence[int]) -> str:
+    return str(values) if len(values) <= 8 else f"{values[:4]} ... {values[-4:]}"
+
+
+def _packed(x: Tensor, g: Tensor, cu_seqlens: Tensor, seqused: Tensor | None) -> None:
     _floating("x", x, 2, "[tokens, in]")
     _floating("g", g, 2, "[tokens, out]")
     if x.shape[0] != g.shape[0]:
         refuse("g", f"of the {x.shape[0]} tokens of x", _describe(g))
     _beside("g", g, x)
-    _offsets(cu_seqlens, x)
+    _offsets(cu_seqlens, seqused, x)
 
 
 def fisher_output_(
-    scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, form: str, token_gram: Tensor | None
-) -> None:
-    """Arguments of `fisher_output_`."""
-    _fisher_axis(scores, x, g, cu_seqlens, form, token_gram, own=g)
-
-
-def fisher_input_(
-    scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, form: str, token_gram: Tensor | None
-) -> None:
-    """Arguments of `fisher_input_`."""
-    _fisher_axis(scores, x, g, cu_seqlens, form, token_gram, own=x)
-
-
-def _fisher_axis(
     scores: Tensor,
     x: Tensor,
     g: Tensor,
     cu_seqlens: Tensor,
+    seqused: Tensor | None,
     form: str,
     token_gram: Tensor | None,
-    *,
-    own: Tensor,
+    max_seqlen: int | None,
 ) -> None:
-    _packed(x, g, cu_seqlens)
-    _typed("scores", scores, ACCUMULATORS)
-    _shaped("scores", scores, own.shape[-1:])
-    _beside("scores", scores, x)
+    """Arguments of `fisher_output_`."""
+    _packed(x, g, cu_seqlens, seqused)
+    _scores("scores", scores, g)
+    _form(x, form, token_gram, max_seqlen)
+
+
+def fisher_input_(
+    scores: Tensor,
+    x: Tensor,
+    g: Tensor,
+    cu_seqlens: Tensor,
+    seqused: Tensor | None,
+    form: str,
+    token_gram: Tensor | None,
+    max_seqlen: int | None,
+) -> None:
+    """Arguments of `fisher_input_`."""
+    _packed(x, g, cu_seqlens, seqused)
+    _scores("scores", scores, x)
+    _form(x, form, token_gram, max_seqlen)
+
+
+def fisher_both_(
+    output_scores: Tensor,
+    input_scores: Tensor,
+    x: Tensor,
+    g: Tensor,
+    cu_seqlens: Tensor,
+    seqused: Tensor | None,
+) -> None:
+    """Arguments of `fisher_both_`."""
+    _packed(x, g, cu_seqlens, seqused)
+    _scores("output_scores", output_scores, g)
+    _scores("input_scores", input_scores, x)
+
+
+def _scores(argument: str, scores: Tensor, own: Tensor) -> None:
+    _typed(argument, scores, ACCUMULATORS)
+    _shaped(argument, scores, own.shape[-1:])
+    _beside(argument, scores, own)
+
+
+def _form(x: Tensor, form: str, token_gram: Tensor | None, max_seqlen: int | None) -> None:
     _choice("form", form, FORMS)
+    if max_seqlen is not None and max_seqlen < 0:
+        refuse("max_seqlen", "None or >= 0", max_seqlen)
     if token_gram is None:
         return
     if form == "direct":
         refuse("form", "auto or gram when token_gram is given", repr(form))
     _typed("token_gram", token_gram, ACCUMULATORS)
-    samples = cu_seqlens.shape[0] - 1
-    square = token_gram.dim() == 3 and token_gram.shape[1] == token_gram.shape[2]
-    if not square or token_gram.shape[0] != samples:
-        refuse("token_gram", f"of shape ({samples}, L, L)", _describe(token_gram))
+    if token_gram.dim() != 2 or token_gram.shape[0] != x.shape[0]:
+        refuse("token_gram", f"of shape ({x.shape[0]}, max_seqlen)", _describe(token_gram))
     _beside("token_gram", token_gram, x)
 
 
-def token_gram(x: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> None:
+def token_gram(x: Tensor, cu_seqlens: Tensor, seqused: Tensor | None, max_seqlen: int) -> None:
     """Arguments of `token_gram`."""
     _floating("x", x, 2, "[tokens, width]")
-    _offsets(cu_seqlens, x)
+    _offsets(cu_seqlens, seqused, x)
     if max_seqlen < 0:
         refuse("max_seqlen", ">= 0", max_seqlen)
 
 
-def longest(bounds: Sequence[tuple[int, int]], limit: int, argument: str) -> None:
+def longest(bounds: Sequence[tuple[int, int]]) -> int:
+    """Tokens of the longest sample."""
+    return max((stop - start for start, stop in bounds), default=0)
+
+
+def at_least_longest(bounds: Sequence[tuple[int, int]], limit: int, argument: str) -> None:
     """Refuse a sample with more than `limit` tokens."""
-    length = max((stop - start for start, stop in bounds), default=0)
+    length = longest(bounds)
     if length > limit:
         refuse(argument, f"at least the longest sample, {length} tokens", limit)
 
 
-def fisher_weight_(scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor) -> None:
+def fisher_weight_(
+    scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, seqused: Tensor | None
+) -> None:
     """Arguments of `fisher_weight_`."""
-    _packed(x, g, cu_seqlens)
+    _packed(x, g, cu_seqlens, seqused)
     _typed("scores", scores, ACCUMULATORS)
     _shaped("scores", scores, (g.shape[1], x.shape[1]))
     _beside("scores", scores, x)

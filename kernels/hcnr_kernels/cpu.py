@@ -16,28 +16,63 @@ from hcnr_kernels.tiles import (
     chunk_length,
     chunks,
     gram_is_cheaper,
+    round_up,
 )
 
 
 def fisher_output_(
-    scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, form: str, token_gram: Tensor | None
+    scores: Tensor,
+    x: Tensor,
+    g: Tensor,
+    cu_seqlens: Tensor,
+    seqused: Tensor | None,
+    form: str,
+    token_gram: Tensor | None,
+    max_seqlen: int | None,
 ) -> None:
     """Method.md (1) and (2), output axis: `scores[k] += sum_b sum_i (G_b[k, i])^2`."""
-    _fisher_axis_(scores, g, x, cu_seqlens, form, token_gram)
+    bounds = _bounds(g, cu_seqlens, seqused, token_gram, max_seqlen)
+    _fisher_axis_(scores, g, x, bounds, form, token_gram)
 
 
 def fisher_input_(
-    scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, form: str, token_gram: Tensor | None
+    scores: Tensor,
+    x: Tensor,
+    g: Tensor,
+    cu_seqlens: Tensor,
+    seqused: Tensor | None,
+    form: str,
+    token_gram: Tensor | None,
+    max_seqlen: int | None,
 ) -> None:
     """Method.md (1) and (2), input axis: `scores[k] += sum_b sum_o (G_b[o, k])^2`."""
-    _fisher_axis_(scores, x, g, cu_seqlens, form, token_gram)
+    bounds = _bounds(x, cu_seqlens, seqused, token_gram, max_seqlen)
+    _fisher_axis_(scores, x, g, bounds, form, token_gram)
+
+
+Bounds = list[tuple[int, int]]
+
+
+def _bounds(
+    own: Tensor,
+    cu_seqlens: Tensor,
+    seqused: Tensor | None,
+    token_gram: Tensor | None,
+    max_seqlen: int | None,
+) -> Bounds:
+    bounds = checks.sample_bounds(cu_seqlens, own.shape[0], seqused)
+    if token_gram is not None:
+        checks.at_least_longest(bounds, token_gram.shape[1], "token_gram.shape[1]")
+    if max_seqlen is not None:
+        checks.at_least_longest(bounds, max_seqlen, "max_seqlen")
+    return bounds
 
 
 def _fisher_axis_(
     scores: Tensor,
     own: Tensor,
     other: Tensor,
-    cu_seqlens: Tensor,
+    bounds: Bounds,
     form: str,
     token_gram: Tensor | None,
 ) -> None:
@@ -47,16 +82,13 @@ def _fisher_axis_(
     A loop over samples beats padding and a batched product: a sample's Gram stays in the cache
     (32 samples x 128 tokens, width 512, one thread: 9.8 ms against 11.9 ms for `bmm`).
     """
-    bounds = checks.sample_bounds(cu_seqlens, own.shape[0])
-    if token_gram is not None:
-        checks.longest(bounds, token_gram.shape[1], "token_gram.shape[1]")
-    for sample, (start, stop) in enumerate(bounds):
+    for start, stop in bounds:
         tokens = stop - start
         if tokens == 0:
             continue
         mine, theirs = own[start:stop], other[start:stop]
         if token_gram is not None:
-            _add_quadratic_(scores, token_gram[sample, :tokens, :tokens], mine)
+            _add_quadratic_(scores, token_gram[start:stop, :tokens], mine)
         elif form == "gram" or (
             form == "auto" and gram_is_cheaper(tokens, theirs.shape[1], mine.shape[1])
         ):
@@ -118,22 +150,48 @@ def _gradient_tiles(own: Tensor, other: Tensor) -> Iterator[tuple[slice, Tensor]
         yield rows, tile
 
 
-def fisher_weight_(scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor) -> None:
+def fisher_both_(
+    output_scores: Tensor,
+    input_scores: Tensor,
+    x: Tensor,
+    g: Tensor,
+    cu_seqlens: Tensor,
+    seqused: Tensor | None,
+) -> None:
+    """Method.md (1) for both axes, each tile of `G_b` formed once."""
+    for start, stop in checks.sample_bounds(cu_seqlens, x.shape[0], seqused):
+        for rows, gradient in _gradient_tiles(g[start:stop], x[start:stop]):
+            squares = gradient.square_()
+            output_scores[rows].add_(squares.sum(1))
+            input_scores.add_(squares.sum(0))
+
+
+def fisher_weight_(
+    scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, seqused: Tensor | None
+) -> None:
     """Summands of method.md (1): `scores[o, i] += sum_b (G_b[o, i])^2`."""
-    for start, stop in checks.sample_bounds(cu_seqlens, x.shape[0]):
+    for start, stop in checks.sample_bounds(cu_seqlens, x.shape[0], seqused):
         for rows, gradient in _gradient_tiles(g[start:stop], x[start:stop]):
             scores[rows].addcmul_(gradient, gradient)
 
 
-def token_gram(x: Tensor, cu_seqlens: Tensor, max_seqlen: int) -> Tensor:
-    """`X_b X_b^T [B, max_seqlen, max_seqlen]`, the shared factor of method.md (2)."""
-    bounds = checks.sample_bounds(cu_seqlens, x.shape[0])
-    checks.longest(bounds, max_seqlen, "max_seqlen")
-    shape = (len(bounds), max_seqlen, max_seqlen)
-    grams = torch.zeros(shape, dtype=torch.float32, device=x.device)
-    for gram, (start, stop) in zip(grams, bounds, strict=True):
+def empty_token_gram(x: Tensor, max_seqlen: int) -> Tensor:
+    """Storage of `token_gram(x, ...)`, `[n, max_seqlen]` fp32.
+
+    Its rows start at multiples of 64 bytes, so that they can be read in vectors.
+    """
+    room = round_up(max_seqlen, 16)
+    return x.new_empty((x.shape[0], room), dtype=torch.float32)[:, :max_seqlen]
+
+
+def token_gram(x: Tensor, cu_seqlens: Tensor, seqused: Tensor | None, max_seqlen: int) -> Tensor:
+    """`X_b X_b^T`, the shared factor of method.md (2), one row per token: `[n, max_seqlen]`."""
+    bounds = checks.sample_bounds(cu_seqlens, x.shape[0], seqused)
+    checks.at_least_longest(bounds, max_seqlen, "max_seqlen")
+    grams = empty_token_gram(x, max_seqlen).zero_()
+    for start, stop in bounds:
         if stop > start:
-            block = gram[: stop - start, : stop - start]
+            block = grams[start:stop, : stop - start]
             block.copy_(_lower_token_gram(x[start:stop]))
             symmetrize_(block)
     return grams

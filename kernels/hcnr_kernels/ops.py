@@ -27,27 +27,37 @@ def fisher_output_(
     g: Tensor,
     cu_seqlens: Tensor,
     *,
+    seqused: Tensor | None = None,
     form: Form = "auto",
     token_gram: Tensor | None = None,
+    max_seqlen: int | None = None,
 ) -> Tensor:
     """Add the Fisher scores of a matrix's rows: method.md (1), output axis, not divided by N.
 
     `scores[k] += sum_b sum_i (G_b[k, i])^2` with `G_b = g_b^T x_b`, by the direct form or the Gram
     form (2), whichever costs fewer operations for each sample.
 
+    On a GPU the host reads no length unless `max_seqlen` and `token_gram` are both missing and the
+    Gram form is needed (one synchronisation); the values of the offsets are then checked on the
+    device, and scores of offsets that do not hold are NaN. The result is the same, bit for bit, on
+    every run.
+
     Args:
         scores: `[out]` fp32, updated.
         x: `[n, in]` packed inputs.
         g: `[n, out]` packed output gradients.
         cu_seqlens: `[B + 1]` int32.
+        seqused: `[B]` int32, how many of its rows sample b uses, from the first; the others are
+            padding and are not read. None uses all of them.
         form: `auto`, `gram` or `direct`.
-        token_gram: `[B, L, L]` fp32 `X_b X_b^T` from `token_gram(x, ...)`, shared by the matrices
+        token_gram: `[n, L]` fp32, `X_b X_b^T` from `token_gram(x, ...)`, shared by the matrices
             that read x; giving it implies the Gram form, and x is then not read.
+        max_seqlen: At least the tokens of the longest sample.
 
     Returns:
         `scores`.
     """
-    schemas.fisher_output_(scores, x, g, cu_seqlens, form, token_gram)
+    schemas.fisher_output_(scores, x, g, cu_seqlens, seqused, form, token_gram, max_seqlen)
     return scores
 
 
@@ -58,41 +68,69 @@ def fisher_input_(
     g: Tensor,
     cu_seqlens: Tensor,
     *,
+    seqused: Tensor | None = None,
     form: Form = "auto",
     token_gram: Tensor | None = None,
+    max_seqlen: int | None = None,
 ) -> Tensor:
     """Add the Fisher scores of a matrix's columns: method.md (1), input axis, not divided by N.
 
     Arguments as in `fisher_output_`, but `scores [in]` and `token_gram` is that of the gradients,
     `token_gram(g, ...)`.
     """
-    schemas.fisher_input_(scores, x, g, cu_seqlens, form, token_gram)
+    schemas.fisher_input_(scores, x, g, cu_seqlens, seqused, form, token_gram, max_seqlen)
     return scores
 
 
 @torch.no_grad()
-def fisher_weight_(scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor) -> Tensor:
+def fisher_both_(
+    output_scores: Tensor,
+    input_scores: Tensor,
+    x: Tensor,
+    g: Tensor,
+    cu_seqlens: Tensor,
+    *,
+    seqused: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Add the Fisher scores of rows and columns in one pass of the direct form: method.md (1).
+
+    `output_scores [out]` and `input_scores [in]`, fp32, are updated and returned; the other
+    arguments as in `fisher_output_`.
+    """
+    schemas.fisher_both_(output_scores, input_scores, x, g, cu_seqlens, seqused)
+    return output_scores, input_scores
+
+
+@torch.no_grad()
+def fisher_weight_(
+    scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, *, seqused: Tensor | None = None
+) -> Tensor:
     """Add the Fisher diagonal: `scores[o, i] += sum_b (G_b[o, i])^2`, not divided by N.
 
-    `scores [out, in]` fp32 is updated and returned; the other arguments as in `fisher_output_`.
+    `scores [out, in]` fp32 is updated, in one read and write per call, and returned; the other
+    arguments as in `fisher_output_`.
     """
-    schemas.fisher_weight_(scores, x, g, cu_seqlens)
+    schemas.fisher_weight_(scores, x, g, cu_seqlens, seqused)
     return scores
 
 
 @torch.no_grad()
-def token_gram(x: Tensor, cu_seqlens: Tensor, *, max_seqlen: int) -> Tensor:
+def token_gram(
+    x: Tensor, cu_seqlens: Tensor, *, max_seqlen: int, seqused: Tensor | None = None
+) -> Tensor:
     """`X_b X_b^T` of every sample, the factor of method.md (2) that matrices share.
 
     Args:
         x: `[n, d]` packed inputs or output gradients.
         cu_seqlens: `[B + 1]` int32.
         max_seqlen: L, at least the longest sample.
+        seqused: `[B]` int32, as in `fisher_output_`.
 
     Returns:
-        `[B, L, L]` fp32, zero outside each sample's block.
+        `[n, L]` fp32: the row of a token holds its products with the tokens of its sample, then
+        zeros.
     """
-    return schemas.token_gram(x, cu_seqlens, max_seqlen)
+    return schemas.token_gram(x, cu_seqlens, seqused, max_seqlen)
 
 
 @torch.no_grad()

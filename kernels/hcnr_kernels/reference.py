@@ -12,19 +12,28 @@ from hcnr_kernels.compensation import Compensation
 from hcnr_kernels.inverse import DAMPING_LADDER, InverseHessian
 
 
-def _gradients(x: Tensor, g: Tensor, cu_seqlens: Tensor) -> Iterator[Tensor]:
+def _spans(cu_seqlens: Tensor, seqused: Tensor | None) -> Iterator[slice]:
+    """Rows of every sample."""
+    for b, start in enumerate(cu_seqlens[:-1].tolist()):
+        used = cu_seqlens[b + 1] - start if seqused is None else seqused[b]
+        yield slice(start, start + int(used))
+
+
+def _gradients(
+    x: Tensor, g: Tensor, cu_seqlens: Tensor, seqused: Tensor | None
+) -> Iterator[Tensor]:
     """`G_b = sum_t g_t x_t^T [out, in]` of every sample."""
-    for start, stop in zip(cu_seqlens[:-1].tolist(), cu_seqlens[1:].tolist(), strict=True):
-        yield g[start:stop].double().T @ x[start:stop].double()
+    for rows in _spans(cu_seqlens, seqused):
+        yield g[rows].double().T @ x[rows].double()
 
 
-def _quadratic(own: Tensor, cu_seqlens: Tensor, token_gram: Tensor) -> Iterator[Tensor]:
+def _quadratic(
+    own: Tensor, cu_seqlens: Tensor, seqused: Tensor | None, token_gram: Tensor
+) -> Iterator[Tensor]:
     """`own_b[:, k]^T K_b own_b[:, k]` for every neuron k, of every sample."""
-    for b, (start, stop) in enumerate(
-        zip(cu_seqlens[:-1].tolist(), cu_seqlens[1:].tolist(), strict=True)
-    ):
-        gram = token_gram[b, : stop - start, : stop - start].double()
-        part = own[start:stop].double()
+    for rows in _spans(cu_seqlens, seqused):
+        part = own[rows].double()
+        gram = token_gram[rows, : len(part)].double()
         yield torch.stack([part[:, k] @ gram @ part[:, k] for k in range(part.shape[1])])
 
 
@@ -34,13 +43,15 @@ def fisher_output_(
     g: Tensor,
     cu_seqlens: Tensor,
     *,
+    seqused: Tensor | None = None,
     form: str = "auto",
     token_gram: Tensor | None = None,
+    max_seqlen: int | None = None,
 ) -> Tensor:
     """Method.md (1), output axis."""
     if token_gram is not None:
-        return scores.add_(sum(_quadratic(g, cu_seqlens, token_gram), torch.zeros(())))
-    for gradient in _gradients(x, g, cu_seqlens):
+        return scores.add_(sum(_quadratic(g, cu_seqlens, seqused, token_gram), torch.zeros(())))
+    for gradient in _gradients(x, g, cu_seqlens, seqused):
         scores += gradient.square().sum(1)
     return scores
 
@@ -51,32 +62,52 @@ def fisher_input_(
     g: Tensor,
     cu_seqlens: Tensor,
     *,
+    seqused: Tensor | None = None,
     form: str = "auto",
     token_gram: Tensor | None = None,
+    max_seqlen: int | None = None,
 ) -> Tensor:
     """Method.md (1), input axis."""
     if token_gram is not None:
-        return scores.add_(sum(_quadratic(x, cu_seqlens, token_gram), torch.zeros(())))
-    for gradient in _gradients(x, g, cu_seqlens):
+        return scores.add_(sum(_quadratic(x, cu_seqlens, seqused, token_gram), torch.zeros(())))
+    for gradient in _gradients(x, g, cu_seqlens, seqused):
         scores += gradient.square().sum(0)
     return scores
 
 
-def fisher_weight_(scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor) -> Tensor:
+def fisher_both_(
+    output_scores: Tensor,
+    input_scores: Tensor,
+    x: Tensor,
+    g: Tensor,
+    cu_seqlens: Tensor,
+    *,
+    seqused: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Method.md (1), both axes."""
+    for gradient in _gradients(x, g, cu_seqlens, seqused):
+        output_scores += gradient.square().sum(1)
+        input_scores += gradient.square().sum(0)
+    return output_scores, input_scores
+
+
+def fisher_weight_(
+    scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, *, seqused: Tensor | None = None
+) -> Tensor:
     """The element-wise square of every sample's gradient."""
-    for gradient in _gradients(x, g, cu_seqlens):
+    for gradient in _gradients(x, g, cu_seqlens, seqused):
         scores += gradient.square()
     return scores
 
 
-def token_gram(x: Tensor, cu_seqlens: Tensor, *, max_seqlen: int) -> Tensor:
-    """`X_b X_b^T`, padded with zeros."""
-    grams = torch.zeros(len(cu_seqlens) - 1, max_seqlen, max_seqlen, dtype=torch.float64)
-    for b, (start, stop) in enumerate(
-        zip(cu_seqlens[:-1].tolist(), cu_seqlens[1:].tolist(), strict=True)
-    ):
-        part = x[start:stop].double()
-        grams[b, : stop - start, : stop - start] = part @ part.T
+def token_gram(
+    x: Tensor, cu_seqlens: Tensor, *, max_seqlen: int, seqused: Tensor | None = None
+) -> Tensor:
+    """`X_b X_b^T`, one row per token, padded with zeros."""
+    grams = torch.zeros(len(x), max_seqlen, dtype=torch.float64)
+    for rows in _spans(cu_seqlens, seqused):
+        part = x[rows].double()
+        grams[rows, : len(part)] = part @ part.T
     return grams
 
 

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hcnr_kernels import ops, reference, samples
+from hcnr_kernels import ops, reference, samples, schemas
 from hcnr_kernels.compensation import Compensation
 from hcnr_kernels.native import native
 from hcnr_kernels.samples import Sample
+from hcnr_kernels.triton.launch import interpreting, missing
 
 TOLERANCES: Mapping[torch.dtype, float] = {
     torch.float64: 1e-10,
@@ -64,7 +65,7 @@ class Operator:
         inputs: Awkward and typical small inputs: `inputs(device, dtype)`.
         large: One input worth timing: `large(device, dtype)`.
         cost: Operations and bytes of one input.
-        mutates: Public arguments updated in place.
+        mutates: Public arguments updated in place, the first ones.
         dtypes: Input dtypes to test.
         tolerances: Allowed RMS ratio by input dtype.
         compared: The tensors of a result that the twin must reproduce.
@@ -83,15 +84,19 @@ class Operator:
     compared: Callable[[Any], tuple[Tensor, ...]] = _every
     uses_native: bool = False
 
+    @property
+    def triton(self) -> str | None:
+        """The module of `hcnr_kernels.triton` that holds the fused backend, if there is one."""
+        return schemas.TRITON_MODULES.get(self.name)
+
     def backends(self) -> dict[str, str]:
         """Backend -> `available`, or the reason why not."""
-        cuda = torch.cuda.is_available()
-        found = {
-            "cpu": "available",
-            "cuda": "available (vectorised torch, no fused kernel yet)"
-            if cuda
-            else "no CUDA device",
-        }
+        cuda = "available" if torch.cuda.is_available() else "no CUDA device"
+        found = {"cpu": "available"}
+        if self.triton is None:
+            found["cuda"] = cuda
+        else:
+            found["triton"] = missing() or ("interpreted on the CPU" if interpreting() else cuda)
         if self.uses_native:
             found["native"] = native().reason or "available"
         return found
@@ -114,8 +119,13 @@ def _fisher_cost(sample: Sample) -> Cost:
     return Cost(flops, _bytes(sample))
 
 
+def _direct_cost(sample: Sample) -> Cost:
+    _, _, x, g, _ = sample.args
+    return Cost(2 * x.shape[0] * x.shape[1] * g.shape[1], _bytes(sample))
+
+
 def _fisher_weight_cost(sample: Sample) -> Cost:
-    scores, x, _, _ = sample.args
+    scores, x, *_ = sample.args
     return Cost(2 * x.shape[0] * scores.numel(), _bytes(sample))
 
 
@@ -175,6 +185,15 @@ OPERATORS: Mapping[str, Operator] = {
             large=samples.large_fisher_input,
             cost=_fisher_cost,
             mutates=("scores",),
+        ),
+        Operator(
+            name="fisher_both_",
+            public=ops.fisher_both_,
+            twin=reference.fisher_both_,
+            inputs=samples.fisher_both,
+            large=samples.large_fisher_both,
+            cost=_direct_cost,
+            mutates=("output_scores", "input_scores"),
         ),
         Operator(
             name="fisher_weight_",

@@ -45,6 +45,23 @@ def alternate(neurons: int, device: str) -> Tensor:
     return (randn(neurons, device="cpu", dtype=torch.float32, seed=9) > 0).to(device)
 
 
+def padded(
+    lengths: tuple[int, ...], in_features: int, out_features: int, device: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Inputs, output gradients, offsets and used rows; NaN in the rows that no sample uses."""
+    room = [length + 2 + 3 * (place % 2) for place, length in enumerate(lengths)]
+    cu_seqlens = offsets(tuple(room), device) + 4
+    tokens = sum(room) + 9
+    x = randn(tokens, in_features, device=device, dtype=dtype, seed=1)
+    g = randn(tokens, out_features, device=device, dtype=dtype, seed=2)
+    unused = torch.ones(tokens, dtype=torch.bool)
+    for start, length in zip(cu_seqlens.tolist(), lengths, strict=False):
+        unused[start : start + length] = False
+    x[unused.to(device)] = torch.nan
+    g[unused.to(device)] = torch.nan
+    return x, g, cu_seqlens, torch.tensor(lengths, dtype=torch.int32, device=device)
+
+
 def packed(
     lengths: tuple[int, ...], in_features: int, out_features: int, device: str, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -76,16 +93,26 @@ def _fisher(device: str, dtype: torch.dtype, axis: str) -> list[Sample]:
     width = 21 if axis == "output" else 17
     scores = torch.zeros(width, device=device)
     other = (strided_x if axis == "output" else strided_g).float()
-    longest = max(RAGGED) + 2
-    grams = torch.zeros(len(RAGGED), longest, longest, device=device)
-    bounds = cu_seqlens.tolist()
-    for b, tokens in enumerate(RAGGED):
-        part = other[bounds[b] : bounds[b + 1]]
-        grams[b, :tokens, :tokens] = part @ part.T
+    grams = torch.zeros(len(x), max(RAGGED) + 2, device=device)
+    for start, tokens in zip(cu_seqlens.tolist(), RAGGED, strict=False):
+        part = other[start : start + tokens]
+        grams[start : start + tokens, :tokens] = part @ part.T
     args = (scores, strided_x, strided_g, cu_seqlens)
     cases.append(Sample("strided", args, {}))
+    cases.append(Sample("transposed", (scores.clone(), *_transposed(*args[1:3]), cu_seqlens), {}))
     cases.append(Sample("shared Gram", (scores.clone(), *args[1:]), {"token_gram": grams}))
+    x, g, cu_seqlens, used = padded(RAGGED, 34, 21, device, dtype)
+    width = 21 if axis == "output" else 34
+    for form in ("auto", "gram", "direct"):
+        args = (torch.zeros(width, device=device), x, g, cu_seqlens)
+        kwargs = {"form": form, "seqused": used, "max_seqlen": max(RAGGED)}
+        cases.append(Sample(f"padded, {form}", args, kwargs))
     return cases
+
+
+def _transposed(*matrices: Tensor) -> list[Tensor]:
+    """The same matrices, stored by columns."""
+    return [matrix.T.contiguous().T for matrix in matrices]
 
 
 def fisher_output(device: str, dtype: torch.dtype) -> list[Sample]:
@@ -98,22 +125,45 @@ def fisher_input(device: str, dtype: torch.dtype) -> list[Sample]:
     return _fisher(device, dtype, "input")
 
 
-def fisher_weight(device: str, dtype: torch.dtype) -> list[Sample]:
-    """Inputs of `fisher_weight_`."""
-    return [
-        Sample(
-            label,
-            (
-                torch.ones(out_features, in_features, device=device),
-                *packed(lengths, in_features, out_features, device, dtype),
-            ),
-            {},
-        )
+def _direct(device: str, dtype: torch.dtype) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
+    """Label, (x, g, cu_seqlens) and keywords of what has one form only."""
+    cases: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
+        (label, packed(lengths, in_features, out_features, device, dtype), {})
         for label, lengths, in_features, out_features in (
             ("ragged", RAGGED, 129, 63),
             ("single", (1,), 1, 1),
             ("no samples", (), 5, 3),
         )
+    ]
+    *tensors, used = padded(RAGGED, 34, 21, device, dtype)
+    return [*cases, ("padded", tuple(tensors), {"seqused": used})]
+
+
+def fisher_both(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `fisher_both_`."""
+    return [
+        Sample(
+            label,
+            (
+                torch.ones(args[1].shape[1], device=device),
+                torch.ones(args[0].shape[1], device=device),
+                *args,
+            ),
+            kwargs,
+        )
+        for label, args, kwargs in _direct(device, dtype)
+    ]
+
+
+def fisher_weight(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `fisher_weight_`."""
+    return [
+        Sample(
+            label,
+            (torch.ones(args[1].shape[1], args[0].shape[1], device=device), *args),
+            kwargs,
+        )
+        for label, args, kwargs in _direct(device, dtype)
     ]
 
 
@@ -122,11 +172,13 @@ def token_gram(device: str, dtype: torch.dtype) -> list[Sample]:
     ragged, _, bounds = packed(RAGGED, 129, 1, device, dtype)
     long, _, long_bounds = packed((130, 65), 17, 1, device, dtype)
     empty, _, no_bounds = packed((), 3, 1, device, dtype)
+    spread, _, spread_bounds, used = padded(RAGGED, 34, 1, device, dtype)
     return [
         Sample("ragged", (ragged, bounds), {"max_seqlen": 63}),
         Sample("roomy", (long, long_bounds), {"max_seqlen": 133}),
         Sample("strided", (ragged[:, ::3], bounds), {"max_seqlen": 64}),
         Sample("no samples", (empty, no_bounds), {"max_seqlen": 2}),
+        Sample("padded", (spread, spread_bounds), {"max_seqlen": 65, "seqused": used}),
     ]
 
 
@@ -256,6 +308,13 @@ def large_fisher_output(device: str, dtype: torch.dtype) -> Sample:
 def large_fisher_input(device: str, dtype: torch.dtype) -> Sample:
     """Input axis, 512 -> 1376."""
     arguments = (torch.zeros(512, device=device), *_large_packed(device, dtype))
+    return Sample("32 x 128 tokens, 512 -> 1376", arguments, {})
+
+
+def large_fisher_both(device: str, dtype: torch.dtype) -> Sample:
+    """Both axes, 512 -> 1376."""
+    scores = (torch.zeros(1376, device=device), torch.zeros(512, device=device))
+    arguments = (*scores, *_large_packed(device, dtype))
     return Sample("32 x 128 tokens, 512 -> 1376", arguments, {})
 
 

@@ -4,6 +4,7 @@
 """
 
 import functools
+import importlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,10 @@ from torch import Tensor
 
 from hcnr_kernels import checks, cpu, inverse
 from hcnr_kernels.compensation import compensation_ex as _torch_compensation
+from hcnr_kernels.triton.launch import FLOATS, interpreting, missing
+
+TRITON_MODULES: dict[str, str] = {}
+"""Operator -> the module of `hcnr_kernels.triton` that holds its fused backend."""
 
 
 def _operator(
@@ -21,86 +26,131 @@ def _operator(
     check: Callable[..., None],
     kernel: Callable[..., object],
     fake: Callable[..., object] = lambda *_: None,
+    triton: str | None = None,
 ) -> Callable[..., Any]:
     """Register one operator: the check runs in the fake and in front of every backend.
+
+    `kernel` is torch code for any device. `triton` names the module of `hcnr_kernels.triton` whose
+    function of the operator's name runs in its place on CUDA tensors, and with `TRITON_INTERPRET=1`
+    on CPU tensors; an operator without one is all products and factorisations of the vendor's
+    libraries.
 
     `torch.library.custom_op` would do the same in one call, but its first call imports the compiler
     stack, two seconds, and each call costs several times as much.
     """
     name, arguments = schema.split("(", 1)
+    fused = kernel
+    if triton is not None:
+        TRITON_MODULES[name] = triton
+        fused = _fused(name, kernel)
 
     def checked(function: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(function)
         def run(*args: object) -> object:
             check(*args)
             # A caller's autocast would round the fp32 products of the kernels to its dtype.
-            with torch.autocast(_device_type(args), enabled=False):
+            with torch.autocast(_device(args).type, enabled=False):
                 return function(*args)
 
         return run
 
+    def on_cpu(*args: object) -> object:
+        return (fused if interpreting() else kernel)(*args)
+
+    def on_cuda(*args: object) -> object:
+        with torch.cuda.device(_device(args)):
+            return fused(*args)
+
     qualified = f"hcnr::{name}"
     torch.library.define(qualified, "(" + arguments, tags=torch.Tag.pt2_compliant_tag)
-    torch.library.impl(qualified, "cpu", checked(kernel))
-    torch.library.impl(qualified, "cuda", checked(_announced(name, kernel)))
+    torch.library.impl(qualified, "cpu", checked(on_cpu))
+    torch.library.impl(qualified, "cuda", checked(on_cuda))
     torch.library.register_fake(qualified, checked(fake))
     return getattr(torch.ops.hcnr, name).default
 
 
-def _device_type(args: tuple[object, ...]) -> str:
-    return next(arg.device.type for arg in args if isinstance(arg, torch.Tensor))
+def _device(args: tuple[object, ...]) -> torch.device:
+    return next(arg.device for arg in args if isinstance(arg, torch.Tensor))
 
 
-def _announced(name: str, kernel: Callable[..., object]) -> Callable[..., object]:
-    """The vectorised torch code on a CUDA tensor, saying once that it is not a fused kernel."""
+def _fused(name: str, kernel: Callable[..., object]) -> Callable[..., object]:
+    """The Triton backend; what it cannot do runs on `kernel`, and says so once per reason."""
 
     @functools.cache
-    def announce() -> None:
+    def announce(reason: str) -> None:
         logging.getLogger(__name__).warning(
-            "hcnr::%s has no fused CUDA kernel yet: running its vectorised torch code.", name
+            "hcnr::%s runs its vectorised torch code, not its fused kernel: %s.", name, reason
         )
 
-    @functools.wraps(kernel)
     def run(*args: object) -> object:
-        announce()
-        return kernel(*args)
+        reason = missing() or _unsupported(args)
+        if reason is not None:
+            announce(reason)
+            return kernel(*args)
+        return getattr(
+            importlib.import_module(f"hcnr_kernels.triton.{TRITON_MODULES[name]}"), name
+        )(*args)
 
     return run
 
 
-_FISHER = "(Tensor(a!) scores, Tensor x, Tensor g, Tensor cu_seqlens"
+def _unsupported(args: tuple[object, ...]) -> str | None:
+    """Which dtype among the arguments the Triton kernels do not know; None when they know all."""
+    for arg in args:
+        dtype = arg.dtype if isinstance(arg, torch.Tensor) else arg
+        if isinstance(dtype, torch.dtype) and dtype.is_floating_point and dtype not in FLOATS:
+            return f"it does not take {dtype}"
+    return None
+
+
+_TOKENS = "Tensor x, Tensor g, Tensor cu_seqlens, Tensor? seqused"
+_FORM = "str form, Tensor? token_gram, int? max_seqlen"
 fisher_output_ = _operator(
-    f"fisher_output_{_FISHER}, str form, Tensor? token_gram) -> ()",
+    f"fisher_output_(Tensor(a!) scores, {_TOKENS}, {_FORM}) -> ()",
     check=checks.fisher_output_,
     kernel=cpu.fisher_output_,
+    triton="fisher",
 )
 fisher_input_ = _operator(
-    f"fisher_input_{_FISHER}, str form, Tensor? token_gram) -> ()",
+    f"fisher_input_(Tensor(a!) scores, {_TOKENS}, {_FORM}) -> ()",
     check=checks.fisher_input_,
     kernel=cpu.fisher_input_,
+    triton="fisher",
+)
+fisher_both_ = _operator(
+    f"fisher_both_(Tensor(a!) output_scores, Tensor(b!) input_scores, {_TOKENS}) -> ()",
+    check=checks.fisher_both_,
+    kernel=cpu.fisher_both_,
+    triton="fisher",
 )
 fisher_weight_ = _operator(
-    f"fisher_weight_{_FISHER}) -> ()",
+    f"fisher_weight_(Tensor(a!) scores, {_TOKENS}) -> ()",
     check=checks.fisher_weight_,
     kernel=cpu.fisher_weight_,
+    triton="fisher",
 )
 token_gram = _operator(
-    "token_gram(Tensor x, Tensor cu_seqlens, int max_seqlen) -> Tensor",
+    "token_gram(Tensor x, Tensor cu_seqlens, Tensor? seqused, int max_seqlen) -> Tensor",
     check=checks.token_gram,
     kernel=cpu.token_gram,
-    fake=lambda x, cu_seqlens, max_seqlen: x.new_empty(
-        (cu_seqlens.shape[0] - 1, max_seqlen, max_seqlen), dtype=torch.float32
-    ),
+    fake=lambda x, cu_seqlens, seqused, max_seqlen: cpu.empty_token_gram(x, max_seqlen),
+    triton="fisher",
 )
-gram_ = _operator("gram_(Tensor(a!) gram, Tensor x) -> ()", check=checks.gram_, kernel=cpu.gram_)
+gram_ = _operator(
+    "gram_(Tensor(a!) gram, Tensor x) -> ()", check=checks.gram_, kernel=cpu.gram_, triton="gram"
+)
 symmetrize_ = _operator(
-    "symmetrize_(Tensor(a!) gram) -> ()", check=checks.symmetrize_, kernel=cpu.symmetrize_
+    "symmetrize_(Tensor(a!) gram) -> ()",
+    check=checks.symmetrize_,
+    kernel=cpu.symmetrize_,
+    triton="gram",
 )
 perturbation = _operator(
     "perturbation(Tensor base, Tensor tuned, Tensor mask, str axis) -> (Tensor, Tensor)",
     check=checks.perturbation,
     kernel=cpu.perturbation,
     fake=lambda base, *_: tuple(base.new_empty((), dtype=torch.float32) for _ in range(2)),
+    triton="perturbation",
 )
 inverse_hessian = _operator(
     "inverse_hessian(Tensor hessian, float damping, int? block_size)"
@@ -142,4 +192,5 @@ merge = _operator(
     check=checks.merge,
     kernel=cpu.merge,
     fake=lambda base, tuned, mask, deviation, axis, dtype: torch.empty_like(tuned, dtype=dtype),
+    triton="merge",
 )

@@ -1,5 +1,6 @@
 """Which form is cheaper and how large a chunk may be: pure functions of shapes."""
 
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -38,11 +39,27 @@ def gram_is_cheaper(
         shared: How many matrices share one Gram, that is, read the same input (output axis) or
             receive the same gradient (input axis).
     """
+    width = _gram_width(in_features, out_features, axis, shared)
+    return tokens * width < in_features * out_features
+
+
+def gram_crossover(
+    in_features: int, out_features: int, *, axis: Axis = "output", shared: int = 1
+) -> int:
+    """Tokens of the shortest sample for which `gram_is_cheaper` is false; arguments as there."""
+    width = _gram_width(in_features, out_features, axis, shared)
+    return math.ceil(in_features * out_features / width) if width else 0
+
+
+def _gram_width(in_features: int, out_features: int, axis: Axis, shared: int) -> float:
     if axis == "output":
-        gram_width = in_features / shared + out_features
-    else:
-        gram_width = in_features + out_features / shared
-    return tokens * gram_width < in_features * out_features
+        return in_features / shared + out_features
+    return in_features + out_features / shared
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The smallest multiple that is not smaller than `value`."""
+    return -(-value // multiple) * multiple
 
 
 def chunks(length: int, size: int) -> Iterator[slice]:

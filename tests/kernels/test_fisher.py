@@ -15,6 +15,7 @@ from hcnr_kernels import cpu, tiles
 from hcnr_kernels.ops import Form
 from hcnr_kernels.registry import TOLERANCES, relative_error
 from hcnr_kernels.samples import RAGGED, offsets, packed
+from hcnr_kernels.triton.launch import interpreting
 
 FORMS: tuple[Form, ...] = ("auto", "gram", "direct")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -114,10 +115,11 @@ def test_batching_does_not_change_the_ranking() -> None:
     for start, stop in pairwise(bounds):
         alone = torch.tensor([0, stop - start], dtype=torch.int32)
         hk.fisher_output_(parts, x[start:stop], g[start:stop], alone)
-    assert torch.equal(whole, parts)
+    assert relative_error(whole, parts) < 1e-6
     assert torch.equal(whole.argsort(), ranking)
 
 
+@pytest.mark.skipif(interpreting(), reason="looks into the CPU code")
 def test_auto_takes_the_cheaper_form_for_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     taken: list[str] = []
 
@@ -155,17 +157,17 @@ def test_a_shared_gram_replaces_the_tensor_it_came_from(axis: str, dtype: torch.
 def test_token_gram_is_zero_outside_its_block() -> None:
     x, _, cu_seqlens = packed((70, 0, 3), 9, 1, "cpu", torch.float32)
     gram = hk.token_gram(x, cu_seqlens, max_seqlen=75)
-    assert gram.shape == (3, 75, 75)
-    for b, (start, stop) in enumerate([(0, 70), (70, 70), (70, 73)]):
+    assert gram.shape == (73, 75)
+    for start, stop in [(0, 70), (70, 73)]:
         padded = torch.zeros(75, 9)
         padded[: stop - start] = x[start:stop]
-        torch.testing.assert_close(gram[b], padded @ padded.T)
+        torch.testing.assert_close(gram[start:stop], x[start:stop] @ padded.T)
 
 
 def test_contributions_are_never_negative() -> None:
     """A Gram with a slightly negative eigenvalue, as rounding makes one, must not lower a score."""
     x, g, cu_seqlens = packed((4,), 6, 5, "cpu", torch.float32)
-    scores = hk.fisher_output_(torch.ones(5), x, g, cu_seqlens, token_gram=-torch.eye(4)[None])
+    scores = hk.fisher_output_(torch.ones(5), x, g, cu_seqlens, token_gram=-torch.eye(4))
     assert torch.equal(scores, torch.ones(5))
 
 

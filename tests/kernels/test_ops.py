@@ -1,5 +1,6 @@
 """Every operator of the registry: opcheck, its twin, what it mutates, what it refuses."""
 
+import os
 import subprocess
 import sys
 from typing import Any
@@ -14,6 +15,7 @@ from hcnr_kernels import schemas
 from hcnr_kernels.errors import OperatorError
 from hcnr_kernels.registry import OPERATORS, Operator, relative_error
 from hcnr_kernels.samples import Sample, packed
+from hcnr_kernels.triton.launch import interpreting, missing
 
 DEVICES = [
     "cpu",
@@ -40,8 +42,9 @@ def on_cpu(sample: Sample) -> Sample:
 
 
 def own(sample: Sample, row: Operator) -> tuple[Any, ...]:
-    """The arguments, the mutated first one copied so that the sample can be used again."""
-    return (clone(sample.args[0]), *sample.args[1:]) if row.mutates else sample.args
+    """The arguments, the mutated first ones copied so that the sample can be used again."""
+    count = len(row.mutates)
+    return (*map(clone, sample.args[:count]), *sample.args[count:])
 
 
 class Capture(TorchDispatchMode):
@@ -85,8 +88,9 @@ def test_equals_its_twin(row: Operator, device: str) -> None:
             args = own(sample, row)
             got = row.compared(row.public(*args, **sample.kwargs))
             plain = on_cpu(sample)
-            first = widened(plain.args[0]) if row.mutates else plain.args[0]
-            want = row.compared(row.twin(clone(first), *plain.args[1:], **plain.kwargs))
+            count = len(row.mutates)
+            first = [clone(widened(value)) for value in plain.args[:count]]
+            want = row.compared(row.twin(*first, *plain.args[count:], **plain.kwargs))
             assert len(got) == len(want) > 0
             for place, (left, right) in enumerate(zip(got, want, strict=True)):
                 error = relative_error(left, right)
@@ -102,8 +106,10 @@ def test_mutates_what_it_says_and_nothing_else(row: Operator) -> None:
         result = row.public(*args, **sample.kwargs)
         untouched = list(zip(inputs, copies, strict=True))
         if row.mutates:
-            assert result is args[0]
-            untouched = untouched[1:]
+            count = len(row.mutates)
+            results = result if isinstance(result, tuple) else (result,)
+            assert all(one is two for one, two in zip(results, args[:count], strict=True))
+            untouched = untouched[count:]
         for value, copy in untouched:
             assert torch.equal(value.nan_to_num(), copy.nan_to_num()), sample.label
         if not row.mutates:
@@ -116,12 +122,15 @@ def test_accumulators_are_added_to() -> None:
     for row in OPERATORS.values():
         if row.mutates and row.name != "symmetrize_":
             sample = row.inputs("cpu", torch.float32)[0]
-            once = row.public(torch.zeros_like(sample.args[0]), *sample.args[1:], **sample.kwargs)
-            start = torch.full_like(once, 3.0)
-            again = row.public(start, *sample.args[1:], **sample.kwargs)
-            torch.testing.assert_close(
-                row.compared(again - 3.0), row.compared(once), atol=1e-3, rtol=1e-4
-            )
+            count = len(row.mutates)
+            zeros = [torch.zeros_like(value) for value in sample.args[:count]]
+            threes = [torch.full_like(value, 3.0) for value in zeros]
+            for start in (zeros, threes):
+                row.public(*start, *sample.args[count:], **sample.kwargs)
+            for once, again in zip(zeros, threes, strict=True):
+                torch.testing.assert_close(
+                    row.compared(again - 3.0), row.compared(once), atol=1e-3, rtol=1e-4
+                )
 
 
 X, G, CU = packed((3, 2), 4, 3, "cpu", torch.float32)
@@ -138,33 +147,27 @@ REFUSED = [
     (hk.fisher_output_, (torch.zeros(3), X, G.long(), CU), {}, "g"),
     (hk.fisher_output_, (torch.zeros(3), X, G, CU.long()), {}, "cu_seqlens"),
     (hk.fisher_output_, (torch.zeros(3), X, G, CU[:0]), {}, "cu_seqlens"),
-    (hk.fisher_output_, (torch.zeros(3), X, G, CU + 1), {}, "cu_seqlens"),
-    (hk.fisher_output_, (torch.zeros(3), X, G, CU[:2]), {}, "cu_seqlens"),
-    (hk.fisher_output_, (torch.zeros(3), X, G, CU[[0, 2, 1, 2]]), {}, "cu_seqlens"),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU[:1]), {}, "cu_seqlens"),
     (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"form": "ghost"}, "form"),
     (
         hk.fisher_output_,
         (torch.zeros(3), X, G, CU),
-        {"token_gram": torch.zeros(1, 3, 3)},
+        {"token_gram": torch.zeros(4, 3)},
         "token_gram",
     ),
     (
         hk.fisher_output_,
         (torch.zeros(3), X, G, CU),
-        {"token_gram": torch.zeros(2, 2, 2)},
-        "token_gram",
-    ),
-    (
-        hk.fisher_output_,
-        (torch.zeros(3), X, G, CU),
-        {"token_gram": torch.zeros(2, 3, 3), "form": "direct"},
+        {"token_gram": torch.zeros(5, 3), "form": "direct"},
         "form",
     ),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"max_seqlen": -1}, "max_seqlen"),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"seqused": CU}, "seqused"),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"seqused": CU[1:].long()}, "seqused"),
+    (hk.fisher_both_, (torch.zeros(4), torch.zeros(4), X, G, CU), {}, "output_scores"),
+    (hk.fisher_both_, (torch.zeros(3), torch.zeros(3), X, G, CU), {}, "input_scores"),
     (hk.fisher_input_, (torch.zeros(3), X, G, CU), {}, "scores"),
-    (hk.fisher_input_, (torch.zeros(4), X, G, CU + 1), {}, "cu_seqlens"),
     (hk.fisher_weight_, (W.T.contiguous(), X, G, CU), {}, "scores"),
-    (hk.fisher_weight_, (W.clone(), X, G, CU - 1), {}, "cu_seqlens"),
-    (hk.token_gram, (X, CU), {"max_seqlen": 2}, "max_seqlen"),
     (hk.token_gram, (X, CU), {"max_seqlen": -1}, "max_seqlen"),
     (hk.token_gram, (X.int(), CU), {"max_seqlen": 3}, "x"),
     (hk.gram_, (H3.clone(), X), {}, "gram"),
@@ -201,6 +204,66 @@ REFUSED = [
 ]
 
 
+TWO = torch.tensor([2, 1], dtype=torch.int32)
+LENGTHS: list[tuple[Any, ...]] = [
+    (CU + 1, {}, "cu_seqlens"),
+    (CU - 1, {}, "cu_seqlens"),
+    (CU[:2], {}, "cu_seqlens"),
+    (CU[[0, 2, 1, 2]], {}, "cu_seqlens"),
+    (CU + 1, {"seqused": TWO}, "cu_seqlens"),
+    (CU - 1, {"seqused": TWO}, "cu_seqlens"),
+    (CU[[0, 2, 1]], {"seqused": TWO}, "cu_seqlens"),
+    (CU, {"seqused": TWO + 2}, "seqused"),
+    (CU, {"seqused": TWO - 2}, "seqused"),
+    (CU, {"token_gram": torch.zeros(5, 2)}, "token_gram"),
+]
+"""Arguments of the right shape whose values do not hold: 3 and 2 tokens, two samples."""
+
+
+@pytest.mark.parametrize(("cu_seqlens", "kwargs", "argument"), LENGTHS)
+def test_lengths_that_do_not_hold(cu_seqlens: Tensor, kwargs: Any, argument: str) -> None:
+    """The CPU reads them and refuses; the kernels, told the longest sample, give NaN."""
+    if interpreting():
+        kwargs = {"max_seqlen": 3, **kwargs}
+    calls: list[Any] = [lambda: hk.fisher_output_(torch.zeros(3), X, G, cu_seqlens, **kwargs)]
+    if argument != "token_gram":
+        used = {"seqused": kwargs.get("seqused")}
+        pair = torch.zeros(3), torch.zeros(4)
+        calls += [
+            lambda: hk.fisher_input_(torch.zeros(4), X, G, cu_seqlens, **kwargs),
+            lambda: hk.token_gram(X, cu_seqlens, max_seqlen=3, **used),
+            lambda: hk.fisher_weight_(torch.zeros(3, 4), X, G, cu_seqlens, **used),
+            lambda: hk.fisher_both_(*pair, X, G, cu_seqlens, **used),
+        ]
+    for call in calls:
+        if interpreting():
+            result = call()
+            for scores in result if isinstance(result, tuple) else (result,):
+                assert scores.isnan().any()
+        else:
+            with pytest.raises(OperatorError, match=rf"^{argument}\b.* must be .*, found .*\.$"):
+                call()
+
+
+def test_samples_longer_than_promised() -> None:
+    """Sixty tokens are told to be at most three; the direct form starts to win at seven."""
+    x, g, cu_seqlens = packed((2, 60), 20, 10, "cpu", torch.float32)
+    for form in ("auto", "gram"):
+
+        def call(form: Any = form) -> Tensor:
+            scores = torch.zeros(10)
+            return hk.fisher_output_(scores, x, g, cu_seqlens, form=form, max_seqlen=3)
+
+        if interpreting():
+            assert call().isnan().all()
+        else:
+            with pytest.raises(OperatorError, match=r"max_seqlen must be at least .*, 60 tokens"):
+                call()
+    if not interpreting():
+        with pytest.raises(OperatorError, match=r"max_seqlen must be at least .*, 60 tokens"):
+            hk.token_gram(x, cu_seqlens, max_seqlen=59)
+
+
 @pytest.mark.parametrize(("function", "args", "kwargs", "argument"), REFUSED)
 def test_refuses_in_one_sentence(function: Any, args: Any, kwargs: Any, argument: str) -> None:
     with pytest.raises(OperatorError, match=rf"^{argument}\b.* must be .*, found .*\.$") as caught:
@@ -222,7 +285,7 @@ def test_the_fake_refuses_too() -> None:
 
 def test_devices_must_agree() -> None:
     with pytest.raises(OperatorError, match="g must be on cpu"):
-        schemas.checks.fisher_weight_(W, X, torch.empty(5, 3, device="meta"), CU)
+        schemas.checks.fisher_weight_(W, X, torch.empty(5, 3, device="meta"), CU, None)
 
 
 def test_no_graph_is_recorded() -> None:
@@ -231,15 +294,18 @@ def test_no_graph_is_recorded() -> None:
     assert not scores.requires_grad
 
 
-def test_cuda_runs_the_same_code_and_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_what_no_kernel_takes_runs_in_torch_and_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     calls: list[int] = []
-    run = schemas._announced("example_", calls.append)
+    run = schemas._fused("example_", lambda tensor: calls.append(tensor.shape[0]))
     with caplog.at_level("WARNING", logger="hcnr_kernels"):
-        run(1)
-        run(2)
+        run(torch.zeros(1, dtype=torch.float64))
+        run(torch.zeros(2, dtype=torch.float64))
     assert calls == [1, 2]
+    reason = missing() or "it does not take torch.float64"
     assert [record.getMessage() for record in caplog.records] == [
-        "hcnr::example_ has no fused CUDA kernel yet: running its vectorised torch code."
+        f"hcnr::example_ runs its vectorised torch code, not its fused kernel: {reason}."
     ]
 
 
@@ -264,9 +330,9 @@ assert not torch.cuda.is_initialized()
 
 
 def test_import_and_first_call_are_lean() -> None:
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", PROBE], capture_output=True, text=True, timeout=120
-    )
+    plain = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, "-W", "error", "-c", PROBE]
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

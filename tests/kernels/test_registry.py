@@ -9,6 +9,7 @@ import hcnr_kernels as hk
 from hcnr_kernels import reference
 from hcnr_kernels.native import native
 from hcnr_kernels.registry import OPERATORS, Operator, operator_table, relative_error
+from hcnr_kernels.triton.launch import interpreting, missing
 
 ROWS = [pytest.param(row, id=name) for name, row in OPERATORS.items()]
 
@@ -68,9 +69,15 @@ def test_fisher_cost_by_hand() -> None:
 def test_table_names_every_backend_and_a_status() -> None:
     table = operator_table()
     assert {(name, "cpu", "available") for name in OPERATORS} <= set(table)
-    assert {name for name, backend, _ in table if backend == "cuda"} == set(OPERATORS)
-    if not torch.cuda.is_available():
-        assert {status for _, backend, status in table if backend == "cuda"} == {"no CUDA device"}
+    for name, row in OPERATORS.items():
+        assert (name, "triton" if row.triton else "cuda") in {entry[:2] for entry in table}
+    statuses = {status for _, backend, status in table if backend == "triton"}
+    if missing() is not None:
+        assert statuses == {"triton is not installed"}
+    elif interpreting():
+        assert statuses == {"interpreted on the CPU"}
+    elif not torch.cuda.is_available():
+        assert statuses == {"no CUDA device"}
     served = {name for name, backend, _ in table if backend == "native"}
     assert served == {"inverse_hessian", "compensation_ex"}
 

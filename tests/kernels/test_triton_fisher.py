@@ -1,0 +1,256 @@
+"""The Triton kernels of the Fisher scores: work items, routing, what no luck may decide."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import hcnr_kernels as hk
+from hcnr_kernels.registry import TOLERANCES, relative_error
+from hcnr_kernels.samples import RAGGED, offsets, packed, padded
+from hcnr_kernels.tiles import gram_crossover
+from hcnr_kernels.triton import tiles
+from hcnr_kernels.triton.launch import Launch, interpreting, recording
+
+triton = pytest.importorskip("triton", reason="triton is not installed")
+
+from hcnr_kernels.triton import direct_form, fisher, gram_form, items  # noqa: E402
+from hcnr_kernels.triton.resources import specialize  # noqa: E402
+
+interpreted = pytest.mark.skipif(not interpreting(), reason="needs TRITON_INTERPRET=1")
+compiled = pytest.mark.skipif(interpreting(), reason="looks at kernels to be compiled")
+
+LENGTHS = [(1,), (0, 0, 5), RAGGED, (64, 65, 128, 129), (300, 2), (1,) * 300, (), (33,) * 129]
+
+
+def oracle(x: Tensor, g: Tensor, cu_seqlens: Tensor, seqused: Tensor | None = None) -> Tensor:
+    """Sum over samples of the squared gradient `[out, in]`, in float64."""
+    total = torch.zeros(g.shape[1], x.shape[1], dtype=torch.float64)
+    for b, start in enumerate(cu_seqlens[:-1].tolist()):
+        stop = int(cu_seqlens[b + 1]) if seqused is None else start + int(seqused[b])
+        total += (g[start:stop].double().T @ x[start:stop].double()).square()
+    return total
+
+
+if interpreting():
+    import triton.language as tl
+
+    @triton.jit
+    def note_items(p_offsets, p_used, p_found, n, samples, BT: tl.constexpr, BS: tl.constexpr):
+        i = tl.program_id(0)
+        start, tokens, tile, valid = items.locate(p_offsets, p_used, i, n, samples, BT, BS)
+        tl.store(p_found + 4 * i, start)
+        tl.store(p_found + 4 * i + 1, tokens.to(tl.int64))
+        tl.store(p_found + 4 * i + 2, tile.to(tl.int64))
+        tl.store(p_found + 4 * i + 3, valid.to(tl.int64))
+
+
+def found_items(cu_seqlens: Tensor, seqused: Tensor | None, rows: int, tile: int) -> Tensor:
+    samples = len(cu_seqlens) - 1
+    found = torch.full((tiles.items(rows, samples, tile), 4), -7)
+    if len(found):
+        note_items[(len(found),)](cu_seqlens, seqused, found, rows, samples, BT=tile, BS=128)
+    return found
+
+
+@interpreted
+@pytest.mark.parametrize("tile", [16, 64])
+@pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: str(lengths[:5]))
+@pytest.mark.parametrize("spread", [False, True])
+def test_every_tile_of_every_sample_is_one_item(
+    lengths: tuple[int, ...], tile: int, spread: bool
+) -> None:
+    if spread:
+        x, _, cu_seqlens, used = padded(lengths, 1, 1, "cpu", torch.float32)
+        rows = len(x)
+    else:
+        cu_seqlens, used, rows = offsets(lengths, "cpu"), None, sum(lengths)
+    found = found_items(cu_seqlens, used, rows, tile)
+    assert (found[:, 3] == 1).all()
+    tiles_found = [
+        (start, step) for start, tokens, step, _ in found.tolist() if 0 <= step * tile < tokens
+    ]
+    starts = cu_seqlens.tolist()
+    wanted = [
+        (start, step)
+        for start, tokens in zip(starts, lengths, strict=False)
+        for step in range(-(-tokens // tile))
+    ]
+    assert sorted(tiles_found) == sorted(wanted)
+
+
+@interpreted
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-3, 40), min_size=1, max_size=9), st.integers(0, 60))
+def test_offsets_hold_or_nothing_is_read(values: list[int], rows: int) -> None:
+    cu_seqlens = torch.tensor(values, dtype=torch.int32)
+    holds = values[0] == 0 and values[-1] == rows and values == sorted(values)
+    for _, tokens, _, valid in found_items(cu_seqlens, None, rows, 16).tolist():
+        assert bool(valid) == holds
+        assert holds or tokens == 0
+
+
+@interpreted
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("form", ["gram", "direct", "auto"])
+def test_every_partial_sum_is_written(
+    form: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fresh memory is NaN here; the result must not be."""
+
+    def poisoned(shape: tuple[int, ...], **kwargs: Any) -> Tensor:
+        return torch.full(shape, torch.nan, **kwargs)
+
+    class Poison:
+        def __getattr__(self, name: str) -> Any:
+            return poisoned if name == "empty" else getattr(torch, name)
+
+    monkeypatch.setattr(gram_form, "torch", Poison())
+    monkeypatch.setattr(direct_form, "torch", Poison())
+    x, g, cu_seqlens = packed((130, 0, 1, 257, 17), 70, 150, "cpu", dtype)
+    want = oracle(x, g, cu_seqlens)
+    for function, summed in ((hk.fisher_output_, 1), (hk.fisher_input_, 0)):
+        scores = function(
+            torch.zeros(want.shape[1 - summed]), x, g, cu_seqlens, form=form, max_seqlen=257
+        )
+        assert relative_error(scores, want.sum(summed)) <= TOLERANCES[dtype]
+    both = hk.fisher_both_(torch.zeros(150), torch.zeros(70), x, g, cu_seqlens)
+    for scores, summed in zip(both, (1, 0), strict=True):
+        assert relative_error(scores, want.sum(summed)) <= TOLERANCES[dtype]
+
+
+@interpreted
+def test_rows_that_no_sample_uses_are_not_read() -> None:
+    """They are NaN in these inputs, and stand before, between and behind the samples."""
+    lengths = (70, 0, 1, 129)
+    x, g, cu_seqlens, used = padded(lengths, 34, 21, "cpu", torch.bfloat16)
+    want = oracle(x, g, cu_seqlens, used)
+    gram = hk.token_gram(x, cu_seqlens, seqused=used, max_seqlen=133)
+    options: Any
+    for options in ({"form": "gram"}, {"form": "direct"}, {"token_gram": gram}):
+        scores = hk.fisher_output_(
+            torch.zeros(21), x, g, cu_seqlens, seqused=used, max_seqlen=129, **options
+        )
+        assert relative_error(scores, want.sum(1)) <= 1e-5
+
+
+@interpreted
+@pytest.mark.parametrize("view", ["transposed", "expanded", "sliced", "reversed rows"])
+def test_views_are_read_in_place(view: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "contiguous", lambda _: pytest.fail("copied"))
+    x, g, cu_seqlens = packed((70, 3), 48, 40, "cpu", torch.float32)
+    views = {
+        "transposed": lambda t: t.clone().T.clone(memory_format=torch.contiguous_format).T,
+        "expanded": lambda t: t[:1].expand(t.shape),
+        "sliced": lambda t: t[:, 3::2],
+        "reversed rows": lambda t: torch.cat([t, t], 1)[:, 5 : 5 + t.shape[1]],
+    }
+    x, g = views[view](x), views[view](g)
+    want = oracle(x, g, cu_seqlens)
+    for form in ("gram", "direct"):
+        scores = hk.fisher_input_(torch.zeros(len(want[0])), x, g, cu_seqlens, form=form)
+        assert relative_error(scores, want.sum(0)) <= 1e-5
+    weight = torch.zeros(want.T.shape).T
+    assert relative_error(hk.fisher_weight_(weight, x, g, cu_seqlens), want) <= 1e-5
+
+
+@interpreted
+def test_dtypes_of_input_and_gradient_may_differ() -> None:
+    x, g, cu_seqlens = packed((70, 3), 33, 20, "cpu", torch.float32)
+    x = x.bfloat16()
+    want = oracle(x, g, cu_seqlens)
+    for form in ("gram", "direct"):
+        scores = hk.fisher_output_(torch.zeros(20), x, g, cu_seqlens, form=form)
+        assert relative_error(scores, want.sum(1)) <= 1e-5
+
+
+def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.empty(*shape, dtype=dtype, device="meta")
+
+
+def fisher_launches(
+    rows: int, samples: int, *, form: str = "auto", max_seqlen: int | None = None
+) -> list[Launch]:
+    """What `fisher_output_` starts at the shape of an up projection."""
+    cu_seqlens = meta(samples + 1, dtype=torch.int32)
+    scores, x, g = meta(14336, dtype=torch.float32), meta(rows, 4096), meta(rows, 14336)
+    with recording(90) as launches:
+        fisher.fisher_output_(scores, x, g, cu_seqlens, None, form, None, max_seqlen)
+    return launches
+
+
+def names(launches: list[Launch]) -> list[str]:
+    return [launch.kernel.__name__ for launch in launches]
+
+
+GRAM = ["token_gram_kernel", "quadratic_kernel", "add_rows_kernel"]
+DIRECT = ["direct_kernel", "add_rows_kernel"]
+
+
+@compiled
+def test_auto_divides_the_samples_at_the_crossover() -> None:
+    crossover = gram_crossover(4096, 14336)
+    assert names(fisher_launches(8192, 8, max_seqlen=crossover - 1)) == GRAM
+    both = fisher_launches(8192, 8, max_seqlen=crossover)
+    assert names(both) == GRAM + DIRECT
+    assert both[1].arguments["most"] == crossover - 1
+    assert both[3].arguments["least"] == crossover
+    assert names(fisher_launches(8192, 8, form="gram", max_seqlen=8192)) == GRAM
+    assert names(fisher_launches(8192, 8, form="direct")) == DIRECT
+
+
+@compiled
+def test_the_gram_is_no_wider_than_the_samples_it_is_for() -> None:
+    """Not `[n, n]`: 4096 tokens of one sample and many of sixteen."""
+    launches = fisher_launches(8192, 257, max_seqlen=4096)
+    crossover = gram_crossover(4096, 14336)
+    assert launches[0].arguments["longest"] < crossover + 16
+
+
+@compiled
+def test_lengths_do_not_recompile() -> None:
+    """Counts what Triton would compile: the arguments that become part of the kernel."""
+    kernels = set()
+    for rows, samples in [(17, 1), (1000, 3), (8192, 32), (8191, 32), (16, 1), (4097, 64), (1, 1)]:
+        for max_seqlen in (rows, rows // samples + 1):
+            for form in ("gram", "direct"):
+                launches = fisher_launches(rows, samples, form=form, max_seqlen=max_seqlen)
+                kernels |= {specialize(launch) for launch in launches}
+    by_kernel: dict[str, int] = {}
+    for kernel in kernels:
+        name = kernel.kernel.__name__
+        by_kernel[name] = by_kernel.get(name, 0) + 1
+    # Two tiles of the Gram form, for short and for long samples.
+    assert by_kernel == {
+        "token_gram_kernel": 2,
+        "quadratic_kernel": 2,
+        "direct_kernel": 1,
+        "add_rows_kernel": 1,
+    }
+
+
+@compiled
+def test_nothing_of_size_batch_out_in_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
+    largest = 0
+    original = torch.empty
+
+    def spy(*args: Any, **kwargs: Any) -> Tensor:
+        nonlocal largest
+        found = original(*args, **kwargs)
+        largest = max(largest, found.numel())
+        return found
+
+    monkeypatch.setattr(torch, "empty", spy)
+    monkeypatch.setattr(fisher.gram_form, "torch", torch)
+    weights = 4096 * 14336
+    for rows, samples, form in ((8192, 32, "gram"), (8192, 32, "direct"), (8192, 1, "direct")):
+        cu_seqlens = meta(samples + 1, dtype=torch.int32)
+        scores, x, g = meta(14336, dtype=torch.float32), meta(rows, 4096), meta(rows, 14336)
+        largest = 0
+        with recording(90):
+            length = rows // samples
+            fisher.fisher_output_(scores, x, g, cu_seqlens, None, form, None, length)
+        assert 0 < largest < 0.05 * weights
