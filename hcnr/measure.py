@@ -206,20 +206,20 @@ def curvature(
         grams: dict[str, Tensor] = {}
         leaders: dict[str, str] = {}
 
-        def add(name: str, tokens: Tensor) -> None:
+        def add(name: str, shared: SharedInput, rows: Tensor) -> None:
             if name not in grams:
-                size = tokens.shape[1]
-                grams[name] = torch.zeros(size, size, dtype=torch.float32, device=tokens.device)
-            gram_(grams[name], tokens)
+                size = rows.shape[1]
+                grams[name] = torch.zeros(size, size, dtype=torch.float32, device=rows.device)
+            gram_(grams[name], shared.layout.real(rows))
 
         def on_input(name: str, shared: SharedInput, x: Tensor) -> None:
             leaders[name] = shared.leader
             if name == shared.leader:
-                add(name, x)
+                add(name, shared, x)
 
         def on_gradient(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
             leaders[name] = name
-            add(name, g)
+            add(name, shared, g)
 
         taps = (
             Taps(matrices, on_input=on_input)

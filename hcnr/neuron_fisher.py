@@ -139,12 +139,13 @@ class NeuronFisher:
             )
         self._seen[name] = shared.forward
         layout, sums = shared.layout, self._sums[name]
+        spans = {"cu_seqlens": layout.cu_seqlens, "seqused": layout.seqused}
         if self._axis == "input":
-            fisher_input_(sums, x, g, layout.cu_seqlens)
+            fisher_input_(sums, x, g, **spans, max_seqlen=layout.max_seqlen)
         elif shared.has_gram or gram_is_cheaper(
             layout.mean_seqlen, x.shape[1], g.shape[1], shared=shared.users
         ):
-            fisher_output_(sums, x, g, layout.cu_seqlens, token_gram=shared.gram(x))
+            fisher_output_(sums, x, g, **spans, token_gram=shared.gram(x))
         else:
-            fisher_output_(sums, x, g, layout.cu_seqlens, form="direct")
+            fisher_output_(sums, x, g, **spans, form="direct")
         self._samples[name] += layout.samples

@@ -91,7 +91,7 @@ def candidates(
     count = count_of(config.in_weight_ratio, honesty.shape[0])
     if config.priority == "random":
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + position)
-        values = torch.randperm(honesty.shape[0], generator=generator).double()
+        values = torch.randperm(honesty.shape[0], generator=generator).to(honesty.device)
     else:
         if config.score_normalization == "matrix":
             honesty, task = _normalized(honesty), _normalized(task)
@@ -140,7 +140,8 @@ def select_neurons(
 
     Each weight is read once, also for what the two halves of the samples would have selected.
     """
-    voters = [_masks(statistics.scores, config)]
+    device = resolve_device(config.device)
+    voters = [_masks(statistics.scores, config, device)]
     if statistics.halves and config.priority != "random":
         voters += [
             _masks(
@@ -149,16 +150,17 @@ def select_neurons(
                     for data_set, by_matrix in statistics.halves.items()
                 },
                 config,
+                device,
             )
             for half in range(2)
         ]
-    device = resolve_device(config.device)
-    distances: list[dict[str, float]] = [{} for _ in voters]
+    sums: list[Tensor] = []
     for name in statistics.matrices:
         weights = base(name).to(device), tuned(name).to(device)
-        for masks, found in zip(voters, distances, strict=True):
-            sums = perturbation(*weights, masks[name].to(device), axis=statistics.axis)
-            found[name] = relative_perturbation(*(total.item() for total in sums))
+        for masks in voters:
+            sums += perturbation(*weights, masks[name], axis=statistics.axis)
+    distances = _distances(sums, statistics.matrices, len(voters))
+    voters = [{name: mask.cpu() for name, mask in masks.items()} for masks in voters]
     chosen = [_most_perturbed(found, config) for found in distances]
     overlap, selected_overlap = {}, None
     if len(voters) > 1:
@@ -179,10 +181,26 @@ def select_neurons(
     )
 
 
-def _masks(scores: Mapping[str, Mapping[str, Tensor]], config: RestoreConfig) -> dict[str, Tensor]:
-    """Candidates of every matrix."""
+def _distances(
+    sums: Sequence[Tensor], matrices: Sequence[str], voters: int
+) -> list[dict[str, float]]:
+    """`d_j` of every matrix for each voter; a GPU is waited for here, once."""
+    values = iter(torch.stack(list(sums)).tolist() if sums else [])
+    distances: list[dict[str, float]] = [{} for _ in range(voters)]
+    for name in matrices:
+        for found in distances:
+            found[name] = relative_perturbation(next(values), next(values))
+    return distances
+
+
+def _masks(
+    scores: Mapping[str, Mapping[str, Tensor]], config: RestoreConfig, device: torch.device
+) -> dict[str, Tensor]:
+    """Candidates of every matrix, on `device`."""
     return {
-        name: candidates(honesty, scores["task"][name], config, position=position)
+        name: candidates(
+            honesty.to(device), scores["task"][name].to(device), config, position=position
+        )
         for position, (name, honesty) in enumerate(scores["honesty"].items())
     }
 

@@ -1,4 +1,4 @@
-"""Taps: what a linear map reads and the gradient of what it writes, packed token by token.
+"""Taps: what a linear map reads and the gradient of what it writes, token by token.
 
 A tap sits on the output of an `nn.Linear` as an identity in the autograd graph that saves the
 layer's input. In backward it receives the output's gradient and hands both to a consumer. The
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hcnr.errors import ModelError
 from hcnr_kernels import token_gram
+from hcnr_kernels.tiles import round_up
 
 
 @contextlib.contextmanager
@@ -35,8 +36,12 @@ def frozen(module: nn.Module) -> Iterator[None]:
 class TokenLayout:
     """Where the real tokens of a padded batch stand, and which sample owns them.
 
+    Tensors `[B, T, d]` are read as rows `[R, d]`, see `rows`: sample b owns those from
+    `cu_seqlens[b]` on, `seqused[b]` of them, or up to `cu_seqlens[b + 1]` where `seqused` is None.
+
     Attributes:
-        cu_seqlens: int32 `[B + 1]`, sample b owns packed rows `cu_seqlens[b]:cu_seqlens[b + 1]`.
+        cu_seqlens: int32 `[B + 1]`.
+        seqused: int32 `[B]`, or None.
         samples: B.
         tokens: number of real tokens n.
         max_seqlen: tokens of the longest sample.
@@ -47,15 +52,31 @@ class TokenLayout:
         """Read the layout off `mask`, `[B, T]`, non-zero at real tokens (left or right padding)."""
         real = mask != 0
         lengths = real.sum(1)
+        first = (real.cumsum(1) == 0).sum(1)
+        behind = first + lengths
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        span = (positions >= first[:, None]) & (positions < behind[:, None])
+        one_piece = (span == real).all(1)
+        on_host, pieces = torch.stack((lengths, one_piece.long())).tolist()
         self.samples = mask.shape[0]
-        self.cu_seqlens = nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-        on_host = lengths.tolist()
         self.tokens = sum(on_host)
         self.max_seqlen = max(on_host, default=0)
         self.mean_seqlen = sum(t * t for t in on_host) / max(self.tokens, 1)
         self._shape = tuple(mask.shape)
-        full = self.tokens == mask.numel()
-        self._rows = None if full else real.flatten().nonzero().squeeze(1)
+        self._real = None
+        if self.tokens < mask.numel():
+            self._real = real.flatten().nonzero().squeeze(1)
+        self._gathered = not all(pieces)
+        self.seqused: Tensor | None = None
+        if self._gathered:
+            starts = lengths.cumsum(0) - lengths
+            end = self.tokens
+        else:
+            starts = torch.arange(self.samples, device=mask.device) * mask.shape[1] + first
+            end = mask.numel()
+            if self._real is not None:
+                self.seqused = lengths.to(torch.int32)
+        self.cu_seqlens = nn.functional.pad(starts, (0, 1), value=end).to(torch.int32)
 
     @classmethod
     def dense(cls, x: Tensor, samples: int | None, name: str) -> "TokenLayout":
@@ -74,11 +95,12 @@ class TokenLayout:
             )
         return cls(torch.ones(samples, rows // samples, dtype=torch.bool, device=x.device))
 
-    def pack(self, tensor: Tensor, name: str) -> Tensor:
-        """Return the real rows of `tensor` `[B, T, d]` (or `[B * T, d]`) as `[n, d]`.
+    def rows(self, tensor: Tensor, name: str) -> Tensor:
+        """Return `tensor` `[B, T, d]` (or `[B * T, d]`) as the rows that the offsets speak of.
 
-        Without padding this is a view. Raises ModelError when the leading dimensions are not
-        those of the batch, as for routed experts, whose rows belong to no sample in order.
+        A view, padding included, as long as the tokens of each sample stand together; otherwise a
+        copy of the real rows. Raises ModelError when the leading dimensions are not those of the
+        batch, as for routed experts, whose rows belong to no sample in order.
         """
         flat = tensor.reshape(-1, tensor.shape[-1])
         if flat.shape[0] != self._shape[0] * self._shape[1]:
@@ -87,11 +109,19 @@ class TokenLayout:
                 f"{self._shape[0]} x {self._shape[1]} tokens: its rows cannot be attributed to "
                 f"samples; leave it out with --ignore '{name}'"
             )
-        return flat if self._rows is None else flat.index_select(0, self._rows)
+        if self._real is not None and self._gathered:
+            return flat.index_select(0, self._real)
+        return flat
+
+    def real(self, rows: Tensor) -> Tensor:
+        """Return the real tokens among `rows`, `[n, d]`; a copy where there is padding."""
+        if self._real is None or self._gathered:
+            return rows
+        return rows.index_select(0, self._real)
 
 
 class SharedInput:
-    """What the matrices that read one tensor share: its packed rows and their token Gram."""
+    """What the matrices that read one tensor share: its rows and their token Gram."""
 
     def __init__(self, layout: TokenLayout, leader: str, forward: int) -> None:
         """Start a group for the tensor that matrix `leader` reads first in a forward pass."""
@@ -100,7 +130,7 @@ class SharedInput:
         self.forward = forward
         self.users = 0
         self._served = 0
-        self._packed: Tensor | None = None
+        self._rows: Tensor | None = None
         self._gram: Tensor | None = None
 
     @property
@@ -108,17 +138,22 @@ class SharedInput:
         """Whether the token Gram has been paid for already."""
         return self._gram is not None
 
-    def packed(self, x: Tensor, name: str) -> Tensor:
-        """Packed rows `[n, in]` of the shared tensor; `x` is read on the first call only."""
-        if self._packed is None:
-            self._packed = self.layout.pack(x, name)
-        return self._packed
+    def rows(self, x: Tensor, name: str) -> Tensor:
+        """Rows `[R, in]` of the shared tensor; `x` is read on the first call only."""
+        if self._rows is None:
+            self._rows = self.layout.rows(x, name)
+        return self._rows
 
-    def gram(self, packed: Tensor) -> Tensor:
-        """Token Grams `X_b X_b^T` of the shared tensor, float32 `[B, L, L]`, built once."""
+    def gram(self, rows: Tensor) -> Tensor:
+        """Token Grams `X_b X_b^T` of the shared tensor, float32 `[R, L]`, built once."""
         if self._gram is None:
+            layout = self.layout
             self._gram = token_gram(
-                packed, self.layout.cu_seqlens, max_seqlen=self.layout.max_seqlen
+                rows,
+                layout.cu_seqlens,
+                # Whole vectors a row: what reads the Gram is faster for it.
+                max_seqlen=round_up(layout.max_seqlen, 16),
+                seqused=layout.seqused,
             )
         return self._gram
 
@@ -126,13 +161,13 @@ class SharedInput:
         """Note that one of the users is done; the last one frees what was shared."""
         self._served += 1
         if self._served == self.users:
-            self._packed = self._gram = None
+            self._rows = self._gram = None
 
 
 GradientConsumer = Callable[[str, SharedInput, Tensor, Tensor], None]
-"""`(matrix, shared, x [n, in], g [n, out])`, called in backward with packed tensors."""
+"""`(matrix, shared, x [R, in], g [R, out])`, called in backward with rows of `shared.layout`."""
 InputConsumer = Callable[[str, SharedInput, Tensor], None]
-"""`(matrix, shared, x [n, in])`, called in forward with packed tensors."""
+"""`(matrix, shared, x [R, in])`, called in forward with rows of `shared.layout`."""
 
 
 class _Tap(torch.autograd.Function):
@@ -157,8 +192,7 @@ class _Tap(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         name, shared = ctx.name, ctx.shared
         with torch.no_grad():
-            packed = shared.packed(x, name)
-            ctx.consume(name, shared, packed, shared.layout.pack(grad, name))
+            ctx.consume(name, shared, shared.rows(x, name), shared.layout.rows(grad, name))
         shared.served()
         return grad, None, None, None, None
 
@@ -215,7 +249,7 @@ class Taps:
             x = args[0]
             if self._on_input is not None:
                 shared = self._join(x, name)
-                self._on_input(name, shared, shared.layout.pack(x.detach(), name))
+                self._on_input(name, shared, shared.layout.rows(x.detach(), name))
             if self._on_gradient is None or not torch.is_grad_enabled():
                 return None
             if not output.requires_grad:
