@@ -3,8 +3,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO_ARGS ?= --out demo
 PYTEST_ARGS ?=
+GPU_ARGS ?=
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench gpu clean
 
 .venv/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
@@ -19,9 +20,12 @@ PYTEST_ARGS ?=
 demo: .venv/installed
 	$(BIN)/hcnr demo $(DEMO_ARGS)
 
-# One thread per worker: two workers with two threads each would fight for two cores.
+# One thread per worker: two workers with two threads each would fight for two cores. The second run
+# sends the operators' CPU tensors to the Triton kernels, interpreted.
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/kernels \
+		tests/test_neuron_fisher.py $(PYTEST_ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -30,6 +34,11 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest bench $(PYTEST_ARGS)
+
+# With the machine's own interpreter and its torch for CUDA, not .venv: constraints.txt is tested on
+# CPUs. Neither a network nor an installed hcnr is needed. Writes bench/results/.
+gpu:
+	$(PYTHON) bench/gpu.py $(GPU_ARGS)
 
 clean:
 	rm -rf .venv build dist demo *.egg-info .pytest_cache .ruff_cache .benchmarks .hypothesis

@@ -1,19 +1,25 @@
-"""What every operator benchmark shares: the check before timing, the facts beside the time, rivals.
+"""What every benchmark shares: the check before timing, the facts beside the time, rivals.
 
 A rival is timed in the same process, its runs interleaved with ours; the ratio of the medians is
-the result, printed at the end of the session.
+the result, printed at the end of the session and written beside our time with --benchmark-json.
 """
 
+import importlib.metadata
 import platform
-import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench.cases import Case
+from bench.timing import cold_cache, peak_bytes, quantiles, synchronise
 from hcnr_kernels.registry import OPERATORS, Operator, relative_error
 from hcnr_kernels.samples import Sample
 
@@ -34,9 +40,9 @@ def pytest_terminal_summary(
             terminalreporter.write_line(line)
 
 
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _device_name(device: torch.device) -> str:
@@ -45,77 +51,149 @@ def _device_name(device: torch.device) -> str:
     return f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
 
 
+def _facts(device: torch.device) -> dict[str, str]:
+    try:
+        triton = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        triton = "not installed"
+    return {
+        "backend": device.type,
+        "device": _device_name(device),
+        "torch": torch.__version__,
+        "triton": triton,
+        "python": platform.python_version(),
+    }
+
+
+def _milliseconds(seconds: list[float]) -> dict[str, float]:
+    """Quantiles for `extra_info`."""
+    found = zip(("p20_ms", "p50_ms", "p80_ms"), quantiles(seconds), strict=True)
+    return {name: 1e3 * value for name, value in found}
+
+
+def _own(row: Operator, sample: Sample) -> tuple[Any, ...]:
+    """The arguments, the mutated first ones copied."""
+    count = len(row.mutates)
+    return (*(value.clone() for value in sample.args[:count]), *sample.args[count:])
+
+
 def check(row: Operator, sample: Sample, dtype: torch.dtype) -> None:
     """Nothing is timed before it agrees with the reference."""
     got = row.compared(row.public(*_own(row, sample), **sample.kwargs))
-    first, *others = (v.cpu() if isinstance(v, Tensor) else v for v in sample.args)
-    twin = first.double() if row.mutates else first
-    want = row.compared(row.twin(twin, *others, **sample.kwargs))
+    args = [v.cpu() if isinstance(v, Tensor) else v for v in sample.args]
+    for place in range(len(row.mutates)):
+        # Also a copy: on a CPU it would be the sample's own.
+        args[place] = args[place].to(torch.float64, copy=True)
+    want = row.compared(row.twin(*args, **sample.kwargs))
     for left, right in zip(got, want, strict=True):
         assert relative_error(left, right) <= row.tolerances[dtype], row.name
 
 
-def _own(row: Operator, sample: Sample) -> tuple[Any, ...]:
-    return (sample.args[0].clone(), *sample.args[1:]) if row.mutates else sample.args
-
-
 @pytest.fixture
-def run_operator(benchmark: Any) -> Callable[[str, torch.dtype], None]:
+def run_operator(benchmark: Any, device: torch.device) -> Callable[[str, torch.dtype], None]:
     """Check one row of the registry on its large input, then time it."""
 
     def run(name: str, dtype: torch.dtype) -> None:
         row = OPERATORS[name]
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         sample = row.large(str(device), dtype)
         check(row, sample, dtype)
         args = _own(row, sample)
 
         def call() -> None:
             row.public(*args, **sample.kwargs)
-            _synchronise(device)
+            synchronise(device)
 
-        benchmark.pedantic(call, rounds=7, warmup_rounds=1)
+        peak = peak_bytes(call, device)
+        cool = cold_cache(device)
+
+        def before() -> None:
+            cool()
+            synchronise(device)
+
+        benchmark.pedantic(call, setup=before, rounds=7, warmup_rounds=1)
+        if benchmark.disabled:
+            return
         cost, seconds = row.cost(sample), benchmark.stats.stats.median
         benchmark.extra_info.update(
             shapes=sample.label,
             dtype=str(dtype),
-            backend=device.type,
             bytes=cost.nbytes,
             flops=cost.flops,
             gigabytes_per_second=cost.nbytes / seconds / 1e9,
             teraflops=cost.flops / seconds / 1e12,
-            device=_device_name(device),
-            torch=torch.__version__,
-            python=platform.python_version(),
+            peak_mib=None if peak is None else peak / 2**20,
+            **_milliseconds(benchmark.stats.stats.data),
+            **_facts(device),
         )
 
     return run
 
 
 @pytest.fixture
-def race(request: pytest.FixtureRequest) -> Race:
-    """Time contenders in turns, ours first; returns each rival's median over ours."""
+def race(request: pytest.FixtureRequest, benchmark: Any, device: torch.device) -> Race:
+    """Time contenders in turns, ours first; returns each rival's median over ours.
+
+    With --benchmark-disable every contender runs once and the ratios are NaN.
+    """
 
     def run(
-        title: str, contenders: Mapping[str, Callable[[], Any]], rounds: int = 9
+        title: str, contenders: Mapping[str, Callable[[], Any]], rounds: int = 9, **facts: Any
     ) -> dict[str, float]:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        (ours, call), *rivals = contenders.items()
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        for turn in range(rounds + 1):
-            for name, call in contenders.items():
-                _synchronise(device)
-                start = time.perf_counter()
-                call()
-                _synchronise(device)
-                if turn:
-                    seconds[name].append(time.perf_counter() - start)
-        medians = {name: statistics.median(times) for name, times in seconds.items()}
-        ours = next(iter(contenders))
-        ratios = {name: medians[name] / medians[ours] for name in contenders if name != ours}
+        cool = cold_cache(device)
+
+        def timed(name: str, contender: Callable[[], Any]) -> None:
+            start = time.perf_counter()
+            contender()
+            synchronise(device)
+            seconds[name].append(time.perf_counter() - start)
+
+        def before() -> None:
+            for name, rival in rivals:
+                cool()
+                synchronise(device)
+                timed(name, rival)
+            cool()
+            synchronise(device)
+
+        benchmark.pedantic(timed, args=(ours, call), setup=before, rounds=rounds, warmup_rounds=1)
+        if benchmark.disabled:
+            return dict.fromkeys([name for name, _ in rivals], float("nan"))
+        medians = {name: quantiles(runs[1:])[1] for name, runs in seconds.items()}
+        ratios = {name: medians[name] / medians[ours] for name, _ in rivals}
+        peak = peak_bytes(call, device)
+        benchmark.extra_info.update(
+            title=title,
+            ratios=ratios,
+            peak_mib=None if peak is None else peak / 2**20,
+            **_milliseconds(seconds[ours][1:]),
+            **_facts(device),
+            **facts,
+        )
         request.config.stash[RATIOS].append(
             f"{title}: {ours} {medians[ours] * 1e3:.2f} ms; "
             + ", ".join(f"{name} {ratio:.2f}x" for name, ratio in ratios.items())
         )
         return ratios
+
+    return run
+
+
+@pytest.fixture
+def run_case(race: Race, device: torch.device) -> Callable[..., None]:
+    """Verify a case of `make gpu`, then race it; tiny shapes without a GPU."""
+
+    def run(build: Callable[[torch.device, bool], Case]) -> None:
+        case = build(device, device.type == "cpu")
+        case.verify()
+        race(
+            f"{case.title}, {case.shape}",
+            case.contenders(),
+            shapes=case.shape,
+            dtype=str(case.dtype),
+            bytes=case.nbytes,
+            flops=case.flops,
+        )
 
     return run

@@ -6,15 +6,25 @@ import pytest
 import torch
 
 import hcnr_kernels as hk
+from bench.gram import CASES
 from hcnr_kernels.registry import relative_error
 from hcnr_kernels.samples import randn
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_case(name: str, run_case: Callable[..., None]) -> None:
+    run_case(CASES[name])
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("width", [512, 2048])
-def test_against_mm(width: int, dtype: torch.dtype, race: Callable[..., dict[str, float]]) -> None:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    x = randn(2048, width, device=device, dtype=dtype)
+def test_against_mm(
+    width: int,
+    dtype: torch.dtype,
+    race: Callable[..., dict[str, float]],
+    device: torch.device,
+) -> None:
+    x = randn(2048, width, device=str(device), dtype=dtype)
     gram, full = torch.zeros(2, width, width, device=device)
     hk.gram_(gram, x)
     assert relative_error(gram.tril(), (x.double().T @ x.double()).tril()) < 1e-5

@@ -1,0 +1,187 @@
+"""What is measured of an operator: a case with its floor, its rivals and its goal, and its record.
+
+A case is defined once per family (`fisher.py`, `gram.py`, `perturbation.py`, `merge.py`) and used
+by `make gpu` and by the pytest-benchmark suite alike.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bench.timing import Ceilings, interleaved, peak_bytes, poisoned, synchronise
+from hcnr_kernels.registry import TOLERANCES
+
+RIVAL_TOLERANCE = 2e-2
+"""RMS ratio to float64 that a rival must keep, so that it computes the same thing; bf16 results
+are rivals too."""
+
+Record = dict[str, Any]
+
+
+class Goal(NamedTuple):
+    """One number that a row is about, what it should be, and what was expected of it beforehand.
+
+    Attributes:
+        what: In words.
+        figure: The number from the record.
+        target: What it should reach; None where it is only reported.
+        prediction: Written down before the first measurement, for an H100.
+        at_most: Whether it should stay below the target.
+    """
+
+    what: str
+    figure: Callable[[Record], float]
+    target: float | None = None
+    prediction: float | None = None
+    at_most: bool = False
+
+    def judged(self, record: Record) -> Record:
+        return judged(self.what, self.figure(record), self.target, self.prediction, self.at_most)
+
+
+def judged(
+    what: str,
+    value: float | None,
+    target: float | None = None,
+    prediction: float | None = None,
+    at_most: bool = False,
+) -> Record:
+    """A goal with its value, ready for the report."""
+    text, met = "", None
+    if target is not None and value is not None:
+        text = f"{'<=' if at_most else '>='} {target:g}"
+        met = value <= target if at_most else value >= target
+    return {"what": what, "value": value, "target": text, "met": met, "prediction": prediction}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement.
+
+    Attributes:
+        title: The operator and what is special about the call.
+        shape: In words.
+        dtype: Of the inputs.
+        run: The call, given the accumulators; returns what it computed.
+        error: RMS ratio of a result to float64.
+        flops: Operations that cannot be avoided, at the stated precision.
+        nbytes: Bytes that must be moved.
+        goal: What the row is about.
+        accumulators: Fresh ones; none where outputs are new tensors.
+        rivals: Other ways to the same result; a yardstick that computes something else returns
+            None.
+        kept: The part of a result that is specified.
+        tolerance: For `error`.
+        note: Shown beside the row.
+    """
+
+    title: str
+    shape: str
+    dtype: torch.dtype
+    run: Callable[..., Any]
+    error: Callable[[tuple[Tensor, ...]], float]
+    flops: float
+    nbytes: float
+    goal: Goal
+    accumulators: Callable[[], tuple[Tensor, ...]] = tuple
+    rivals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
+    kept: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = lambda found: found
+    tolerance: float = TOLERANCES[torch.bfloat16]
+    note: str = ""
+
+    def result(self, run: Callable[..., Any], *, poison: bool = False) -> tuple[Tensor, ...] | None:
+        """What a contender computes from nothing."""
+        with poisoned() if poison else contextlib.nullcontext():
+            found = run(*self.accumulators())
+        if found is None:
+            return None
+        return self.kept((found,) if isinstance(found, Tensor) else tuple(found))
+
+    def verify(self) -> tuple[float, bool, dict[str, float]]:
+        """Our error, whether two runs gave the same bits, and the errors of the rivals.
+
+        Raises:
+            AssertionError: A contender is wrong.
+        """
+        first, second = self.result(self.run, poison=True), self.result(self.run)
+        assert first is not None and second is not None, f"{self.title} returned nothing"
+        same = all(torch.equal(one, two) for one, two in zip(first, second, strict=True))
+        error = self.error(first)
+        del first, second
+        assert error <= self.tolerance, f"{self.title}: error {error:.1e} > {self.tolerance:.1e}"
+        errors = {}
+        for name, run in self.rivals.items():
+            found = self.result(run)
+            if found is not None:
+                errors[name] = self.error(found)
+                assert errors[name] <= RIVAL_TOLERANCE, f"{name}: error {errors[name]:.1e}"
+        return error, same, errors
+
+    def contenders(self) -> dict[str, Callable[[], Any]]:
+        """Ours first; all add to the same accumulators."""
+        held = self.accumulators()
+        runs = {"ours": self.run, **self.rivals}
+        return {name: lambda run=run: run(*held) for name, run in runs.items()}
+
+
+def rms_ratio(found: Tensor, exact: Tensor) -> float:
+    """RMS of the difference over RMS of the float64 result; NaN anywhere gives NaN."""
+    return float((found.double() - exact).norm() / exact.norm())
+
+
+def measure(case: Case, ceilings: Ceilings, device: torch.device, *, quick: bool) -> Record:
+    """Verify a case, time it, and set it beside its floor, its rivals and its goal.
+
+    Raises:
+        AssertionError: A contender is wrong; nothing was timed.
+    """
+    error, same, errors = case.verify()
+    contenders = case.contenders()
+    seconds, least = (0.3, 3) if quick else (1.0, 7)
+    times = interleaved(contenders, device, seconds=seconds, least=least)
+    ours = times.pop("ours")
+    synchronise(device)
+    held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+    peak = peak_bytes(contenders["ours"], device)
+    by_bytes = 1e3 * case.nbytes / ceilings.copy_bytes_per_second
+    by_flops = 1e3 * case.flops / ceilings.bf16_flops_per_second
+    floor = max(by_bytes, by_flops)
+    record: Record = {
+        "title": case.title,
+        "shape": case.shape,
+        "dtype": str(case.dtype).removeprefix("torch."),
+        "ms": ours._asdict(),
+        "floor_ms": floor,
+        "floor_by": "bytes" if by_bytes >= by_flops else "flops",
+        "bytes_floor_ms": by_bytes,
+        "flops_floor_ms": by_flops,
+        "over_floor": ours.p50 / floor,
+        "rivals": {
+            name: {**found._asdict(), "ratio": found.p50 / ours.p50, "error": errors.get(name)}
+            for name, found in times.items()
+        },
+        "error": error,
+        "deterministic": same,
+        "peak_mib": None if peak is None else peak / 2**20,
+        "extra_mib": None if peak is None else (peak - held) / 2**20,
+        "note": case.note,
+    }
+    record["goal"] = case.goal.judged(record)
+    return record
+
+
+def against(rival: str) -> Callable[[Record], float]:
+    """A rival's median over ours."""
+    return lambda record: record["rivals"][rival]["ratio"]
+
+
+def share_of_bandwidth(record: Record) -> float:
+    return record["bytes_floor_ms"] / record["ms"]["p50"]
+
+
+def share_of_floor(record: Record) -> float:
+    return record["floor_ms"] / record["ms"]["p50"]

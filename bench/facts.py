@@ -1,0 +1,76 @@
+"""What this machine is: printed, and written as JSON for the report."""
+
+import argparse
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+PACKAGES = ("torch", "triton", "transformers", "numpy", "pydantic", "pytest", "pytest-xdist",
+            "pytest-benchmark", "kronfluence")  # fmt: skip
+
+
+def version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def answer(*command: str) -> str:
+    """First line of what a program prints; empty where it is missing or fails."""
+    if shutil.which(command[0]) is None:
+        return ""
+    found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    lines = found.stdout.strip().splitlines()
+    return lines[0].strip() if found.returncode == 0 and lines else ""
+
+
+def facts(device: torch.device) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if device.type == "cuda":
+        card = torch.cuda.get_device_properties(device)
+        driver = answer("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+        found = {
+            "name": card.name,
+            "capability": f"{card.major}.{card.minor}",
+            "multiprocessors": str(card.multi_processor_count),
+            "memory": f"{card.total_memory / 2**30:.1f} GiB",
+            "driver": driver or "unknown",
+            "cuda": str(torch.version.cuda),
+        }
+    else:
+        found = {"name": "cpu dry run", "processor": platform.machine()}
+    found["python"] = platform.python_version()
+    found |= {package: version(package) for package in PACKAGES}
+    found["date"] = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    commit = answer("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
+    return found | ({"commit": commit} if commit else {})
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--json", type=Path, required=True)
+    found = parser.parse_args()
+    device = torch.device(found.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        built = torch.version.cuda
+        reason = "its torch is a CPU build" if built is None else "torch sees none"
+        print(f"make gpu needs a machine with an NVIDIA GPU; {sys.executable}: {reason}.")
+        return 2
+    known = facts(device)
+    for name, value in known.items():
+        print(f"{name:18} {value}")
+    found.json.write_text(json.dumps(known))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
