@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import oracle
-from families import FAMILIES, attentions, make, perturbed, tokens
+from families import FAMILIES, VOCABULARY, attentions, make, perturbed, tokens
 from hcnr.batches import collate
 from hcnr.config import RestoreConfig
 from hcnr.errors import ModelError
@@ -258,3 +258,47 @@ def test_bfloat16_scores_select_nearly_the_same_neurons():
     found = scores_of(model.bfloat16()).mean
     for name in exact:
         assert oracle.relative(found[name], exact[name].double()) < 0.1
+
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@on_a_gpu
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_gpu_measures_the_same(family, axis):
+    model, layers = make(family), target_matrices(make(family))
+    exact = oracle.fisher(model, target_matrices(model), DATA, axis)
+    there = copy.deepcopy(model).to("cuda")  # pyright: ignore[reportArgumentType]
+    for side, recompute in itertools.product(("right", "left"), (False, True)):
+        settings = {"axis": axis, "padding_side": side, "gradient_checkpointing": recompute}
+        found = scores_of(there, **settings).mean
+        for name in layers:
+            assert oracle.relative(found[name], exact[name]) <= 1e-4, (name, settings)
+    # The other axis's Grams are tested on the CPU; products on a GPU follow another order.
+    expected = curvature(model, target_matrices(model), DATA, axis=axis, token_budget=64)
+    found = curvature(there, target_matrices(there), DATA, axis=axis, token_budget=64)
+    for name, gram in found.items():
+        assert oracle.relative(gram.cpu(), expected[name].double()) <= 1e-4, name
+
+
+@on_a_gpu
+def test_recomputing_keeps_one_block_at_a_time():
+    """Four times the blocks add their weights and one hidden state each, no more."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def peak(blocks: int) -> int:
+        config = LlamaConfig(
+            hidden_size=512, intermediate_size=2048, num_hidden_layers=blocks,
+            num_attention_heads=8, num_key_value_heads=8, vocab_size=VOCABULARY,
+        )  # fmt: skip
+        model = LlamaForCausalLM(config).to("cuda")  # pyright: ignore[reportArgumentType]
+        data = tokens(16, seed=1, longest=400)
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        scores_of(model, data, token_budget=8192, gradient_checkpointing=True)
+        return torch.cuda.max_memory_allocated() - held
+
+    peak(2)  # libraries set up their workspaces
+    hidden_state = 4 * 8192 * 512
+    assert peak(8) - peak(2) <= 1.5 * 6 * hidden_state

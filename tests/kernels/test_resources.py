@@ -230,9 +230,10 @@ def test_occupancy_by_hand(
 def test_table_is_aligned() -> None:
     found = specialize(product_launch(64, torch.bfloat16))
     result = Resources(96, 8, 24, 36864, 0.25, "wgmma", ())
-    lines = resources.table([("gram_", found, result), ("gram_", found, result)]).splitlines()
+    both = [("gram_", found, result), ("merge", found, result), ("gram_", found, result)]
+    lines = resources.table(both).splitlines()
     assert len(lines) == 2
-    cells = "gram_ toy_product B=64 PRECISION=ieee bf16 fp32 3/3 4 3 96 24 36.0 25 wgmma"
+    cells = "toy_product B=64 PRECISION=ieee bf16 fp32 3/3 4 3 96 24 36.0 25 wgmma gram_ merge"
     assert " ".join(lines[1].split()) == cells
     for title, value in (("registers", "96"), ("spill B", "24"), ("tensor core", "wgmma")):
         assert lines[0].index(title) == lines[1].index(value)
@@ -251,7 +252,7 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert resources.main(["--capability", "80"]) == 0
     title, header, *rows = capsys.readouterr().out.strip().splitlines()
     assert title == "compute capability 8.0"
-    assert header.startswith("operator  kernel")
+    assert header.startswith("kernel ")
     assert len(rows) == len(FLOATS)
 
 

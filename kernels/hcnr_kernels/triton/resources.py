@@ -283,10 +283,14 @@ def launches(
 
 
 def table(found: Sequence[tuple[str, Specialized, Resources]]) -> str:
-    """Aligned text, one line per operator, configuration and result."""
+    """Aligned text, one line per configuration, with the operators that start it."""
+    operators: dict[tuple[Specialized, Resources], list[str]] = {}
+    for operator, what, result in found:
+        names = operators.setdefault((what, result), [])
+        if operator not in names:
+            names.append(operator)
     rows = [
         {
-            "operator": operator,
             "kernel": what.kernel.__name__,
             "constants": " ".join(f"{name}={value}" for name, value in what.chosen().items()),
             "dtypes": " ".join(what.pointers()),
@@ -298,8 +302,9 @@ def table(found: Sequence[tuple[str, Specialized, Resources]]) -> str:
             "shared KB": f"{result.shared / 1024:.1f}",
             "occupancy %": f"{100 * result.occupancy:.0f}",
             "tensor core": result.tensor_core,
+            "operators": " ".join(names),
         }
-        for operator, what, result in found
+        for (what, result), names in operators.items()
     ]
     if not rows:
         return "no Triton kernel"
@@ -309,7 +314,7 @@ def table(found: Sequence[tuple[str, Specialized, Resources]]) -> str:
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     )
-    return "\n".join(dict.fromkeys(lines))
+    return "\n".join(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

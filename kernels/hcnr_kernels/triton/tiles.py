@@ -44,15 +44,16 @@ def pipelined(
     itemsize: int,
     capability: int,
     left_itemsize: int | None = None,
+    programs: int = 1,
 ) -> Tile:
     """A product's tile with as many pipeline stages, two to four, as shared memory holds.
 
     Each stage keeps an `[m, k]` operand of `left_itemsize` bytes (`itemsize` if not given) and a
     `[k, n]` one of `itemsize`. 16 KiB are left for the conversions between layouts that the
-    compiler may need.
+    compiler may need; `programs` are to share a multiprocessor.
     """
     stage = m * k * (left_itemsize or itemsize) + k * n * itemsize
-    stages = (shared_memory(capability) - 16 * 1024) // stage
+    stages = (shared_memory(capability) // programs - 16 * 1024) // stage
     return Tile(m, n, k, warps, min(4, max(2, stages)))
 
 
@@ -89,9 +90,17 @@ def quadratic_tile(split: bool, mean_tokens: float, capability: int) -> Tile:
     """Tile of `K own`: `m` tokens of a sample by `n` neurons; `split` is K as two bf16 numbers."""
     if not split:
         return pipelined(64, 64, 32, warps=8, itemsize=4, capability=capability)
-    if mean_tokens <= SHORT_SAMPLE or capability < 90:
-        return pipelined(64, 128, 64, warps=4, itemsize=2, left_itemsize=4, capability=capability)
-    return pipelined(128, 128, 64, warps=8, itemsize=2, left_itemsize=4, capability=capability)
+    long = mean_tokens > SHORT_SAMPLE and capability >= 90
+    return pipelined(
+        128 if long else 64,
+        128,
+        64,
+        warps=8 if long else 4,
+        itemsize=2,
+        left_itemsize=4,
+        programs=1 if long else 2,
+        capability=capability,
+    )
 
 
 def direct_tile(itemsize: int, capability: int, sums: frozenset[str]) -> Tile:
