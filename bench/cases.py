@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.timing import Ceilings, interleaved, peak_bytes, poisoned, synchronise
-from hcnr_kernels.registry import TOLERANCES
+from hcnr_kernels.registry import TENSOR_CORES
 
 RIVAL_TOLERANCE = 2e-2
 """RMS ratio to float64 that a rival must keep, so that it computes the same thing; bf16 results
@@ -90,7 +90,7 @@ class Case:
     accumulators: Callable[[], tuple[Tensor, ...]] = tuple
     rivals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     kept: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = lambda found: found
-    tolerance: float = TOLERANCES[torch.bfloat16]
+    tolerance: float = TENSOR_CORES
     note: str = ""
 
     def result(self, run: Callable[..., Any], *, poison: bool = False) -> tuple[Tensor, ...] | None:

@@ -234,8 +234,11 @@ def curvature(
                 if axis == "input":
                     with torch.no_grad():
                         _losses(model, batch)
+                    taps.end()
                 else:
-                    _losses(model, batch).sum().backward()
+                    losses = _losses(model, batch)
+                    taps.end()
+                    losses.sum().backward()
                 tokens += layout.tokens
                 done += len(batch)
                 _tell(progress, done, data)

@@ -107,6 +107,8 @@ class NeuronFisher:
             functools.partial(self._announce, taps), with_kwargs=True
         )
         self._open.callback(handle.remove)
+        handle = self._model.register_forward_hook(lambda *_: taps.end())
+        self._open.callback(handle.remove)
         return self
 
     def __exit__(self, *_: object) -> None:

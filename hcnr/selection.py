@@ -184,7 +184,7 @@ def select_neurons(
 def _distances(
     sums: Sequence[Tensor], matrices: Sequence[str], voters: int
 ) -> list[dict[str, float]]:
-    """`d_j` of every matrix for each voter; a GPU is waited for here, once."""
+    """`d_j` of every matrix for each voter; the sums leave a GPU in one piece."""
     values = iter(torch.stack(list(sums)).tolist() if sums else [])
     distances: list[dict[str, float]] = [{} for _ in range(voters)]
     for name in matrices:

@@ -8,6 +8,7 @@ over. No weight needs a gradient for this.
 """
 
 import contextlib
+import functools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -49,7 +50,7 @@ class TokenLayout:
     """
 
     def __init__(self, mask: Tensor) -> None:
-        """Read the layout off `mask`, `[B, T]`, non-zero at real tokens (left or right padding)."""
+        """Read the layout off `mask`, `[B, T]`, non-zero at real tokens, wherever they are."""
         real = mask != 0
         lengths = real.sum(1)
         first = (real.cumsum(1) == 0).sum(1)
@@ -63,9 +64,8 @@ class TokenLayout:
         self.max_seqlen = max(on_host, default=0)
         self.mean_seqlen = sum(t * t for t in on_host) / max(self.tokens, 1)
         self._shape = tuple(mask.shape)
-        self._real = None
-        if self.tokens < mask.numel():
-            self._real = real.flatten().nonzero().squeeze(1)
+        self._mask = real
+        self._padded = self.tokens < mask.numel()
         self._gathered = not all(pieces)
         self.seqused: Tensor | None = None
         if self._gathered:
@@ -74,7 +74,7 @@ class TokenLayout:
         else:
             starts = torch.arange(self.samples, device=mask.device) * mask.shape[1] + first
             end = mask.numel()
-            if self._real is not None:
+            if self._padded:
                 self.seqused = lengths.to(torch.int32)
         self.cu_seqlens = nn.functional.pad(starts, (0, 1), value=end).to(torch.int32)
 
@@ -93,7 +93,15 @@ class TokenLayout:
                 f"{name} handles {rows} rows for a batch of {samples} samples: its rows cannot be "
                 f"attributed to samples; leave it out with --ignore '{name}'"
             )
-        return cls(torch.ones(samples, rows // samples, dtype=torch.bool, device=x.device))
+        # Made on the host: nothing is asked of a GPU for it.
+        layout = cls(torch.ones(samples, rows // samples, dtype=torch.bool))
+        layout.cu_seqlens = layout.cu_seqlens.to(x.device)
+        return layout
+
+    @functools.cached_property
+    def _real(self) -> Tensor:
+        """Places of the real tokens among all `B * T`."""
+        return self._mask.flatten().nonzero().squeeze(1)
 
     def rows(self, tensor: Tensor, name: str) -> Tensor:
         """Return `tensor` `[B, T, d]` (or `[B * T, d]`) as the rows that the offsets speak of.
@@ -109,15 +117,11 @@ class TokenLayout:
                 f"{self._shape[0]} x {self._shape[1]} tokens: its rows cannot be attributed to "
                 f"samples; leave it out with --ignore '{name}'"
             )
-        if self._real is not None and self._gathered:
-            return flat.index_select(0, self._real)
-        return flat
+        return flat.index_select(0, self._real) if self._gathered else flat
 
     def real(self, rows: Tensor) -> Tensor:
         """Return the real tokens among `rows`, `[n, d]`; a copy where there is padding."""
-        if self._real is None or self._gathered:
-            return rows
-        return rows.index_select(0, self._real)
+        return rows.index_select(0, self._real) if self._padded and not self._gathered else rows
 
 
 class SharedInput:
@@ -202,7 +206,7 @@ class Taps:
 
     Exactly one consumer is given: `on_gradient` receives inputs with output gradients in
     backward, `on_input` receives inputs alone in forward (under `torch.no_grad()` too).
-    Call `begin` before each forward pass.
+    Call `begin` before and `end` after each forward pass.
     """
 
     def __init__(
@@ -231,6 +235,10 @@ class Taps:
         self._layout = layout
         self._samples = samples
         self._forward += 1
+        self._last = None
+
+    def end(self) -> None:
+        """Announce the end of a forward pass: what is recomputed later shares nothing with it."""
         self._last = None
 
     def __enter__(self) -> "Taps":

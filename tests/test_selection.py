@@ -173,3 +173,11 @@ def test_halves_that_choose_other_matrices_share_nothing_there():
     found = select_neurons(statistics, lambda _: base, tuned.__getitem__, config)
     assert found.overlap == {"a": 0.0, "b": 1.0}
     assert found.selected_overlap == 0.0
+    assert found.selected == ["a"]
+    assert found.perturbation == pytest.approx({"a": 9.0, "b": 0.5})
+
+
+def test_no_matrices_select_nothing():
+    nothing = Statistics("output", {"honesty": {}, "task": {}}, {})
+    found = select_neurons(nothing, {}.__getitem__, {}.__getitem__, CONFIG)
+    assert found.selected == [] and found.perturbation == {}

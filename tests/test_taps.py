@@ -100,3 +100,45 @@ def test_inputs_are_released_block_by_block(
     assert [place for place, _ in alive_at] == list(reversed(range(depth)))
     for place, alive in alive_at:
         assert max(alive) <= place, (place, alive)
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_the_operators_need_not_read_a_length(axis, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU that would be one wait for every matrix."""
+    seen = []
+    for name in ("fisher_output_", "fisher_input_"):
+        monkeypatch.setattr(hcnr.neuron_fisher, name, lambda *_, **options: seen.append(options))
+    for shape in ((2, 3, 6), (2, 60, 6)):  # the Gram form is cheaper, the direct form is
+        model = nn.Sequential(nn.Linear(6, 6))
+        with NeuronFisher(model, axis=axis):
+            model(torch.randn(shape)).sum().backward()
+    assert len(seen) == 2
+    for options in seen:
+        known = options.get("token_gram") is not None or options.get("max_seqlen") is not None
+        assert known or options["form"] == "direct"
+
+
+def test_no_padding_needs_no_lengths() -> None:
+    assert TokenLayout(torch.ones(2, 3)).seqused is None
+
+
+def test_recomputed_layers_share_among_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that reads its block's input meets the same tensor again when it is recomputed."""
+    users = []
+
+    def spy(self, name, shared, x, g):
+        users.append(shared.users)
+
+    monkeypatch.setattr(NeuronFisher, "_consume", spy)
+
+    class Block(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left, self.right = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x):
+            return checkpoint(lambda x: self.left(x) + self.right(x), x, use_reentrant=False)
+
+    with NeuronFisher(model := Block()):
+        model(torch.randn(2, 4).requires_grad_()).sum().backward()
+    assert users == [2, 2]

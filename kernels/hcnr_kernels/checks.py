@@ -89,7 +89,7 @@ def sample_bounds(
     used: list[int] = seqused.tolist()
     spans = zip(bounds, used, strict=True)
     if not all(0 <= rows <= stop - start for (start, stop), rows in spans):
-        refuse("seqused", "at most the rows between a sample's offsets", _shortened(used))
+        refuse("seqused", "from 0 to the rows between a sample's offsets", _shortened(used))
     return [(start, start + rows) for (start, _), rows in zip(bounds, used, strict=True)]
 
 

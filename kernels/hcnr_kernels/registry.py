@@ -29,6 +29,10 @@ TOLERANCES: Mapping[torch.dtype, float] = {
 Low-precision inputs are widened exactly and accumulated in fp32, so they earn no allowance.
 """
 
+TENSOR_CORES = 3e-4
+"""The same on a GPU for 16-bit inputs and long sums: tensor cores cut off the low bits of a running
+sum, about 5e-9 of it per product added, alike for all neurons (published models of them)."""
+
 SOLVE_TOLERANCES: Mapping[torch.dtype, float] = {**TOLERANCES, torch.float32: 1e-4}
 """The same for factorisations: fp32 rounding times the condition of the samples, about 1e3."""
 

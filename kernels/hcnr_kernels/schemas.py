@@ -48,8 +48,11 @@ def _operator(
         @functools.wraps(function)
         def run(*args: object) -> object:
             check(*args)
+            kind = _device(args).type
+            if kind not in ("cpu", "cuda"):
+                return function(*args)
             # A caller's autocast would round the fp32 products of the kernels to its dtype.
-            with torch.autocast(_device(args).type, enabled=False):
+            with torch.autocast(kind, enabled=False):
                 return function(*args)
 
         return run

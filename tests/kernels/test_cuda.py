@@ -16,6 +16,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA d
 WIDTHS = {"q": (4096, 4096), "k": (4096, 1024), "up": (4096, 14336), "down": (14336, 4096)}
 MIXED = (1024, 16, 1, 0, 333, 700, 129, 64)
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
+TOLERANCES = {torch.bfloat16: 1e-4, torch.float16: 1e-4, torch.float32: 1e-5}
+"""Sums of up to 14336 products on tensor cores: see `registry.TENSOR_CORES`."""
 
 
 def inputs(
@@ -54,18 +56,18 @@ def test_scores_at_real_shapes(name: str, lengths: tuple[int, ...], dtype: torch
                 torch.zeros(len(exact), device="cuda"),
                 x, g, cu_seqlens, form=form, max_seqlen=max(lengths),
             )  # fmt: skip
-            assert relative_error(scores, exact) <= 1e-5
+            assert relative_error(scores, exact) <= TOLERANCES[dtype]
             half = len(exact) // 2
             kept = scores.topk(half).indices, exact.topk(half).indices
-            assert torch.isin(*kept).sum() >= 0.999 * half
+            assert torch.isin(*kept).sum() >= half - max(1, 0.001 * half)
     both = hk.fisher_both_(
         torch.zeros(len(want), device="cuda"), torch.zeros(len(want[0]), device="cuda"),
         x, g, cu_seqlens,
     )  # fmt: skip
     for scores, summed in zip(both, (1, 0), strict=True):
-        assert relative_error(scores, want.sum(summed)) <= 1e-5
+        assert relative_error(scores, want.sum(summed)) <= TOLERANCES[dtype]
     diagonal = hk.fisher_weight_(torch.zeros(want.shape, device="cuda"), x, g, cu_seqlens)
-    assert relative_error(diagonal, want) <= 1e-5
+    assert relative_error(diagonal, want) <= TOLERANCES[dtype]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -127,14 +129,15 @@ def test_the_same_bits_on_every_run() -> None:
             assert torch.equal(first, call()), name
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode:UserWarning")
 def test_the_host_waits_for_nothing() -> None:
     found = calls()
     for call in found.values():
         call()  # compiles
     torch.cuda.synchronize()
     mode = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for call in found.values():
             call()
     finally:

@@ -15,6 +15,7 @@ from hcnr_kernels import schemas
 from hcnr_kernels.errors import OperatorError
 from hcnr_kernels.registry import OPERATORS, Operator, relative_error
 from hcnr_kernels.samples import Sample, packed
+from hcnr_kernels.triton import launch
 from hcnr_kernels.triton.launch import interpreting, missing
 
 DEVICES = [
@@ -155,6 +156,7 @@ REFUSED = [
         {"token_gram": torch.zeros(4, 3)},
         "token_gram",
     ),
+    (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"token_gram": torch.zeros(5)}, "token_gram"),
     (
         hk.fisher_output_,
         (torch.zeros(3), X, G, CU),
@@ -286,6 +288,12 @@ def test_the_fake_refuses_too() -> None:
 def test_devices_must_agree() -> None:
     with pytest.raises(OperatorError, match="g must be on cpu"):
         schemas.checks.fisher_weight_(W, X, torch.empty(5, 3, device="meta"), CU, None)
+    with pytest.raises(OperatorError, match="seqused must be on cpu"):
+        elsewhere = torch.empty(2, dtype=torch.int32, device="meta")
+        schemas.checks.token_gram(X, CU, elsewhere, 3)
+    gram = torch.zeros(5, 3, device="meta")
+    with pytest.raises(OperatorError, match="token_gram must be on cpu"):
+        schemas.checks.fisher_output_(torch.zeros(3), X, G, CU, None, "auto", gram, None)
 
 
 def test_no_graph_is_recorded() -> None:
@@ -307,6 +315,31 @@ def test_what_no_kernel_takes_runs_in_torch_and_says_so_once(
     assert [record.getMessage() for record in caplog.records] == [
         f"hcnr::example_ runs its vectorised torch code, not its fused kernel: {reason}."
     ]
+
+
+def test_without_triton_the_torch_code_runs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(schemas, "missing", lambda: "triton is not installed")
+    run = schemas._fused("example_", lambda *_: "torch")
+    with caplog.at_level("WARNING", logger="hcnr_kernels"):
+        assert run(torch.zeros(1)) == run(torch.zeros(2)) == "torch"
+    assert len(caplog.records) == 1
+
+
+def test_every_dtype_is_looked_at() -> None:
+    one = torch.zeros(1)
+    assert schemas._fused("example_", lambda *_: "torch")(one, torch.float64) == "torch"
+    assert schemas._unsupported((one, one.double())) is not None
+    assert schemas._unsupported((one, one.bool(), None, 3)) is None
+
+
+def test_an_old_triton_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch.importlib.metadata, "version", lambda _: "3.5.1")
+    monkeypatch.setattr(launch.importlib.util, "find_spec", lambda _: object())
+    assert launch.missing.__wrapped__() == "triton 3.5.1 is older than 3.6"
+    monkeypatch.setattr(launch.importlib.metadata, "version", lambda _: "3.10.0+git")
+    assert launch.missing.__wrapped__() is None
 
 
 PROBE = """

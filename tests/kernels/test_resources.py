@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import os
 import pkgutil
 import random
 import re
@@ -15,7 +14,7 @@ import torch
 import hcnr_kernels
 from hcnr_kernels.triton import resources, tiles
 from hcnr_kernels.triton import shapes as cases
-from hcnr_kernels.triton.launch import FLOATS, Launch
+from hcnr_kernels.triton.launch import FLOATS, Launch, interpreting
 from hcnr_kernels.triton.launch import launch as start
 from hcnr_kernels.triton.resources import (
     Dot,
@@ -28,7 +27,7 @@ from hcnr_kernels.triton.resources import (
 if TYPE_CHECKING:
     import triton
     import triton.language as tl
-elif os.environ.get("TRITON_INTERPRET") == "1":
+elif interpreting():
     pytest.skip("TRITON_INTERPRET=1: there are no kernels to compile", allow_module_level=True)
 else:
     triton = pytest.importorskip("triton")

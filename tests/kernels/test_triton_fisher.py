@@ -1,5 +1,8 @@
 """The Triton kernels of the Fisher scores: work items, routing, what no luck may decide."""
 
+# To a type checker a jitted function never returns: nothing but a kernel may call it.
+# pyright: reportGeneralTypeIssues=false
+
 from typing import Any
 
 import pytest
@@ -138,9 +141,97 @@ def test_rows_that_no_sample_uses_are_not_read() -> None:
 
 
 @interpreted
+@pytest.mark.parametrize("form", ["gram", "direct"])
+def test_offsets_may_be_views(form: Any) -> None:
+    lengths = (10, 0, 33)
+    x, g, cu_seqlens, used = padded(lengths, 20, 30, "cpu", torch.float32)
+    want = oracle(x, g, cu_seqlens, used).sum(1)
+
+    def strided(values: Tensor) -> Tensor:
+        return torch.stack([values, values * 0 + 77], 1)[:, 0]
+
+    scores = hk.fisher_output_(
+        torch.zeros(30), x, g, strided(cu_seqlens),
+        seqused=strided(used), form=form, max_seqlen=33,
+    )  # fmt: skip
+    assert relative_error(scores, want) <= 1e-5
+
+
+@interpreted
+@pytest.mark.parametrize("form", ["gram", "direct", "given"])
+def test_padding_in_front_of_the_first_sample_is_longer_than_a_tile(form: Any) -> None:
+    x, g, cu_seqlens, used = padded((70, 3), 34, 21, "cpu", torch.float32)
+    x, g = (torch.cat([torch.full((200, t.shape[1]), torch.nan), t]) for t in (x, g))
+    cu_seqlens = cu_seqlens + 200
+    options: Any = {"form": form}
+    if form == "given":
+        options = {"token_gram": hk.token_gram(x, cu_seqlens, max_seqlen=80, seqused=used)}
+    scores = hk.fisher_output_(
+        torch.zeros(21), x, g, cu_seqlens, seqused=used, max_seqlen=70, **options
+    )
+    assert relative_error(scores, oracle(x, g, cu_seqlens, used).sum(1)) <= 1e-5
+
+
+@interpreted
+@pytest.mark.parametrize("layout", ["by columns", "odd stride", "every other"])
+@pytest.mark.parametrize("lengths", [(64,), (64, 3)])
+def test_a_token_gram_of_any_layout(layout: str, lengths: tuple[int, ...]) -> None:
+    x, g, cu_seqlens = packed(lengths, 34, 21, "cpu", torch.float32)
+    gram = hk.token_gram(x, cu_seqlens, max_seqlen=64)
+    given = {
+        "by columns": lambda t: t.T.contiguous().T,
+        "odd stride": lambda t: torch.cat([t, t[:, :6] * torch.nan], 1)[:, :64],
+        "every other": lambda t: torch.stack([t, t * torch.nan], 2).flatten(1)[:, ::2],
+    }[layout](gram)
+    scores = hk.fisher_output_(torch.zeros(21), x, g, cu_seqlens, token_gram=given)
+    assert relative_error(scores, oracle(x, g, cu_seqlens).sum(1)) <= 1e-5
+
+
+@interpreted
+@pytest.mark.parametrize("form", ["gram", "direct"])
+def test_scores_may_be_a_strided_view(form: Any) -> None:
+    x, g, cu_seqlens = packed((70, 3), 34, 21, "cpu", torch.float32)
+    room = torch.zeros(42)
+    hk.fisher_output_(room[::2], x, g, cu_seqlens, form=form)
+    assert relative_error(room[::2], oracle(x, g, cu_seqlens).sum(1)) <= 1e-5
+    assert not room[1::2].any()
+
+
+@compiled
+def test_one_program_owns_each_tile_of_the_diagonal() -> None:
+    """Two would race for it on a GPU; the interpreter runs them after each other."""
+    scores, cu_seqlens = meta(96, 64, dtype=torch.float32), meta(9, dtype=torch.int32)
+    with recording(90) as launches:
+        fisher.fisher_weight_(scores, meta(512, 64), meta(512, 96), cu_seqlens, None)
+    (one,) = launches
+    across = -(-64 // one.arguments["BN"])
+    assert one.grid == across * -(-96 // one.arguments["BM"])
+    assert one.arguments["splits"] == 1
+
+
+@interpreted
+def test_rows_of_no_sample_at_all() -> None:
+    """Only padding: nothing is read, not even lengths that are not there."""
+    x, g = torch.full((200, 8), torch.nan), torch.full((200, 5), torch.nan)
+    none: dict[str, Any] = {"seqused": torch.empty(0, dtype=torch.int32)}
+    start = torch.zeros(1, dtype=torch.int32)
+    for form in ("gram", "direct", "auto"):
+        scores = hk.fisher_output_(torch.zeros(5), x, g, start, form=form, max_seqlen=16, **none)
+        assert torch.equal(scores, torch.zeros(5))
+    assert not hk.token_gram(x, start, max_seqlen=16, **none).any()
+    assert not hk.fisher_weight_(torch.zeros(5, 8), x, g, start, **none).any()
+
+
+@interpreted
 @pytest.mark.parametrize("view", ["transposed", "expanded", "sliced", "reversed rows"])
 def test_views_are_read_in_place(view: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.Tensor, "contiguous", lambda _: pytest.fail("copied"))
+    original = torch.Tensor.contiguous
+
+    def offsets_alone(tensor: Tensor) -> Tensor:
+        assert tensor.dim() == 1, "a matrix was copied"
+        return original(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "contiguous", offsets_alone)
     x, g, cu_seqlens = packed((70, 3), 48, 40, "cpu", torch.float32)
     views = {
         "transposed": lambda t: t.clone().T.clone(memory_format=torch.contiguous_format).T,

@@ -1,5 +1,8 @@
 """Triton kernels of the curvature, the perturbation norms and the merge, interpreted on the CPU."""
 
+# To a type checker a jitted function never returns: nothing but a kernel may call it.
+# pyright: reportGeneralTypeIssues=false
+
 from collections.abc import Callable, Iterator
 from typing import Any
 

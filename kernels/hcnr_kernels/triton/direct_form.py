@@ -129,7 +129,7 @@ def add_direct_(
     wanted = {"rows": output_scores, "columns": input_scores, "weights": weight_scores}
     sums = frozenset(name for name, scores in wanted.items() if scores is not None)
     tile = tiles.direct_tile(itemsize, capability(x.device), sums)
-    tiles_m, tiles_n = triton.cdiv(width_out, tile.m), triton.cdiv(width_in, tile.n)
+    tiles_m, tiles_n = tiles.divide_up(width_out, tile.m), tiles.divide_up(width_in, tile.n)
     splits = 1
     if weight_scores is None:
         splits = tiles.sample_splits(tiles_m * tiles_n, samples)

@@ -1,6 +1,6 @@
 """Fisher scores on a GPU, method.md (1) and (2): which form runs for which samples.
 
-The Triton kernels are in `gram_form` and `direct_form`. Every accumulator is fp32, no operand is
+The Triton kernels are in `gram_form` and `direct_form`. Every accumulator is fp32, no input is
 rounded, and the host never reads a length unless it has to know the longest one.
 
 Offsets that do not hold (as in `checks.sample_bounds`) make the result NaN; nothing out of bounds
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hcnr_kernels import checks, tiles
 from hcnr_kernels.triton import direct_form, gram_form
-from hcnr_kernels.triton.items import Spans
+from hcnr_kernels.triton.items import Spans, spans_of
 
 
 def fisher_output_(
@@ -26,7 +26,7 @@ def fisher_output_(
 ) -> None:
     """Method.md (1) and (2), output axis: `scores[k] += sum_b sum_i (G_b[k, i])^2`."""
     _fisher_axis_(
-        scores, x, g, Spans(cu_seqlens, seqused), form, token_gram, max_seqlen, axis="output"
+        scores, x, g, spans_of(cu_seqlens, seqused), form, token_gram, max_seqlen, axis="output"
     )
 
 
@@ -42,7 +42,7 @@ def fisher_input_(
 ) -> None:
     """Method.md (1) and (2), input axis: `scores[k] += sum_b sum_o (G_b[o, k])^2`."""
     _fisher_axis_(
-        scores, x, g, Spans(cu_seqlens, seqused), form, token_gram, max_seqlen, axis="input"
+        scores, x, g, spans_of(cu_seqlens, seqused), form, token_gram, max_seqlen, axis="input"
     )
 
 
@@ -77,7 +77,7 @@ def _fisher_axis_(
         most = crossover - 1 if max_seqlen >= crossover else rows
         # Rows of whole vectors, whatever the longest sample is.
         longest = tiles.round_up(min(max_seqlen, crossover - 1), 16)
-        gram = gram_form.token_gram(other, spans, longest)
+        gram = gram_form.token_gram(other, spans, longest, most=most)
         gram_form.add_quadratic_(scores, gram, own, spans, most=most)
     if max_seqlen >= crossover:
         output_scores, input_scores = (scores, None) if axis == "output" else (None, scores)
@@ -93,16 +93,17 @@ def fisher_both_(
     seqused: Tensor | None,
 ) -> None:
     """Method.md (1) for both axes from one pass of the direct form."""
-    direct_form.add_direct_(output_scores, input_scores, None, x, g, Spans(cu_seqlens, seqused))
+    direct_form.add_direct_(output_scores, input_scores, None, x, g, spans_of(cu_seqlens, seqused))
 
 
 def fisher_weight_(
     scores: Tensor, x: Tensor, g: Tensor, cu_seqlens: Tensor, seqused: Tensor | None
 ) -> None:
     """Summands of method.md (1): `scores[o, i] += sum_b (G_b[o, i])^2`."""
-    direct_form.add_direct_(None, None, scores, x, g, Spans(cu_seqlens, seqused))
+    direct_form.add_direct_(None, None, scores, x, g, spans_of(cu_seqlens, seqused))
 
 
 def token_gram(x: Tensor, cu_seqlens: Tensor, seqused: Tensor | None, max_seqlen: int) -> Tensor:
     """`X_b X_b^T` of every sample, `[n, max_seqlen]`: token t's row, zero behind its sample."""
-    return gram_form.token_gram(x, Spans(cu_seqlens, seqused), max_seqlen)
+    spans = spans_of(cu_seqlens, seqused)
+    return gram_form.token_gram(x, spans, max_seqlen, most=max(x.shape[0], 1))

@@ -19,7 +19,7 @@ from hcnr_kernels.triton.launch import capability, launch
 from hcnr_kernels.triton.precision import product, rounded
 
 
-@triton.jit(do_not_specialize=["n", "samples", "longest", "stride_k"])
+@triton.jit(do_not_specialize=["n", "samples", "longest", "most", "stride_k"])
 def token_gram_kernel(
     p_x,  # [n, width]
     p_offsets,  # [samples + 1] int32
@@ -28,6 +28,7 @@ def token_gram_kernel(
     n,
     samples,
     longest,
+    most,
     stride_k,
     width,
     stride_t,
@@ -38,7 +39,8 @@ def token_gram_kernel(
 ):
     """`K_b = X_b X_b^T` of method.md (2), accumulated in fp32; one program forms K[t, u], u <= t.
 
-    The mirrored tile is stored too, so that K may be read with any tile size.
+    The mirrored tile is stored too, so that K may be read with any tile size. Samples of more than
+    `most` tokens are left out: the direct form takes them.
     """
     i = tl.program_id(0).to(tl.int64)
     columns = tl.cdiv(longest, BT)
@@ -47,12 +49,12 @@ def token_gram_kernel(
     if not valid:
         # As if there were one sample, so that every row is reached.
         start, tokens, i_t = i_item * 0, n, i_item.to(tl.int32)
-    if (not valid) | (tokens > longest):
+    if (not valid) | ((tokens > longest) & (tokens <= most)):
         o_t, o_u = i_t * BT + tl.arange(0, BT), i_u * BT + tl.arange(0, BT)
         m_bad = (o_t < tokens)[:, None] & (o_u < longest)[None, :]
         b_nan = tl.full([BT, BT], float("nan"), tl.float32)
         tl.store(p_gram + (start + o_t)[:, None] * stride_k + o_u[None, :], b_nan, mask=m_bad)
-    elif (i_u <= i_t) & (i_t * BT < tokens):
+    elif (tokens <= most) & (i_u <= i_t) & (i_t * BT < tokens):
         o_t, o_u = i_t * BT + tl.arange(0, BT), i_u * BT + tl.arange(0, BT)
         m_t, m_u = o_t < tokens, o_u < tokens
         o_d = tl.arange(0, BD)
@@ -147,15 +149,18 @@ def quadratic_kernel(
     tl.store(p_partial + i_item * width + o_n, b_total, mask=m_n)
 
 
-def token_gram(x: Tensor, spans: Spans, longest: int) -> Tensor:
-    """K of every sample, `[n, longest]` fp32, zero outside; rows of longer samples are NaN."""
+def token_gram(x: Tensor, spans: Spans, longest: int, *, most: int) -> Tensor:
+    """K of every sample of at most `most` tokens, `[n, longest]` fp32, zero outside.
+
+    Rows of such samples with more than `longest` tokens are NaN.
+    """
     tokens, width = x.shape
     samples = spans.samples
     gram = cpu.empty_token_gram(x, longest).zero_()
     tile = tiles.token_gram_tile(x.element_size(), tokens / max(samples, 1), capability(x.device))
     launch(
         token_gram_kernel,
-        tiles.items(tokens, samples, tile.m) * triton.cdiv(longest, tile.m),
+        tiles.items(tokens, samples, tile.m) * tiles.divide_up(longest, tile.m),
         tile,
         p_x=x,
         p_offsets=spans.cu_seqlens,
@@ -164,6 +169,7 @@ def token_gram(x: Tensor, spans: Spans, longest: int) -> Tensor:
         n=tokens,
         samples=samples,
         longest=longest,
+        most=most,
         stride_k=gram.stride(0),
         width=width,
         stride_t=x.stride(0),
@@ -195,7 +201,7 @@ def add_quadratic_(scores: Tensor, gram: Tensor, own: Tensor, spans: Spans, *, m
     partial = torch.empty((count, width), dtype=torch.float32, device=own.device)
     launch(
         quadratic_kernel,
-        count * triton.cdiv(width, tile.n),
+        count * tiles.divide_up(width, tile.n),
         tile,
         p_gram=gram,
         p_own=own,

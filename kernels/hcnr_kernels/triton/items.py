@@ -28,12 +28,16 @@ class Spans(NamedTuple):
         return self.cu_seqlens.shape[0] - 1
 
 
+def spans_of(cu_seqlens: Tensor, seqused: Tensor | None) -> Spans:
+    """The spans with offsets and lengths that lie one after the other, as the kernels read them."""
+    return Spans(cu_seqlens.contiguous(), None if seqused is None else seqused.contiguous())
+
+
 @triton.jit
 def locate(p_offsets, p_used, i_item, n, samples, BT: tl.constexpr, BS: tl.constexpr):
     """First row and tokens of the item's sample, its tile, and whether all offsets hold.
 
-    Where they do not, tokens is 0; where the item is no tile of its sample, the tile is not one
-    that starts within the tokens.
+    The item is a tile where `tile * BT < tokens`. Where the offsets do not hold, tokens is 0.
     """
     o_s = tl.arange(0, BS)
     before, wrong = tl.zeros([], tl.int32), tl.zeros([], tl.int32)
@@ -57,7 +61,7 @@ def locate(p_offsets, p_used, i_item, n, samples, BT: tl.constexpr, BS: tl.const
     i_t = i_item - (start // BT + i_sample)
     # Items before the first sample's, which padding in front of it leaves, are no one's.
     tokens = tl.where(valid & (i_t >= 0), tokens, 0)
-    return start.to(tl.int64), tokens, i_t, valid
+    return start.to(tl.int64), tokens, tl.maximum(i_t, 0), valid
 
 
 @triton.jit
@@ -100,7 +104,7 @@ def add_rows_(scores: Tensor, partial: Tensor) -> None:
     tile = tiles.ADD_ROWS
     launch(
         add_rows_kernel,
-        triton.cdiv(scores.shape[0], tile.n),
+        tiles.divide_up(scores.shape[0], tile.n),
         tile,
         p_partial=partial,
         p_scores=scores,

@@ -5,8 +5,10 @@ Importing this module does not import Triton.
 
 import contextlib
 import functools
+import importlib.metadata
 import importlib.util
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -109,10 +111,22 @@ def interpreting() -> bool:
     return asked and missing() is None
 
 
+OLDEST = (3, 6)
+"""The oldest Triton that the kernels have been compiled with."""
+
+
 @functools.cache
 def missing() -> str | None:
     """Why Triton cannot be used; None when it can. Does not import it."""
-    return None if importlib.util.find_spec("triton") else "triton is not installed"
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:
+        return None  # some builds go by another name
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < OLDEST:
+        return f"triton {version} is older than {OLDEST[0]}.{OLDEST[1]}"
+    return None
 
 
 def whole_vectors(*matrices: torch.Tensor) -> bool:

@@ -71,9 +71,14 @@ ADD_ROWS = Tile(m=32, n=64, k=1, num_warps=4, num_stages=2)
 """The second stage of the scores: `n` neurons a program, `m` partial rows a step."""
 
 
+def divide_up(value: int, size: int) -> int:
+    """How many pieces of `size` cover `value`."""
+    return -(-value // size)
+
+
 def items(tokens: int, samples: int, tile: int) -> int:
     """Work items that cover `samples` samples of `tokens` rows in all, whatever their lengths."""
-    return tokens // tile + samples
+    return tokens // tile + samples if samples else 0
 
 
 def token_gram_tile(itemsize: int, mean_tokens: float, capability: int) -> Tile:
@@ -90,15 +95,18 @@ def quadratic_tile(split: bool, mean_tokens: float, capability: int) -> Tile:
     """Tile of `K own`: `m` tokens of a sample by `n` neurons; `split` is K as two bf16 numbers."""
     if not split:
         return pipelined(64, 64, 32, warps=8, itemsize=4, capability=capability)
-    long = mean_tokens > SHORT_SAMPLE and capability >= 90
+    if mean_tokens <= SHORT_SAMPLE or capability < 90:
+        shape, warps, programs = (64, 128, 64), 4, 2
+    else:
+        # Twice the neurons read K half as often: it is fp32, and split anew for each of them. On
+        # 10.0 Triton 3.6 compiles that to a kernel of four registers that does nothing.
+        shape, warps, programs = (128, 256, 32) if capability < 100 else (128, 128, 64), 8, 1
     return pipelined(
-        128 if long else 64,
-        128,
-        64,
-        warps=8 if long else 4,
+        *shape,
+        warps=warps,
         itemsize=2,
         left_itemsize=4,
-        programs=1 if long else 2,
+        programs=programs,
         capability=capability,
     )
 
