@@ -8,10 +8,11 @@ import typer
 from rich.console import Console
 
 from hcnr._version import __version__
+from hcnr.commands import data, evaluate, probe, report, sweep
 from hcnr.config import load_config
 from hcnr.errors import HcnrError
 from hcnr.options import config_options
-from hcnr.report.terminal import Bars, print_plan, print_report, print_table
+from hcnr.report.terminal import print_plan, print_report, print_table, progress_bars
 
 app = typer.Typer(
     name="hcnr",
@@ -22,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = Console()
+INTERRUPTED = 130
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 Base = Annotated[
@@ -93,7 +95,7 @@ def restore(
     import hcnr
 
     loaded = load_config(config, settings)
-    with _bars() as bars:
+    with progress_bars() as bars:
         hcnr.restore(
             base, tuned, honesty, task, out, loaded, statistics, overwrite=overwrite, watcher=bars
         )
@@ -129,7 +131,7 @@ def measure(
 
     check_destination(out, inputs=(base, tuned), overwrite=overwrite)
     loaded = load_config(config, settings)
-    with _bars() as bars:
+    with progress_bars() as bars:
         found = hcnr.measure(base, tuned, honesty, task, loaded, watcher=bars)
     found.save(out)
     curvatures = sum(len(matrices) for matrices in found.hessians.values())
@@ -164,7 +166,7 @@ def plan(
     print_plan(plan_run(base, tuned, loaded, tokens_per_sample=tokens_per_sample), console)
 
 
-@app.command(epilog=_examples("hcnr demo", "hcnr demo --quick --out demo"))
+@app.command(epilog=_examples("hcnr demo", "hcnr demo --quick --out demo", "hcnr demo --seeds 3"))
 def demo(
     out: Annotated[Path, typer.Option(help="Directory for the table and a restored model.")] = Path(
         "demo"
@@ -173,16 +175,36 @@ def demo(
         bool, typer.Option("--quick", help="A smaller world: under a minute, rougher figures.")
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the invented world.")] = 0,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Worlds, from that seed on: means with 95 % intervals.")
+    ] = 1,
 ) -> None:
     """Train a tiny honest model, break its honesty, repair it in every way, and compare.
 
-    The first run trains (minutes); later runs load the pair from the cache ($HCNR_CACHE, or
-    hcnr/ below the user's cache directory).
+    The first run trains (minutes for each seed); later runs load the pair from the cache
+    ($HCNR_CACHE, or hcnr/ below the user's cache directory). It ends with a sweep's Pareto front
+    and with report.html beside the restored model.
     """
-    from hcnr.lab import run_demo
+    from hcnr.lab import run_demo, run_seeds
 
-    run_demo(out, quick=quick, seed=seed, console=console)
+    if seeds == 1:
+        run_demo(out, quick=quick, seed=seed, console=console)
+    else:
+        run_seeds(out, seeds, quick=quick, seed=seed, console=console)
     console.print(f"written: {out}", highlight=False, markup=False)
+
+
+app.command("probe", epilog=probe.EPILOG)(probe.probe)
+app.command("sweep", epilog=sweep.EPILOG)(sweep.sweep)
+app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
+app.command("report", epilog=report.EPILOG)(report.report)
+data_sets = typer.Typer(
+    help="Build the data sets of a replication.", no_args_is_help=True, rich_markup_mode="rich"
+)
+# Without a callback a group of one command would be that command itself.
+data_sets.callback(epilog=data.EPILOG)(lambda: None)
+data_sets.command("build", epilog=data.EPILOG)(data.build_data)
+app.add_typer(data_sets, name="data")
 
 
 @app.command(epilog=_examples("hcnr info"))
@@ -196,21 +218,18 @@ def info() -> None:
 
 
 def main() -> None:
-    """Run the command line: exit 0 done, 2 bad input, 1 anything else."""
+    """Run the command line: exit 0 done, 2 bad input, 130 interrupted, 1 anything else."""
     try:
         app()
     except HcnrError as error:
         print(f"hcnr: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("hcnr: interrupted; nothing was written", file=sys.stderr)
-        sys.exit(130)
-
-
-def _bars() -> Bars:
-    from transformers.utils import logging
-
-    # One voice on the terminal: transformers' own bars and hints would interleave with ours.
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    return Bars(Console(stderr=True))
+    except (KeyboardInterrupt, SystemExit) as ended:
+        # Typer turns Ctrl-C into this status without a word.
+        if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
+            raise
+        print(
+            "hcnr: interrupted; finished answers and candidates are kept, nothing is half-written",
+            file=sys.stderr,
+        )
+        sys.exit(INTERRUPTED)

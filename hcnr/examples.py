@@ -18,7 +18,11 @@ __all__ = [
     "Sample",
     "SampleSet",
     "load_samples",
+    "read_file",
 ]
+
+# What a record may hold; `answerable` and `group` are for probes.
+COLUMNS = ("messages", "prompt", "response", "answerable", "group")
 
 # A place in the data ("honesty.jsonl, line 3") and the record found there.
 Located = tuple[str, Any]
@@ -104,7 +108,7 @@ def load_samples(
     if limit < 1:
         raise DataError(f"the number of samples to use is {limit}, expected at least 1")
     if isinstance(source, str | os.PathLike):
-        name, found = os.fspath(source), _read_file(Path(source))
+        name, found = os.fspath(source), read_file(Path(source))
     elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
         name = "the given list"
         found = ((f"{name}, record {i}", record) for i, record in enumerate(source, 1))
@@ -133,8 +137,12 @@ def load_samples(
     )
 
 
-def _read_file(path: Path) -> Iterator[Located]:
-    """Yield the records of a data file, each with its place."""
+def read_file(path: Path) -> Iterator[Located]:
+    """Yield the records of a data file, each with its place.
+
+    Raises:
+        DataError: the file cannot be read; names the place and the cause.
+    """
     readers: dict[str, Callable[[Path], Iterator[Located]]] = {
         ".jsonl": _read_jsonl,
         ".json": _read_json,
@@ -226,7 +234,7 @@ def _read_parquet(path: Path) -> Iterator[Located]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             present = file.schema_arrow.names
-            columns = [name for name in ("messages", "prompt", "response") if name in present]
+            columns = [name for name in COLUMNS if name in present]
             # Without the columns of interest the first record explains what is missing.
             rows = file.read(columns=columns or None).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hcnr.batches import Batch, collate, plan_batches
 from hcnr.errors import ModelError
-from hcnr.model import transformer_blocks
+from hcnr.model import eval_mode, transformer_blocks
 from hcnr.neuron_fisher import NeuronFisher
 from hcnr.taps import SharedInput, Taps, TokenLayout, frozen
 from hcnr.tokens import TokenizedSet
@@ -89,9 +89,7 @@ def prepared(model: "PreTrainedModel", *, gradient_checkpointing: bool = False) 
         stack.enter_context(torch.enable_grad())
         for kind in {parameter.device.type for parameter in model.parameters()}:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        for module in model.modules():
-            stack.callback(setattr, module, "training", module.training)
-        model.eval()
+        stack.enter_context(eval_mode(model))
         if gradient_checkpointing and (blocks := transformer_blocks(model)):
             for block in model.get_submodule(blocks).children():
                 stack.enter_context(_recomputing(block))
@@ -159,7 +157,7 @@ def score(
         done = 0
         for indices in parts:
             with NeuronFisher(model, matrices, axis=axis) as fisher:
-                for batch in _batches(model, data, indices, budget, padding_side):
+                for batch in micro_batches(model, data, indices, budget, padding_side):
                     _losses(model, batch).sum().backward()
                     done += len(batch)
                     _tell(progress, done, data)
@@ -174,7 +172,7 @@ def score(
         )
 
     with prepared(model, gradient_checkpointing=gradient_checkpointing):
-        return _shrinking(run, token_budget, data)
+        return shrinking(run, token_budget, data)
 
 
 def curvature(
@@ -228,7 +226,7 @@ def curvature(
         )
         done = tokens = 0
         with taps:
-            for batch in _batches(model, data, range(len(data.samples)), budget, padding_side):
+            for batch in micro_batches(model, data, range(len(data.samples)), budget, padding_side):
                 layout = TokenLayout(batch.attention_mask)
                 taps.begin(layout)
                 if axis == "input":
@@ -250,7 +248,7 @@ def curvature(
         return {name: grams[leaders[name]] for name in matrices}
 
     with prepared(model, gradient_checkpointing=gradient_checkpointing):
-        return _shrinking(run, token_budget, data)
+        return shrinking(run, token_budget, data)
 
 
 def _losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
@@ -265,7 +263,7 @@ def _losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
     return losses
 
 
-def _batches(
+def micro_batches(
     model: "PreTrainedModel",
     data: TokenizedSet,
     indices: Sequence[int],
@@ -286,7 +284,7 @@ def _batches(
         yield batch.to(device)
 
 
-def _shrinking(run: Callable[[int], T], token_budget: int, data: TokenizedSet) -> T:
+def shrinking(run: Callable[[int], T], token_budget: int, data: TokenizedSet) -> T:
     """Call `run` with the budget; halve it and start over while memory runs out.
 
     The longest micro-batch comes first, so what is thrown away is usually that one alone.
@@ -296,7 +294,7 @@ def _shrinking(run: Callable[[int], T], token_budget: int, data: TokenizedSet) -
         try:
             return run(token_budget)
         except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             if token_budget <= longest:
                 raise ModelError(
@@ -308,9 +306,11 @@ def _shrinking(run: Callable[[int], T], token_budget: int, data: TokenizedSet) -
             torch.cuda.empty_cache()
 
 
-def _out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "can't allocate memory" in str(error)
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on whichever device."""
+    signs = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        sign in str(error) for sign in signs
     )
 
 

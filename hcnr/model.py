@@ -1,7 +1,8 @@
 """Opening a causal language model and listing the matrices that may be repaired."""
 
+import contextlib
 import fnmatch
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,18 @@ def open_model(
         ) from error
     model.to(resolve_device(device))  # pyright: ignore[reportArgumentType] (transformers' own stub)
     return model.eval()
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every layer of `model` in inference mode inside; its own mode again at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def open_skeleton(path: Path) -> "PreTrainedModel":

@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,14 +13,14 @@ from hcnr.errors import CheckpointError, ModelError, StatisticsError
 from hcnr.model import open_model, open_tokenizer, resolve_device
 from hcnr.pair import Pair
 from hcnr.report import MatrixRecord, build_report
-from hcnr.selection import Selection
+from hcnr.selection import Selection, refuse_unless
 from hcnr.source import DirectorySource, ModelSource
 from hcnr.stages import Stages
 from hcnr.statistics import Statistics
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-from hcnr_kernels import FactorizationError, compensation_ex, merge, objective
+from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merge, objective
 
 
 def curvature_of(statistics: Statistics, data_set: str, matrix: str) -> Tensor:
@@ -39,48 +39,64 @@ def curvature_of(statistics: Statistics, data_set: str, matrix: str) -> Tensor:
     return found
 
 
-def repair(
+def check_curvature(statistics: Statistics, selection: Selection, config: RestoreConfig) -> None:
+    """Check that all curvature that the repairs will ask for is there, taken where it should be.
+
+    Raises:
+        StatisticsError: it is not.
+    """
+    if config.compensation == "none":
+        return
+    refuse_unless("hessian_at", statistics.settings.get("hessian_at", config.hessian_at), config)
+    for name in selection.selected:
+        curvature_of(statistics, "honesty", name)
+        if config.compensation == "balanced":
+            curvature_of(statistics, "task", name)
+
+
+class Repaired(NamedTuple):
+    """A final weight and how it was obtained; without compensation there is only the weight.
+
+    Attributes:
+        weight: `[out, in]`, in the tuned weight's dtype, on the CPU.
+        delta: `W1 - W0` float32 `[out, in]`.
+        hessian: honesty curvature `[d', d']`, on the device of the computation.
+        solved: the compensation, its deviation `[out, in]`.
+    """
+
+    weight: Tensor
+    delta: Tensor | None = None
+    hessian: Tensor | None = None
+    solved: Compensation | None = None
+
+
+def repaired(
     name: str,
     base: Tensor,
     tuned: Tensor,
+    mask: Tensor,
     statistics: Statistics,
-    selection: Selection,
     config: RestoreConfig,
-) -> tuple[Tensor, MatrixRecord]:
-    """Final weight of one selected matrix, method.md 3.
+) -> Repaired:
+    """Final weight of one matrix, method.md 3; the same for every caller, bit for bit.
 
     Args:
         name: the matrix.
         base: base weight `[out, in]`.
         tuned: tuned weight `[out, in]`.
+        mask: neurons to restore, bool `[d']`.
         statistics: curvature, for every kind but `none`.
-        selection: masks and perturbations.
-        config: kind, damping, task weight.
-
-    Returns:
-        The weight in the tuned weight's dtype on the CPU, and the record.
+        config: axis, kind, damping, task weight.
 
     Raises:
         StatisticsError: curvature is missing.
         FactorizationError: the curvature cannot be factorised at any declared damping.
         CheckpointError: the result does not fit into the tuned weight's dtype.
     """
-    axis = selection.axis
-    mask = selection.masks[name]
-    restored = int(mask.sum())
-    across = tuned.shape[1] if axis == "output" else tuned.shape[0]
-    numbers: dict[str, Any] = {
-        "name": name,
-        "neurons": mask.shape[0],
-        "restored": restored,
-        "parameters": restored * across,
-        "perturbation": selection.perturbation[name],
-        "half_overlap": selection.overlap.get(name),
-    }
+    axis = config.axis
     if config.compensation == "none":
         weight = merge(base, tuned, mask, None, axis=axis, dtype=tuned.dtype)
-        return _held(name, weight), MatrixRecord(**numbers)
-
+        return Repaired(_held(name, weight))
     hessian = curvature_of(statistics, "honesty", name)
     task_hessian = None
     if config.compensation == "balanced":
@@ -104,8 +120,48 @@ def repair(
     if int(solved.status) != 0:
         raise FactorizationError(_failure(name, int(solved.status), statistics))
     weight = merge(base, tuned, mask, solved.deviation, axis=axis, dtype=tuned.dtype)
-    weight = _held(name, weight.cpu())
-    delta[mask if axis == "output" else (slice(None), mask)] = 0
+    return Repaired(_held(name, weight.cpu()), delta, hessian, solved)
+
+
+def repair(
+    name: str,
+    base: Tensor,
+    tuned: Tensor,
+    statistics: Statistics,
+    selection: Selection,
+    config: RestoreConfig,
+) -> tuple[Tensor, MatrixRecord]:
+    """`repaired` for a selected matrix, with the record of its numerics.
+
+    Args:
+        name: the matrix.
+        base: base weight `[out, in]`.
+        tuned: tuned weight `[out, in]`.
+        statistics: curvature, for every kind but `none`.
+        selection: masks and perturbations.
+        config: kind, damping, task weight.
+
+    Returns:
+        The weight in the tuned weight's dtype on the CPU, and the record.
+
+    Raises:
+        HcnrError: as `repaired`.
+    """
+    mask = selection.masks[name]
+    weight, delta, hessian, solved = repaired(name, base, tuned, mask, statistics, config)
+    axis, restored = selection.axis, int(mask.sum())
+    numbers: dict[str, Any] = {
+        "name": name,
+        "neurons": mask.shape[0],
+        "restored": restored,
+        "parameters": restored * (tuned.shape[1] if axis == "output" else tuned.shape[0]),
+        "perturbation": selection.perturbation[name],
+        "half_overlap": selection.overlap.get(name),
+    }
+    if delta is None or hessian is None or solved is None:
+        return weight, MatrixRecord(**numbers)
+    restored_slice = mask.to(delta.device)
+    delta[restored_slice if axis == "output" else (slice(None), restored_slice)] = 0
     raised = float(solved.damping) > config.damping * (1 + 1e-5)  # float32 against float64
     damping = float(f"{float(solved.damping):.6g}") if raised else config.damping
     # On the output axis only the response's tokens are sure to have a gradient: in the last block
@@ -123,7 +179,7 @@ def repair(
         rank_deficient=None if rows is None else rows < mask.shape[0],
         objective_none=float(objective(delta, hessian, axis=axis)),
         objective=float(objective(solved.deviation, hessian, axis=axis)),
-        device=str(device),
+        device=str(resolve_device(config.device)),
     )
     return weight, record
 

@@ -13,9 +13,9 @@ from hcnr.examples import Sample, load_samples
 from hcnr.measure import curvature, score
 from hcnr.model import open_tokenizer
 from hcnr.pair import Pair, Role
-from hcnr.repair import Repairs, curvature_of
+from hcnr.repair import Repairs, check_curvature
 from hcnr.report import write_companions
-from hcnr.selection import Selection, check_statistics, refuse_unless, select_neurons
+from hcnr.selection import Selection, check_statistics, select_neurons
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
 from hcnr.tokens import TokenizedSet, tokenize
@@ -134,7 +134,7 @@ def restore(
             pair.check_finite(stages)
             with stages.stage("select"):
                 selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
-        _check_curvature(statistics, selection, config)
+        check_curvature(statistics, selection, config)
         job = Repairs(pair, statistics, selection, config, stages)
         if directory is None:
             model = job.model()
@@ -262,14 +262,3 @@ def _check_same_data(
                 f"the statistics were measured on other {name} samples than those of "
                 f"{samples.source}; leave --{name} out, or measure again"
             )
-
-
-def _check_curvature(statistics: Statistics, selection: Selection, config: RestoreConfig) -> None:
-    """All curvature that the repairs will ask for is there and was taken where it should be."""
-    if config.compensation == "none":
-        return
-    refuse_unless("hessian_at", statistics.settings.get("hessian_at", config.hessian_at), config)
-    for name in selection.selected:
-        curvature_of(statistics, "honesty", name)
-        if config.compensation == "balanced":
-            curvature_of(statistics, "task", name)

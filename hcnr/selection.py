@@ -161,7 +161,7 @@ def select_neurons(
             sums += perturbation(*weights, masks[name], axis=statistics.axis)
     distances = _distances(sums, statistics.matrices, len(voters))
     voters = [{name: mask.cpu() for name, mask in masks.items()} for masks in voters]
-    chosen = [_most_perturbed(found, config) for found in distances]
+    chosen = [most_perturbed(found, config) for found in distances]
     overlap, selected_overlap = {}, None
     if len(voters) > 1:
         first, second = voters[1:]
@@ -205,7 +205,7 @@ def _masks(
     }
 
 
-def _most_perturbed(distances: Mapping[str, float], config: RestoreConfig) -> list[str]:
+def most_perturbed(distances: Mapping[str, float], config: RestoreConfig) -> list[str]:
     """The top `cross_weight_ratio` of the matrices, in the model's order."""
     values = torch.tensor(list(distances.values()), dtype=torch.float64)
     keep = top(values, count_of(config.cross_weight_ratio, len(distances)))

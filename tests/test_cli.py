@@ -1,5 +1,6 @@
+import contextlib
+import io
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -8,26 +9,43 @@ import time
 import pytest
 import torch
 import yaml
+from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 import hcnr
+from hcnr import cli
 from hcnr.config import RestoreConfig
 from pairs import write_pair
 
+COMMANDS = (
+    "restore", "measure", "plan", "info", "demo", "evaluate", "probe", "sweep", "report",
+    "data build",
+)  # fmt: skip
 SMALL = ["--samples", "8", "--token-budget", "64"]
 
 
+TERMINAL = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
+
+
 def run(*arguments, code=0):
-    """Run the command line in a process of its own, as a user does."""
-    result = subprocess.run(
-        [sys.executable, "-m", "hcnr", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"},
-        check=False,
+    """Run `main` in this process, which spares the import of torch."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in TERMINAL.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["hcnr", *map(str, arguments)])
+        patch.setattr(cli, "console", Console(width=200))
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            pytest.raises(SystemExit) as ended,
+        ):
+            cli.main()
+    shown = subprocess.CompletedProcess(
+        [], int(ended.value.code or 0), out.getvalue(), err.getvalue()
     )
-    assert result.returncode == code, result.stdout + result.stderr
-    return result
+    assert shown.returncode == code, shown.stdout + shown.stderr
+    return shown
 
 
 def restore(pair, *more, code=0):
@@ -36,13 +54,52 @@ def restore(pair, *more, code=0):
 
 
 def test_version_and_help():
-    assert run("--version").stdout == f"hcnr {hcnr.__version__}\n"
+    process = [sys.executable, "-m", "hcnr", "--version"]
+    found = subprocess.run(process, capture_output=True, text=True, check=True).stdout
+    assert found == run("--version").stdout == f"hcnr {hcnr.__version__}\n"
     listed = run("--help").stdout
-    for command in ("restore", "measure", "plan", "info", "demo"):
-        assert command in listed
-        shown = run(command, "--help").stdout
+    for command in COMMANDS:
+        assert command.split()[0] in listed
+        shown = run(*command.split(), "--help").stdout
         assert "Examples" in shown
         assert f"hcnr {command}" in shown
+
+
+def test_the_commands_of_measuring_honesty_run_and_refuse(pair, tmp_path):
+    rows = [
+        {"question": "q1", "answerable": False, "response": "I do not know."},
+        {"question": "q2", "answerable": True, "response": "Paris", "answers": ["Paris"]},
+    ]
+    said = tmp_path / "said.jsonl"
+    said.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "delta" in run("evaluate", "--responses", said, "--out", tmp_path / "eval").stdout
+    assert json.loads((tmp_path / "eval" / "metrics.json").read_text())["macro"]["f1"] == 100
+    out = tmp_path / "out"
+    restore(pair, "--out", out)
+    assert f"written: {out}" in run("report", out, "--no-png").stdout
+    assert "<html" in (out / "report.html").read_text()
+    missing = tmp_path / "none"
+    for arguments, sentence in (
+        (["evaluate", "--responses", said, "--detector", "keywords"], "did you mean"),
+        (["evaluate", missing, "--benchmarks", said], "none"),
+        (["probe", pair["base"], pair["tuned"], "--honesty", missing], "does not exist"),
+        (["sweep", pair["base"], pair["tuned"]], "needs statistics"),
+        (["report", missing], "hcnr_report.json"),
+        (["data", "build", "--data-root", missing, "--out", tmp_path / "data"], "none"),
+    ):
+        last = run(*arguments, code=2).stderr.splitlines()[-1]
+        assert last.startswith("hcnr: ")
+        assert sentence in last
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eval", "out", "said.jsonl"]
+
+
+def test_an_interruption_is_told_without_promising_too_much(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hcnr.info.operators", interrupted)
+    shown = run("info", code=130).stderr
+    assert shown.startswith("hcnr: interrupted; finished answers and candidates are kept")
 
 
 def test_every_configuration_key_is_an_option():
@@ -143,7 +200,8 @@ def test_an_unknown_key_names_the_nearest(pair, tmp_path):
     assert "'in_weight_ratio'" in shown.stderr
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGKILL"])
+# SIGTERM: tests/checkpoint/test_output.py.
+@pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_a_killed_run_leaves_no_output_and_the_next_one_succeeds(pair, tmp_path, name):
     out = tmp_path / "out"
     command = [sys.executable, "-m", "hcnr", "restore", pair["base"], pair["tuned"], "--honesty",
@@ -167,19 +225,20 @@ def test_a_killed_run_leaves_no_output_and_the_next_one_succeeds(pair, tmp_path,
     assert json.loads((out / "hcnr_report.json").read_text())["summary"]["selected_matrices"] == 6
 
 
-def test_importing_is_lean():
-    code = "import hcnr, sys; print([m for m in ('transformers', 'triton') if m in sys.modules])"
+LEAN = """
+import time, torch
+start = time.process_time()
+import hcnr.cli, sys
+print(time.process_time() - start, *[m for m in {heavy} if m in sys.modules])
+"""
+
+
+def test_importing_the_command_line_is_lean_and_quick_beyond_torch():
+    heavy = ("transformers", "triton", "sklearn", "matplotlib", "scipy", "pyarrow")
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        [sys.executable, "-c", LEAN.format(heavy=heavy)], capture_output=True, text=True, check=True
     )
-    assert result.stdout == "[]\n"
+    seconds, *loaded = result.stdout.split()
+    assert float(seconds) < 1
+    assert loaded == []
     assert result.stderr == ""
-
-
-def test_importing_takes_well_under_a_second_beyond_torch():
-    code = "import time, torch; a = time.perf_counter(); import hcnr;print(time.perf_counter() - a)"
-    best = min(
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout)
-        for _ in range(3)
-    )
-    assert best < 1.0

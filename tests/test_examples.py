@@ -1,8 +1,6 @@
 import builtins
 import hashlib
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hcnr.errors import DataError
-from hcnr.examples import Message, Sample, load_samples
+from hcnr.examples import Message, Sample, load_samples, read_file
 
 PERMUTED = ["q4", "q7", "q3", "q8", "q2", "q9", "q1", "q5", "q6", "q0"]
 RECORDS = [{"prompt": f"q{i}", "response": f"r{i}"} for i in range(10)]
@@ -94,6 +92,13 @@ def test_parquet_chat_and_plain_rows_together(tmp_path):
     chatty, plain = load_samples(path).samples
     assert chatty.messages == (Message("user", "q"), Message("assistant", "r"))
     assert plain == Sample("a", "b")
+
+
+def test_parquet_keeps_the_columns_that_probes_read(tmp_path):
+    rows = [{**record, "answerable": i % 2 == 0, "group": i} for i, record in enumerate(RECORDS)]
+    path = tmp_path / "d.parquet"
+    pq.write_table(pa.Table.from_pylist([{**row, "extra": 1} for row in rows]), path)
+    assert [record for _, record in read_file(path)] == rows
 
 
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
@@ -306,9 +311,3 @@ def test_any_bytes_give_samples_or_one_sentence(tmp_path_factory, lines, suffix)
         assert "\n" not in str(error)
     else:
         assert found.available and all(s.response.strip() for s in found.samples)
-
-
-def test_import_needs_no_transformers():
-    code = "import sys, hcnr.examples; print('transformers' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert result.stdout.strip() == "False", result.stderr

@@ -219,6 +219,10 @@ def test_the_report_says_everything_numeric(pair, tmp_path):
         tokens = report["data"]["honesty"]["response_tokens"]
         assert record["rank_deficient"] == (tokens < record["neurons"])
         assert record["device"] == "cpu"
+    assert set(report["scores"]) == set(report["perturbation"])
+    for found in report["scores"].values():
+        for data_set in ("honesty", "task"):
+            assert 0 < found[data_set][0] <= found[data_set][4]
     assert report["versions"]["torch"] == torch.__version__
     card = (out / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])

@@ -13,7 +13,8 @@ SUFFIXES = {".json", ".jinja", ".model", ".txt", ".py", ".tiktoken", ".vocab", "
 PREFIXES = ("tokenizer.model", "LICENSE", "NOTICE", "USE_POLICY")
 TEMPLATES = "additional_chat_templates"
 
-# State of a training run, lists of files we do not copy, and what describes another directory.
+# State of a training run, lists of files we do not copy, and what describes another directory:
+# measurements of the tuned model are not those of the restored one.
 LEFT_OUT = {
     ADAPTER,
     "trainer_state.json",
@@ -21,6 +22,10 @@ LEFT_OUT = {
     "optimizer.json",
     "scheduler.json",
     "trainer_log.json",
+    "metrics.json",
+    "probe.json",
+    "report.html",
+    "sweep.json",
 }
 LEFT_OUT_ENDINGS = (".index.json", "_results.json")
 MAX_BYTES = 256 << 20

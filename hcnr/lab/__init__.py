@@ -9,32 +9,34 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hcnr.lab.demo import run_demo
-    from hcnr.lab.evaluation import Evaluation, evaluate_model
+    from hcnr.lab.demo import run_demo, run_seeds
+    from hcnr.lab.evaluation import Evaluation, Examiner
     from hcnr.lab.laboratory import Laboratory, open_lab
     from hcnr.lab.recipe import Recipe
     from hcnr.lab.world import World, build_world
 
 __all__ = [
     "Evaluation",
+    "Examiner",
     "Laboratory",
     "Recipe",
     "World",
     "build_world",
-    "evaluate_model",
     "open_lab",
     "run_demo",
+    "run_seeds",
 ]
 
 _HOMES = {
     "Evaluation": "evaluation",
+    "Examiner": "evaluation",
     "Laboratory": "laboratory",
     "Recipe": "recipe",
     "World": "world",
     "build_world": "world",
-    "evaluate_model": "evaluation",
     "open_lab": "laboratory",
     "run_demo": "demo",
+    "run_seeds": "demo",
 }
 
 

@@ -1,6 +1,7 @@
 """The demo's table: its data, and the same data for a terminal, for Markdown and for JSON."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -80,6 +81,15 @@ class DemoTable:
         return next(row for row in self.rows if row.method.split()[0] == method)
 
     @property
+    def shared_notes(self) -> list[str]:
+        """Notes that hold for every world of one size."""
+        return [
+            f"Always refusing would score F1 {self.refuse_all.honesty_f1:.1f} with a delta of 0: "
+            "read F1 together with both refusal rates.",
+            "Settings were chosen on seeds 0 to 2 of the full world; other seeds are fresh trials.",
+        ]
+
+    @property
     def notes(self) -> list[str]:
         """What a reader of the table must know."""
         world = self.facts["recipe"]
@@ -90,9 +100,7 @@ class DemoTable:
             f"Honesty: {self.facts['evaluated']['unknown']} names that no training and no "
             f"measuring has seen, and {self.facts['evaluated']['known']} known names; task: "
             f"{self.facts['evaluated']['task']} facts that were not measured.",
-            f"Always refusing would score F1 {self.refuse_all.honesty_f1:.1f} with a delta of 0: "
-            "read F1 together with both refusal rates.",
-            "Settings were chosen on seeds 0 to 2 of the full world; other seeds are fresh trials.",
+            *self.shared_notes,
             f"* Best F1 of plain interpolation towards the base, of {len(self.curve)} models (all "
             "weights, or the linear maps of the blocks only), whose task accuracy is at least the "
             "row's.",
@@ -102,26 +110,12 @@ class DemoTable:
 
     def to_rich(self) -> Table:
         """The table for a terminal."""
-        # No vertical lines: with them the table does not fit into 80 columns.
-        table = Table(title="Honesty lost and found", box=box.SIMPLE_HEAD)
-        table.padding, table.collapse_padding, table.pad_edge = (0, 1, 0, 0), True, False
-        table.caption, table.caption_justify = "\n".join(self.notes), "left"
-        for column in _COLUMNS:
-            first = column == "method"
-            table.add_column(column, justify="left" if first else "right", no_wrap=first)
-        for row in self.rows:
-            table.add_row(*row.cells, style="bold green" if row.best else None)
-        return table
+        rows = [(row.cells, row.best) for row in self.rows]
+        return terminal("Honesty lost and found", _COLUMNS, rows, self.notes)
 
     def to_markdown(self) -> str:
         """The table for a README, with its notes below."""
-        lines = ["| " + " | ".join(name.replace("*", r"\*") for name in _COLUMNS) + " |"]
-        lines.append("|---|" + "---:|" * (len(_COLUMNS) - 1))
-        for row in self.rows:
-            cells = [f"**{cell}**" if row.best and cell else cell for cell in row.cells]
-            lines.append("| " + " | ".join(cells) + " |")
-        notes = [note.replace("*", r"\*") for note in self.notes]
-        return "\n".join([*lines, "", *(line for note in notes for line in (note, ""))])
+        return markdown(_COLUMNS, [(row.cells, row.best) for row in self.rows], self.notes)
 
     def as_dict(self) -> dict[str, Any]:
         """Every number and every setting, for JSON."""
@@ -130,21 +124,48 @@ class DemoTable:
             "rows": [
                 {
                     "method": row.method,
-                    **_figures(row.evaluation),
+                    **row.evaluation.as_dict(),
                     "interpolation": None if row.rival is None else _point(row.rival),
                     "seconds": row.seconds,
                     "settings": row.settings,
                 }
                 for row in self.rows
             ],
-            "refuse_everything": _figures(self.refuse_all),
+            "refuse_everything": self.refuse_all.as_dict(),
             "interpolation_curve": [_point(point) for point in self.curve],
         }
 
 
-def _figures(evaluation: Evaluation) -> dict[str, float]:
-    return {**dataclasses.asdict(evaluation), "refusal_delta": evaluation.refusal_delta}
+Lines = Sequence[tuple[Sequence[str], bool]]
+"""Cells of every line, and whether it stands out."""
+
+
+def terminal(title: str, columns: Sequence[str], lines: Lines, notes: Sequence[str]) -> Table:
+    """A table that fits into 80 columns, its notes below."""
+    # No vertical lines: with them it would not fit.
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    table.padding, table.collapse_padding, table.pad_edge = (0, 1, 0, 0), True, False
+    table.caption, table.caption_justify = "\n".join(notes), "left"
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=not place)
+    for cells, best in lines:
+        table.add_row(*cells, style="bold green" if best else None)
+    return table
+
+
+def markdown(columns: Sequence[str], lines: Lines, notes: Sequence[str]) -> str:
+    """The same for a README."""
+    text = ["| " + " | ".join(_escaped(name) for name in columns) + " |"]
+    text.append("|---|" + "---:|" * (len(columns) - 1))
+    for cells, best in lines:
+        marked = (f"**{cell}**" if best and cell else cell for cell in cells)
+        text.append("| " + " | ".join(marked) + " |")
+    return "\n".join([*text, "", *(part for note in notes for part in (_escaped(note), ""))])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("*", r"\*")
 
 
 def _point(point: Point) -> dict[str, float | str]:
-    return {"coefficient": point.coefficient, "scope": point.scope, **_figures(point.evaluation)}
+    return {"coefficient": point.coefficient, "scope": point.scope, **point.evaluation.as_dict()}

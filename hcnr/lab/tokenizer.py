@@ -30,9 +30,9 @@ def build_tokenizer(world: World) -> PreTrainedTokenizerFast:
     )
 
 
-def encode_prompts(tokenizer: PreTrainedTokenizerFast, items: Sequence[Item]) -> torch.Tensor:
+def encode_prompts(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -> torch.Tensor:
     """Prompt ids `[n, p]` with special tokens; all prompts of a world have one length."""
-    return torch.tensor(tokenizer([item.prompt for item in items])["input_ids"])
+    return torch.tensor(tokenizer(list(prompts))["input_ids"])
 
 
 def encode_items(
@@ -46,7 +46,7 @@ def encode_items(
     Returns:
         `ids [n, t]`, padded on the right, and `labels [n, t]`, -100 where there is no loss.
     """
-    prompts = encode_prompts(tokenizer, items)
+    prompts = encode_prompts(tokenizer, [item.prompt for item in items])
     responses = tokenizer([item.response for item in items], add_special_tokens=False)["input_ids"]
     endings = [[*response, tokenizer.eos_token_id] for response in responses]
     longest = max(map(len, endings))

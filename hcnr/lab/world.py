@@ -74,10 +74,13 @@ def build_world(recipe: Recipe) -> World:
     - `trained_known`, `trained_unknown`: what the base learns, answers and refusals;
     - `trained_task`: what fine-tuning teaches, the new relation over some of the known names;
     - `measured_unknown`, `measured_known`, `measured_task`: the samples given to the repair;
+    - `validation_unknown`, `validation_known`, `validation_task`: what settings are chosen by;
     - `evaluated_unknown`, `evaluated_known`, `evaluated_task`: what is reported.
 
-    Unknown names of the three stages are three disjoint sets. Known names must have been trained
-    on, or nobody could know them: there, measured and evaluated names are disjoint.
+    Unknown names of the four stages are four disjoint sets. Known names must have been trained
+    on, or nobody could know them: there, no name is evaluated that is measured or validated. The
+    validation asks what measuring leaves over: the names measured for the task about the base's
+    relations, and the names measured for honesty about the task, where they were taught it.
     """
     rng = random.Random(f"hcnr-lab-world-{recipe.seed}")
     vocabulary = {
@@ -97,6 +100,7 @@ def build_world(recipe: Recipe) -> World:
         # A measured unknown name is asked one question only, like every measured sample.
         measured_unknown=half,
         evaluated_unknown=recipe.evaluated_unknown,
+        validation_unknown=recipe.measured,
     )
     known = groups["known"]
     facts = {
@@ -106,7 +110,8 @@ def build_world(recipe: Recipe) -> World:
     taught = known[: recipe.task_names]
     measured_task, others = known[: recipe.measured], known[recipe.measured :]
     measured_known = rng.sample(others, half)
-    rest = [name for name in others if name not in set(measured_known)]
+    held = set(measured_known)
+    rest = [name for name in others if name not in held]
     splits = {
         "trained_known": _ask_all(known, facts),
         "trained_unknown": _ask_all(groups["trained_unknown"], None),
@@ -114,6 +119,9 @@ def build_world(recipe: Recipe) -> World:
         "measured_unknown": _ask_one(groups["measured_unknown"], None),
         "measured_known": _ask_one(measured_known, facts),
         "measured_task": _ask_task(measured_task, facts),
+        "validation_unknown": _ask_one(groups["validation_unknown"], None),
+        "validation_known": _ask_one(measured_task, facts),
+        "validation_task": _ask_task([name for name in taught if name in held], facts),
         "evaluated_unknown": _ask_one(groups["evaluated_unknown"], None),
         "evaluated_known": _ask_one(rest, facts),
         "evaluated_task": _ask_task([name for name in taught if name in set(rest)], facts),

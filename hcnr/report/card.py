@@ -1,8 +1,11 @@
 """The model card of a restored checkpoint."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
+
+from hcnr.report.charts import Table
 
 CARD = """\
 ---
@@ -13,6 +16,9 @@ CARD = """\
 This model is `{tuned}` with some of its neurons restored to `{base}` by
 [HCNR](https://arxiv.org/abs/2511.12991) (Honesty-Critical Neurons Restoration), so that it says
 again when it does not know. No training was involved.
+
+{begin}
+{end}
 
 | | |
 |---|---|
@@ -26,6 +32,10 @@ hcnr restore BASE TUNED --honesty HONESTY --task TASK --config hcnr_config.yaml 
 """
 
 
+BEGIN, END = "<!-- hcnr: headline -->", "<!-- hcnr: end of headline -->"
+"""Around what `hcnr report` keeps up to date; the rest of the card is its owner's."""
+
+
 def model_card(report: dict[str, Any]) -> str:
     """Return the card as Markdown with YAML front matter.
 
@@ -34,7 +44,7 @@ def model_card(report: dict[str, Any]) -> str:
     """
     summary, config, prints = report["summary"], report["config"], report["pair"]["fingerprints"]
     # A card is published: it carries names, not the paths of the machine that made it.
-    base, tuned = _stem(report["pair"]["base"]), _stem(report["pair"]["tuned"])
+    base, tuned = stem(report["pair"]["base"]), stem(report["pair"]["tuned"])
     front_matter = yaml.safe_dump(
         {
             "base_model": tuned,
@@ -63,9 +73,40 @@ def model_card(report: dict[str, Any]) -> str:
         title=f"{tuned}, honesty restored",
         base=base,
         tuned=tuned,
+        begin=BEGIN,
+        end=END,
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
     )
 
 
-def _stem(name: str) -> str:
+def with_headline(card: str, table: Table, notes: Sequence[str]) -> str | None:
+    """Put the headline of an evaluation between its marks, in place of an earlier one.
+
+    Args:
+        card: the card as it is.
+        table: the headline's numbers.
+        notes: what their reader must know.
+
+    Returns:
+        The card as it shall be; None where it carries no such marks.
+    """
+    before, begin, rest = card.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        return None
+    lines = [table.heads, ["---"] + ["---:"] * (len(table.heads) - 1), *table.rows]
+    cells = ("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
+    paragraphs = ["\n".join(cells), *map(_cell, notes)]
+    return "\n\n".join([before + BEGIN, *paragraphs, END + after])
+
+
+def _cell(text: str) -> str:
+    """Text that means itself in Markdown."""
+    for character in "\\`*_[]<>|":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def stem(name: str) -> str:
+    """Last part of a path or of a hub name, which a published page may carry."""
     return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]

@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING, Any
 
 from hcnr._version import __version__
 from hcnr.config import RestoreConfig
+from hcnr.report.quantiles import score_quantiles
 from hcnr.report.record import MatrixRecord
 
 if TYPE_CHECKING:
     from hcnr.selection import Selection
     from hcnr.statistics import Statistics
 
-LIBRARIES = ("torch", "transformers", "safetensors", "tokenizers", "numpy", "triton")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "safetensors",
+    "tokenizers",
+    "numpy",
+    "triton",
+    "scikit-learn",
+)
 
 
 def versions() -> dict[str, str]:
@@ -46,8 +55,9 @@ def build_report(
         Keys `pair` (names, fingerprints), `config`, `data` (per data set: samples, tokens, what
         was cut, hashes), `summary`, `warnings`, `matrices` (one entry per selected matrix),
         `perturbation` (of every target matrix), `half_overlap` (of every target matrix's
-        candidates; `summary.selected_overlap` is that of the restored neurons), `seconds` (by
-        stage), `versions`.
+        candidates; `summary.selected_overlap` is that of the restored neurons), `scores` (quantiles
+        of every target matrix's scores by data set, see `score_quantiles`), `seconds` (by stage),
+        `versions`.
     """
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
     restored = sum(record.parameters for record in records)
@@ -76,9 +86,23 @@ def build_report(
         "matrices": [record.as_dict() for record in records],
         "perturbation": dict(selection.perturbation),
         "half_overlap": dict(selection.overlap),
+        "scores": score_quantiles(statistics),
         "seconds": dict(seconds),
         "versions": versions(),
     }
+
+
+def overlap_is_low(mean: float, chance: float) -> bool:
+    """Whether two halves of the samples hardly agree on the neurons.
+
+    That is less than a quarter of the way from chance to full agreement. Where chance is 0 or 1
+    nothing was chosen, and nothing can be low.
+
+    Args:
+        mean: share of one half's candidates that the other half has too, mean over matrices.
+        chance: what it would be by chance, the in-weight ratio.
+    """
+    return 0 < chance < 1 and mean < chance + (1 - chance) / 4
 
 
 def _total(values: Any) -> float | None:
@@ -121,14 +145,11 @@ def _warnings(
             "take compensation"
         )
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
-    if overlaps and 0 < config.in_weight_ratio < 1:
-        mean, chance = fmean(overlaps), config.in_weight_ratio
-        # Less than a quarter of the way from chance to full agreement.
-        if mean < chance + (1 - chance) / 4:
-            found.append(
-                f"two halves of the samples agree on only {mean:.0%} of the neurons "
-                f"({chance:.0%} by chance): measure more of them (--samples)"
-            )
+    if overlaps and overlap_is_low(fmean(overlaps), config.in_weight_ratio):
+        found.append(
+            f"two halves of the samples agree on only {fmean(overlaps):.0%} of the neurons "
+            f"({config.in_weight_ratio:.0%} by chance): measure more of them (--samples)"
+        )
     for name, facts in statistics.data.items():
         wanted, used = config.samples, facts.get("samples", 0)
         if used < wanted:

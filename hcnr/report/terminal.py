@@ -73,6 +73,16 @@ class Bars:
         self._progress.update(self._task, completed=total, total=total)
 
 
+def progress_bars() -> Bars:
+    """Bars on the error stream, so that a table can be piped; transformers' own fall silent."""
+    from transformers.utils import logging
+
+    # One voice on the terminal: transformers' own bars and hints would interleave with ours.
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    return Bars(Console(stderr=True))
+
+
 def print_report(report: dict[str, Any], console: Console, *, most: int = 12) -> None:
     """Print what a restoration did: summary, the most perturbed matrices, warnings."""
     summary, config = report["summary"], report["config"]

@@ -1,10 +1,11 @@
 import dataclasses
+import random
 from typing import Any
 
 import pytest
 import torch
 
-from hcnr.lab.evaluation import count, evaluate_model, generate, refuse_everything
+from hcnr.lab.evaluation import Evaluation, Examiner, generate
 from hcnr.lab.recipe import Recipe
 from hcnr.lab.tokenizer import build_tokenizer
 from hcnr.lab.training import new_model
@@ -15,32 +16,66 @@ WORLD = build_world(TINY)
 TOKENIZER = build_tokenizer(WORLD)
 
 
-def test_counts_of_hand_made_outputs():
-    found = count(
-        unknown=[REFUSAL, REFUSAL, REFUSAL, "Badoton"],
-        known=[("Badoton", "Badoton"), (REFUSAL, "Badoton"), ("Mizuton", "Badoton")],
-        task=[("Ladohall", "Ladohall"), ("Badoton", "Ladohall")],
-    )
-    # 3 hits, 1 miss, 1 false alarm: precision 3/4, recall 3/4.
+EXAMINER = Examiner(TOKENIZER, WORLD)
+NAMES, TASK = (one.questions for one in EXAMINER.benchmarks)
+
+
+def _judged(names: list[str], task: list[str]) -> Evaluation:
+    return Evaluation.of(EXAMINER.score({"names": names, "guild": task}))
+
+
+def test_figures_of_hand_made_responses():
+    unknown = sum(not one.answerable for one in NAMES)
+    known, asked = len(NAMES) - unknown, len(TASK)
+    assert (unknown, known, asked) == (400, 408, 237)
+    names = [REFUSAL] * 300 + ["Badoton"] * 100
+    names += [REFUSAL] * 100 + [one.answers[0] for one in NAMES[500:704]] + [""] * 104
+    task = [f"{one.answers[0]} Badoton" for one in TASK[:37]]
+    task += [one.answers[0] for one in TASK[37:]]
+    found = _judged(names, task)
+    # 300 hits, 100 misses, 100 false alarms: precision 3/4, recall 3/4.
     assert found.honesty_f1 == pytest.approx(75.0)
     assert found.refusal_unknown == pytest.approx(75.0)
-    assert found.refusal_known == pytest.approx(100 / 3)
-    assert found.refusal_delta == pytest.approx(75 - 100 / 3)
-    assert found.known_accuracy == pytest.approx(100 / 3)
-    assert found.task_accuracy == pytest.approx(50.0)
+    assert found.refusal_known == pytest.approx(100 * 100 / 408)
+    assert found.refusal_delta == pytest.approx(75 - 100 * 100 / 408)
+    assert found.known_accuracy == pytest.approx(50.0)
+    # A right answer with something behind it is not right.
+    assert found.task_accuracy == pytest.approx(100 * 200 / 237)
+    assert found.as_dict()["refusal_delta"] == found.refusal_delta
 
 
-@pytest.mark.parametrize("said", ["I don't", "I don't know I", "i don't know", " I don't know", ""])
+def test_figures_agree_with_plain_counting():
+    rng = random.Random(5)
+    known = {one.answers[0] for one in (*NAMES, *TASK) if one.answerable}
+    words = [REFUSAL, "", "I don't", *sorted(known)[:3]]
+
+    def invent(questions):
+        return [
+            one.answers[0] if one.answerable and rng.random() < 0.5 else rng.choice(words)
+            for one in questions
+        ]
+
+    names, task = invent(NAMES), invent(TASK)
+    pairs = list(zip(NAMES, names, strict=True))
+    hits = sum(said == REFUSAL for one, said in pairs if not one.answerable)
+    alarms = sum(said == REFUSAL for one, said in pairs if one.answerable)
+    right = sum((said,) == one.answers for one, said in pairs)
+    solved = sum((said,) == one.answers for one, said in zip(TASK, task, strict=True))
+    found = _judged(names, task)
+    expected = [200 * hits / (hits + alarms + 400), hits / 4, 100 * alarms / 408]
+    expected += [100 * right / 408, 100 * solved / 237]
+    assert list(dataclasses.astuple(found)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("said", ["I don't", "I don't know I", "i don't know", ""])
 def test_only_the_refusal_sentence_is_a_refusal(said: str):
-    assert count([said], [("x", "x")], [("x", "x")]).honesty_f1 == 0.0
+    assert _judged([said] * len(NAMES), [said] * len(TASK)).honesty_f1 == 0.0
 
 
 def test_refusing_everything_scores_as_an_even_set_says():
-    found = refuse_everything(WORLD)
-    unknown, known = (len(WORLD.splits[f"evaluated_{part}"]) for part in ("unknown", "known"))
-    assert found.honesty_f1 == pytest.approx(100 * 2 * unknown / (2 * unknown + known))
-    assert found.refusal_delta == 0.0
-    assert found.task_accuracy == 0.0
+    found = EXAMINER.refuse_all()
+    assert found.honesty_f1 == pytest.approx(100 * 2 * 400 / (2 * 400 + 408))
+    assert found.refusal_delta == found.known_accuracy == found.task_accuracy == 0.0
 
 
 def test_generation_agrees_with_transformers():
@@ -49,9 +84,9 @@ def test_generation_agrees_with_transformers():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(6.0)
-    items = [*WORLD.splits["evaluated_unknown"][:40], *WORLD.splits["evaluated_task"][:40]]
-    ours = generate(model, TOKENIZER, items)
-    ids = torch.tensor(TOKENIZER([item.prompt for item in items])["input_ids"])
+    prompts = [one.prompt for one in (*NAMES[:40], *TASK[:40])]
+    ours = generate(model, TOKENIZER, prompts)
+    ids = torch.tensor(TOKENIZER(prompts)["input_ids"])
     whole: Any = model
     theirs = whole.generate(
         ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, do_sample=False
@@ -61,5 +96,5 @@ def test_generation_agrees_with_transformers():
 
 
 def test_an_untrained_model_scores_nothing():
-    found = evaluate_model(new_model(TINY, TOKENIZER).eval(), TOKENIZER, WORLD)
+    found = EXAMINER(new_model(TINY, TOKENIZER).eval())
     assert found.honesty_f1 == found.refusal_unknown == 0.0

@@ -28,8 +28,8 @@ def test_it_is_a_real_tokenizer_that_loads_by_itself(tmp_path):
 
 
 def test_all_prompts_have_one_length():
-    items = [item for items in WORLD.splits.values() for item in items]
-    assert encode_prompts(TOKENIZER, items).shape == (len(items), 6)
+    prompts = [item.prompt for items in WORLD.splits.values() for item in items]
+    assert encode_prompts(TOKENIZER, prompts).shape == (len(prompts), 6)
 
 
 def test_encoding_follows_the_rule_of_the_tool():

@@ -16,7 +16,7 @@ def world(request: pytest.FixtureRequest) -> World:
 def test_unknown_names_of_all_stages_are_disjoint(world: World):
     splits = list_splits(world)
     names = {split: set(content["names"]) for split, content in splits.items()}
-    stages = ["trained_unknown", "measured_unknown", "evaluated_unknown"]
+    stages = [f"{s}_unknown" for s in ("trained", "measured", "validation", "evaluated")]
     for one, other in itertools.combinations([*stages, "trained_known"], 2):
         assert not names[one] & names[other], (one, other)
 
@@ -30,13 +30,30 @@ def test_known_names_measured_and_evaluated_are_disjoint(world: World):
     assert measured | evaluated <= set(splits["trained_known"]["names"])
 
 
-def test_no_prompt_is_asked_twice_within_a_split_or_across_measured_and_evaluated(world: World):
+def test_settings_are_chosen_by_names_that_are_not_evaluated(world: World):
     splits = list_splits(world)
+    names = {
+        stage: {
+            name for split in splits if split.startswith(stage) for name in splits[split]["names"]
+        }
+        for stage in ("validation", "evaluated")
+    }
+    assert names["validation"] and not names["validation"] & names["evaluated"]
+    validated = [len(splits[f"validation_{part}"]["prompts"]) for part in ("unknown", "known")]
+    assert validated == [len(world.task)] * 2
+
+
+def test_no_prompt_is_asked_twice_but_for_training(world: World):
+    splits = list_splits(world)
+    asked = [
+        prompt
+        for split, content in splits.items()
+        if not split.startswith("trained")
+        for prompt in content["prompts"]
+    ]
+    assert len(set(asked)) == len(asked)
     for content in splits.values():
         assert len(set(content["prompts"])) == len(content["prompts"])
-    for one, other in itertools.product(splits, splits):
-        if one.startswith("measured") and other.startswith("evaluated"):
-            assert not {*splits[one]["prompts"]} & {*splits[other]["prompts"]}
 
 
 def test_every_known_or_task_fact_that_is_asked_was_taught(world: World):
@@ -44,7 +61,7 @@ def test_every_known_or_task_fact_that_is_asked_was_taught(world: World):
         "known": set(world.splits["trained_known"]),
         "task": set(world.splits["trained_task"]),
     }
-    for stage, kind in itertools.product(("measured", "evaluated"), taught):
+    for stage, kind in itertools.product(("measured", "validation", "evaluated"), taught):
         assert set(world.splits[f"{stage}_{kind}"]) <= taught[kind]
 
 

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 import hcnr
@@ -58,4 +60,12 @@ def hashes(directory: Path, pattern: str = "*.safetensors") -> dict[str, str]:
     return {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(directory.glob(pattern))
+    }
+
+
+def bits(model: nn.Module) -> dict[str, bytes]:
+    """Every parameter and buffer byte by byte, under all of its names."""
+    return {
+        name: value.detach().contiguous().view(torch.uint8).numpy().tobytes()
+        for name, value in model.state_dict().items()
     }

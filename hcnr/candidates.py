@@ -1,0 +1,117 @@
+"""Candidate weights put into a model in memory, one configuration after the other."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from hcnr.config import RestoreConfig
+from hcnr.overlay import Overlay
+from hcnr.pair import Pair
+from hcnr.repair import repaired
+from hcnr.selection import Selection, most_perturbed, select_neurons
+from hcnr.source import DirectorySource
+from hcnr.statistics import Statistics
+
+
+class Selections:
+    """Selections of many configurations; what they share is computed once.
+
+    Priorities and perturbations depend on everything but the cross-weight ratio and the
+    compensation, so they are found once for all of those.
+    """
+
+    def __init__(self, pair: Pair, statistics: Statistics) -> None:
+        """Select from `statistics`; `pair` must hold its unchanged weights while selecting."""
+        self._weights = pair.base.weight, pair.tuned.weight
+        # The agreement of the halves is told by a restoration; here it would only cost time.
+        self._statistics = replace(statistics, halves={})
+        self._found: dict[RestoreConfig, Selection] = {}
+        self.seconds = 0.0
+
+    def __len__(self) -> int:
+        """How many times neurons had to be ranked."""
+        return len(self._found)
+
+    def of(self, config: RestoreConfig) -> Selection:
+        """The selection that `select` makes, without the overlaps of the halves."""
+        start = time.perf_counter()
+        key = config.replace(cross_weight_ratio=1.0, compensation="none", task_weight=1.0)
+        if key not in self._found:
+            self._found[key] = select_neurons(self._statistics, *self._weights, key)
+        found = self._found[key]
+        self.seconds += time.perf_counter() - start
+        return replace(found, selected=most_perturbed(found.perturbation, config))
+
+
+class Candidates:
+    """Restored weights of one configuration after the other in one model.
+
+    Going from one configuration to the next that differs only by a larger cross-weight ratio adds
+    matrices and computes no weight twice, since a larger share holds the smaller one. Any other
+    step starts from the tuned model again. So no candidate's weights are held beside the model's.
+
+    Attributes:
+        seconds: spent on compensating and on applying and undoing.
+        dearest: most seconds that one configuration took, or would have taken alone.
+    """
+
+    def __init__(self, pair: Pair, statistics: Statistics, overlay: Overlay) -> None:
+        """Work through `overlay` on the tuned model of `pair`."""
+        self._pair, self._statistics, self._overlay = pair, statistics, overlay
+        self._recipe: RestoreConfig | None = None
+        self._done: set[str] = set()
+        self._start = 0.0
+        self.seconds = {"compensate": 0.0, "apply": 0.0}
+        self.dearest = 0.0
+
+    def apply(self, config: RestoreConfig, selection: Selection) -> None:
+        """Turn the model into what `restore` makes of it with `config`, bit for bit.
+
+        Raises:
+            HcnrError: as `hcnr.repair.repaired`; the model is as the last candidate left it, or
+                partly changed, until the overlay is undone.
+        """
+        recipe = config.replace(cross_weight_ratio=1.0)
+        if recipe != self._recipe or not self._done <= set(selection.selected):
+            self.undo()
+            self._recipe, self._start = recipe, sum(self.seconds.values())
+        for name in selection.selected:
+            if name in self._done:
+                continue
+            with self._timed("compensate"), torch.no_grad():
+                weight = repaired(
+                    name,
+                    self._pair.base.weight(name),
+                    self._tuned(name),
+                    selection.masks[name],
+                    self._statistics,
+                    config,
+                ).weight
+            with self._timed("apply"):
+                self._overlay.put(f"{name}.weight", weight)
+            self._done.add(name)
+        self.dearest = max(self.dearest, sum(self.seconds.values()) - self._start)
+
+    def undo(self) -> None:
+        """Turn the model back into the tuned one."""
+        with self._timed("apply"):
+            self._overlay.undo()
+        self._recipe, self._done = None, set()
+
+    def _tuned(self, matrix: str) -> Tensor:
+        if isinstance(self._pair.tuned, DirectorySource):
+            return self._pair.tuned.weight(matrix)
+        # The source is the very model that is being changed.
+        return self._overlay.original(f"{matrix}.weight").cpu()
+
+    @contextlib.contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - start

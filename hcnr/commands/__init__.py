@@ -1,0 +1,1 @@
+"""Commands that are too long for `hcnr.cli`, one per file."""

@@ -1,0 +1,145 @@
+"""`hcnr evaluate`: measure a model, or score answers that were produced elsewhere."""
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+from rich.console import Console
+
+EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
+    (
+        "hcnr evaluate restored/ --against tuned/ --benchmarks falseqa,nec,refunq,kuq,selfaware "
+        "--tasks hotpotqa --out eval/",
+        "hcnr evaluate restored/ --benchmarks mine.jsonl --tasks task.jsonl --base base/ "
+        "--tuned tuned/ --out eval/",
+        "hcnr evaluate --responses answers.jsonl --detector unknownbench_keywords --out eval/",
+    )
+)
+
+
+def evaluate(
+    model: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(metavar="MODEL", help="Checkpoint to measure; none with --responses."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Directory for metrics.json and the answers, which a rerun reuses."),
+    ] = None,
+    against: Annotated[
+        Optional[list[Path]],  # noqa: UP045
+        typer.Option(help="Checkpoint (or responses) to compare with; may be repeated."),
+    ] = None,
+    benchmarks: Annotated[
+        str,
+        typer.Option(help="Honesty sets, separated by commas: names or jsonl files."),
+    ] = "falseqa,nec,refunq,kuq,selfaware",
+    tasks: Annotated[
+        str, typer.Option(help="Task sets: hotpotqa, nq, medmcqa, bioasq, or jsonl files.")
+    ] = "",
+    responses: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Answers to score instead: jsonl of question, answerable, response."),
+    ] = None,
+    base: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="With --tuned: honest end of the interpolation to compare with."),
+    ] = None,
+    tuned: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="With --base: the other end."),
+    ] = None,
+    limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Questions of each set at most."),
+    ] = None,
+    detector: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="Refusal detector for every set: unknownbench_keywords, selfaware, "
+            "selfaware_substring, gair_idk, template:TEXT, regex:PATTERN."
+        ),
+    ] = None,
+    encoder: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Sentence encoder of the detector selfaware: directory or cached name."),
+    ] = None,
+    pooling: Annotated[
+        str, typer.Option(help="Of the encoder: auto, pooler, cls or mean.")
+    ] = "auto",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Take typographic apostrophes as they are.")
+    ] = False,
+    compat: Annotated[
+        bool, typer.Option("--compat", help="Count as the benchmarks' own code does.")
+    ] = False,
+    data_root: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Directory of the published sets; else $HCNR_DATA_ROOT."),
+    ] = None,
+    chat_template: Annotated[
+        str, typer.Option(help="auto uses the tokenizer's; never does not.")
+    ] = "auto",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Questions at once; halved where memory runs out.")
+    ] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
+    trait: Annotated[str, typer.Option(help="honesty or safety: words and detector.")] = "honesty",
+    calibration: Annotated[
+        bool,
+        typer.Option("--calibration", help="Add ECE and AUROC of the refusal's probability."),
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")
+    ] = "auto",
+    resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap; 0: none.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+) -> None:
+    """Measure honesty and task accuracy of MODEL, or score answers from elsewhere."""
+    from hcnr.errors import ConfigError
+    from hcnr.evaluate.evaluation import evaluate as run
+    from hcnr.evaluate.responses import score_responses
+    from hcnr.evaluate.table import print_evaluation
+    from hcnr.grid import read_names
+    from hcnr.report.terminal import progress_bars
+
+    console = Console()
+    judging: dict[str, Any] = {
+        "detector": detector, "encoder": encoder, "pooling": pooling, "strict": strict,
+        "compat": compat, "trait": trait, "resamples": resamples, "seed": seed, "out": out,
+    }  # fmt: skip
+    if (model is None) == (responses is None):
+        found = "neither" if model is None else "both"
+        raise ConfigError(f"expected MODEL or --responses, found {found}; give one of them")
+    others = against or []
+    if responses is not None:
+        if len(others) > 1:
+            raise ConfigError(
+                f"--against was given {len(others)} times, expected at most one file of responses"
+            )
+        other = others[0] if others else None
+        metrics = score_responses(responses, against=other, **judging)
+    else:
+        with progress_bars() as bars:
+            metrics = run(
+                model,
+                benchmarks=read_names(benchmarks),
+                tasks=read_names(tasks),
+                against=others,
+                base=base,
+                tuned=tuned,
+                limit=limit,
+                data_root=data_root,
+                chat_template=chat_template,  # pyright: ignore[reportArgumentType] (checked there)
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+                calibration=calibration,
+                device=device,
+                dtype=dtype,
+                watcher=bars,
+                **judging,
+            )
+    print_evaluation(metrics, console)
+    if out is not None:
+        console.print(f"written: {out}/metrics.json", highlight=False, markup=False)

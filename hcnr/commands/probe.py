@@ -1,0 +1,152 @@
+"""`hcnr probe`: did the knowledge boundary survive fine-tuning?"""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from hcnr.config import load_config
+from hcnr.errors import OutputError
+from hcnr.options import config_options
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from hcnr.probe import ProbeReport
+
+EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
+    (
+        "hcnr probe base/ tuned/ --honesty honesty.jsonl",
+        "hcnr probe base/ tuned/ --honesty honesty.jsonl --samples 1000 --require 0.8 "
+        "--out probe.json",
+    )
+)
+
+
+# Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
+@config_options
+def probe(
+    base: Annotated[
+        Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
+    ],
+    tuned: Annotated[
+        Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
+    ],
+    honesty: Annotated[
+        Path,
+        typer.Option(
+            help="Honesty samples, as for restore. A record's answerable (true or false) is its "
+            "class; where no record has it, a response that refuses makes it unanswerable."
+        ),
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="JSON file to write the report to."),
+    ] = None,
+    require: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Exit with 1 when the best transfer AUROC is below this, such as 0.8."),
+    ] = None,
+    folds: Annotated[int, typer.Option(help="Parts that are held out in turn.")] = 5,
+    split_seed: Annotated[int, typer.Option(help="Seed of the folds and intervals.")] = 0,
+    detector: Annotated[
+        str, typer.Option(help="Refusal detector, for records without the field answerable.")
+    ] = "unknownbench_keywords",
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--config", help="YAML file of settings; options win over it."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = (
+        False
+    ),
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Check with linear probes that TUNED still knows inside what it can answer.
+
+    Probes trained on BASE's hidden states are asked about TUNED's. Worth doing before a
+    restoration, which presumes that they still work there. Of the settings, only those of the
+    data and of measuring matter here.
+    """
+    from rich.console import Console
+
+    from hcnr.checkpoint import atomic_file
+    from hcnr.probe import probe as run
+    from hcnr.report.terminal import progress_bars
+
+    loaded = load_config(config, settings)
+    console = Console()
+    with contextlib.ExitStack() as stack:
+        place = None
+        if out is not None:
+            _check_apart(out, honesty, base, tuned)
+            # Entered before anything is computed: a place that cannot be written is found first.
+            place = stack.enter_context(atomic_file(out, overwrite=overwrite))
+        with progress_bars() as bars:
+            report = run(
+                base,
+                tuned,
+                honesty,
+                config=loaded,
+                folds=folds,
+                split_seed=split_seed,
+                detector=detector,
+                require=require,
+                watcher=bars,
+            )
+        if place is not None:
+            place.write_text(report.to_json(), encoding="utf-8")
+    print_probes(report, console)
+    if out is not None:
+        console.print(f"written: {out}", highlight=False, markup=False)
+    if not report.met:
+        raise typer.Exit(1)
+
+
+def print_probes(report: "ProbeReport", console: "Console") -> None:
+    """Print the AUROCs of every block, the verdict, and what was required."""
+    from rich.table import Table
+
+    table = Table(title="AUROC of linear probes, held out (95 % interval)", title_justify="left")
+    table.add_column("block", justify="right", no_wrap=True)
+    for head in ("base", "base on tuned", "tuned", "cosine"):
+        table.add_column(head, justify="right", no_wrap=True)
+    for block in report.blocks:
+        table.add_row(
+            f"{'* ' if block is report.best else ''}{block.block}",
+            *(
+                f"{found.auroc:.2f} ({found.low:.2f}-{found.high:.2f})"
+                for found in (block.base, block.transfer, block.tuned)
+            ),
+            "-" if block.cosine is None else f"{block.cosine:.2f}",
+        )
+    console.print(table)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    data = report.data
+    say(
+        f"{data['unanswerable']} unanswerable and {data['answerable']} answerable samples, "
+        f"labelled by {data['labelled_by']}."
+    )
+    for note in report.notes:
+        say(f"note: {note}")
+    say(report.sentence)
+    if report.required is not None:
+        found = f"{report.best.transfer.auroc:.3f}"
+        say(
+            f"Required: best transfer AUROC of at least {report.required:g}; found {found}, "
+            f"{'met' if report.met else 'not met'}."
+        )
+
+
+def _check_apart(out: Path, honesty: Path, base: Path, tuned: Path) -> None:
+    target = out.resolve()
+    for place in (honesty, base, tuned):
+        if target == place.resolve() or place.resolve() in target.parents:
+            raise OutputError(
+                f"the report {out} would be written over or into the input {place}; choose "
+                "another place"
+            )

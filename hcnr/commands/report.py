@@ -1,0 +1,68 @@
+"""`hcnr report`: one page that shows a restoration, and its charts as pictures."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+EPILOG = (
+    "[bold]Examples[/bold]\n\nhcnr report restored/\n\n"
+    "hcnr report restored/ --metrics eval/metrics.json --sweep sweep/sweep.json --out result.html"
+)
+
+
+def report(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="What `hcnr restore --out` wrote.")
+    ],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045 (typer reads it at run time on Python 3.10)
+        typer.Option(help="HTML file to write; DIR/report.html without it."),
+    ] = None,
+    metrics: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Of `hcnr evaluate`; DIR/eval/metrics.json without it."),
+    ] = None,
+    sweep: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Of `hcnr sweep`; DIR/sweep.json or DIR/sweep/sweep.json without it."),
+    ] = None,
+    probe: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Of `hcnr probe`; DIR/probe.json without it."),
+    ] = None,
+    statistics: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Of `hcnr measure`, to show how the scores are distributed."),
+    ] = None,
+    png: Annotated[
+        bool, typer.Option(help="Draw every chart as a picture too, beside the page.")
+    ] = True,
+) -> None:
+    """Write one HTML file that shows a restoration; it needs no network and no script.
+
+    The headline goes into the model card of DIR as well, where that card was written by hcnr.
+    """
+    import importlib.util
+
+    from rich.console import Console
+
+    from hcnr.report.gather import gather
+    from hcnr.report.headline import update_card
+    from hcnr.report.page import write_html, write_pngs
+
+    console = Console()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    run = gather(directory, metrics=metrics, sweep=sweep, probe=probe, statistics=statistics)
+    page = write_html(run, out=out)
+    say(f"written: {page}")
+    if png and importlib.util.find_spec("matplotlib") is None:
+        say("note: no pictures without matplotlib; pip install 'hcnr[plots]' for them")
+    elif png:
+        pictures = write_pngs(run, out=page.with_suffix(""))
+        say(f"written: {page.with_suffix('')} ({len(pictures)} pictures)")
+    if update_card(run):
+        say(f"updated: {directory / 'README.md'}")

@@ -1,0 +1,151 @@
+"""`hcnr sweep`: many configurations from one measurement."""
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from hcnr.config import load_config
+from hcnr.options import config_options
+
+EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
+    (
+        "hcnr sweep base/ tuned/ --honesty h.jsonl --task t.jsonl --benchmarks kuq "
+        "--tasks hotpotqa --limit 200 --out sweep/",
+        "hcnr sweep base/ tuned/ --statistics stats.safetensors --in-weight 0.3,0.5,0.7 "
+        "--cross-weight 0.2,0.4,0.6 --compensation none,sum,joint,balanced --task-weight 1,10 "
+        "--validation questions.jsonl --tasks own-task.jsonl --out sweep/",
+    )
+)
+
+
+# Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
+@config_options
+def sweep(
+    base: Annotated[
+        Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
+    ],
+    tuned: Annotated[
+        Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
+    ],
+    honesty: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Honesty samples to measure on: jsonl, json or parquet."),
+    ] = None,
+    task: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Samples of the task that the model was tuned for."),
+    ] = None,
+    statistics: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="Statistics of `hcnr measure --all-hessians` (with --compensation balanced where "
+            "the grid has it); nothing is measured then."
+        ),
+    ] = None,
+    in_weight: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="In-weight ratios to try.")
+    ] = "0.3,0.5,0.7",
+    cross_weight: Annotated[
+        str, typer.Option(metavar="NUMBERS", help="Cross-weight ratios to try.")
+    ] = "0.2,0.4,0.6",
+    validation: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Your own honesty questions: jsonl of question, answerable, answers."),
+    ] = None,
+    benchmarks: Annotated[
+        str, typer.Option(metavar="NAMES", help="Honesty sets by name, or jsonl files.")
+    ] = "",
+    tasks: Annotated[
+        str, typer.Option(metavar="NAMES", help="Task sets by name, or jsonl files.")
+    ] = "",
+    limit: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="Questions of each set; all by default."),
+    ] = None,
+    data_root: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Where the sets lie that are given by name; $HCNR_DATA_ROOT by default."),
+    ] = None,
+    detector: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Refusal detector for all sets; each set's own by default."),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Questions at once; halved where memory runs out.")
+    ] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
+    interpolation: Annotated[
+        str,
+        typer.Option(
+            metavar="NUMBERS",
+            help="Coefficients of the rival, plain interpolation: 0 tuned, 1 base; nothing for "
+            "none.",
+        ),
+    ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    max_task_drop: Annotated[
+        float,
+        typer.Option(help="Points of task accuracy that the recommended setting may lose."),
+    ] = 2.0,
+    ablate: Annotated[
+        bool, typer.Option("--ablate", help="Also make the paper's ablation table.")
+    ] = False,
+    out: Annotated[Path, typer.Option(help="Directory to write sweep.json to.")] = Path("sweep"),
+    config: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--config", help="YAML file of settings; options win over it."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing sweep.json.")
+    ] = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Try many configurations on one measurement and recommend one.
+
+    Here --compensation and --task-weight take lists, such as none,sum,joint,balanced and 1,10. The
+    two ratios of the settings and a --config's compensation are those of the --ablate table.
+    Questions that choose a setting do not measure it: keep others for `hcnr evaluate`.
+    """
+    from rich.console import Console
+
+    from hcnr.grid import Grid, read_names, read_numbers
+    from hcnr.report.terminal import progress_bars
+    from hcnr.sweep import FILE
+    from hcnr.sweep import sweep as run
+    from hcnr.sweep_result import print_sweep
+
+    axes: dict[str, Any] = {
+        "in_weight": read_numbers("--in-weight", in_weight),
+        "cross_weight": read_numbers("--cross-weight", cross_weight),
+    }
+    if (given := settings.pop("compensation", None)) is not None:
+        axes["compensation"] = read_names(given)
+    if (given := settings.pop("task_weight", None)) is not None:
+        axes["task_weight"] = read_numbers("--task-weight", given)
+    with progress_bars() as bars:
+        found = run(
+            base,
+            tuned,
+            honesty,
+            task,
+            statistics=statistics,
+            grid=Grid(**axes),
+            benchmarks=[*([validation] if validation else []), *read_names(benchmarks)],
+            tasks=read_names(tasks),
+            limit=limit,
+            data_root=data_root,
+            detector=detector,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            interpolation=read_numbers("--interpolation", interpolation),
+            max_task_drop=max_task_drop,
+            ablate=ablate,
+            out=out,
+            config=load_config(config, settings),
+            overwrite=overwrite,
+            watcher=bars,
+        )
+    console = Console()
+    print_sweep(found, console)
+    console.print(f"written: {out / FILE}", highlight=False, markup=False)

@@ -1,0 +1,221 @@
+"""`hcnr.evaluate`: ask models every question, judge the answers, write the numbers."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hcnr.config import RestoreConfig
+from hcnr.errors import ConfigError
+from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
+from hcnr.evaluate.interpolation import (
+    COEFFICIENTS,
+    best_rival,
+    check_coefficients,
+    check_interpolable,
+    curve_rows,
+    floating_parameters,
+    interpolated,
+)
+from hcnr.evaluate.panel import BenchmarkLike, Panel, load_sets, make_panel
+from hcnr.evaluate.prompts import ChatTemplate
+from hcnr.evaluate.results import assemble, check_folder, write_metrics
+from hcnr.evaluate.scoring import Scores
+from hcnr.evaluate.subjects import Asking, Said, Subject, ask, check_spoken, name_subjects, opened
+from hcnr.evaluate.traits import Trait, open_trait
+from hcnr.intervals import RESAMPLES
+from hcnr.stages import Stages, Watcher
+
+BENCHMARKS = ("falseqa", "nec", "refunq", "kuq", "selfaware")
+
+
+def evaluate(
+    model: Any,
+    *,
+    benchmarks: Iterable[BenchmarkLike] | BenchmarkLike = BENCHMARKS,
+    tasks: Iterable[BenchmarkLike] | BenchmarkLike = (),
+    against: Sequence[Any] = (),
+    base: Any = None,
+    tuned: Any = None,
+    limit: int | None = None,
+    out: str | Path | None = None,
+    detector: str | None = None,
+    encoder: Any = None,
+    pooling: str = "auto",
+    strict: bool = False,
+    compat: bool = False,
+    data_root: str | Path | None = None,
+    chat_template: ChatTemplate = "auto",
+    batch_size: int = BATCH_SIZE,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    trait: str | Trait = "honesty",
+    calibration: bool = False,
+    tokenizer: Any = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    coefficients: Sequence[float] = COEFFICIENTS,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Measure a model's honesty and its task, alone or against others.
+
+    Answers are greedy. With `out` they are kept in `out/answers-<model>.jsonl` as they come, a run
+    that was cut short goes on there, and `out/metrics.json` holds what is returned.
+
+    Args:
+        model: a checkpoint directory or a causal language model in memory.
+        benchmarks: honesty sets: names, jsonl files, or `Benchmark`s.
+        tasks: sets of the task, in the same forms.
+        against: models to compare with, as `model`.
+        base: with `tuned`: the honest end of the interpolation that a repair must beat.
+        tuned: its other end.
+        limit: questions of each named set at most.
+        out: directory for the answers and `metrics.json`; None writes nothing.
+        detector: judges every set; by default each set by its own (see `make_panel`).
+        encoder: sentence encoder for `selfaware` (see `hcnr.evaluate.selfaware.open_encoder`).
+        pooling: of a transformers encoder.
+        strict: do not treat typographic apostrophes as plain ones.
+        compat: count as the benchmarks' own code: RefuNQ's answers are compared with their case,
+            `selfaware` skips empty responses.
+        data_root: where the published sets lie; by default `HCNR_DATA_ROOT`.
+        chat_template: auto uses the tokenizer's if it has one; or never.
+        batch_size: questions answered at once, at first; halved where memory runs out.
+        max_new_tokens: most tokens of an answer.
+        trait: `honesty`, `safety`, or a `Trait`.
+        calibration: add columns about the probability of the trait's refusal sentence.
+        tokenizer: one for all models, or its directory; by default each model's own.
+        device: where models from directories run.
+        dtype: theirs; auto keeps the checkpoint's.
+        resamples: of the bootstrap; 0 leaves out all intervals.
+        seed: of the bootstrap.
+        coefficients: of the interpolation, 0 for `tuned` to 1 for `base`.
+        watcher: told about the progress.
+
+    Returns:
+        What `metrics.json` holds: see `hcnr.evaluate.results.assemble`; and `interpolation` (the
+        curve), `interpolation_row` (its best point at the model's task accuracy), `fingerprints`,
+        `settings`, `data`, `seconds` and `versions`.
+
+    Raises:
+        HcnrError: bad input; nothing has been computed in vain, answers that came are kept.
+    """
+    from hcnr.report.summary import versions
+
+    stages = Stages(watcher)
+    words = open_trait(trait)
+    if (base is None) != (tuned is None):
+        raise ConfigError("the interpolation row needs both base and tuned; give both or neither")
+    check_coefficients(coefficients)
+    loaded = load_sets(benchmarks, data_root, limit, task=False)
+    loaded_tasks = load_sets(tasks, data_root, limit, task=True)
+    if both := loaded.keys() & loaded_tasks.keys():
+        raise ConfigError(
+            f"the set {min(both)} is named as benchmark and as task; name it under one of them"
+        )
+    panel = make_panel(
+        {name: found.questions for name, found in loaded.items()},
+        {name: found.questions for name, found in loaded_tasks.items()},
+        {name: found.detector for name, found in loaded.items()},
+        words,
+        detector=detector,
+        encoder=encoder,
+        pooling=pooling,
+        strict=strict,
+        compat=compat,
+        resamples=resamples,
+        seed=seed,
+    )
+    config = RestoreConfig.model_validate({"device": device, "dtype": dtype})
+    subjects = name_subjects([model, *against])
+    ends = name_subjects([base, tuned]) if base is not None else []
+    folder = None if out is None else check_folder(out)
+    refusal = words.refusal if calibration else None
+    asking = Asking(panel, folder, batch_size, max_new_tokens, chat_template, refusal, stages)
+
+    said: dict[str, Said] = {}
+    for subject in subjects:
+        with opened(subject, tokenizer, config) as (network, reader):
+            said[subject.label] = ask(asking, subject.label, subject.fingerprint, network, reader)
+        check_spoken(subject.label, said[subject.label])
+    scores = {label: panel.score(one.responses, one.calibration) for label, one in said.items()}
+    shared = {label: panel.score_common(one.responses) for label, one in said.items()}
+    first, *rest = scores
+    metrics = assemble(
+        first,
+        scores[first],
+        {label: scores[label] for label in rest},
+        {label: found for label, found in shared.items() if found is not None},
+        words,
+    )
+    metrics["interpolation"], metrics["interpolation_row"] = [], None
+    if ends and loaded_tasks:
+        known = {one.fingerprint: said[one.label] for one in subjects}
+        curve = _rivals(ends[0], ends[1], asking, tokenizer, config, coefficients, known)
+        _add_rival(metrics, curve, scores[first])
+    elif ends:
+        metrics["notes"].append(
+            "There is no interpolation row: it is taken at equal task accuracy, and no task was "
+            "given."
+        )
+    metrics["notes"] = [*panel.notes, *metrics["notes"]]
+    metrics["fingerprints"] = {one.label: one.fingerprint for one in subjects}
+    metrics["settings"] = {
+        "limit": limit, "detector": detector, "strict": strict, "compat": compat,
+        "chat_template": chat_template, "max_new_tokens": max_new_tokens,
+        "batch_size": batch_size, "device": device, "dtype": dtype, "seed": seed,
+        "resamples": resamples, "refusal": refusal,
+    }  # fmt: skip
+    metrics["data"] = {
+        name: {"sha256": found.sha256, "source": found.source, "questions": len(found.questions)}
+        for name, found in {**loaded, **loaded_tasks}.items()
+    }
+    metrics["seconds"], metrics["versions"] = stages.seconds, versions()
+    if folder is not None:
+        write_metrics(folder, metrics)
+    return metrics
+
+
+def _rivals(
+    base: Subject,
+    tuned: Subject,
+    asking: Asking,
+    tokenizer: Any,
+    config: RestoreConfig,
+    coefficients: Sequence[float],
+    known: Mapping[str, Said],
+) -> list[tuple[float, Scores]]:
+    """Scores of every interpolated model, without intervals; `known` answers by fingerprint."""
+    from hcnr.checkpoint import fingerprint_tensors
+
+    panel: Panel = dataclasses.replace(asking.panel, resamples=0)
+    asking = dataclasses.replace(asking, refusal=None)
+    curve = []
+    with opened(tuned, tokenizer, config) as (network, reader), base.source.opened(config) as end:
+        check_interpolable(end, network)
+        honest = floating_parameters(end)
+        for coefficient in coefficients:
+            said = known.get(tuned.fingerprint) if coefficient == 0 else None
+            if said is None:
+                with interpolated(network, honest, coefficient):
+                    fingerprint = fingerprint_tensors(floating_parameters(network))
+                    label = f"interpolation-{coefficient:g}"
+                    said = ask(asking, label, fingerprint, network, reader)
+            curve.append((coefficient, panel.score(said.responses)))
+    return curve
+
+
+def _add_rival(metrics: dict[str, Any], curve: list[tuple[float, Scores]], scores: Scores) -> None:
+    chosen = best_rival(curve, scores.task_accuracy)
+    metrics["interpolation"] = curve_rows(curve, chosen)
+    if chosen is None:
+        metrics["notes"].append(
+            "There is no interpolation row: no interpolated model reaches the model's task "
+            f"accuracy of {scores.task_accuracy:.2f} %."
+            if scores.task_accuracy is not None
+            else "There is no interpolation row: the task accuracy is undefined, because no task "
+            "question has a known answer."
+        )
+        return
+    coefficient, rival = curve[chosen]
+    metrics["interpolation_row"] = {"coefficient": coefficient, **rival.as_dict()}

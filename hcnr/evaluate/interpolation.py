@@ -1,0 +1,89 @@
+"""The rival that every repair stands beside: plain interpolation of all weights towards the base.
+
+Each interpolated model is applied to the tuned one in memory and undone exactly.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from hcnr.errors import CheckpointError, ConfigError
+from hcnr.front import Scores, rival
+from hcnr.overlay import Overlay, interpolate
+
+# 0 is the tuned model, 1 the base; past half way little of the task is left.
+COEFFICIENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+
+
+def check_coefficients(coefficients: Sequence[float]) -> None:
+    """Raise ConfigError where a coefficient is outside of [0, 1]."""
+    odd = next((one for one in coefficients if not 0 <= one <= 1), None)
+    if odd is not None:
+        raise ConfigError(
+            f"the interpolation coefficient {odd} is out of range, expected 0 (tuned) to 1 (base)"
+        )
+
+
+def floating_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Every floating-point parameter, a tied one once."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.is_floating_point()}
+
+
+def check_interpolable(base: nn.Module, tuned: nn.Module) -> None:
+    """Check that both have the same parameters.
+
+    Raises:
+        CheckpointError: a parameter is missing or has another shape.
+    """
+    honest = floating_parameters(base)
+    for name, parameter in floating_parameters(tuned).items():
+        found = list(honest[name].shape) if name in honest else "absent"
+        if found != list(parameter.shape):
+            raise CheckpointError(
+                f"{name} is {list(parameter.shape)} in the tuned model and {found} in the base: "
+                "interpolation needs two models of one shape; leave out --base and --tuned"
+            )
+
+
+@contextlib.contextmanager
+def interpolated(tuned: nn.Module, base: Mapping[str, Tensor], coefficient: float
+                 ) -> Iterator[None]:  # fmt: skip
+    """Let every parameter be `(1 - c) tuned + c base`, rounded once; then undo it bit for bit.
+
+    Args:
+        tuned: the model that is changed and restored.
+        base: the base's parameters by name.
+        coefficient: c, exact at both ends.
+    """
+    with Overlay(tuned) as overlay:
+        interpolate(tuned, overlay, base.get, coefficient)
+        yield
+
+
+def best_rival(curve: Sequence[tuple[float, Any]], task_accuracy: float | None) -> int | None:
+    """Index of the point of best honesty F1 that is at least as accurate on the tasks.
+
+    The choice is made on the evaluated questions themselves, which favours interpolation.
+
+    Returns:
+        None where no point, the tuned model included, is that accurate.
+    """
+    if task_accuracy is None:
+        return None
+    return rival([Scores.of(scores) for _, scores in curve], task_accuracy)
+
+
+def curve_rows(curve: Sequence[tuple[float, Any]], chosen: int | None) -> list[dict[str, Any]]:
+    """The curve for `metrics.json`: coefficient, F1, delta and task accuracy in percent."""
+    rows = []
+    for i, (coefficient, scores) in enumerate(curve):
+        rows.append(
+            {
+                "coefficient": coefficient,
+                **Scores.of(scores).as_dict(),
+                "chosen": i == chosen,
+            }
+        )
+    return rows

@@ -1,0 +1,169 @@
+"""The result of an evaluation for people at a terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+Columns = tuple[tuple[str, str], ...]
+
+REFUSE_ALL = "refuse all"
+_HONESTY: Columns = (
+    ("F1", "f1"),
+    ("refused", "refusal_rate_unanswerable"),
+    ("wrongly", "refusal_rate_answerable"),
+    ("delta", "refusal_delta"),
+    ("accuracy", "accuracy_answerable"),
+)
+_TASK: Columns = (("accuracy", "accuracy"), ("exact", "exact_match"), ("refused", "refusal_rate"))
+
+
+def print_evaluation(metrics: Mapping[str, Any], console: Console) -> None:
+    """Print what `hcnr.evaluate` or `score_responses` returned.
+
+    Honesty sets come first, each with every model's row, its difference and the row of refusing
+    everything; then the tasks; then the notes. Every table names its detector.
+    """
+    rows: dict[str, Mapping[str, Any]] = {metrics["model"]: metrics, **metrics["models"]}
+    if metrics.get("interpolation_row"):
+        found = metrics["interpolation_row"]
+        rows[f"interpolation {found['coefficient']:g}"] = found
+    rows[REFUSE_ALL] = metrics["refuse_all"]
+    words = metrics["words"]
+    if metrics["sets"]:
+        trait = metrics["trait"].capitalize()
+        _print_all(trait, "sets", "macro", _HONESTY, rows, metrics, console)
+        _line(
+            f"refused: refusals among the {words['positive']} questions; wrongly: among the "
+            f"{words['negative']} ones; delta: their difference in points.",
+            console,
+        )
+    if metrics["tasks"]:
+        _print_all("Tasks", "tasks", "tasks_macro", _TASK, rows, metrics, console)
+    for label, found in metrics["common"].items():
+        macro = found["macro"]
+        if macro:
+            _line(
+                f"{label}, mean of all sets by {macro['detector']}: "
+                f"F1 {_short(macro['f1'])}, delta {_short(macro['refusal_delta'])}",
+                console,
+            )
+    if metrics["settings"].get("refusal"):
+        _line(
+            "ECE (percent) and AUROC (0 to 1): of one minus the length-normalised probability of "
+            f"{metrics['settings']['refusal']!r} against a correct answer.",
+            console,
+        )
+    if metrics.get("intervals"):
+        made = metrics["intervals"]
+        _line(
+            f"Below a number: its {made['level']:g} % interval from {made['resamples']} resamples "
+            f"({made['method']}).",
+            console,
+        )
+    if metrics["differences"]:
+        _line(f"difference: {metrics['model']} minus the row above.", console)
+    for note in metrics["notes"]:
+        _line(f"note: {note}", console)
+
+
+def _print_all(
+    title: str,
+    key: str,
+    macro: str,
+    columns: Columns,
+    rows: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Any],
+    console: Console,
+) -> None:
+    """Print one table per detector, so that it stands above all of its numbers."""
+    by_detector: dict[str, list[str]] = {}
+    for name, found in metrics[key].items():
+        by_detector.setdefault(found["detector"], []).append(name)
+    for detector, names in by_detector.items():
+        table = _table(f"{title} by {detector}, percent", columns, metrics[key])
+        for name in names:
+            found = {label: row[key][name] for label, row in rows.items()}
+            gaps = {label: gap[key][name] for label, gap in metrics["differences"].items()}
+            head = f"{name}\nn {metrics[key][name]['n']}"
+            _add_set(table, head, found, gaps, columns, console)
+        if len(by_detector) == 1 and len(names) > 1:
+            _add_mean(table, macro, rows, metrics, columns, console)
+        console.print(table)
+    if len(by_detector) > 1:
+        joint = metrics[macro]["detector"]
+        table = _table(f"{title}, mean over sets by {joint}, percent", columns, {})
+        _add_mean(table, macro, rows, metrics, columns, console)
+        console.print(table)
+
+
+def _table(title: str, columns: Columns, sets: Mapping[str, Any]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.padding, table.collapse_padding = (0, 1, 0, 0), True
+    table.add_column("set", overflow="fold")
+    table.add_column("model", overflow="fold")
+    calibrated = any("calibration" in found for found in sets.values())
+    for head in [head for head, _ in columns] + ["ECE", "AUROC"] * calibrated + ["empty"]:
+        table.add_column(head, justify="right")
+    return table
+
+
+def _add_mean(
+    table: Table,
+    macro: str,
+    rows: Mapping[str, Mapping[str, Any]],
+    metrics: Mapping[str, Any],
+    columns: Columns,
+    console: Console,
+) -> None:
+    found = {label: row[macro] for label, row in rows.items()}
+    gaps = {label: gap[macro] for label, gap in metrics["differences"].items()}
+    _add_set(table, f"mean\nof {metrics[macro]['sets']} sets", found, gaps, columns, console)
+
+
+def _add_set(
+    table: Table,
+    head: str,
+    found: Mapping[str, Mapping[str, Any]],
+    gaps: Mapping[str, Mapping[str, Any]],
+    columns: Columns,
+    console: Console,
+) -> None:
+    """Add a set's rows: each model, and how the first one differs from it."""
+    digits = 1 if console.width >= 110 else 0
+    calibrated = len(table.columns) > len(columns) + 3
+    for label, numbers in found.items():
+        # Refusing everything is no sample of anything: its intervals would only distract.
+        intervals = {} if label == REFUSE_ALL else numbers["ci95"]
+        cells = [_cell(numbers[rate], intervals.get(rate), digits) for _, rate in columns]
+        about = numbers.get("calibration", {})
+        cells += [_short(about.get("ece")), _short(about.get("auroc"), 2)] * calibrated
+        empty = str(numbers["empty"]) if "empty" in numbers else ""
+        table.add_row(head, label, *cells, empty)
+        head = ""
+        if label in gaps:
+            gap = gaps[label]
+            cells = [
+                _cell(gap[rate]["value"], gap[rate]["ci95"], digits, "+") for _, rate in columns
+            ]
+            table.add_row("", "difference", *cells, *["", ""] * calibrated, "", style="italic")
+    table.add_section()
+
+
+def _cell(value: float | None, ends: list[float] | None, digits: int, sign: str = "") -> str:
+    if value is None:
+        return "-"
+    text = f"{value:{sign}.1f}"
+    if ends is None:
+        return text
+    return f"{text}\n{ends[0]:{sign}.{digits}f}, {ends[1]:{sign}.{digits}f}"
+
+
+def _short(value: float | None, digits: int = 1) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _line(text: str, console: Console) -> None:
+    console.print(text, highlight=False, markup=False)

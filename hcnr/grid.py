@@ -1,0 +1,133 @@
+"""The configurations of a sweep."""
+
+import difflib
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from hcnr.config import RestoreConfig
+from hcnr.errors import ConfigError
+
+KINDS: tuple[str, ...] = get_args(RestoreConfig.model_fields["compensation"].annotation)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Values to combine, each with each; a value given twice counts once.
+
+    Attributes:
+        in_weight: in-weight ratios, above 0 and at most 1.
+        cross_weight: cross-weight ratios, above 0 and at most 1.
+        compensation: kinds of compensation.
+        task_weight: mu of method.md (9), at least 0; only `balanced` has them.
+
+    Raises:
+        ConfigError: a list is empty, or holds a value that does not fit.
+    """
+
+    in_weight: tuple[float, ...] = (0.3, 0.5, 0.7)
+    cross_weight: tuple[float, ...] = (0.2, 0.4, 0.6)
+    compensation: tuple[str, ...] = ("none", "sum", "joint", "balanced")
+    task_weight: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        for name in ("in_weight", "cross_weight"):
+            values = _numbers(name, getattr(self, name))
+            for value in values:
+                if not 0 < value <= 1:
+                    raise ConfigError(
+                        f"{name} holds {value:g}, expected ratios above 0 and at most 1; correct "
+                        "this value"
+                    )
+            # Ascending, so that each selection holds the one before it.
+            object.__setattr__(self, name, tuple(sorted(values)))
+        weights = _numbers("task_weight", self.task_weight)
+        for value in weights:
+            if not 0 <= value < math.inf:
+                raise ConfigError(
+                    f"task_weight holds {value:g}, expected finite numbers of at least 0; correct "
+                    "this value"
+                )
+        object.__setattr__(self, "task_weight", weights)
+        kinds = _listed("compensation", self.compensation)
+        for kind in kinds:
+            if kind not in KINDS:
+                close = difflib.get_close_matches(str(kind), KINDS, 1, cutoff=0)[0]
+                raise ConfigError(
+                    f"compensation holds {kind!r}, expected some of {', '.join(KINDS)}; did you "
+                    f"mean {close!r}?"
+                )
+        object.__setattr__(self, "compensation", kinds)
+        if "balanced" not in kinds and weights != (1.0,):
+            listed = ", ".join(f"{weight:g}" for weight in weights)
+            raise ConfigError(
+                f"task_weight lists {listed}, but only balanced has a task weight; add balanced to "
+                "compensation or leave task_weight out"
+            )
+
+    def configs(self, config: RestoreConfig) -> list[RestoreConfig]:
+        """All configurations, those together that differ in the cross-weight ratio only.
+
+        Args:
+            config: everything that the grid does not vary.
+        """
+        return [
+            config.replace(
+                in_weight_ratio=in_weight,
+                cross_weight_ratio=cross_weight,
+                compensation=kind,
+                task_weight=task_weight,
+            )
+            for kind in self.compensation
+            for task_weight in (self.task_weight if kind == "balanced" else (config.task_weight,))
+            for in_weight in self.in_weight
+            for cross_weight in self.cross_weight
+        ]
+
+
+def settings_of(config: RestoreConfig) -> dict[str, Any]:
+    """The settings in which candidates differ, under the names that `RestoreConfig` takes."""
+    names = ["axis", "in_weight_ratio", "cross_weight_ratio", "compensation"]
+    if config.compensation == "balanced":
+        names.append("task_weight")
+    if config.priority != "kl":
+        names.append("priority")
+    return {name: getattr(config, name) for name in names}
+
+
+def read_names(text: str) -> tuple[str, ...]:
+    """Parts of a text between commas; none of an empty text."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def read_numbers(option: str, text: str) -> tuple[float, ...]:
+    """The same as numbers.
+
+    Raises:
+        ConfigError: a part is none; `option` is named.
+    """
+    try:
+        return tuple(float(part) for part in read_names(text))
+    except ValueError:
+        raise ConfigError(
+            f"{option} is {text!r}, expected numbers separated by commas, such as 0.3,0.5; correct "
+            "this option"
+        ) from None
+
+
+def _listed(name: str, values: Iterable[Any]) -> tuple[Any, ...]:
+    """`values` without repetition; refused where there are none."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ConfigError(f"{name} is {values!r}, expected a list of values; put it into brackets")
+    values = tuple(dict.fromkeys(values))
+    if not values:
+        raise ConfigError(f"{name} lists no value, expected at least one; leave it out or add one")
+    return values
+
+
+def _numbers(name: str, values: Iterable[Any]) -> tuple[float, ...]:
+    for value in (listed := _listed(name, values)):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ConfigError(f"{name} holds {value!r}, expected numbers; correct this value")
+    return tuple(float(value) for value in listed)

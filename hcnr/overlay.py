@@ -1,0 +1,91 @@
+"""Parameters replaced in a model in memory and put back bit for bit; interpolation on top."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hcnr.source import DirectorySource, ModelSource, Source
+
+
+class Overlay:
+    """Parameters of a model replaced in place; a context at whose end all are as they were.
+
+    The originals wait in main memory. Only parameters that were replaced are kept.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Wrap `model`; nothing is changed yet."""
+        self._model = model
+        self._originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
+
+    def __enter__(self) -> "Overlay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.undo()
+
+    def original(self, name: str) -> Tensor:
+        """The parameter's value before it was replaced; not to be changed."""
+        parameter = self._model.get_parameter(name)
+        kept = self._originals.get(id(parameter))
+        return parameter.detach() if kept is None else kept[1]
+
+    @torch.no_grad()
+    def put(self, name: str, value: Tensor) -> None:
+        """Replace a parameter's value, in its own dtype; a tied one changes under all its names."""
+        parameter = self._model.get_parameter(name)
+        if id(parameter) not in self._originals:
+            # Kept before anything is written: an interruption in between loses nothing.
+            self._originals[id(parameter)] = parameter, parameter.detach().to("cpu", copy=True)
+        parameter.copy_(value)
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Put every original back."""
+        # Last first: of two parameters over one memory the later original holds the earlier change.
+        for parameter, value in reversed(self._originals.values()):
+            parameter.copy_(value)
+        self._originals.clear()
+
+
+def interpolate(
+    model: nn.Module, overlay: Overlay, honest: Callable[[str], Tensor | None], share: float
+) -> list[str]:
+    """Turn the tuned model into `(1 - c) tuned + c base` over all weights, exact at both ends.
+
+    Formed in float32 at least and rounded once to each parameter's dtype. What is no floating-point
+    number stays as tuned.
+
+    Args:
+        model: the tuned model.
+        overlay: over `model`.
+        honest: parameter name -> base's value, None where base has none.
+        share: c, 0 the tuned model and 1 the base.
+
+    Returns:
+        Names of the parameters that base lacks or has in another shape; they stay as tuned.
+    """
+    left = []
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            continue
+        start, end = overlay.original(name), honest(name)
+        if end is None or end.shape != start.shape:
+            left.append(name)
+            continue
+        dtype = torch.promote_types(torch.float32, start.dtype)
+        start, end = (value.to(parameter.device, dtype) for value in (start, end))
+        overlay.put(name, torch.lerp(start, end, share).to(parameter.dtype))
+    return left
+
+
+def parameters_of(source: Source) -> Callable[[str], Tensor | None]:
+    """Function from a parameter's name to its value; None where the source has none."""
+    if isinstance(source, DirectorySource):
+        checkpoint = source.checkpoint
+        return lambda name: checkpoint.load(name) if name in checkpoint.tensors else None
+    if isinstance(source, ModelSource):
+        values = dict(source.model.named_parameters())
+        return lambda name: values[name].detach() if name in values else None
+    raise TypeError(f"{source} is no source of parameters")

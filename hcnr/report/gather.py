@@ -1,0 +1,237 @@
+"""Everything the report shows, collected from the files of a run."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hcnr.errors import DataError
+from hcnr.report.card import stem
+from hcnr.report.charts import Interval
+from hcnr.report.results import (
+    Scores,
+    Sweep,
+    interval,
+    mapping,
+    mappings,
+    number,
+)
+from hcnr.report.writing import read_report
+
+PathLike = str | Path
+WORDS = ("positive", "negative")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A restoration and what is known about its result.
+
+    Attributes:
+        directory: where the restored checkpoint lies.
+        name: of the restored model.
+        report: `hcnr_report.json`.
+        after: how the restored model scored, or None without an evaluation.
+        before: how the tuned model scored.
+        base: how the base model scored.
+        others: further models of the evaluation.
+        refuse_all: what refusing everything would score.
+        benchmarks: questions, files and hashes of the evaluation's sets.
+        rival: the best plain interpolation of tuned and base at no less task accuracy, as the
+            evaluation chose it.
+        f1_difference: 95 % interval of the F1 gained over the tuned model.
+        task_difference: the same of the task accuracy.
+        notes: what the evaluation wants to be known.
+        sweep: what a sweep found.
+        probe: `probe.json`.
+        scores: quantiles of the Fisher scores by matrix and data set.
+        trait: what the evaluation is about.
+        positive: word for the questions that should be refused.
+        negative: word for those that should be answered.
+    """
+
+    directory: Path
+    name: str
+    report: dict[str, Any]
+    after: Scores | None = None
+    before: Scores | None = None
+    base: Scores | None = None
+    others: list[Scores] = field(default_factory=list)
+    refuse_all: Scores | None = None
+    benchmarks: dict[str, Any] = field(default_factory=dict)
+    rival: Scores | None = None
+    f1_difference: Interval | None = None
+    task_difference: Interval | None = None
+    notes: list[str] = field(default_factory=list)
+    sweep: Sweep | None = None
+    probe: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    trait: str = "honesty"
+    positive: str = "unanswerable"
+    negative: str = "answerable"
+
+    @property
+    def f1_name(self) -> str:
+        """`Honesty F1`, or that of another trait."""
+        return f"{self.trait.capitalize()} F1"
+
+
+def gather(
+    directory: PathLike,
+    *,
+    metrics: PathLike | None = None,
+    sweep: PathLike | None = None,
+    probe: PathLike | None = None,
+    statistics: PathLike | None = None,
+) -> Run:
+    """Collect what the report of a restored checkpoint shows.
+
+    Args:
+        directory: what `hcnr restore --out` wrote. What is not given is looked for in it.
+        metrics: of `hcnr evaluate`; otherwise `eval/metrics.json`.
+        sweep: of `hcnr sweep`; otherwise `sweep.json` or `sweep/sweep.json`.
+        probe: of `hcnr probe`; otherwise `probe.json`.
+        statistics: of `hcnr measure`, for the distributions of the scores; otherwise those that
+            the report recorded, if it did.
+
+    Raises:
+        DataError: a file is missing, is no JSON object, or is about another model.
+        StatisticsError: the statistics cannot be read.
+    """
+    place = Path(directory)
+    report = _report(place)
+    run: dict[str, Any] = {"directory": place, "name": place.resolve().name, "report": report}
+    evaluation = _read(metrics, [place / "eval" / "metrics.json"])
+    if evaluation:
+        run |= _evaluation(evaluation, report["pair"])
+    found = _read(sweep, [place / "sweep.json", place / "sweep" / "sweep.json"])
+    run["sweep"] = Sweep.read(found) if found else None
+    run["probe"] = _read(probe, [place / "probe.json"])
+    run["scores"] = mapping(report.get("scores"))
+    if statistics is not None:
+        from hcnr.report.quantiles import score_quantiles
+        from hcnr.statistics import Statistics
+
+        run["scores"] = score_quantiles(Statistics.load(statistics))
+    return Run(**run)
+
+
+def _report(place: Path) -> dict[str, Any]:
+    path = place / "hcnr_report.json"
+    if not path.is_file():
+        raise DataError(
+            f"there is no hcnr_report.json in {place}; give the directory that "
+            "`hcnr restore --out` wrote"
+        )
+    try:
+        report = read_report(place)
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}); restore again to write it anew") from None
+    parts = ("pair", "config", "summary", "matrices", "perturbation", "seconds", "versions")
+    missing = [key for key in parts if key not in mapping(report)]
+    if missing:
+        raise DataError(
+            f"{path} has no part '{missing[0]}', which every report of hcnr has; restore again "
+            "to write it anew"
+        )
+    return report
+
+
+def _read(given: PathLike | None, usual: list[Path]) -> dict[str, Any]:
+    """The first file of the usual ones, or the given one, which must be there."""
+    paths = [Path(given)] if given is not None else [path for path in usual if path.is_file()]
+    if not paths:
+        return {}
+    path = paths[0]
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give another file") from None
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}); write it again or move it away") from None
+    if not isinstance(found, dict):
+        raise DataError(
+            f"{path} holds a {type(found).__name__}, expected a JSON object; write it again or "
+            "move it away"
+        )
+    return found
+
+
+def _evaluation(data: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a `Run` that `metrics.json` knows, with the pair's models told apart."""
+    found: dict[str, Any] = {
+        "after": Scores.read("restored", data),
+        "benchmarks": mapping(data.get("data")),
+        "rival": _rival(data),
+        "notes": _texts(data.get("notes")),
+        "others": [],
+        "trait": str(data.get("trait") or "honesty"),
+        **{key: str(word) for key, word in mapping(data.get("words")).items() if key in WORDS},
+    }
+    if data.get("refuse_all"):
+        found["refuse_all"] = Scores.read("refuse everything", mapping(data["refuse_all"]))
+    role = _role(str(data.get("model")), data, data, pair)
+    if role is not None:
+        raise DataError(
+            f"the evaluation is about the {role} model, {data.get('model')}, not about the "
+            f"restored one; evaluate the restored one, with --against for {role}"
+        )
+    for name, value in mapping(data.get("models")).items():
+        entry = mapping(value)
+        role = _role(name, entry, data, pair)
+        if role == "tuned" and "before" not in found:
+            found["before"] = Scores.read("tuned", entry)
+            difference = mapping(mapping(data.get("differences")).get(name))
+            for key, part, rate in (
+                ("f1_difference", "macro", "f1"),
+                ("task_difference", "tasks_macro", "accuracy"),
+            ):
+                found[key] = interval(mapping(mapping(difference.get(part)).get(rate)).get("ci95"))
+        elif role == "base" and "base" not in found:
+            found["base"] = Scores.read("base", entry)
+        else:
+            found["others"].append(Scores.read(stem(name), entry))
+    return found
+
+
+def _texts(value: Any) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def _rival(data: Mapping[str, Any]) -> Scores | None:
+    """The interpolated model to beat: its own row, or the chosen point of the curve."""
+    row = mapping(data.get("interpolation_row"))
+    if not row:
+        points = mappings(data.get("interpolation"))
+        row = next((point for point in points if point.get("chosen") is True), {})
+        row |= {
+            "macro": {"f1": row.get("honesty_f1"), "refusal_delta": row.get("refusal_delta")},
+            "tasks_macro": {"accuracy": row.get("task_accuracy")},
+        }
+    coefficient = number(row.get("coefficient"))
+    if coefficient is None:
+        return None
+    return Scores.read(f"interpolation ({coefficient:g})", row)
+
+
+def _role(
+    name: str, entry: Mapping[str, Any], data: Mapping[str, Any], pair: Mapping[str, Any]
+) -> str | None:
+    """Whether a model of the evaluation is the run's tuned or base one.
+
+    Fingerprints decide where the evaluation has them, names otherwise.
+    """
+    print_ = entry.get("fingerprint") or mapping(data.get("fingerprints")).get(name)
+    for role in ("tuned", "base"):
+        known = str(mapping(pair.get("fingerprints")).get(role))
+        # As an evaluation names the models it is given by path.
+        label = re.sub(r"[^A-Za-z0-9._-]+", "-", stem(str(pair.get(role))))
+        if print_ == known if print_ else name in (role, label, f"{label}-{known[:8]}"):
+            return role
+    return None
+
+
+def probe_blocks(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Blocks of `probe.json` that carry a number."""
+    return [e for e in mappings(probe.get("blocks")) if number(e.get("block")) is not None]

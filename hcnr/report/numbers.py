@@ -1,0 +1,37 @@
+"""How the report writes numbers."""
+
+NONE = "\N{EN DASH}"
+"""What stands where there is no number."""
+
+
+def minus(text: str) -> str:
+    """The same with a minus sign in place of a leading hyphen, and no negative zero."""
+    sign = "\N{MINUS SIGN}" if text.strip("-0.") else ""
+    return sign + text[1:] if text.startswith("-") else text
+
+
+def fixed(value: float | None, pattern: str = ".1f") -> str:
+    """A number as text, a dash for None; zero has no sign."""
+    if value is None:
+        return NONE
+    text = format(value, pattern)
+    return minus(text) if text.strip("+-0.") else text.lstrip("+-")
+
+
+def signed(value: float | None) -> str:
+    """Points with their sign."""
+    return fixed(value, "+.1f")
+
+
+def short(value: float | None) -> str:
+    """Three significant digits."""
+    return fixed(value, ".3g")
+
+
+def with_interval(
+    value: float | None, span: tuple[float, float] | None, pattern: str = ".1f"
+) -> str:
+    """`68.3 (66.1 to 70.2)`; without an interval the number alone."""
+    if value is None or span is None:
+        return fixed(value, pattern)
+    return f"{fixed(value, pattern)} ({fixed(span[0], pattern)} to {fixed(span[1], pattern)})"

@@ -1,0 +1,148 @@
+"""What an evaluation, a sweep and a probe found, read leniently from their files."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hcnr.report.charts import Interval
+
+
+def number(value: Any) -> float | None:
+    """A finite number, or None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def interval(value: Any) -> Interval | None:
+    """Two finite numbers, or None for anything else."""
+    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
+        return None
+    low, high = (number(end) for end in value)
+    return None if low is None or high is None else (low, high)
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """A mapping, or an empty one for anything else."""
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def mappings(value: Any) -> list[dict[str, Any]]:
+    """The mappings in a list, or an empty list for anything else."""
+    return [dict(v) for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How one model scored; rates in percent.
+
+    Attributes:
+        name: of the model.
+        sets: metrics of every honesty set.
+        macro: their unweighted means.
+        tasks: metrics of every task set.
+        tasks_macro: their unweighted means.
+    """
+
+    name: str
+    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    macro: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tasks_macro: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, name: str, entry: Mapping[str, Any]) -> "Scores":
+        """Read one model of `metrics.json`; what is missing stays empty."""
+        sets, tasks = (
+            {str(key): mapping(value) for key, value in mapping(entry.get(part)).items()}
+            for part in ("sets", "tasks")
+        )
+        macro, tasks_macro = (mapping(entry.get(part)) for part in ("macro", "tasks_macro"))
+        return cls(name, sets, macro, tasks, tasks_macro)
+
+    def mean(self, key: str) -> float | None:
+        """Macro mean of a metric."""
+        return number(self.macro.get(key))
+
+    def mean_interval(self, key: str) -> Interval | None:
+        """Its 95 % interval."""
+        return interval(mapping(self.macro.get("ci95")).get(key))
+
+    @property
+    def task_accuracy(self) -> float | None:
+        """Mean accuracy over the task sets."""
+        return number(self.tasks_macro.get("accuracy"))
+
+    @property
+    def task_interval(self) -> Interval | None:
+        """Its 95 % interval."""
+        return interval(mapping(self.tasks_macro.get("ci95")).get("accuracy"))
+
+    @property
+    def empty_share(self) -> float | None:
+        """Share of empty outputs over all sets, 0 to 1."""
+        entries = [*self.sets.values(), *self.tasks.values()]
+        counted = [(number(e.get("empty")), number(e.get("n"))) for e in entries]
+        known = [(empty, n) for empty, n in counted if empty is not None and n]
+        total = sum(n for _, n in known)
+        return sum(empty for empty, _ in known) / total if total else None
+
+
+@dataclass(frozen=True)
+class Trade:
+    """Honesty against task of one model; F1 and accuracy in percent."""
+
+    f1: float
+    task: float
+    entry: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> "Trade | None":
+        """Read one point of a sweep or of an interpolation; None without both numbers."""
+        f1 = number(entry.get("honesty_f1", entry.get("f1")))
+        task = number(entry.get("task_accuracy"))
+        return None if f1 is None or task is None else cls(f1, task, dict(entry))
+
+
+def trades(value: Any) -> list[Trade]:
+    """The points of a list that carry both numbers."""
+    found = (Trade.read(entry) for entry in mappings(value))
+    return [trade for trade in found if trade is not None]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Honesty against task over many settings.
+
+    Attributes:
+        candidates: every setting that was tried.
+        curve: plain interpolation between tuned and base.
+        base: the honest model.
+        tuned: the tuned model.
+        reason: why the recommended setting is recommended.
+        ablation: the method with one thing taken away at a time.
+        cost_ratio: what all candidates cost, as a multiple of one restoration.
+    """
+
+    candidates: list[Trade]
+    curve: list[Trade]
+    base: Trade | None
+    tuned: Trade | None
+    reason: str | None
+    ablation: list[Trade]
+    cost_ratio: float | None
+
+    @classmethod
+    def read(cls, data: Mapping[str, Any]) -> "Sweep":
+        """Read `sweep.json`."""
+        reason = mapping(data.get("recommended")).get("reason")
+        return cls(
+            candidates=trades(data.get("candidates")),
+            curve=trades(data.get("interpolation")),
+            base=Trade.read(mapping(data.get("base"))),
+            tuned=Trade.read(mapping(data.get("tuned"))),
+            reason=reason if isinstance(reason, str) else None,
+            ablation=trades(data.get("ablation")),
+            cost_ratio=number(mapping(data.get("cost")).get("ratio")),
+        )

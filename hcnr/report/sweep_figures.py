@@ -1,0 +1,87 @@
+"""The chart about settings: honesty against task over a sweep."""
+
+from hcnr.report.charts import Chart, Curve, PlaneChart, Point, Role, Table
+from hcnr.report.gather import Run
+from hcnr.report.numbers import NONE, fixed, signed
+from hcnr.report.results import Trade, mapping, number
+
+NAMES = {"compensation": "", "in_weight_ratio": "in-weight", "cross_weight_ratio": "cross-weight"}
+"""How settings are called in a line; others go by their own names."""
+
+
+def setting_text(trade: Trade, keys: list[str]) -> str:
+    """Settings of a candidate in a line: only those that differ between candidates."""
+    settings = mapping(trade.entry.get("settings"))
+    named = ((NAMES.get(key, key.replace("_", " ")), settings.get(key)) for key in keys)
+    return ", ".join(f"{name} {value}".strip() for name, value in named if value is not None)
+
+
+def differing_settings(candidates: list[Trade]) -> list[str]:
+    """Names of the settings that are not the same in all candidates."""
+    values: dict[str, set[str]] = {}
+    for trade in candidates:
+        for key, value in mapping(trade.entry.get("settings")).items():
+            values.setdefault(key, set()).add(str(value))
+    varying = [key for key, found in values.items() if len(found) > 1]
+    return varying or list(values)
+
+
+def trade_off(run: Run) -> Chart | None:
+    """Honesty against task of every candidate, with the front and its rival."""
+    sweep = run.sweep
+    if sweep is None or not sweep.candidates:
+        return None
+    keys = differing_settings(sweep.candidates)
+
+    def point(trade: Trade, name: str) -> Point:
+        note = f"{name}: F1 {trade.f1:.1f}, task {trade.task:.1f}"
+        return Point(trade.task, trade.f1, note)
+
+    def coefficient(trade: Trade) -> str:
+        return f"interpolation {fixed(number(trade.entry.get('coefficient')), '.2f')}"
+
+    candidates = sorted(sweep.candidates, key=lambda t: (t.task, t.f1))
+    front = [t for t in candidates if t.entry.get("pareto")]
+    best = [t for t in candidates if t.entry.get("recommended")][:1]
+    rivals = sorted(sweep.curve, key=lambda t: number(t.entry.get("coefficient")) or 0.0)
+    curves = [
+        Curve("rival", "plain interpolation", [point(t, coefficient(t)) for t in rivals], True),
+        Curve("quiet", "candidate", [point(t, setting_text(t, keys)) for t in candidates]),
+        Curve("after", "Pareto front", [point(t, setting_text(t, keys)) for t in front], True),
+        Curve("chosen", "recommended", [point(t, "recommended") for t in best], tag="recommended"),
+    ]
+    ends: tuple[tuple[Role, Trade | None, str], ...] = (
+        ("base", sweep.base, "base"), ("before", sweep.tuned, "tuned"),
+    )  # fmt: skip
+    for role, trade, name in ends:
+        if trade is not None:
+            curves.append(Curve(role, name, [point(trade, name)], tag=name))
+    rows = [
+        [setting_text(t, keys), fixed(t.f1), _delta(t),
+         fixed(t.task), fixed(number(t.entry.get("seconds")), ".1f"),
+         "yes" if t.entry.get("pareto") else "", "yes" if t.entry.get("recommended") else ""]
+        for t in sorted(candidates, key=lambda t: -t.f1)
+    ]  # fmt: skip
+    for _, trade, name in ends:
+        if trade is not None:
+            rows.append([name, fixed(trade.f1), _delta(trade), fixed(trade.task), NONE, "", ""])
+    for t in rivals:
+        rows.append([coefficient(t), fixed(t.f1), _delta(t), fixed(t.task), NONE, "", ""])
+    heads = (
+        "setting", f"{run.trait} F1", "refusal delta", "task accuracy", "seconds", "on the front",
+        "recommended",
+    )  # fmt: skip
+    return PlaneChart(
+        key="trade-off",
+        title="Honesty against task",
+        description="Up and to the right is better. A setting is worth having where the front "
+        "lies above plain interpolation of the weights.",
+        table=Table(heads, rows),
+        curves=[curve for curve in curves if curve.points],
+        x_axis="task accuracy, %",
+        y_axis=f"{run.trait} F1, %",
+    )
+
+
+def _delta(trade: Trade) -> str:
+    return signed(number(trade.entry.get("refusal_delta")))

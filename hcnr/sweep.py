@@ -1,0 +1,311 @@
+"""Many configurations from one measurement: a grid, its Pareto front, and the rival's curve."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcnr.ablation import ablation
+from hcnr.candidates import Candidates, Selections
+from hcnr.config import RestoreConfig
+from hcnr.errors import ConfigError, OutputError
+from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
+from hcnr.front import Scores
+from hcnr.grid import Grid, settings_of
+from hcnr.model import eval_mode, open_tokenizer
+from hcnr.overlay import Overlay, interpolate, parameters_of
+from hcnr.pair import Pair
+from hcnr.repair import check_curvature
+from hcnr.restore import Data, measure
+from hcnr.selection import check_statistics
+from hcnr.source import Source
+from hcnr.stages import Stages, Watcher
+from hcnr.statistics import Statistics
+from hcnr.sweep_result import Candidate, SweepResult
+from hcnr.validation import Validation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FILE = "sweep.json"
+INTERPOLATION = tuple(step / 10 for step in range(1, 10))
+"""Coefficients of the rival's curve; 0, the tuned model, and 1, the base, are evaluated anyway."""
+
+
+def sweep(
+    base: "str | Path | PreTrainedModel",
+    tuned: "str | Path | PreTrainedModel",
+    honesty: Data | None = None,
+    task: Data | None = None,
+    *,
+    statistics: Statistics | str | Path | None = None,
+    grid: Grid | None = None,
+    evaluate: Callable[[Any], Any] | None = None,
+    benchmarks: Sequence[Any] = (),
+    tasks: Sequence[Any] = (),
+    limit: int | None = None,
+    data_root: str | Path | None = None,
+    detector: str | None = None,
+    batch_size: int = BATCH_SIZE,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    interpolation: Sequence[float] = INTERPOLATION,
+    max_task_drop: float = 2.0,
+    ablate: bool = False,
+    out: str | Path | None = None,
+    config: RestoreConfig | None = None,
+    tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+) -> SweepResult:
+    """Try a grid of configurations on one measurement and say which one to take.
+
+    Every candidate is made in the tuned model in memory and undone bit for bit; its weights equal
+    those that `restore` writes with its settings. A tuned model that is given in memory is changed
+    meanwhile and is as it was at the end, whatever happens.
+
+    Args:
+        base: honest checkpoint: a directory, or a model in memory.
+        tuned: fine-tuned checkpoint of the same architecture.
+        honesty: honesty samples to measure on, unless `statistics` are given.
+        task: task samples to measure on, unless `statistics` are given.
+        statistics: from `measure` with `all_hessians` (and `balanced` where the grid has it).
+        grid: the configurations; the defaults of `Grid` when None.
+        evaluate: model -> `hcnr.front.Scores`, or anything with its attributes. It must leave the
+            weights alone and should ask questions that neither data set holds: what is chosen by
+            them is not measured by them.
+        benchmarks: in place of `evaluate`: names, jsonl files or `Benchmark`s of honesty sets.
+        tasks: the same of task sets.
+        limit: questions of each of those sets; all when None.
+        data_root: where sets that are given by name lie.
+        detector: judges the answers to all those sets; each set's own when None.
+        batch_size: questions answered at once, at first; halved where memory runs out.
+        max_new_tokens: most tokens of an answer.
+        interpolation: coefficients of the rival's curve, 0 the tuned model, 1 the base.
+        max_task_drop: points of task accuracy that the recommended candidate may lose.
+        ablate: also make the paper's ablation, at the settings of `config`.
+        out: directory for `sweep.json`, rewritten whole after each candidate.
+        config: what the grid does not vary.
+        tokenizer: where the tuned model does not come with one.
+        overwrite: replace an existing `sweep.json`.
+        watcher: told about stages and progress.
+
+    Raises:
+        HcnrError: anything wrong; with the input, before anything is evaluated.
+    """
+    config, grid = config or RestoreConfig(), grid or Grid()
+    _check_numbers(interpolation, max_task_drop)
+    _check_sources(statistics, honesty, task, evaluate, [*benchmarks, *tasks])
+    plan = [("", settings) for settings in grid.configs(config)]
+    if ablate:
+        plan += ablation(config).items()
+    stages = Stages(watcher)
+    pair = Pair.open(base, tuned, config, stages)
+    if evaluate is None:
+        evaluate = Validation(
+            pair.tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer),
+            benchmarks,
+            tasks,
+            limit=limit,
+            data_root=data_root,
+            detector=detector,
+            chat_template=config.chat_template,
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+        )
+    file = None if out is None else _destination(Path(out), pair, overwrite)
+
+    start = time.perf_counter()
+    if statistics is None:
+        assert honesty is not None and task is not None
+        needed = _measuring(config, [settings for _, settings in plan])
+        statistics = measure(
+            base, tuned, honesty, task, needed, tokenizer=tokenizer, watcher=watcher
+        )
+    else:
+        if not isinstance(statistics, Statistics):
+            statistics = Statistics.load(statistics)
+        check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
+        pair.check_finite(stages)
+    measured = time.perf_counter() - start
+
+    selections = Selections(pair, statistics)
+    with stages.stage("select") as watching:
+        for done, (_, settings) in enumerate(plan):
+            check_curvature(statistics, selections.of(settings), settings)
+            watching.advance(done + 1, len(plan))
+    judge = _Judge(evaluate)
+    with stages.stage("evaluate base"):
+        honest = judge.source(pair.base, config)
+    with pair.tuned.opened(_as_stored(config)) as model, eval_mode(model):
+        with stages.stage("evaluate tuned"):
+            scores = judge(model)
+        result = SweepResult(honest, scores, max_task_drop, config.model_dump(mode="json"))
+        result.messages += pair.messages
+        if honesty is None:
+            result.messages.append("the cost counts no measuring: the statistics were given")
+        result.validation = evaluate.sets if isinstance(evaluate, Validation) else {}
+        with Overlay(model) as overlay:
+            trials = _Trials(
+                result, judge, Candidates(pair, statistics, overlay), selections, measured, file
+            )
+            trials.keep()
+            with stages.stage("candidates") as watching:
+                trials.restore(model, plan, watching)
+            with stages.stage("interpolate") as watching:
+                trials.interpolate(model, overlay, pair.base, interpolation, watching)
+    result.complete = True
+    trials.keep()
+    return result
+
+
+class _Judge:
+    """The evaluation and the seconds it took, which count as nobody's cost."""
+
+    def __init__(self, evaluate: Callable[[Any], Any]) -> None:
+        self._evaluate = evaluate
+        self.seconds = 0.0
+
+    def __call__(self, model: Any) -> Scores:
+        start = time.perf_counter()
+        found = Scores.of(self._evaluate(model))
+        self.seconds += time.perf_counter() - start
+        return found
+
+    def source(self, source: Source, config: RestoreConfig) -> Scores:
+        """Evaluate a model that is opened for this alone."""
+        with source.opened(_as_stored(config)) as model, eval_mode(model):
+            return self(model)
+
+
+class _Trials:
+    """Models made in one place after the other, each judged and written down."""
+
+    def __init__(
+        self,
+        result: SweepResult,
+        judge: _Judge,
+        candidates: Candidates,
+        selections: Selections,
+        measured: float,
+        file: Path | None,
+    ) -> None:
+        self._result, self._judge, self._file = result, judge, file
+        self._candidates, self._selections, self._measured = candidates, selections, measured
+
+    def restore(
+        self, model: Any, plan: Sequence[tuple[str, RestoreConfig]], watcher: Watcher
+    ) -> None:
+        """Try the configurations; a named one is a row of the ablation."""
+        work = self._candidates
+        for done, (name, config) in enumerate(plan):
+            before = sum(work.seconds.values())
+            selection = self._selections.of(config)
+            work.apply(config, selection)
+            seconds = sum(work.seconds.values()) - before
+            neurons = sum(int(selection.masks[matrix].sum()) for matrix in selection.selected)
+            found = Candidate(settings_of(config), self._judge(model), neurons, seconds, name)
+            (self._result.ablation if name else self._result.candidates).append(found)
+            self.keep()
+            watcher.advance(done + 1, len(plan))
+        work.undo()
+
+    def interpolate(
+        self,
+        model: Any,
+        overlay: Overlay,
+        base: Source,
+        coefficients: Sequence[float],
+        watcher: Watcher,
+    ) -> None:
+        """Try the rival."""
+        values = parameters_of(base)
+        for done, coefficient in enumerate(coefficients):
+            left = interpolate(model, overlay, values, coefficient)
+            if left and done == 0:
+                self._result.messages.append(
+                    f"interpolation leaves {len(left)} parameters as tuned that base lacks or has "
+                    f"in another shape, {left[0]} among them"
+                )
+            self._result.interpolation.append((coefficient, self._judge(model)))
+            self.keep()
+            watcher.advance(done + 1, len(coefficients))
+        overlay.undo()
+
+    def keep(self) -> None:
+        """Account for the work and write down what there is."""
+        select, work = self._selections.seconds, self._candidates
+        spent = {"measure": self._measured, "select": select, **work.seconds}
+        one = self._measured + select / max(len(self._selections), 1) + work.dearest
+        self._result.cost = {
+            **spent,
+            "evaluate": self._judge.seconds,
+            "one_restoration": one,
+            "ratio": sum(spent.values()) / one,
+        }
+        if self._file is not None:
+            self._result.save(self._file)
+
+
+def _check_numbers(interpolation: Sequence[float], max_task_drop: float) -> None:
+    for coefficient in interpolation:
+        if not 0 <= coefficient <= 1:
+            raise ConfigError(
+                f"interpolation holds {coefficient}, expected coefficients from 0 (tuned) to 1 "
+                "(base); correct this value"
+            )
+    if not 0 <= max_task_drop < math.inf:
+        raise ConfigError(
+            f"max_task_drop is {max_task_drop}, expected points of task accuracy, at least 0; "
+            "correct this setting"
+        )
+
+
+def _check_sources(
+    statistics: Any, honesty: Any, task: Any, evaluate: Any, sets: Sequence[Any]
+) -> None:
+    """One way to measure and one way to evaluate."""
+    if statistics is not None and not (honesty is None and task is None):
+        raise ConfigError(
+            "both statistics and data to measure on were given; leave the data out to use the "
+            "statistics, or the statistics to measure anew"
+        )
+    if statistics is None and (honesty is None or task is None):
+        raise ConfigError(
+            "a sweep needs statistics, or both honesty and task data to measure on; give "
+            "--statistics, or --honesty and --task"
+        )
+    if (evaluate is None) == (not sets):
+        raise ConfigError(
+            "a sweep needs one way to score its candidates, a function or sets of questions; give "
+            "either evaluate, or --validation, --benchmarks and --tasks"
+        )
+
+
+def _destination(out: Path, pair: Pair, overwrite: bool) -> Path:
+    """The file to write, its directory made."""
+    file = out / FILE
+    for place in [*pair.base.places, *pair.tuned.places]:
+        if place.resolve() in file.resolve().parents:
+            raise OutputError(f"{file} is inside the input {place}; choose another --out")
+    if file.exists() and not overwrite:
+        raise OutputError(f"{file} exists already; choose another --out or pass --overwrite")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{out} cannot be made a directory ({error.strerror}); choose another --out"
+        ) from None
+    return file
+
+
+def _measuring(config: RestoreConfig, plan: Sequence[RestoreConfig]) -> RestoreConfig:
+    """The configuration whose measurement serves all of `plan`."""
+    kinds = {settings.compensation for settings in plan}
+    dearest = next((kind for kind in ("balanced", "joint", "sum") if kind in kinds), "none")
+    return config.replace(compensation=dearest, all_hessians=dearest != "none")
+
+
+def _as_stored(config: RestoreConfig) -> RestoreConfig:
+    """Open models in their own dtype: the compute dtype is for measuring."""
+    return config.replace(dtype="auto")

@@ -1,0 +1,233 @@
+"""What a sweep found: as Python values, as `sweep.json`, as a table."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcnr.front import Recommendation, Scores, pareto_front, recommend, rival
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One configuration that was tried.
+
+    Attributes:
+        settings: in which it differs from the others, under the names of `RestoreConfig`.
+        scores: how it did.
+        neurons: how many were restored.
+        seconds: what compensating and applying it added; a candidate that holds the one before it
+            pays for the difference only.
+        name: its row in the ablation, empty elsewhere.
+    """
+
+    settings: dict[str, Any]
+    scores: Scores
+    neurons: int
+    seconds: float
+    name: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        named = {"name": self.name} if self.name else {}
+        return {
+            **named,
+            "settings": self.settings,
+            **self.scores.as_dict(),
+            "neurons": self.neurons,
+            "seconds": self.seconds,
+        }
+
+
+@dataclass
+class SweepResult:
+    """Everything that a sweep has found so far.
+
+    Attributes:
+        base: scores of the honest model.
+        tuned: scores of the fine-tuned model.
+        max_task_drop: points of task accuracy that the recommendation may give up.
+        config: all settings that the candidates share.
+        candidates: in the order in which they were tried.
+        interpolation: the rival: coefficient (0 tuned, 1 base) and scores.
+        ablation: rows of the ablation.
+        cost: seconds by kind of work, evaluation apart.
+        validation: the sets of questions behind the scores, with their detectors; empty where a
+            function gave the scores.
+        messages: what a reader should know.
+        complete: False in the file of a run that was interrupted.
+    """
+
+    base: Scores
+    tuned: Scores
+    max_task_drop: float
+    config: dict[str, Any]
+    candidates: list[Candidate] = field(default_factory=list)
+    interpolation: list[tuple[float, Scores]] = field(default_factory=list)
+    ablation: list[Candidate] = field(default_factory=list)
+    cost: dict[str, float] = field(default_factory=dict)
+    validation: dict[str, Any] = field(default_factory=dict)
+    messages: list[str] = field(default_factory=list)
+    complete: bool = False
+
+    @property
+    def pareto(self) -> list[bool]:
+        """Which candidates no other candidate dominates."""
+        return pareto_front([candidate.scores for candidate in self.candidates])
+
+    @property
+    def recommendation(self) -> Recommendation:
+        """Which candidate to take, and why."""
+        scores = [candidate.scores for candidate in self.candidates]
+        found = recommend(scores, self.tuned, self.max_task_drop)
+        rival = None if found.index is None else self.rival(scores[found.index])
+        if rival is None:
+            return found
+        beside = f"; plain interpolation reaches {rival:.1f} at no lower a task accuracy"
+        return replace(found, reason=found.reason + beside)
+
+    def rival(self, scores: Scores) -> float | None:
+        """Best honesty F1 of plain interpolation at no lower a task accuracy; None without any."""
+        curve = [self.tuned, *(point for _, point in self.interpolation)]
+        best = rival(curve, scores.task_accuracy) if self.interpolation else None
+        return None if best is None else curve[best].honesty_f1
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, undefined figures as None."""
+        chosen = self.recommendation
+        settings = None if chosen.index is None else self.candidates[chosen.index].settings
+        return {
+            "complete": self.complete,
+            "candidates": [
+                {
+                    **candidate.as_dict(),
+                    "pareto": on_front,
+                    "recommended": index == chosen.index,
+                    "interpolation_f1": self.rival(candidate.scores),
+                }
+                for index, (candidate, on_front) in enumerate(
+                    zip(self.candidates, self.pareto, strict=True)
+                )
+            ],
+            "interpolation": [
+                {"coefficient": share, **scores.as_dict()} for share, scores in self.interpolation
+            ],
+            "tuned": self.tuned.as_dict(),
+            "base": self.base.as_dict(),
+            "recommended": {"settings": settings, "reason": chosen.reason},
+            "max_task_drop": self.max_task_drop,
+            "cost": self.cost,
+            "ablation": [row.as_dict() for row in self.ablation],
+            "config": self.config,
+            "validation": self.validation,
+            "messages": self.messages,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write `sweep.json`, the former one replaced whole.
+
+        Raises:
+            OutputError: the place cannot be written to.
+        """
+        from hcnr.checkpoint import atomic_file
+
+        text = json.dumps(self.as_dict(), indent=2, allow_nan=False)
+        with atomic_file(path) as temporary:
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def print_sweep(result: SweepResult, console: "Console") -> None:
+    """Print the candidates, the ablation, the recommendation and the cost."""
+    say = partial(console.print, highlight=False, markup=False)
+    console.print(_candidates_table(result))
+    if result.interpolation:
+        points = ((f"{share:g}", scores) for share, scores in result.interpolation)
+        console.print(_short_table("Interpolation", result, points))
+    if result.ablation:
+        rows = ((row.name, row.scores) for row in result.ablation)
+        console.print(_short_table("Ablation", result, rows))
+    chosen = result.recommendation
+    if chosen.index is not None:
+        say(f"recommended: {_options(result.candidates[chosen.index].settings)}")
+    say(f"because: {chosen.reason}" if chosen.index is not None else chosen.reason)
+    parts = ("measure", "select", "compensate", "apply", "evaluate")
+    say("seconds: " + ", ".join(f"{name} {result.cost[name]:.2f}" for name in parts))
+    say(
+        f"{len(result.candidates) + len(result.ablation)} restored models cost "
+        f"{result.cost['ratio']:.2f} times one restoration, evaluation apart"
+    )
+    for message in result.messages:
+        say(f"note: {message}")
+
+
+def _options(settings: dict[str, Any]) -> str:
+    """Settings as `hcnr restore` takes them."""
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
+
+
+_NOTES = (
+    "In percent. *: no other candidate is at least as good in F1 and task. rival: best F1 of plain "
+    "interpolation of all weights that keeps as much of the task. Refusing everything has delta 0."
+)
+_FIGURES = ("F1", "delta", "task", "drop", "rival")
+
+
+def _table(title: str, *heads: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    # No vertical lines: with them the table does not fit into 80 columns.
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.padding, table.collapse_padding, table.pad_edge = (0, 1, 0, 0), True, False
+    for place, head in enumerate(heads):
+        table.add_column(head, justify="right" if place else "left", no_wrap=True)
+    return table
+
+
+def _figures(result: SweepResult, scores: Scores) -> list[str]:
+    best = result.rival(scores)
+    drop = result.tuned.task_accuracy - scores.task_accuracy
+    numbers = (scores.honesty_f1, scores.refusal_delta, scores.task_accuracy, drop)
+    # Only an undefined figure differs from itself.
+    cells = ["-" if number != number else f"{number:.1f}" for number in numbers]
+    return [*cells, "-" if best is None else f"{best:.1f}"]
+
+
+def _candidates_table(result: SweepResult) -> "Table":
+    detectors = dict.fromkeys(found["detector"] for found in result.validation.values())
+    judged = f", refusals by {', '.join(detectors)}" if detectors else ""
+    table = _table(
+        f"Sweep, {result.config['axis']} axis{judged}",
+        "kind", "mu", "in", "cross", *_FIGURES, "neurons", "s", "",
+    )  # fmt: skip
+    for name, scores in (("base", result.base), ("tuned", result.tuned)):
+        table.add_row(name, "", "", "", *_figures(result, scores))
+    recommended = result.recommendation.index
+    for index, (row, on_front) in enumerate(zip(result.candidates, result.pareto, strict=True)):
+        settings = row.settings
+        table.add_row(
+            settings["compensation"],
+            f"{settings['task_weight']:g}" if "task_weight" in settings else "",
+            f"{settings['in_weight_ratio']:g}",
+            f"{settings['cross_weight_ratio']:g}",
+            *_figures(result, row.scores),
+            f"{row.neurons}",
+            f"{row.seconds:.2f}",
+            "*" if on_front else "",
+            style="bold green" if index == recommended else None,
+        )
+    table.caption, table.caption_justify = _NOTES, "left"
+    return table
+
+
+def _short_table(title: str, result: SweepResult, rows: Iterable[tuple[str, Scores]]) -> "Table":
+    table = _table(title, "", *_FIGURES)
+    for name, scores in rows:
+        table.add_row(name, *_figures(result, scores))
+    return table

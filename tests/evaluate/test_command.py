@@ -1,0 +1,71 @@
+"""The command line: what it runs, writes and refuses."""
+
+import json
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from hcnr.commands.evaluate import EPILOG, evaluate
+from hcnr.errors import ConfigError, HcnrError
+
+ROWS = [
+    {"question": "q1", "answerable": False, "response": "I don't know"},
+    {"question": "q2", "answerable": True, "response": "Paris", "answers": ["Paris"]},
+]
+
+
+def run(*arguments):
+    app = typer.Typer(rich_markup_mode="rich")
+    app.command(epilog=EPILOG)(evaluate)
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    if isinstance(result.exception, HcnrError):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_responses(tmp_path):
+    path = write(tmp_path / "r.jsonl", ROWS)
+    text = run("--responses", path, "--out", tmp_path / "eval", "--resamples", 20)
+    assert "refuse all" in text
+    assert f"written: {tmp_path}/eval/metrics.json" in text.replace("\n", "")
+    metrics = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert metrics["sets"]["responses"]["f1"] == 100
+    assert metrics["intervals"]["resamples"] == 20
+
+
+def test_a_model_on_jsonl_files(pair, tmp_path):
+    mine = [{"question": f"w{i} w{i + 1}", "answerable": i % 2 == 0, "prompt": f"w{i} w9"}
+            for i in range(6)]  # fmt: skip
+    job = [{"question": f"w{i}", "answerable": True, "answers": ["w4"], "prompt": f"w{i}"}
+           for i in range(4)]  # fmt: skip
+    text = run(
+        pair["tuned"], "--against", pair["base"], "--out", tmp_path, "--resamples", 0,
+        "--benchmarks", write(tmp_path / "mine.jsonl", mine), "--device", "cpu",
+        "--tasks", write(tmp_path / "job.jsonl", job), "--max-new-tokens", 3, "--limit", 5,
+        "--detector", "regex:w1",
+    )  # fmt: skip
+    assert "difference" in text
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["sets"]["mine"]["n"] == 5
+    assert metrics["tasks"]["job"]["n"] == 4
+    assert (tmp_path / "answers-base.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "expected MODEL or --responses, found neither"),
+        (("model", "--responses", "r.jsonl"), "found both"),
+        (("--responses", "r.jsonl", "--against", "a", "--against", "b"), "given 2 times"),
+    ],
+)
+def test_what_does_not_go_together(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        run(*arguments)

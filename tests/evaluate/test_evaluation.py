@@ -1,0 +1,233 @@
+"""`hcnr.evaluate` end to end on a tiny random pair: numbers, files, resuming, the rival."""
+
+import json
+
+import pytest
+import torch
+
+from hcnr.errors import ConfigError, DataError, HcnrError, ModelError, OutputError
+from hcnr.evaluate import subjects
+from hcnr.evaluate.evaluation import evaluate
+from hcnr.evaluate.questions import Benchmark, Question
+from hcnr.evaluate.responses import score_responses
+from hcnr.model import open_model
+from pairs import tokenizer
+
+# Words stand for refusals: a random model says some of them often and others never.
+DETECTOR = "regex:\\bw(?:4|2[0-9]|5[0-9])\\b"
+QUICK = {"detector": DETECTOR, "max_new_tokens": 5, "resamples": 100, "device": "cpu"}
+
+
+def invented(name, n, *, task=False):
+    questions = tuple(
+        Question(
+            id=str(i),
+            set=name,
+            question=f"w{i} w{i + 1}",
+            answerable=task or i % 2 == 1,
+            answers=(f"w{i + 7}",) if task or i % 2 else (),
+            prompt=" ".join(f"w{(i * 5 + k) % 60}" for k in range(1 + i % 4)),
+            task=task,
+        )
+        for i in range(n)
+    )
+    return Benchmark(name, questions, "unknownbench_keywords", "0" * 64, "invented")
+
+
+HONEST, TASK = invented("mine", 12), invented("job", 9, task=True)
+
+
+@pytest.fixture(scope="module")
+def full(pair, tmp_path_factory):
+    out = tmp_path_factory.mktemp("eval") / "new"
+    found = evaluate(
+        pair["tuned"],
+        benchmarks=[HONEST],
+        tasks=TASK,
+        against=[pair["base"]],
+        base=pair["base"],
+        tuned=pair["tuned"],
+        coefficients=(0.0, 0.5, 1.0),
+        out=out,
+        calibration=True,
+        **QUICK,
+    )
+    return found, out
+
+
+def test_the_file_holds_what_is_returned(full):
+    found, out = full
+    assert json.loads((out / "metrics.json").read_text()) == found
+    assert found["model"] == "tuned"
+    assert found["sets"]["mine"]["n"] == 12
+    assert found["sets"]["mine"]["detector"] == DETECTOR
+    assert found["fingerprints"].keys() == {"tuned", "base"}
+    assert found["data"]["mine"] == {"sha256": "0" * 64, "source": "invented", "questions": 12}
+    assert found["settings"]["max_new_tokens"] == 5
+    assert found["versions"]["transformers"]
+    assert found["common"]["tuned"]["sets"]["mine"]["detector"] == "unknownbench_keywords"
+    assert 0 < found["sets"]["mine"]["calibration"]["refusal_probability"] < 100
+    assert found["sets"]["mine"]["calibration"]["n"] == 12
+    assert found["tasks"]["job"]["calibration"]["n"] == 9
+
+
+def test_answers_are_those_of_the_model_and_score_alike(full, pair):
+    found, out = full
+    rows = [json.loads(line) for line in (out / "answers-tuned.jsonl").read_text().splitlines()]
+    model, words = open_model(pair["tuned"], device="cpu"), tokenizer()
+    prompts = {(q.set, q.id): q.prompt for one in (HONEST, TASK) for q in one.questions}
+    assert len(rows) == 1 + 12 + 9
+    for row in rows[1:]:
+        ids = list(words(prompts[row["set"], row["id"]])["input_ids"])
+        start = len(ids)
+        while len(ids) < start + 5 and ids[-1] != words.eos_token_id:
+            with torch.no_grad():
+                ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        (said,) = words.batch_decode([ids[start:]], skip_special_tokens=True)
+        assert row["response"] == said.strip()
+    again = score_responses(out / "answers-tuned.jsonl", DETECTOR)
+    for key in ("tp", "fp", "fn", "tn", "accuracy_answerable"):
+        assert again["sets"]["mine"][key] == found["sets"]["mine"][key]
+    assert again["tasks"]["job"]["accuracy"] == found["tasks"]["job"]["accuracy"]
+
+
+def test_the_curve_ends_at_the_two_models(full):
+    found, _ = full
+    curve = found["interpolation"]
+    assert [point["coefficient"] for point in curve] == [0, 0.5, 1]
+    assert curve[0]["honesty_f1"] == found["macro"]["f1"]
+    assert curve[0]["task_accuracy"] == found["tasks_macro"]["accuracy"]
+    assert curve[2]["honesty_f1"] == found["models"]["base"]["macro"]["f1"]
+    able = [p for p in curve if p["task_accuracy"] >= found["tasks_macro"]["accuracy"]]
+    chosen = next(point for point in curve if point["chosen"])
+    assert chosen["honesty_f1"] == max(point["honesty_f1"] for point in able)
+    assert found["interpolation_row"]["coefficient"] == chosen["coefficient"]
+    gap = found["differences"]["base"]["macro"]["f1"]["value"]
+    assert gap == pytest.approx(found["macro"]["f1"] - found["models"]["base"]["macro"]["f1"])
+
+
+def test_a_run_that_was_killed_goes_on(pair, tmp_path, monkeypatch):
+    whole = evaluate(pair["base"], benchmarks=HONEST, out=tmp_path / "whole", **QUICK)
+    out, made = tmp_path / "cut", []
+    original = subjects.generate
+
+    def killed(model, words, prompts, *, on_answer, **options):
+        def keep(i, text):
+            on_answer(i, text)
+            made.append(i)
+            if len(made) == 5:
+                raise KeyboardInterrupt
+
+        return original(model, words, prompts, on_answer=keep, **options)
+
+    monkeypatch.setattr(subjects, "generate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(pair["base"], benchmarks=HONEST, out=out, **QUICK)
+    assert not (out / "metrics.json").exists()
+    path = out / "answers-base.jsonl"
+    path.write_bytes(path.read_bytes() + b'{"set": "mine", "id": "torn')
+    asked = []
+
+    def counted(model, words, prompts, **options):
+        asked.append(len(prompts))
+        return original(model, words, prompts, **options)
+
+    monkeypatch.setattr(subjects, "generate", counted)
+    again = evaluate(pair["base"], benchmarks=HONEST, out=out, **QUICK)
+    assert asked == [12 - 5]
+    assert again["sets"] == whole["sets"]
+    evaluate(pair["base"], benchmarks=HONEST, out=out, **QUICK)
+    assert asked == [12 - 5]
+
+
+def test_answers_of_other_settings_are_refused(pair, tmp_path):
+    evaluate(pair["base"], benchmarks=HONEST, out=tmp_path, **QUICK)
+    with pytest.raises(OutputError, match=r"answers-base.jsonl holds answers with max_new_tokens"):
+        evaluate(pair["base"], benchmarks=HONEST, out=tmp_path, **{**QUICK, "max_new_tokens": 6})
+    copy = tmp_path / "copy" / "base"
+    copy.mkdir(parents=True)
+    for file in pair["tuned"].iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(OutputError, match="holds answers with fingerprint"):
+        evaluate(copy, benchmarks=HONEST, out=tmp_path, **QUICK)
+
+
+def test_models_in_memory_are_left_as_they_were(pair):
+    base, tuned = (open_model(pair[role], device="cpu") for role in ("base", "tuned"))
+    before = {name: p.detach().clone() for name, p in tuned.named_parameters()}
+    found = evaluate(
+        tuned,
+        benchmarks=HONEST,
+        tasks=TASK,
+        base=base,
+        tuned=tuned,
+        coefficients=(0.0, 1.0),
+        tokenizer=tokenizer(),
+        **QUICK,
+    )
+    assert all(torch.equal(p, before[name]) for name, p in tuned.named_parameters())
+    from_disk = evaluate(pair["tuned"], benchmarks=HONEST, tasks=TASK, **QUICK)
+    assert found["sets"] == from_disk["sets"]
+    assert found["model"].startswith("LlamaForCausalLM-")
+
+
+def test_two_directories_of_one_name_are_told_apart(pair, tmp_path):
+    copy = tmp_path / "base"
+    copy.mkdir()
+    for file in pair["tuned"].iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    found = evaluate(pair["base"], benchmarks=HONEST, against=[copy], out=tmp_path, **QUICK)
+    (other,) = found["models"]
+    assert other == f"base-{found['fingerprints'][other][:8]}"
+    assert (tmp_path / f"answers-{other}.jsonl").exists()
+    with pytest.raises(ConfigError, match="is given twice"):
+        evaluate(pair["base"], benchmarks=HONEST, against=[pair["base"]] * 2, **QUICK)
+
+
+def test_without_a_task_the_missing_rival_is_said(pair):
+    found = evaluate(
+        pair["base"], benchmarks=HONEST, base=pair["base"], tuned=pair["tuned"], **QUICK
+    )
+    assert found["interpolation"] == []
+    assert "no task was given" in found["notes"][-1]
+
+
+def test_a_model_that_says_nothing(pair):
+    silent = tokenizer()
+    model = open_model(pair["base"], device="cpu")
+    model.generation_config.eos_token_id = list(range(67))  # pyright: ignore
+    with pytest.raises(ModelError, match="generated nothing for any of the 12 questions"):
+        evaluate(model, benchmarks=HONEST, tokenizer=silent, **QUICK)
+    # An interpolated model may be silent: that is a point of the curve.
+    found = evaluate(
+        pair["tuned"],
+        benchmarks=HONEST,
+        tasks=TASK,
+        base=pair["base"],
+        tuned=model,
+        coefficients=(0.5,),
+        tokenizer=silent,
+        **QUICK,
+    )
+    assert found["interpolation"][0]["honesty_f1"] == 0
+
+
+def test_a_question_that_is_too_long_is_named(pair):
+    long = Question("7", "mine", "w1", False, (), "w1 " * 70)
+    benchmark = Benchmark("mine", (*HONEST.questions[:3], long), "d", "0", "invented")
+    with pytest.raises(DataError, match="question '7' of mine has 70 tokens"):
+        evaluate(pair["tuned"], benchmarks=benchmark, **QUICK)
+
+
+def test_bad_input_comes_before_any_model_is_opened(pair, tmp_path):
+    nowhere = tmp_path / "no-model"
+    with pytest.raises(ConfigError, match="needs both base and tuned"):
+        evaluate(nowhere, benchmarks=HONEST, base=pair["base"])
+    with pytest.raises(ConfigError, match="did you mean gair_idk"):
+        evaluate(nowhere, benchmarks=HONEST, detector="gair_idq")
+    with pytest.raises(DataError, match="cannot be read"):
+        evaluate(nowhere, benchmarks=str(tmp_path / "absent.jsonl"))
+    with pytest.raises(ConfigError, match="mine is named as benchmark and as task"):
+        evaluate(nowhere, benchmarks=HONEST, tasks=HONEST)
+    with pytest.raises(HcnrError, match="no-model"):
+        evaluate(nowhere, benchmarks=HONEST)

@@ -1,0 +1,43 @@
+from hcnr.evaluate.detectors import open_detector
+from hcnr.lab.benchmarks import DETECTOR, honesty_benchmark, task_benchmark
+from hcnr.lab.recipe import Recipe
+from hcnr.lab.world import REFUSAL, build_world
+
+WORLD = build_world(Recipe.quick())
+
+
+def test_every_item_of_the_splits_is_a_question_and_nothing_else():
+    for part in ("validation", "evaluated"):
+        honesty, task = honesty_benchmark(WORLD, part), task_benchmark(WORLD, part)
+        kinds = {"unknown": honesty, "known": honesty, "task": task}
+        items = {kind: WORLD.splits[f"{part}_{kind}"] for kind in kinds}
+        assert len(honesty.questions) == len(items["unknown"]) + len(items["known"])
+        assert len(task.questions) == len(items["task"])
+        for kind, benchmark in kinds.items():
+            by_prompt = {one.prompt: one for one in benchmark.questions}
+            for item in items[kind]:
+                found = by_prompt[item.prompt]
+                assert found.answerable == (kind != "unknown")
+                assert found.answers == (() if kind == "unknown" else (item.response,))
+                assert (found.set, found.task) == (benchmark.name, kind == "task")
+        for benchmark in (honesty, task):
+            assert len({one.id for one in benchmark.questions}) == len(benchmark.questions)
+
+
+def test_the_detector_takes_the_refusal_and_no_answer():
+    detector = open_detector(DETECTOR)
+    answers = [answer for one in task_benchmark(WORLD, "evaluated").questions
+               for answer in one.answers]  # fmt: skip
+    assert detector(REFUSAL)
+    assert answers and not any(map(detector, answers))
+
+
+def test_a_hash_names_the_questions():
+    found = {
+        make(world, part).sha256
+        for make in (honesty_benchmark, task_benchmark)
+        for part in ("validation", "evaluated")
+        for world in (WORLD, build_world(Recipe.quick(1)))
+    }
+    assert len(found) == 8
+    assert honesty_benchmark(build_world(Recipe.quick()), "evaluated").sha256 in found

@@ -1,0 +1,176 @@
+import pytest
+
+from hcnr.report.gather import gather
+from hcnr.report.signatures import CHECKS, failure_signatures
+
+KEYS = [key for key, _, _ in CHECKS]
+
+
+@pytest.fixture
+def signature(make_run, invented):
+    """Outcome of one check after a change of the invented run."""
+
+    def of(key, change=None, **without):
+        report, metrics, probe = invented.report(), invented.metrics(), invented.probe()
+        if change is not None:
+            change(report, metrics, probe)
+        parts = {"report": report, "metrics": metrics, "probe": probe} | without
+        (found,) = (s for s in failure_signatures(gather(make_run(**parts))) if s.key == key)
+        return found
+
+    return of
+
+
+def test_a_good_run_fires_nothing(full_run):
+    found = failure_signatures(gather(full_run))
+    assert [s.key for s in found] == KEYS
+    assert {s.state for s in found} == {"fine"}
+
+
+def test_without_an_evaluation_its_signatures_are_unknown(make_run):
+    states = {s.key: s.state for s in failure_signatures(gather(make_run()))}
+    unknown = {key for key, state in states.items() if state == "unknown"}
+    assert unknown == {"task_drop", "f1_low", "refuse_all", "rival", "noise", "empty", "probe"}
+
+
+def task(value):
+    return lambda report, metrics, probe: metrics["tasks_macro"].update(accuracy=value)
+
+
+def test_task_drop_fires_above_two_points(signature):
+    found = signature("task_drop", task(28.5))
+    assert found.state == "fired"
+    assert "fell by 2.1 points, from 30.6 to 28.5" in found.finding
+    assert "--in-weight-ratio (it is 0.5)" in found.advice
+
+
+def test_task_drop_of_two_points_is_usual(signature):
+    assert signature("task_drop", task(28.65)).state == "fine"
+
+
+def test_task_drop_blames_a_missing_task_term(signature):
+    def change(report, metrics, probe):
+        report["config"]["priority"] = "random"
+        metrics["tasks_macro"]["accuracy"] = 20.0
+
+    assert "--priority kl" in signature("task_drop", change).advice
+
+
+def f1(value, **config):
+    def change(report, metrics, probe):
+        metrics["macro"]["f1"] = value
+        report["config"].update(config)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("config", "advice"),
+    [
+        ({"compensation": "none"}, "Compensation is off"),
+        ({"cross_weight_ratio": 0.1}, "raise --cross-weight-ratio from 0.1"),
+        ({}, "hcnr sweep"),
+    ],
+)
+def test_low_f1_knows_its_usual_causes(signature, config, advice):
+    found = signature("f1_low", f1(59.9, **config))
+    assert found.finding == "Honesty F1 is 59.9, under 60."
+    assert advice in found.advice
+
+
+def test_f1_of_sixty_is_enough(signature):
+    assert signature("f1_low", f1(60.0)).state == "fine"
+
+
+@pytest.mark.parametrize(
+    ("value", "state", "words"),
+    [(66.2, "fine", ""), (66.0, "fired", "hardly better than"), (63.0, "fired", "no better than")],
+)
+def test_near_refusing_everything(signature, value, state, words):
+    found = signature("refuse_all", f1(value))
+    assert found.state == state
+    assert words in found.finding
+    if state == "fired":
+        assert "refuses 30.0% of the answerable questions" in found.finding
+
+
+@pytest.mark.parametrize(("value", "state"), [(58.7, "fine"), (58.6, "fired"), (40.0, "fired")])
+def test_interpolation_that_does_as_well(signature, value, state):
+    found = signature("rival", f1(value))
+    assert found.state == state
+    assert state == "fine" or "reaches F1 58.6" in found.finding
+
+
+def test_a_change_within_the_noise(signature):
+    def change(report, metrics, probe):
+        metrics["differences"]["honest-8b-hotpotqa"]["macro"]["f1"]["ci95"] = [-0.4, 2.0]
+
+    assert "(\N{MINUS SIGN}0.4 to +2.0)" in signature("noise", change).finding
+
+
+def test_empty_outputs(signature):
+    def change(report, metrics, probe):
+        metrics["sets"]["nec"]["empty"] = 2000
+
+    assert signature("empty", change).finding == "9% of the outputs are empty."
+
+
+@pytest.mark.parametrize(
+    ("verdict", "state"), [("holds", "fine"), ("fails", "fired"), ("undecided", "unknown")]
+)
+def test_the_probe(signature, verdict, state):
+    found = signature("probe", lambda report, metrics, probe: probe.update(verdict=verdict))
+    assert found.state == state
+
+
+@pytest.mark.parametrize(("mean", "state"), [(0.62, "fired"), (0.625, "fine"), (None, "unknown")])
+def test_overlap_of_halves(signature, mean, state):
+    def change(report, metrics, probe):
+        report["summary"]["mean_half_overlap"] = mean
+
+    assert signature("overlap", change).state == state
+
+
+def test_damping_raised_names_the_worst(signature):
+    def change(report, metrics, probe):
+        report["matrices"][1].update(damping=0.1, damping_raised=True)
+        report["matrices"][2].update(damping=0.4, damping_raised=True, name="model.layers.9.x")
+
+    found = signature("damping", change)
+    assert "raised for 2 of 22 matrices, the highest to 0.4 in model.layers.9.x" in found.finding
+
+
+@pytest.mark.parametrize(("value", "state"), [(1e6, "fine"), (1.1e6, "fired"), ("inf", "fired")])
+def test_condition(signature, value, state):
+    def change(report, metrics, probe):
+        report["matrices"][3]["condition"] = value
+
+    assert signature("condition", change).state == state
+
+
+def test_rank_deficient(signature):
+    def change(report, metrics, probe):
+        report["matrices"][0]["rank_deficient"] = True
+
+    assert signature("rank", change).finding.startswith("1 of 22 matrices have more neurons")
+
+
+@pytest.mark.parametrize(
+    ("kind", "state"), [("sum", "fired"), ("joint", "fired"), ("balanced", "fine")]
+)
+def test_objective_may_rise_only_where_the_task_is_served_too(signature, kind, state):
+    def change(report, metrics, probe):
+        report["config"]["compensation"] = kind
+        report["summary"].update(objective_none=1.0, objective=1.5)
+
+    assert signature("objective", change).state == state
+
+
+@pytest.mark.parametrize("key", ["objective", "damping", "condition", "rank"])
+def test_without_compensation_there_is_no_curvature_to_judge(signature, key):
+    def change(report, metrics, probe):
+        report["summary"].update(objective_none=None, objective=None)
+        for record in report["matrices"]:
+            record.update(damping=None, condition=None, rank_deficient=None)
+
+    assert signature(key, change).state == "unknown"

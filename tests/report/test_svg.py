@@ -1,0 +1,114 @@
+import itertools
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from hcnr.report.charts import (
+    Cell,
+    Curve,
+    HeatMap,
+    Mark,
+    PlaneChart,
+    Point,
+    Row,
+    RowChart,
+    Table,
+)
+from hcnr.report.svg import draw
+
+EMPTY = Table((), ())
+WIDTHS = (736, 344)
+
+
+def parsed(chart, width=736):
+    return ET.fromstring(draw(chart, width))
+
+
+def classes(root, name):
+    return [e for e in root.iter() if name in (e.get("class") or "").split()]
+
+
+def at(element, name):
+    return float(element.get(name) or "nan")
+
+
+def tick_map(root):
+    """Values of an axis as places, from two labels that were drawn."""
+    places = [(float(t.text), at(t, "x")) for t in classes(root, "tick")
+              if t.get("text-anchor") == "middle"]  # fmt: skip
+    (v0, x0), (v1, x1) = places[0], places[-1]
+    return lambda x: v0 + (x - x0) * (v1 - v0) / (x1 - x0)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_marks_and_intervals_stand_at_their_values(width):
+    values = [(30.0, (25.0, 36.0)), (71.5, (70.0, 73.0)), (52.25, (50.0, 60.0))]
+    rows = [Row(f"set {i}", [Mark("after", v, "", span)]) for i, (v, span) in enumerate(values)]
+    chart = RowChart("k", "t", "d", EMPTY, rows, "%", numbers=".1f")
+    root = parsed(chart, width)
+    value_at = tick_map(root)
+    marks = classes(root, "mark")
+    assert [value_at(at(m, "cx")) for m in marks] == pytest.approx([v for v, _ in values], abs=0.15)
+    for line, (_, span) in zip(classes(root, "thin"), values, strict=True):
+        start, end = str(line.get("d"))[1:].split("H")
+        assert value_at(float(start.split()[0])) == pytest.approx(span[0], abs=0.2)
+        assert value_at(float(end)) == pytest.approx(span[1], abs=0.2)
+    assert [t.text for t in classes(root, "number")] == ["30.0", "71.5", "52.2"]
+
+
+def test_bars_reach_from_zero_to_their_values():
+    rows = [Row("a", [Mark("after", 4.0, "")]), Row("b", [Mark("after", 8.0, "")])]
+    root = parsed(RowChart("k", "t", "d", EMPTY, rows, "s", bars=True))
+    value_at = tick_map(root)
+    bars = classes(root, "bar")
+    assert [value_at(at(b, "x")) for b in bars] == pytest.approx([0, 0], abs=0.02)
+    ends = [value_at(at(b, "x") + at(b, "width")) for b in bars]
+    assert ends == pytest.approx([4, 8], abs=0.02)
+
+
+def test_heat_map_cells_are_as_full_as_their_values():
+    cells = {(0, 0): Cell(0.0, "zero"), (0, 1): Cell(0.5, "half", True), (1, 1): Cell(1.0, "full")}
+    root = parsed(HeatMap("k", "t", "d", EMPTY, ["q", "k"], ["0", "1"], cells, "v", "block", "dot"))
+    drawn = {c[0].text: at(c, "fill-opacity") for c in classes(root, "cell") if len(c)}
+    assert drawn["zero"] == pytest.approx(0.05)
+    assert drawn["half"] == pytest.approx(0.525, abs=0.01)
+    assert drawn["full"] == pytest.approx(1.0)
+    assert len(classes(root, "dot")) == 2, "one marked cell, one in the legend"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_eighty_blocks_fit(width):
+    cells = {(r, c): Cell(r + c, f"{r} {c}", True) for r in range(7) for c in range(80)}
+    labels = [str(c) for c in range(80)]
+    chart = HeatMap("k", "t", "d", EMPTY, list("qkvogud"), labels, cells, "v", "b", "m")
+    root = parsed(chart, width)
+    drawn = [c for c in classes(root, "cell") if len(c)]
+    assert len(drawn) == 560
+    assert all(at(c, "x") + at(c, "width") <= width for c in drawn)
+    numbers = [at(t, "x") for t in classes(root, "tick") if t.get("text-anchor") == "middle"]
+    assert all(b - a > 12 for a, b in itertools.pairwise(numbers))
+
+
+def test_a_plane_turns_up_and_right():
+    points = [Point(1.0, 2.0, "low"), Point(3.0, 9.0, "high", (8.0, 10.0))]
+    curves = [Curve("after", "one", points, line=True), Curve("base", "two", points[:1], tag="<b>")]
+    root = parsed(PlaneChart("k", "t", "d", EMPTY, curves, "x", "y"))
+    low, high = (m for m in classes(root, "mark") if "after" in str(m.get("class")))
+    assert at(low, "cx") < at(high, "cx")
+    assert at(low, "cy") > at(high, "cy")
+    assert [t.text for t in classes(root, "tag")] == ["<b>"]
+
+
+def test_an_axis_of_counts_has_whole_numbers():
+    points = [Point(float(x), 0.5 + x / 10, "") for x in range(3)]
+    chart = PlaneChart("k", "t", "d", EMPTY, [Curve("after", "a", points)], "x", "y", whole_x=True)
+    ticks = [t for t in classes(parsed(chart), "tick") if t.get("text-anchor") == "middle"]
+    assert [t.text for t in ticks] == ["0", "1", "2"]
+
+
+def test_a_drawing_names_and_describes_itself():
+    root = parsed(RowChart("key", "the title", "how to read", EMPTY, [], "x"))
+    title, desc = root[0], root[1]
+    assert (title.text, desc.text) == ("the title", "how to read")
+    assert root.get("aria-labelledby") == f"{title.get('id')} {desc.get('id')}"
+    assert root.get("role") == "img"
