@@ -83,7 +83,7 @@ class BlockOfTeam {
     });
   }
 
-  // All columns and at least the first rows are inside.
+  // All columns are inside, of the rows `rows`, which may be none.
   HCNR_DEVICE void load_tile(Row* tile, const Scalar* from, std::int64_t stride, int rows) {
     if (rows >= edge && Team::aligned(from, stride)) {
       HCNR_UNROLL

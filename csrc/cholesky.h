@@ -20,6 +20,12 @@
 //
 // A Team knows: `rank`, `size`, `sync`; who owns which tile; how to load and store vectors; and what
 // 16 lanes do together. Every team runs this source: a thread block, one host thread, many.
+//
+//     edge     rows and columns of a tile; a `Row` is one row of it, moved as vectors of `chunk`
+//     lanes    how many of the 16 lanes one thread is: 1 on a device, where 16 threads shuffle, and
+//              16 on a host, where a vector holds them; a `Lane` is what it holds of one value
+//     leads    whether a thread is one of the lanes that factorise the diagonal tile
+//     portion  columns of a panel that a lane keeps in registers at a time
 #pragma once
 
 #include <limits>

@@ -10,10 +10,10 @@
 namespace hcnr {
 namespace device {
 
-// Classes of sizes: up to 64 tiles of 4 make more threads, and above tiles of 8 halve the traffic of
-// shared memory.
+// Blocks up to 64 have tiles of 4, which make more threads; larger ones have tiles of 8, which halve
+// the traffic of shared memory.
 template <class Scalar, int Edge, int Largest>
-struct Class {
+struct SizeClass {
   using Team = DeviceTeam<Scalar, Edge, Largest>;
   static constexpr int threads(int size) {
     return (larger(tile_count(size, Edge), panel_width) + 31) / 32 * 32;
@@ -57,20 +57,25 @@ void invert_on_device(const Problem& problem, int ordinal, std::uintptr_t handle
   const auto stream = reinterpret_cast<cudaStream_t>(handle);
   int before = 0;
   check(cudaGetDevice(&before));
-  check(cudaSetDevice(ordinal));
+  if (before != ordinal) {
+    check(cudaSetDevice(ordinal));
+  }
+  cudaGetLastError();  // an error of somebody else's
   if (problem.wide && problem.largest <= 64) {
-    launch<Class<double, 4, 64>>(problem, stream);
+    launch<SizeClass<double, 4, 64>>(problem, stream);
   } else if (problem.wide) {
-    launch<Class<double, 4, device_max_size(true)>>(problem, stream);
+    launch<SizeClass<double, 4, device_max_size(true)>>(problem, stream);
   } else if (problem.largest <= 64) {
-    launch<Class<float, 4, 64>>(problem, stream);
+    launch<SizeClass<float, 4, 64>>(problem, stream);
   } else if (problem.largest <= 128) {
-    launch<Class<float, 8, 128>>(problem, stream);
+    launch<SizeClass<float, 8, 128>>(problem, stream);
   } else {
-    launch<Class<float, 8, device_max_size(false)>>(problem, stream);
+    launch<SizeClass<float, 8, device_max_size(false)>>(problem, stream);
   }
   const cudaError_t outcome = cudaGetLastError();
-  check(cudaSetDevice(before));
+  if (before != ordinal) {
+    check(cudaSetDevice(before));
+  }
   check(outcome);
 }
 
@@ -79,8 +84,7 @@ std::string device_trouble() {
   const cudaError_t code = cudaGetDeviceCount(&count);
   if (code != cudaSuccess) {
     cudaGetLastError();  // forget it
-    const bool driver = code == cudaErrorInsufficientDriver || code == cudaErrorStubLibrary;
-    return std::string(driver ? "no driver: " : "") + cudaGetErrorString(code);
+    return std::string("no CUDA device: ") + cudaGetErrorString(code);
   }
   return count == 0 ? "no CUDA device" : "";
 }

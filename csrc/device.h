@@ -8,7 +8,7 @@
 
 namespace hcnr {
 
-// Threads own one tile each, at most 544 of 8 x 8 (float32) or of 4 x 4 (float64).
+// Threads own one tile each, at most 528 of 8 x 8 (float32) or of 4 x 4 (float64).
 constexpr int device_max_size(bool wide) { return wide ? 128 : 256; }
 
 // Starts the work on device `ordinal` in `stream` and does not wait. Everything is device memory.

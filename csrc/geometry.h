@@ -22,6 +22,18 @@
 namespace hcnr {
 namespace HCNR_VARIANT {
 
+// Where block `index` lies.
+HCNR_DEVICE Block locate(const Problem& problem, std::int64_t index) {
+  if (problem.table != nullptr) {
+    return problem.table[index];
+  }
+  Block block = problem.first;
+  block.input += index * problem.input_step;
+  block.output += index * problem.output_step;
+  block.factor += index * problem.factor_step;
+  return block;
+}
+
 HCNR_ANYWHERE constexpr int larger(int a, int b) { return a > b ? a : b; }
 
 // A block is padded to whole panels by unit pivots.

@@ -5,8 +5,8 @@
 #include <atomic>
 #include <cstdlib>
 #include <new>
+#include <stdexcept>
 #include <string>
-#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -23,11 +23,14 @@ struct Variant {
 
 // HCNR_HOST_ISA asks for less than the processor has: `generic` or `avx2`.
 Variant choose() {
-#ifdef HCNR_X86
   const char* asked = std::getenv("HCNR_HOST_ISA");
-  const std::string most = asked == nullptr ? "" : asked;
+  const std::string most = asked == nullptr || *asked == '\0' ? "avx512" : asked;
+  if (most != "generic" && most != "avx2" && most != "avx512") {
+    throw std::invalid_argument("HCNR_HOST_ISA must be generic, avx2 or avx512, not '" + most + "'.");
+  }
+#ifdef HCNR_X86
   __builtin_cpu_init();
-  if (most.empty() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+  if (most == "avx512" && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw")) {
     return {"avx512", avx512::host_kernel()};
   }
@@ -88,8 +91,8 @@ void invert_on_host(const Problem& problem, int threads) {
     for (std::int64_t thread = 1; thread < useful; ++thread) {
       helpers.emplace_back(work_on, thread);
     }
-  } catch (const std::system_error&) {
-    // The system refuses more threads: those there are do all the work.
+  } catch (const std::exception&) {
+    // The system refuses more threads or memory for them: those there are do all the work.
   }
   work_on(0);
   for (std::thread& helper : helpers) {

@@ -7,6 +7,12 @@
 
 #include "geometry.h"
 
+#ifdef __has_builtin
+#define HCNR_HAS_SHUFFLEVECTOR __has_builtin(__builtin_shufflevector)
+#else
+#define HCNR_HAS_SHUFFLEVECTOR 0
+#endif
+
 namespace hcnr {
 namespace HCNR_VARIANT {
 
@@ -97,6 +103,7 @@ struct Vector16 {
   }
 
  private:
+#if HCNR_HAS_SHUFFLEVECTOR
   static Part lower(const Part& a, const Part& b) {
     if constexpr (width == 16) {
       return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -120,6 +127,19 @@ struct Vector16 {
       return __builtin_shufflevector(a, b, 1, 3);
     }
   }
+#else  // GCC before 12
+  static Part lower(const Part& a, const Part& b) { return __builtin_shuffle(a, b, halves(0)); }
+  static Part upper(const Part& a, const Part& b) {
+    return __builtin_shuffle(a, b, halves(width / 2));
+  }
+  static Bits halves(int first) {
+    Bits places{};
+    for (int i = 0; i < width; ++i) {
+      places[i] = first + i / 2 + (i % 2 == 0 ? 0 : width);
+    }
+    return places;
+  }
+#endif
 };
 
 // What 16 lanes do together, where a device uses half a warp.

@@ -45,15 +45,4 @@ struct Problem {
   void* norms;          // [count, 2], 1-norms of the damped block and of its inverse
 };
 
-HCNR_ANYWHERE inline Block locate(const Problem& problem, std::int64_t index) {
-  if (problem.table != nullptr) {
-    return problem.table[index];
-  }
-  Block block = problem.first;
-  block.input += index * problem.input_step;
-  block.output += index * problem.output_step;
-  block.factor += index * problem.factor_step;
-  return block;
-}
-
 }  // namespace hcnr

@@ -21,10 +21,12 @@ def hook() -> ModuleType:
 
 
 @pytest.fixture
-def command(hook: ModuleType):
+def command(hook: ModuleType, tmp_path: Path):
     from setuptools import Distribution
 
-    return hook.BuildNative(Distribution())
+    found = hook.BuildNative(Distribution())
+    found.build_lib = str(tmp_path)
+    return found
 
 
 def test_machine_code_for_each_and_ptx_of_the_newest(hook: ModuleType) -> None:
@@ -62,20 +64,51 @@ def test_with_and_without_nvcc(hook, command, monkeypatch: pytest.MonkeyPatch, t
         command._nvcc()
 
 
+def test_a_build_that_fails_is_skipped(
+    hook, command, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("HCNR_CUDA", "0")
+    command.build_extension(hook.Extension("hcnr_kernels._native", []))
+    assert "extension was not built. There is no C++ compiler" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("required", [False, True])
-def test_a_build_that_fails(
+def test_what_was_built_before_does_not_stand_in(
     hook, command, required: bool, monkeypatch: pytest.MonkeyPatch, capfd
 ) -> None:
-    """Optional, unless it was asked for."""
-    monkeypatch.setenv("CXX", "no-such-compiler")
+    """CUDA fails: the host code alone is built, unless CUDA was asked for; nothing old is left."""
     monkeypatch.setenv("HCNR_CUDA", "1" if required else "")
+    monkeypatch.setattr(hook, "find_nvcc", lambda: "nvcc")
     extension = hook.Extension("hcnr_kernels._native", [])
+    old = Path(command.get_ext_fullpath(extension.name))
+    old.parent.mkdir(parents=True)
+    old.touch()
+    ways: list[object] = []
+
+    def build(_, nvcc: str | None, reason: str, wanted: list[str]) -> None:
+        ways.append((nvcc, reason))
+        assert not old.exists() and wanted
+        if nvcc is not None:
+            raise hook.BuildError("It is too old.")
+
+    monkeypatch.setattr(command, "_build", build)
     if required:
-        with pytest.raises(hook.BuildError, match="no-such-compiler was not found"):
+        with pytest.raises(hook.BuildError, match="too old"):
             command.build_extension(extension)
-        return
-    command.build_extension(extension)
-    assert "without its compiled extension. There is no C++ compiler" in capfd.readouterr().err
+    else:
+        command.build_extension(extension)
+        assert "not built with CUDA. It is too old." in capfd.readouterr().err
+    assert ways == [("nvcc", ""), (None, "nvcc failed")][: 1 if required else 2]
+
+
+@pytest.mark.parametrize(("name", "value"), [("HCNR_CUDA", "yes"), ("HCNR_CUDA_ARCHS", "sm_80")])
+def test_variables_that_mean_nothing_are_errors(
+    hook, command, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(hook.BuildError, match=name):
+        command.build_extension(hook.Extension("hcnr_kernels._native", []))
 
 
 def test_headers_of_pybind11_are_found_without_importing_torch(hook: ModuleType) -> None:

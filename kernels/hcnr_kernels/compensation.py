@@ -88,7 +88,7 @@ def _sum_(
     """Method.md (7), `E_h = (delta * M_task / diag(H^-1)) @ H^-1`, written into `lines`."""
     width = hessian.shape[0]
     whole = block_size is None or block_size >= width
-    if whole and width >= LARGE and native.unavailable(hessian.device, hessian.dtype, width):
+    if whole and width >= LARGE and not native.takes(hessian.device, hessian.dtype, width):
         facts = _sum_of_rows_(lines, mask, hessian, damping)
         if facts is not None:
             return facts
@@ -108,15 +108,15 @@ def _sum_of_rows_(lines: Tensor, mask: Tensor, hessian: Tensor, damping: float) 
     `2/3 h^3 + h^2 t` operations before its end: a fifth fewer in all when half are restored.
     Returns None where no damping is enough: the failing minor is then one of another order.
     """
-    order = torch.cat([mask.nonzero(), (~mask).nonzero()]).squeeze(1)
+    permutation = torch.cat([mask.nonzero(), (~mask).nonzero()]).squeeze(1)
     split, tiling = int(mask.sum()), tiling_for(hessian.device)
     shift, finite = mean_diagonal(hessian[None]), all_finite(hessian[None])
-    unit = (hessian.diagonal() == 0)[None, order]
+    unit = (hessian.diagonal() == 0)[None, permutation]
     found: Cholesky | None = None
 
     def attempt(_: Tensor | None, level: float) -> Tensor:
         nonlocal found
-        system = hessian.index_select(0, order).index_select(1, order)
+        system = hessian.index_select(0, permutation).index_select(1, permutation)
         found = cholesky_(damp_(system[None], level * shift, unit)[0], tiling, split)
         return found.order[None]
 
@@ -131,12 +131,19 @@ def _sum_of_rows_(lines: Tensor, mask: Tensor, hessian: Tensor, damping: float) 
     condition = condition_bound(_solver(found), norm, unit[None])
     rows = inverse_rows_(found, split, tiling)
     weights = rows[:, :split].div_(rows[:, split:].diagonal()[:, None])
-    every = torch.ones_like(order, dtype=torch.bool)[None]
+    status = _within_range(status, condition, len(permutation))
+    every = torch.ones_like(permutation, dtype=torch.bool)[None]
     source, target = (
-        Side(some[None], every[:, : len(some)]) for some in (order[split:], order[:split])
+        Side(some[None], every[:, : len(some)])
+        for some in (permutation[split:], permutation[:split])
     )
-    _multiply_(lines, source, target, len(order), weights[None], status[0])
+    _multiply_(lines, source, target, len(permutation), weights[None], status[0])
     return used[0], condition[0], status[0]
+
+
+def _within_range(status: Tensor, condition: Tensor, order: int) -> Tensor:
+    """A result beyond the range of the dtype is a failure like any other."""
+    return status.masked_fill((status == 0) & ~condition.isfinite(), order)
 
 
 def _solver(found: Cholesky) -> Callable[[Tensor], Tensor]:
@@ -240,9 +247,12 @@ def _factorised(
         nonlocal inverse, norms, large
         matrix = torch.empty_like(system)
         if count > 1 or size < LARGE:
-            # Damped here: `invert_stack` takes a zero on the diagonal for a dead neuron.
-            matrix.copy_(system).diagonal(dim1=-2, dim2=-1).add_(~unit, alpha=level)
+            # Damped here, because `invert_stack` takes a zero on the diagonal for a dead neuron;
+            # so one that is left after damping has to be found here, too.
+            diagonal = matrix.copy_(system).diagonal(dim1=-2, dim2=-1).add_(~unit, alpha=level)
             inverse, orders, norms = invert_stack(matrix, system.new_zeros(count), unit)
+            zero = (diagonal == 0) & ~unit
+            orders = torch.where(zero.any(1) & (orders == 0), zero.int().argmax(1) + 1, orders)
             return failing_order(orders[None], size)
         copy_lower_(matrix[0], system[0])
         large = cholesky_(damp_(matrix, system.new_full((count,), level), unit)[0], tiling)
@@ -258,6 +268,7 @@ def _factorised(
     found = large
     norm = one_norms(system, unit, used.expand(count)).amax(0, keepdim=True)
     bound = condition_bound(_solver(found), norm, unit[None])
+    status = _within_range(status, bound, size)
     return lambda right: solve_(found, right[0].contiguous(), tiling)[None], (
         used[0],
         bound[0],

@@ -102,7 +102,7 @@ def cholesky_(matrix: Tensor, tiling: Tiling, split: int = 0) -> Cholesky:
         edges = tile_edges(0, split, tiling.tile)[:-1] + edges
     order = torch.zeros((), dtype=torch.int32, device=matrix.device)
     found = Cholesky(matrix, {}, edges, order)
-    compiled = tiling.compiled and not native.unavailable(matrix.device, matrix.dtype, tiling.tile)
+    compiled = tiling.compiled and native.takes(matrix.device, matrix.dtype, tiling.tile)
     for low, high in _panels(found, tiling.panel):
         order = _panel_(found, low, high, order, compiled)
         if order.device.type == "cpu" and int(order):
@@ -175,7 +175,8 @@ def _divide_compiled(column: Tensor) -> Divided:
     below = column[width:]
     rest = torch.mm(below, corner.T)
     rest.addmm_(torch.addmm(below, rest, factor.T, alpha=-1), corner.T)
-    return corner, rest, found.status[0]
+    # A tile that is not finite fails at its first minor.
+    return corner, rest, found.status[0].abs()
 
 
 def inverse_(found: Cholesky, tiling: Tiling) -> Tensor:

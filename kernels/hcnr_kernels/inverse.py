@@ -62,7 +62,7 @@ class Climb(NamedTuple):
 
 
 class Inverses(NamedTuple):
-    """Inverses `[N, b, b]`, failing orders `[N]` int32 (0 if none), norms `[N, 2]`.
+    """Inverses `[N, b, b]`, failing orders `[N]` int32 (0 if none, never negative), norms `[N, 2]`.
 
     The norms are those of the damped block and of its inverse, in the 1-norm, over live neurons.
     """
@@ -104,7 +104,7 @@ def climb(
         finite: `[B]` bool, matrices worth trying.
         damping: The first level.
         attempt: Factorises the matrices `which` (None for all) at a level; returns the order of
-            the failing minor of each, zero where it succeeded.
+            the failing minor of each, zero where it succeeded, never a negative number.
     """
     status = torch.where(finite, 1, NON_FINITE).to(torch.int32)
     used = torch.full(finite.shape, damping, dtype=torch.float64, device=finite.device)
@@ -192,7 +192,7 @@ def invert_stack(blocks: Tensor, shift: Tensor, unit: Tensor) -> Inverses:
         unit: `[N, b]` bool, neurons whose damped diagonal is one: those with a zero diagonal.
     """
     size = blocks.shape[-1]
-    if native.unavailable(blocks.device, blocks.dtype, size) is None:
+    if native.takes(blocks.device, blocks.dtype, size):
         results, order, norms = native.invert_blocks(blocks, shift)
     else:
         large = recursion_is_faster(size, blocks.device)
@@ -202,9 +202,13 @@ def invert_stack(blocks: Tensor, shift: Tensor, unit: Tensor) -> Inverses:
 
 
 def checked(results: Tensor, order: Tensor, norms: Tensor) -> Inverses:
-    """Entries beyond the range of the dtype are a failure like any other, not a result."""
+    """What the range of the dtype does not hold is a failure like any other, not a result.
+
+    A block of a finite matrix that overflows once it is damped fails at its first minor.
+    """
     beyond = (order == 0) & ~norms[:, 1].isfinite()
-    return Inverses(results, order.masked_fill(beyond, results.shape[-1]), norms)
+    order = order.masked_fill(beyond, results.shape[-1]).masked_fill(order < 0, 1)
+    return Inverses(results, order, norms)
 
 
 def _invert_large(blocks: Tensor, shift: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,10 @@ from hcnr_kernels import native
 from hcnr_kernels.inverse import Inverses, checked, climb, failing_order, invert_stack
 from hcnr_kernels.stacks import all_finite, join_blocks, mean_diagonal, split_blocks, split_neurons
 
+FEW = 8
+"""Blocks of one width for which a call of their own does not pay: each block of a table costs the
+host 6 microseconds, a call and its results about 50."""
+
 
 def inverse_hessians(
     hessians: Sequence[Tensor], damping: float, block_size: int | None
@@ -55,26 +59,43 @@ def inverse_hessians(
 def invert_stacks(
     stacks: list[Tensor], shifts: list[Tensor], units: list[Tensor]
 ) -> list[Inverses]:
-    """`invert_stack` of every stack, by one call of the compiled extension where it takes them.
+    """`invert_stack` of every stack: one call for all of one width, or for all there are.
 
     Args:
         stacks: `[N, b, b]` each, N and b its own.
         shifts: `[N]` each.
         units: `[N, b]` each.
     """
-    counts = [len(stack) for stack in stacks]
-    widths = {stack.shape[-1] for stack in stacks}
+    widths: dict[int, list[int]] = {}
+    for place, stack in enumerate(stacks):
+        widths.setdefault(stack.shape[-1], []).append(place)
     first = stacks[0]
-    if native.unavailable(first.device, first.dtype, max(widths)) is not None:
-        return [invert_stack(*one) for one in zip(stacks, shifts, units, strict=True)]
-    if len(widths) == 1:
-        found = invert_stack(*(torch.cat(parts) for parts in (stacks, shifts, units)))
-        return list(map(Inverses, *(part.split(counts) for part in found)))
+    taken = {
+        width: places
+        for width, places in widths.items()
+        if native.takes(first.device, first.dtype, width)
+    }
+    found: dict[int, Inverses] = {}
+    several = [place for places in taken.values() for place in places]
+    if len(taken) > 1 and sum(len(stacks[i]) for i in several) <= FEW * len(taken):
+        inverses = _invert_table([stacks[i] for i in several], [shifts[i] for i in several])
+        found.update(zip(several, inverses, strict=True))
+        taken = {}
+    for places in taken.values():
+        joined = [torch.cat([part[i] for i in places]) for part in (stacks, shifts, units)]
+        parts = [part.split([len(stacks[i]) for i in places]) for part in invert_stack(*joined)]
+        found.update(zip(places, map(Inverses, *parts), strict=True))
+    for place, one in enumerate(zip(stacks, shifts, units, strict=True)):
+        if place not in found:
+            found[place] = invert_stack(*one)
+    return [found[place] for place in range(len(stacks))]
+
+
+def _invert_table(stacks: list[Tensor], shifts: list[Tensor]) -> list[Inverses]:
+    """Blocks of unequal widths in one call of the compiled extension."""
+    counts = [len(stack) for stack in stacks]
     every = native.invert_blocks([block for stack in stacks for block in stack], torch.cat(shifts))
-    ends = torch.tensor(counts).cumsum(0).tolist()
-    several = [every.results[end - count : end] for end, count in zip(ends, counts, strict=True)]
-    status, norms = every.status.split(counts), every.norms.split(counts)
-    return [
-        checked(torch.stack(found), *facts)
-        for found, *facts in zip(several, status, norms, strict=True)
-    ]
+    blocks = iter(every.results)
+    results = [torch.stack([next(blocks) for _ in range(count)]) for count in counts]
+    facts = zip(every.status.split(counts), every.norms.split(counts), strict=True)
+    return [checked(one, *rest) for one, rest in zip(results, facts, strict=True)]

@@ -48,8 +48,22 @@ def unavailable(device: torch.device | str, dtype: torch.dtype, size: int) -> st
         return f"no code for {dtype}"
     if kind == "cuda" and (trouble := cuda_trouble()):
         return trouble
+    if kind == "cuda" and (oldest := module.architectures()[0]) > (found := _capability(device)):
+        return f"built for compute capability {oldest / 100} and above, not {found / 100}"
     limit = module.max_size(DTYPES[dtype], kind)
     return None if size <= limit else f"blocks of {size} are above its limit of {limit}"
+
+
+def takes(device: torch.device | str, dtype: torch.dtype, size: int) -> bool:
+    """Whether the extension inverts blocks of a size."""
+    return unavailable(device, dtype, size) is None
+
+
+@functools.cache
+def _capability(device: torch.device | str) -> int:
+    """Compute capability as CUDA numbers it: 900 for 9.0."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return 100 * major + 10 * minor
 
 
 @functools.cache
@@ -95,7 +109,8 @@ def invert_blocks(
 ) -> StackInverses | ListInverses:
     """Inverses, or Cholesky factors and their inverses, of `blocks + shifts * I`.
 
-    On CUDA this is one launch that waits for nothing, for a list one copy to the device more.
+    On CUDA this is one launch that the host does not wait for, for a list one copy to the device
+    more.
     `unavailable` says beforehand whether there is code for a device, a dtype and a size.
 
     Args:
@@ -145,7 +160,8 @@ def invert_blocks(
         table = torch.tensor(
             [_row(matrix, result, mode) for matrix, result in zip(matrices, results, strict=True)],
             dtype=torch.int64,
-        ).to(device)
+            pin_memory=device.type == "cuda",  # else the host would wait for the copy
+        ).to(device, non_blocking=True)
         module.invert_table(table=table.data_ptr(), largest=largest, **call)
     if stacked:
         return StackInverses(results[0], status, norms)

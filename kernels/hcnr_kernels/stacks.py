@@ -3,6 +3,7 @@
 An ordinary matrix is one block. Shorter blocks are padded by zeros, which become unit pivots.
 """
 
+import torch
 from torch import Tensor
 
 from hcnr_kernels.tiles import chunks
@@ -22,8 +23,8 @@ def all_finite(matrices: Tensor) -> Tensor:
 
 
 def mean_diagonal(matrices: Tensor) -> Tensor:
-    """Mean of the diagonal of each matrix of `[B, d, d]`: `[B]`."""
-    return matrices.diagonal(dim1=-2, dim2=-1).mean(-1)
+    """Mean of the diagonal of each matrix of `[B, d, d]`: `[B]`; the sum does not overflow."""
+    return matrices.diagonal(dim1=-2, dim2=-1).mean(-1, dtype=torch.float64).to(matrices.dtype)
 
 
 def split_blocks(matrices: Tensor, block_size: int | None) -> Tensor:

@@ -20,6 +20,7 @@ from hcnr_kernels.tiles import Axis
 F64 = torch.float64
 AXES: tuple[Axis, ...] = ("input", "output")
 KINDS = ("none", "sum", "joint", "balanced")
+pytestmark = pytest.mark.usefixtures("route")
 
 
 def problem(
@@ -372,3 +373,25 @@ def test_many_neurons_nothing_and_everything_restored(everything: bool) -> None:
         found = solve(delta, mask | True if everything else mask & False, honest,
                       axis="output", kind=kind)  # fmt: skip
         assert torch.equal(found, torch.zeros_like(delta) if everything else delta)
+
+
+@pytest.mark.parametrize("kind", ["sum", "joint", "balanced"])
+@pytest.mark.parametrize("neurons", [200, 600, 1100])
+def test_beyond_the_range_of_the_dtype_is_a_failure(kind: Any, neurons: int) -> None:
+    """1e-39 is finite, its reciprocal is not."""
+    delta, mask = torch.ones(5, neurons), alternate(neurons, "cpu")
+    tiny = 1e-39 * torch.eye(neurons)
+    found = hk.compensation_ex(delta, mask, tiny, axis="input", kind=kind, task_hessian=tiny)
+    assert int(found.status) > 0
+    assert found.deviation[:, mask].isnan().all() and not found.deviation[:, ~mask].isnan().any()
+
+
+def test_a_pivot_that_damping_makes_zero_is_no_dead_neuron() -> None:
+    matrix = torch.diag(torch.tensor([-0.25, 2.25, 1.0, 1.0], dtype=F64))
+    matrix[0, 2] = matrix[2, 0] = 0.3
+    matrix[0, 1] = matrix[1, 0] = 0.1
+    mask = torch.tensor([True, True, False, False])
+    found = hk.compensation_ex(
+        torch.ones(3, 4, dtype=F64), mask, matrix, axis="input", kind="joint", damping=0.25
+    )
+    assert (int(found.status), float(found.damping)) == (0, pytest.approx(0.5))

@@ -17,13 +17,7 @@ from hcnr_kernels.samples import curvature
 F64 = torch.float64
 
 
-@pytest.fixture(autouse=True, params=["extension", "torch"])
-def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything holds with the compiled extension and without."""
-    if request.param == "torch":
-        monkeypatch.setattr(native, "unavailable", lambda *_: "switched off")
-    elif reason := native.unavailable("cpu", F64, 1):
-        pytest.skip(reason)
+pytestmark = pytest.mark.usefixtures("route")
 
 
 def psd(width: int, dtype: torch.dtype = F64, seed: int = 0) -> Tensor:
@@ -120,6 +114,67 @@ def test_a_list_is_inverted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     hk.inverse_hessian([psd(64), psd(48), psd(80)], block_size=16)
     hk.inverse_hessian([psd(64), psd(48), psd(80)])
     assert calls == ([4 + 3 + 5, 3] if native.unavailable("cpu", F64, 80) is None else [])
+
+
+def test_lists_are_grouped_by_what_is_cheaper(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few blocks of a width share a table; many have a call; what is too wide spoils neither."""
+    calls: list[tuple[str, int]] = []
+
+    def given(blocks: Tensor) -> driver.Inverses:
+        count = len(blocks)
+        return driver.Inverses(blocks, torch.zeros(count).int(), torch.ones(count, 2))
+
+    def stack(blocks: Tensor, *_: Tensor) -> driver.Inverses:
+        calls.append(("stack", len(blocks)))
+        return given(blocks)
+
+    def table(stacks: list[Tensor], _: list[Tensor]) -> list[driver.Inverses]:
+        calls.append(("table", len(stacks)))
+        return list(map(given, stacks))
+
+    monkeypatch.setattr(native, "unavailable", lambda _, __, size: "wide" if size > 99 else None)
+    monkeypatch.setattr(lists, "invert_stack", stack)
+    monkeypatch.setattr(lists, "_invert_table", table)
+
+    def inverted(*shapes: tuple[int, int]) -> None:
+        stacks = [torch.ones(count, width, width) for count, width in shapes]
+        units = [torch.zeros(count, width) for count, width in shapes]
+        found = lists.invert_stacks(stacks, [torch.ones(count) for count, _ in shapes], units)
+        assert [one.results.shape for one in found] == [stack.shape for stack in stacks]
+
+    inverted((1, 5), (1, 100), (2, 6), (1, 7))
+    inverted((10, 5), (1, 6), (10, 5), (1, 100), (1, 100))
+    assert calls == [("table", 3), ("stack", 1), ("stack", 20), ("stack", 1), *[("stack", 1)] * 2]
+
+
+def test_a_list_of_different_dtypes() -> None:
+    found = hk.inverse_hessian([psd(5), psd(6, torch.float32)])
+    assert [one.dtype for one in found.matrix] == [F64, torch.float32]
+
+
+def test_what_a_training_script_allows_does_not_reach_the_products() -> None:
+    before = torch.get_float32_matmul_precision()
+    matrix = psd(300, torch.float32)
+    want = hk.inverse_hessian(matrix).matrix
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            alone = hk.inverse_hessian(matrix).matrix
+            listed = hk.inverse_hessian([matrix, psd(1100, torch.float32)]).matrix
+        assert torch.get_float32_matmul_precision() == "medium"
+        setting = torch.backends.cuda.matmul
+        assert getattr(setting, "fp32_precision", "tf32") == "tf32"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert torch.equal(torch.as_tensor(alone), torch.as_tensor(want))
+    assert torch.equal(listed[0], torch.as_tensor(want))
+
+
+@pytest.mark.parametrize("width", [5, 256, 1100])
+def test_a_large_diagonal_does_not_overflow_its_mean(width: int) -> None:
+    found = hk.inverse_hessian(1e38 * torch.eye(width))
+    assert isinstance(found.matrix, Tensor) and int(found.status) == 0
+    torch.testing.assert_close(found.matrix, torch.eye(width) / 1.01e38)
 
 
 @pytest.mark.parametrize(
@@ -235,8 +290,8 @@ def test_a_damping_above_the_ladder_is_tried_alone() -> None:
         hk.inverse_hessian(-torch.eye(4), damping=3.0)
 
 
-@settings(max_examples=25, deadline=None)
-@given(width=st.integers(1, 40), seed=st.integers(0, 1000))
+@pytest.mark.parametrize("width", [1, 2, 9, 40])
+@pytest.mark.parametrize("seed", range(5))
 def test_condition_estimate_is_a_close_lower_bound(width: int, seed: int) -> None:
     matrix = psd(width, seed=seed)
     exact = float(torch.linalg.cond(matrix, 1))
@@ -244,7 +299,7 @@ def test_condition_estimate_is_a_close_lower_bound(width: int, seed: int) -> Non
     norm = torch.linalg.matrix_norm(matrix, 1)[None]
     nothing = torch.zeros(1, 1, width, dtype=torch.bool)
     found = float(condition_bound(lambda b: torch.cholesky_solve(b, factor), norm, nothing)[0])
-    assert exact / 3 <= found <= exact * (1 + 1e-9)
+    assert exact / 3 <= found <= exact * (1 + 1e-14 * exact)
 
 
 POISONS = (torch.nan, torch.inf, -torch.inf)
