@@ -1,5 +1,195 @@
-"""Build hook: the project's metadata is in pyproject.toml; a native extension is added here."""
+"""Build hook: the project's metadata is in pyproject.toml; this builds `hcnr_kernels._native`.
 
-from setuptools import setup
+Environment: `HCNR_CUDA=0` builds without CUDA, `HCNR_CUDA=1` makes a missing nvcc or a failed build
+an error; `HCNR_CUDA_ARCHS`, such as `80;90a`, chooses architectures. Neither torch nor a GPU is
+needed.
+"""
 
-setup(ext_modules=[])
+import importlib.util
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+DEFAULT_ARCHITECTURES = "80;86;89;90a"
+WARNINGS = ["-Wall", "-Wextra"]
+# psabi: vectors wider than the instruction set's registers never leave their source file.
+HOST_KERNEL = ["-O3", "-ffp-contract=fast", "-fno-math-errno", "-Wno-psabi"]
+HOST_VARIANTS = {
+    "generic": [],
+    "avx2": ["-march=x86-64-v3"],
+    "avx512": ["-march=x86-64-v4", "-mprefer-vector-width=512"],
+}
+X86 = platform.machine() in ("x86_64", "AMD64")
+SOURCES = Path("csrc")
+
+
+class BuildError(Exception):
+    """Why the extension cannot be built, in one sentence."""
+
+
+def find_nvcc() -> str | None:
+    """The CUDA compiler: on PATH, else in CUDA_HOME."""
+    home = os.environ.get("CUDA_HOME")
+    return shutil.which("nvcc") or (shutil.which("nvcc", path=f"{home}/bin") if home else None)
+
+
+def find_pybind11() -> str:
+    """pybind11's headers; torch ships a copy, for a build beside it that installs nothing."""
+    for package in ("pybind11", "torch"):
+        found = importlib.util.find_spec(package)
+        for place in (found and found.submodule_search_locations) or ():
+            if Path(place, "include", "pybind11").is_dir():
+                return str(Path(place, "include"))
+    raise BuildError("The headers of pybind11 were not found: pip install pybind11.")
+
+
+def architecture_flags(wanted: str) -> list[str]:
+    """Machine code for each architecture, and PTX of the newest for those to come."""
+    names = [name for name in re.split(r"[;, ]+", wanted) if name]
+    if not names or not all(re.fullmatch(r"\d+[af]?", name) for name in names):
+        raise BuildError(
+            f"HCNR_CUDA_ARCHS must look like {DEFAULT_ARCHITECTURES!r}, not {wanted!r}."
+        )
+    flags = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in names]
+    newest = max((name.rstrip("af") for name in names), key=int)
+    return [*flags, f"-gencode=arch=compute_{newest},code=compute_{newest}"]
+
+
+def run(command: list[str]) -> str:
+    """Run a command and return what it prints; a failure is a `BuildError` that quotes it."""
+    print(shlex.join(command), flush=True)
+    try:
+        done = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+    except OSError as error:
+        raise BuildError(f"{command[0]} does not start: {error}.") from error
+    if done.returncode:
+        raise BuildError(f"{Path(command[0]).name} failed:\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+class BuildNative(build_ext):
+    """Compiles every source in a process of its own, as many at a time as there are cores."""
+
+    def build_extension(self, ext: Extension) -> None:
+        """Build the extension; without it, or without CUDA, the package works too, and slower."""
+        Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)  # from an earlier build
+        nvcc, reason = self._nvcc()
+        wanted = architecture_flags(os.environ.get("HCNR_CUDA_ARCHS") or DEFAULT_ARCHITECTURES)
+        required = os.environ.get("HCNR_CUDA") == "1"
+        ways = [(None, reason)] if nvcc is None else [(nvcc, ""), (None, f"{nvcc} failed")]
+        for compiler, without in ways:
+            try:
+                return self._build(ext, compiler, without, wanted)
+            except BuildError as error:
+                if required:
+                    raise
+                cuda = " with CUDA" if compiler else ""
+                print(f"hcnr's compiled extension was not built{cuda}. {error}", file=sys.stderr)
+
+    def copy_extensions_to_source(self) -> None:
+        """For an editable install: what was not built is not copied, and none from before stays."""
+        for old in Path("kernels", "hcnr_kernels").glob("_native.*"):
+            old.unlink()
+        built = [ext for ext in self.extensions if Path(self._built(ext)).exists()]
+        self.extensions, every = built, self.extensions
+        super().copy_extensions_to_source()
+        self.extensions = every
+
+    def _built(self, ext: Extension) -> str:
+        return os.path.join(self.build_lib, self.get_ext_filename(self.get_ext_fullname(ext.name)))
+
+    def _build(self, ext: Extension, nvcc: str | None, reason: str, wanted: list[str]) -> None:
+        pybind11 = find_pybind11()
+        compiler = shlex.split(os.environ.get("CXX", "")) or ["c++"]
+        if shutil.which(compiler[0]) is None:
+            raise BuildError(f"There is no C++ compiler: {compiler[0]} was not found.")
+        objects = Path(self.build_temp) / "native"
+        objects.mkdir(parents=True, exist_ok=True)
+        compile_host = [*compiler, "-std=c++17", "-fPIC", "-fvisibility=hidden", *WARNINGS, "-c"]
+        commands: dict[str, list[str]] = {}
+        definitions = ["-DHCNR_X86"] if X86 else []
+        for variant in HOST_VARIANTS if X86 else ["generic"]:
+            flags = [*HOST_KERNEL, *HOST_VARIANTS[variant], f"-DHCNR_VARIANT={variant}"]
+            commands[f"host_{variant}.o"] = [*compile_host, *flags, "csrc/host_kernel.cpp"]
+        versions = run([*compiler, "--version"]).splitlines()[:1]
+        link: list[str] = []
+        if nvcc is not None:
+            commands["device.o"] = [
+                *(nvcc, "-std=c++17", "-O3", "--threads", "2", *wanted),
+                *("-Xcompiler", "-fPIC,-fvisibility=hidden,-Wall,-Wextra"),
+                *(("-ccbin", compiler[0]) if len(compiler) == 1 else ()),
+                *("-c", "csrc/device.cu"),
+            ]
+            release = re.search(r"release [\d.]+", run([nvcc, "--version"]))
+            versions.append(f"nvcc {release.group()}" if release else "nvcc")
+            definitions.append("-DHCNR_WITH_CUDA")
+            link = self._cuda_runtime(nvcc)
+        else:
+            print(f"hcnr_kernels._native is built without CUDA: {reason}.", file=sys.stderr)
+            definitions.append(f'-DHCNR_WITHOUT_CUDA_REASON="{reason}"')
+        commands["host.o"] = [*compile_host, "-O2", *definitions, "csrc/host.cpp"]
+        commands["module.o"] = [
+            *(*compile_host, "-O2", *definitions, f'-DHCNR_COMPILERS="{"; ".join(versions)}"'),
+            *("-isystem", pybind11, "-isystem", sysconfig.get_path("include")),
+            "csrc/module.cpp",
+        ]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            full = [[*command, "-o", str(objects / name)] for name, command in commands.items()]
+            list(pool.map(run, full))
+        target = Path(self.get_ext_fullpath(ext.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shared = (
+            ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
+        )
+        inputs = [str(objects / name) for name in commands]
+        run([*compiler, *shared, *inputs, *link, "-pthread", "-o", str(target)])
+
+    def _nvcc(self) -> tuple[str | None, str]:
+        choice = os.environ.get("HCNR_CUDA", "")
+        if choice not in ("", "0", "1"):
+            raise BuildError(f"HCNR_CUDA must be 0 or 1, not {choice!r}.")
+        if choice == "0":
+            return None, "HCNR_CUDA=0"
+        nvcc = find_nvcc()
+        if nvcc is None and choice == "1":
+            raise BuildError("HCNR_CUDA=1, but nvcc was found neither on PATH nor in CUDA_HOME.")
+        return nvcc, "nvcc was not found"
+
+    def _cuda_runtime(self, nvcc: str) -> list[str]:
+        """Where nvcc itself looks for libraries, and the static CUDA runtime."""
+        plan = subprocess.run(
+            [nvcc, "--dryrun", "-cudart", "static", "x.o"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        libraries = re.search(r"LIBRARIES=(.*)", plan.stderr)
+        folders = shlex.split(libraries.group(1)) if libraries else []
+        return [*folders, "-lcudart_static", "-ldl", *(["-lrt"] if sys.platform == "linux" else [])]
+
+
+if __name__ == "__main__":
+    setup(
+        ext_modules=[
+            Extension(
+                "hcnr_kernels._native",
+                sorted(str(path) for path in SOURCES.glob("*.cpp")),
+                depends=sorted(
+                    str(path) for path in SOURCES.rglob("*.*")
+                ),  # for source distributions
+            )
+        ],
+        cmdclass={"build_ext": BuildNative},
+    )

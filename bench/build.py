@@ -1,12 +1,35 @@
-"""Section "build" of `make gpu`: does the package import, and does every operator have its GPU."""
+"""Section "build" of `make gpu`: does it build and import, and does every operator have its GPU."""
 
+import os
+import subprocess
 import sys
+import tempfile
 
-from bench.lean import settings_available, use_without_settings
+import torch
+
+from bench.lean import ROOT, settings_available, use_without_settings
+
+
+def compile_extension(device: str) -> None:
+    """Build `hcnr_kernels._native` in place; on a GPU for it alone."""
+    wanted = {}
+    if device != "cpu":
+        major, minor = torch.cuda.get_device_capability()
+        architecture = f"{major}{minor}{'a' if major >= 9 else ''}"
+        wanted = {"HCNR_CUDA": "1", "HCNR_CUDA_ARCHS": architecture}
+    with tempfile.TemporaryDirectory() as scratch:
+        subprocess.run(
+            [sys.executable, "setup.py", "build_ext", "--inplace", "--build-temp", scratch],
+            cwd=ROOT,
+            env={**os.environ, **wanted},
+            stdout=subprocess.DEVNULL,
+            check=True,
+        )
 
 
 def main() -> int:
     device = sys.argv[1]
+    compile_extension(device)
     print(use_without_settings())
     if settings_available():
         import hcnr
@@ -17,12 +40,19 @@ def main() -> int:
 
     wanted = ("cpu",) if device == "cpu" else ("cpu", "cuda", "triton")
     missing = 0
+    from hcnr_kernels import native
+
+    module, reason = native.native()
+    print(f"_native: {reason if module is None else module.build_info()}")
     for name, backend, status in operator_table():
         print(f"{name:18} {backend:8} {status}")
         missing += backend in wanted and status != "available"
     if missing:
         print(f"{missing} backends that should be here are not")
-    return int(missing > 0)
+    trouble = native.unavailable(device, torch.float32, 64)
+    if trouble is not None:
+        print(f"the compiled extension cannot be used: {trouble}")
+    return int(missing > 0 or trouble is not None)
 
 
 if __name__ == "__main__":

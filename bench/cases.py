@@ -1,6 +1,7 @@
 """What is measured of an operator: a case with its floor, its rivals and its goal, and its record.
 
-A case is defined once per family (`fisher.py`, `gram.py`, `perturbation.py`, `merge.py`) and used
+A case is defined once per family (`fisher.py`, `gram.py`, `perturbation.py`, `merge.py`,
+`inverse.py`) and used
 by `make gpu` and by the pytest-benchmark suite alike.
 """
 
@@ -68,7 +69,7 @@ class Case:
         dtype: Of the inputs.
         run: The call, given the accumulators; returns what it computed.
         error: RMS ratio of a result to float64.
-        flops: Operations that cannot be avoided, at the stated precision.
+        flops: Operations that cannot be avoided, at the rate of `arithmetic`.
         nbytes: Bytes that must be moved.
         goal: What the row is about.
         accumulators: Fresh ones; none where outputs are new tensors.
@@ -76,6 +77,7 @@ class Case:
             None.
         kept: The part of a result that is specified.
         tolerance: For `error`.
+        arithmetic: Dtype of the products that set the floor.
         note: Shown beside the row.
     """
 
@@ -91,6 +93,7 @@ class Case:
     rivals: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     kept: Callable[[tuple[Tensor, ...]], tuple[Tensor, ...]] = lambda found: found
     tolerance: float = TENSOR_CORES
+    arithmetic: torch.dtype = torch.bfloat16
     note: str = ""
 
     def result(self, run: Callable[..., Any], *, poison: bool = False) -> tuple[Tensor, ...] | None:
@@ -148,7 +151,7 @@ def measure(case: Case, ceilings: Ceilings, device: torch.device, *, quick: bool
     held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
     peak = peak_bytes(contenders["ours"], device)
     by_bytes = 1e3 * case.nbytes / ceilings.copy_bytes_per_second
-    by_flops = 1e3 * case.flops / ceilings.bf16_flops_per_second
+    by_flops = 1e3 * case.flops / ceilings.flops_per_second(case.arithmetic)
     floor = max(by_bytes, by_flops)
     record: Record = {
         "title": case.title,

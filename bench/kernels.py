@@ -1,8 +1,8 @@
-"""Section "kernels" of `make gpu`: every Triton family at the shapes of Llama-3.1-8B."""
+"""Section "kernels" of `make gpu`: every family of operators at the shapes of Llama-3.1-8B."""
 
 import sys
 
-from bench import fisher, gram, merge, perturbation
+from bench import fisher, gram, inverse, merge, perturbation
 from bench.accuracy import accuracy
 from bench.cases import Record, judged, measure
 from bench.timing import Ceilings, measure_ceilings
@@ -13,7 +13,8 @@ def described(ceilings: Ceilings) -> Record:
     return {
         "title": "ceilings",
         "shape": f"copy {ceilings.copy_bytes_per_second / 1e12:.2f} TB/s, "
-        f"bf16 product {ceilings.bf16_flops_per_second / 1e12:.0f} TFLOP/s",
+        f"product bf16 {ceilings.bf16_flops_per_second / 1e12:.0f}, "
+        f"fp32 {ceilings.fp32_flops_per_second / 1e12:.0f} TFLOP/s",
         "ceilings": ceilings._asdict(),
     }
 
@@ -33,7 +34,7 @@ def main() -> int:
     ceilings = measure_ceilings(settings.device, small=settings.small)
     record(described(ceilings))
     done: list[Record] = []
-    for family in (fisher, gram, perturbation, merge):
+    for family in (fisher, gram, perturbation, merge, inverse):
         mine: list[Record] = []
         for name, build in family.CASES.items():
             mine += record.attempt(

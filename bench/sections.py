@@ -159,11 +159,11 @@ def measure(context: Context) -> str:
 
 
 def own_kernels() -> list[str]:
-    """Names of the project's Triton kernels."""
-    names = []
+    """Names of the project's kernels."""
+    names = ["invert_blocks"]  # in csrc
     for path in sorted((ROOT / "kernels" / "hcnr_kernels" / "triton").glob("*.py")):
         names += re.findall(r"^@triton\.jit.*\ndef (\w+_kernel)\(", path.read_text(), re.MULTILINE)
-    assert names, "the sanitizer would look at every kernel of every library"
+    assert len(names) > 1, "the sanitizer would look at every kernel of every library"
     return names
 
 
@@ -206,8 +206,8 @@ def sanitizer(context: Context) -> str:
 
 
 SECTIONS = {
-    "build": Section(25, build),
-    "tests": Section(180, tests),
+    "build": Section(60, build),
+    "tests": Section(160, tests),
     "kernels": Section(160, kernels),
     "measure": Section(85, measure),
     "sanitizer": Section(105, sanitizer),

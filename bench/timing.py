@@ -24,10 +24,16 @@ class Times(NamedTuple):
 
 
 class Ceilings(NamedTuple):
-    """What the machine reached in this process: a large copy (read + write), a large product."""
+    """What the machine reached in this process: a large copy (read + write), large products."""
 
     copy_bytes_per_second: float
     bf16_flops_per_second: float
+    fp32_flops_per_second: float
+
+    def flops_per_second(self, dtype: torch.dtype) -> float:
+        """Of a product of operands of a dtype, fp32 without TF32."""
+        wide = dtype == torch.float32
+        return self.fp32_flops_per_second if wide else self.bf16_flops_per_second
 
 
 def synchronise(device: torch.device) -> None:
@@ -140,10 +146,15 @@ def measure_ceilings(device: torch.device, *, small: bool = False) -> Ceilings:
     target = torch.empty_like(source)
     left = normal(side, side, device=device, dtype=torch.bfloat16, seed=1)
     right = normal(side, side, device=device, dtype=torch.bfloat16, seed=2)
-    found = interleaved(
-        {"copy": lambda: target.copy_(source), "product": lambda: left @ right}, device
-    )
+    wide = normal(side // 2, side // 2, device=device, dtype=torch.float32, seed=3)
+    contenders = {
+        "copy": lambda: target.copy_(source),
+        "product": lambda: left @ right,
+        "wide product": lambda: wide @ wide,
+    }
+    found = interleaved(contenders, device)
     return Ceilings(
         copy_bytes_per_second=2e3 * source.nbytes / found["copy"].p50,
         bf16_flops_per_second=2e3 * side**3 / found["product"].p50,
+        fp32_flops_per_second=2e3 * (side // 2) ** 3 / found["wide product"].p50,
     )

@@ -25,7 +25,7 @@ body {
   font: 16px/1.55 "Helvetica Neue", Helvetica, Arial, system-ui, sans-serif;
   font-variant-numeric: tabular-nums; overflow-wrap: break-word;
 }
-main, footer { max-width: 48rem; margin: 0 auto; padding: 0 1rem; }
+main, footer { max-width: 54rem; margin: 0 auto; padding: 0 1rem; }
 header { padding-top: 3.5rem; }
 h1 { font-size: clamp(1.6rem, 4.6vw, 2.3rem); line-height: 1.2; letter-spacing: -0.015em;
      font-weight: 650; margin: 0.3rem 0 1rem; text-wrap: balance; }
@@ -47,7 +47,7 @@ section { margin-top: 3.2rem; }
 .scroll:focus-visible, summary:focus-visible { outline: 2px solid var(--after);
   outline-offset: 2px; }
 table { border-collapse: collapse; width: 100%; font-size: 0.86rem; line-height: 1.4; }
-th, td { text-align: right; padding: 0.42rem 0 0.42rem 1.1rem; border-bottom: 1px solid var(--hair);
+th, td { text-align: right; padding: 0.42rem 0 0.42rem 0.8rem; border-bottom: 1px solid var(--hair);
          vertical-align: top; }
 th:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--soft); font-weight: 500; vertical-align: bottom; }

@@ -2,8 +2,18 @@
 
 import functools
 import importlib
+from collections.abc import Sequence
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple, overload
+
+import torch
+from torch import Tensor
+
+from hcnr_kernels.errors import OperatorError
+
+Mode = Literal["inverse", "factor"]
+
+DTYPES = {torch.float32: "float32", torch.float64: "float64"}
 
 
 class Native(NamedTuple):
@@ -21,6 +31,184 @@ def native() -> Native:
     except ModuleNotFoundError as error:
         if error.name != "hcnr_kernels._native":
             return Native(None, f"not loadable: {error}")
-        return Native(None, "not built: the package was installed without nvcc")
+        return Native(None, "not built: there was no C++ compiler, or the build failed")
     except ImportError as error:
         return Native(None, f"not loadable: {error}")
+
+
+def unavailable(device: torch.device | str, dtype: torch.dtype, size: int) -> str | None:
+    """Why the extension cannot invert blocks of a size; None if it can."""
+    module, reason = native()
+    if module is None:
+        return reason
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda"):
+        return f"no {kind} code"
+    if dtype not in DTYPES:
+        return f"no code for {dtype}"
+    if kind == "cuda" and (trouble := cuda_trouble()):
+        return trouble
+    if kind == "cuda" and (oldest := module.architectures()[0]) > (found := _capability(device)):
+        return f"built for compute capability {oldest / 100} and above, not {found / 100}"
+    limit = module.max_size(DTYPES[dtype], kind)
+    return None if size <= limit else f"blocks of {size} are above its limit of {limit}"
+
+
+def takes(device: torch.device | str, dtype: torch.dtype, size: int) -> bool:
+    """Whether the extension inverts blocks of a size."""
+    return unavailable(device, dtype, size) is None
+
+
+@functools.cache
+def _capability(device: torch.device | str) -> int:
+    """Compute capability as CUDA numbers it: 900 for 9.0."""
+    major, minor = torch.cuda.get_device_capability(device)
+    return 100 * major + 10 * minor
+
+
+@functools.cache
+def cuda_trouble() -> str | None:
+    """Why the extension cannot use CUDA: not built, built without, no driver; None if it can."""
+    module, reason = native()
+    return reason if module is None else module.cuda_trouble() or None
+
+
+class StackInverses(NamedTuple):
+    """What became of a stack of blocks.
+
+    Attributes:
+        results: `[N, d, d]` inverses, or `[N, 2, d, d]`, L and L^-1; NaN where the status is not 0.
+        status: `[N]` int32: 0 done, k > 0 the leading minor of order k is not positive definite,
+            -1 NaN or infinity in the input.
+        norms: `[N, 2]` 1-norms over live neurons of the damped block and of its inverse (NaN if it
+            was not formed). Their product is the condition number.
+    """
+
+    results: Tensor
+    status: Tensor
+    norms: Tensor
+
+
+class ListInverses(NamedTuple):
+    """`StackInverses` of unequal blocks: a result `[d, d]` or `[2, d, d]` for each."""
+
+    results: list[Tensor]
+    status: Tensor
+    norms: Tensor
+
+
+@overload
+def invert_blocks(blocks: Tensor, shifts: Tensor, *, mode: Mode = ...) -> StackInverses: ...
+@overload
+def invert_blocks(
+    blocks: Sequence[Tensor], shifts: Tensor, *, mode: Mode = ...
+) -> ListInverses: ...
+@torch.no_grad()
+def invert_blocks(
+    blocks: Tensor | Sequence[Tensor], shifts: Tensor, *, mode: Mode = "inverse"
+) -> StackInverses | ListInverses:
+    """Inverses, or Cholesky factors and their inverses, of `blocks + shifts * I`.
+
+    On CUDA this is one launch that the host does not wait for, for a list one copy to the device
+    more.
+    `unavailable` says beforehand whether there is code for a device, a dtype and a size.
+
+    Args:
+        blocks: `[N, d, d]`, or a list of `[d, d]` of any sizes, one dtype and one device;
+            symmetric, lower triangles read.
+        shifts: `[N]` what is added to the diagonals.
+        mode: `inverse`, where a dead neuron, one with a zero diagonal, gets a unit pivot and no
+            shift; or `factor` for L and L^-1, zero above their diagonals, where it does not.
+    """
+    stacked = isinstance(blocks, Tensor)
+    matrices = (blocks,) if isinstance(blocks, Tensor) else tuple(blocks)
+    count = blocks.shape[0] if isinstance(blocks, Tensor) and blocks.ndim else len(matrices)
+    _check(matrices, shifts, count, 3 if stacked else 2, mode)
+    dtype, device = shifts.dtype, shifts.device
+    largest = max((matrix.shape[-1] for matrix in matrices), default=0)
+    trouble = unavailable(device, dtype, largest)
+    module = native().module
+    if trouble is not None or module is None:
+        raise OperatorError(f"hcnr_kernels._native cannot invert these blocks: {trouble}.")
+    lead = (2,) if mode == "factor" else ()
+    matrices = [_with_rows(matrix) for matrix in matrices]
+    results = [
+        matrix.new_empty((*matrix.shape[:-2], *lead, *matrix.shape[-2:])) for matrix in matrices
+    ]
+    shifts = shifts.contiguous()
+    status = torch.zeros(count, dtype=torch.int32, device=device)
+    norms = torch.zeros(count, 2, dtype=dtype, device=device)
+    call: dict[str, Any] = {
+        "count": count,
+        "shifts": shifts.data_ptr(),
+        "status": status.data_ptr(),
+        "norms": norms.data_ptr(),
+        "dtype": DTYPES[dtype],
+        "mode": mode,
+        "device": device.type,
+        "ordinal": device.index or 0,
+        "stream": torch.cuda.current_stream(device).cuda_stream if device.type == "cuda" else 0,
+        "threads": torch.get_num_threads(),
+    }
+    if count == 0 or largest == 0:
+        pass
+    elif stacked:
+        places = [_place(matrices[0]), *map(_place, _parts(results[0], mode))]
+        call.update(zip(("input", "output", "factor"), places, strict=False))
+        module.invert_stack(size=largest, **call)
+    else:
+        table = torch.tensor(
+            [_row(matrix, result, mode) for matrix, result in zip(matrices, results, strict=True)],
+            dtype=torch.int64,
+            pin_memory=device.type == "cuda",  # else the host would wait for the copy
+        ).to(device, non_blocking=True)
+        module.invert_table(table=table.data_ptr(), largest=largest, **call)
+    if stacked:
+        return StackInverses(results[0], status, norms)
+    return ListInverses(results, status, norms)
+
+
+def _check(matrices: Sequence[Tensor], shifts: Tensor, count: int, ndim: int, mode: str) -> None:
+    if mode not in ("inverse", "factor"):
+        raise OperatorError(f"mode must be 'inverse' or 'factor', not {mode!r}.")
+    if shifts.shape != (count,):
+        raise OperatorError(f"shifts must be [{count}], one for each block, not {shifts.shape}.")
+    shape = "[N, d, d]" if ndim == 3 else "[d, d]"
+    for matrix in matrices:
+        if matrix.ndim != ndim or matrix.shape[-1] != matrix.shape[-2]:
+            raise OperatorError(f"blocks must be {shape}, not {list(matrix.shape)}.")
+        if matrix.dtype != shifts.dtype or matrix.device != shifts.device:
+            raise OperatorError(
+                f"blocks and shifts must share one dtype and one device, not {matrix.dtype} on "
+                f"{matrix.device} and {shifts.dtype} on {shifts.device}."
+            )
+
+
+def _with_rows(matrix: Tensor) -> Tensor:
+    """The same matrices with elements of a row side by side and no rows that overlap."""
+    size = matrix.shape[-1]
+    good = matrix.stride(-1) == 1 and matrix.stride(-2) >= size
+    return matrix if good or size <= 1 else matrix.contiguous()
+
+
+def _place(matrix: Tensor) -> tuple[int, int, int]:
+    """Address, distance of blocks, distance of rows; the stride of one row says nothing."""
+    step = matrix.stride(0) if matrix.ndim == 3 else 0
+    return matrix.data_ptr(), step, max(matrix.stride(-2), matrix.shape[-1])
+
+
+def _parts(result: Tensor, mode: str) -> tuple[Tensor, ...]:
+    """Where the inverse goes and, in mode `factor`, L."""
+    if mode == "inverse":
+        return (result,)
+    factor, inverse = result.unbind(-3)
+    return inverse, factor
+
+
+def _row(matrix: Tensor, result: Tensor, mode: str) -> list[int]:
+    """A row of the table of unequal blocks."""
+    row = []
+    for part in (matrix, *_parts(result, mode)):
+        address, _, stride = _place(part)
+        row += [address, stride]
+    return [*row, *([0, 0] if mode == "inverse" else []), matrix.shape[-1]]

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hcnr_kernels import checks, schemas
+from hcnr_kernels import checks, lists, schemas
 from hcnr_kernels.compensation import Compensation
 from hcnr_kernels.inverse import InverseHessian, raise_on_failure
 from hcnr_kernels.tiles import Axis
@@ -184,7 +184,8 @@ def inverse_hessian(
 
     Args:
         hessian: `[..., d, d]` fp32 or float64, or a list of matrices of any sizes. Each must be
-            symmetric (not verified: it would cost as much as reading it twice).
+            symmetric, and the row of a neuron whose diagonal is zero too, as in a second moment
+            (not verified: it would cost as much as reading it twice).
         damping: Share of the mean diagonal, >= 0.
         block_size: Invert the diagonal blocks of this size only; the last may be smaller, zero
             outside them. All blocks of a matrix share its damping.
@@ -207,9 +208,7 @@ def inverse_hessian(
     else:
         if len(hessian) == 0:
             checks.refuse("hessian", "at least one matrix", "an empty list")
-        results = [schemas.inverse_hessian(one[None], damping, block_size) for one in hessian]
-        matrix = [result[0][0] for result in results]
-        facts = [torch.cat([result[place] for result in results]) for place in (1, 2, 3)]
+        matrix, *facts = _inverse_of_list(hessian, damping, block_size)
     found = InverseHessian(matrix, *facts)
     count = found.status.numel()
     if names is None:
@@ -219,6 +218,23 @@ def inverse_hessian(
     if check:
         raise_on_failure(found.status.flatten(), found.damping.flatten(), names)
     return found
+
+
+def _inverse_of_list(
+    hessians: Sequence[Tensor], damping: float, block_size: int | None
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    for one in hessians:
+        checks.inverse_hessian(one[None], damping, block_size)
+    alike = len({(one.dtype, one.device) for one in hessians}) == 1
+    device = hessians[0].device
+    # The operator takes one matrix, or several alike. Whatever only stands for tensors goes there.
+    real = all(type(one) in (Tensor, torch.nn.Parameter) for one in hessians)
+    if alike and real and device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
+        with schemas.exact_products(device):
+            return lists.inverse_hessians(hessians, damping, block_size)
+    found = [schemas.inverse_hessian(one[None], damping, block_size) for one in hessians]
+    damping_used, status, condition = (torch.cat([one[i] for one in found]) for i in (1, 2, 3))
+    return [one[0][0] for one in found], damping_used, status, condition
 
 
 @torch.no_grad()

@@ -3,10 +3,11 @@
 `ops.py` holds the public functions, which call the operators defined here.
 """
 
+import contextlib
 import functools
 import importlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -48,11 +49,10 @@ def _operator(
         @functools.wraps(function)
         def run(*args: object) -> object:
             check(*args)
-            kind = _device(args).type
-            if kind not in ("cpu", "cuda"):
+            device = _device(args)
+            if device.type not in ("cpu", "cuda"):
                 return function(*args)
-            # A caller's autocast would round the fp32 products of the kernels to its dtype.
-            with torch.autocast(kind, enabled=False):
+            with exact_products(device):
                 return function(*args)
 
         return run
@@ -60,16 +60,45 @@ def _operator(
     def on_cpu(*args: object) -> object:
         return (fused if interpreting() else kernel)(*args)
 
-    def on_cuda(*args: object) -> object:
-        with torch.cuda.device(_device(args)):
-            return fused(*args)
-
     qualified = f"hcnr::{name}"
     torch.library.define(qualified, "(" + arguments, tags=torch.Tag.pt2_compliant_tag)
     torch.library.impl(qualified, "cpu", checked(on_cpu))
-    torch.library.impl(qualified, "cuda", checked(on_cuda))
+    torch.library.impl(qualified, "cuda", checked(fused))
     torch.library.register_fake(qualified, checked(fake))
     return getattr(torch.ops.hcnr, name).default
+
+
+@contextlib.contextmanager
+def exact_products(device: torch.device) -> Iterator[None]:
+    """Inside, products of fp32 operands are fp32, on the device that is the current one.
+
+    A caller's autocast would round them to its dtype, and what training scripts ask for, TF32 or
+    bf16 inside of products, to three digits. The latter are settings of the process.
+    """
+    rounded = [(place, name, getattr(place, name)) for place, name in _precisions()]
+    current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    with torch.autocast(device.type, enabled=False), current:
+        try:
+            for place, name, setting in rounded:
+                if setting not in EXACT:
+                    setattr(place, name, "ieee" if isinstance(setting, str) else False)
+            yield
+        finally:
+            for place, name, setting in rounded:
+                if setting not in EXACT:
+                    setattr(place, name, setting)
+
+
+EXACT = ("ieee", "none", False)
+"""Settings of `_precisions` that leave fp32 products alone."""
+
+
+def _precisions() -> list[tuple[Any, str]]:
+    """Where torch keeps how fp32 products may be rounded: (object, attribute)."""
+    matmul, other = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
+    if not hasattr(matmul, "fp32_precision"):  # before torch 2.9
+        return [(matmul, "allow_tf32")]
+    return [(matmul, "fp32_precision"), (other, "fp32_precision")]
 
 
 def _device(args: tuple[object, ...]) -> torch.device:

@@ -20,6 +20,7 @@ from hcnr_kernels.tiles import Axis
 F64 = torch.float64
 AXES: tuple[Axis, ...] = ("input", "output")
 KINDS = ("none", "sum", "joint", "balanced")
+pytestmark = pytest.mark.usefixtures("route")
 
 
 def problem(
@@ -309,3 +310,88 @@ def test_condition_of_a_multiple_of_the_identity_is_one(kind: Any, block_size: i
         damping=1.0, block_size=block_size,
     )  # fmt: skip
     assert float(found.condition) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("axis", "kind"), [*product(AXES, ("sum", "joint", "balanced"))])
+@pytest.mark.parametrize("others", [40, 700])
+def test_many_neurons_equal_the_twin(axis: Axis, kind: Any, others: int) -> None:
+    """Wide enough for the recursion, and for both orders of product and solve."""
+    delta, mask, honest, task = problem(axis, neurons=600, others=others)
+    for dead in (mask.nonzero()[3], (~mask).nonzero()[5]):
+        for hessian in (honest, task):
+            hessian[dead], hessian[:, dead] = 0, 0
+    inverse = torch.linalg.inv(damped(honest) + torch.diag((honest.diagonal() == 0).double() * 1.0))
+    shift = 0.01 * honest.diagonal().mean()
+    found = hk.compensation_ex(delta, mask, honest, axis=axis, kind=kind, task_hessian=task)
+    lines, got = lines_of(delta, axis), lines_of(found.deviation, axis)
+    fixed = lines[:, ~mask]
+    near_base = damped(honest / honest.diagonal().mean())
+    near_tuned = damped(task / task.diagonal().mean())
+    if kind == "sum":
+        want = (fixed / inverse.diagonal()[~mask]) @ inverse[~mask][:, mask]
+    elif kind == "joint":
+        right = fixed @ near_base[~mask][:, mask]
+        want = -torch.linalg.solve(near_base[mask][:, mask], right.T).T
+    else:
+        both = near_base + near_tuned
+        right = lines @ near_tuned[:, mask] - fixed @ both[~mask][:, mask]
+        want = torch.linalg.solve(both[mask][:, mask], right.T).T
+    assert relative_error(got[:, mask], want) < 1e-9
+    assert torch.equal(got[:, ~mask], fixed)
+    assert int(found.status) == 0 and float(found.damping) == pytest.approx(0.01)
+    if kind == "sum":
+        live = honest.diagonal() != 0
+        whole = honest[live][:, live] + shift * torch.eye(int(live.sum()), dtype=F64)
+        exact = float(torch.linalg.cond(whole, 1))
+        assert exact / 3 <= float(found.condition) <= exact * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("kind", ["sum", "joint", "balanced"])
+def test_many_neurons_fail_like_few(kind: Any) -> None:
+    delta, mask, honest, _ = problem("input", neurons=600, others=30, dtype=torch.float32)
+    mask[:] = torch.arange(600) >= 100
+    task = torch.eye(600)
+    arguments: dict[str, Any] = {"axis": "input", "kind": kind, "task_hessian": task}
+    bad = honest.clone()
+    bad[500, 3] = torch.nan
+    found = hk.compensation_ex(delta, mask, bad, **arguments)
+    assert int(found.status) == -1 and found.deviation[:, mask].isnan().all()
+    assert torch.equal(found.deviation[:, ~mask], delta[:, ~mask])
+    bad = honest.clone()
+    bad[400, 399] = bad[399, 400] = 1e4
+    found = hk.compensation_ex(delta, mask, bad, **arguments)
+    # An order of `sum` counts all neurons, one of the others the restored ones.
+    assert int(found.status) == (401 if kind == "sum" else 301)
+    assert float(found.damping) == pytest.approx(1.0)
+    assert found.deviation[:, mask].isnan().all()
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_many_neurons_nothing_and_everything_restored(everything: bool) -> None:
+    delta, mask, honest, _ = problem("output", neurons=300, others=9)
+    for kind in ("sum", "joint"):
+        found = solve(delta, mask | True if everything else mask & False, honest,
+                      axis="output", kind=kind)  # fmt: skip
+        assert torch.equal(found, torch.zeros_like(delta) if everything else delta)
+
+
+@pytest.mark.parametrize("kind", ["sum", "joint", "balanced"])
+@pytest.mark.parametrize("neurons", [200, 600, 1100])
+def test_beyond_the_range_of_the_dtype_is_a_failure(kind: Any, neurons: int) -> None:
+    """1e-39 is finite, its reciprocal is not."""
+    delta, mask = torch.ones(5, neurons), alternate(neurons, "cpu")
+    tiny = 1e-39 * torch.eye(neurons)
+    found = hk.compensation_ex(delta, mask, tiny, axis="input", kind=kind, task_hessian=tiny)
+    assert int(found.status) > 0
+    assert found.deviation[:, mask].isnan().all() and not found.deviation[:, ~mask].isnan().any()
+
+
+def test_a_pivot_that_damping_makes_zero_is_no_dead_neuron() -> None:
+    matrix = torch.diag(torch.tensor([-0.25, 2.25, 1.0, 1.0], dtype=F64))
+    matrix[0, 2] = matrix[2, 0] = 0.3
+    matrix[0, 1] = matrix[1, 0] = 0.1
+    mask = torch.tensor([True, True, False, False])
+    found = hk.compensation_ex(
+        torch.ones(3, 4, dtype=F64), mask, matrix, axis="input", kind="joint", damping=0.25
+    )
+    assert (int(found.status), float(found.damping)) == (0, pytest.approx(0.5))
