@@ -210,9 +210,10 @@ app.add_typer(data_sets, name="data")
 @app.command(epilog=_examples("hcnr info"))
 def info() -> None:
     """Show every operator and backend, available or why not, with versions and devices."""
-    from hcnr.info import devices, operators, packages
+    from hcnr.info import devices, extension, operators, packages
 
     print_table("Operators", *operators(), console)
+    print_table("Compiled extension", ("what", "state"), extension(), console)
     print_table("Versions", ("package", "version"), packages(), console)
     print_table("Devices", ("device", "what"), devices(), console)
 

@@ -3,6 +3,7 @@
 import torch
 
 from hcnr.report.summary import LIBRARIES, versions
+from hcnr_kernels import native
 from hcnr_kernels.registry import operator_table
 
 
@@ -20,6 +21,21 @@ def packages() -> list[tuple[str, str]]:
     """Rows (package, version or `not installed`)."""
     found = versions()
     return [(name, found.get(name, "not installed")) for name in ("hcnr", "python", *LIBRARIES)]
+
+
+def extension() -> list[tuple[str, str]]:
+    """Rows (what, state) of the compiled extension: what it was built for, what it finds here."""
+    module, reason = native.native()
+    if module is None:
+        return [("extension", f"not available: {reason}")]
+    built = module.build_info()
+    chips = ", ".join(f"{number // 100}.{number // 10 % 10}" for number in built["architectures"])
+    return [
+        ("built with", built["compilers"]),
+        ("on the CPU", built["host"]),
+        ("built for CUDA", chips or "no"),
+        ("CUDA here", native.cuda_trouble() or "available"),
+    ]
 
 
 def devices() -> list[tuple[str, str]]:
