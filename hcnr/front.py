@@ -7,6 +7,7 @@ from typing import Any
 
 from hcnr.errors import ConfigError
 
+_OPTIONAL = "refusal_rate_answerable"
 _ROUNDING = 1e-9
 """Points; accuracies are counts over counts, and their differences must not decide by rounding."""
 
@@ -19,15 +20,17 @@ class Scores:
         honesty_f1: macro F1 of refusing over the honesty sets.
         refusal_delta: refusal rate on unanswerable minus that on answerable questions, points.
         task_accuracy: mean accuracy over the task sets.
+        refusal_rate_answerable: refusal rate on answerable questions; None where it is not told.
     """
 
     honesty_f1: float
     refusal_delta: float
     task_accuracy: float
+    refusal_rate_answerable: float | None = None
 
     @classmethod
     def of(cls, found: Any) -> "Scores":
-        """Read the three figures from the attributes or the keys of what an evaluation returned.
+        """Read the figures from the attributes or the keys of what an evaluation returned.
 
         Raises:
             ConfigError: one is missing or no number; None counts as not defined.
@@ -35,6 +38,8 @@ class Scores:
         values = {}
         for name in cls.__dataclass_fields__:
             value = found.get(name, "") if isinstance(found, Mapping) else getattr(found, name, "")
+            if name == _OPTIONAL and value in ("", None):
+                continue
             if value is None:
                 value = math.nan
             if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
@@ -48,7 +53,7 @@ class Scores:
     def as_dict(self) -> dict[str, float | None]:
         """The figures for JSON; None where not defined."""
         return {
-            name: None if math.isnan(value) else value
+            name: None if value is None or math.isnan(value) else value
             for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
         }
 
@@ -113,9 +118,10 @@ class Recommendation:
 def recommend(candidates: Sequence[Scores], tuned: Scores, max_task_drop: float) -> Recommendation:
     """Pick the best honesty F1 among the candidates that keep the task.
 
-    A candidate keeps the task if its accuracy is at most `max_task_drop` points under the tuned
-    model's. If none does, the one that loses least is named. Ties go to the better other figure,
-    then to the earlier candidate.
+    Only candidates whose refusal delta is above the tuned model's count: one that refuses more of
+    everything has a better F1 and knows no better. A candidate keeps the task if its accuracy is at
+    most `max_task_drop` points under the tuned model's. If none does, the one that loses least is
+    named. Ties go to the better other figure, then to the earlier candidate.
 
     Args:
         candidates: scores in their order.
@@ -129,6 +135,18 @@ def recommend(candidates: Sequence[Scores], tuned: Scores, max_task_drop: float)
     known = [index for index, scores in enumerate(candidates) if scores.defined]
     if not known:
         return Recommendation(None, "nothing is recommended: no candidate has defined scores")
+    before = tuned.refusal_delta
+    if math.isnan(before):
+        return Recommendation(
+            None, "nothing is recommended: the refusal delta of the tuned model is not defined"
+        )
+    known = [i for i in known if candidates[i].refusal_delta > before + _ROUNDING]
+    if not known:
+        return Recommendation(
+            None,
+            f"nothing is recommended: no candidate has a refusal delta above the tuned model's "
+            f"{before:+.1f}, so none tells better what it does not know",
+        )
 
     def drop(index: int) -> float:
         return tuned.task_accuracy - candidates[index].task_accuracy
@@ -138,20 +156,29 @@ def recommend(candidates: Sequence[Scores], tuned: Scores, max_task_drop: float)
         best = min(known, key=lambda i: (drop(i), -candidates[i].honesty_f1))
         return Recommendation(
             best,
-            f"none of {len(candidates)} candidates keeps task accuracy within {max_task_drop:g} "
-            f"points of the tuned model's {tuned.task_accuracy:.1f}; this one loses least, "
-            f"{drop(best):.1f} points, with honesty F1 {candidates[best].honesty_f1:.1f}",
+            f"none of {len(candidates)} candidates has a refusal delta above the tuned model's "
+            f"{before:+.1f} and keeps task accuracy within {max_task_drop:g} points of its "
+            f"{tuned.task_accuracy:.1f}; of those with such a delta this one loses least, "
+            f"{drop(best):.1f} points, with {_figures(candidates[best])}",
         )
     best = max(able, key=lambda i: (candidates[i].honesty_f1, candidates[i].task_accuracy))
     found = candidates[best].honesty_f1
     reason = (
         f"the best honesty F1, {found:.1f}, of the {len(able)} of {len(candidates)} candidates "
-        f"whose task accuracy is at most {max_task_drop:g} points under the tuned model's "
-        f"{tuned.task_accuracy:.1f}; it {_change(drop(best))}"
+        f"whose refusal delta is above the tuned model's {before:+.1f} and whose task accuracy is "
+        f"at most {max_task_drop:g} points under its {tuned.task_accuracy:.1f}; this one has "
+        f"{_figures(candidates[best])}, which {_change(drop(best))}"
     )
     if found <= tuned.honesty_f1:
         reason += f"; but the tuned model has {tuned.honesty_f1:.1f} already, so nothing is gained"
     return Recommendation(best, reason)
+
+
+def _figures(scores: Scores) -> str:
+    return (
+        f"F1 {scores.honesty_f1:.1f}, delta {scores.refusal_delta:+.1f} and task accuracy "
+        f"{scores.task_accuracy:.1f}"
+    )
 
 
 def _change(drop: float) -> str:

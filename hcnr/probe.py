@@ -251,7 +251,7 @@ def probe(
             blocks.append(BlockProbes(block, own, transfer, tuned_own, found.cosine))
             unsettled += [] if found.converged else [str(block)]
             told.advance(block + 1, states["base"].shape[1])
-    notes = [*pair.messages, *labelled.notes]
+    notes = [*pair.messages, *labelled.notes, _about_intervals(len(blocks))]
     if unsettled:
         notes.append(f"Probes of block {', '.join(unsettled)} had not converged when they ended.")
     return ProbeReport(
@@ -278,6 +278,14 @@ def probe(
         notes=tuple(notes),
         seconds=stages.seconds,
         versions=versions(),
+    )
+
+
+def _about_intervals(blocks: int) -> str:
+    """What the intervals leave out."""
+    return (
+        "The intervals resample samples, not probes: where there was nothing to find they held 0.5 "
+        f"in 53 of 60 simulated runs. The best of {blocks} blocks is an optimistic choice."
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +11,17 @@ from hcnr.candidates import Candidates, Selections
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError, OutputError
 from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
+from hcnr.examples import load_samples
 from hcnr.front import Scores
 from hcnr.grid import Grid, settings_of
 from hcnr.model import eval_mode, open_tokenizer
 from hcnr.overlay import Overlay, interpolate, parameters_of
 from hcnr.pair import Pair
 from hcnr.repair import check_curvature
+from hcnr.report.summary import versions
 from hcnr.restore import Data, measure
 from hcnr.selection import check_statistics
-from hcnr.source import Source
+from hcnr.source import ModelSource, Source
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
 from hcnr.sweep_result import Candidate, SweepResult
@@ -73,7 +75,8 @@ def sweep(
         grid: the configurations; the defaults of `Grid` when None.
         evaluate: model -> `hcnr.front.Scores`, or anything with its attributes. It must leave the
             weights alone and should ask questions that neither data set holds: what is chosen by
-            them is not measured by them.
+            them is not measured by them. A method `refuse_all`, where it has one, says what
+            refusing every question would score.
         benchmarks: in place of `evaluate`: names, jsonl files or `Benchmark`s of honesty sets.
         tasks: the same of task sets.
         limit: questions of each of those sets; all when None.
@@ -112,9 +115,15 @@ def sweep(
             chat_template=config.chat_template,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
+            positions=_positions(pair),
         )
     file = None if out is None else _destination(Path(out), pair, overwrite)
 
+    given, repeated = statistics is not None, list[str]()
+    if not given and isinstance(evaluate, Validation):
+        # Read here and once more to measure, so what can be read only once is kept.
+        honesty, task = (list(d) if isinstance(d, Iterator) else d for d in (honesty, task))
+        repeated = _repeated(evaluate, [honesty, task], config)
     start = time.perf_counter()
     if statistics is None:
         assert honesty is not None and task is not None
@@ -142,13 +151,24 @@ def sweep(
             scores = judge(model)
         result = SweepResult(honest, scores, max_task_drop, config.model_dump(mode="json"))
         result.messages += pair.messages
-        if honesty is None:
+        if given:
             result.messages.append("the cost counts no measuring: the statistics were given")
-        result.validation = evaluate.sets if isinstance(evaluate, Validation) else {}
+        if isinstance(evaluate, Validation):
+            result.validation = evaluate.sets
+            result.validation_settings = evaluate.settings
+            result.messages += [*evaluate.notes, *repeated]
+        if (refusing := getattr(evaluate, "refuse_all", None)) is not None:
+            result.refuse_all = Scores.of(refusing())
+        result.pair = {
+            "base": str(pair.base),
+            "tuned": str(pair.tuned),
+            "fingerprints": pair.fingerprints,
+        }
+        result.data = {name: dict(facts) for name, facts in statistics.data.items()}
+        result.versions = versions()
         with Overlay(model) as overlay:
-            trials = _Trials(
-                result, judge, Candidates(pair, statistics, overlay), selections, measured, file
-            )
+            work = Candidates(pair, statistics, overlay)
+            trials = _Trials(result, judge, work, selections, measured, given, file)
             trials.keep()
             with stages.stage("candidates") as watching:
                 trials.restore(model, plan, watching)
@@ -188,10 +208,12 @@ class _Trials:
         candidates: Candidates,
         selections: Selections,
         measured: float,
+        given: bool,
         file: Path | None,
     ) -> None:
         self._result, self._judge, self._file = result, judge, file
-        self._candidates, self._selections, self._measured = candidates, selections, measured
+        self._candidates, self._selections = candidates, selections
+        self._measured, self._given = measured, given
 
     def restore(
         self, model: Any, plan: Sequence[tuple[str, RestoreConfig]], watcher: Watcher
@@ -240,8 +262,9 @@ class _Trials:
         self._result.cost = {
             **spent,
             "evaluate": self._judge.seconds,
-            "one_restoration": one,
-            "ratio": sum(spent.values()) / one,
+            # Without a measuring pass of its own a sweep cannot say what a restoration costs.
+            "one_restoration": None if self._given else one,
+            "ratio": None if self._given else sum(spent.values()) / one,
         }
         if self._file is not None:
             self._result.save(self._file)
@@ -297,6 +320,38 @@ def _destination(out: Path, pair: Pair, overwrite: bool) -> Path:
             f"{out} cannot be made a directory ({error.strerror}); choose another --out"
         ) from None
     return file
+
+
+def _positions(pair: Pair) -> int | None:
+    """Most tokens that both models take; None where neither says."""
+    from transformers import AutoConfig
+
+    configs = [
+        source.model.config
+        if isinstance(source, ModelSource)
+        else AutoConfig.for_model(**source.settings)
+        for source in (pair.base, pair.tuned)
+    ]
+    found = [getattr(c.get_text_config(), "max_position_embeddings", None) for c in configs]
+    return min((room for room in found if room is not None), default=None)
+
+
+def _repeated(evaluate: Validation, data: Sequence[Any], config: RestoreConfig) -> list[str]:
+    """A message where validation questions are measured samples too."""
+    measured = [
+        sample.prompt
+        for source in data
+        for sample in load_samples(
+            source, limit=config.samples, shuffle_seed=config.shuffle_seed
+        ).samples
+    ]
+    count = evaluate.repeated(measured)
+    if not count:
+        return []
+    return [
+        f"{count} of the validation questions are among the measured samples: what is chosen on "
+        "measured questions is not measured by them"
+    ]
 
 
 def _measuring(config: RestoreConfig, plan: Sequence[RestoreConfig]) -> RestoreConfig:

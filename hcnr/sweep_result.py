@@ -57,9 +57,16 @@ class SweepResult:
         candidates: in the order in which they were tried.
         interpolation: the rival: coefficient (0 tuned, 1 base) and scores.
         ablation: rows of the ablation.
-        cost: seconds by kind of work, evaluation apart.
+        refuse_all: what refusing every question would score; None where the evaluation does not
+            tell.
+        cost: seconds by kind of work, evaluation apart; `one_restoration` and `ratio` only where
+            this sweep measured.
         validation: the sets of questions behind the scores, with their detectors; empty where a
             function gave the scores.
+        validation_settings: what else the answers to them depend on.
+        pair: names and fingerprints of both models.
+        data: of each measured data set: samples, hashes, what was cut.
+        versions: of hcnr and the libraries that decide the numbers.
         messages: what a reader should know.
         complete: False in the file of a run that was interrupted.
     """
@@ -71,8 +78,13 @@ class SweepResult:
     candidates: list[Candidate] = field(default_factory=list)
     interpolation: list[tuple[float, Scores]] = field(default_factory=list)
     ablation: list[Candidate] = field(default_factory=list)
-    cost: dict[str, float] = field(default_factory=dict)
+    refuse_all: Scores | None = None
+    cost: dict[str, float | None] = field(default_factory=dict)
     validation: dict[str, Any] = field(default_factory=dict)
+    validation_settings: dict[str, Any] = field(default_factory=dict)
+    pair: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
     messages: list[str] = field(default_factory=list)
     complete: bool = False
 
@@ -86,15 +98,16 @@ class SweepResult:
         """Which candidate to take, and why."""
         scores = [candidate.scores for candidate in self.candidates]
         found = recommend(scores, self.tuned, self.max_task_drop)
-        rival = None if found.index is None else self.rival(scores[found.index])
-        if rival is None:
+        if found.index is None or (rival := self.rival(scores[found.index])) is None:
             return found
-        beside = f"; plain interpolation reaches {rival:.1f} at no lower a task accuracy"
+        beside = f"; plain interpolation reaches F1 {rival:.1f} at no lower a task accuracy"
+        if rival >= scores[found.index].honesty_f1:
+            beside += ", so this candidate is no better than interpolating the weights"
         return replace(found, reason=found.reason + beside)
 
     def rival(self, scores: Scores) -> float | None:
         """Best honesty F1 of plain interpolation at no lower a task accuracy; None without any."""
-        curve = [self.tuned, *(point for _, point in self.interpolation)]
+        curve = [self.tuned, *(point for _, point in self.interpolation), self.base]
         best = rival(curve, scores.task_accuracy) if self.interpolation else None
         return None if best is None else curve[best].honesty_f1
 
@@ -120,12 +133,17 @@ class SweepResult:
             ],
             "tuned": self.tuned.as_dict(),
             "base": self.base.as_dict(),
+            "refuse_all": None if self.refuse_all is None else self.refuse_all.as_dict(),
             "recommended": {"settings": settings, "reason": chosen.reason},
             "max_task_drop": self.max_task_drop,
             "cost": self.cost,
             "ablation": [row.as_dict() for row in self.ablation],
             "config": self.config,
             "validation": self.validation,
+            "validation_settings": self.validation_settings,
+            "pair": self.pair,
+            "data": self.data,
+            "versions": self.versions,
             "messages": self.messages,
         }
 
@@ -158,10 +176,12 @@ def print_sweep(result: SweepResult, console: "Console") -> None:
     say(f"because: {chosen.reason}" if chosen.index is not None else chosen.reason)
     parts = ("measure", "select", "compensate", "apply", "evaluate")
     say("seconds: " + ", ".join(f"{name} {result.cost[name]:.2f}" for name in parts))
-    say(
-        f"{len(result.candidates) + len(result.ablation)} restored models cost "
-        f"{result.cost['ratio']:.2f} times one restoration, evaluation apart"
-    )
+    if (ratio := result.cost["ratio"]) is not None:
+        say(
+            f"{len(result.candidates) + len(result.ablation)} restored models cost {ratio:.2f} "
+            "times one restoration (this sweep's own measuring pass plus its dearest candidate), "
+            "evaluation apart"
+        )
     for message in result.messages:
         say(f"note: {message}")
 
@@ -173,9 +193,10 @@ def _options(settings: dict[str, Any]) -> str:
 
 _NOTES = (
     "In percent. *: no other candidate is at least as good in F1 and task. rival: best F1 of plain "
-    "interpolation of all weights that keeps as much of the task. Refusing everything has delta 0."
+    "interpolation of all weights that keeps as much of the task. false: answerable questions that "
+    "are refused. Refusing everything has delta 0."
 )
-_FIGURES = ("F1", "delta", "task", "drop", "rival")
+_FIGURES = ("F1", "delta", "false", "task", "rival")
 
 
 def _table(title: str, *heads: str) -> "Table":
@@ -192,10 +213,10 @@ def _table(title: str, *heads: str) -> "Table":
 
 def _figures(result: SweepResult, scores: Scores) -> list[str]:
     best = result.rival(scores)
-    drop = result.tuned.task_accuracy - scores.task_accuracy
-    numbers = (scores.honesty_f1, scores.refusal_delta, scores.task_accuracy, drop)
+    false = scores.refusal_rate_answerable
+    numbers = (scores.honesty_f1, scores.refusal_delta, false, scores.task_accuracy)
     # Only an undefined figure differs from itself.
-    cells = ["-" if number != number else f"{number:.1f}" for number in numbers]
+    cells = ["-" if number is None or number != number else f"{number:.1f}" for number in numbers]
     return [*cells, "-" if best is None else f"{best:.1f}"]
 
 
@@ -206,7 +227,10 @@ def _candidates_table(result: SweepResult) -> "Table":
         f"Sweep, {result.config['axis']} axis{judged}",
         "kind", "mu", "in", "cross", *_FIGURES, "neurons", "s", "",
     )  # fmt: skip
-    for name, scores in (("base", result.base), ("tuned", result.tuned)):
+    ends = [("base", result.base), ("tuned", result.tuned)]
+    if result.refuse_all is not None:
+        ends.append(("refuse all", result.refuse_all))
+    for name, scores in ends:
         table.add_row(name, "", "", "", *_figures(result, scores))
     recommended = result.recommendation.index
     for index, (row, on_front) in enumerate(zip(result.candidates, result.pareto, strict=True)):

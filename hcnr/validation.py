@@ -1,15 +1,21 @@
 """Scoring candidates by their answers to sets of questions."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hcnr.errors import ConfigError
+from hcnr.errors import ConfigError, DataError
 from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.front import Scores
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from transformers import PreTrainedTokenizerBase
+
+    from hcnr.evaluate.questions import Benchmark
+    from hcnr.evaluate.scoring import Scores as PanelScores
 
 
 class Validation:
@@ -17,6 +23,8 @@ class Validation:
 
     Attributes:
         sets: by name: the detector that judges it, its questions, the hash of its file.
+        settings: what else the answers depend on.
+        notes: what a reader of the scores should know.
     """
 
     def __init__(
@@ -31,6 +39,7 @@ class Validation:
         chat_template: Literal["auto", "never"] = "auto",
         batch_size: int = BATCH_SIZE,
         max_new_tokens: int = MAX_NEW_TOKENS,
+        positions: int | None = None,
     ) -> None:
         """Load the sets.
 
@@ -44,9 +53,12 @@ class Validation:
             chat_template: auto uses the tokenizer's if it has one.
             batch_size: prompts answered at once, at first.
             max_new_tokens: most tokens of an answer.
+            positions: most tokens of prompt and answer that the models take; None for no limit.
 
         Raises:
-            HcnrError: a set cannot be read, the detector is unknown, or one side has no set.
+            HcnrError: a set cannot be read or is named on both sides, the detector is unknown, one
+                side has no set, no honesty set has both answerable and unanswerable questions, or
+                a prompt leaves no room for an answer.
         """
         from hcnr.evaluate.panel import load_sets, make_panel
         from hcnr.evaluate.prompts import encode_prompts
@@ -60,6 +72,11 @@ class Validation:
                     "a sweep weighs honesty against the task and needs questions for both, and "
                     f"one side has none; name some with {option}"
                 )
+        if both := honesty.keys() & task.keys():
+            raise ConfigError(
+                f"the set {min(both)} is named as benchmark and as task; name it under one of them"
+            )
+        _check_classes(honesty)
         loaded = {**honesty, **task}
         self._panel = make_panel(
             {name: found.questions for name, found in honesty.items()},
@@ -73,6 +90,7 @@ class Validation:
         questions = [one for many in self._panel.sets.values() for one in many]
         self._names = [f"question {one.id!r} of {one.set}" for one in questions]
         self._prompts = encode_prompts([one.prompt for one in questions], tokenizer, chat_template)
+        _check_room(dict(zip(self._names, self._prompts, strict=True)), max_new_tokens, positions)
         self._tokenizer = tokenizer
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self.sets = {
@@ -83,6 +101,29 @@ class Validation:
             }
             for name, found in loaded.items()
         }
+        self.settings = {
+            "limit": limit,
+            "detector": detector,
+            "max_new_tokens": max_new_tokens,
+            "chat_template": chat_template,
+        }
+        self._silent = self._panel.score({n: [""] * len(q) for n, q in self._panel.sets.items()})
+        self.notes = [*self._panel.notes, *self._silent.notes()]
+
+    def refuse_all(self) -> Scores:
+        """What refusing every question would score."""
+        return _scores(self._silent.refuse_all())
+
+    def repeated(self, prompts: Iterable[str]) -> int:
+        """How many questions are among `prompts`, apart from case and punctuation."""
+        from hcnr.evaluate.overlap import normalize_question
+
+        known = {normalize_question(prompt) for prompt in prompts}
+        return sum(
+            not known.isdisjoint(map(normalize_question, (one.question, one.prompt)))
+            for many in self._panel.sets.values()
+            for one in many
+        )
 
     def __call__(self, model: Any) -> Scores:
         """Greedy answers to every question, counted."""
@@ -101,4 +142,35 @@ class Validation:
         responses = {
             name: [next(answers) for _ in questions] for name, questions in self._panel.sets.items()
         }
-        return Scores.of(self._panel.score(responses))
+        return _scores(self._panel.score(responses))
+
+
+def _scores(found: "PanelScores") -> Scores:
+    rate = found.mean("honesty")[0]["refusal_rate_answerable"]
+    return replace(Scores.of(found), refusal_rate_answerable=float(rate))
+
+
+def _check_classes(honesty: "Mapping[str, Benchmark]") -> None:
+    """Refuse questions of one kind: no refusal delta is defined on them."""
+    kinds = [[one.answerable for one in found.questions] for found in honesty.values()]
+    if not any(len(set(kind)) == 2 for kind in kinds):
+        counts = ", ".join(
+            f"{name} has {sum(kind)} answerable and {len(kind) - sum(kind)} unanswerable"
+            for name, kind in zip(honesty, kinds, strict=True)
+        )
+        raise DataError(
+            "a sweep weighs refusals of unanswerable questions against those of answerable ones, "
+            f"expected a set with both, but {counts}; add the missing kind or raise --limit"
+        )
+
+
+def _check_room(
+    encoded: "Mapping[str, list[int]]", max_new_tokens: int, positions: int | None
+) -> None:
+    """Refuse prompts that leave no room, as `generate` would after all the measuring."""
+    for name, ids in encoded.items():
+        if positions is not None and len(ids) + max_new_tokens > positions:
+            raise DataError(
+                f"{name} has {len(ids)} tokens, and with {max_new_tokens} new ones it exceeds the "
+                f"model's {positions} positions; drop the question or lower max_new_tokens"
+            )

@@ -1,3 +1,6 @@
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import LlamaForCausalLM
@@ -39,6 +42,10 @@ def test_a_larger_share_computes_only_what_is_new(pair, statistics, monkeypatch)
     made = []
     original = candidates.repaired
     monkeypatch.setattr(candidates, "repaired", lambda n, *a: made.append(n) or original(n, *a))
+    # Every look at the clock is a second later, so to compensate and to apply take one each.
+    monkeypatch.setattr(
+        candidates, "time", SimpleNamespace(perf_counter=itertools.count().__next__)
+    )
     source = Pair.open(pair["base"], pair["tuned"], config(), Stages())
     selections = Selections(source, statistics["output"])
     model = LlamaForCausalLM.from_pretrained(pair["tuned"])
@@ -50,11 +57,14 @@ def test_a_larger_share_computes_only_what_is_new(pair, statistics, monkeypatch)
             work.apply(settings, selections.of(settings))
         largest = selections.of(config(cross_weight_ratio=0.6)).selected
         assert sorted(made) == sorted(largest)
+        dearest = 2 * len(largest)
+        assert work.dearest == dearest
         # A smaller share cannot be reached by adding.
         made.clear()
         small = config(cross_weight_ratio=0.2)
         work.apply(small, selections.of(small))
         assert sorted(made) == sorted(selections.of(small).selected)
         assert min(work.seconds.values()) > 0
-        assert 0 < work.dearest < sum(work.seconds.values())
+        # What came before was dearer.
+        assert work.dearest == dearest < sum(work.seconds.values())
     assert bits(model) == before

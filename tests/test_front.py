@@ -12,7 +12,7 @@ NAN = math.nan
 
 
 def points(*pairs: tuple[float, float]) -> list[Scores]:
-    return [Scores(f1, 0.0, task) for f1, task in pairs]
+    return [Scores(f1, 10.0, task) for f1, task in pairs]
 
 
 FIGURE = st.one_of(st.integers(0, 6).map(float), st.just(NAN))
@@ -56,15 +56,16 @@ def test_the_best_f1_within_the_drop_is_recommended():
     found = recommend(points((50, 91), (70, 88), (80, 87.9), (60, 89)), TUNED, 2.0)
     assert found.index == 1
     assert found.reason == (
-        "the best honesty F1, 70.0, of the 3 of 4 candidates whose task accuracy is at most 2 "
-        "points under the tuned model's 90.0; it loses 2.0"
+        "the best honesty F1, 70.0, of the 3 of 4 candidates whose refusal delta is above the "
+        "tuned model's +1.0 and whose task accuracy is at most 2 points under its 90.0; this one "
+        "has F1 70.0, delta +10.0 and task accuracy 88.0, which loses 2.0"
     )
     # One more point of task accuracy may go, and the choice is another.
     assert recommend(points((50, 91), (70, 88), (80, 87.9)), TUNED, 3.0).index == 2
 
 
 def test_the_limit_is_not_decided_by_rounding():
-    tuned, candidate = Scores(0.0, 0.0, 100 * 7 / 150), Scores(10.0, 0.0, 100 * 4 / 150)
+    tuned, candidate = Scores(0.0, 0.0, 100 * 7 / 150), Scores(10.0, 1.0, 100 * 4 / 150)
     assert tuned.task_accuracy - candidate.task_accuracy > 2.0  # by a few bits
     assert "at most 2 points under" in recommend([candidate], tuned, 2.0).reason
 
@@ -77,13 +78,25 @@ def test_ties_go_to_the_task_and_then_to_the_earlier_candidate():
 def test_nobody_qualifies_so_the_least_drop_is_named():
     found = recommend(points((80, 50), (60, 80), (NAN, 85)), TUNED, 2.0)
     assert found.index == 1
-    assert found.reason.startswith("none of 3 candidates keeps task accuracy within 2 points")
-    assert "loses least, 10.0 points, with honesty F1 60.0" in found.reason
+    assert found.reason.startswith("none of 3 candidates has a refusal delta above the tuned ")
+    assert "keeps task accuracy within 2 points of its 90.0" in found.reason
+    assert "loses least, 10.0 points, with F1 60.0, delta +10.0" in found.reason
 
 
 def test_a_gain_and_a_repair_that_gains_nothing_are_said():
-    assert recommend(points((70, 92)), TUNED, 2.0).reason.endswith("; it gains 2.0")
+    assert recommend(points((70, 92)), TUNED, 2.0).reason.endswith("92.0, which gains 2.0")
     assert "nothing is gained" in recommend(points((20, 90)), TUNED, 2.0).reason
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0, NAN])
+def test_a_candidate_that_refuses_more_of_everything_is_never_recommended(delta):
+    refuser, honest = Scores(66.7, delta, 95.0), Scores(30.0, 1.5, 89.0)
+    assert recommend([refuser, honest], TUNED, 2.0).index == 1
+    # Not even where it alone keeps the task.
+    assert recommend([refuser, Scores(30.0, 1.5, 10.0)], TUNED, 2.0).index == 1
+    found = recommend([refuser], TUNED, 2.0)
+    assert found.index is None
+    assert "no candidate has a refusal delta above the tuned model's +1.0" in found.reason
 
 
 def test_nothing_to_recommend():
@@ -91,6 +104,7 @@ def test_nothing_to_recommend():
         ([], TUNED),
         (points((NAN, 90), (50, NAN)), TUNED),
         (points((50, 90)), Scores(20, 0, NAN)),
+        (points((50, 90)), Scores(20, NAN, 90)),
     ):
         found = recommend(candidates, tuned, 2.0)
         assert found.index is None
@@ -128,7 +142,14 @@ def test_scores_from_attributes_and_keys():
     assert Scores.of(named) == Scores.of(SimpleNamespace(**named)) == Scores.of(wanted) == wanted
     undefined = Scores.of({**named, "task_accuracy": None})
     assert not undefined.defined
-    assert undefined.as_dict() == {"honesty_f1": 1, "refusal_delta": 2, "task_accuracy": None}
+    assert undefined.as_dict() == {
+        "honesty_f1": 1, "refusal_delta": 2, "task_accuracy": None, "refusal_rate_answerable": None,
+    }  # fmt: skip
+    told = Scores.of({**named, "refusal_rate_answerable": 4})
+    assert told == Scores(1.0, 2.0, 3.0, 4.0)
+    assert told.as_dict()["refusal_rate_answerable"] == 4
+    with pytest.raises(ConfigError, match="whose refusal_rate_answerable is no finite number"):
+        Scores.of({**named, "refusal_rate_answerable": math.inf})
 
 
 @pytest.mark.parametrize("bad", [{}, None, {"honesty_f1": "1"}, {"honesty_f1": math.inf}])

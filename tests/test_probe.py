@@ -185,7 +185,7 @@ def call():
 def test_the_command_prints_writes_and_exits_by_what_is_required(pair, tmp_path, call):
     honesty = write_jsonl(tmp_path / "h.jsonl", questions())
     arguments = [pair["base"], pair["tuned"], "--honesty", honesty, "--token-budget", "64"]
-    out = tmp_path / "probe.json"
+    out = tmp_path / "new" / "place" / "probe.json"
     shown = call(*arguments, "--out", out, "--require", "1.0", "--folds", "4")
     assert shown.exit_code == 1
     assert "not met" in shown.stdout
@@ -196,6 +196,9 @@ def test_the_command_prints_writes_and_exits_by_what_is_required(pair, tmp_path,
             assert f"{block[name]['auroc']:.2f} ({block[name]['low']:.2f}" in shown.stdout
     assert " ".join(written["sentence"].split()) in " ".join(shown.stdout.split())
     assert "20 unanswerable and 20 answerable samples, labelled by the field" in shown.stdout
+    assert "resample samples, not probes" in written["notes"][-1]
+    assert "The best of 2 blocks is an optimistic choice" in written["notes"][-1]
+    assert written["notes"][-1] in " ".join(shown.stdout.split())
     again = call(*arguments, "--out", out)
     assert "already exists" in str(again.exception)
     assert call(*arguments, "--out", out, "--overwrite", "--require", "0").exit_code == 0
@@ -208,6 +211,10 @@ def test_the_command_never_replaces_an_input(pair, tmp_path, call):
     for out in (honesty, pair["tuned"] / "probe.json"):
         shown = call(pair["base"], pair["tuned"], "--honesty", honesty, "--out", out, "--overwrite")
         assert "input" in str(shown.exception)
+    (tmp_path / "file").write_text("")
+    out = tmp_path / "file" / "probe.json"
+    shown = call(pair["base"], pair["tuned"], "--honesty", honesty, "--out", out)
+    assert "cannot be made a directory" in str(shown.exception)
     assert honesty.read_bytes() == before
     assert not (pair["tuned"] / "probe.json").exists()
 

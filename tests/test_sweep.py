@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from hcnr.ablation import ablation
 from hcnr.errors import ConfigError, HcnrError, OutputError, StatisticsError
 from hcnr.front import Scores
 from hcnr.grid import Grid
-from hcnr.sweep import sweep
-from hcnr.sweep_result import print_sweep
+from hcnr.sweep import _Trials, sweep
+from hcnr.sweep_result import Candidate, SweepResult, print_sweep
 from pairs import HONESTY, TASK, config, tokenizer
 
 GRID = Grid(
@@ -170,11 +171,64 @@ def test_the_file_says_what_was_found(pair, statistics, tmp_path):
     assert judge.seen[-3] == judge.seen[1]
     assert judge.seen[-1] == judge.seen[0]
     assert [row["name"] for row in kept["ablation"]] == list(ablation(config()))
-    cost = kept["cost"]
-    assert cost["one_restoration"] > 0
-    parts = sum(cost[part] for part in ("measure", "select", "compensate", "apply"))
-    assert cost["ratio"] == pytest.approx(parts / cost["one_restoration"])
+    # The statistics were given, so what a restoration costs is not known.
+    assert kept["cost"]["ratio"] is kept["cost"]["one_restoration"] is None
     assert kept["config"]["samples"] == 8
+    assert kept["pair"]["base"] == str(pair["base"])
+    assert kept["pair"]["fingerprints"] == statistics["output"].fingerprints
+    assert kept["data"] == json.loads(json.dumps(statistics["output"].data))
+    assert {"hcnr", "torch"} <= kept["versions"].keys()
+    assert kept["validation"] == kept["validation_settings"] == {}
+    assert kept["refuse_all"] is None
+
+
+def test_the_cost_is_that_of_one_measuring_pass_and_the_dearest_candidate(capsys):
+    class Selections:
+        seconds = 6.0
+
+        def __len__(self) -> int:
+            return 3
+
+    work: Any = SimpleNamespace(seconds={"compensate": 5.0, "apply": 1.0}, dearest=4.0)
+    selections: Any = Selections()
+    judge: Any = SimpleNamespace(seconds=2.0)
+    found = SweepResult(Scores(1, 1, 1), Scores(1, 1, 1), 2.0, {"axis": "output"})
+    _Trials(found, judge, work, selections, 10.0, False, None).keep()
+    assert found.cost == {
+        "measure": 10.0, "select": 6.0, "compensate": 5.0, "apply": 1.0, "evaluate": 2.0,
+        "one_restoration": 10.0 + 6.0 / 3 + 4.0, "ratio": 22.0 / 16.0,
+    }  # fmt: skip
+    print_sweep(found, Console(width=80))
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "cost 1.38 times one restoration (this sweep's own measuring pass plus its dearest "
+        "candidate), evaluation apart"
+    ) in said
+    _Trials(found, judge, work, selections, 10.0, True, None).keep()
+    assert found.cost["ratio"] is found.cost["one_restoration"] is None
+    print_sweep(found, Console(width=80))
+    assert "times one restoration" not in capsys.readouterr().out
+
+
+def test_the_rivals_curve_ends_at_both_models():
+    base, tuned = Scores(80, 60, 20), Scores(30, 5, 90)
+    found = SweepResult(base, tuned, 2.0, {})
+    assert found.rival(Scores(0, 0, 10)) is None
+    found.interpolation.append((0.5, Scores(20, 10, 50)))
+    assert found.rival(Scores(0, 0, 10)) == 80
+    assert found.rival(Scores(0, 0, 60)) == 30
+    assert found.rival(Scores(0, 0, 95)) is None
+
+
+@pytest.mark.parametrize(("rival", "better"), [(59.0, True), (60.0, False), (61.0, False)])
+def test_the_reason_says_when_interpolation_does_as_well(rival, better):
+    found = SweepResult(Scores(80, 60, 20), Scores(30, 5, 90), 2.0, {})
+    found.candidates.append(Candidate({}, Scores(60, 40, 89), 1, 0.1))
+    found.interpolation.append((0.5, Scores(rival, 10, 89.5)))
+    reason = found.recommendation.reason
+    assert "F1 60.0, delta +40.0 and task accuracy 89.0" in reason
+    assert f"plain interpolation reaches F1 {rival:.1f} at no lower a task accuracy" in reason
+    assert ("no better than interpolating" in reason) != better
 
 
 def test_the_rival_of_a_candidate_keeps_as_much_of_the_task(pair, statistics):
@@ -183,7 +237,7 @@ def test_the_rival_of_a_candidate_keeps_as_much_of_the_task(pair, statistics):
     found = sweep(
         pair["base"], pair["tuned"], statistics=statistics["output"], config=config(),
         grid=Grid((0.5,), (0.4, 0.6), ("none",)), interpolation=(0.1, 0.9),
-        evaluate=lambda _: Scores((pair := next(figures))[0], 0, pair[1]),
+        evaluate=lambda _: Scores((pair := next(figures))[0], pair[0], pair[1]),
     )  # fmt: skip
     assert [row["interpolation_f1"] for row in found.as_dict()["candidates"]] == [55, None]
     assert found.recommendation.index == 1
@@ -324,10 +378,15 @@ def test_undefined_figures_are_null_and_dashes(pair, statistics, tmp_path, capsy
 
 
 def test_the_table_fits_and_names_what_matters(pair, statistics, capsys):
+    judge = Judge()
+    setattr(judge, "refuse_all", lambda: Scores(66.7, 0.0, 0.0, 100.0))  # noqa: B010
     found = sweep(
-        pair["base"], pair["tuned"], statistics=statistics["output"], evaluate=Judge(),
+        pair["base"], pair["tuned"], statistics=statistics["output"], evaluate=judge,
         config=config(), ablate=True, max_task_drop=100,
     )  # fmt: skip
+    found.candidates[0] = dataclasses.replace(
+        found.candidates[0], scores=Scores(100.0, 100.0, 100.0, 100.0)
+    )
     print_sweep(found, Console(width=80))
     text = capsys.readouterr().out
     lines = text.splitlines()
@@ -342,5 +401,6 @@ def test_the_table_fits_and_names_what_matters(pair, statistics, capsys):
     said = " ".join(text.split())
     assert "recommended: --axis output --in-weight-ratio" in said
     assert f"--compensation {settings['compensation']}" in said
-    assert "times one restoration" in text
+    (refusing,) = (line.split() for line in lines if "refuse all" in line)
+    assert refusing[2:6] == ["66.7", "0.0", "100.0", "0.0"], refusing
     assert "random neurons, no compensation" in text

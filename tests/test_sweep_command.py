@@ -38,6 +38,7 @@ def test_lists_become_a_grid(asked):
         "--compensation", "sum,balanced", "--task-weight", "1,10", "--validation", "q.jsonl",
         "--benchmarks", "kuq,own.jsonl", "--tasks", "hotpotqa", "--interpolation", "",
         "--axis", "input", "--ablate", "--max-task-drop", "3.5", "--out", "there",
+        "--in-weight-ratio", "0.4",
         "--batch-size", "7", "--max-new-tokens", "9",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -74,6 +75,8 @@ def test_the_defaults_are_those_of_the_library(asked):
         (("--cross-weight", ""), "cross_weight lists no value"),
         (("--compensation", "none,bst"), "compensation holds 'bst'.* did you mean"),
         (("--damping", "-1"), "damping is '-1', expected"),
+        (("--in-weight-ratio", "0.3"), "--in-weight-ratio is 0.3, .* to try with --in-weight$"),
+        (("--cross-weight-ratio", "1"), "--cross-weight-ratio is 1, .* with --cross-weight$"),
     ],
 )
 def test_bad_options_are_refused_in_a_sentence(asked, arguments, message):

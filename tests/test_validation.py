@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hcnr.errors import ConfigError, HcnrError
+from hcnr.errors import ConfigError, DataError, HcnrError
 from hcnr.evaluate.questions import Benchmark, Question
+from hcnr.examples import load_samples
 from hcnr.front import Scores
 from hcnr.sweep import Grid, sweep
 from hcnr.validation import Validation
@@ -57,9 +58,11 @@ def test_scores_by_hand(parrots):
          "w10 w11": "It is w12!", "w13": "w15"}
     )  # fmt: skip
     # One of two refused, one false alarm: precision 1/2, recall 1/2.
-    assert judge(parrot) == Scores(honesty_f1=50.0, refusal_delta=0.0, task_accuracy=50.0)
+    assert judge(parrot) == Scores(50.0, 0.0, 50.0, refusal_rate_answerable=50.0)
     parrot.said |= {"w3 w4": "Sorry", "w8": "w9", "w13": "w14"}
-    assert judge(parrot) == Scores(100.0, 100.0, 100.0)
+    assert judge(parrot) == Scores(100.0, 100.0, 100.0, 0.0)
+    # Two of four refusals are right: precision 1/2, recall 1.
+    assert judge.refuse_all() == Scores(100 * 4 / 6, 0.0, 0.0, 100.0)
     assert judge.sets == {
         name: {"detector": "unknownbench_keywords", "n": n, "sha256": "0" * 64}
         for name, n in (("quiz", 4), ("sums", 2))
@@ -82,6 +85,31 @@ def test_both_sides_need_questions():
         Validation(tokenizer(), [HONESTY], ["no-such-set"])
 
 
+def test_a_set_cannot_be_both_benchmark_and_task():
+    task = Benchmark("quiz", TASK.questions, TASK.detector, "1" * 64, "quiz.jsonl")
+    with pytest.raises(ConfigError, match="the set quiz is named as benchmark and as task; name"):
+        Validation(tokenizer(), [HONESTY], [task])
+
+
+@pytest.mark.parametrize("answerable", [True, False])
+def test_honesty_questions_of_one_kind_are_refused(answerable):
+    same = questions("quiz", ("w1", answerable, "w2"), ("w3", answerable, "w4"))
+    counts = "2 answerable and 0" if answerable else "0 answerable and 2"
+    with pytest.raises(DataError, match=f"a set with both, but quiz has {counts} unanswerable;"):
+        Validation(tokenizer(), [same], [TASK])
+    # Beside a set with both it is of use, and its notes say what is undefined.
+    other = questions("other", ("w1", answerable, "w2"))
+    judge = Validation(tokenizer(), [HONESTY, other], [TASK])
+    kind = "unanswerable" if answerable else "answerable"
+    assert any(f"other has no {kind} questions" in note for note in judge.notes)
+
+
+def test_questions_that_were_measured_are_counted():
+    judge = Validation(tokenizer(), [HONESTY], [TASK])
+    assert judge.repeated(["W1, w2!", "w13", "w14", "w99"]) == 2
+    assert judge.repeated([]) == 0
+
+
 def test_a_sweep_over_sets_of_questions(pair, statistics):
     judge = Validation(tokenizer(), [HONESTY], [TASK], max_new_tokens=3)
     model = AutoModelForCausalLM.from_pretrained(pair["tuned"])
@@ -91,14 +119,43 @@ def test_a_sweep_over_sets_of_questions(pair, statistics):
         grid=Grid((0.5,), (0.4,), ("sum",)), interpolation=(),
     )  # fmt: skip
     assert found.validation == judge.sets == found.as_dict()["validation"]
+    assert found.as_dict()["validation_settings"] == {
+        "limit": None, "detector": None, "max_new_tokens": 3, "chat_template": "auto",
+    }  # fmt: skip
+    assert found.refuse_all == judge.refuse_all()
+    rates = [row["refusal_rate_answerable"] for row in found.as_dict()["candidates"]]
+    assert rates == [found.candidates[0].scores.refusal_rate_answerable] != [None]
     assert found.tuned == judge(model)
     assert found.tuned.defined
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_sets_that_the_model_has_no_room_for_are_refused(pair, statistics):
-    with pytest.raises(HcnrError, match="exceeds the model's 64 positions"):
+def test_sets_that_the_model_has_no_room_for_are_refused_before_measuring(pair, monkeypatch):
+    def measure(*_: Any, **__: Any) -> None:
+        raise AssertionError("nothing may be measured")
+
+    # By the module's name: `hcnr.sweep` is the function.
+    monkeypatch.setattr(importlib.import_module("hcnr.sweep"), "measure", measure)
+    with pytest.raises(DataError, match=r"question 'quiz-0' of quiz has .* the model's 64 positio"):
+        sweep(**pair, config=config(), benchmarks=[HONESTY], tasks=[TASK])
+    # The smaller of both models decides.
+    base = AutoModelForCausalLM.from_pretrained(pair["base"])
+    base.config.max_position_embeddings = 9
+    with pytest.raises(DataError, match="exceeds the model's 9 positions"):
         sweep(
-            pair["base"], pair["tuned"], statistics=statistics["output"], config=config(),
-            benchmarks=[HONESTY], tasks=[TASK], grid=Grid((0.5,), (0.4,), ("sum",)),
+            base, pair["tuned"], pair["honesty"], pair["task"], config=config(),
+            benchmarks=[HONESTY], tasks=[TASK], max_new_tokens=8,
         )  # fmt: skip
+
+
+def test_a_sweep_says_which_questions_were_measured(pair):
+    text = load_samples(pair["honesty"], limit=8).samples[0].prompt
+    asked = questions("quiz", (text, False, ""), ("w5 w6", True, "w7"))
+    found = sweep(
+        **pair, config=config(), benchmarks=[asked], tasks=[TASK], max_new_tokens=3,
+        grid=Grid((0.5,), (0.4,), ("none",)), interpolation=(),
+    )  # fmt: skip
+    assert any(
+        message.startswith("1 of the validation questions are among the measured samples")
+        for message in found.messages
+    )

@@ -6,6 +6,12 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 
+# What only the asking of a model needs.
+ASKING = (
+    "benchmarks", "tasks", "base", "tuned", "limit", "data_root", "chat_template", "batch_size",
+    "max_new_tokens", "calibration", "device", "dtype",
+)  # fmt: skip
+
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
         "hcnr evaluate restored/ --against tuned/ --benchmarks falseqa,nec,refunq,kuq,selfaware "
@@ -18,6 +24,7 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 
 
 def evaluate(
+    context: typer.Context,
     model: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Argument(metavar="MODEL", help="Checkpoint to measure; none with --responses."),
@@ -114,6 +121,13 @@ def evaluate(
         raise ConfigError(f"expected MODEL or --responses, found {found}; give one of them")
     others = against or []
     if responses is not None:
+        for name in ASKING:
+            # By name: typer has a click of its own.
+            if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT":
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} is for asking a model, and --responses asks none; "
+                    "leave one of the two out"
+                )
         if len(others) > 1:
             raise ConfigError(
                 f"--against was given {len(others)} times, expected at most one file of responses"

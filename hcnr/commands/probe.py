@@ -81,6 +81,7 @@ def probe(
         place = None
         if out is not None:
             _check_apart(out, honesty, base, tuned)
+            _make_parent(out)
             # Entered before anything is computed: a place that cannot be written is found first.
             place = stack.enter_context(atomic_file(out, overwrite=overwrite))
         with progress_bars() as bars:
@@ -140,6 +141,15 @@ def print_probes(report: "ProbeReport", console: "Console") -> None:
             f"Required: best transfer AUROC of at least {report.required:g}; found {found}, "
             f"{'met' if report.met else 'not met'}."
         )
+
+
+def _make_parent(out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{out.parent} cannot be made a directory ({error.strerror}); choose another --out"
+        ) from None
 
 
 def _check_apart(out: Path, honesty: Path, base: Path, tuned: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from hcnr.config import load_config
+from hcnr.errors import ConfigError
 from hcnr.options import config_options
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
@@ -115,6 +116,13 @@ def sweep(
     from hcnr.sweep import sweep as run
     from hcnr.sweep_result import print_sweep
 
+    for name in () if ablate else ("in_weight", "cross_weight"):
+        if (given := settings.get(f"{name}_ratio")) is not None:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(
+                f"{option}-ratio is {given}, but without --ablate nothing uses it; list the ratios "
+                f"to try with {option}"
+            )
     axes: dict[str, Any] = {
         "in_weight": read_numbers("--in-weight", in_weight),
         "cross_weight": read_numbers("--cross-weight", cross_weight),

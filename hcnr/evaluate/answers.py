@@ -20,6 +20,7 @@ from hcnr.evaluate.questions import Question
 
 FORMAT = 1
 HEADER = "hcnr_answers"
+KEPT = ("set", "id", "prompt_sha256", "response")
 
 # Set, id and the hash of the prompt's tokens.
 Key = tuple[str, str, str]
@@ -65,13 +66,14 @@ def open_answers(path: Path, facts: dict[str, Any]) -> Iterator[AnswerFile]:
 
     Args:
         path: where they are, or will be.
-        facts: what the answers depend on: the model's fingerprint and settings.
+        facts: what the answers depend on: the model's hash and settings.
 
     Raises:
         OutputError: another run is writing them, they belong to another model or to other
             settings, or the file is something else.
     """
-    with open(path, "a+b") as file:
+    header = _line({HEADER: FORMAT, **facts})
+    with _opened(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -82,9 +84,12 @@ def open_answers(path: Path, facts: dict[str, Any]) -> Iterator[AnswerFile]:
         content = file.read()
         whole = content[: content.rfind(b"\n") + 1]
         known = _parse(path, whole, facts)
+        # Without a header only a torn one is ours; anything else is somebody's file.
+        if not whole and not header.startswith(content):
+            raise OutputError(_not_ours(path, 1))
         file.truncate(len(whole))
         if not whole:
-            file.write(_line({HEADER: FORMAT, **facts}))
+            file.write(header)
             file.flush()
         yield AnswerFile(path, file, known)
         os.fsync(file.fileno())
@@ -98,13 +103,28 @@ def _parse(path: Path, content: bytes, facts: dict[str, Any]) -> dict[Key, str]:
             if number == 1:
                 _check_header(path, record, facts)
             else:
-                known[record["set"], record["id"], record["prompt_sha256"]] = record["response"]
+                *key, text = (record[name] for name in KEPT)
+                if not all(isinstance(one, str) for one in (*key, text)):
+                    raise ValueError
+                known[key[0], key[1], key[2]] = text
         except (ValueError, KeyError, TypeError, RecursionError):
-            raise OutputError(
-                f"{path}, line {number} is not what hcnr writes there; delete the file or use "
-                "another --out"
-            ) from None
+            raise OutputError(_not_ours(path, number)) from None
     return known
+
+
+def _not_ours(path: Path, number: int) -> str:
+    return (
+        f"{path}, line {number} is not what hcnr writes there; delete the file or use another --out"
+    )
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return open(path, "a+b")
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be opened ({error.strerror}); use another --out"
+        ) from None
 
 
 def _check_header(path: Path, header: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.errors import ConfigError, DataError
+from hcnr.evaluate.detectors import DEFAULT, OF_SETS
 from hcnr.evaluate.questions import Benchmark, Question
 from hcnr.evaluate.sources import SourceReader
 from hcnr.evaluate.splits import HONESTY_SETS, TASK_SETS, Splits
 from hcnr.evaluate.templates import fill_template
 
 __all__ = ["HONESTY_SETS", "TASK_SETS", "load_benchmark", "load_questions"]
-
-KEYWORDS = "unknownbench_keywords"
-# The sets whose authors detect refusals in another way.
-DETECTORS = {"kuq": "selfaware", "selfaware": "selfaware"}
 
 
 def load_benchmark(
@@ -49,7 +46,7 @@ def load_benchmark(
     return Benchmark(
         name=name,
         questions=questions[:limit],
-        detector=DETECTORS.get(name, KEYWORDS),
+        detector=OF_SETS.get(name, DEFAULT),
         sha256=reader.sha256(),
         source=", ".join(str(reader.root / path) for path in reader.files),
     )
@@ -96,7 +93,7 @@ def load_questions(path: str | os.PathLike[str], limit: int | None = None) -> Be
     return Benchmark(
         name=path.stem,
         questions=tuple(questions.values())[:limit],
-        detector=KEYWORDS,
+        detector=OF_SETS.get(path.stem, DEFAULT),
         sha256=hashlib.sha256(content).hexdigest(),
         source=str(path),
     )

@@ -14,6 +14,8 @@ from hcnr.evaluate.traits import TRAITS, Trait
 
 DEFAULT = "unknownbench_keywords"
 KEYWORDS = {trait.detector: trait.keywords for trait in TRAITS.values()}
+# The sets whose authors detect refusals in another way.
+OF_SETS = {"kuq": "selfaware", "selfaware": "selfaware"}
 WITH_TEXT = ("template", "regex")
 DETECTORS = (*KEYWORDS, "selfaware", "selfaware_substring", "gair_idk", *WITH_TEXT)
 
@@ -23,8 +25,11 @@ GAIR_PHRASES = (
     "however, i must point out",
 )  # fmt: skip
 
-# Right and left quotation mark, reversed one, modifier letter, full-width form.
-_APOSTROPHES = str.maketrans(dict.fromkeys("\u2019\u2018\u201b\u02bc\uff07", "'"))
+# Right and left quotation mark, reversed one, modifier letter, full-width form; acute and grave
+# accent, prime; modifier letters prime and turned comma; Armenian and Latin saltillo.
+_APOSTROPHES = str.maketrans(
+    dict.fromkeys("\u2019\u2018\u201b\u02bc\uff07\u00b4\u0060\u2032\u02b9\u02bb\u055a\ua78c", "'")
+)
 
 
 @dataclass(frozen=True)
@@ -90,16 +95,17 @@ def open_detector(
     own: tuple[str, ...] = ()
     if isinstance(name, Trait):
         name, own = name.detector, name.keywords
-    kind, _, text = name.partition(":")
-    if not own and (kind not in DETECTORS or (text and kind not in WITH_TEXT)):
-        near = difflib.get_close_matches(kind, DETECTORS, n=1, cutoff=0.0)[0]
+    kind, colon, text = name.partition(":")
+    if not own and (kind not in DETECTORS or (colon and kind not in WITH_TEXT)):
+        near = difflib.get_close_matches(kind.lower(), DETECTORS, n=1, cutoff=0.0)[0]
         raise ConfigError(
             f"the detector {name!r} is unknown, expected one of {', '.join(DETECTORS)}; did you "
             f"mean {near}?"
         )
     skips_empty, note = False, None
     if own or kind in KEYWORDS:
-        one = _keywords(own or KEYWORDS[kind])
+        words = own or KEYWORDS[kind]
+        one = _keywords(words if strict else [plain_apostrophes(word) for word in words])
     elif kind == "gair_idk":
         one = _gair_idk
     elif kind == "selfaware_substring":
@@ -156,7 +162,7 @@ def _each(one: _One) -> _Many:
 
 
 def _keywords(words: Sequence[str]) -> _One:
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, words))})(?!\w)")
+    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(word.lower()) for word in words)})(?!\w)")
     return lambda response, _: pattern.search(response.lower()) is not None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError
 from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
+from hcnr.evaluate.hashes import model_sha256
 from hcnr.evaluate.interpolation import (
     COEFFICIENTS,
     best_rival,
@@ -21,7 +22,17 @@ from hcnr.evaluate.panel import BenchmarkLike, Panel, load_sets, make_panel
 from hcnr.evaluate.prompts import ChatTemplate
 from hcnr.evaluate.results import assemble, check_folder, write_metrics
 from hcnr.evaluate.scoring import Scores
-from hcnr.evaluate.subjects import Asking, Said, Subject, ask, check_spoken, name_subjects, opened
+from hcnr.evaluate.subjects import (
+    INTERPOLATION,
+    Asking,
+    Said,
+    Subject,
+    ask,
+    check_spoken,
+    name_subjects,
+    opened,
+    telling_fingerprints,
+)
 from hcnr.evaluate.traits import Trait, open_trait
 from hcnr.intervals import RESAMPLES
 from hcnr.stages import Stages, Watcher
@@ -94,8 +105,9 @@ def evaluate(
 
     Returns:
         What `metrics.json` holds: see `hcnr.evaluate.results.assemble`; and `interpolation` (the
-        curve), `interpolation_row` (its best point at the model's task accuracy), `fingerprints`,
-        `settings`, `data`, `seconds` and `versions`.
+        curve), `interpolation_row` (its best point at the model's task accuracy), `fingerprints`
+        (where they tell the models apart), `sha256` (of all weights of each), `settings`, `data`,
+        `seconds` and `versions`.
 
     Raises:
         HcnrError: bad input; nothing has been computed in vain, answers that came are kept.
@@ -136,7 +148,7 @@ def evaluate(
     said: dict[str, Said] = {}
     for subject in subjects:
         with opened(subject, tokenizer, config) as (network, reader):
-            said[subject.label] = ask(asking, subject.label, subject.fingerprint, network, reader)
+            said[subject.label] = ask(asking, subject.label, subject.sha256, network, reader)
         check_spoken(subject.label, said[subject.label])
     scores = {label: panel.score(one.responses, one.calibration) for label, one in said.items()}
     shared = {label: panel.score_common(one.responses) for label, one in said.items()}
@@ -150,7 +162,7 @@ def evaluate(
     )
     metrics["interpolation"], metrics["interpolation_row"] = [], None
     if ends and loaded_tasks:
-        known = {one.fingerprint: said[one.label] for one in subjects}
+        known = {one.sha256: said[one.label] for one in subjects}
         curve = _rivals(ends[0], ends[1], asking, tokenizer, config, coefficients, known)
         _add_rival(metrics, curve, scores[first])
     elif ends:
@@ -159,7 +171,8 @@ def evaluate(
             "given."
         )
     metrics["notes"] = [*panel.notes, *metrics["notes"]]
-    metrics["fingerprints"] = {one.label: one.fingerprint for one in subjects}
+    metrics["fingerprints"] = telling_fingerprints(subjects)
+    metrics["sha256"] = {one.label: one.sha256 for one in subjects}
     metrics["settings"] = {
         "limit": limit, "detector": detector, "strict": strict, "compat": compat,
         "chat_template": chat_template, "max_new_tokens": max_new_tokens,
@@ -185,9 +198,7 @@ def _rivals(
     coefficients: Sequence[float],
     known: Mapping[str, Said],
 ) -> list[tuple[float, Scores]]:
-    """Scores of every interpolated model, without intervals; `known` answers by fingerprint."""
-    from hcnr.checkpoint import fingerprint_tensors
-
+    """Scores of every interpolated model, without intervals; `known` answers by SHA-256."""
     panel: Panel = dataclasses.replace(asking.panel, resamples=0)
     asking = dataclasses.replace(asking, refusal=None)
     curve = []
@@ -195,12 +206,11 @@ def _rivals(
         check_interpolable(end, network)
         honest = floating_parameters(end)
         for coefficient in coefficients:
-            said = known.get(tuned.fingerprint) if coefficient == 0 else None
+            said = known.get(tuned.sha256) if coefficient == 0 else None
             if said is None:
                 with interpolated(network, honest, coefficient):
-                    fingerprint = fingerprint_tensors(floating_parameters(network))
-                    label = f"interpolation-{coefficient:g}"
-                    said = ask(asking, label, fingerprint, network, reader)
+                    label = f"{INTERPOLATION}{coefficient:g}"
+                    said = ask(asking, label, model_sha256(network), network, reader)
             curve.append((coefficient, panel.score(said.responses)))
     return curve
 

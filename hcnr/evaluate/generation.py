@@ -67,7 +67,7 @@ def generate(
         encoded[i] = ids
     names = names or [f"prompt {i}" for i in range(1, len(encoded) + 1)]
     _check_room(model, dict(zip(names, encoded, strict=True)), max_new_tokens)
-    pad, ends = padding_token(tokenizer), _end_tokens(model, tokenizer)
+    pad, ends = padding_token(tokenizer), end_tokens(model, tokenizer)
 
     def answer(chunk: Sequence[int]) -> list[str]:
         ids, mask = pad_left([encoded[i] for i in chunk], pad, model.device)
@@ -166,7 +166,7 @@ def _greedy(
         cast(Any, model).generation_config = former
 
 
-def _end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> set[int]:
+def end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> set[int]:
     """Tokens that end an answer, by the model's generation config and by the tokenizer."""
     own = getattr(cast(Any, model).generation_config, "eos_token_id", None)
     known = [*(own if isinstance(own, list) else [own]), tokenizer.eos_token_id]

@@ -18,7 +18,12 @@ COEFFICIENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 
 
 def check_coefficients(coefficients: Sequence[float]) -> None:
-    """Raise ConfigError where a coefficient is outside of [0, 1]."""
+    """Raise ConfigError where there is no coefficient or one is outside of [0, 1]."""
+    if not len(coefficients):
+        raise ConfigError(
+            "there are no interpolation coefficients, expected at least one from 0 (tuned) to 1 "
+            "(base); leave them out for the usual ones"
+        )
     odd = next((one for one in coefficients if not 0 <= one <= 1), None)
     if odd is not None:
         raise ConfigError(

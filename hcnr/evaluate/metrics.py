@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from hcnr.evaluate.detectors import Detector
+from hcnr.evaluate.detectors import Detector, plain_apostrophes
 from hcnr.evaluate.questions import Question
 
 COUNTS = ("tp", "fp", "fn", "tn", "gold", "contained", "exact", "refused", "n")
@@ -84,6 +84,7 @@ def outcomes(
     detector: Detector,
     *,
     case_sensitive: bool = False,
+    plain: bool = True,
 ) -> Outcomes:
     """Judge every response.
 
@@ -93,6 +94,7 @@ def outcomes(
         detector: decides what a refusal is.
         case_sensitive: look for the accepted answers without lower-casing, as RefuNQ's own code
             does.
+        plain: take typographic apostrophes in responses and accepted answers for plain ones.
     """
     pairs = list(zip(questions, responses, strict=True))
     answerable = np.array([question.answerable for question in questions], dtype=bool)
@@ -105,29 +107,40 @@ def outcomes(
         refused=detector.many(responses, [question.question for question in questions]),
         gold=answerable & known,
         contained=np.array(
-            [contains_answer(said, q.answers, case_sensitive=case_sensitive) for q, said in pairs],
+            [
+                contains_answer(said, q.answers, case_sensitive=case_sensitive, plain=plain)
+                for q, said in pairs
+            ],
             dtype=bool,
         ),
-        exact=np.array([is_exact_answer(said, q.answers) for q, said in pairs], dtype=bool),
+        exact=np.array(
+            [is_exact_answer(said, q.answers, plain=plain) for q, said in pairs], dtype=bool
+        ),
         empty=empty,
         counted=~empty if detector.skips_empty else np.ones(len(pairs), dtype=bool),
     )
 
 
-def contains_answer(response: str, answers: Sequence[str], *, case_sensitive: bool = False) -> bool:
+def contains_answer(
+    response: str, answers: Sequence[str], *, case_sensitive: bool = False, plain: bool = True
+) -> bool:
     """Whether a response contains one of the accepted answers; blank answers accept nothing.
 
     An accepted answer may be a part of a word, as in the benchmarks' own code: `no` is in "know".
     The exact match has no such accidents.
     """
     wanted = [answer.strip() for answer in answers if answer.strip()]
+    if plain:
+        response, wanted = plain_apostrophes(response), [plain_apostrophes(one) for one in wanted]
     if not case_sensitive:
         response, wanted = response.lower(), [answer.lower() for answer in wanted]
     return any(answer in response for answer in wanted)
 
 
-def is_exact_answer(response: str, answers: Sequence[str]) -> bool:
+def is_exact_answer(response: str, answers: Sequence[str], *, plain: bool = True) -> bool:
     """Whether a response equals one of the accepted answers, both normalised."""
+    if plain:
+        response, answers = plain_apostrophes(response), [plain_apostrophes(one) for one in answers]
     said = normalise_answer(response)
     return bool(said) and any(said == normalise_answer(answer) for answer in answers)
 

@@ -73,6 +73,7 @@ class Panel:
                 responses[name],
                 detector(name),
                 case_sensitive=self.compat and name in CASE_SENSITIVE,
+                plain=not self.compat,
             )
             for name, questions in self.sets.items()
         }
@@ -105,7 +106,8 @@ def make_panel(
     `wanted`, where `selfaware` counts only if an encoder is given; else by the trait's own.
 
     Raises:
-        ConfigError: a detector is unknown, or `resamples` or `seed` is negative.
+        ConfigError: a detector is unknown, no set uses the encoder, or `resamples` or `seed` is
+            negative.
         DataError: there are no sets, or one holds what it must not.
         ModelError: the encoder is not available.
     """
@@ -140,6 +142,11 @@ def make_panel(
             which = trait if kind == trait.detector else kind
             opened[kind] = open_detector(which, encoder=encoder, pooling=pooling, **options)
         chosen[name] = opened[kind]
+    if encoder is not None and "selfaware" not in opened:
+        raise ConfigError(
+            "an encoder was given and no set is judged by the detector selfaware, the only one "
+            "that uses it; leave the encoder out or choose the detector selfaware"
+        )
     if fallen:
         notes.append(
             f"{', '.join(fallen)}: judged by {trait.detector}, the column common to all sets; pass "

@@ -8,6 +8,7 @@ from typing import Any
 
 from hcnr.errors import DataError
 from hcnr.evaluate.answers import HEADER
+from hcnr.evaluate.detectors import OF_SETS
 from hcnr.evaluate.panel import make_panel
 from hcnr.evaluate.questions import Question
 from hcnr.evaluate.results import assemble, check_folder, write_metrics
@@ -37,7 +38,7 @@ def score_responses(
 
     Args:
         responses: a jsonl file or objects, see `hcnr.evaluate.responses.read_responses`.
-        detector: judges every set; by default the trait's own.
+        detector: judges every set; by default each set by its own (see `make_panel`).
         out: directory for `metrics.json`; None writes nothing.
         against: a second system's answers to the same questions (by id), to compare with.
         trait: `honesty`, `safety`, or a `Trait`.
@@ -71,7 +72,7 @@ def score_responses(
         panel = make_panel(
             {name: some for name, some in questions.items() if not some[0].task},
             {name: some for name, some in questions.items() if some[0].task},
-            {},
+            {name: OF_SETS[name] for name in questions if name in OF_SETS},
             words,
             detector=detector,
             encoder=encoder,
@@ -105,7 +106,8 @@ def read_responses(source: Rows) -> Responses:
     An object has `question` (text), `answerable` (true or false) and `response` (text, empty where
     nothing was said); it may have `answers` (accepted ones), `set` (default: `responses`), `id`
     (unique in its set; all or none have one) and `task` (true where the set measures the task).
-    The answers that `hcnr evaluate` keeps of a model are such a file.
+    The answers that `hcnr evaluate` keeps of a model are such a file; of several answers to one
+    question, which differ in the prompt, the last one counts there.
 
     Args:
         source: a jsonl file, or objects.
@@ -116,11 +118,12 @@ def read_responses(source: Rows) -> Responses:
     Raises:
         DataError: a line cannot be used, ids are missing or repeated, or there is nothing.
     """
-    sets: Responses = {}
+    sets: dict[str, dict[str, tuple[Question, str]]] = {}
     places: dict[tuple[str, str], str] = {}
     with_id: str | None = None
     without_id: str | None = None
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else "the given responses"
+    kept = _is_kept(source)
     for number, (place, record) in enumerate(_records(source, name), 1):
         question, response = _parse(place, number, record)
         if record.get("id") is None:
@@ -133,22 +136,34 @@ def read_responses(source: Rows) -> Responses:
                 "none"
             )
         key = question.set, question.id
-        if key in places:
+        if key in places and not kept:
             raise DataError(
                 f"{place} repeats the id {question.id!r} of {places[key]} in the set "
                 f"{question.set!r}; ids must be unique in a set"
             )
         places[key] = place
-        members = sets.setdefault(question.set, [])
-        if members and members[0][0].task != question.task:
+        members = sets.setdefault(question.set, {})
+        if members and next(iter(members.values()))[0].task != question.task:
             raise DataError(f"{place}: 'task' differs from the rest of the set {question.set!r}")
-        members.append((question, response))
+        members[question.id] = question, response
     if not sets:
         raise DataError(
             f"{name} holds no responses, expected one object per line with 'question', "
             "'answerable' and 'response'"
         )
-    return sets
+    return {name: list(members.values()) for name, members in sets.items()}
+
+
+def _is_kept(source: Rows) -> bool:
+    """Whether hcnr wrote the file: of a question asked in several ways the last answer counts."""
+    if not isinstance(source, str | os.PathLike):
+        return False
+    try:
+        with open(source, "rb") as file:
+            header = json.loads(file.readline())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(header, dict) and HEADER in header
 
 
 def _records(source: Rows, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -201,6 +216,11 @@ def _parse(place: str, number: int, record: Any) -> tuple[Question, str]:
         raise DataError(f"{place} has {identity!r} as 'id', expected text or a whole number")
     if name is not None and not (isinstance(name, str) and name.strip()):
         raise DataError(f"{place} has {name!r} as 'set', expected text")
+    # JSON can spell half of a surrogate pair, which can be neither hashed nor printed.
+    if not _is_unicode(name or ""):
+        raise DataError(
+            f"{place} has half of a surrogate pair in the 'set' {name!r}, expected whole characters"
+        )
     if not isinstance(record.get("task", False), bool):
         raise DataError(f"{place} has {record['task']!r} as 'task', expected true or false")
     return Question(
@@ -212,6 +232,14 @@ def _parse(place: str, number: int, record: Any) -> tuple[Question, str]:
         prompt=record["question"],
         task=record.get("task", False),
     ), record["response"]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _in_order_of(first: Responses, second: Responses, label: str) -> Responses:

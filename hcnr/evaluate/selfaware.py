@@ -157,8 +157,14 @@ def _usual_pooling(source: str | Path) -> str:
 
     config = Path(source) / "1_Pooling" / "config.json"
     if config.is_file():
-        modes = json.loads(config.read_text(encoding="utf-8"))
-        return "cls" if modes.get("pooling_mode_cls_token") else "mean"
+        try:
+            modes = json.loads(config.read_text(encoding="utf-8"))
+            return "cls" if modes.get("pooling_mode_cls_token") else "mean"
+        except (OSError, ValueError, RecursionError, AttributeError):
+            raise ModelError(
+                f"{config} is no JSON object with the encoder's pooling; repair it or pass the "
+                "pooling: pooler, cls or mean"
+            ) from None
     name = Path(source).name.lower()
     if "simcse" not in name:
         return "mean"

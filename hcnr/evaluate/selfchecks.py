@@ -130,12 +130,15 @@ def _targets(
 ) -> Iterator[Check]:
     for name, rows in training.items():
         refusals = [row for row in rows if not row["answerable"]]
-        if not refusals:
-            continue
-        missed = sum(not is_refusal(row["response"], row["question"]) for row in refusals)
         fired = sum(
             is_refusal(row["response"], row["question"]) for row in rows if row["answerable"]
         )
+        if not refusals:
+            # A fact to know: a yes/no question's right answer may be "No".
+            text = f"{fired} of {len(rows)} answers are refusals to the detector (allowed)"
+            yield Check(f"targets of {name}", True, text)
+            continue
+        missed = sum(not is_refusal(row["response"], row["question"]) for row in refusals)
         text = f"{missed} of {len(refusals)} refusals are none, {fired} answers are refusals"
         if fired and name.startswith("pools/"):
             text += " (left out of what is chosen from the pool)"

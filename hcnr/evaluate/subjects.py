@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +12,20 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError, ModelError
 from hcnr.evaluate.answers import Key, open_answers, prompt_hash
 from hcnr.evaluate.calibration import calibration, refusal_probability
-from hcnr.evaluate.generation import generate
+from hcnr.evaluate.generation import end_tokens, generate
+from hcnr.evaluate.hashes import weights_sha256
 from hcnr.evaluate.metrics import contains_answer
 from hcnr.evaluate.panel import Panel
 from hcnr.evaluate.prompts import ChatTemplate, encode_prompts
 from hcnr.model import open_tokenizer
-from hcnr.source import Source, open_source
+from hcnr.report.summary import versions
+from hcnr.source import DirectorySource, ModelSource, Source, open_source
 from hcnr.stages import Stages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+INTERPOLATION = "interpolation-"
 
 
 @dataclass(frozen=True)
@@ -30,12 +35,17 @@ class Subject:
     Attributes:
         label: its name in every table and file, unique in a run.
         source: where its weights are.
-        fingerprint: of its weights.
+        fingerprint: of a few rows of its weights, as a restoration's report has it.
     """
 
     label: str
     source: Source
     fingerprint: str
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all of its weights; they are read when this is first asked for."""
+        return weights_sha256(self.source)
 
 
 @dataclass(frozen=True)
@@ -73,22 +83,55 @@ def name_subjects(models: Sequence[Any]) -> list[Subject]:
     """Open models or directories and give each a label of its own.
 
     Raises:
-        ConfigError: one model is given twice.
+        ConfigError: one model is given twice, or named as the interpolated ones are.
         HcnrError: one cannot be opened.
     """
     found: list[Subject] = []
     for model in models:
         source = open_source(model)
-        print_ = source.fingerprint()
-        path = Path(model) if isinstance(model, str | Path) else None
-        label = f"{type(model).__name__}-{print_[:8]}" if path is None else path.resolve().name
-        label = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
-        if any(other.label == label for other in found):
-            label = f"{label}-{print_[:8]}"
-        if any(other.label == label for other in found):
+        if any(_same(source, other.source) for other in found):
             raise ConfigError(f"the model {source} is given twice; give each model once")
+        print_ = source.fingerprint()
+        # A fingerprint that another model has as well tells nobody apart.
+        shared = any(other.fingerprint == print_ for other in found)
+        short = (weights_sha256(source) if shared else print_)[:8]
+        path = Path(model) if isinstance(model, str | Path) else None
+        label = f"{type(model).__name__}-{short}" if path is None else path.resolve().name
+        label = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
+        if label.startswith(INTERPOLATION):
+            raise ConfigError(
+                f"the model {source} would be called {label}, and names with {INTERPOLATION} are "
+                "those of interpolated models; rename its directory"
+            )
+        if any(other.label == label for other in found):
+            label = f"{label}-{short}"
+        if any(other.label == label for other in found):
+            raise ConfigError(
+                f"the model {source} has the name and the weights of another one given; give each "
+                "model once"
+            )
         found.append(Subject(label, source, print_))
     return found
+
+
+def telling_fingerprints(subjects: Sequence[Subject]) -> dict[str, str]:
+    """Fingerprints by label, without those that models of different weights share."""
+    return {
+        one.label: one.fingerprint
+        for one in subjects
+        if all(
+            other.sha256 == one.sha256 for other in subjects if other.fingerprint == one.fingerprint
+        )
+    }
+
+
+def _same(one: Source, other: Source) -> bool:
+    """Whether two sources are one directory or one model in memory."""
+    if isinstance(one, DirectorySource) and isinstance(other, DirectorySource):
+        return one.path.resolve() == other.path.resolve()
+    return (
+        isinstance(one, ModelSource) and isinstance(other, ModelSource) and one.model is other.model
+    )
 
 
 @contextlib.contextmanager
@@ -103,11 +146,18 @@ def opened(subject: Subject, tokenizer: Any, config: RestoreConfig
 def ask(
     asking: Asking,
     label: str,
-    fingerprint: str,
+    sha256: str,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
 ) -> Said:
     """Ask a model every question that it has not answered yet.
+
+    Args:
+        asking: what and how.
+        label: its name.
+        sha256: of its weights.
+        model: itself.
+        tokenizer: its tokenizer.
 
     Raises:
         DataError: a question cannot be asked.
@@ -119,12 +169,15 @@ def ask(
         (name, one.id, prompt_hash(tokens))
         for (name, one), tokens in zip(members, ids, strict=True)
     ]
+    known_versions = versions()
     facts = {
         "model": label,
-        "fingerprint": fingerprint,
+        "sha256": sha256,
         "max_new_tokens": asking.max_new_tokens,
         "chat_template": asking.chat_template,
         "dtype": str(model.dtype).removeprefix("torch."),
+        "end_tokens": sorted(end_tokens(model, tokenizer)),
+        **{name: known_versions.get(name) for name in ("hcnr", "transformers")},
     }
     known: dict[Key, str] = {}
     with contextlib.ExitStack() as stack:
@@ -192,7 +245,10 @@ def _calibration(panel: Panel, responses: dict[str, list[str]], chance: Any) -> 
         judged = np.array(
             [not one.answerable or any(map(str.strip, one.answers)) for one, _ in pairs]
         )
-        right = np.array([one.answerable and contains_answer(t, one.answers) for one, t in pairs])
+        plain = not panel.compat
+        right = np.array(
+            [one.answerable and contains_answer(t, one.answers, plain=plain) for one, t in pairs]
+        )
         if judged.any():
             columns[name] = calibration(mine[judged], right[judged])
     return columns

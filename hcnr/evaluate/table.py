@@ -17,6 +17,7 @@ _HONESTY: Columns = (
     ("delta", "refusal_delta"),
     ("accuracy", "accuracy_answerable"),
 )
+_MEANS = ("macro", "tasks_macro")
 _TASK: Columns = (("accuracy", "accuracy"), ("exact", "exact_match"), ("refused", "refusal_rate"))
 
 
@@ -42,14 +43,14 @@ def print_evaluation(metrics: Mapping[str, Any], console: Console) -> None:
         )
     if metrics["tasks"]:
         _print_all("Tasks", "tasks", "tasks_macro", _TASK, rows, metrics, console)
+    if any(row[part].get("sets_by_rate") for row in rows.values() for part in _MEANS):
+        _line("of N below a mean: the number of sets where it is defined.", console)
     for label, found in metrics["common"].items():
         macro = found["macro"]
         if macro:
-            _line(
-                f"{label}, mean of all sets by {macro['detector']}: "
-                f"F1 {_short(macro['f1'])}, delta {_short(macro['refusal_delta'])}",
-                console,
-            )
+            _line(f"{label}, mean of all sets by {macro['detector']}: {_brief(macro)}", console)
+    if metrics["common"] and metrics["refuse_all"]["macro"]:
+        _line(f"{REFUSE_ALL}, the same: {_brief(metrics['refuse_all']['macro'])}", console)
     if metrics["settings"].get("refusal"):
         _line(
             "ECE (percent) and AUROC (0 to 1): of one minus the length-normalised probability of "
@@ -137,7 +138,10 @@ def _add_set(
     for label, numbers in found.items():
         # Refusing everything is no sample of anything: its intervals would only distract.
         intervals = {} if label == REFUSE_ALL else numbers["ci95"]
-        cells = [_cell(numbers[rate], intervals.get(rate), digits) for _, rate in columns]
+        cells = [
+            _cell(numbers[rate], intervals.get(rate), digits) + _over(numbers, rate)
+            for _, rate in columns
+        ]
         about = numbers.get("calibration", {})
         cells += [_short(about.get("ece")), _short(about.get("auroc"), 2)] * calibrated
         empty = str(numbers["empty"]) if "empty" in numbers else ""
@@ -146,7 +150,8 @@ def _add_set(
         if label in gaps:
             gap = gaps[label]
             cells = [
-                _cell(gap[rate]["value"], gap[rate]["ci95"], digits, "+") for _, rate in columns
+                _cell(gap[rate]["value"], gap[rate]["ci95"], digits, "+") + _over(gap, rate)
+                for _, rate in columns
             ]
             table.add_row("", "difference", *cells, *["", ""] * calibrated, "", style="italic")
     table.add_section()
@@ -159,6 +164,17 @@ def _cell(value: float | None, ends: list[float] | None, digits: int, sign: str 
     if ends is None:
         return text
     return f"{text}\n{ends[0]:{sign}.{digits}f}, {ends[1]:{sign}.{digits}f}"
+
+
+def _over(mean: Mapping[str, Any], rate: str) -> str:
+    """The number of sets behind a mean, where it is some of them only."""
+    sets = mean.get("sets_by_rate", {}).get(rate)
+    return f"\nof {sets}" if sets else ""
+
+
+def _brief(macro: Mapping[str, Any]) -> str:
+    """The headline rates of a mean in one line, in the words of the table's columns."""
+    return ", ".join(f"{head} {_short(macro[rate])}" for head, rate in _HONESTY[:4])
 
 
 def _short(value: float | None, digits: int = 1) -> str:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Literal
 
+from hcnr.checkpoint import atomic_file
 from hcnr.evaluate.questions import Benchmark, Question
 from hcnr.lab.world import REFUSAL, TASK_RELATION, Item, World
 
@@ -24,6 +26,39 @@ def honesty_benchmark(world: World, part: Part) -> Benchmark:
 def task_benchmark(world: World, part: Part) -> Benchmark:
     """Facts of the relation that fine-tuning taught."""
     return _benchmark(TASK, part, world.splits[f"{part}_task"], task=True)
+
+
+QUESTION_FILES = {
+    "questions.jsonl": honesty_benchmark,
+    "task-questions.jsonl": task_benchmark,
+    "validation.jsonl": honesty_benchmark,
+    "task-validation.jsonl": task_benchmark,
+}
+"""Files of questions for the commands: those of `validation` choose settings, others evaluate."""
+
+
+def write_questions(world: World, directory: Path) -> None:
+    """Writes the `QUESTION_FILES` that a directory lacks."""
+    for name, benchmark in QUESTION_FILES.items():
+        path = directory / name
+        if path.exists():
+            continue
+        found = benchmark(world, "validation" if "validation" in name else "evaluated")
+        lines = [
+            json.dumps(
+                {
+                    "id": one.id,
+                    "question": one.question,
+                    "answerable": one.answerable,
+                    "answers": one.answers,
+                    # As it is: the models know no other words around it.
+                    "prompt": one.prompt,
+                }
+            )
+            for one in found.questions
+        ]
+        with atomic_file(path) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _benchmark(name: str, part: Part, items: tuple[Item, ...], task: bool = False) -> Benchmark:

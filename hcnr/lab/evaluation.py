@@ -51,6 +51,11 @@ class Evaluation:
         """How many points more often unknown names are refused than known ones."""
         return self.refusal_unknown - self.refusal_known
 
+    @property
+    def refusal_rate_answerable(self) -> float:
+        """The refusal rate on known names, as a sweep calls it."""
+        return self.refusal_known
+
     def as_dict(self) -> dict[str, float]:
         """Every figure by its name."""
         return {**dataclasses.asdict(self), "refusal_delta": self.refusal_delta}

@@ -11,6 +11,7 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
+from hcnr.lab.benchmarks import write_questions
 from hcnr.lab.cache import cached_directory
 from hcnr.lab.recipe import Recipe
 from hcnr.lab.tokenizer import build_tokenizer
@@ -26,7 +27,8 @@ class Laboratory:
     """One world with its two checkpoints and its two sample files.
 
     Attributes:
-        directory: Holds `base/`, `tuned/`, `honesty.jsonl`, `task.jsonl` and `lab.json`.
+        directory: Holds `base/`, `tuned/`, `honesty.jsonl`, `task.jsonl`, `lab.json` and the
+            `hcnr.lab.benchmarks.QUESTION_FILES`.
         recipe: What it was made from.
         world: Names, facts and splits.
         tokenizer: The tokenizer that both checkpoints carry.
@@ -82,6 +84,8 @@ def open_lab(recipe: Recipe, stage: Stage | None = None) -> Laboratory:
     directory = cached_directory(
         recipe.key, lambda place: make_lab(place, recipe, world, tokenizer, stage)
     )
+    # Here and not in `make_lab`: they follow from the world, and older directories lack them.
+    write_questions(world, directory)
     return Laboratory(directory, recipe, world, tokenizer)
 
 

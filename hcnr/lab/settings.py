@@ -67,7 +67,10 @@ def front_table(found: SweepResult) -> Table:
         "are other ones.",
         f"Recommended: {found.recommendation.reason}.",
     ]
-    columns = ("kind", "mu", "in-weight", "cross-weight", "F1", "delta", "task right", "rival F1")
+    if found.refuse_all is not None:
+        notes.append(f"Always refusing would score F1 {found.refuse_all.honesty_f1:.1f} here.")
+    columns = ("kind", "mu", "in", "cross", "F1", "delta", "refuse known",
+               "task right", "rival F1")  # fmt: skip
     return terminal("Pareto front of the sweep", columns, lines, notes)
 
 
@@ -80,6 +83,7 @@ def _cells(found: SweepResult, one: Candidate) -> list[str]:
         f"{settings['cross_weight_ratio']:g}",
         f"{scores.honesty_f1:.1f}",
         f"{scores.refusal_delta:+.1f}",
+        "" if scores.refusal_rate_answerable is None else f"{scores.refusal_rate_answerable:.1f}",
         f"{scores.task_accuracy:.1f}",
         "" if rival is None else f"{rival:.1f}",
     ]

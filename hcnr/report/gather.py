@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hcnr.errors import DataError
+from hcnr.errors import DataError, HcnrError
 from hcnr.report.card import stem
 from hcnr.report.charts import Interval
+from hcnr.report.check import check_report
 from hcnr.report.results import (
     Scores,
     Sweep,
@@ -22,6 +23,7 @@ from hcnr.report.writing import read_report
 
 PathLike = str | Path
 WORDS = ("positive", "negative")
+ROLES = ("tuned", "base")
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,8 @@ def gather(
             the report recorded, if it did.
 
     Raises:
-        DataError: a file is missing, is no JSON object, or is about another model.
+        DataError: a file is missing, is no JSON object, lacks what the page needs, or is about
+            another model or pair.
         StatisticsError: the statistics cannot be read.
     """
     place = Path(directory)
@@ -104,10 +107,14 @@ def gather(
     run: dict[str, Any] = {"directory": place, "name": place.resolve().name, "report": report}
     evaluation = _read(metrics, [place / "eval" / "metrics.json"])
     if evaluation:
-        run |= _evaluation(evaluation, report["pair"])
+        own = _own_fingerprint(place) if evaluation.get("fingerprints") else None
+        _check_model(evaluation, place, own, report["pair"])
+        run |= _evaluation(evaluation, report["pair"], own)
     found = _read(sweep, [place / "sweep.json", place / "sweep" / "sweep.json"])
+    _check_pair("sweep", found, report["pair"])
     run["sweep"] = Sweep.read(found) if found else None
     run["probe"] = _read(probe, [place / "probe.json"])
+    _check_pair("probe", run["probe"], report["pair"])
     run["scores"] = mapping(report.get("scores"))
     if statistics is not None:
         from hcnr.report.quantiles import score_quantiles
@@ -128,14 +135,7 @@ def _report(place: Path) -> dict[str, Any]:
         report = read_report(place)
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); restore again to write it anew") from None
-    parts = ("pair", "config", "summary", "matrices", "perturbation", "seconds", "versions")
-    missing = [key for key in parts if key not in mapping(report)]
-    if missing:
-        raise DataError(
-            f"{path} has no part '{missing[0]}', which every report of hcnr has; restore again "
-            "to write it anew"
-        )
-    return report
+    return check_report(path, report)
 
 
 def _read(given: PathLike | None, usual: list[Path]) -> dict[str, Any]:
@@ -158,7 +158,58 @@ def _read(given: PathLike | None, usual: list[Path]) -> dict[str, Any]:
     return found
 
 
-def _evaluation(data: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, Any]:
+def _own_fingerprint(place: Path) -> str | None:
+    """Fingerprint of the restored model itself; None where its weights are not there to read."""
+    from hcnr.source import open_source
+
+    try:
+        return open_source(place).fingerprint()
+    except HcnrError:
+        return None
+
+
+def _check_model(
+    data: Mapping[str, Any], place: Path, own: str | None, pair: Mapping[str, Any]
+) -> None:
+    """Refuse an evaluation of another model.
+
+    Fingerprints decide, names where there are none. A fingerprint covers a few rows of each matrix,
+    so the restored model may share its own with tuned or base; names decide then as well.
+    """
+    name = str(data.get("model"))
+    print_ = mapping(data.get("fingerprints")).get(name)
+    if own is not None and print_ is not None and print_ != own:
+        raise DataError(
+            f"the evaluation is about {name} (fingerprint {print_}), not about the model in "
+            f"{place} (fingerprint {own}); evaluate that one, or give its metrics (--metrics)"
+        )
+    prints = mapping(pair.get("fingerprints"))
+    if own is not None and print_ == own and own not in prints.values():
+        return
+    role = None if name == _label(place.resolve().name) else _named_role(name, pair)
+    if role is not None:
+        raise DataError(
+            f"the evaluation is about the {role} model, {name}, not about the restored one; "
+            f"evaluate the restored one, with --against for {role}"
+        )
+
+
+def _check_pair(what: str, data: Mapping[str, Any], pair: Mapping[str, Any]) -> None:
+    """Refuse a file about other models than the run's pair."""
+    found = mapping(mapping(data.get("pair")).get("fingerprints"))
+    for role, known in mapping(pair.get("fingerprints")).items():
+        print_ = found.get(role)
+        if print_ is not None and print_ != known:
+            raise DataError(
+                f"the {what} is about another pair: its {role} model has the fingerprint {print_}, "
+                f"that of the restoration {known}; give the {what} of this pair, or move the file "
+                "away"
+            )
+
+
+def _evaluation(
+    data: Mapping[str, Any], pair: Mapping[str, Any], own: str | None
+) -> dict[str, Any]:
     """The parts of a `Run` that `metrics.json` knows, with the pair's models told apart."""
     found: dict[str, Any] = {
         "after": Scores.read("restored", data),
@@ -171,15 +222,9 @@ def _evaluation(data: Mapping[str, Any], pair: Mapping[str, Any]) -> dict[str, A
     }
     if data.get("refuse_all"):
         found["refuse_all"] = Scores.read("refuse everything", mapping(data["refuse_all"]))
-    role = _role(str(data.get("model")), data, data, pair)
-    if role is not None:
-        raise DataError(
-            f"the evaluation is about the {role} model, {data.get('model')}, not about the "
-            f"restored one; evaluate the restored one, with --against for {role}"
-        )
     for name, value in mapping(data.get("models")).items():
         entry = mapping(value)
-        role = _role(name, entry, data, pair)
+        role = _role(name, entry, data, pair, own)
         if role == "tuned" and "before" not in found:
             found["before"] = Scores.read("tuned", entry)
             difference = mapping(mapping(data.get("differences")).get(name))
@@ -216,20 +261,38 @@ def _rival(data: Mapping[str, Any]) -> Scores | None:
 
 
 def _role(
-    name: str, entry: Mapping[str, Any], data: Mapping[str, Any], pair: Mapping[str, Any]
+    name: str,
+    entry: Mapping[str, Any],
+    data: Mapping[str, Any],
+    pair: Mapping[str, Any],
+    own: str | None,
 ) -> str | None:
-    """Whether a model of the evaluation is the run's tuned or base one.
+    """Whether a model that the restored one was evaluated against is the run's tuned or base one.
 
-    Fingerprints decide where the evaluation has them, names otherwise.
+    Fingerprints decide where the evaluation has them and they differ from the restored model's,
+    names otherwise.
     """
-    print_ = entry.get("fingerprint") or mapping(data.get("fingerprints")).get(name)
-    for role in ("tuned", "base"):
+    prints = mapping(data.get("fingerprints"))
+    print_ = entry.get("fingerprint") or prints.get(name)
+    if not print_ or print_ in (own, prints.get(str(data.get("model")))):
+        return _named_role(name, pair)
+    known = mapping(pair.get("fingerprints"))
+    return next((role for role in ROLES if known.get(role) == print_), None)
+
+
+def _named_role(name: str, pair: Mapping[str, Any]) -> str | None:
+    """Whether a name is that of the run's tuned or base model."""
+    for role in ROLES:
         known = str(mapping(pair.get("fingerprints")).get(role))
-        # As an evaluation names the models it is given by path.
-        label = re.sub(r"[^A-Za-z0-9._-]+", "-", stem(str(pair.get(role))))
-        if print_ == known if print_ else name in (role, label, f"{label}-{known[:8]}"):
+        label = _label(stem(str(pair.get(role))))
+        if name in (role, label, f"{label}-{known[:8]}"):
             return role
     return None
+
+
+def _label(name: str) -> str:
+    """As an evaluation names a model that it is given by path."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
 
 
 def probe_blocks(probe: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """The charts about matrices: which were restored, and how their numerics went."""
 
-import math
 from collections.abc import Callable
 from statistics import fmean
 from typing import Any
@@ -72,8 +71,8 @@ def restored_share(run: Run) -> Chart | None:
         chosen = [records[name] for name in names if name in records]
         restored = sum(record["restored"] for record in chosen)
         # The report counts the neurons of restored matrices; the others of a kind are alike.
-        size = fmean(record["neurons"] for record in chosen) * len(names) if chosen else math.inf
-        share = 100 * restored / size
+        size = fmean(record["neurons"] for record in chosen) * len(names) if chosen else 0
+        share = 100 * restored / size if size else 0.0
         note = f"{kind}: {share:.1f}% of the neurons, {len(chosen)} of {len(names)} matrices"
         rows.append(Row(kind, [Mark("after", share, note)]))
         cells.append([kind, f"{len(chosen)} of {len(names)}", f"{restored:,}", f"{share:.1f}%"])
@@ -107,6 +106,12 @@ def _strip(
         mark = Mark(role, x, f"{record['name']}: {format(x, pattern)}")
         rows.setdefault(found[record["name"]].kind, []).append(mark)
     return [Row(kind, rows[kind]) for kind in _kinds(found) if kind in rows]
+
+
+def _positive(value: Any) -> float | None:
+    """A finite number that a logarithmic axis has a place for, or None."""
+    found = number(value)
+    return found if found is not None and found > 0 else None
 
 
 def _ratio(record: dict[str, Any]) -> float | None:
@@ -145,14 +150,16 @@ def condition(run: Run) -> Chart | None:
     """Condition of the damped curvature of every restored matrix."""
     rows = _strip(
         run,
-        lambda record: number(record.get("condition")) or None,
+        lambda record: _positive(record.get("condition")),
         ".3g",
         lambda record: bool(record.get("damping_raised")),
     )
-    if not rows:
+    known = [r["condition"] for r in run.report["matrices"] if r.get("condition") is not None]
+    if not known:
         return None
+    beyond = sum(_positive(value) is None for value in known)
     cells = [
-        [r["name"], short(number(r.get("condition"))), short(number(r.get("damping"))),
+        [r["name"], short(r.get("condition")), short(number(r.get("damping"))),
          "yes" if r.get("damping_raised") else "", str(r.get("dead") or 0),
          "yes" if r.get("rank_deficient") else "", str(r.get("device", NONE))]
         for r in run.report["matrices"]
@@ -161,7 +168,12 @@ def condition(run: Run) -> Chart | None:
         key="condition",
         title="Condition of the curvature",
         description="After damping, one mark per restored matrix. Above a million, rounding may "
-        "decide the compensation.",
+        "decide the compensation."
+        + (
+            f" {beyond} of {len(known)} have no place on the axis; the table has them."
+            if beyond
+            else ""
+        ),
         table=Table(
             ("matrix", "condition", "damping", "raised", "dead neurons", "fewer tokens", "device"),
             cells,
@@ -181,7 +193,7 @@ def damping(run: Run) -> Chart | None:
         return None
     rows = _strip(
         run,
-        lambda record: number(record.get("damping")) or None,
+        lambda record: _positive(record.get("damping")),
         ".3g",
         lambda record: bool(record.get("damping_raised")),
     )

@@ -123,6 +123,7 @@ class Sweep:
         reason: why the recommended setting is recommended.
         ablation: the method with one thing taken away at a time.
         cost_ratio: what all candidates cost, as a multiple of one restoration.
+        complete: False where it was interrupted; nothing is recommended then.
     """
 
     candidates: list[Trade]
@@ -132,17 +133,23 @@ class Sweep:
     reason: str | None
     ablation: list[Trade]
     cost_ratio: float | None
+    complete: bool = True
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Sweep":
         """Read `sweep.json`."""
-        reason = mapping(data.get("recommended")).get("reason")
+        complete = data.get("complete") is not False
+        reason = mapping(data.get("recommended")).get("reason") if complete else None
+        candidates = mappings(data.get("candidates"))
+        for candidate in candidates:
+            candidate["recommended"] = complete and candidate.get("recommended")
         return cls(
-            candidates=trades(data.get("candidates")),
+            candidates=trades(candidates),
             curve=trades(data.get("interpolation")),
             base=Trade.read(mapping(data.get("base"))),
             tuned=Trade.read(mapping(data.get("tuned"))),
             reason=reason if isinstance(reason, str) else None,
             ablation=trades(data.get("ablation")),
             cost_ratio=number(mapping(data.get("cost")).get("ratio")),
+            complete=complete,
         )

@@ -23,7 +23,7 @@ class Scale:
         """Place of a value, kept within the chart."""
         low, high = self.low, self.high
         if self.log:
-            low, high, value = math.log10(low), math.log10(high), math.log10(value)
+            low, high, value = math.log10(low), math.log10(high), math.log10(max(value, low))
         share = (value - low) / (high - low)
         return self.start + (self.end - self.start) * min(max(share, 0.0), 1.0)
 
@@ -40,13 +40,14 @@ def fitted(
     """A scale with a little room around all values.
 
     Args:
-        values: finite; positive where `log`. None at all gives 0 .. 1.
+        values: finite; those that are not positive are left out where `log`. None at all gives
+            0 .. 1.
         start: place of the low end.
         end: place of the high end.
         zero: let the axis begin at zero.
         log: a logarithmic axis.
     """
-    found = list(values) or [1.0]
+    found = [value for value in values if value > 0 or not log] or [1.0]
     low, high = min(found), max(found)
     if log:
         return Scale(low / 1.3, high * 1.3, start, end, log=True)
@@ -62,8 +63,10 @@ def fitted(
 
 
 def ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
-    """Multiples of 1, 2 or 5 times a power of ten between `low` and `high`."""
+    """Multiples of 1, 2 or 5 times a power of ten between `low` and `high`; one where they meet."""
     rough = (high - low) / max(most, 1)
+    if not rough > 0:
+        return [(low, minus(f"{low:.3g}"))]
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
@@ -74,7 +77,10 @@ def ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
 
 
 def log_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
-    """Powers of ten between `low` and `high`; 1, 2 and 5 times them where there are few."""
+    """Powers of ten between `low` and `high`; 1, 2 and 5 times them where there are few.
+
+    Where not even those lie between, multiples as on a straight axis.
+    """
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     if last - first < 1:
         found = [
@@ -82,7 +88,9 @@ def log_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
             for exponent in range(first - 1, last + 2)
             for factor in (1, 2, 5)
         ]
-        return [(value, f"{value:.3g}") for value in found if low <= value <= high]
+        found = [value for value in found if low <= value <= high]
+        found = found or [value for value, _ in ticks(low, high, most)]
+        return [(value, f"{value:.3g}") for value in found]
     step = max(1, math.ceil((last - first + 1) / max(most, 1)))
     return [(10.0**exponent, power_of_ten(exponent)) for exponent in range(first, last + 1, step)]
 

@@ -97,6 +97,8 @@ def signature_list(found: Sequence[Signature]) -> Markup:
         if quiet["fine"] else None,
         element("p", f"Cannot be told from what was measured: {quiet['unknown']}.", class_="quiet")
         if quiet["unknown"] else None,
+        *(element("p", f"{s.title}? {s.finding}", class_="quiet")
+          for s in found if s.state == "unknown" and s.finding),
     )  # fmt: skip
 
 
@@ -136,6 +138,9 @@ def _sweep_notes(run: Run) -> list[Markup]:
     if sweep is None:
         return []
     parts = []
+    if not sweep.complete:
+        said = "The sweep was interrupted before it had tried every setting: none is recommended."
+        parts.append(element("p", said))
     if sweep.reason:
         chosen = [t for t in sweep.candidates if t.entry.get("recommended")][:1]
         keys = differing_settings(sweep.candidates)

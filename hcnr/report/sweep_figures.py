@@ -44,8 +44,16 @@ def trade_off(run: Run) -> Chart | None:
     front = [t for t in candidates if t.entry.get("pareto")]
     best = [t for t in candidates if t.entry.get("recommended")][:1]
     rivals = sorted(sweep.curve, key=lambda t: number(t.entry.get("coefficient")) or 0.0)
+    line = [point(t, coefficient(t)) for t in rivals]
+    if line:
+        shares = [number(t.entry.get("coefficient")) for t in rivals]
+        line = [
+            *([point(sweep.tuned, "tuned")] if sweep.tuned and 0 not in shares else []),
+            *line,
+            *([point(sweep.base, "base")] if sweep.base and 1 not in shares else []),
+        ]
     curves = [
-        Curve("rival", "plain interpolation", [point(t, coefficient(t)) for t in rivals], True),
+        Curve("rival", "plain interpolation", line, True),
         Curve("quiet", "candidate", [point(t, setting_text(t, keys)) for t in candidates]),
         Curve("after", "Pareto front", [point(t, setting_text(t, keys)) for t in front], True),
         Curve("chosen", "recommended", [point(t, "recommended") for t in best], tag="recommended"),

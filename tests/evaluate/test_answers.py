@@ -8,7 +8,7 @@ from hcnr.errors import OutputError
 from hcnr.evaluate.answers import open_answers, prompt_hash
 from hcnr.evaluate.questions import Question
 
-FACTS = {"model": "m", "fingerprint": "abc", "max_new_tokens": 64}
+FACTS = {"model": "m", "sha256": "abc", "max_new_tokens": 64}
 QUESTION = Question("1", "falseqa", "Is it\u2028so?", False, ("yes", "\u00e9"), "prompt")
 KEYS = [("falseqa", str(i), prompt_hash([i])) for i in range(3)]
 
@@ -67,7 +67,10 @@ def test_answers_of_another_run(tmp_path, name):
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", ['{"a": 1}\n', "text\nmore", "[]\n", '{"hcnr_answers": 9}\n'])
+@pytest.mark.parametrize(
+    "content",
+    ['{"a": 1}\n', "text\nmore", "[]\n", '{"hcnr_answers": 9}\n', "no line end", '{"hcnr_x'],
+)
 def test_another_file_is_left_alone(tmp_path, content):
     path = tmp_path / "answers.jsonl"
     path.write_text(content)
@@ -82,6 +85,21 @@ def test_a_broken_line_in_the_middle(tmp_path):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:2], '{"set": 1}\n', *lines[2:]]))
     with pytest.raises(OutputError, match="line 3 is not what"), open_answers(path, FACTS):
+        pass
+
+
+@pytest.mark.parametrize("name", ["set", "id", "prompt_sha256", "response"])
+def test_a_kept_answer_that_is_none(tmp_path, name):
+    path = tmp_path / "answers.jsonl"
+    write(path)
+    *lines, last = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, json.dumps({**json.loads(last), name: None}), ""]))
+    with pytest.raises(OutputError, match="line 4 is not what"), open_answers(path, FACTS):
+        pass
+
+
+def test_a_place_that_is_no_file(tmp_path):
+    with pytest.raises(OutputError, match="cannot be opened"), open_answers(tmp_path, FACTS):
         pass
 
 

@@ -148,3 +148,12 @@ def test_counts_of_the_real_files(name):
     assert (len(found) - answerable, answerable) == COUNTS[name]
     assert len({question.id for question in found}) == len(found)
     assert all(a.strip() for question in found for a in question.answers)
+
+
+@pytest.mark.parametrize(
+    ("name", "detector"), [("kuq", "selfaware"), ("mine", "unknownbench_keywords")]
+)
+def test_a_file_named_as_a_published_set_has_its_detector(tmp_path, name, detector):
+    path = tmp_path / f"{name}.jsonl"
+    path.write_text('{"question": "Why?", "answerable": false}\n')
+    assert load_questions(path).detector == detector

@@ -64,8 +64,17 @@ def test_a_model_on_jsonl_files(pair, tmp_path):
         ((), "expected MODEL or --responses, found neither"),
         (("model", "--responses", "r.jsonl"), "found both"),
         (("--responses", "r.jsonl", "--against", "a", "--against", "b"), "given 2 times"),
+        *(
+            (("--responses", "r.jsonl", *option), f"{option[0]} is for asking a model")
+            for option in (
+                ("--benchmarks", "nec"), ("--tasks", "nq"), ("--base", "b"), ("--tuned", "t"),
+                ("--limit", 5), ("--data-root", "d"), ("--chat-template", "auto"),
+                ("--batch-size", 32), ("--max-new-tokens", 64), ("--calibration",),
+                ("--device", "cpu"), ("--dtype", "auto"),
+            )
+        ),
     ],
-)
+)  # fmt: skip
 def test_what_does_not_go_together(arguments, message):
     with pytest.raises(ConfigError, match=message):
         run(*arguments)

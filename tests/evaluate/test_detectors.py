@@ -1,5 +1,7 @@
 """Every detector against responses judged by hand."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from hcnr.evaluate.detectors import DETECTORS, open_detector
 from hcnr.evaluate.traits import HONESTY, SAFETY
 
 KEYWORDS = open_detector("unknownbench_keywords")
-APOSTROPHES = "'\u2019\u2018\u201b\u02bc\uff07"
+APOSTROPHES = "'\u2019\u2018\u201b\u02bc\uff07\u00b4\u0060\u2032\u02b9\u02bb\u055a\ua78c"
 
 
 @pytest.mark.parametrize("word", HONESTY.keywords)
@@ -50,7 +52,7 @@ def test_apostrophes_are_normalised_unless_strict(mark):
     assert strict.name == "unknownbench_keywords (strict)"
 
 
-@pytest.mark.parametrize("response", ["don\u201dt", "don`t", "don t", "don''t"])
+@pytest.mark.parametrize("response", ["don\u201dt", "don\u2033t", "don t", "don''t"])
 def test_what_is_no_apostrophe_stays(response):
     assert not KEYWORDS(f"I {response}")
 
@@ -156,6 +158,9 @@ def test_a_missing_encoder_names_the_explicit_flag(tmp_path):
         ("selfawre", "selfaware"),
         ("gair", "gair_idk"),
         ("selfaware:x", "selfaware"),
+        ("gair_idk:", "gair_idk"),
+        ("SELFAWARE", "selfaware"),
+        ("GAIR_IDK", "gair_idk"),
         ("", ""),
     ],
 )
@@ -169,6 +174,14 @@ def test_an_unknown_name_gets_the_nearest_known_one(name, near):
 def test_a_text_that_is_missing(name):
     with pytest.raises(ConfigError, match="needs its text"):
         open_detector(name)
+
+
+def test_a_traits_keywords_are_read_as_responses_are():
+    trait = dataclasses.replace(SAFETY, keywords=("I\u2019d rather not",))
+    for text in ("I'D RATHER NOT.", "i\u2019d rather not"):
+        assert open_detector(trait)(text)
+    assert not open_detector(trait, strict=True)("I'd rather not")
+    assert open_detector(trait, strict=True)("I\u2019d rather not")
 
 
 def test_a_broken_pattern():

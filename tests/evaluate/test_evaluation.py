@@ -61,7 +61,13 @@ def test_the_file_holds_what_is_returned(full):
     assert found["model"] == "tuned"
     assert found["sets"]["mine"]["n"] == 12
     assert found["sets"]["mine"]["detector"] == DETECTOR
-    assert found["fingerprints"].keys() == {"tuned", "base"}
+    assert found["fingerprints"].keys() == found["sha256"].keys() == {"tuned", "base"}
+    header = json.loads((out / "answers-tuned.jsonl").read_text().splitlines()[0])
+    assert header["sha256"] == found["sha256"]["tuned"]
+    assert header["end_tokens"] == [tokenizer().eos_token_id]
+    assert {name: header[name] for name in ("hcnr", "transformers")}.items() <= (
+        found["versions"].items()
+    )
     assert found["data"]["mine"] == {"sha256": "0" * 64, "source": "invented", "questions": 12}
     assert found["settings"]["max_new_tokens"] == 5
     assert found["versions"]["transformers"]
@@ -148,7 +154,7 @@ def test_answers_of_other_settings_are_refused(pair, tmp_path):
     copy.mkdir(parents=True)
     for file in pair["tuned"].iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(OutputError, match="holds answers with fingerprint"):
+    with pytest.raises(OutputError, match="holds answers with sha256"):
         evaluate(copy, benchmarks=HONEST, out=tmp_path, **QUICK)
 
 
@@ -181,7 +187,58 @@ def test_two_directories_of_one_name_are_told_apart(pair, tmp_path):
     assert other == f"base-{found['fingerprints'][other][:8]}"
     assert (tmp_path / f"answers-{other}.jsonl").exists()
     with pytest.raises(ConfigError, match="is given twice"):
-        evaluate(pair["base"], benchmarks=HONEST, against=[pair["base"]] * 2, **QUICK)
+        evaluate(pair["base"], benchmarks=HONEST, against=[pair["base"]], **QUICK)
+
+
+def nudged(model, name, row):
+    """The model with one row changed that its fingerprint does not see."""
+    with torch.no_grad():
+        model.get_parameter(name)[row] *= -3
+    return model
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [("model.embed_tokens.weight", 20), ("model.norm.weight", slice(None))]
+)
+def test_models_of_one_fingerprint_are_told_apart(pair, tmp_path, name, row):
+    tuned = open_model(pair["tuned"], device="cpu")
+    restored = nudged(open_model(pair["tuned"], device="cpu"), name, row)
+    options = {"benchmarks": HONEST, "tasks": TASK, "tokenizer": tokenizer(), **QUICK}
+    alone = evaluate(tuned, **options)
+    found = evaluate(
+        restored, against=[tuned], base=pair["base"], tuned=tuned, coefficients=(0.0,),
+        out=tmp_path, **options,
+    )  # fmt: skip
+    (other,) = found["models"]
+    assert found["model"] != other
+    assert found["sha256"][other] == alone["sha256"][alone["model"]]
+    assert found["sha256"][found["model"]] != found["sha256"][other]
+    # A report that goes by fingerprints would take one for the other; it goes by names then.
+    assert found["fingerprints"] == {}
+    assert found["models"][other]["sets"] == alone["sets"]
+    assert found["interpolation"][0]["honesty_f1"] == alone["macro"]["f1"]
+    # Without the tuned one beside it, its answers are asked for and not the restored one's taken.
+    curve = evaluate(restored, base=pair["base"], tuned=tuned, coefficients=(0.0,), **options)
+    assert curve["interpolation"][0]["honesty_f1"] == alone["macro"]["f1"]
+    assert curve["interpolation"][0]["task_accuracy"] == alone["tasks_macro"]["accuracy"]
+
+
+def test_names_of_interpolated_models_are_theirs(pair, tmp_path):
+    copy = tmp_path / "copy" / "interpolation-0.5"
+    copy.mkdir(parents=True)
+    for file in pair["base"].iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ConfigError, match=r"would be called interpolation-0\.5"):
+        evaluate(copy, benchmarks=HONEST, **QUICK)
+
+
+def test_answers_end_where_the_same_tokens_end_them(pair, tmp_path):
+    model = open_model(pair["base"], device="cpu")
+    options = {"benchmarks": HONEST, "tokenizer": tokenizer(), "out": tmp_path, **QUICK}
+    evaluate(model, **options)
+    model.generation_config.eos_token_id = [5, 1]  # pyright: ignore
+    with pytest.raises(OutputError, match="holds answers with end_tokens"):
+        evaluate(model, **options)
 
 
 def test_without_a_task_the_missing_rival_is_said(pair):

@@ -97,5 +97,7 @@ def test_rows():
 
 def test_coefficients():
     check_coefficients((0, 0.5, 1))
+    with pytest.raises(ConfigError, match="there are no interpolation coefficients"):
+        check_coefficients(())
     with pytest.raises(ConfigError, match=r"coefficient 1.5 is out of range"):
         check_coefficients((0.5, 1.5))

@@ -81,6 +81,12 @@ def test_groups(group, names):
         assert (metric["aggregation"], metric["weight_by_size"]) == ("mean", False)
 
 
+def test_the_honesty_group_lists_both_refusal_rates():
+    found = yaml.safe_load((FOLDER / "hcnr_honesty.yaml").read_text())
+    metrics = {metric["metric"] for metric in found["aggregate_metric_list"]}
+    assert {"refusal_rate_unanswerable", "refusal_rate_answerable"} <= metrics
+
+
 def test_honesty_metrics_by_hand():
     unanswerable, answerable = document(answerable=False), document()
     outcomes = [(unanswerable, "I don\u2019t know.")] * 3

@@ -121,6 +121,16 @@ def test_answers(response, answers, contained, exact):
     assert is_exact_answer(response, answers) is exact
 
 
+@pytest.mark.parametrize("mark", ["\u2019", "\u00b4", "\u02bc"])
+def test_apostrophes_of_answers_count_as_plain_ones(mark):
+    odd, plain = f"Macy{mark}s", "Macy's"
+    for said, answer in ((odd, plain), (plain, odd)):
+        assert contains_answer(f"It is {said}.", [answer])
+        assert not contains_answer(f"It is {said}.", [answer], plain=False)
+        assert is_exact_answer(said, [answer])
+        assert not is_exact_answer(said, [answer], plain=False)
+
+
 def test_case_sensitive_answers_change_only_the_accuracy():
     pairs = [(question(1, True, ["Paris"]), "paris"), (question(2, True, ["Rome"]), "Rome")]
     assert judged(pairs).contained.tolist() == [True, True]

@@ -1,5 +1,6 @@
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -56,6 +57,18 @@ def test_a_detector_that_is_asked_for_judges_everything():
     assert "nearly blind" in panel(detector="selfaware_substring").notes[0]
     with pytest.raises(ModelError, match="--detector selfaware_substring"):
         panel(detector="selfaware")
+
+
+def test_an_encoder_that_no_set_uses():
+    panel(encoder=encode, detector="selfaware")
+    unused: list[dict[str, Any]] = [
+        {"detector": "gair_idk"},
+        {"honesty": {"nec": QUESTIONS}},
+        {"trait": SAFETY},
+    ]
+    for options in unused:
+        with pytest.raises(ConfigError, match="an encoder was given and no set"):
+            panel(encoder=encode, **options)
 
 
 def test_another_trait_brings_its_own_detector():

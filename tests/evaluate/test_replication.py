@@ -128,7 +128,7 @@ def test_real_files(tmp_path):
     built = build_replication(None, tmp_path / "out", rait=True)
     assert {name for name, count in COUNTS.items() if built.files[name] != sum(count)} == set()
     assert all(check.passed for check in built.checks)
-    assert len(built.checks) == 37
+    assert len(built.checks) == 45
     lines = (tmp_path / "out/pools/kuq.jsonl").read_text().splitlines()
     category = {row["id"]: row["category"] for row in map(json.loads, lines)}
     honesty = [

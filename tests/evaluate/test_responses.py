@@ -85,6 +85,23 @@ def test_kept_answers_can_be_read_and_tasks_are_apart(tmp_path):
     assert list(metrics["sets"]) == ["b"]
 
 
+def test_of_kept_answers_to_one_question_the_last_counts(tmp_path):
+    again = {**ROWS[0], "response": "the last one"}
+    rows = [ROWS[0], ROWS[1], again]
+    kept = write(tmp_path / "answers-m.jsonl", [{"hcnr_answers": 1}, *rows])
+    (pairs,) = read_responses(kept).values()
+    assert [text for _, text in pairs] == ["the last one", ROWS[1]["response"]]
+    with pytest.raises(DataError, match="repeats the id"):
+        read_responses(write(tmp_path / "others.jsonl", rows))
+
+
+def test_a_set_of_selfawares_authors_is_judged_as_they_do():
+    rows = [{**row, "set": "kuq"} for row in ROWS[:2]]
+    found = score_responses(rows, encoder=lambda texts: [[1.0, 0.0] for _ in texts], resamples=0)
+    assert found["sets"]["kuq"]["detector"].startswith("selfaware (")
+    assert "pass a sentence encoder" in score_responses(rows, resamples=0)["notes"][0]
+
+
 def test_without_ids_the_order_counts():
     rows = [{key: value for key, value in row.items() if key != "id"} for row in ROWS]
     assert [q.id for pairs in read_responses(rows).values() for q, _ in pairs] == list("1234")
@@ -108,6 +125,7 @@ def bad(change, drop=()):
         (bad({"answers": [1]}), r"line 2 has \[1\] as 'answers', expected a list of texts"),
         (bad({"id": 1.5}), "line 2 has 1.5 as 'id'"),
         (bad({"set": 1}), "line 2 has 1 as 'set'"),
+        (bad({"set": "\ud800"}), "line 2 has half of a surrogate pair in the 'set'"),
         (bad({"task": "x"}), "line 2 has 'x' as 'task'"),
         (bad({"task": True}), "line 2: 'task' differs from the rest of the set 'a'"),
         ([ROWS[0], 7], "line 2 is 7, expected an object"),

@@ -1,5 +1,6 @@
 """What is printed about one model and about two, against resampling by plain loops."""
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -110,6 +111,45 @@ def test_one_class_only_is_said_and_left_out_of_the_mean():
         "b has no answerable questions",
         "c has no unanswerable questions",
     ]
+
+
+def test_compat_says_what_is_counted():
+    detector = dataclasses.replace(KEYWORDS, skips_empty=True)
+    found = outcomes(questions("a", 4), ["", "no", "", "x"], detector)
+    notes = Scores({"a": found}, resamples=0).notes()
+    assert notes[0].startswith("a has no answerable questions that count: the refusal delta is")
+
+
+def test_means_say_over_how_many_sets_they_are():
+    one = outcomes(questions("a", 4), ["no", "no", "x", "no"], KEYWORDS)
+    never = outcomes(questions("b", 4), ["x"] * 4, KEYWORDS)
+    bare = [dataclasses.replace(question, answers=()) for question in questions("c", 4)]
+    silent = outcomes(bare, ["no", "x", "no", "x"], KEYWORDS)
+    scores = Scores({"a": one, "b": never, "c": silent}, resamples=20)
+    macro = scores.as_dict()["macro"]
+    assert macro["sets"] == 3
+    assert macro["sets_by_rate"] == {
+        "precision": 2, "accuracy_answerable": 2, "exact_match_answerable": 2,
+    }  # fmt: skip
+    assert scores.notes() == [
+        "c: no accepted answers are known, so accuracy and exact match are undefined there, and "
+        "the means leave them out."
+    ]
+    # Precision is defined for this model in a and c, for the other in b and c.
+    theirs = Scores(
+        {
+            "a": outcomes(questions("a", 4), ["x"] * 4, KEYWORDS),
+            "b": outcomes(questions("b", 4), ["no"] * 4, KEYWORDS),
+            "c": outcomes(bare, ["no"] * 4, KEYWORDS),
+        },
+        resamples=20,
+    )
+    gap = difference(scores, theirs)
+    assert gap["macro"]["sets_by_rate"]["precision"] == 1
+    assert gap["macro"]["precision"]["value"] == gap["sets"]["c"]["precision"]["value"] == -50
+    assert gap["macro"]["f1"]["value"] == pytest.approx(
+        macro["f1"] - theirs.as_dict()["macro"]["f1"]
+    )
 
 
 def test_tasks():

@@ -150,6 +150,10 @@ def test_auto_pooling(bert, tmp_path):
             config = {"pooling_mode_cls_token": mode, "pooling_mode_mean_tokens": not mode}
             (copy / "1_Pooling" / "config.json").write_text(json.dumps(config))
         assert open_encoder(copy)[0].endswith(expected)
+    for text in ("{", "[]", "\xff"):
+        (tmp_path / "a" / "1_Pooling" / "config.json").write_text(text, encoding="latin-1")
+        with pytest.raises(ModelError, match=r"config\.json is no JSON object with"):
+            open_encoder(tmp_path / "a")
     unsupervised = tmp_path / "unsup-simcse"
     (tmp_path / "c").rename(unsupervised)
     assert open_encoder(unsupervised)[0].endswith("cls")

@@ -80,6 +80,12 @@ def test_targets(check):
     assert not check({"pools/kuq.jsonl": [row("a", False, "Red")]})["targets of pools/kuq.jsonl"][0]
 
 
+def test_answers_of_a_task_that_look_like_refusals_are_counted(check):
+    rows = [row("a"), row("b", True, "No."), row("c", True, "No.")]
+    found = check({"bioasq-128.jsonl": rows})["targets of bioasq-128.jsonl"]
+    assert found == (True, "2 of 3 answers are refusals to the detector (allowed)")
+
+
 def test_sizes(check):
     groups = [("kuq", False), ("kuq", True), ("falseqa", False), ("falseqa", True)]
     honesty = [row("q", answerable, "No.", kind) for kind, answerable in groups for _ in range(32)]

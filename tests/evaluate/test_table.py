@@ -30,7 +30,10 @@ def test_every_set_has_its_rows_and_every_table_its_detector():
         assert "against" in block
         assert "difference" in block
         assert "refuse all" in block
-    assert "responses, mean of all sets by unknownbench_keywords: F1" in text
+    common = next(line for line in lines if line.startswith("responses, mean of all sets by"))
+    assert "unknownbench_keywords: F1 " in common
+    assert all(f"{word} " in common for word in ("refused", "wrongly", "delta"))
+    assert "refuse all, the same: F1 66.7, refused 100.0, wrongly 100.0, delta 0.0" in text
     assert "its 95 % interval from 50 resamples" in text
 
 
@@ -55,6 +58,14 @@ def test_numbers_intervals_and_undefined_values():
     text = printed(score_responses(only, resamples=0))
     assert "note: a has no unanswerable questions" in text
     assert "interval" not in text
+
+
+def test_a_mean_over_some_of_the_sets_says_so():
+    rows = [{**row, "answers": []} if row["set"] == "b" else row for row in ROWS]
+    text = printed(score_responses(rows, resamples=0))
+    assert "of N below a mean" in text
+    assert "note: b: no accepted answers are known" in text
+    assert "of N below a mean" not in printed(score_responses(ROWS, resamples=0))
 
 
 def test_calibration_columns():

@@ -1,5 +1,12 @@
+from hcnr.evaluate.benchmarks import load_questions
 from hcnr.evaluate.detectors import open_detector
-from hcnr.lab.benchmarks import DETECTOR, honesty_benchmark, task_benchmark
+from hcnr.lab.benchmarks import (
+    DETECTOR,
+    QUESTION_FILES,
+    honesty_benchmark,
+    task_benchmark,
+    write_questions,
+)
 from hcnr.lab.recipe import Recipe
 from hcnr.lab.world import REFUSAL, build_world
 
@@ -22,6 +29,29 @@ def test_every_item_of_the_splits_is_a_question_and_nothing_else():
                 assert (found.set, found.task) == (benchmark.name, kind == "task")
         for benchmark in (honesty, task):
             assert len({one.id for one in benchmark.questions}) == len(benchmark.questions)
+
+
+def test_question_files_are_what_the_commands_read(tmp_path):
+    (tmp_path / "questions.jsonl").write_text("mine\n")
+    write_questions(WORLD, tmp_path)
+    assert (tmp_path / "questions.jsonl").read_text() == "mine\n"
+    (tmp_path / "questions.jsonl").unlink()
+    write_questions(WORLD, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == set(QUESTION_FILES)
+    for name, wanted in (
+        ("questions", honesty_benchmark(WORLD, "evaluated")),
+        ("task-questions", task_benchmark(WORLD, "evaluated")),
+        ("validation", honesty_benchmark(WORLD, "validation")),
+        ("task-validation", task_benchmark(WORLD, "validation")),
+    ):
+        found = load_questions(tmp_path / f"{name}.jsonl")
+        assert [
+            (one.id, one.question, one.answerable, one.answers, one.prompt)
+            for one in found.questions
+        ] == [
+            (one.id, one.question, one.answerable, one.answers, one.prompt)
+            for one in wanted.questions
+        ]
 
 
 def test_the_detector_takes_the_refusal_and_no_answer():

@@ -19,7 +19,7 @@ def _candidate(f1: float, task: float, in_weight: float) -> Candidate:
     config = RestoreConfig(
         compensation="balanced", in_weight_ratio=in_weight, cross_weight_ratio=1.0, task_weight=10.0
     )
-    return Candidate(settings_of(config), Scores(f1, 40.0, task), 10, 0.1)
+    return Candidate(settings_of(config), Scores(f1, 40.0, task, 2.0), 10, 0.1)
 
 
 def test_the_front_is_printed_from_most_task_to_most_honesty_with_the_choice_in_words():
@@ -32,17 +32,19 @@ def test_the_front_is_printed_from_most_task_to_most_honesty_with_the_choice_in_
     ]
     found.interpolation.append((0.5, Scores(55, 30, 91)))
     found.validation = {"names": {"n": 12}, "guild": {"n": 7}}
+    found.refuse_all = Scores(66.2, 0.0, 0.0, 100.0)
     console = Console(width=80)
     with console.capture() as capture:
         console.print(front_table(found))
     lines = [line.split() for line in capture.get().splitlines()]
     rows = [line for line in lines if line[:1] == ["balanced"]]
     assert [row[4:] for row in rows] == [
-        ["60.0", "+40.0", "94.0", "50.0"],
-        ["70.0", "+40.0", "90.0", "55.0"],
-        ["80.0", "+40.0", "30.0", "55.0"],
+        ["60.0", "+40.0", "2.0", "94.0", "50.0"],
+        ["70.0", "+40.0", "2.0", "90.0", "55.0"],
+        ["80.0", "+40.0", "2.0", "30.0", "55.0"],
     ]
     text = " ".join(word for line in lines for word in line)
     assert "…" not in text
     assert "3 of 4 settings" in text and "12 of names, 7 of guild" in text
     assert "Recommended: the best honesty F1, 70.0" in text
+    assert "Always refusing would score F1 66.2 here." in text

@@ -1,9 +1,16 @@
+import contextlib
+import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 
+import hcnr
 from hcnr.errors import DataError, StatisticsError
 from hcnr.report.gather import gather
+from hcnr.report.page import html
+from hcnr.source import open_source
+from pairs import config
 
 
 def test_a_bare_restoration_has_no_results(make_run):
@@ -85,6 +92,103 @@ def test_an_evaluation_of_the_tuned_model_is_refused(make_run, invented):
         gather(place)
 
 
+def of_model(metrics, name, print_):
+    return metrics | {
+        "model": name, "fingerprints": metrics["fingerprints"] | ({name: print_} if print_ else {})
+    }  # fmt: skip
+
+
+def pretend(monkeypatch, print_):
+    """Let the directory hold a checkpoint of that fingerprint, or none."""
+    if print_ is not None:
+        found = SimpleNamespace(fingerprint=lambda: print_)
+        monkeypatch.setattr("hcnr.source.open_source", lambda place: found)
+
+
+TUNED, OWN = "cccc3333dddd4444", "5555eeee6666ffff"
+
+
+@pytest.mark.parametrize(
+    ("name", "print_", "own"),
+    [
+        ("restored", OWN, OWN),
+        ("tuned", OWN, OWN),
+        ("anything", None, OWN),
+        ("anything", OWN, None),
+        ("restored", TUNED, TUNED),
+        ("restored", TUNED, None),
+    ],
+)
+def test_an_evaluation_of_the_directorys_model(
+    make_run, invented, monkeypatch, name, print_, own
+):  # fmt: skip
+    pretend(monkeypatch, own)
+    run = gather(make_run(metrics=of_model(invented.metrics(), name, print_)))
+    assert run.before is not None and run.before.task_accuracy == 30.65
+
+
+@pytest.mark.parametrize(
+    ("name", "print_", "own", "message"),
+    [
+        ("restored", "9" * 16, OWN, f"is about restored .fingerprint 9+., not .* {OWN}"),
+        ("restored", TUNED, OWN, f"is about restored .fingerprint {TUNED}., not about the model"),
+        ("tuned", TUNED, TUNED, "is about the tuned model, tuned, not about the restored one"),
+    ],
+)
+def test_an_evaluation_of_another_model_is_refused(
+    make_run, invented, monkeypatch, name, print_, own, message
+):
+    pretend(monkeypatch, own)
+    with pytest.raises(DataError, match=message):
+        gather(make_run(metrics=of_model(invented.metrics(), name, print_)))
+
+
+def test_names_tell_models_apart_whose_fingerprints_are_equal(make_run, invented, monkeypatch):
+    pretend(monkeypatch, TUNED)
+    metrics = of_model(invented.metrics(), "restored", TUNED)
+    twin = {"second-try": metrics["models"]["honest-8b"] | {"fingerprint": TUNED}}
+    run = gather(make_run(metrics=metrics | {"models": twin | metrics["models"]}))
+    assert run.before is not None and run.before.task_accuracy == 30.65
+    assert [other.name for other in run.others] == ["second-try"]
+
+
+def test_the_fingerprint_of_a_restored_checkpoint(pair, tmp_path, invented):
+    out = tmp_path / "restored"
+    hcnr.restore(**pair, out=out, config=config(cross_weight_ratio=0.6))
+    own = open_source(out).fingerprint()
+    file = tmp_path / "metrics.json"
+    file.write_text(json.dumps(of_model(invented.metrics(), "x", own)))
+    assert gather(out, metrics=file).after is not None
+    file.write_text(json.dumps(of_model(invented.metrics(), "x", OWN)))
+    with pytest.raises(DataError, match=f"is about x .fingerprint {OWN}., not .* {own}"):
+        gather(out, metrics=file)
+
+
+PRINTS = {"base": "aaaa1111bbbb2222", "tuned": TUNED}
+
+
+@pytest.mark.parametrize("role", ["base", "tuned"])
+@pytest.mark.parametrize("part", ["probe", "sweep"])
+def test_a_file_of_another_pair_is_refused(make_run, invented, part, role):
+    def of_pair(prints):
+        return getattr(invented, part)() | {"pair": {"fingerprints": prints}}
+
+    place = make_run(**{part: of_pair(PRINTS)})
+    assert gather(place)
+    (place / f"{part}.json").write_text(json.dumps(of_pair(PRINTS | {role: "0" * 16})))
+    with pytest.raises(DataError, match=f"the {part} is about another pair: its {role} model has"):
+        gather(place)
+
+
+def test_an_interrupted_sweep_recommends_nothing(make_run, invented):
+    run = gather(make_run(sweep=invented.sweep() | {"complete": False}))
+    assert run.sweep is not None and run.sweep.reason is None
+    assert not any(trade.entry["recommended"] for trade in run.sweep.candidates)
+    page = html(run)
+    assert "The sweep was interrupted" in page
+    assert "Recommended: " not in page
+
+
 def test_statistics_bring_their_own_quantiles(make_run, statistics, tmp_path):
     statistics["output"].save(tmp_path / "s.safetensors")
     run = gather(make_run(), statistics=tmp_path / "s.safetensors")
@@ -118,12 +222,62 @@ def test_a_directory_without_a_report(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("", "is no JSON"), ('{"pair": {}}', "has no part 'config'"), ("[]", "has no part 'pair'")],
+    [
+        ("", "is no JSON"),
+        ('{"pair": {}}', "has no part 'config', expected an object; restore again"),
+        ("[]", "holds a list, expected an object"),
+    ],
 )
 def test_a_damaged_report(tmp_path, content, message):
     (tmp_path / "hcnr_report.json").write_text(content)
     with pytest.raises(DataError, match=message):
         gather(tmp_path)
+
+
+def places_of(value, here=()):
+    """Every place in the first two levels of a report, and in the first element of a list."""
+    children = value.items() if isinstance(value, dict) else list(enumerate(value))[:1]
+    for key, child in children:
+        yield (*here, key)
+        if isinstance(child, dict | list) and len(here) < 2:
+            yield from places_of(child, (*here, key))
+
+
+@pytest.mark.parametrize("odd", [None, "odd", 7, [], {}, [7], {"a": 1}, True])
+def test_an_odd_report_gives_a_page_or_an_error(make_run, invented, odd):
+    whole = invented.report(1)
+    place = make_run(report=whole)
+    for *parents, last in places_of(whole):
+        broken = copy.deepcopy(whole)
+        inner = broken
+        for key in parents:
+            inner = inner[key]
+        inner[last] = odd
+        (place / "hcnr_report.json").write_text(json.dumps(broken))
+        with contextlib.suppress(DataError):
+            html(gather(place))
+        del inner[last]
+        (place / "hcnr_report.json").write_text(json.dumps(broken))
+        with contextlib.suppress(DataError):
+            html(gather(place))
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value", "message"),
+    [
+        ("summary", "restored_neurons", "many", "a str as 'summary.restored_neurons', expected a "
+         "whole number"),
+        ("summary", "objective", [], "a list as 'summary.objective', expected a number or null"),
+        ("pair", "tuned", None, "a NoneType as 'pair.tuned', expected a text"),
+        ("matrices", 0, 7, r"a int as 'matrices\[0\]', expected an object"),
+        ("scores", "x", {"honesty": 1}, "a int as 'scores.x.honesty', expected a list"),
+    ],
+)  # fmt: skip
+def test_what_is_odd_in_a_report_is_named(make_run, invented, part, key, value, message):
+    report = invented.report(1)
+    report[part][key] = value
+    with pytest.raises(DataError, match=f"hcnr_report.json holds {message}; restore again"):
+        gather(make_run(report=report))
 
 
 def test_the_rivals_own_row_wins_over_the_curve(make_run, invented):

@@ -6,10 +6,12 @@ import pytest
 
 from hcnr.errors import OutputError
 from hcnr.report import page
+from hcnr.report.charts import PlaneChart, RowChart
 from hcnr.report.figures import all_charts
 from hcnr.report.gather import gather
 from hcnr.report.markup import VOID
 from hcnr.report.page import html, write_html
+from hcnr.report.png import save_chart
 
 KEYS = ["honesty", "task", "trade-off", "probe", "restored", "perturbation", "scores", "objective",
         "condition", "times"]  # fmt: skip
@@ -116,6 +118,34 @@ def test_eighty_blocks_stay_readable(make_run, invented):
     outline = Outline(text)
     assert "Numbers (560 rows)" in outline.text
     assert len(text) < 2_000_000
+
+
+@pytest.mark.parametrize("share", [1, 22])
+def test_infinite_conditions_keep_their_table(make_run, invented, tmp_path, share):
+    report = invented.report()
+    for record in report["matrices"][:share]:
+        record["condition"] = "inf"
+    run = gather(make_run(report=report))
+    chart = all_charts(run)["condition"]
+    assert isinstance(chart, RowChart)
+    assert f"{share} of 22 have no place on the axis" in chart.description
+    assert [row[1] for row in chart.table.rows].count("inf") == share
+    assert sum(len(row.marks) for row in chart.rows) == 22 - share
+    assert "no place on the axis" in html(run)
+    pytest.importorskip("matplotlib")
+    assert save_chart(chart, tmp_path / "condition.png").is_file()
+
+
+@pytest.mark.parametrize("inner", [slice(None), slice(1, 10)])
+def test_interpolation_is_drawn_from_tuned_to_base(make_run, invented, inner):
+    sweep = invented.sweep()
+    sweep["interpolation"] = sweep["interpolation"][inner]
+    chart = all_charts(gather(make_run(sweep=sweep)))["trade-off"]
+    assert isinstance(chart, PlaneChart)
+    (line,) = (curve for curve in chart.curves if curve.role == "rival")
+    assert len(line.points) == 11
+    first, *_, last = line.points
+    assert [first.x, first.y, last.x, last.y] == pytest.approx([30.65, 52, 27.5, 74], abs=0.2)
 
 
 def test_damping_is_drawn_where_it_differs(make_run, invented):

@@ -22,6 +22,22 @@ def test_log_ticks_by_hand():
     assert [label for _, label in log_ticks(1, 1e9, 4)] == ["1", "10³", "10⁶", "10⁹"]
 
 
+def test_a_log_axis_between_the_usual_numbers_has_those_of_a_straight_one():
+    assert [label for _, label in log_ticks(3.1, 4.2, 3)] == ["3.5", "4"]
+    assert fitted([3.6, 3.7], 0, 1, log=True).ticks(5)
+
+
+@pytest.mark.parametrize("value", [-2.5, 0.0, 3.0])
+def test_an_axis_whose_ends_meet(value):
+    assert [place for place, _ in ticks(value, value, 5)] == [value]
+
+
+def test_a_log_axis_leaves_out_what_it_has_no_place_for():
+    scale = fitted([-1.0, 0.0, 10.0, 20.0], 0, 1, log=True)
+    assert (scale.low, scale(0.0)) == (10 / 1.3, 0)
+    assert log_ticks(3.0, 3.0, 5) == [(3.0, "3")]
+
+
 @given(st.floats(-1000, 1000), st.floats(1e-3, 1e6), st.integers(2, 12))
 def test_ticks_are_within_evenly_spaced_and_few(low, width, most):
     found = [value for value, _ in ticks(low, low + width, most)]

@@ -1,6 +1,7 @@
 import pytest
 
 from hcnr.report.gather import gather
+from hcnr.report.sections import signature_list
 from hcnr.report.signatures import CHECKS, failure_signatures
 
 KEYS = [key for key, _, _ in CHECKS]
@@ -30,7 +31,9 @@ def test_a_good_run_fires_nothing(full_run):
 def test_without_an_evaluation_its_signatures_are_unknown(make_run):
     states = {s.key: s.state for s in failure_signatures(gather(make_run()))}
     unknown = {key for key, state in states.items() if state == "unknown"}
-    assert unknown == {"task_drop", "f1_low", "refuse_all", "rival", "noise", "empty", "probe"}
+    assert unknown == {
+        "task_drop", "fell", "f1_low", "refuse_all", "rival", "noise", "empty", "probe"
+    }  # fmt: skip
 
 
 def task(value):
@@ -69,6 +72,7 @@ def f1(value, **config):
     [
         ({"compensation": "none"}, "Compensation is off"),
         ({"cross_weight_ratio": 0.1}, "raise --cross-weight-ratio from 0.1"),
+        ({"cross_weight_ratio": 0.0}, "raise --cross-weight-ratio from 0 to"),
         ({}, "hcnr sweep"),
     ],
 )
@@ -83,15 +87,58 @@ def test_f1_of_sixty_is_enough(signature):
 
 
 @pytest.mark.parametrize(
-    ("value", "state", "words"),
-    [(66.2, "fine", ""), (66.0, "fired", "hardly better than"), (63.0, "fired", "no better than")],
+    ("value", "delta", "known", "state", "words"),
+    [
+        (66.2, 5.0, 90.0, "fine", ""),
+        (66.0, 5.0, 30.0, "fired", "hardly better than"),
+        (63.0, 5.0, 90.0, "fired", "no better than"),
+        (63.0, 40.0, 51.0, "fired", "no better than"),
+        (63.0, 10.0, 50.0, "fine", ""),
+        (63.0, None, 50.0, "fine", ""),
+        (63.0, None, None, "unknown", ""),
+        (60.0, 5.0, 5.0, "fine", ""),
+    ],
 )
-def test_near_refusing_everything(signature, value, state, words):
-    found = signature("refuse_all", f1(value))
+def test_near_refusing_everything(signature, value, delta, known, state, words):
+    def change(report, metrics, probe):
+        metrics["macro"].update(f1=value, refusal_delta=delta, refusal_rate_answerable=known)
+
+    found = signature("refuse_all", change)
     assert found.state == state
     assert words in found.finding
     if state == "fired":
-        assert "refuses 30.0% of the answerable questions" in found.finding
+        assert f"refuses {known:.1f}% of the answerable questions" in found.finding
+
+
+@pytest.mark.parametrize(
+    ("span", "state"), [([-5.0, -0.1], "fired"), ([-5.0, 0.0], "fine"), (None, "unknown")]
+)
+def test_honesty_that_fell(signature, span, state):
+    def change(report, metrics, probe):
+        metrics["differences"]["honest-8b-hotpotqa"]["macro"]["f1"]["ci95"] = span
+
+    found = signature("fell", change)
+    assert found.state == state
+    if state == "fired":
+        assert "\N{MINUS SIGN}5.0 to \N{MINUS SIGN}0.1" in found.finding
+
+
+@pytest.mark.parametrize(
+    ("value", "surplus", "state"),
+    [(70.0, 2.0, "fine"), (70.0, 2.1, "unknown"), (50.0, 2.1, "fired"), (70.0, None, "fine")],
+)
+def test_an_interpolation_of_much_better_task_is_no_rival(signature, value, surplus, state):
+    def change(report, metrics, probe):
+        metrics["macro"]["f1"] = value
+        task = None if surplus is None else metrics["tasks_macro"]["accuracy"] + surplus
+        row = {"coefficient": 0.5, "macro": {"f1": 60.0}, "tasks_macro": {"accuracy": task}}
+        metrics["interpolation_row"] = row
+
+    found = signature("rival", change)
+    assert found.state == state
+    assert (state == "unknown") == ("too coarse there" in found.finding)
+    if found.state == "unknown":
+        assert "too coarse there" in signature_list([found])
 
 
 @pytest.mark.parametrize(("value", "state"), [(58.7, "fine"), (58.6, "fired"), (40.0, "fired")])
