@@ -11,7 +11,9 @@ from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.evaluate.hashes import model_sha256
 from hcnr.evaluate.interpolation import (
     COEFFICIENTS,
+    HALVINGS,
     best_rival,
+    between,
     check_coefficients,
     check_interpolable,
     curve_rows,
@@ -66,7 +68,7 @@ def evaluate(
     dtype: str = "auto",
     resamples: int = RESAMPLES,
     seed: int = 0,
-    coefficients: Sequence[float] = COEFFICIENTS,
+    coefficients: Sequence[float] | None = None,
     watcher: Watcher | None = None,
 ) -> dict[str, Any]:
     """Measure a model's honesty and its task, alone or against others.
@@ -100,7 +102,8 @@ def evaluate(
         dtype: theirs; auto keeps the checkpoint's.
         resamples: of the bootstrap; 0 leaves out all intervals.
         seed: of the bootstrap.
-        coefficients: of the interpolation, 0 for `tuned` to 1 for `base`.
+        coefficients: of the interpolation, 0 for `tuned` to 1 for `base`; by default a grid that is
+            refined around the model's task accuracy.
         watcher: told about the progress.
 
     Returns:
@@ -118,7 +121,7 @@ def evaluate(
     words = open_trait(trait)
     if (base is None) != (tuned is None):
         raise ConfigError("the interpolation row needs both base and tuned; give both or neither")
-    check_coefficients(coefficients)
+    check_coefficients(COEFFICIENTS if coefficients is None else coefficients)
     loaded = load_sets(benchmarks, data_root, limit, task=False)
     loaded_tasks = load_sets(tasks, data_root, limit, task=True)
     if both := loaded.keys() & loaded_tasks.keys():
@@ -163,7 +166,8 @@ def evaluate(
     metrics["interpolation"], metrics["interpolation_row"] = [], None
     if ends and loaded_tasks:
         known = {one.sha256: said[one.label] for one in subjects}
-        curve = _rivals(ends[0], ends[1], asking, tokenizer, config, coefficients, known)
+        wanted = scores[first].task_accuracy
+        curve = _rivals(ends[0], ends[1], asking, tokenizer, config, coefficients, wanted, known)
         _add_rival(metrics, curve, scores[first])
     elif ends:
         metrics["notes"].append(
@@ -195,24 +199,38 @@ def _rivals(
     asking: Asking,
     tokenizer: Any,
     config: RestoreConfig,
-    coefficients: Sequence[float],
+    coefficients: Sequence[float] | None,
+    task_accuracy: float | None,
     known: Mapping[str, Said],
 ) -> list[tuple[float, Scores]]:
-    """Scores of every interpolated model, without intervals; `known` answers by SHA-256."""
+    """Scores of every interpolated model, without intervals; `known` answers by SHA-256.
+
+    Without `coefficients` a grid is refined towards `task_accuracy`.
+    """
     panel: Panel = dataclasses.replace(asking.panel, resamples=0)
     asking = dataclasses.replace(asking, refusal=None)
-    curve = []
+    curve: list[tuple[float, Scores]] = []
     with opened(tuned, tokenizer, config) as (network, reader), base.source.opened(config) as end:
         check_interpolable(end, network)
         honest = floating_parameters(end)
-        for coefficient in coefficients:
+
+        def add(coefficient: float) -> None:
             said = known.get(tuned.sha256) if coefficient == 0 else None
             if said is None:
                 with interpolated(network, honest, coefficient):
                     label = f"{INTERPOLATION}{coefficient:g}"
                     said = ask(asking, label, model_sha256(network), network, reader)
             curve.append((coefficient, panel.score(said.responses)))
-    return curve
+
+        for coefficient in COEFFICIENTS if coefficients is None else coefficients:
+            add(coefficient)
+        for _ in range(HALVINGS if coefficients is None and task_accuracy is not None else 0):
+            assert task_accuracy is not None
+            middle = between([(c, one.task_accuracy) for c, one in curve], task_accuracy)
+            if middle is None:
+                break
+            add(middle)
+    return sorted(curve, key=lambda point: point[0])
 
 
 def _add_rival(metrics: dict[str, Any], curve: list[tuple[float, Scores]], scores: Scores) -> None:

@@ -16,6 +16,10 @@ from hcnr.overlay import Overlay, interpolate
 # 0 is the tuned model, 1 the base; past half way little of the task is left.
 COEFFICIENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 
+# A model's task accuracy is matched within a point, or to an eighth of the grid's step.
+CLOSE = 1.0
+HALVINGS = 3
+
 
 def check_coefficients(coefficients: Sequence[float]) -> None:
     """Raise ConfigError where there is no coefficient or one is outside of [0, 1]."""
@@ -65,6 +69,29 @@ def interpolated(tuned: nn.Module, base: Mapping[str, Tensor], coefficient: floa
     with Overlay(tuned) as overlay:
         interpolate(tuned, overlay, base.get, coefficient)
         yield
+
+
+def between(curve: Sequence[tuple[float, float | None]], task_accuracy: float) -> float | None:
+    """Where to look next for the rival of a model: half way to the first point that falls short.
+
+    A coarse grid's last point that is accurate enough may be far more accurate than the model, and
+    so less honest than a rival at the same task accuracy.
+
+    Args:
+        curve: coefficient and task accuracy in percent of every point, in any order.
+        task_accuracy: the model's, in percent.
+
+    Returns:
+        None where the last able point is within `CLOSE`, or all are able, or none is.
+    """
+    points = sorted(curve, key=lambda point: point[0])
+    able = [found is not None and found >= task_accuracy for _, found in points]
+    if not any(able) or able[-1]:
+        return None
+    last = max(place for place, is_able in enumerate(able) if is_able)
+    if (points[last][1] or 0.0) - task_accuracy <= CLOSE:
+        return None
+    return (points[last][0] + points[last + 1][0]) / 2
 
 
 def best_rival(curve: Sequence[tuple[float, Any]], task_accuracy: float | None) -> int | None:

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from transformers import LlamaForCausalLM
 
+from hcnr.evaluate.interpolation import HALVINGS, between
 from hcnr.lab.evaluation import Evaluation
 from hcnr.model import target_matrices
 
@@ -21,10 +22,6 @@ SCOPES: tuple[Scope, ...] = ("all", "blocks")
 # Coarse: `Rivals.match` refines where a row needs it. Beyond half way to the base 3, 4 and 13 % of
 # the task are left (seeds 0, 1, 2).
 COARSE = (*(step / 20 for step in range(11)), 0.75, 1.0)
-
-# A row's task accuracy is matched within a point, or to a coefficient of 1/160.
-CLOSE = 1.0
-HALVINGS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,18 +75,14 @@ class Rivals:
         """The best point at least as accurate, after refining around that accuracy."""
         for scope in SCOPES:
             for _ in range(HALVINGS):
-                curve = sorted(
-                    (point for point in self.points if point.scope == scope),
-                    key=lambda point: point.coefficient,
-                )
-                able = [p.evaluation.task_accuracy >= task_accuracy for p in curve]
-                if not any(able) or all(able):
+                curve = [
+                    (point.coefficient, point.evaluation.task_accuracy)
+                    for point in self.points
+                    if point.scope == scope
+                ]
+                middle = between(curve, task_accuracy)
+                if middle is None:
                     break
-                last = max(i for i, is_able in enumerate(able) if is_able)
-                surplus = curve[last].evaluation.task_accuracy - task_accuracy
-                if last + 1 == len(curve) or surplus <= CLOSE:
-                    break
-                middle = (curve[last].coefficient + curve[last + 1].coefficient) / 2
                 self._add(middle, scope)
         return best_at(self.points, task_accuracy)
 

@@ -1,6 +1,7 @@
 """`hcnr.evaluate` end to end on a tiny random pair: numbers, files, resuming, the rival."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -288,3 +289,21 @@ def test_bad_input_comes_before_any_model_is_opened(pair, tmp_path):
         evaluate(nowhere, benchmarks=HONEST, tasks=HONEST)
     with pytest.raises(HcnrError, match="no-model"):
         evaluate(nowhere, benchmarks=HONEST)
+
+
+def test_without_coefficients_the_grid_is_refined(pair, monkeypatch):
+    """Between the grid's points there may be a better rival at the model's task accuracy."""
+    steps = iter([0.15, 0.175, None])
+    asked: list[tuple[int, float]] = []
+
+    def between(curve, task_accuracy):
+        asked.append((len(curve), task_accuracy))
+        return next(steps)
+
+    monkeypatch.setattr(sys.modules["hcnr.evaluate.evaluation"], "between", between)
+    sets = {"benchmarks": [HONEST], "tasks": TASK, "base": pair["base"], "tuned": pair["tuned"]}
+    found = evaluate(pair["tuned"], **sets, **{**QUICK, "resamples": 0})
+    coefficients = [row["coefficient"] for row in found["interpolation"]]
+    assert coefficients == [0, 0.1, 0.15, 0.175, 0.2, 0.3, 0.4, 0.5, 0.75, 1]
+    accuracy = found["tasks"]["job"]["accuracy"]
+    assert asked == [(8, accuracy), (9, accuracy), (10, accuracy)]

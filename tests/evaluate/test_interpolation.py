@@ -7,6 +7,7 @@ from hcnr.errors import CheckpointError, ConfigError
 from hcnr.evaluate.detectors import open_detector
 from hcnr.evaluate.interpolation import (
     best_rival,
+    between,
     check_coefficients,
     check_interpolable,
     curve_rows,
@@ -101,3 +102,14 @@ def test_coefficients():
         check_coefficients(())
     with pytest.raises(ConfigError, match=r"coefficient 1.5 is out of range"):
         check_coefficients((0.5, 1.5))
+
+
+def test_the_grid_is_refined_where_the_model_stands():
+    """Half way between the last point that is accurate enough and the next, until it is close."""
+    curve = [(1.0, 0.0), (0.0, 95.0), (0.5, 20.0), (0.25, 80.0)]
+    assert between(curve, 60.0) == 0.375
+    assert between([*curve, (0.375, 60.5)], 60.0) is None
+    assert between([*curve, (0.375, 50.0)], 60.0) == 0.3125
+    assert between([*curve, (0.375, None)], 60.0) == 0.3125
+    assert between(curve, 96.0) is None
+    assert between([(0.0, 95.0), (1.0, 96.0)], 10.0) is None
