@@ -371,10 +371,16 @@ def test_races(tmp_path):
     # last one only hands a maximum to the thread that reports it, which may have come last anyway.
     quick = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1:symbolize=0"}
     for left_out in (-1, *range(1, 10), 13, 14):
-        done = subprocess.run(
-            [program, str(left_out)], capture_output=True, text=True, check=False, env=quick
-        )
-        assert "ThreadSanitizer: data race" in done.stderr, left_out
+        # Threads may happen to come in the right order, so it is tried again; and a machine under
+        # load may let them meet so late that the values go wrong without two of them colliding.
+        for _ in range(10):
+            done = subprocess.run(
+                [program, str(left_out)], capture_output=True, text=True, check=False, env=quick
+            )
+            if done.returncode != 0:
+                break
+        noticed = "ThreadSanitizer: data race" in done.stderr or "WRONG" in done.stdout
+        assert noticed, (left_out, done)
     done = subprocess.run([program, "16"], capture_output=True, text=True, check=False)
     assert done.returncode == 0
 
