@@ -3,6 +3,7 @@
 from hcnr_kernels.compensation import Compensation
 from hcnr_kernels.errors import FactorizationError, HcnrError, OperatorError
 from hcnr_kernels.inverse import DAMPING_LADDER, InverseHessian
+from hcnr_kernels.kept import Kept
 from hcnr_kernels.ops import (
     compensation,
     compensation_ex,
@@ -19,7 +20,9 @@ from hcnr_kernels.ops import (
     token_gram,
 )
 from hcnr_kernels.registry import operator_table
+from hcnr_kernels.spectral import SpectralBasis, spectral_basis
 from hcnr_kernels.tiles import gram_is_cheaper
+from hcnr_kernels.token_space import RankedGram, Tokens
 
 __all__ = [
     "DAMPING_LADDER",
@@ -27,7 +30,11 @@ __all__ = [
     "FactorizationError",
     "HcnrError",
     "InverseHessian",
+    "Kept",
     "OperatorError",
+    "RankedGram",
+    "SpectralBasis",
+    "Tokens",
     "compensation",
     "compensation_ex",
     "fisher_both_",
@@ -41,6 +48,7 @@ __all__ = [
     "objective",
     "operator_table",
     "perturbation",
+    "spectral_basis",
     "symmetrize_",
     "token_gram",
 ]
