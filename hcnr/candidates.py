@@ -2,19 +2,21 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from hcnr.config import RestoreConfig
+from hcnr.natural import Walk, natural_steps
 from hcnr.overlay import Overlay
 from hcnr.pair import Pair
-from hcnr.repair import repaired
+from hcnr.repair import repaired, whole_weight
 from hcnr.selection import Selection, most_perturbed, select_neurons
 from hcnr.source import DirectorySource
 from hcnr.statistics import Statistics
+from hcnr.two_sided import TwoSided
 
 
 class Selections:
@@ -39,7 +41,12 @@ class Selections:
     def of(self, config: RestoreConfig) -> Selection:
         """The selection that `select` makes, without the overlaps of the halves."""
         start = time.perf_counter()
-        key = config.replace(cross_weight_ratio=1.0, compensation="none", task_weight=1.0)
+        key = config.replace(
+            in_weight_ratio=config.candidate_ratio,
+            cross_weight_ratio=1.0,
+            compensation="none",
+            task_weight=1.0,
+        )
         if key not in self._found:
             self._found[key] = select_neurons(self._statistics, *self._weights, key)
         found = self._found[key]
@@ -59,9 +66,24 @@ class Candidates:
         dearest: most seconds that one configuration took, or would have taken alone.
     """
 
-    def __init__(self, pair: Pair, statistics: Statistics, overlay: Overlay) -> None:
-        """Work through `overlay` on the tuned model of `pair`."""
+    def __init__(
+        self,
+        pair: Pair,
+        statistics: Statistics | None,
+        overlay: Overlay,
+        *,
+        two_sided: TwoSided | None = None,
+    ) -> None:
+        """Work on the tuned model of `pair`.
+
+        Args:
+            pair: base and tuned.
+            statistics: curvature of the kinds along one axis; None where none will be asked for.
+            overlay: over the tuned model.
+            two_sided: bases of the kinds that repair whole matrices.
+        """
         self._pair, self._statistics, self._overlay = pair, statistics, overlay
+        self._two_sided = two_sided
         self._recipe: RestoreConfig | None = None
         self._done: set[str] = set()
         self._start = 0.0
@@ -79,22 +101,65 @@ class Candidates:
         if recipe != self._recipe or not self._done <= set(selection.selected):
             self.undo()
             self._recipe, self._start = recipe, sum(self.seconds.values())
-        for name in selection.selected:
-            if name in self._done:
-                continue
+        missing = [name for name in selection.selected if name not in self._done]
+        if "natural" in config.bases and missing:
+            # Every step depends on all matrices together.
+            self.undo()
+            self._start = sum(self.seconds.values())
+            with self._timed("compensate"):
+                self.walk(config, selection.selected)
+            self._recipe, self._done = recipe, set(selection.selected)
+            missing = []
+        for name in missing:
             with self._timed("compensate"), torch.no_grad():
-                weight = repaired(
-                    name,
-                    self._pair.base.weight(name),
-                    self._tuned(name),
-                    selection.masks[name],
-                    self._statistics,
-                    config,
-                ).weight
+                weight = self._weight(name, selection, config)
             with self._timed("apply"):
                 self._overlay.put(f"{name}.weight", weight)
             self._done.add(name)
         self.dearest = max(self.dearest, sum(self.seconds.values()) - self._start)
+
+    def walk(
+        self,
+        config: RestoreConfig,
+        names: Sequence[str],
+        advance: Callable[[int, int], None] | None = None,
+    ) -> Walk:
+        """Take natural steps, from tuned or from what `spectral` makes of it.
+
+        The model must be the tuned one; it holds the repaired weights afterwards.
+
+        Args:
+            config: task weight, steps, step size, how to measure.
+            names: the matrices to repair.
+            advance: told about steps.
+
+        Raises:
+            HcnrError: as `hcnr.natural.natural_steps`.
+        """
+        assert self._two_sided is not None
+        start = None
+        if "spectral" in config.bases:
+            bases = self._two_sided.bases["spectral"]
+            start = {name: bases[name].deviation(config.mu).cpu() for name in names}
+        return natural_steps(
+            self._overlay,
+            lambda name: (self._pair.base.weight(name), self._tuned(name)),
+            list(names),
+            self._two_sided,
+            config,
+            start=start,
+            advance=advance,
+        )
+
+    def _weight(self, name: str, selection: Selection, config: RestoreConfig) -> Tensor:
+        base, tuned = self._pair.base.weight(name), self._tuned(name)
+        if config.bases:
+            assert self._two_sided is not None
+            deviation = self._two_sided.bases["spectral"][name].deviation(config.mu)
+            return whole_weight(name, base, tuned, deviation)
+        assert self._statistics is not None
+        mask = selection.masks[name]
+        return repaired(name, base, tuned, mask, self._statistics, config).weight
 
     def undo(self) -> None:
         """Turn the model back into the tuned one."""

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_origin
 
 import yaml
 from annotated_types import Ge, Gt, Le
@@ -56,7 +56,8 @@ class RestoreConfig(BaseModel):
     in_weight_ratio: float = _setting(
         0.5,
         "Selection",
-        "R_IW, the share of each matrix's neurons that are candidates (method.md 3).",
+        "R_IW, the share of each matrix's neurons that are candidates (method.md 3); spectral and "
+        "natural take all.",
         ge=0,
         le=1,
     )
@@ -85,20 +86,42 @@ class RestoreConfig(BaseModel):
         "tuned", "Selection", "The model at which Fisher scores are taken (method.md 1, 4)."
     )
 
-    compensation: Literal["none", "sum", "joint", "balanced"] = _setting(
+    compensation: Literal[
+        "none", "sum", "joint", "balanced", "spectral", "natural", "spectral,natural"
+    ] = _setting(
         "sum",
         "Compensation",
         "What restored neurons do about the task neurons beside them: none (method.md 6), sum "
-        "(7, the paper's), joint (8, exact) or balanced (9, two-sided).",
+        "(7, the paper's), joint (8, exact) or balanced (9, two-sided). spectral (10) and natural "
+        "(steps down the honesty loss) repair whole matrices instead, one after the other as "
+        "spectral,natural; they measure curvature of both axes on both data sets.",
     )
     hessian_at: Literal["base", "tuned"] = _setting(
-        "base", "Compensation", "The model at which honesty curvature is taken (method.md 5)."
+        "base",
+        "Compensation",
+        "The model at which honesty curvature is taken (method.md 5); natural always takes tuned.",
     )
-    task_weight: float = _setting(
+    task_weight: Annotated[float, Ge(0)] | Literal["auto"] = _setting(
         1.0,
         "Compensation",
-        "mu, the weight of task data against honesty data in balanced (method.md 9).",
+        "mu, the weight of task data against honesty data in balanced, spectral and natural "
+        "(method.md 9, 10); auto searches the smallest that max_task_drop allows.",
+    )
+    max_task_drop: float = _setting(
+        2.0,
+        "Compensation",
+        "What of the task may be lost. restore with task_weight auto: percent of what fine-tuning "
+        "gained in likelihood on task samples held back from measuring; sweep: points of accuracy "
+        "that the recommended candidate may lose.",
         ge=0,
+    )
+    steps: int = _setting(3, "Compensation", "Steps of natural (method.md 10).", ge=1)
+    step_size: float = _setting(
+        0.3,
+        "Compensation",
+        "Length of a step of natural, as a share of the Frobenius norm of W1 - W0 over all "
+        "repaired matrices.",
+        gt=0,
     )
     damping: float = _setting(
         0.01,
@@ -146,6 +169,13 @@ class RestoreConfig(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting(
         "auto", "Measuring", "Compute dtype while measuring; auto keeps the checkpoint's."
     )
+    memory_budget: float | None = _setting(
+        None,
+        "Measuring",
+        "GiB for the curvature of spectral and natural; blocks are measured in as many groups as "
+        "it takes. null takes half of what is free.",
+        gt=0,
+    )
     all_hessians: bool = _setting(
         False,
         "Measuring",
@@ -177,12 +207,41 @@ class RestoreConfig(BaseModel):
             raise ValueError("a truth value is not a number")
         if NoneType in get_args(annotation) and value in ("none", "null"):
             return None
+        if info.field_name == "compensation" and isinstance(value, str):
+            # Where kinds are listed between commas, a sequence is written with a plus.
+            return value.replace("+", ",").replace(" ", "")
         return value
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], /, **overrides: Any) -> "RestoreConfig":
         """Read a YAML file; `overrides` win over what it says. See `load_config`."""
         return load_config(path, overrides)
+
+    @property
+    def mu(self) -> float:
+        """The task weight as a number, once it is one."""
+        if self.task_weight == "auto":
+            raise _config_error(
+                "task_weight is 'auto', expected a number here: only restore searches for it; give "
+                "numbers to task_weight"
+            )
+        return self.task_weight
+
+    @property
+    def bases(self) -> tuple[Literal["spectral", "natural"], ...]:
+        """Which bases of method.md (10) the compensation needs; none of a one-axis kind."""
+        kinds: tuple[Literal["spectral", "natural"], ...] = ("spectral", "natural")
+        return tuple(kind for kind in kinds if kind in self.compensation.split(","))
+
+    @property
+    def weighs_task(self) -> bool:
+        """Whether the compensation has a task weight."""
+        return self.compensation == "balanced" or bool(self.bases)
+
+    @property
+    def candidate_ratio(self) -> float:
+        """Share of each matrix's neurons that are candidates: all where matrices are whole."""
+        return 1.0 if self.bases else self.in_weight_ratio
 
     def replace(self, **changes: Any) -> "RestoreConfig":
         """Return a validated copy with some settings changed.
@@ -317,6 +376,9 @@ def _first_problem(error: ValidationError, values: Mapping[str, Any]) -> str:
 def _expected(field: FieldInfo) -> str:
     """Say in words what a field accepts."""
     annotation = field.annotation
+    parts = get_args(annotation)
+    if any(get_origin(part) is Literal for part in parts):
+        return "auto or a finite number, at least 0"
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(get_args(annotation))
     if get_origin(annotation) is tuple:
@@ -326,7 +388,7 @@ def _expected(field: FieldInfo) -> str:
         return "true or false"
     if annotation is str:
         return "auto or a torch device such as cpu, cuda or cuda:1"
-    whole = annotation is not float
+    whole = float not in (annotation, *parts)
     words = ["a whole number" if whole else "a finite number"]
     for limit in field.metadata:
         if isinstance(limit, Ge):

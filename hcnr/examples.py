@@ -5,7 +5,7 @@ import json
 import os
 import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,13 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.samples)
 
+    def part(self, start: int, stop: int) -> "SampleSet":
+        """Some of the samples in a row, as a set of their own."""
+        used = self.samples[start:stop]
+        return replace(
+            self, samples=used, places=self.places[start:stop], sha256=_canonical_hash(used)
+        )
+
 
 def load_samples(
     source: str | os.PathLike[str] | Iterable[Mapping[str, Any] | Sample],
@@ -124,17 +131,20 @@ def load_samples(
     if shuffle_seed is not None:
         # Sorting by a hash, because random.shuffle may differ between Python versions.
         order.sort(key=lambda i: hashlib.sha256(f"{shuffle_seed}:{i}".encode()).digest())
-    used = [samples[i] for i in order[:limit]]
-    canonical = json.dumps(
-        [sample.record() for _, sample in used], sort_keys=True, separators=(",", ":")
-    )
+    places, used = zip(*(samples[i] for i in order[:limit]), strict=True)
     return SampleSet(
-        samples=tuple(sample for _, sample in used),
-        places=tuple(place for place, _ in used),
-        sha256=hashlib.sha256(canonical.encode()).hexdigest(),
+        samples=used,
+        places=places,
+        sha256=_canonical_hash(used),
         source=name,
         available=len(samples),
     )
+
+
+def _canonical_hash(samples: Iterable[Sample]) -> str:
+    records = [sample.record() for sample in samples]
+    canonical = json.dumps(records, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def read_file(path: Path) -> Iterator[Located]:

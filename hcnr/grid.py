@@ -20,7 +20,7 @@ class Grid:
         in_weight: in-weight ratios, above 0 and at most 1.
         cross_weight: cross-weight ratios, above 0 and at most 1.
         compensation: kinds of compensation.
-        task_weight: mu of method.md (9), at least 0; only `balanced` has them.
+        task_weight: mu of method.md (9) and (10), at least 0; `none`, `sum` and `joint` have none.
 
     Raises:
         ConfigError: a list is empty, or holds a value that does not fit.
@@ -51,6 +51,8 @@ class Grid:
                 )
         object.__setattr__(self, "task_weight", weights)
         kinds = _listed("compensation", self.compensation)
+        # Between commas a sequence is written with a plus.
+        kinds = tuple(k.replace("+", ",") if isinstance(k, str) else k for k in kinds)
         for kind in kinds:
             if kind not in KINDS:
                 close = difflib.get_close_matches(str(kind), KINDS, 1, cutoff=0)[0]
@@ -59,11 +61,12 @@ class Grid:
                     f"mean {close!r}?"
                 )
         object.__setattr__(self, "compensation", kinds)
-        if "balanced" not in kinds and weights != (1.0,):
+        weighing = any(RestoreConfig().replace(compensation=kind).weighs_task for kind in kinds)
+        if not weighing and weights != (1.0,):
             listed = ", ".join(f"{weight:g}" for weight in weights)
             raise ConfigError(
-                f"task_weight lists {listed}, but only balanced has a task weight; add balanced to "
-                "compensation or leave task_weight out"
+                f"task_weight lists {listed}, but of all kinds only balanced, spectral and natural "
+                "have a task weight; add one to compensation or leave task_weight out"
             )
 
     def configs(self, config: RestoreConfig) -> list[RestoreConfig]:
@@ -72,16 +75,16 @@ class Grid:
         Args:
             config: everything that the grid does not vary.
         """
+        kinds = [config.replace(compensation=kind) for kind in self.compensation]
         return [
-            config.replace(
+            kind.replace(
                 in_weight_ratio=in_weight,
                 cross_weight_ratio=cross_weight,
-                compensation=kind,
                 task_weight=task_weight,
             )
-            for kind in self.compensation
-            for task_weight in (self.task_weight if kind == "balanced" else (config.task_weight,))
-            for in_weight in self.in_weight
+            for kind in kinds
+            for task_weight in (self.task_weight if kind.weighs_task else (config.mu,))
+            for in_weight in ((1.0,) if kind.bases else self.in_weight)
             for cross_weight in self.cross_weight
         ]
 
@@ -89,7 +92,9 @@ class Grid:
 def settings_of(config: RestoreConfig) -> dict[str, Any]:
     """The settings in which candidates differ, under the names that `RestoreConfig` takes."""
     names = ["axis", "in_weight_ratio", "cross_weight_ratio", "compensation"]
-    if config.compensation == "balanced":
+    if config.bases:
+        names.remove("in_weight_ratio")
+    if config.weighs_task:
         names.append("task_weight")
     if config.priority != "kl":
         names.append("priority")

@@ -7,7 +7,7 @@ comes out as it went in.
 import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import torch
@@ -158,9 +158,9 @@ def score(
         for indices in parts:
             with NeuronFisher(model, matrices, axis=axis) as fisher:
                 for batch in micro_batches(model, data, indices, budget, padding_side):
-                    _losses(model, batch).sum().backward()
+                    finite_losses(model, batch).sum().backward()
                     done += len(batch)
-                    _tell(progress, done, data)
+                    tell(progress, done, data)
             found.append({name: scores.cpu() for name, scores in fisher.scores.items()})
         if len(found) == 1:
             return Scores(found[0], {})
@@ -231,27 +231,40 @@ def curvature(
                 taps.begin(layout)
                 if axis == "input":
                     with torch.no_grad():
-                        _losses(model, batch)
+                        finite_losses(model, batch)
                     taps.end()
                 else:
-                    losses = _losses(model, batch)
+                    losses = finite_losses(model, batch)
                     taps.end()
                     losses.sum().backward()
                 tokens += layout.tokens
                 done += len(batch)
-                _tell(progress, done, data)
+                tell(progress, done, data)
         for gram in grams.values():
             symmetrize_(gram).div_(tokens)
-        silent = [name for name in matrices if name not in leaders]
-        if silent:
-            raise ModelError(f"{silent[0]} took no part in the model's forward pass")
+        refuse_silent(matrices, leaders)
         return {name: grams[leaders[name]] for name in matrices}
 
     with prepared(model, gradient_checkpointing=gradient_checkpointing):
         return shrinking(run, token_budget, data)
 
 
-def _losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
+def refuse_silent(matrices: Mapping[str, nn.Linear], heard: Container[str]) -> None:
+    """Refuse matrices that nothing was heard of.
+
+    Raises:
+        ModelError: naming the first.
+    """
+    silent = [name for name in matrices if name not in heard]
+    if silent:
+        raise ModelError(
+            f"{silent[0]} took no part in the model's forward pass; leave it out with --ignore "
+            f"'{silent[0]}'"
+        )
+
+
+def finite_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
+    """`sample_losses`, refused where one is not finite; the sample is named."""
     losses = sample_losses(model, batch)
     finite = losses.isfinite()
     if not finite.all():
@@ -314,6 +327,7 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _tell(progress: Progress | None, done: int, data: TokenizedSet) -> None:
+def tell(progress: Progress | None, done: int, data: TokenizedSet) -> None:
+    """Report progress to whom it may concern."""
     if progress is not None:
         progress(done, len(data.samples))

@@ -66,8 +66,11 @@ def _annotation(name: str) -> Any:
 def _metavar(field: Any) -> str:
     if get_origin(field.annotation) is Literal:
         return "|".join(get_args(field.annotation))
-    if field.annotation is float:
+    parts = get_args(field.annotation)
+    if any(get_origin(part) is Literal for part in parts):
+        return "NUMBER|auto"
+    if float in (field.annotation, *parts):
         return "NUMBER"
-    if field.annotation is int or int in get_args(field.annotation):
+    if int in (field.annotation, *parts):
         return "INTEGER"
     return "PATTERNS" if get_origin(field.annotation) is tuple else "TEXT"

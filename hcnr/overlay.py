@@ -12,11 +12,14 @@ class Overlay:
     """Parameters of a model replaced in place; a context at whose end all are as they were.
 
     The originals wait in main memory. Only parameters that were replaced are kept.
+
+    Attributes:
+        model: the model.
     """
 
     def __init__(self, model: nn.Module) -> None:
         """Wrap `model`; nothing is changed yet."""
-        self._model = model
+        self.model = model
         self._originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
 
     def __enter__(self) -> "Overlay":
@@ -27,14 +30,14 @@ class Overlay:
 
     def original(self, name: str) -> Tensor:
         """The parameter's value before it was replaced; not to be changed."""
-        parameter = self._model.get_parameter(name)
+        parameter = self.model.get_parameter(name)
         kept = self._originals.get(id(parameter))
         return parameter.detach() if kept is None else kept[1]
 
     @torch.no_grad()
     def put(self, name: str, value: Tensor) -> None:
         """Replace a parameter's value, in its own dtype; a tied one changes under all its names."""
-        parameter = self._model.get_parameter(name)
+        parameter = self.model.get_parameter(name)
         if id(parameter) not in self._originals:
             # Kept before anything is written: an interruption in between loses nothing.
             self._originals[id(parameter)] = parameter, parameter.detach().to("cpu", copy=True)

@@ -6,9 +6,13 @@ from pathlib import Path
 
 from hcnr.checkpoint import check_pair
 from hcnr.config import RestoreConfig
+from hcnr.groups import budget_of, curvature_bytes, plan_groups
+from hcnr.model import resolve_device
 from hcnr.selection import count_of
 from hcnr.source import DirectorySource
+from hcnr.two_sided import places_of
 from hcnr_kernels.tiles import gram_is_cheaper
+from hcnr_kernels.token_space import PENCIL_FLOPS
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Plan:
         stages: stages in order.
         tokens: tokens assumed in one data set.
         messages: harmless differences between the two checkpoints.
+        groups: bytes of curvature of the groups of blocks that `spectral` and `natural` measure one
+            after the other, if all matrices were selected; empty for other kinds.
     """
 
     kinds: list[MatrixKind]
@@ -52,6 +58,7 @@ class Plan:
     stages: list[StagePlan]
     tokens: int
     messages: list[str]
+    groups: list[int]
 
 
 def plan_run(
@@ -76,6 +83,7 @@ def plan_run(
     Raises:
         CheckpointError: the two do not fit together.
         ModelError: no matrix matches the targets.
+        ConfigError: one block alone exceeds the memory budget.
     """
     config = config or RestoreConfig()
     sources = DirectorySource(base), DirectorySource(tuned)
@@ -86,20 +94,22 @@ def plan_run(
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
     along = 0 if config.axis == "output" else 1
     kinds = [
-        MatrixKind(role, shape, n, shape[along], count_of(config.in_weight_ratio, shape[along]))
+        MatrixKind(role, shape, n, shape[along], count_of(config.candidate_ratio, shape[along]))
         for (role, shape), n in Counter(
             (name.rsplit(".", 1)[-1], shape) for name, shape in shapes.items()
         ).items()
     ]
     selected = count_of(config.cross_weight_ratio, len(shapes))
     tokens = config.samples * tokens_per_sample
+    groups = _groups(shapes, config) if config.bases else []
     return Plan(
         kinds=kinds,
         matrices=len(shapes),
         selected=selected,
-        stages=_stages(sources, list(shapes.values()), selected, config, tokens_per_sample),
+        stages=_stages(sources, list(shapes.values()), selected, config, tokens_per_sample, groups),
         tokens=tokens,
         messages=messages,
+        groups=groups,
     )
 
 
@@ -109,6 +119,7 @@ def _stages(
     selected: int,
     config: RestoreConfig,
     length: int,
+    groups: list[int],
 ) -> list[StagePlan]:
     base, tuned = (source.checkpoint.nbytes for source in sources)
     tokens = config.samples * length
@@ -125,7 +136,11 @@ def _stages(
         StagePlan("score both data sets", read=fisher, held=fisher, flops=scoring),
         StagePlan("select", read=2 * _stored(sources, weights), flops=5 * weights),
     ]
-    passes = {"none": [], "balanced": ["task", "honesty"]}.get(config.compensation, ["honesty"])
+    if config.bases and not config.all_hessians:
+        passes = []
+    else:
+        kinds = {"none": [], "balanced": ["task", "honesty"]}
+        passes = kinds.get(config.compensation, ["honesty"])
     if config.all_hessians:
         passes = passes or ["honesty"]
         share = 1.0
@@ -143,7 +158,13 @@ def _stages(
                 ),
             )
         )
-    solve = 0 if config.compensation == "none" else int((cubes + products) * selected / len(shapes))
+    solve = 0
+    if config.bases:
+        stages += _two_sided(
+            sources, shapes, groups, selected / len(shapes), config, forward, tokens
+        )
+    elif config.compensation != "none":
+        solve = int((cubes + products) * selected / len(shapes))
     stages.append(
         StagePlan(
             "compensate, merge and write",
@@ -154,6 +175,68 @@ def _stages(
         )
     )
     return stages
+
+
+def _groups(shapes: dict[str, tuple[int, int]], config: RestoreConfig) -> list[int]:
+    """Bytes of each group, all matrices selected: which ones will be is not known yet."""
+    places = len(places_of(config.bases, config))
+    budget = budget_of(config.memory_budget, resolve_device(config.device))
+    return [
+        curvature_bytes([shapes[name] for name in group], places)
+        for group in plan_groups(shapes, places, budget)
+    ]
+
+
+def _two_sided(
+    sources: tuple[DirectorySource, DirectorySource],
+    shapes: list[tuple[int, int]],
+    groups: list[int],
+    share: float,
+    config: RestoreConfig,
+    forward: int,
+    tokens: int,
+) -> list[StagePlan]:
+    """Stages of the kinds that repair whole matrices; one pass over a data set per group."""
+    size = {
+        role: source.checkpoint.nbytes
+        for role, source in zip(("base", "tuned"), sources, strict=True)
+    }
+    count, largest = len(groups), max(groups)
+    squares = sum(out * out + into * into for out, into in shapes)
+    cubes = sum(out**3 + into**3 for out, into in shapes)
+    weights = sum(out * into for out, into in shapes)
+    products = sum(4 * out * into * (out + into) for out, into in shapes)
+    stages = [
+        StagePlan(
+            f"curvature of {data} at {role}, {_times(count)}",
+            read=size[role] * count,
+            held=size[role] + largest,
+            flops=int(2 * forward * count + tokens * squares * share),
+        )
+        for data, role in places_of(config.bases, config)
+    ]
+    stages.append(
+        StagePlan(
+            "factorise",
+            read=2 * _stored(sources, weights),
+            held=largest,
+            flops=int((len(config.bases) * PENCIL_FLOPS * cubes + products) * share),
+        )
+    )
+    if "natural" in config.bases:
+        stages.append(
+            StagePlan(
+                f"natural steps, {_times(config.steps * count)} over the honesty data",
+                read=size["tuned"],
+                held=size["tuned"] + largest,
+                flops=int(config.steps * (2 * forward * count + 2 * tokens * weights * share)),
+            )
+        )
+    return stages
+
+
+def _times(count: int) -> str:
+    return f"{count} pass{'es' if count > 1 else ''}"
 
 
 def _score_flops(out: int, into: int, length: int) -> int:

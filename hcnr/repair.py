@@ -2,7 +2,7 @@
 
 import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -17,10 +17,15 @@ from hcnr.selection import Selection, refuse_unless
 from hcnr.source import DirectorySource, ModelSource
 from hcnr.stages import Stages
 from hcnr.statistics import Statistics
+from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merge, objective
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merge, objective
+
+    from hcnr.whole import WholeRepairs
+
+OneAxis = Literal["none", "sum", "joint", "balanced"]
+"""The kinds that choose neurons along one axis and are repaired matrix by matrix."""
 
 
 def curvature_of(statistics: Statistics, data_set: str, matrix: str) -> Tensor:
@@ -45,13 +50,35 @@ def check_curvature(statistics: Statistics, selection: Selection, config: Restor
     Raises:
         StatisticsError: it is not.
     """
-    if config.compensation == "none":
+    if config.compensation == "none" or config.bases:
         return
     refuse_unless("hessian_at", statistics.settings.get("hessian_at", config.hessian_at), config)
     for name in selection.selected:
         curvature_of(statistics, "honesty", name)
         if config.compensation == "balanced":
             curvature_of(statistics, "task", name)
+
+
+def whole_weight(name: str, base: Tensor, tuned: Tensor, deviation: Tensor) -> Tensor:
+    """`W0 + E` of a whole matrix, rounded once.
+
+    Args:
+        name: the matrix.
+        base: base weight `[out, in]`.
+        tuned: tuned weight `[out, in]`, whose dtype counts.
+        deviation: E float32 `[out, in]`, on the device of the computation.
+
+    Returns:
+        `[out, in]` in tuned's dtype on the CPU.
+
+    Raises:
+        CheckpointError: the result does not fit into that dtype.
+    """
+    device = deviation.device
+    everything = torch.ones(base.shape[0], dtype=torch.bool, device=device)
+    base, tuned = base.to(device), tuned.to(device)
+    weight = merge(base, tuned, everything, deviation, axis="output", dtype=tuned.dtype)
+    return _held(name, weight.cpu())
 
 
 class Repaired(NamedTuple):
@@ -111,9 +138,9 @@ def repaired(
         mask,
         hessian,
         axis=axis,
-        kind=config.compensation,
+        kind=cast(OneAxis, config.compensation),
         task_hessian=task_hessian,
-        task_weight=config.task_weight,
+        task_weight=config.mu if config.compensation == "balanced" else 1.0,
         damping=config.damping,
         block_size=config.block_size,
     )
@@ -217,23 +244,52 @@ class Repairs:
         selection: Selection,
         config: RestoreConfig,
         stages: Stages,
+        whole: "WholeRepairs | None" = None,
     ) -> None:
+        """Take everything that decides the weights.
+
+        Args:
+            pair: base and tuned.
+            statistics: curvature along one axis, for the kinds that use it.
+            selection: matrices and neurons.
+            config: kind, damping, task weight as a number.
+            stages: told about progress.
+            whole: what was repaired or searched for beforehand.
+        """
         self._pair, self._statistics, self._selection = pair, statistics, selection
-        self._config, self._stages = config, stages
+        self._config, self._stages, self._whole = config, stages, whole
         self._records: dict[str, MatrixRecord] = {}
 
     def weight(self, matrix: str) -> Tensor:
         """Final weight of a selected matrix; its record is kept."""
-        weight, self._records[matrix] = repair(
-            matrix,
-            self._pair.base.weight(matrix),
-            self._pair.tuned.weight(matrix),
-            self._statistics,
-            self._selection,
-            self._config,
-        )
+        if self._whole is not None and matrix in self._whole.weights:
+            weight = self._whole.weights[matrix]
+            self._records[matrix] = self._record_whole(matrix, weight)
+        else:
+            weight, self._records[matrix] = repair(
+                matrix,
+                self._pair.base.weight(matrix),
+                self._pair.tuned.weight(matrix),
+                self._statistics,
+                self._selection,
+                self._config,
+            )
         self._stages.watcher.advance(len(self._records), len(self._selection.selected))
         return weight
+
+    def _record_whole(self, matrix: str, weight: Tensor) -> MatrixRecord:
+        assert self._whole is not None
+        neurons = self._selection.masks[matrix].shape[0]
+        return MatrixRecord(
+            name=matrix,
+            neurons=neurons,
+            restored=neurons,
+            parameters=weight.numel(),
+            perturbation=self._selection.perturbation[matrix],
+            half_overlap=self._selection.overlap.get(matrix),
+            device=str(resolve_device(self._config.device)),
+            two_sided=self._whole.records[matrix],
+        )
 
     def model(self) -> "PreTrainedModel":
         """A restored model in memory; a source that is a model is copied, not changed."""
@@ -288,4 +344,5 @@ class Repairs:
             selection=self._selection,
             records=[self._records[name] for name in self._selection.selected],
             seconds=self._stages.seconds,
+            two_sided=None if self._whole is None else self._whole.facts,
         )

@@ -1,29 +1,23 @@
 """The pipeline: measure, select, compensate, write. The one place that knows the order."""
 
 import contextlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcnr.checkpoint import output_directory
 from hcnr.config import RestoreConfig
-from hcnr.errors import DataError, StatisticsError
-from hcnr.examples import Sample, load_samples
+from hcnr.data import Data, MeasuringData, check_hash, check_same_data, read_data
 from hcnr.measure import curvature, score
-from hcnr.model import open_tokenizer
 from hcnr.pair import Pair, Role
 from hcnr.repair import Repairs, check_curvature
 from hcnr.report import write_companions
 from hcnr.selection import Selection, check_statistics, select_neurons
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
-from hcnr.tokens import TokenizedSet, tokenize
+from hcnr.whole import Measured, check_task_weight, needs_data, repair_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-Data = str | Path | Iterable[Mapping[str, Any] | Sample]
 
 MEASURED_WITH = (
     "axis", "targets", "ignore", "fisher_at", "hessian_at", "samples", "shuffle_seed",
@@ -70,7 +64,7 @@ def measure(
     config = config or RestoreConfig()
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
-    data = _read_data(pair, honesty, task, config, tokenizer, stages)
+    data = read_data(pair, honesty, task, config, tokenizer, stages)
     pair.check_finite(stages)
     return _measure(pair, data, config, stages)[0]
 
@@ -97,7 +91,8 @@ def restore(
         task: task samples; may be None when `statistics` are given.
         out: directory to write; None returns a model instead.
         config: all settings; the defaults when None.
-        statistics: from `measure`, or their file; nothing is measured then.
+        statistics: from `measure`, or their file; nothing is measured then but what `spectral`,
+            `natural` and a searched task weight need, for which the data must be given too.
         tokenizer: where the tuned model does not come with one.
         overwrite: replace an existing `out`.
         watcher: told about stages and progress.
@@ -110,6 +105,7 @@ def restore(
         HcnrError: anything wrong; then nothing has been written.
     """
     config = config or RestoreConfig()
+    check_task_weight(config)
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
     with contextlib.ExitStack() as stack:
@@ -122,7 +118,7 @@ def restore(
                 output_directory(out, inputs=inputs, overwrite=overwrite, nbytes=pair.nbytes)
             )
         if statistics is None:
-            data = _read_data(pair, honesty, task, config, tokenizer, stages)
+            data = read_data(pair, honesty, task, config, tokenizer, stages)
             pair.check_finite(stages)
             statistics, selection = _measure(pair, data, config, stages)
         else:
@@ -130,12 +126,22 @@ def restore(
                 statistics = Statistics.load(statistics)
             check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
             config = _as_measured(config, statistics, pair.messages)
-            _check_same_data(statistics, honesty, task, config)
+            if needs_data(config):
+                data = read_data(pair, honesty, task, config, tokenizer, stages)
+                for name, facts in data.facts.items():
+                    check_hash(statistics, name, facts["source"], facts["sha256"])
+            else:
+                data = None
+                check_same_data(statistics, honesty, task, config)
             pair.check_finite(stages)
             with stages.stage("select"):
                 selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
         check_curvature(statistics, selection, config)
-        job = Repairs(pair, statistics, selection, config, stages)
+        whole = None
+        if data is not None and needs_data(config):
+            given = Measured(pair, selection, statistics, data.sets)
+            config, whole = repair_whole(given, config, stages)
+        job = Repairs(pair, statistics, selection, config, stages, whole)
         if directory is None:
             model = job.model()
             model.__dict__["hcnr_report"] = job.report()  # plain data, no part of the module tree
@@ -146,50 +152,9 @@ def restore(
     return Path(out)
 
 
-def _read_data(
-    pair: Pair,
-    honesty: Data | None,
-    task: Data | None,
-    config: RestoreConfig,
-    tokenizer: Any,
-    stages: Stages,
-) -> dict[str, tuple[TokenizedSet, dict[str, Any]]]:
-    """Tokenise both data sets; each comes with its entry in the report."""
-    with stages.stage("read the data"):
-        opened = pair.tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
-        data = {}
-        for name, source in (("honesty", honesty), ("task", task)):
-            if source is None:
-                raise DataError(
-                    f"no {name} data was given; pass --{name} FILE, or --statistics of an "
-                    "earlier measurement"
-                )
-            samples = load_samples(source, limit=config.samples, shuffle_seed=config.shuffle_seed)
-            tokenized = tokenize(
-                samples, opened, max_length=config.max_length, chat_template=config.chat_template
-            )
-            facts = {
-                "source": samples.source,
-                "available": samples.available,
-                "sha256": samples.sha256,
-                "tokens_sha256": tokenized.sha256,
-                **asdict(tokenized.counts),
-            }
-            data[name] = tokenized, facts
-        if (
-            config.priority == "kl"
-            and len({facts["tokens_sha256"] for _, facts in data.values()}) == 1
-        ):
-            raise DataError(
-                "the honesty and the task data are the same samples, so no neuron matters for one "
-                "and not for the other; pass two different files to --honesty and --task"
-            )
-        return data
-
-
 def _measure(
     pair: Pair,
-    data: dict[str, tuple[TokenizedSet, dict[str, Any]]],
+    data: MeasuringData,
     config: RestoreConfig,
     stages: Stages,
 ) -> tuple[Statistics, Selection]:
@@ -201,10 +166,13 @@ def _measure(
     }
     with pair.models(config) as model_at:
         scores = {}
-        for name, (tokenized, _) in data.items():
+        for name in data.facts:
             with stages.stage(f"score {name}") as watcher:
                 scores[name] = score(
-                    *model_at(config.fisher_at), tokenized, progress=watcher.advance, **settings
+                    *model_at(config.fisher_at),
+                    data.sets[name],
+                    progress=watcher.advance,
+                    **settings,
                 )
         statistics = Statistics(
             axis=config.axis,
@@ -214,13 +182,14 @@ def _measure(
             else {},
             fingerprints=pair.fingerprints,
             settings={key: config.model_dump(mode="json")[key] for key in MEASURED_WITH},
-            data={name: facts for name, (_, facts) in data.items()},
+            data=data.facts,
         )
         with stages.stage("select"):
             selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
         wanted = pair.matrices if config.all_hessians else selection.selected
         places: dict[str, Role] = {}
-        if wanted and (config.compensation != "none" or config.all_hessians):
+        along_one_axis = config.compensation != "none" and not config.bases
+        if wanted and (along_one_axis or config.all_hessians):
             places["honesty"] = config.hessian_at
         if wanted and config.compensation == "balanced":
             places["task"] = "tuned"
@@ -229,7 +198,7 @@ def _measure(
             with stages.stage(f"curvature of {name}") as watcher:
                 statistics.hessians[name] = curvature(
                     *model_at(places[name], wanted),
-                    data[name][0],
+                    data.sets[name],
                     progress=watcher.advance,
                     **settings,
                 )
@@ -247,18 +216,3 @@ def _as_measured(
         for key, value in changed.items()
     ]
     return config.replace(**changed)
-
-
-def _check_same_data(
-    statistics: Statistics, honesty: Data | None, task: Data | None, config: RestoreConfig
-) -> None:
-    """Data given beside statistics must be the data that was measured."""
-    for name, source in (("honesty", honesty), ("task", task)):
-        if source is None:
-            continue
-        samples = load_samples(source, limit=config.samples, shuffle_seed=config.shuffle_seed)
-        if samples.sha256 != statistics.data.get(name, {}).get("sha256"):
-            raise StatisticsError(
-                f"the statistics were measured on other {name} samples than those of "
-                f"{samples.source}; leave --{name} out, or measure again"
-            )

@@ -88,7 +88,7 @@ def candidates(
 
     `position` is the matrix's place in the model; it only seeds the random priority.
     """
-    count = count_of(config.in_weight_ratio, honesty.shape[0])
+    count = count_of(config.candidate_ratio, honesty.shape[0])
     if config.priority == "random":
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + position)
         values = torch.randperm(honesty.shape[0], generator=generator).to(honesty.device)

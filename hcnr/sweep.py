@@ -1,5 +1,6 @@
 """Many configurations from one measurement: a grid, its Pareto front, and the rival's curve."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hcnr.ablation import ablation
 from hcnr.candidates import Candidates, Selections
 from hcnr.config import RestoreConfig
+from hcnr.data import Data, check_same_data, read_data
 from hcnr.errors import ConfigError, OutputError
 from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.examples import load_samples
@@ -19,12 +21,13 @@ from hcnr.overlay import Overlay, interpolate, parameters_of
 from hcnr.pair import Pair
 from hcnr.repair import check_curvature
 from hcnr.report.summary import versions
-from hcnr.restore import Data, measure
+from hcnr.restore import measure
 from hcnr.selection import check_statistics
 from hcnr.source import ModelSource, Source
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
 from hcnr.sweep_result import Candidate, SweepResult
+from hcnr.two_sided import Kind, TwoSided
 from hcnr.validation import Validation
 
 if TYPE_CHECKING:
@@ -70,7 +73,8 @@ def sweep(
         base: honest checkpoint: a directory, or a model in memory.
         tuned: fine-tuned checkpoint of the same architecture.
         honesty: honesty samples to measure on, unless `statistics` are given.
-        task: task samples to measure on, unless `statistics` are given.
+        task: task samples to measure on, unless `statistics` are given. Kinds that repair whole
+            matrices need both data sets even then.
         statistics: from `measure` with `all_hessians` (and `balanced` where the grid has it).
         grid: the configurations; the defaults of `Grid` when None.
         evaluate: model -> `hcnr.front.Scores`, or anything with its attributes. It must leave the
@@ -98,10 +102,16 @@ def sweep(
     """
     config, grid = config or RestoreConfig(), grid or Grid()
     _check_numbers(interpolation, max_task_drop)
-    _check_sources(statistics, honesty, task, evaluate, [*benchmarks, *tasks])
     plan = [("", settings) for settings in grid.configs(config)]
     if ablate:
         plan += ablation(config).items()
+    kinds: list[Kind] = sorted({kind for _, settings in plan for kind in settings.bases})
+    _check_sources(statistics, honesty, task, evaluate, [*benchmarks, *tasks], bool(kinds))
+    if "natural" in kinds and config.dtype != "auto":
+        raise ConfigError(
+            f"dtype is {config.dtype!r}, but natural measures the candidates themselves, which a "
+            "sweep makes in the dtype of tuned; leave --dtype at auto or natural out"
+        )
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
     if evaluate is None:
@@ -120,9 +130,9 @@ def sweep(
     file = None if out is None else _destination(Path(out), pair, overwrite)
 
     given, repeated = statistics is not None, list[str]()
-    if not given and isinstance(evaluate, Validation):
-        # Read here and once more to measure, so what can be read only once is kept.
-        honesty, task = (list(d) if isinstance(d, Iterator) else d for d in (honesty, task))
+    # Read more than once, so what can be read only once is kept.
+    honesty, task = (list(d) if isinstance(d, Iterator) else d for d in (honesty, task))
+    if honesty is not None and task is not None and isinstance(evaluate, Validation):
         repeated = _repeated(evaluate, [honesty, task], config)
     start = time.perf_counter()
     if statistics is None:
@@ -135,14 +145,26 @@ def sweep(
         if not isinstance(statistics, Statistics):
             statistics = Statistics.load(statistics)
         check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
+        check_same_data(statistics, honesty, task, config)
         pair.check_finite(stages)
     measured = time.perf_counter() - start
 
     selections = Selections(pair, statistics)
+    repaired_whole: set[str] = set()
     with stages.stage("select") as watching:
         for done, (_, settings) in enumerate(plan):
-            check_curvature(statistics, selections.of(settings), settings)
+            selection = selections.of(settings)
+            check_curvature(statistics, selection, settings)
+            if settings.bases:
+                repaired_whole.update(selection.selected)
             watching.advance(done + 1, len(plan))
+    two_sided = None
+    if kinds:
+        start = time.perf_counter()
+        names = [name for name in pair.matrices if name in repaired_whole]
+        data = read_data(pair, honesty, task, config, tokenizer, stages).sets
+        two_sided = TwoSided.measure(pair, names, data, config, stages, kinds=kinds)
+        measured += time.perf_counter() - start
     judge = _Judge(evaluate)
     with stages.stage("evaluate base"):
         honest = judge.source(pair.base, config)
@@ -166,8 +188,8 @@ def sweep(
         }
         result.data = {name: dict(facts) for name, facts in statistics.data.items()}
         result.versions = versions()
-        with Overlay(model) as overlay:
-            work = Candidates(pair, statistics, overlay)
+        with two_sided or contextlib.nullcontext(), Overlay(model) as overlay:
+            work = Candidates(pair, statistics, overlay, two_sided=two_sided)
             trials = _Trials(result, judge, work, selections, measured, given, file)
             trials.keep()
             with stages.stage("candidates") as watching:
@@ -285,10 +307,15 @@ def _check_numbers(interpolation: Sequence[float], max_task_drop: float) -> None
 
 
 def _check_sources(
-    statistics: Any, honesty: Any, task: Any, evaluate: Any, sets: Sequence[Any]
+    statistics: Any, honesty: Any, task: Any, evaluate: Any, sets: Sequence[Any], two_sided: bool
 ) -> None:
     """One way to measure and one way to evaluate."""
-    if statistics is not None and not (honesty is None and task is None):
+    if two_sided and (honesty is None or task is None):
+        raise ConfigError(
+            "spectral and natural measure curvature that no statistics hold, so a sweep with them "
+            "needs both data sets; give --honesty and --task, beside --statistics or without"
+        )
+    if statistics is not None and not two_sided and not (honesty is None and task is None):
         raise ConfigError(
             "both statistics and data to measure on were given; leave the data out to use the "
             "statistics, or the statistics to measure anew"

@@ -238,7 +238,7 @@ def _candidates_table(result: SweepResult) -> "Table":
         table.add_row(
             settings["compensation"],
             f"{settings['task_weight']:g}" if "task_weight" in settings else "",
-            f"{settings['in_weight_ratio']:g}",
+            f"{settings['in_weight_ratio']:g}" if "in_weight_ratio" in settings else "",
             f"{settings['cross_weight_ratio']:g}",
             *_figures(result, row.scores),
             f"{row.neurons}",

@@ -28,6 +28,9 @@ DEFAULTS = {
     "compensation": "sum",
     "hessian_at": "base",
     "task_weight": 1.0,
+    "max_task_drop": 2.0,
+    "steps": 3,
+    "step_size": 0.3,
     "damping": 0.01,
     "block_size": None,
     "samples": 128,
@@ -39,6 +42,7 @@ DEFAULTS = {
     "attention": "auto",
     "device": "auto",
     "dtype": "auto",
+    "memory_budget": None,
     "all_hessians": False,
 }
 # A value of every field that is not its default.
@@ -55,6 +59,9 @@ OTHERS = {
     "compensation": "balanced",
     "hessian_at": "tuned",
     "task_weight": 0.0,
+    "max_task_drop": 0.0,
+    "steps": 1,
+    "step_size": 1e-3,
     "damping": 1e-5,
     "block_size": 64,
     "samples": 3,
@@ -66,6 +73,7 @@ OTHERS = {
     "attention": "eager",
     "device": "cuda:1",
     "dtype": "bfloat16",
+    "memory_budget": 0.25,
     "all_hessians": True,
 }
 BAD = [
@@ -84,10 +92,18 @@ BAD = [
     ("seed", -1, "at least 0"),
     ("seed", 2**32, "at most 4294967295"),
     ("fisher_at", "both", "tuned, base"),
-    ("compensation", "spectral", "none, sum, joint, balanced"),
+    ("compensation", "sum,natural", "one of none, sum, joint, balanced, spectral, natural"),
     ("compensation", None, "none, sum, joint, balanced"),
     ("hessian_at", 1, "base, tuned"),
-    ("task_weight", -1, "at least 0"),
+    ("task_weight", -1, "auto or a finite number, at least 0"),
+    ("task_weight", "much", "auto or a finite number"),
+    ("task_weight", True, "auto or a finite number"),
+    ("task_weight", None, "auto or a finite number"),
+    ("max_task_drop", -0.1, "a finite number, at least 0"),
+    ("steps", 0, "a whole number, at least 1"),
+    ("step_size", 0, "a finite number, above 0"),
+    ("memory_budget", 0, "a finite number, above 0, or null"),
+    ("memory_budget", "big", "a finite number, above 0, or null"),
     ("task_weight", float("inf"), "finite"),
     ("task_weight", float("nan"), "finite"),
     ("in_weight_ratio", float("nan"), "finite"),
@@ -287,6 +303,35 @@ def test_file_then_overrides(tmp_path):
     assert load_config() == RestoreConfig()
     nulled = load_config(write(tmp_path, "block_size: 8\n"), {"block_size": None})
     assert nulled.block_size is None
+
+
+def test_a_sequence_of_kinds_may_be_written_with_a_plus():
+    for written in ("spectral,natural", "spectral+natural", "spectral, natural"):
+        config = RestoreConfig(compensation=written)
+        assert config.compensation == "spectral,natural"
+        assert config.bases == ("spectral", "natural")
+
+
+def test_what_follows_from_the_compensation():
+    for kind, bases, weighs in (
+        ("none", (), False),
+        ("joint", (), False),
+        ("balanced", (), True),
+        ("spectral", ("spectral",), True),
+        ("natural", ("natural",), True),
+    ):
+        config = RestoreConfig(compensation=kind, in_weight_ratio=0.3)
+        assert (config.bases, config.weighs_task) == (bases, weighs)
+        assert config.candidate_ratio == (1.0 if bases else 0.3)
+
+
+def test_a_searched_task_weight_is_no_number():
+    config = RestoreConfig(task_weight="auto", compensation="spectral")
+    assert config.task_weight == "auto"
+    assert RestoreConfig(**yaml.safe_load(config.to_yaml())) == config
+    with pytest.raises(ConfigError, match="task_weight is 'auto', expected a number"):
+        _ = config.mu
+    assert RestoreConfig(task_weight="2.5").mu == 2.5
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "\ufeffseed: 0\n", "{}\n"])

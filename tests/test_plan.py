@@ -1,7 +1,7 @@
 import pytest
 
 from hcnr.config import RestoreConfig
-from hcnr.errors import CheckpointError, ModelError
+from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.plan import plan_run
 
 
@@ -31,6 +31,39 @@ def test_stages_follow_the_configuration(pair):
     assert stages(compensation="none") == head + last
     both = ["curvature of task", "curvature of honesty"]
     assert stages(compensation="balanced") == [*head, *both, *last]
+
+
+def test_whole_matrices_are_measured_in_groups(pair):
+    def planned(**settings):
+        settings = {"cross_weight_ratio": 1.0, **settings}
+        return plan_run(pair["base"], pair["tuned"], RestoreConfig(**settings))
+
+    assert planned(compensation="balanced").groups == []
+    plan = planned(compensation="spectral")
+    assert len(plan.groups) == 1
+    assert [s.name for s in plan.stages[3:]] == [
+        "curvature of honesty at base, 1 pass",
+        "curvature of task at tuned, 1 pass",
+        "factorise",
+        "compensate, merge and write",
+    ]
+    # A little less does not hold both blocks at once.
+    budget = 0.99 * plan.groups[0] / 2**30
+    split = planned(compensation="spectral+natural", memory_budget=budget, steps=2)
+    assert len(split.groups) == 2 and max(split.groups) <= budget * 2**30
+    assert [s.name for s in split.stages[3:]] == [
+        "curvature of honesty at base, 2 passes",
+        "curvature of honesty at tuned, 2 passes",
+        "curvature of task at tuned, 2 passes",
+        "factorise",
+        "natural steps, 4 passes over the honesty data",
+        "compensate, merge and write",
+    ]
+    first, twice = (stage(p, p.stages[3].name) for p in (plan, split))
+    assert twice.read == 2 * first.read and twice.flops > 1.5 * first.flops
+    assert plan.kinds[0].candidates == plan.kinds[0].neurons
+    with pytest.raises(ConfigError, match="raise --memory-budget"):
+        planned(compensation="natural", memory_budget=1e-6)
 
 
 def test_bytes_are_those_of_the_files(pair):

@@ -288,12 +288,60 @@ def test_the_grid_keeps_cross_weights_together_and_ascending():
         ({"task_weight": (-1.0,)}, "task_weight holds -1, expected finite numbers"),
         ({"task_weight": (float("inf"),)}, "task_weight holds inf"),
         ({"compensation": ("summ",)}, r"compensation holds 'summ'.* did you mean 'sum'\?"),
-        ({"compensation": ("sum",), "task_weight": (3.0,)}, "only balanced has a task weight"),
+        ({"compensation": ("sum",), "task_weight": (3.0,)}, "but of all kinds only balanced"),
+        ({"compensation": ("natural+spectral",)}, "did you mean 'spectral'"),
     ],
 )
 def test_a_grid_that_makes_no_sense_is_refused(values, message):
     with pytest.raises(ConfigError, match=message):
         Grid(**values)
+
+
+TWO_SIDED = Grid(
+    in_weight=(0.3, 0.7), cross_weight=(0.4, 1.0), task_weight=(0.5, 5.0),
+    compensation=("sum", "spectral", "natural", "spectral+natural"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["directories", "memory"])
+def test_whole_matrices_are_swept_like_any_other(pair, statistics, where):
+    """One set of bases serves all task weights; each candidate is what restore makes of it."""
+    given: Any = models(pair) if where == "memory" else {k: pair[k] for k in ("base", "tuned")}
+    before = digest(given["tuned"]) if where == "memory" else None
+    given |= {"statistics": statistics["output"], "honesty": HONESTY, "task": TASK}
+    own = {"config": config(steps=2), "tokenizer": tokenizer()}
+    judge = Judge()
+    found = sweep(**given, **own, grid=TWO_SIDED, evaluate=judge, interpolation=())
+    # In-weight ratios mean nothing there.
+    assert len(found.candidates) == 2 * 2 + 3 * 2 * 2
+    for row, seen in zip(found.candidates, judge.seen[2:], strict=True):
+        assert ("in_weight_ratio" in row.settings) == (row.settings["compensation"] == "sum")
+        restored = hcnr.restore(
+            **given, tokenizer=own["tokenizer"], config=config(steps=2, **row.settings)
+        )
+        assert digest(restored) == seen
+    assert len(set(judge.seen)) == len(judge.seen)
+    if before is not None:
+        assert digest(given["tuned"]) == before
+    console = Console(width=100, record=True)
+    print_sweep(found, console)
+    assert "spectral,natural" in console.export_text()
+
+
+def test_whole_matrices_need_data_beside_statistics(pair, statistics):
+    given: Any = {k: pair[k] for k in ("base", "tuned")}
+    given |= {"statistics": statistics["output"], "evaluate": nothing, "config": config()}
+    with pytest.raises(ConfigError, match="curvature that no statistics hold"):
+        sweep(**given, grid=TWO_SIDED)
+    with pytest.raises(StatisticsError, match="other task samples"):
+        sweep(**given, grid=TWO_SIDED, honesty=HONESTY, task=TASK[:4], tokenizer=tokenizer())
+    with pytest.raises(ConfigError, match="both statistics and data"):
+        sweep(**given, honesty=HONESTY, task=TASK)
+    with pytest.raises(ConfigError, match="dtype is 'float32', but natural measures"):
+        sweep(
+            **{**given, "config": config(dtype="float32")},
+            grid=TWO_SIDED, honesty=HONESTY, task=TASK,
+        )  # fmt: skip
 
 
 def nothing(model: Any) -> Scores:

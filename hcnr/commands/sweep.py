@@ -84,10 +84,6 @@ def sweep(
             "none.",
         ),
     ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
-    max_task_drop: Annotated[
-        float,
-        typer.Option(help="Points of task accuracy that the recommended setting may lose."),
-    ] = 2.0,
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also make the paper's ablation table.")
     ] = False,
@@ -131,6 +127,7 @@ def sweep(
         axes["compensation"] = read_names(given)
     if (given := settings.pop("task_weight", None)) is not None:
         axes["task_weight"] = read_numbers("--task-weight", given)
+    loaded = load_config(config, settings)
     with progress_bars() as bars:
         found = run(
             base,
@@ -147,10 +144,10 @@ def sweep(
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
             interpolation=read_numbers("--interpolation", interpolation),
-            max_task_drop=max_task_drop,
+            max_task_drop=loaded.max_task_drop,
             ablate=ablate,
             out=out,
-            config=load_config(config, settings),
+            config=loaded,
             overwrite=overwrite,
             watcher=bars,
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hcnr_kernels.blocks import Blocks, analyse, synthesise
 from hcnr_kernels.checks import refuse
-from hcnr_kernels.kept import Kept, kept
+from hcnr_kernels.kept import Kept, compared, kept
 from hcnr_kernels.modes import Modes
 from hcnr_kernels.stacks import all_finite
 from hcnr_kernels.token_space import (
@@ -124,6 +124,21 @@ class SpectralBasis:
         """
         _check_task_weight(task_weight)
         return kept(self.delta, self.output, self.input, task_weight)
+
+    @torch.no_grad()
+    def compared(self, deviation: Tensor) -> Kept:
+        """The same of a deviation that was found otherwise, such as one after natural steps.
+
+        Args:
+            deviation: E `[out, in]`, floating point.
+        """
+        _check_matrix(
+            "deviation", deviation, (self.output.width, self.input.width), like=self.delta.both
+        )
+        with _without_autocast(deviation):
+            matrix = deviation.to(self.delta.both.dtype)
+            others = analyse(matrix, self.output, self.input, dual=True)
+            return compared(self.delta, others, self.output, self.input)
 
     def _curvatures(self, task_weight: float) -> tuple[Tensor, Tensor]:
         """`h h'` and `mu t t'` of every pair of directions, in the layout of `Modes.shares`."""

@@ -465,3 +465,29 @@ def test_refused_by_the_basis() -> None:
     for gradient in (torch.zeros(3, 2), torch.zeros(2, 3).int(), torch.full((2, 3), math.inf)):
         with pytest.raises(OperatorError, match="gradient must be"):
             basis.natural_step(gradient, 1.0)
+
+
+@pytest.mark.parametrize("route", ["dense", "tokens"])
+def test_compared_is_kept_for_the_deviation_of_a_task_weight(route: str) -> None:
+    """What `kept` derives from the eigenvalues, `compared` counts in the deviation itself."""
+    generator = torch.Generator().manual_seed(5)
+
+    def tokens(width: int, scale: float) -> torch.Tensor:
+        rows = torch.randn(7 if route == "tokens" else 90, width, generator=generator)
+        return rows.double() * torch.arange(1, width + 1) ** -scale
+
+    moments = [(hk.Tokens(tokens(24, s)), hk.Tokens(tokens(18, s))) for s in (0.2, 0.7)]
+    delta = torch.randn(18, 24, generator=generator).double()
+    basis = hk.spectral_basis(delta, *moments)
+    assert basis.routes == (route, route)
+    for mu in (0.03, 1.0, 40.0):
+        derived, counted = basis.kept(mu), basis.compared(basis.deviation(mu))
+        for name in ("edges", "directions", "energy", "kept"):
+            torch.testing.assert_close(getattr(counted, name), getattr(derived, name))
+        assert counted.honesty_left == pytest.approx(derived.honesty_left)
+        assert counted.task_lost == pytest.approx(derived.task_lost)
+        assert math.isnan(counted.restored) and 0 < derived.restored < delta.numel()
+    twice = basis.compared(2 * delta)
+    assert twice.honesty_left == pytest.approx(4) and twice.task_lost == pytest.approx(1)
+    with pytest.raises(OperatorError, match="deviation"):
+        basis.compared(delta.T)

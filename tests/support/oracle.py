@@ -67,3 +67,48 @@ def second_moment(
 def relative(found: Tensor, exact: Tensor) -> float:
     """Norm of the error over the norm of the exact value."""
     return float((found.double() - exact).norm() / exact.norm())
+
+
+def mean_gradient(
+    model: PreTrainedModel, names: Iterable[str], data: TokenizedSet
+) -> tuple[float, dict[str, Tensor]]:
+    """Mean loss and mean weight gradients, by float64 backward passes on single samples."""
+    exact = copy.deepcopy(model).double().eval()
+    weights = {name: exact.get_parameter(f"{name}.weight") for name in names}
+    losses = [sample_loss(exact, one.input_ids, one.response_start) for one in data.samples]
+    loss = torch.stack(losses).mean()
+    gradients = torch.autograd.grad(loss, tuple(weights.values()))
+    return float(loss.detach()), dict(zip(weights, gradients, strict=True))
+
+
+def normalised(moment: Tensor, damping: float) -> Tensor:
+    """A second moment divided by its mean diagonal and damped, float64."""
+    moment = moment.double()
+    return moment / moment.diagonal().mean() + damping * torch.eye(len(moment)).double()
+
+
+def two_sided(
+    delta: Tensor,
+    honesty: tuple[Tensor, Tensor],
+    task: tuple[Tensor, Tensor],
+    task_weight: float,
+    damping: float,
+) -> Tensor:
+    """method.md (10) as one dense linear system in all entries of E; moments are (A, G)."""
+    near, far = ([normalised(m, damping) for m in side] for side in (honesty, task))
+    left, right = torch.kron(near[1], near[0]), task_weight * torch.kron(far[1], far[0])
+    wanted = right @ delta.double().flatten()
+    return torch.linalg.solve(left + right, wanted).view_as(delta)
+
+
+def natural_step(
+    gradient: Tensor,
+    honesty: tuple[Tensor, Tensor],
+    task: tuple[Tensor, Tensor],
+    task_weight: float,
+    damping: float,
+) -> Tensor:
+    """The natural step, unscaled, as one dense linear system; moments are (A, G)."""
+    near, far = ([normalised(m, damping) for m in side] for side in (honesty, task))
+    curvature = torch.kron(near[1], near[0]) + task_weight * torch.kron(far[1], far[0])
+    return -torch.linalg.solve(curvature, gradient.double().flatten()).view_as(gradient)

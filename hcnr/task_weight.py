@@ -1,0 +1,97 @@
+"""The smallest task weight that keeps the task, by its loss on samples held back from measuring."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hcnr.errors import ConfigError, DataError
+
+SMALLEST, LARGEST = 1e-3, 1e4
+"""Range of mu; both data sets' curvatures are divided by their mean diagonal, so 1 weighs alike."""
+REFINEMENTS = 3
+"""Halvings of the last decade on a log scale: within a factor of 10^(1/8) = 1.33."""
+MOST_TRIES = 1 + 4 + REFINEMENTS
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One task weight of a search.
+
+    Attributes:
+        task_weight: mu.
+        retention: percent kept of fine-tuning's gain in held-back task likelihood.
+        kept: whether that is enough.
+    """
+
+    task_weight: float
+    retention: float
+    kept: bool
+
+
+def retention_of(loss: float, base: float, tuned: float) -> float:
+    """Percent kept of what fine-tuning gained: `100 (L_base - L) / (L_base - L_tuned)`.
+
+    Args:
+        loss: mean loss L of the model on the task samples.
+        base: of the base model.
+        tuned: of the tuned model.
+
+    Raises:
+        DataError: fine-tuning gained nothing on these samples.
+    """
+    if not base > tuned:
+        raise DataError(
+            f"fine-tuning did not lower the loss on the task samples held back ({base:.4g} at "
+            f"base, {tuned:.4g} at tuned), so there is no gain to keep; pass samples of the task "
+            "that tuned was trained for, or give --task-weight a number"
+        )
+    return 100 * (base - loss) / (base - tuned)
+
+
+def search_task_weight(
+    retention: Callable[[float], float], max_task_drop: float
+) -> tuple[float, list[Tried]]:
+    """Find the smallest mu whose retention is at least `100 - max_task_drop`.
+
+    By decades from 1, down while the task is kept or up until it is, then by halving the last
+    decade. Retention is taken to rise with mu there.
+
+    Args:
+        retention: makes the model of a task weight and says what it keeps, in percent.
+        max_task_drop: percent that may be lost.
+
+    Returns:
+        mu, and everything tried, in order.
+
+    Raises:
+        ConfigError: even the largest mu loses more.
+    """
+    tried: list[Tried] = []
+
+    def keeps(weight: float) -> bool:
+        found = retention(weight)
+        tried.append(Tried(weight, found, found >= 100 - max_task_drop))
+        return tried[-1].kept
+
+    low, high = 1.0, 1.0
+    if keeps(1.0):
+        while low > SMALLEST and keeps(low / 10):
+            low /= 10
+        high = low
+        low /= 10
+        if high <= SMALLEST:
+            return high, tried
+    else:
+        while not keeps(high := low * 10):
+            low = high
+            if low >= LARGEST:
+                best = max(tried, key=lambda one: one.retention)
+                raise ConfigError(
+                    f"no task weight up to {LARGEST:g} keeps {100 - max_task_drop:g} % of what "
+                    f"fine-tuning gained on the held-back task samples, the best is "
+                    f"{best.retention:.1f} % at {best.task_weight:g}; allow more with "
+                    "--max-task-drop, or take shorter steps with --step-size"
+                )
+    for _ in range(REFINEMENTS):
+        middle = float(f"{(low * high) ** 0.5:.6g}")
+        low, high = (low, middle) if keeps(middle) else (middle, high)
+    return high, tried
