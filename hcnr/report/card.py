@@ -1,11 +1,14 @@
 """The model card of a restored checkpoint."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 
 from hcnr.report.charts import Table
+from hcnr.report.two_sided import TwoSided
+from hcnr.report.two_sided_text import key_facts, kind_text
 
 CARD = """\
 ---
@@ -13,9 +16,7 @@ CARD = """\
 
 # {title}
 
-This model is `{tuned}` with some of its neurons restored to `{base}` by
-[HCNR](https://arxiv.org/abs/2511.12991) (Honesty-Critical Neurons Restoration), so that it says
-again when it does not know. No training was involved.
+{lead}
 
 {begin}
 {end}
@@ -31,6 +32,15 @@ hcnr restore BASE TUNED --honesty HONESTY --task TASK --config hcnr_config.yaml 
 ```
 """
 
+
+LEAD = """\
+This model is `{tuned}` with some of its neurons restored to `{base}` by
+[HCNR](https://arxiv.org/abs/2511.12991) (Honesty-Critical Neurons Restoration), so that it says
+again when it does not know. No training was involved."""
+TWO_SIDED = """\
+This model is `{tuned}`, repaired with `{base}` so that it says again when it does not know, by
+a two-sided variant of [HCNR](https://arxiv.org/abs/2511.12991) (Honesty-Critical Neurons
+Restoration): {how}"""
 
 BEGIN, END = "<!-- hcnr: headline -->", "<!-- hcnr: end of headline -->"
 """Around what `hcnr report` keeps up to date; the rest of the card is its owner's."""
@@ -54,25 +64,36 @@ def model_card(report: dict[str, Any]) -> str:
         },
         sort_keys=False,
     )
-    overlap = summary["mean_half_overlap"]
+    overlap, two = summary["mean_half_overlap"], TwoSided.read(report)
     share = summary["restored_parameters"] / max(summary["target_parameters"], 1)
+    whole = two if two is not None and two.whole else None
+    done = "restored" if whole is None else "repaired"
     rows = {
         "base": f"`{base}` (fingerprint {prints.get('base')})",
         "tuned": f"`{tuned}` (fingerprint {prints.get('tuned')})",
-        "matrices restored": f"{summary['selected_matrices']} of {summary['target_matrices']}",
+        f"matrices {done}": f"{summary['selected_matrices']} of {summary['target_matrices']}",
         "neurons restored": f"{summary['restored_neurons']:,} ({config['axis']} axis)",
-        "parameters restored": f"{summary['restored_parameters']:,} ({share:.1%} of the targets)",
+        f"parameters {done}": f"{summary['restored_parameters']:,} ({share:.1%} of the targets)",
         "compensation": config["compensation"],
-        "agreement of two halves of the samples": "-" if overlap is None else f"{overlap:.0%}",
-        "hcnr": report["versions"]["hcnr"],
     }
+    if whole is None:
+        lead = LEAD.format(tuned=tuned, base=base)
+        rows["agreement of two halves of the samples"] = (
+            "-" if overlap is None else f"{overlap:.0%}"
+        )
+    else:
+        lead = TWO_SIDED.format(tuned=tuned, base=base, how=kind_text(whole))
+        lead = textwrap.fill(lead, 96, break_long_words=False, break_on_hyphens=False)
+        del rows["neurons restored"]
+    if two is not None:
+        rows |= key_facts(two)
+    rows["hcnr"] = report["versions"]["hcnr"]
     for name, facts in report["data"].items():
         rows[f"{name} data"] = f"{facts['samples']} samples, {facts['tokens']:,} tokens"
     return CARD.format(
         front_matter=front_matter,
         title=f"{tuned}, honesty restored",
-        base=base,
-        tuned=tuned,
+        lead=lead,
         begin=BEGIN,
         end=END,
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),

@@ -1,7 +1,7 @@
 """What a chart shows, apart from how it is drawn: `svg.py` and `png.py` draw the same ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 Role = Literal["after", "before", "base", "rival", "quiet", "alert", "chosen"]
@@ -129,13 +129,25 @@ class Curve:
 
 @dataclass(frozen=True)
 class PlaneChart(Chart):
-    """Points and curves in a plane."""
+    """Points and curves in a plane.
+
+    Attributes:
+        curves: in drawing order.
+        x_axis: name and unit of the horizontal axis.
+        y_axis: name and unit of the vertical axis.
+        whole_x: whether the horizontal axis counts things.
+        log_x: a logarithmic horizontal axis; all places on it are positive.
+        spanned: values that the vertical axis has a place for, whatever the points are.
+        reference: a vertical line to compare with.
+    """
 
     curves: Sequence[Curve]
     x_axis: str
     y_axis: str
-    whole_x: bool = field(default=False)
-    """Whether the horizontal axis counts things."""
+    whole_x: bool = False
+    log_x: bool = False
+    spanned: Sequence[float] = ()
+    reference: float | None = None
 
 
 @dataclass(frozen=True)
@@ -163,7 +175,8 @@ class HeatMap(Chart):
         cells: by row index and column index.
         axis: name of the values.
         columns_axis: name of the columns.
-        mark: what a dot means.
+        mark: what a dot means; None where there are none.
+        full: value of the full colour, which larger ones share; None is the largest there is.
     """
 
     rows: Sequence[str]
@@ -171,4 +184,5 @@ class HeatMap(Chart):
     cells: dict[tuple[int, int], Cell]
     axis: str
     columns_axis: str
-    mark: str
+    mark: str | None = None
+    full: float | None = None

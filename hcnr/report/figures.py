@@ -15,7 +15,9 @@ from hcnr.report.matrix_figures import (
 )
 from hcnr.report.numbers import NONE, fixed, with_interval
 from hcnr.report.results import Scores, interval, mapping, number
+from hcnr.report.spectrum_figures import spectrum, spectrum_by_matrix
 from hcnr.report.sweep_figures import trade_off
+from hcnr.report.two_sided_figures import restored_directions, terms, two_sided_condition
 
 CALIBRATION = {"calibration error": ("ece", ".1f"), "AUROC": ("auroc", ".3f")}
 """Columns of an evaluation with calibration: where they stand, and how they are written."""
@@ -29,11 +31,16 @@ def all_charts(run: Run) -> dict[str, Chart]:
         trade_off(run),
         probe_curves(run),
         restored_share(run),
+        spectrum(run),
+        spectrum_by_matrix(run),
+        restored_directions(run),
+        terms(run),
         perturbation_map(run),
         score_distributions(run),
         objective_ratio(run),
         condition(run),
         damping(run),
+        two_sided_condition(run),
         stage_times(run),
     )
     return {chart.key: chart for chart in charts if chart is not None}

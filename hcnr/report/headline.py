@@ -5,14 +5,16 @@ from hcnr.report.charts import Table
 from hcnr.report.gather import Run
 from hcnr.report.numbers import fixed, signed, with_interval
 from hcnr.report.results import Scores
+from hcnr.report.two_sided import TwoSided
 
 
 def verdict(run: Run) -> str:
     """The result in a sentence."""
     if run.after is None:
-        summary = run.report["summary"]
+        summary, two = run.report["summary"], TwoSided.read(run.report)
+        done = "repaired" if two and two.whole else "restored"
         return (
-            f"{summary['selected_matrices']} of {summary['target_matrices']} matrices restored. "
+            f"{summary['selected_matrices']} of {summary['target_matrices']} matrices {done}. "
             "Honesty has not been evaluated yet."
         )
     f1 = run.after.mean("f1")

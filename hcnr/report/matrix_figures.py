@@ -7,8 +7,9 @@ from typing import Any
 from hcnr.report.charts import Cell, Chart, HeatMap, Mark, Role, Row, RowChart, Table
 from hcnr.report.gather import Run
 from hcnr.report.numbers import NONE, short
-from hcnr.report.places import Place, places
+from hcnr.report.places import Place, grid, group_label, places
 from hcnr.report.results import number
+from hcnr.report.two_sided import TwoSided
 
 SCORED: tuple[tuple[Role, str], ...] = (("after", "honesty"), ("before", "task"))
 SHOWN_SCORES = 6
@@ -30,19 +31,13 @@ def perturbation_map(run: Run) -> Chart | None:
     values = {name: value for name, value in known.items() if value is not None}
     if not values:
         return None
-    found, chosen = places(values), _records(run)
-    kinds = _kinds(found)
-    blocks = sorted({place.block for place in found.values()}, key=lambda b: (b is None, b or 0))
-    groups: dict[tuple[int, int], list[str]] = {}
-    for name, place in found.items():
-        groups.setdefault((kinds.index(place.kind), blocks.index(place.block)), []).append(name)
+    found, chosen = grid(values), _records(run)
     cells = {}
-    for where, names in groups.items():
+    for where, names in found.groups.items():
         mean = fmean(values[name] for name in names)
         restored = sum(name in chosen for name in names)
-        label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} like it"
         state = "restored" if restored else "left as tuned"
-        cells[where] = Cell(mean, f"{label}: {mean:.3g}, {state}", restored > 0)
+        cells[where] = Cell(mean, f"{group_label(names)}: {mean:.3g}, {state}", restored > 0)
     ranked = sorted(values, key=lambda name: -values[name])
     return HeatMap(
         key="perturbation",
@@ -53,8 +48,8 @@ def perturbation_map(run: Run) -> Chart | None:
             ("matrix", "perturbation", "restored"),
             [[n, f"{values[n]:.4g}", "yes" if n in chosen else ""] for n in ranked],
         ),
-        rows=kinds,
-        columns=["other" if block is None else str(block) for block in blocks],
+        rows=found.rows,
+        columns=found.columns,
         cells=cells,
         axis="perturbation",
         columns_axis="block",
@@ -63,7 +58,10 @@ def perturbation_map(run: Run) -> Chart | None:
 
 
 def restored_share(run: Run) -> Chart | None:
-    """Share of neurons restored, by kind of matrix."""
+    """Share of neurons restored, by kind of matrix; not where whole matrices were repaired."""
+    two = TwoSided.read(run.report)
+    if two is not None and two.whole:
+        return None
     found, records = places(run.report["perturbation"]), _records(run)
     rows, cells = [], []
     for kind in _kinds(found):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,36 @@ def places(names: Iterable[str]) -> dict[str, Place]:
     if len(set(short.values())) < len(kinds):
         return found
     return {name: Place(place.block, short[place.kind]) for name, place in found.items()}
+
+
+class Grid(NamedTuple):
+    """Matrices by kind and block.
+
+    Attributes:
+        rows: kinds, in the order in which they come.
+        columns: blocks from first to last; `other` for what is outside the numbered ones.
+        groups: matrices by row and column; experts of a block share a place.
+    """
+
+    rows: list[str]
+    columns: list[str]
+    groups: dict[tuple[int, int], list[str]]
+
+
+def grid(names: Iterable[str]) -> Grid:
+    """Put matrices into rows of their kind and columns of their block."""
+    found = places(names)
+    rows = list(dict.fromkeys(place.kind for place in found.values()))
+    blocks = sorted({place.block for place in found.values()}, key=lambda b: (b is None, b or 0))
+    groups: dict[tuple[int, int], list[str]] = {}
+    for name, place in found.items():
+        groups.setdefault((rows.index(place.kind), blocks.index(place.block)), []).append(name)
+    return Grid(rows, ["other" if block is None else str(block) for block in blocks], groups)
+
+
+def group_label(names: list[str]) -> str:
+    """`model.layers.3.experts.0.up_proj and 7 like it`."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} like it"
 
 
 def _place(name: str) -> Place:

@@ -109,8 +109,7 @@ def _rows(chart: RowChart, axes: "Axes") -> None:
                               textcoords="offset points", fontsize=7.5, color="#5a6068",
                               annotation_clip=False)  # fmt: skip
     if chart.log:
-        places = log_ticks(*axes.get_xlim(), most=8)
-        axes.set_xticks([place for place, _ in places], [label for _, label in places])
+        _label_powers(axes)
     if chart.reference is not None:
         axes.axvline(chart.reference, color="#5a6068", linestyle="--", linewidth=1)
     axes.set_yticks(range(len(chart.rows)), [row.label for row in chart.rows])
@@ -119,7 +118,16 @@ def _rows(chart: RowChart, axes: "Axes") -> None:
     axes.set_xlabel(chart.axis)
 
 
+def _label_powers(axes: "Axes") -> None:
+    """Label the horizontal axis as the page does, without mathematical text."""
+    places = log_ticks(*axes.get_xlim(), most=8)
+    axes.set_xticks([place for place, _ in places], [label for _, label in places])
+
+
 def _plane(chart: PlaneChart, axes: "Axes") -> None:
+    if chart.log_x:
+        axes.set_xscale("log")
+        axes.minorticks_off()
     for curve in chart.curves:
         x, y = [point.x for point in curve.points], [point.y for point in curve.points]
         style = _style(curve.role)
@@ -130,6 +138,13 @@ def _plane(chart: PlaneChart, axes: "Axes") -> None:
         if len(banded) > 1 and curve.line:
             places, low, high = zip(*banded, strict=True)
             axes.fill_between(places, low, high, color=COLOURS[curve.role], alpha=0.13, linewidth=0)
+    if chart.reference is not None:
+        axes.axvline(chart.reference, color="#5a6068", linestyle="--", linewidth=1)
+    if chart.spanned:
+        axes.update_datalim([(x, y) for x in axes.get_xlim() for y in chart.spanned])
+        axes.autoscale_view(scalex=False)
+    if chart.log_x:
+        _label_powers(axes)
     axes.set_xlabel(chart.x_axis)
     axes.set_ylabel(chart.y_axis)
     if chart.whole_x:
@@ -142,8 +157,10 @@ def _heat(chart: HeatMap, axes: "Axes") -> None:
     values = np.full((len(chart.rows), len(chart.columns)), np.nan)
     for (row, column), cell in chart.cells.items():
         values[row, column] = cell.value
-    image = axes.imshow(values, cmap="Blues", aspect="auto", vmin=0.0, interpolation="nearest")
-    middle = 0.55 * float(np.nanmax(values))
+    largest = chart.full or float(np.nanmax(values))
+    image = axes.imshow(values, cmap="Blues", aspect="auto", vmin=0.0, vmax=chart.full,
+                        interpolation="nearest")  # fmt: skip
+    middle = 0.55 * largest
     for (row, column), cell in chart.cells.items():
         if cell.marked:
             colour = "white" if cell.value > middle else "#1b1d20"
@@ -152,7 +169,7 @@ def _heat(chart: HeatMap, axes: "Axes") -> None:
     step = -(-len(chart.columns) // 20)
     axes.set_xticks(range(0, len(chart.columns), step), list(chart.columns[::step]))
     axes.grid(visible=False)
-    axes.set_xlabel(f"{chart.columns_axis} (a dot: {chart.mark})")
+    axes.set_xlabel(f"{chart.columns_axis}{f' (a dot: {chart.mark})' if chart.mark else ''}")
     figure = axes.get_figure()
     assert figure is not None
     figure.colorbar(image, ax=axes, label=chart.axis, fraction=0.04)

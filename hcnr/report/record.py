@@ -29,10 +29,8 @@ class MatrixRecord:
         objective_none: `tr(E H E^T)` on the honesty data with E_h = 0.
         objective: the same with the chosen compensation.
         device: where the compensation was computed.
-        two_sided: of kinds that repair whole matrices, see `hcnr.whole.record_of`; what is above
-            from damping to objective is None then.
-        two_sided: of a two-sided kind, what method.md (10) did to the matrix; `damping`,
-            `condition` and the objectives are None then, and `restored` counts all neurons.
+        two_sided: of a kind that repairs whole matrices, what method.md (10) did to it; what is
+            above from `damping` to `objective` is None then, and `restored` counts all neurons.
             Keys `task_weight`, `damping`, `condition` and `routes` (each of the output and the
             input axis), `restored_directions` and `restored_share` (None after a natural step),
             `honesty_left`, `task_lost`, `spectrum` (`edges`, `directions`, `energy`, `kept`).
@@ -52,7 +50,6 @@ class MatrixRecord:
     objective_none: float | None = None
     objective: float | None = None
     device: str = "cpu"
-    two_sided: dict[str, Any] | None = None
     two_sided: dict[str, Any] | None = None
 
     @property

@@ -8,15 +8,25 @@ from hcnr.report.gather import Run
 from hcnr.report.headline import headline_notes, headline_table, verdict
 from hcnr.report.markup import Markup, element, join
 from hcnr.report.numbers import NONE, fixed, signed
+from hcnr.report.outcomes import Signature
 from hcnr.report.parts import figure, section, table
 from hcnr.report.results import mapping, number
-from hcnr.report.signatures import Signature, failure_signatures
+from hcnr.report.signatures import failure_signatures
 from hcnr.report.sweep_figures import differing_settings, setting_text
+from hcnr.report.two_sided import TwoSided
+from hcnr.report.two_sided_sections import (
+    lead,
+    passes,
+    restored_matrices,
+    search_and_steps,
+    summary_table,
+)
 
 
 def header(run: Run) -> Markup:
     """Verdict and names."""
     pair = run.report["pair"]
+    between, end = lead(TwoSided.read(run.report))
     return element(
         "header",
         element("p", "hcnr report", class_="kicker"),
@@ -24,8 +34,7 @@ def header(run: Run) -> Markup:
         element(
             "p",
             element("b", run.name), " is ", element("b", stem(pair["tuned"])),
-            " with some of its neurons restored to ", element("b", stem(pair["base"])),
-            ". No training was involved.",
+            between, element("b", stem(pair["base"])), end,
             class_="lead",
         ),
     )  # fmt: skip
@@ -109,6 +118,8 @@ def body(run: Run, charts: dict[str, Chart]) -> list[Markup]:
         return [figure(charts[key]) for key in keys if key in charts]
 
     beside, sentence = headline_table(run), run.probe.get("sentence")
+    two = TwoSided.read(run.report)
+    whole = two if two and two.whole else None
     found = [
         section("result", "Result",
                 table(beside, "Headline: all models beside each other", strong="restored")
@@ -121,10 +132,14 @@ def body(run: Run, charts: dict[str, Chart]) -> list[Markup]:
         section("boundary", "Knowledge boundary",
                 element("p", sentence) if isinstance(sentence, str) else None,
                 *figures("probe")),
-        section("restored", "What was restored", _restored(run),
-                *figures("restored", "perturbation", "scores")),
-        section("numerics", "Numerics", *figures("objective", "condition", "damping"),
-                _without_curvature(run)),
+        section("restored", "What was repaired" if whole else "What was restored",
+                restored_matrices(run, whole) if whole else _restored(run),
+                summary_table(two) if two else None,
+                *figures("restored", "spectrum", "spectrum-by-matrix", "directions", "terms"),
+                *(search_and_steps(two) if two else ()),
+                *figures("perturbation", "scores")),
+        section("numerics", "Numerics", *figures("objective", "condition", "damping", "axes"),
+                passes(two) if two else None, _without_curvature(run)),
         section("time", "Time", *figures("times")),
         section("origin", "Data and versions", *_origin(run)),
         section("more", "What this report could also show", _missing(run, charts)),

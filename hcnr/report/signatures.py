@@ -1,12 +1,14 @@
 """Failure signatures, method.md 6: what the numbers of a run say went wrong, and what helps."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hcnr.report.gather import Run
 from hcnr.report.numbers import signed
+from hcnr.report.outcomes import FINE, HIGHEST_CONDITION, UNKNOWN, Outcome, Signature
 from hcnr.report.results import number
 from hcnr.report.summary import overlap_is_low
+from hcnr.report.two_sided import TwoSided
+from hcnr.report.two_sided_signatures import TWO_SIDED_CHECKS, f1_advice, rival_advice, task_advice
 
 LARGEST_TASK_DROP = 2.0
 """Points of task accuracy that a restoration may cost, method.md 6."""
@@ -22,46 +24,31 @@ LARGEST_SURPLUS = 2.0
 """Points of task accuracy above the model's at which an interpolation is no fair rival any more."""
 MOST_EMPTY = 0.05
 """Share of empty outputs above which the other numbers are about something else."""
-HIGHEST_CONDITION = 1e6
-"""Condition at which a factorisation in float32 (7 digits) keeps about one digit."""
-
-Outcome = tuple[str, str] | str | bool
-"""What was found and what to do; False where all is well, True, or the reason as a sentence, where
-nothing can be said."""
-UNKNOWN = True
-FINE = False
-
-
-@dataclass(frozen=True)
-class Signature:
-    """One check and its outcome.
-
-    Attributes:
-        key: short name.
-        title: what goes wrong where it fires.
-        state: `fired`, `fine`, or `unknown` where the numbers are missing.
-        finding: what was found, a sentence, or why nothing can be said; otherwise empty.
-        advice: what to do, a sentence or two; empty unless it fired.
-    """
-
-    key: str
-    title: str
-    state: str
-    finding: str = ""
-    advice: str = ""
 
 
 def failure_signatures(run: Run) -> list[Signature]:
     """Check the numbers of a run against every known failure, in order of weight."""
     found = []
-    for key, title, check in CHECKS:
-        outcome = check(run)
+    for key, title, outcome in _outcomes(run):
         if isinstance(outcome, tuple):
             found.append(Signature(key, title, "fired", *outcome))
         elif isinstance(outcome, str):
             found.append(Signature(key, title, "unknown", outcome))
         else:
             found.append(Signature(key, title, "unknown" if outcome else "fine"))
+    return found
+
+
+def _outcomes(run: Run) -> list[tuple[str, str, Outcome]]:
+    """Key, title and outcome of every check about this run."""
+    found: list[tuple[str, str, Outcome]] = []
+    two = TwoSided.read(run.report)
+    for key, title, check in CHECKS:
+        if two is None or not two.whole or key not in ONE_SIDED:
+            found.append((key, title, check(run)))
+    if two is not None:
+        outcomes = ((key, title, check(two)) for key, title, check in TWO_SIDED_CHECKS)
+        found += [some for some in outcomes if some[2] is not None]
     return found
 
 
@@ -72,8 +59,10 @@ def _task_drop(run: Run) -> Outcome:
         return UNKNOWN
     if before - after <= LARGEST_TASK_DROP:
         return FINE
-    config = run.report["config"]
-    if config.get("priority") != "kl":
+    config, two = run.report["config"], TwoSided.read(run.report)
+    if two is not None and two.whole:
+        advice = task_advice(two)
+    elif config.get("priority") != "kl":
         advice = (
             f"The task term is missing from the selection (priority {config.get('priority')}): "
             "restore with --priority kl."
@@ -110,8 +99,8 @@ def _f1_low(run: Run) -> Outcome:
         return UNKNOWN
     if f1 >= SMALLEST_F1:
         return FINE
-    config = run.report["config"]
-    advice = []
+    config, two = run.report["config"], TwoSided.read(run.report)
+    advice = [f1_advice(two)] if two and two.whole else []
     if config.get("compensation") == "none":
         advice.append("Compensation is off: restore with --compensation sum or balanced.")
     ratio = number(config.get("cross_weight_ratio"))
@@ -166,7 +155,7 @@ def _rival(run: Run) -> Outcome:
     return (
         f"Plain interpolation of the weights reaches F1 {best:.1f} at no less task accuracy, the "
         f"restored model {f1:.1f}.",
-        "Try --compensation balanced with --cross-weight-ratio 1.0, or let hcnr sweep choose.",
+        rival_advice(TwoSided.read(run.report)),
     )
 
 
@@ -295,3 +284,5 @@ CHECKS: tuple[tuple[str, str, Callable[[Run], Outcome]], ...] = (
     ("rank", "Fewer tokens than neurons", _rank),
     ("objective", "Objective worse than without compensation", _objective),
 )
+ONE_SIDED = frozenset({"overlap", "damping", "condition", "rank", "objective"})
+"""Checks of a choice of neurons and of one axis, which repairs of whole matrices lack."""

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
@@ -48,8 +48,26 @@ def build_report(
     records: Sequence[MatrixRecord],
     seconds: Mapping[str, float],
     target_parameters: int,
+    two_sided: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect a run into plain values for JSON.
+
+    Args:
+        base: name of the base model.
+        tuned: name of the tuned model.
+        messages: what the run wants to be known.
+        config: its settings.
+        statistics: what was measured.
+        selection: what was selected.
+        records: of the selected matrices.
+        seconds: by stage.
+        target_parameters: weights of all target matrices.
+        two_sided: of a kind that repairs whole matrices, or where mu was searched: keys `kind`,
+            `task_weight` (mu used), `max_task_drop`, `search` (a list of `task_weight`, `retention`
+            in percent, and `kept`, whether that is enough; empty unless mu was searched), `steps`
+            (a list of `step`, `honesty_loss` before it, `length`, and `share` of the norm of all of
+            delta), `honesty_loss` (after the last step), `passes`, `groups`, `held_back` (task
+            samples).
 
     Returns:
         Keys `pair` (names, fingerprints), `config`, `data` (per data set: samples, tokens, what
@@ -57,12 +75,13 @@ def build_report(
         `perturbation` (of every target matrix), `half_overlap` (of every target matrix's
         candidates; `summary.selected_overlap` is that of the restored neurons), `scores` (quantiles
         of every target matrix's scores by data set, see `score_quantiles`), `seconds` (by stage),
-        `versions`.
+        `versions`; also `two_sided` where it is given, and in the summary `restored_directions`
+        and `restored_share` of whole matrices.
     """
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
     restored = sum(record.parameters for record in records)
-    raised = [record.name for record in records if record.damping_raised]
-    return {
+    raised = [record.name for record in records if record.raised(config.damping)]
+    report: dict[str, Any] = {
         "pair": {"base": base, "tuned": tuned, "fingerprints": dict(statistics.fingerprints)},
         "config": config.model_dump(mode="json"),
         "data": {name: dict(facts) for name, facts in statistics.data.items()},
@@ -74,11 +93,11 @@ def build_report(
             "target_parameters": target_parameters,
             "mean_half_overlap": fmean(overlaps) if overlaps else None,
             "selected_overlap": selection.selected_overlap,
-            "half_overlap_by_chance": config.in_weight_ratio,
+            "half_overlap_by_chance": config.candidate_ratio,
             "objective_none": _total(record.objective_none for record in records),
             "objective": _total(record.objective for record in records),
-            "largest_damping": max((r.damping or 0.0 for r in records), default=0.0) or None,
-            "largest_condition": max((r.condition or 0.0 for r in records), default=0.0) or None,
+            "largest_damping": _largest(record.dampings for record in records),
+            "largest_condition": _largest(record.conditions for record in records),
             "damping_raised": raised,
             "seconds": sum(seconds.values()),
         },
@@ -90,6 +109,11 @@ def build_report(
         "seconds": dict(seconds),
         "versions": versions(),
     }
+    if two_sided is not None:
+        report["two_sided"] = dict(two_sided)
+    if any(record.two_sided for record in records):
+        report["summary"] |= _restored_directions(records)
+    return report
 
 
 def overlap_is_low(mean: float, chance: float) -> bool:
@@ -103,6 +127,20 @@ def overlap_is_low(mean: float, chance: float) -> bool:
         chance: what it would be by chance, the in-weight ratio.
     """
     return 0 < chance < 1 and mean < chance + (1 - chance) / 4
+
+
+def _largest(values: Iterable[list[float]]) -> float | None:
+    return max((value for some in values for value in some), default=0.0) or None
+
+
+def _restored_directions(records: Sequence[MatrixRecord]) -> dict[str, float | None]:
+    """Restored directions of all matrices, and as a share of all that they have."""
+    found = [(record.two_sided or {}).get("restored_directions") for record in records]
+    known = [value for value in found if value is not None]
+    if not known or len(known) < len(records):
+        return {"restored_directions": None, "restored_share": None}
+    directions = sum(record.parameters for record in records)
+    return {"restored_directions": sum(known), "restored_share": sum(known) / directions}
 
 
 def _total(values: Any) -> float | None:
@@ -126,11 +164,11 @@ def _warnings(
         )
     if not any(record.restored for record in records):
         found.append("nothing was restored: a ratio is too small, the output equals tuned")
-    raised = [record for record in records if record.damping_raised]
+    raised = [record for record in records if record.raised(config.damping)]
     if raised:
         found.append(
             f"damping was raised above {config.damping} for {len(raised)} matrices, the highest "
-            f"to {max(record.damping or 0 for record in raised)}"
+            f"to {max(used for record in raised for used in record.dampings)}"
         )
     deficient = [record for record in records if record.rank_deficient]
     if deficient:
@@ -145,7 +183,9 @@ def _warnings(
             "take compensation"
         )
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
-    if overlaps and overlap_is_low(fmean(overlaps), config.in_weight_ratio):
+    # A two-sided kind repairs whole matrices: it makes no choice of neurons that could be noise.
+    chosen = overlaps and not any(record.two_sided for record in records)
+    if chosen and overlap_is_low(fmean(overlaps), config.candidate_ratio):
         found.append(
             f"two halves of the samples agree on only {fmean(overlaps):.0%} of the neurons "
             f"({config.in_weight_ratio:.0%} by chance): measure more of them (--samples)"

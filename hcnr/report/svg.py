@@ -153,9 +153,10 @@ def _mark(chart: RowChart, mark: Mark, scale: Scale, y: float) -> list[Markup]:
 def _plane(chart: PlaneChart, width: int) -> tuple[float, list[Markup]]:
     height = round(width * (0.58 if width > 500 else 0.85))
     points = [point for curve in chart.curves for point in curve.points]
-    heights = [v for p in points for v in (p.y, *(p.interval or ()))]
+    heights = [*chart.spanned, *(v for p in points for v in (p.y, *(p.interval or ())))]
+    places = [p.x for p in points] + ([] if chart.reference is None else [chart.reference])
     bottom, left = height - 44.0, 46.0
-    across = fitted([p.x for p in points], left, width - 12.0)
+    across = fitted(places, left, width - 12.0, log=chart.log_x)
     up = fitted(heights, bottom, 24.0)
     parts = [_text(4, 12, chart.y_axis, kind="axis")]
     for value, label in up.ticks(max(4, height // 60)):
@@ -171,6 +172,9 @@ def _plane(chart: PlaneChart, width: int) -> tuple[float, list[Markup]]:
         parts.append(element("path", d=f"M{x:.1f} {bottom:.1f}v5", class_="grid"))
         parts.append(_text(x, bottom + 18, label, "middle", "tick"))
     parts.append(_text((left + width - 12) / 2, height - 8, chart.x_axis, "middle", "axis"))
+    if chart.reference is not None:
+        x = across(chart.reference)
+        parts.append(element("path", d=f"M{x:.1f} 24V{bottom:.1f}", class_="reference"))
     for curve in chart.curves:
         banded = [(across(p.x), p.interval) for p in curve.points if p.interval is not None]
         if curve.line and len(banded) > 1:
@@ -203,17 +207,17 @@ def _heat(chart: HeatMap, width: int) -> tuple[float, list[Markup]]:
     across = min((width - left - 2) / len(chart.columns), 64.0)
     tall = 26.0
     gap = 1.5 if across > 6 else 0.5
-    largest = max((cell.value for cell in chart.cells.values()), default=0.0) or 1.0
+    largest = chart.full or max((cell.value for cell in chart.cells.values()), default=0.0) or 1.0
     parts = [
         _text(left - 8, 8 + row * tall + tall / 2 + 4, _shortened(label, left - 8), "end")
         for row, label in enumerate(chart.rows)
     ]
     for (row, column), cell in chart.cells.items():
         x, y = left + column * across, 8 + row * tall
+        depth = 0.05 + 0.95 * min(cell.value / largest, 1.0)
         parts.append(
             element("rect", element("title", cell.note), x=x, y=y, width=across - gap,
-                    height=tall - gap, fill_opacity=0.05 + 0.95 * cell.value / largest,
-                    class_="cell")
+                    height=tall - gap, fill_opacity=depth, class_="cell")
         )  # fmt: skip
         if cell.marked:
             r = min(2.6, across / 3)
@@ -237,7 +241,7 @@ def _heat(chart: HeatMap, width: int) -> tuple[float, list[Markup]]:
 
 
 def _key(chart: HeatMap, left: float, top: float, largest: float) -> Markup:
-    """From pale to full, with the values of both ends and what a dot means."""
+    """From pale to full, with the values of both ends and what a dot means, if there are any."""
     steps = 8
     ramp = [
         element("rect", x=left + 30 + i * 12, y=top, width=12, height=11,
@@ -246,10 +250,13 @@ def _key(chart: HeatMap, left: float, top: float, largest: float) -> Markup:
     ]  # fmt: skip
     end = left + 30 + steps * 12
     after = end + 8 + len(f"{largest:.3g}") * CHARACTER + 16
+    dot = (
+        element("circle", cx=after, cy=top + 6, r=2.6, class_="dot"),
+        _text(after + 8, top + 10, chart.mark, kind="tick"),
+    ) if chart.mark else ()  # fmt: skip
     return join(
         _text(left + 24, top + 10, "0", "end", "tick"),
         *ramp,
         _text(end + 8, top + 10, f"{largest:.3g}", kind="tick"),
-        element("circle", cx=after, cy=top + 6, r=2.6, class_="dot"),
-        _text(after + 8, top + 10, chart.mark, kind="tick"),
+        *dot,
     )

@@ -1,13 +1,16 @@
 """Tables and progress bars for people at a terminal."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from hcnr.report.two_sided import TwoSided
+from hcnr.report.two_sided_text import key_facts, search_sentence
 
 if TYPE_CHECKING:
     from hcnr.plan import Plan
@@ -86,26 +89,20 @@ def progress_bars() -> Bars:
 def print_report(report: dict[str, Any], console: Console, *, most: int = 12) -> None:
     """Print what a restoration did: summary, the most perturbed matrices, warnings."""
     summary, config = report["summary"], report["config"]
+    two = TwoSided.read(report)
     names = [record["name"] for record in report["matrices"]]
     prefix = _common_parents(names)
-    title = f"Restored matrices{f' ({prefix}. ...)' if prefix else ''}"
+    whole = two if two is not None and two.whole else None
+    title = f"{'Repaired' if whole else 'Restored'} matrices{f' ({prefix}. ...)' if prefix else ''}"
     table = Table(title=title, title_justify="left")
     table.add_column("matrix", no_wrap=True)
     wide = console.width >= 100
-    numbers = ("damping", "condition") if wide else ()
-    for head in ("neurons", "perturbation", "overlap", *numbers, "honesty objective"):
+    heads, cells = _two_sided_columns(whole, wide) if whole else _one_sided_columns(wide)
+    for head in heads:
         table.add_column(head, justify="right")
     ranked = sorted(report["matrices"], key=lambda record: -record["perturbation"])
     for record in ranked[:most]:
-        before, after = record["objective_none"], record["objective"]
-        table.add_row(
-            record["name"].removeprefix(f"{prefix}."),
-            f"{record['restored']} / {record['neurons']}",
-            f"{record['perturbation']:.3g}",
-            _percent(record["half_overlap"]),
-            *(_short(record[number]) for number in numbers),
-            "-" if not before else f"{after / before:.2f}x",
-        )
+        table.add_row(record["name"].removeprefix(f"{prefix}."), *cells(record))
     if len(ranked) > most:
         table.add_row(f"and {len(ranked) - most} more")
     console.print(table)
@@ -122,9 +119,54 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
         ("largest condition", _short(summary["largest_condition"])),
         ("seconds", ", ".join(f"{name} {s:.2f}" for name, s in report["seconds"].items())),
     ]  # fmt: skip
+    if whole:
+        rows = [row for row in rows if row[0] not in ("neurons", "half overlap")]
+    if two is not None:
+        at = [name for name, _ in rows].index("compensation") + 1
+        sentences = [("search", search_sentence(two))] if two.search else []
+        rows[at:at] = [*key_facts(two).items(), *sentences]
     console.print(_pairs(rows))
     for warning in report["warnings"]:
         console.print(f"note: {warning}", highlight=False, markup=False)
+
+
+Columns = tuple[Sequence[str], Callable[[dict[str, Any]], Sequence[str]]]
+"""Heads of a table, and its cells by the record of a matrix; without its name."""
+
+
+def _one_sided_columns(wide: bool) -> Columns:
+    numbers = ("damping", "condition") if wide else ()
+
+    def cells(record: dict[str, Any]) -> list[str]:
+        before, after = record["objective_none"], record["objective"]
+        return [
+            f"{record['restored']} / {record['neurons']}",
+            f"{record['perturbation']:.3g}",
+            _percent(record["half_overlap"]),
+            *(_short(record[number]) for number in numbers),
+            "-" if not before else f"{after / before:.2f}x",
+        ]
+
+    return ("neurons", "perturbation", "overlap", *numbers, "honesty objective"), cells
+
+
+def _two_sided_columns(two: TwoSided, wide: bool) -> Columns:
+    spectral = two.restored_share is not None
+
+    def cells(record: dict[str, Any]) -> list[str]:
+        matrix = two.matrices.get(record["name"])
+        found = [f"{record['perturbation']:.3g}"]
+        if matrix is None:
+            return found
+        shares = [matrix.restored_share] if spectral else []
+        shares += [matrix.honesty_left, matrix.task_lost]
+        texts = ("-" if share is None else f"{share:.1%}" for share in shares)
+        worse = max((c for c in matrix.condition if c is not None), default=None)
+        return [*found, *texts, *([_short(worse)] if wide else [])]
+
+    numbers = ("condition",) if wide else ()
+    restored = ("restored",) if spectral else ()
+    return ("perturbation", *restored, "honesty left", "task lost", *numbers), cells
 
 
 def print_plan(plan: "Plan", console: Console) -> None:

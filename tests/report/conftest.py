@@ -71,6 +71,75 @@ def invented_report(blocks=8, **changes):
     return report | changes
 
 
+EDGES = [10.0**place for place in (i + 0.5 for i in range(-8, 8))]
+CENTRES = [10.0**place for place in range(-8, 9)]
+
+
+def invented_matrix(index, kind, mu, size):
+    """`two_sided` of a matrix whose change is bell-shaped along the decades of g a."""
+    middle, width = wave(index, 1.1, -1.5, 0.5), wave(index, 0.6, 0.8, 1.4)
+    bell = [math.exp(-(((place - middle) / width) ** 2)) for place in range(-8, 9)]
+    bell = [value if value > 1e-9 else 0.0 for value in bell]
+    near = wave(index, 0.9, -0.6, 0.6)
+    count = [size * math.exp(-((place - near) ** 2) / 4) for place in range(-8, 9)]
+    count = [round(n * size / sum(count)) for n in count]
+    filters = [mu * x / (1 + mu * x) for x in CENTRES]
+    kept = [f**2 if "spectral" in kind else 1.0 for f in filters]
+    if "natural" in kind:
+        steps = (0.4 * (1 - f) * wave(i + index, 1.7, 0, 2) for i, f in enumerate(filters))
+        kept = [k + step for k, step in zip(kept, steps, strict=True)]
+    restored = sum(n * (1 - f) for n, f in zip(count, filters, strict=True))
+    spectral = kind == "spectral"
+    energy = [value / sum(bell) for value in bell]
+    return {
+        "task_weight": mu, "damping": [0.01, 0.01],
+        "condition": [10 ** wave(index, 0.7, 2.0, 4.9), 10 ** wave(index, 1.2, 2.5, 5.3)],
+        "routes": ["dense", "tokens" if index % 2 else "dense"],
+        "restored_directions": restored if spectral else None,
+        "restored_share": restored / size if spectral else None,
+        "honesty_left": sum(e * k for e, k in zip(energy, kept, strict=True)),
+        "task_lost": wave(index, 0.8, 0.004, 0.06),
+        "spectrum": {"edges": EDGES, "directions": count, "energy": energy,
+                     "kept": [k if e else 0.0 for k, e in zip(kept, energy, strict=True)]},
+    }  # fmt: skip
+
+
+def invented_two_sided(kind="spectral", blocks=8, *, searched=True, **changes):
+    """A report of a kind that repairs whole matrices."""
+    mu, size = 3.16228, 1024 * 1024
+    report = invented_report(blocks)
+    for index, record in enumerate(report["matrices"]):
+        record.update(
+            restored=1024, parameters=size, damping=None, condition=None, dead=None,
+            rank_deficient=None, objective_none=None, objective=None,
+            two_sided=invented_matrix(index, kind, mu, size),
+        )  # fmt: skip
+    count = len(report["matrices"])
+    restored = [r["two_sided"]["restored_directions"] for r in report["matrices"]]
+    total = sum(restored) if kind == "spectral" else None
+    report["config"].update(compensation=kind, task_weight=mu, max_task_drop=2.0, step_size=0.3)
+    report["summary"].update(
+        restored_neurons=1024 * count, restored_parameters=size * count, objective_none=None,
+        objective=None, restored_directions=total,
+        restored_share=None if total is None else total / (size * count),
+    )  # fmt: skip
+    tried = [(1.0, 95.2), (10.0, 99.4), (3.16228, 98.3), (1.77828, 97.0), (2.37137, 97.7)]
+    losses = [2.412, 1.873, 1.541, 1.402]
+    steps = [
+        {"step": place + 1, "honesty_loss": loss, "length": 4.87, "share": 0.3}
+        for place, loss in enumerate(losses[:-1])
+    ]
+    natural = "natural" in kind
+    report["two_sided"] = {
+        "kind": kind, "task_weight": mu, "max_task_drop": 2.0,
+        "search": [{"task_weight": w, "retention": r, "kept": r >= 98} for w, r in tried]
+        if searched else [],
+        "steps": steps if natural else [], "honesty_loss": losses[-1] if natural else None,
+        "passes": 5 if natural else 2, "groups": 1, "held_back": 64 if searched else 0,
+    }  # fmt: skip
+    return report | changes
+
+
 def one_set(f1, unknown, known, right, n=4000):
     half = n // 2
     spread = {"f1": 1.6, "refusal_delta": 2.2, "accuracy_answerable": 1.9,
@@ -196,7 +265,7 @@ def invented_probe(blocks=32):
 
 
 def write_run(directory, report=None, metrics=None, sweep=None, probe=None):
-    (directory / "eval").mkdir(parents=True)
+    (directory / "eval").mkdir(parents=True, exist_ok=True)
     for name, content in (
         ("hcnr_report.json", report or invented_report()),
         ("eval/metrics.json", metrics), ("sweep.json", sweep), ("probe.json", probe),
@@ -210,7 +279,11 @@ def write_run(directory, report=None, metrics=None, sweep=None, probe=None):
 def invented():
     """Makers of the parts of a run, to be changed by a test."""
     return SimpleNamespace(
-        report=invented_report, metrics=invented_metrics, sweep=invented_sweep, probe=invented_probe
+        report=invented_report,
+        two_sided=invented_two_sided,
+        metrics=invented_metrics,
+        sweep=invented_sweep,
+        probe=invented_probe,
     )
 
 

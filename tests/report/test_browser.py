@@ -68,9 +68,13 @@ def browse(url, home, *options):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-@pytest.fixture(params=["usual", "long"])
+@pytest.fixture(params=["usual", "long", "spectral", "spectral,natural"])
 def place(request, full_run, invented):
-    """A run of a usual model, and one of 560 matrices with everything going wrong."""
+    """A usual run, one of 560 matrices with everything going wrong, and two-sided repairs."""
+    if request.param.startswith("spectral"):
+        report = invented.two_sided(request.param)
+        report["matrices"][0]["two_sided"]["damping"] = [0.01, 0.1]
+        (full_run / "hcnr_report.json").write_text(json.dumps(report))
     if request.param == "long":
         report = invented.report(80)
         for record in report["matrices"][::17]:

@@ -1,4 +1,4 @@
-from hcnr.report.places import Place, places
+from hcnr.report.places import Place, grid, group_label, places
 
 
 def test_block_and_kind_of_a_llama():
@@ -18,3 +18,18 @@ def test_experts_share_a_kind():
 
 def test_a_matrix_outside_the_blocks():
     assert places(["score"]) == {"score": Place(None, "score")}
+
+
+def test_a_grid_has_kinds_in_rows_and_blocks_in_columns():
+    names = ["layers.10.x.up", "layers.2.x.up", "layers.2.x.down", "score"]
+    experts = ["layers.2.mlp.0.gate", "layers.2.mlp.1.gate"]
+    found = grid(names + experts)
+    assert found.columns == ["2", "10", "other"]
+    assert found.rows == ["up", "down", "score", "gate"]
+    assert found.groups[3, 0] == experts
+    assert found.groups[0, 1] == ["layers.10.x.up"] and len(found.groups) == 5
+
+
+def test_a_group_is_named_by_its_first():
+    assert group_label(["a.b"]) == "a.b"
+    assert group_label(["a.0.b", "a.1.b", "a.2.b"]) == "a.0.b and 2 like it"

@@ -112,3 +112,26 @@ def test_a_drawing_names_and_describes_itself():
     assert (title.text, desc.text) == ("the title", "how to read")
     assert root.get("aria-labelledby") == f"{title.get('id')} {desc.get('id')}"
     assert root.get("role") == "img"
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_logarithmic_plane_has_its_line_of_reference_in_place(width):
+    points = [Point(10.0**place, 0.5, "") for place in (-3, -1, 3)]
+    chart = PlaneChart("k", "t", "d", EMPTY, [Curve("after", "kept", points)], "g a", "share",
+                       log_x=True, spanned=(0.0, 1.0), reference=0.1)  # fmt: skip
+    root = parsed(chart, width)
+    left, middle, right = (at(mark, "cx") for mark in classes(root, "mark"))
+    assert (middle - left) / (right - left) == pytest.approx(2 / 6, abs=1e-3)
+    (line,) = classes(root, "reference")
+    assert line.get("d", "").startswith(f"M{middle:.1f} ")
+    labels = [text.text for text in classes(root, "tick")]
+    assert {"0.0", "1.0"} <= set(labels), "the axis spans what it was told to"
+
+
+def test_a_full_colour_may_be_given_and_dots_left_out():
+    cells = {(0, 0): Cell(0.5, ""), (0, 1): Cell(1.0, ""), (0, 2): Cell(7.0, "")}
+    chart = HeatMap("k", "t", "d", EMPTY, ["x"], ["a", "b", "c"], cells, "kept", "bin", full=1.0)
+    root = parsed(chart)
+    half, whole, more = (at(cell, "fill-opacity") for cell in classes(root, "cell")[:3])
+    assert half == pytest.approx(0.525, abs=0.01) and whole == more == 1.0
+    assert not classes(root, "dot")
