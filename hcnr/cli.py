@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 
 from hcnr._version import __version__
-from hcnr.commands import data, evaluate, probe, report, sweep
+from hcnr.commands import data, evaluate, lab, probe, report, sweep
 from hcnr.config import load_config
 from hcnr.errors import HcnrError
 from hcnr.options import config_options
@@ -205,6 +205,14 @@ data_sets = typer.Typer(
 data_sets.callback(epilog=data.EPILOG)(lambda: None)
 data_sets.command("build", epilog=data.EPILOG)(data.build_data)
 app.add_typer(data_sets, name="data")
+laboratory = typer.Typer(
+    help="Compare ways of repairing on small worlds.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+laboratory.callback(epilog=lab.EPILOG)(lambda: None)
+laboratory.command("trial", epilog=lab.EPILOG)(lab.trial)
+app.add_typer(laboratory, name="lab")
 
 
 @app.command(epilog=_examples("hcnr info"))

@@ -98,24 +98,10 @@ def make_lab(
 ) -> None:
     """Trains base and tuned and writes everything a `Laboratory` holds into a directory."""
     figures: dict[str, float] = {}
-
-    def timed(name: str) -> Progress:
-        tell = stage(name) if stage is not None else None
-        start = time.perf_counter()
-
-        def progress(done: int, total: int, loss: float) -> None:
-            if tell is not None:
-                tell(done, total, loss)
-            if done == total:
-                figures[f"{name}_seconds"] = round(time.perf_counter() - start, 1)
-                figures[f"{name}_loss"] = loss
-
-        return progress
-
-    model = train_base(recipe, world, tokenizer, timed("base"))
-    _save(model, tokenizer, directory / "base")
-    train_tuned(recipe, world, tokenizer, model, timed("tuned"))
-    _save(model, tokenizer, directory / "tuned")
+    model = train_base(recipe, world, tokenizer, timed("base", figures, stage))
+    save_model(model, tokenizer, directory / "base")
+    train_tuned(recipe, world, tokenizer, model, timed("tuned", figures, stage))
+    save_model(model, tokenizer, directory / "tuned")
     world.write_samples(directory)
     about = {
         "recipe": dataclasses.asdict(recipe),
@@ -124,6 +110,27 @@ def make_lab(
         "training": figures,
     }
     (directory / "lab.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def timed(name: str, figures: dict[str, float], stage: Stage | None) -> Progress:
+    """Starts the clock of a training; its end writes `NAME_seconds` and `NAME_loss`.
+
+    Args:
+        name: Of the training.
+        figures: Where the two are written.
+        stage: Told about the training, too; nobody if None.
+    """
+    tell = stage(name) if stage is not None else None
+    start = time.perf_counter()
+
+    def progress(done: int, total: int, loss: float) -> None:
+        if tell is not None:
+            tell(done, total, loss)
+        if done == total:
+            figures[f"{name}_seconds"] = round(time.perf_counter() - start, 1)
+            figures[f"{name}_loss"] = loss
+
+    return progress
 
 
 @contextlib.contextmanager
@@ -138,7 +145,8 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
+def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
+    """Writes a checkpoint directory with its tokenizer."""
     with quiet():
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)

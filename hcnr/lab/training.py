@@ -43,15 +43,34 @@ def new_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCau
         eos_token_id=words["</s>"],
         tie_word_embeddings=False,
     )
+    return draw_model(config, recipe.seed)
+
+
+def draw_model(config: LlamaConfig, seed: int) -> LlamaForCausalLM:
+    """An untrained Llama, its weights drawn from a seed."""
     # transformers initialises from the global generator; the caller's state is kept.
     with torch.random.fork_rng(devices=[]):
         model = LlamaForCausalLM(config)
-    generator = torch.Generator().manual_seed(recipe.seed)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() == 2:
                 parameter.normal_(0.0, config.initializer_range, generator=generator)
     return model
+
+
+def make_optimizer(model: LlamaForCausalLM, rate: float) -> torch.optim.AdamW:
+    """The optimiser of every training of the lab."""
+    return torch.optim.AdamW(
+        model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
+    )
+
+
+def rate_at(step: int, steps: int, peak: float) -> float:
+    """Learning rate of a step, counted from 0: a short warm-up times a cosine."""
+    warmup = max(1, min(100, steps // 10))
+    share = min(1.0, (step + 1) / warmup)
+    return peak * share * 0.5 * (1.0 + math.cos(math.pi * step / steps))
 
 
 def train_base(
@@ -112,16 +131,11 @@ def _train(
     Padding stands on the right of the response, where a causal model's loss cannot see it.
     """
     first = int((labels != -100).int().argmax(dim=1)[0])
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.01, fused=True
-    )
-    warmup = max(1, min(100, steps // 10))
+    optimizer = make_optimizer(model, rate)
     model.train()
     with fixed_threads(recipe.threads):
         for step in range(steps):
-            share = min(1.0, (step + 1) / warmup)
-            cosine = 0.5 * (1.0 + math.cos(math.pi * step / steps))
-            optimizer.param_groups[0]["lr"] = rate * share * cosine
+            optimizer.param_groups[0]["lr"] = rate_at(step, steps, rate)
             index = batch()
             hidden = model.model(input_ids=ids[index, :-1], use_cache=False).last_hidden_state
             logits = model.lm_head(hidden[:, first - 1 :])

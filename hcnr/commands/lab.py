@@ -1,0 +1,73 @@
+"""`hcnr lab trial`: every way of repairing, compared fairly on small worlds."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+WIDTH = 100
+EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
+    (
+        "hcnr lab trial --quick --seeds 2 --out trial/",
+        "hcnr lab trial --world text --data-root data/ --out trial-text/",
+        "hcnr lab trial --ways sum,spectral,interpolation,fine-tuning-honesty --out trial/",
+    )
+)
+
+
+# Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
+def trial(
+    world: Annotated[
+        str, typer.Option(help="synthetic (invented names) or text (real questions).")
+    ] = "synthetic",
+    data_root: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder with the authors' files, for text; $HCNR_DATA_ROOT by default."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Worlds; two or more give intervals.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the first world.")] = 0,
+    out: Annotated[Path, typer.Option(help="Directory for the results and the tables.")] = Path(
+        "trial"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Smaller synthetic worlds: rougher figures.")
+    ] = False,
+    variations: Annotated[
+        bool,
+        typer.Option(
+            "--variations",
+            help="Also try what the table leaves open: is the selection needed, Fisher at which "
+            "model, how many samples of which kind, how many matrices.",
+        ),
+    ] = False,
+    ways: Annotated[
+        str,
+        typer.Option(
+            metavar="NAMES",
+            help="Ways to compare, such as sum,spectral-natural,fine-tuning-both; all by default.",
+        ),
+    ] = "",
+) -> None:
+    """Compare every way of repairing on pairs of tiny models that lost their honesty.
+
+    Settings are chosen on validation questions, seed by seed, and judged once on others. The first
+    run trains the pairs; an interrupted run goes on where it stopped when it is started again.
+    """
+    from rich.console import Console
+
+    from hcnr.grid import read_names
+    from hcnr.lab.fair_trial import open_course, run_trial
+    from hcnr.lab.variations import run_variations
+    from hcnr.lab.ways import find_ways
+
+    progress, console = Console(stderr=True), Console()
+    # Figures that are cut short say nothing: a narrower terminal wraps whole lines.
+    console.width = max(console.width, WIDTH)
+    chosen = find_ways(read_names(ways))
+    course = open_course(world, data_root=data_root, quick=quick)
+    numbers = range(seed, seed + seeds)
+    found = run_trial(course, out, numbers, ways=chosen, console=progress)
+    console.print(found.to_rich())
+    if variations:
+        console.print(run_variations(course, out, numbers, console=progress).to_rich())
+    console.print(f"written: {out}", highlight=False, markup=False)

@@ -1,0 +1,89 @@
+import pytest
+
+from hcnr.errors import ConfigError
+from hcnr.lab.making import (
+    FineTuned,
+    Interpolated,
+    Masked,
+    Restored,
+    Samples,
+    brief,
+    key_of,
+)
+from hcnr.lab.ways import FINE_TUNING, INTERPOLATION, SAMPLES, WAYS, find_ways
+
+
+def test_every_promised_way_takes_part():
+    assert [way.name for way in WAYS] == [
+        INTERPOLATION,
+        "random neurons",
+        *("none", "sum", "joint", "balanced", "spectral", "natural", "spectral, natural"),
+        *FINE_TUNING,
+        "spectral, fine-tuning",
+    ]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_no_way_has_many_more_tries_and_none_is_tried_twice(way):
+    keys = {key_of(one, way.samples) for one in way.grid}
+    assert len(keys) == len(way.grid)
+    assert 12 <= len(keys) <= 16
+    assert way.samples == Samples(128, "mixed")
+
+
+def test_the_papers_setting_is_among_the_tries():
+    paper = Restored("sum", "output", 0.5, 0.4)
+    config = paper.config(128, 0)
+    assert paper in next(way for way in WAYS if way.name == "sum").grid
+    assert (config.in_weight_ratio, config.cross_weight_ratio) == (0.5, 0.4)
+    assert (config.compensation, config.axis, config.device) == ("sum", "output", "cpu")
+
+
+def test_ways_are_found_by_name_in_the_order_of_the_table():
+    assert find_ways() == WAYS
+    found = find_ways(["spectral-natural", "sum", "fine-tuning-both", "Random-Neurons"])
+    assert [way.name for way in found] == [
+        *("random neurons", "sum", "spectral, natural", "fine-tuning, both")
+    ]
+
+
+def test_an_unknown_way_names_the_nearest():
+    with pytest.raises(ConfigError, match="'spektral'; did you mean 'spectral'"):
+        find_ways(["sum", "spektral"])
+
+
+def test_keys_tell_everything_apart_that_decides_and_nothing_else():
+    makings = [
+        Interpolated(0.1),
+        Interpolated(0.2),
+        Restored("none"),
+        Restored("sum"),
+        Restored("sum", "input"),
+        Restored("sum", fisher_at="base"),
+        Restored("spectral"),
+        Restored("spectral", task_weight=2.0),
+        Restored("natural"),
+        Restored("natural", step_size=0.2),
+        Masked(1.0, "kl"),
+        Masked(1.0, "random"),
+        FineTuned("honesty", 1e-4, 3),
+        FineTuned("both", 1e-4, 3),
+        FineTuned("honesty", 1e-4, 3, Restored("spectral")),
+    ]
+    keys = {key_of(one, samples) for one in makings for samples in (SAMPLES, Samples(64))}
+    assert len(keys) == 2 * len(makings)
+    # What a kind ignores does not make another candidate of it.
+    assert key_of(Restored("sum", task_weight=9.0), SAMPLES) == key_of(makings[3], SAMPLES)
+    ignoring = Restored("spectral", "input", 0.1, priority="random", fisher_at="base", steps=9)
+    assert key_of(ignoring, SAMPLES) == key_of(makings[6], SAMPLES)
+
+
+def test_settings_in_words():
+    after = FineTuned("honesty", 3e-5, 5, Restored("spectral", task_weight=10.0))
+    assert brief(after.as_dict()) == (
+        "after spectral (R_CW 1, mu 10), on honesty, rate 3e-05, epochs 5"
+    )
+    assert brief(Interpolated(0.25).as_dict()) == "c 0.25"
+    assert brief(Restored("none", priority="random", fisher_at="base").as_dict()) == (
+        "R_CW 1, axis output, R_IW 0.5, priority random, fisher_at base"
+    )
