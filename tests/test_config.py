@@ -307,7 +307,7 @@ def test_file_then_overrides(tmp_path):
 
 def test_a_sequence_of_kinds_may_be_written_with_a_plus():
     for written in ("spectral,natural", "spectral+natural", "spectral, natural"):
-        config = RestoreConfig(compensation=written)
+        config = RestoreConfig().replace(compensation=written)
         assert config.compensation == "spectral,natural"
         assert config.bases == ("spectral", "natural")
 
@@ -320,7 +320,7 @@ def test_what_follows_from_the_compensation():
         ("spectral", ("spectral",), True),
         ("natural", ("natural",), True),
     ):
-        config = RestoreConfig(compensation=kind, in_weight_ratio=0.3)
+        config = RestoreConfig().replace(compensation=kind, in_weight_ratio=0.3)
         assert (config.bases, config.weighs_task) == (bases, weighs)
         assert config.candidate_ratio == (1.0 if bases else 0.3)
 
@@ -331,7 +331,7 @@ def test_a_searched_task_weight_is_no_number():
     assert RestoreConfig(**yaml.safe_load(config.to_yaml())) == config
     with pytest.raises(ConfigError, match="task_weight is 'auto', expected a number"):
         _ = config.mu
-    assert RestoreConfig(task_weight="2.5").mu == 2.5
+    assert RestoreConfig().replace(task_weight="2.5").mu == 2.5
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "\ufeffseed: 0\n", "{}\n"])

@@ -42,7 +42,7 @@ def moments(model, names, records):
     sides = [
         oracle.second_moment(model, names, data(records), axis) for axis in ("input", "output")
     ]
-    return {name: tuple(side[name] for side in sides) for name in names}
+    return {name: (sides[0][name], sides[1][name]) for name in names}
 
 
 def deltas(loaded, names):
