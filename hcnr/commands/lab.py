@@ -18,7 +18,11 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 def trial(
     world: Annotated[
-        str, typer.Option(help="synthetic (invented names) or text (real questions).")
+        str,
+        typer.Option(
+            help="synthetic (invented names), text (real questions), or text-mild (the same, "
+            "fine-tuned so that less honesty is lost)."
+        ),
     ] = "synthetic",
     data_root: Annotated[
         Optional[Path],  # noqa: UP045

@@ -23,14 +23,15 @@ from hcnr.lab.making import key_of
 from hcnr.lab.referee import Referee
 from hcnr.lab.seed_result import SeedResult
 from hcnr.lab.seeds import MOST_SEEDS
+from hcnr.lab.text_recipe import TextRecipe
 from hcnr.lab.training import Progress, fixed_threads
 from hcnr.lab.trial_table import TrialTable
 from hcnr.lab.ways import WAYS, Way
 from hcnr.report.summary import versions
 from hcnr.report.terminal import Bars
 
-World = Literal["synthetic", "text"]
-WORLDS: tuple[World, ...] = ("synthetic", "text")
+World = Literal["synthetic", "text", "text-mild"]
+WORLDS: tuple[World, ...] = ("synthetic", "text", "text-mild")
 # Raised whenever the making, judging or choosing of candidates changes what a trial yields.
 FORMAT = 1
 # Sums depend on the number of threads; one is what the lab trains with.
@@ -57,8 +58,9 @@ def open_course(world: str, *, data_root: str | Path | None = None, quick: bool 
     """The worlds that a trial can be held in; trains nothing yet.
 
     Args:
-        world: `synthetic` or `text`.
-        data_root: Folder with the authors' files, for `text`; `$HCNR_DATA_ROOT` if None.
+        world: One of `WORLDS`; `text-mild` is `text` with a fine-tuning that costs less honesty.
+        data_root: Folder with the authors' files, for `text` and `text-mild`; `$HCNR_DATA_ROOT` if
+            None.
         quick: Take the smaller synthetic world.
 
     Raises:
@@ -68,7 +70,7 @@ def open_course(world: str, *, data_root: str | Path | None = None, quick: bool 
     if world == "synthetic":
         name = "synthetic, quick" if quick else world
         return Course(name, lambda seed, stage: open_synthetic(seed, quick=quick, stage=stage))
-    if world != "text":
+    if world not in WORLDS:
         raise ConfigError(
             f"there is no world named {world!r}, expected one of {', '.join(WORLDS)}; choose "
             "another --world"
@@ -79,7 +81,8 @@ def open_course(world: str, *, data_root: str | Path | None = None, quick: bool 
         )
     # Asked here, so that a missing folder is known before anything is made.
     SourceReader(data_root)
-    return Course(world, lambda seed, stage: open_text(data_root, seed, stage=stage))
+    recipe = TextRecipe.mild() if world == "text-mild" else TextRecipe()
+    return Course(world, lambda seed, stage: open_text(data_root, seed, recipe=recipe, stage=stage))
 
 
 def run_trial(

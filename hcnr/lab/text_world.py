@@ -3,12 +3,13 @@
 import dataclasses
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hcnr.evaluate.sources import SourceReader
 from hcnr.examples import Sample
@@ -18,6 +19,8 @@ from hcnr.lab.text_data import MEASURED_SETS, REFUSAL, TextData, draw_data
 from hcnr.lab.text_recipe import TextRecipe
 from hcnr.lab.text_tokenizer import train_tokenizer
 from hcnr.lab.text_training import LONGEST, train_text_base, train_text_tuned, training_device
+
+_TRAINING = "training.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +79,8 @@ def make_text_world(
 ) -> None:
     """Trains base and tuned and writes everything a `TextWorld` holds into a directory.
 
+    The base is cached by itself, for recipes that only fine-tune it otherwise.
+
     Args:
         directory: Where to write.
         recipe: Models and schedules.
@@ -84,10 +89,21 @@ def make_text_world(
         stage: Told when a training starts; silent if None.
     """
     device = training_device(recipe)
-    figures: dict[str, float] = {}
-    tokenizer = train_tokenizer(data.base, recipe.vocabulary, LONGEST)
-    model = train_text_base(recipe, tokenizer, data.base, timed("base", figures, stage))
-    save_model(model, tokenizer, directory / "base")
+
+    def make_base(place: Path) -> None:
+        tokenizer = train_tokenizer(data.base, recipe.vocabulary, LONGEST)
+        figures: dict[str, float] = {}
+        model = train_text_base(recipe, tokenizer, data.base, timed("base", figures, stage))
+        save_model(model, tokenizer, place / "base")
+        (place / _TRAINING).write_text(json.dumps(figures), encoding="utf-8")
+
+    trained = cached_directory(recipe.base_key(files), make_base)
+    shutil.copytree(trained / "base", directory / "base")
+    figures: dict[str, float] = json.loads((trained / _TRAINING).read_text(encoding="utf-8"))
+    with quiet():
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory / "base")
+        model = LlamaForCausalLM.from_pretrained(directory / "base", dtype=torch.float32)
+    assert isinstance(model, LlamaForCausalLM)
     train_text_tuned(recipe, tokenizer, model, data.tuned, timed("tuned", figures, stage))
     save_model(model, tokenizer, directory / "tuned")
     for name, samples in (("honesty", data.measured), ("task", data.measured_task)):

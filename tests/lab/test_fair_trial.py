@@ -177,7 +177,8 @@ def test_bad_worlds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         open_course("text")
     with pytest.raises(ConfigError, match="--quick"):
         open_course("text", data_root=tmp_path, quick=True)
-    assert open_course("text", data_root=tmp_path).world == "text"
+    for world in ("text", "text-mild"):
+        assert open_course(world, data_root=tmp_path).world == world
     assert open_course("synthetic", quick=True).world == "synthetic, quick"
 
 

@@ -25,3 +25,20 @@ def test_a_world_of_text_and_a_key_of_another_torch(monkeypatch):
     before = TextRecipe().key(FILES)
     monkeypatch.setattr("importlib.metadata.version", lambda name: f"another {name}")
     assert TextRecipe().key(FILES) != before
+
+
+def test_the_base_has_a_key_of_its_own():
+    """All that decides the base is in it, and nothing of the fine-tuning."""
+    files = {"a": "1"}
+    recipe = TextRecipe()
+    assert recipe.base_key(files) == TextRecipe.mild().base_key(files)
+    assert recipe.key(files) != TextRecipe.mild().key(files)
+    assert TextRecipe.mild(3).seed == 3
+    changed = [
+        dataclasses.replace(recipe, seed=1).base_key(files),
+        dataclasses.replace(recipe, base_rate=2e-3).base_key(files),
+        dataclasses.replace(recipe, evaluated=149).base_key(files),
+        recipe.base_key({"a": "2"}),
+        recipe.key(files),
+    ]
+    assert len({recipe.base_key(files), *changed}) == 6

@@ -39,6 +39,24 @@ def test_a_world_is_trained_once(root):
     assert again.facts == found.facts and again.data == found.data
 
 
+def test_recipes_that_tune_otherwise_share_a_base(root):
+    heard: list[str] = []
+
+    def stage(name: str):
+        heard.append(name)
+        return lambda done, total, loss: None
+
+    first = open_text_world(root, TINY, stage)
+    other = open_text_world(root, dataclasses.replace(TINY, tuned_rate=1e-3), stage)
+    assert heard == ["base", "tuned", "tuned"]
+    weights = [
+        [(one.directory / name / "model.safetensors").read_bytes() for name in ("base", "tuned")]
+        for one in (first, other)
+    ]
+    assert weights[0][0] == weights[1][0] and weights[0][1] != weights[1][1]
+    assert other.facts["training"]["base_loss"] == first.facts["training"]["base_loss"]
+
+
 def test_what_is_written(root):
     found = open_text_world(root, TINY)
     names = {path.name for path in found.directory.iterdir()}
