@@ -88,12 +88,12 @@ class Masked:
 
 @dataclasses.dataclass(frozen=True)
 class FineTuned:
-    """A few epochs on the measured samples, from the tuned model or from a repair of it."""
+    """A few epochs on the measured samples, from the tuned model or from what was made of it."""
 
     on: Literal["honesty", "both"]
     rate: float
     epochs: int
-    after: Restored | None = None
+    after: Restored | Interpolated | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the result."""
@@ -129,7 +129,7 @@ def brief(settings: dict[str, Any]) -> str:
         if name in ("made", "compensation") or (name, value) == ("fisher_at", "tuned"):
             continue
         if name == "after":
-            words.insert(0, f"after {value['compensation']} ({brief(value)})")
+            words.insert(0, f"after {value.get('compensation', value['made'])} ({brief(value)})")
         else:
             text = f"{value:g}" if isinstance(value, int | float) else str(value)
             words.append(f"{SHORT.get(name, name)} {text}")

@@ -86,27 +86,26 @@ class Workshop:
             if isinstance(making, FineTuned):
                 start = making.on, making.rate, making.after
                 trainings.setdefault(start, []).append(making)
-            elif isinstance(making, Interpolated):
-                yield self._interpolated(making)
             else:
-                seconds = self._restore(making)
+                seconds = self._change(making)
                 yield Made(making, self._tuned, seconds)
         for together in trainings.values():
             yield from self._fine_tuned(together)
         self._overlay.undo()
 
-    def _interpolated(self, making: Interpolated) -> Made:
-        self._overlay.undo()
-        start = time.process_time()
-        honest = parameters_of(self._pair.base)
-        interpolate(self._tuned, self._overlay, honest, making.coefficient)
-        return Made(making, self._tuned, time.process_time() - start)
-
-    def _restore(self, making: Restored | Masked) -> float:
-        """Turn the tuned model into a restored one; returns what that costs alone."""
+    def _change(self, making: Interpolated | Restored | Masked) -> float:
+        """Turn the tuned model into what `making` says; returns what that costs alone."""
         self._overlay.undo()
         if isinstance(making, Masked):
             return self._masked(making)
+        if isinstance(making, Restored):
+            return self._restore(making)
+        start = time.process_time()
+        honest = parameters_of(self._pair.base)
+        interpolate(self._tuned, self._overlay, honest, making.coefficient)
+        return time.process_time() - start
+
+    def _restore(self, making: Restored) -> float:
         config = self._config(making)
         measured = self._statistics(making)
         selection = measured.selections.of(config)
@@ -138,7 +137,7 @@ class Workshop:
         """One training; `together` differ in the number of epochs only."""
         first = together[0]
         self._overlay.undo()
-        before = 0.0 if first.after is None else self._restore(first.after)
+        before = 0.0 if first.after is None else self._change(first.after)
         data = list(self._tokens(self._honesty).samples)
         if first.on == "both":
             data += self._tokens(self._task).samples

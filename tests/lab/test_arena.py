@@ -15,6 +15,7 @@ from hcnr.lab.arena import PARTS, Arena, Marks, open_synthetic, open_text
 from hcnr.lab.recipe import Recipe
 from hcnr.lab.text_data import REFUSAL, TASK
 from hcnr.lab.text_panel import answer
+from hcnr.lab.world import build_world
 from text_worlds import TINY, write_corpus
 
 FAST = dataclasses.replace(Recipe(), hidden=32, mlp=48, blocks=1, base_steps=3, tuned_steps=3)
@@ -57,6 +58,30 @@ def test_a_pair_is_where_it_says_and_can_be_measured(arena):
     assert (
         arena.judge("validation")(repaired).sets.keys() == arena.panels["validation"].honesty.keys()
     )
+
+
+def test_no_sample_is_about_a_name_that_is_asked(synthetic):
+    """Neither in validation, by which settings are chosen, nor afterwards."""
+    world = build_world(dataclasses.replace(FAST, seed=3))
+    measured = {
+        item.name for name, items in world.splits.items() if "measured" in name for item in items
+    }
+    asked = {
+        part: [one for many in synthetic.panels[part].sets.values() for one in many]
+        for part in PARTS
+    }
+    names = {
+        part: {one.question.removesuffix(" ?").split(" of ")[1] for one in many}
+        for part, many in asked.items()
+    }
+    assert not measured & (names["validation"] | names["evaluated"])
+    assert not names["validation"] & names["evaluated"]
+    before = sum(len(world.splits[f"evaluated_{kind}"]) for kind in ("known", "task"))
+    counts = synthetic.facts["counts"]
+    after = {part: sum(counts[f"{part}_{kind}"] for kind in ("known", "task")) for part in PARTS}
+    assert sum(after.values()) == before and 0 < after["validation"] < after["evaluated"]
+    assert all(len(many) == sum(counts[f"{part}_{kind}"] for kind in ("known", "task", "unknown"))
+               for part, many in asked.items())  # fmt: skip
 
 
 def test_facts(text, synthetic):

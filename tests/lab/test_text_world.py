@@ -47,7 +47,7 @@ def test_recipes_that_tune_otherwise_share_a_base(root):
         return lambda done, total, loss: None
 
     first = open_text_world(root, TINY, stage)
-    other = open_text_world(root, dataclasses.replace(TINY, tuned_rate=1e-3), stage)
+    other = open_text_world(root, dataclasses.replace(TINY, tuned_rate=3 * TINY.tuned_rate), stage)
     assert heard == ["base", "tuned", "tuned"]
     weights = [
         [(one.directory / name / "model.safetensors").read_bytes() for name in ("base", "tuned")]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from hcnr.errors import ConfigError
@@ -16,11 +18,44 @@ from hcnr.lab.ways import FINE_TUNING, INTERPOLATION, SAMPLES, WAYS, find_ways
 def test_every_promised_way_takes_part():
     assert [way.name for way in WAYS] == [
         INTERPOLATION,
-        "random neurons",
+        *("none, random neurons", "sum, random neurons"),
         *("none", "sum", "joint", "balanced", "spectral", "natural", "spectral, natural"),
         *FINE_TUNING,
-        "spectral, fine-tuning",
+        *("spectral, fine-tuning", "interpolation, fine-tuning"),
     ]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
+def test_a_way_tries_what_its_name_says(way):
+    """Kind, neurons, what it trains on and from; and the ends of what it varies."""
+    kinds = {one.as_dict().get("compensation") for one in way.grid}
+    first, _, rest = way.name.partition(", ")
+    if "fine-tuning" in way.name:
+        assert all(isinstance(one, FineTuned) for one in way.grid)
+        starts = {type(one.after) for one in way.grid}
+        wanted = {"spectral": Restored, "interpolation": Interpolated}.get(first, type(None))
+        assert starts == {wanted}
+        on = {one.on for one in way.grid}
+        assert on == ({rest} if first == "fine-tuning" else {"honesty", "both"})
+        rates = {one.rate for one in way.grid}
+        assert min(rates) == 1e-5 and max(rates) == (3e-4 if first == "fine-tuning" else 1e-4)
+        return
+    if way.name == INTERPOLATION:
+        shares = [one.coefficient for one in way.grid]
+        assert shares == sorted(shares) and shares[0] == 0.05 and shares[-1] == 0.95
+        return
+    name = "spectral,natural" if way.name == "spectral, natural" else first
+    assert kinds == {name}
+    priorities = {one.priority for one in way.grid}
+    assert priorities == {"random" if "random" in way.name else "kl"}
+    weights = {one.task_weight for one in way.grid}
+    ends = {"balanced": (0.3, 30), "spectral": (0.1, 30), "natural": (1, 100),
+            "spectral,natural": (3, 30)}.get(name, (1, 1))  # fmt: skip
+    assert (min(weights), max(weights)) == ends
+    # Also the paper's control: it differs from the way itself in the neurons alone.
+    if "random" in way.name:
+        own = next(one for one in WAYS if one.name == first)
+        assert [dataclasses.replace(one, priority="kl") for one in way.grid] == list(own.grid)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
@@ -41,9 +76,9 @@ def test_the_papers_setting_is_among_the_tries():
 
 def test_ways_are_found_by_name_in_the_order_of_the_table():
     assert find_ways() == WAYS
-    found = find_ways(["spectral-natural", "sum", "fine-tuning-both", "Random-Neurons"])
+    found = find_ways(["spectral-natural", "sum", "fine-tuning-both", "Sum-Random-Neurons"])
     assert [way.name for way in found] == [
-        *("random neurons", "sum", "spectral, natural", "fine-tuning, both")
+        *("sum, random neurons", "sum", "spectral, natural", "fine-tuning, both")
     ]
 
 
@@ -69,6 +104,7 @@ def test_keys_tell_everything_apart_that_decides_and_nothing_else():
         FineTuned("honesty", 1e-4, 3),
         FineTuned("both", 1e-4, 3),
         FineTuned("honesty", 1e-4, 3, Restored("spectral")),
+        FineTuned("honesty", 1e-4, 3, Interpolated(0.1)),
     ]
     keys = {key_of(one, samples) for one in makings for samples in (SAMPLES, Samples(64))}
     assert len(keys) == 2 * len(makings)
