@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 from hcnr.config import RestoreConfig
 from hcnr.errors import DataError, StatisticsError
 from hcnr.examples import Sample, load_samples
-from hcnr.held_back import held_back_count, hold_back
+from hcnr.held_back import FEW, held_back_count, hold_back, measured_count
 from hcnr.model import open_tokenizer
 from hcnr.pair import Pair
 from hcnr.stages import Stages
 from hcnr.statistics import Statistics
 from hcnr.tokens import TokenizedSet, tokenize
+
+TAKEN_OVER = ("samples", "shuffle_seed", "max_length", "chat_template", "attention", "dtype")
+"""Settings that a run with given statistics takes from the statistics: they say how was
+measured, and the run's own report and configuration must say it too."""
 
 Data = str | Path | Iterable[Mapping[str, Any] | Sample]
 
@@ -37,11 +41,22 @@ def read_data(
     config: RestoreConfig,
     tokenizer: Any,
     stages: Stages,
+    *,
+    holding: bool = False,
 ) -> MeasuringData:
-    """Tokenise both data sets, and task samples held back where a task weight is searched for.
+    """Tokenise both data sets.
+
+    Args:
+        pair: base and tuned.
+        honesty: samples.
+        task: samples.
+        config: how many, and how they become tokens.
+        tokenizer: where the tuned model does not come with one.
+        stages: told about it.
+        holding: whether task samples are held back, see `leave_room`.
 
     Raises:
-        DataError: a set is missing or cannot be used, or both are the same.
+        DataError: a set is missing or cannot be used, both are the same, or none can be held back.
     """
     with stages.stage("read the data"):
         opened = pair.tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
@@ -53,11 +68,11 @@ def read_data(
                     "earlier measurement for a number as --task-weight and a --compensation of "
                     "neurons"
                 )
-            holding = name == "task" and config.task_weight == "auto"
-            limit = config.samples + (held_back_count(config.samples) if holding else 0)
+            apart = holding and name == "task"
+            limit = config.samples + (held_back_count(config.samples) if apart else 0)
             samples = load_samples(source, limit=limit, shuffle_seed=config.shuffle_seed)
             parts = {name: samples}
-            if holding:
+            if apart:
                 parts = dict(
                     zip((name, "held_back"), hold_back(samples, config.samples), strict=True)
                 )
@@ -83,6 +98,44 @@ def read_data(
         return MeasuringData(sets, facts)
 
 
+def leave_room(config: RestoreConfig, task: Data | None, messages: list[str]) -> RestoreConfig:
+    """Measure fewer samples where a searched task weight would have none left to hold back.
+
+    The smaller number holds for both data sets and is in the configuration, so that a run with it
+    and the weight that was found measures the same samples.
+
+    Args:
+        config: of a run with `task_weight` auto.
+        task: the task samples, readable more than once.
+        messages: gets a sentence where the number changes, or where few samples decide.
+    """
+    if task is None:
+        return config
+    available = load_samples(task, limit=config.samples).available
+    count = measured_count(available, config.samples)
+    if count != config.samples:
+        messages.append(
+            f"samples is {count}, not {config.samples}: of {available} task samples some are held "
+            "back to choose the task weight by"
+        )
+    if (rest := min(available - count, held_back_count(count))) < FEW:
+        messages.append(f"the task weight was chosen by {rest} held-back samples only")
+    return config.replace(samples=count)
+
+
+def as_measured(
+    config: RestoreConfig, statistics: Statistics, messages: list[str]
+) -> RestoreConfig:
+    """The configuration with the settings that were decided when the statistics were measured."""
+    measured = {key: statistics.settings[key] for key in TAKEN_OVER if key in statistics.settings}
+    changed = {key: value for key, value in measured.items() if value != getattr(config, key)}
+    messages += [
+        f"{key} is {value}, as the statistics were measured, not {getattr(config, key)}"
+        for key, value in changed.items()
+    ]
+    return config.replace(**changed)
+
+
 def check_same_data(
     statistics: Statistics, honesty: Data | None, task: Data | None, config: RestoreConfig
 ) -> None:
@@ -106,6 +159,6 @@ def check_hash(statistics: Statistics, name: str, source: str, sha256: str) -> N
     """
     if sha256 != statistics.data.get(name, {}).get("sha256"):
         raise StatisticsError(
-            f"the statistics were measured on other {name} samples than those of {source}; leave "
-            f"--{name} out, or measure again"
+            f"the statistics were measured on other {name} samples than those of {source}; pass "
+            f"the same ones, leave --{name} out where nothing else is measured, or measure again"
         )

@@ -1,12 +1,12 @@
 """Groups of transformer blocks whose curvature of both axes fits into memory at once."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from hcnr.errors import ConfigError
+from hcnr.model import resolve_device
 
 GIB = 2**30
 # In [d, d] of the widest axis: what factorising holds beside the second moments, rounded up from
@@ -24,17 +24,25 @@ def block_of(matrix: str) -> str:
 def curvature_bytes(shapes: Sequence[tuple[int, int]], passes: int) -> int:
     """Bytes that a group needs at once, float32.
 
-    Second moments of both axes from every pass, the workspace of one factorisation, and the
-    coordinates of delta. Inputs that matrices share are counted for each: which are shared is only
-    known from a forward pass, and a plan must say the same as the run.
+    The larger of all second moments and of all bases, which hold two squares each and take their
+    place; the workspace of one factorisation; delta and a gradient, in coordinates. Inputs that
+    matrices share are counted for each: which are shared is only known from a forward pass, and a
+    plan must say the same as the run.
 
     Args:
         shapes: `(out, in)` of the group's matrices.
         passes: data sets and models that moments are taken of.
     """
-    squares = sum(out * out + width * width for out, width in shapes)
+    # One pass is the task's, each other one makes a kind of basis.
+    kinds = passes - 1
+    squares = max(passes, 2 * kinds) * sum(out * out + width * width for out, width in shapes)
     widest = max((max(shape) for shape in shapes), default=0)
-    return 4 * (passes * squares + _WORKSPACE * widest**2 + sum(o * i for o, i in shapes))
+    return 4 * (squares + _WORKSPACE * widest**2 + 2 * kinds * sum(o * i for o, i in shapes))
+
+
+def basis_bytes(shapes: Sequence[tuple[int, int]], kinds: int) -> int:
+    """Bytes of the bases of some matrices by themselves, as files hold them."""
+    return 8 * kinds * sum(out * out + width * width + out * width for out, width in shapes)
 
 
 def plan_groups(
@@ -75,18 +83,33 @@ def _fits(shapes: Sequence[tuple[int, int]], passes: int, budget: int | None) ->
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes that are free on a device; None where it does not say."""
+    """Bytes that can be had on a device; None where it does not say.
+
+    Main memory that only caches files counts as free, as the kernel says it does.
+    """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
+        with open("/proc/meminfo", encoding="ascii") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, ValueError, KeyError, IndexError):
         return None
 
 
-def budget_of(memory_budget: float | None, device: torch.device) -> int | None:
-    """Bytes to stay within: what was asked for, in GiB, else half of what is free."""
+def budget_of(memory_budget: float | None, device: str, model: int | None) -> int | None:
+    """Bytes to stay within.
+
+    Args:
+        memory_budget: what was asked for, in GiB; None takes half of what is free on the device
+            beside the model.
+        device: as in the configuration.
+        model: bytes of the model that will be there too, where they are known.
+
+    Raises:
+        ModelError: the device is asked what is free, and there is none.
+    """
     if memory_budget is not None:
         return int(memory_budget * GIB)
-    free = free_memory(device)
-    return None if free is None else free // 2
+    free = free_memory(resolve_device(device))
+    return None if free is None else max(free - (model or 0), 0) // 2

@@ -3,31 +3,45 @@
 from hcnr.errors import DataError
 from hcnr.examples import SampleSet
 
+FEW = 16
+"""Held-back samples below which a chosen weight says little."""
+
 
 def held_back_count(measured: int) -> int:
     """How many samples to hold back beside so many measured ones: half as many, at least 8."""
     return max(8, measured // 2)
 
 
-def hold_back(samples: SampleSet, measured: int) -> tuple[SampleSet, SampleSet]:
-    """Part samples into those to measure and those to hold back.
+def measured_count(available: int, wanted: int) -> int:
+    """How many samples to measure so that some are left to hold back.
 
-    The first `measured` are measured, as without holding back, and what follows is held back. Where
-    less follows than `held_back_count`, the last third of all samples is held back instead.
+    All that are wanted if `held_back_count` samples follow them, else two thirds of what there is.
 
     Args:
-        samples: at most `measured + held_back_count(measured)`.
-        measured: samples to measure.
+        available: samples of the task.
+        wanted: samples to measure otherwise.
+    """
+    if available >= wanted + held_back_count(wanted):
+        return wanted
+    return min(wanted, available - available // 3)
+
+
+def hold_back(samples: SampleSet, measured: int) -> tuple[SampleSet, SampleSet]:
+    """Part samples into the first, to measure, and those that follow, to hold back.
+
+    Args:
+        samples: of the task, more than are measured.
+        measured: samples to measure, of `measured_count`.
 
     Raises:
-        DataError: there are too few for two parts.
+        DataError: none is left.
     """
     count = len(samples)
-    if count < 3:
+    if count < 3 or count <= measured:
         raise DataError(
-            f"{samples.source} holds {count} samples, expected at least 3 to search a task weight, "
-            "which holds a third of them back; add samples or give --task-weight a number"
+            f"{samples.source} holds {count} samples, expected at least 3 and more than the "
+            f"{measured} that are measured: a search for a task weight holds some back; add "
+            "samples, measure fewer with --samples, or give --task-weight a number"
         )
-    if count < measured + held_back_count(measured):
-        measured = count - count // 3
-    return samples.part(0, measured), samples.part(measured, count)
+    rest = min(count, measured + held_back_count(measured))
+    return samples.part(0, measured), samples.part(measured, rest)

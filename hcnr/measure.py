@@ -312,7 +312,8 @@ def shrinking(run: Callable[[int], T], token_budget: int, data: TokenizedSet) ->
             if token_budget <= longest:
                 raise ModelError(
                     f"a single sample of {longest} tokens does not fit in memory; use "
-                    "--gradient-checkpointing, a smaller --max-length, or --dtype bfloat16"
+                    "--gradient-checkpointing, a smaller --max-length or --dtype bfloat16, and for "
+                    "spectral and natural a smaller --memory-budget"
                 ) from error
         token_budget = max(token_budget // 2, longest)
         if torch.cuda.is_available():

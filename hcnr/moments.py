@@ -44,6 +44,10 @@ class Moments(NamedTuple):
     tokens: int
     leader: str
 
+    def to(self, device: torch.device) -> "Moments":
+        """The same on a device."""
+        return self._replace(inputs=self.inputs.to(device), gradients=self.gradients.to(device))
+
     @property
     def pair(self) -> tuple[Tensor | RankedGram, Tensor | RankedGram]:
         """(A, G) as `spectral_basis` takes them, with their rank where tokens are few."""

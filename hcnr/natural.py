@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hcnr.config import RestoreConfig
+from hcnr.errors import ModelError
 from hcnr.moments import mean_gradient, mean_loss
 from hcnr.overlay import Overlay
 from hcnr.repair import whole_weight
@@ -79,7 +80,7 @@ def natural_steps(
         advance: told about steps.
 
     Raises:
-        ModelError: a pass fails.
+        ModelError: a pass fails, or a gradient is not finite.
     """
     model = cast("PreTrainedModel", overlay.model)
     found = Walk({name: _difference(*weights(name)) for name in names} if start is None else start)
@@ -109,13 +110,19 @@ def natural_steps(
             loss = gradient.loss
             for name in group:
                 basis = two_sided.bases["natural"][name]
-                towards = gradient.weights.pop(name).to(basis.output.vectors.device)
+                towards = gradient.weights.pop(name).to(basis.device)
+                if not towards.isfinite().all():
+                    raise ModelError(
+                        f"the honesty gradient of {name} holds NaN or infinity before step {step}; "
+                        "measure with --dtype float32 or bfloat16, or take smaller --step-size"
+                    )
                 directions[name] = basis.natural_step(towards, config.mu).cpu()
         length = _norm(directions.values())
-        if length == 0:
+        scale = config.step_size * whole / length if length > 0 else math.inf
+        if scale > torch.finfo(torch.float32).max:
+            # A gradient of zero, or as good as that: nowhere to go.
             found.honesty_loss = loss
             return found
-        scale = config.step_size * whole / length
         for name in names:
             found.deviations[name] = found.deviations[name].add(directions.pop(name), alpha=scale)
         found.steps.append(Step(step, loss, scale * length, config.step_size))

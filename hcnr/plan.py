@@ -6,8 +6,8 @@ from pathlib import Path
 
 from hcnr.checkpoint import check_pair
 from hcnr.config import RestoreConfig
+from hcnr.errors import ModelError
 from hcnr.groups import budget_of, curvature_bytes, plan_groups
-from hcnr.model import resolve_device
 from hcnr.selection import count_of
 from hcnr.source import DirectorySource
 from hcnr.two_sided import places_of
@@ -101,7 +101,8 @@ def plan_run(
     ]
     selected = count_of(config.cross_weight_ratio, len(shapes))
     tokens = config.samples * tokens_per_sample
-    groups = _groups(shapes, config) if config.bases else []
+    model = sources[1].checkpoint.nbytes
+    groups = _groups(shapes, config, model) if config.bases else []
     return Plan(
         kinds=kinds,
         matrices=len(shapes),
@@ -177,10 +178,14 @@ def _stages(
     return stages
 
 
-def _groups(shapes: dict[str, tuple[int, int]], config: RestoreConfig) -> list[int]:
+def _groups(shapes: dict[str, tuple[int, int]], config: RestoreConfig, model: int) -> list[int]:
     """Bytes of each group, all matrices selected: which ones will be is not known yet."""
     places = len(places_of(config.bases, config))
-    budget = budget_of(config.memory_budget, resolve_device(config.device))
+    try:
+        budget = budget_of(config.memory_budget, config.device, model)
+    except ModelError:
+        # Planned on another machine than it will run on, which says nothing of that one's memory.
+        budget = None
     return [
         curvature_bytes([shapes[name] for name in group], places)
         for group in plan_groups(shapes, places, budget)

@@ -1,12 +1,21 @@
 """The pipeline: measure, select, compensate, write. The one place that knows the order."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcnr.checkpoint import output_directory
 from hcnr.config import RestoreConfig
-from hcnr.data import Data, MeasuringData, check_hash, check_same_data, read_data
+from hcnr.data import (
+    Data,
+    MeasuringData,
+    as_measured,
+    check_hash,
+    check_same_data,
+    leave_room,
+    read_data,
+)
 from hcnr.measure import curvature, score
 from hcnr.pair import Pair, Role
 from hcnr.repair import Repairs, check_curvature
@@ -14,7 +23,14 @@ from hcnr.report import write_companions
 from hcnr.selection import Selection, check_statistics, select_neurons
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
-from hcnr.whole import Measured, check_task_weight, needs_data, repair_whole
+from hcnr.two_sided import groups_of, places_of
+from hcnr.whole import (
+    Measured,
+    check_task_weight,
+    held_back_losses,
+    needs_data,
+    repair_whole,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,10 +40,6 @@ MEASURED_WITH = (
     "max_length", "chat_template", "attention", "dtype",
 )  # fmt: skip
 """Settings that the numbers in the statistics depend on."""
-
-TAKEN_OVER = ("samples", "shuffle_seed", "max_length", "chat_template", "attention", "dtype")
-"""Those of them that a run with given statistics takes from the statistics: they say how was
-measured, and the run's own report and configuration must say it too."""
 
 
 def measure(
@@ -62,6 +74,7 @@ def measure(
         HcnrError: anything wrong with the input, before or while measuring.
     """
     config = config or RestoreConfig()
+    check_task_weight(config)
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
     data = read_data(pair, honesty, task, config, tokenizer, stages)
@@ -106,6 +119,8 @@ def restore(
     """
     config = config or RestoreConfig()
     check_task_weight(config)
+    # Read more than once, so what can be read only once is kept.
+    honesty, task = (list(data) if isinstance(data, Iterator) else data for data in (honesty, task))
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
     with contextlib.ExitStack() as stack:
@@ -117,29 +132,38 @@ def restore(
             directory = stack.enter_context(
                 output_directory(out, inputs=inputs, overwrite=overwrite, nbytes=pair.nbytes)
             )
+        searching, losses = config.task_weight == "auto", None
+        if config.bases and config.cross_weight_ratio == 1:
+            # Found now rather than after the scores.
+            groups_of(pair, pair.matrices, config, len(places_of(config.bases, config)))
         if statistics is None:
-            data = read_data(pair, honesty, task, config, tokenizer, stages)
+            if searching:
+                config = leave_room(config, task, pair.messages)
+            data = read_data(pair, honesty, task, config, tokenizer, stages, holding=searching)
             pair.check_finite(stages)
+            losses = held_back_losses(pair, data.sets, config, stages)
             statistics, selection = _measure(pair, data, config, stages)
         else:
             if not isinstance(statistics, Statistics):
                 statistics = Statistics.load(statistics)
             check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
-            config = _as_measured(config, statistics, pair.messages)
+            config = as_measured(config, statistics, pair.messages)
+            data = None
             if needs_data(config):
-                data = read_data(pair, honesty, task, config, tokenizer, stages)
+                data = read_data(pair, honesty, task, config, tokenizer, stages, holding=searching)
                 for name, facts in data.facts.items():
                     check_hash(statistics, name, facts["source"], facts["sha256"])
             else:
-                data = None
                 check_same_data(statistics, honesty, task, config)
             pair.check_finite(stages)
+            if data is not None:
+                losses = held_back_losses(pair, data.sets, config, stages)
             with stages.stage("select"):
                 selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
         check_curvature(statistics, selection, config)
         whole = None
         if data is not None and needs_data(config):
-            given = Measured(pair, selection, statistics, data.sets)
+            given = Measured(pair, selection, statistics, data.sets, losses)
             config, whole = repair_whole(given, config, stages)
         job = Repairs(pair, statistics, selection, config, stages, whole)
         if directory is None:
@@ -203,16 +227,3 @@ def _measure(
                     **settings,
                 )
     return statistics, selection
-
-
-def _as_measured(
-    config: RestoreConfig, statistics: Statistics, messages: list[str]
-) -> RestoreConfig:
-    """The configuration with the settings that were decided when the statistics were measured."""
-    measured = {key: statistics.settings[key] for key in TAKEN_OVER if key in statistics.settings}
-    changed = {key: value for key, value in measured.items() if value != getattr(config, key)}
-    messages += [
-        f"{key} is {value}, as the statistics were measured, not {getattr(config, key)}"
-        for key, value in changed.items()
-    ]
-    return config.replace(**changed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hcnr.ablation import ablation
 from hcnr.candidates import Candidates, Selections
 from hcnr.config import RestoreConfig
-from hcnr.data import Data, check_same_data, read_data
+from hcnr.data import Data, as_measured, check_same_data, read_data
 from hcnr.errors import ConfigError, OutputError
 from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.examples import load_samples
@@ -101,17 +101,14 @@ def sweep(
         HcnrError: anything wrong; with the input, before anything is evaluated.
     """
     config, grid = config or RestoreConfig(), grid or Grid()
+    _ = config.mu  # a number, also where no candidate of the grid has it
     _check_numbers(interpolation, max_task_drop)
     plan = [("", settings) for settings in grid.configs(config)]
     if ablate:
         plan += ablation(config).items()
     kinds: list[Kind] = sorted({kind for _, settings in plan for kind in settings.bases})
     _check_sources(statistics, honesty, task, evaluate, [*benchmarks, *tasks], bool(kinds))
-    if "natural" in kinds and config.dtype != "auto":
-        raise ConfigError(
-            f"dtype is {config.dtype!r}, but natural measures the candidates themselves, which a "
-            "sweep makes in the dtype of tuned; leave --dtype at auto or natural out"
-        )
+    _check_dtype(config, kinds)
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
     if evaluate is None:
@@ -145,7 +142,7 @@ def sweep(
         if not isinstance(statistics, Statistics):
             statistics = Statistics.load(statistics)
         check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
-        check_same_data(statistics, honesty, task, config)
+        check_same_data(statistics, honesty, task, as_measured(config, statistics, []))
         pair.check_finite(stages)
     measured = time.perf_counter() - start
 
@@ -158,44 +155,48 @@ def sweep(
             if settings.bases:
                 repaired_whole.update(selection.selected)
             watching.advance(done + 1, len(plan))
-    two_sided = None
-    if kinds:
-        start = time.perf_counter()
-        names = [name for name in pair.matrices if name in repaired_whole]
-        data = read_data(pair, honesty, task, config, tokenizer, stages).sets
-        two_sided = TwoSided.measure(pair, names, data, config, stages, kinds=kinds)
-        measured += time.perf_counter() - start
-    judge = _Judge(evaluate)
-    with stages.stage("evaluate base"):
-        honest = judge.source(pair.base, config)
-    with pair.tuned.opened(_as_stored(config)) as model, eval_mode(model):
-        with stages.stage("evaluate tuned"):
-            scores = judge(model)
-        result = SweepResult(honest, scores, max_task_drop, config.model_dump(mode="json"))
-        result.messages += pair.messages
-        if given:
-            result.messages.append("the cost counts no measuring: the statistics were given")
-        if isinstance(evaluate, Validation):
-            result.validation = evaluate.sets
-            result.validation_settings = evaluate.settings
-            result.messages += [*evaluate.notes, *repeated]
-        if (refusing := getattr(evaluate, "refuse_all", None)) is not None:
-            result.refuse_all = Scores.of(refusing())
-        result.pair = {
-            "base": str(pair.base),
-            "tuned": str(pair.tuned),
-            "fingerprints": pair.fingerprints,
-        }
-        result.data = {name: dict(facts) for name, facts in statistics.data.items()}
-        result.versions = versions()
-        with two_sided or contextlib.nullcontext(), Overlay(model) as overlay:
-            work = Candidates(pair, statistics, overlay, two_sided=two_sided)
-            trials = _Trials(result, judge, work, selections, measured, given, file)
-            trials.keep()
-            with stages.stage("candidates") as watching:
-                trials.restore(model, plan, watching)
-            with stages.stage("interpolate") as watching:
-                trials.interpolate(model, overlay, pair.base, interpolation, watching)
+    with contextlib.ExitStack() as stack:
+        two_sided = None
+        if kinds:
+            start = time.perf_counter()
+            names = [name for name in pair.matrices if name in repaired_whole]
+            own = as_measured(config, statistics, pair.messages) if given else config
+            _check_dtype(own, kinds)
+            data = read_data(pair, honesty, task, own, tokenizer, stages).sets
+            two_sided = TwoSided.measure(pair, names, data, own, stages, kinds=kinds)
+            stack.enter_context(two_sided)
+            measured += time.perf_counter() - start
+        judge = _Judge(evaluate)
+        with stages.stage("evaluate base"):
+            honest = judge.source(pair.base, config)
+        with pair.tuned.opened(_as_stored(config)) as model, eval_mode(model):
+            with stages.stage("evaluate tuned"):
+                scores = judge(model)
+            result = SweepResult(honest, scores, max_task_drop, config.model_dump(mode="json"))
+            result.messages += pair.messages
+            if given:
+                result.messages.append("the cost counts no measuring: the statistics were given")
+            if isinstance(evaluate, Validation):
+                result.validation = evaluate.sets
+                result.validation_settings = evaluate.settings
+                result.messages += [*evaluate.notes, *repeated]
+            if (refusing := getattr(evaluate, "refuse_all", None)) is not None:
+                result.refuse_all = Scores.of(refusing())
+            result.pair = {
+                "base": str(pair.base),
+                "tuned": str(pair.tuned),
+                "fingerprints": pair.fingerprints,
+            }
+            result.data = {name: dict(facts) for name, facts in statistics.data.items()}
+            result.versions = versions()
+            with Overlay(model) as overlay:
+                work = Candidates(pair, statistics, overlay, two_sided=two_sided)
+                trials = _Trials(result, judge, work, selections, measured, given, file)
+                trials.keep()
+                with stages.stage("candidates") as watching:
+                    trials.restore(model, plan, watching)
+                with stages.stage("interpolate") as watching:
+                    trials.interpolate(model, overlay, pair.base, interpolation, watching)
     result.complete = True
     trials.keep()
     return result
@@ -329,6 +330,14 @@ def _check_sources(
         raise ConfigError(
             "a sweep needs one way to score its candidates, a function or sets of questions; give "
             "either evaluate, or --validation, --benchmarks and --tasks"
+        )
+
+
+def _check_dtype(config: RestoreConfig, kinds: Sequence[Kind]) -> None:
+    if "natural" in kinds and config.dtype != "auto":
+        raise ConfigError(
+            f"dtype is {config.dtype!r}, but natural measures the candidates themselves, which a "
+            "sweep makes in the dtype of tuned; leave --dtype at auto or natural out"
         )
 
 

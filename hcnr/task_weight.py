@@ -1,5 +1,6 @@
 """The smallest task weight that keeps the task, by its loss on samples held back from measuring."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -18,13 +19,19 @@ class Tried:
 
     Attributes:
         task_weight: mu.
-        retention: percent kept of fine-tuning's gain in held-back task likelihood.
+        retention: percent kept of fine-tuning's gain in held-back task likelihood; minus infinity
+            for a model that cannot be asked.
         kept: whether that is enough.
     """
 
     task_weight: float
     retention: float
     kept: bool
+
+    def as_dict(self) -> dict[str, float | bool | None]:
+        """Plain values for JSON, where infinity is None."""
+        retention = self.retention if math.isfinite(self.retention) else None
+        return {"task_weight": self.task_weight, "retention": retention, "kept": self.kept}
 
 
 def retention_of(loss: float, base: float, tuned: float) -> float:

@@ -2,20 +2,21 @@
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from hcnr.config import RestoreConfig
+from hcnr.errors import OutputError
 from hcnr.groups import budget_of, plan_groups
-from hcnr.model import resolve_device
 from hcnr.moments import Moments, second_moments
 from hcnr.pair import Pair, Role
 from hcnr.stages import Stages
 from hcnr.tokens import TokenizedSet
 from hcnr_kernels import SpectralBasis, spectral_basis
+from hcnr_kernels.modes import Modes
 
 Kind = Literal["spectral", "natural"]
 DataSet = Literal["honesty", "task"]
@@ -69,10 +70,7 @@ class Factorisations:
         self._pair, self._data, self._config, self._stages = pair, data, config, stages
         self._places = places_of(kinds, config)
         self.kinds = tuple(kinds)
-        layers = pair.tuned.matrices(config.targets, config.ignore)
-        shapes = {n: (layers[n].out_features, layers[n].in_features) for n in matrices}
-        budget = budget_of(config.memory_budget, resolve_device(config.device))
-        self.groups = plan_groups(shapes, len(self._places), budget)
+        self.groups = groups_of(pair, matrices, config, len(self._places))
         self.passes = 0
 
     def __iter__(self) -> Iterator[tuple[str, dict[Kind, SpectralBasis]]]:
@@ -83,45 +81,51 @@ class Factorisations:
             FactorizationError: a second moment is not finite or stays indefinite.
         """
         done, total = 0, sum(map(len, self.groups))
-        for place, group in enumerate(self.groups):
-            # There and back, so that the model that is open serves the next group too.
-            moments = self._measure(group, self._places[:: -1 if place % 2 else 1])
-            inputs: dict[tuple[Kind, str, str], SpectralBasis] = {}
-            with self._stages.stage("factorise") as watcher:
-                for name in group:
-                    yield name, self._factorise(name, moments, inputs)
-                    done += 1
-                    watcher.advance(done, total)
+        with self._pair.models(self._config) as model_at:
+            for place, group in enumerate(self.groups):
+                # There and back, so that the model that is open serves the next group too.
+                places = self._places[:: -1 if place % 2 else 1]
+                moments = {where: self._measure(where, group, model_at) for where in places}
+                inputs: dict[tuple[Kind, str, str], Modes] = {}
+                with self._stages.stage("factorise") as watcher:
+                    for name in group:
+                        yield name, self._factorise(name, moments, inputs)
+                        done += 1
+                        watcher.advance(done, total)
+                # Let go before the next group is measured.
+                inputs.clear()
+                moments.clear()
 
     def _measure(
-        self, group: list[str], places: Sequence[Place]
-    ) -> dict[Place, dict[str, Moments]]:
-        found = {}
-        config = self._config
-        with self._pair.models(config) as model_at:
-            for data_set, role in places:
-                with self._stages.stage(f"curvature of {data_set} at {role}") as watcher:
-                    found[data_set, role] = second_moments(
-                        *model_at(role, group),
-                        self._data[data_set],
-                        token_budget=config.token_budget,
-                        gradient_checkpointing=config.gradient_checkpointing,
-                        progress=watcher.advance,
-                    )
-                self.passes += 1
+        self, place: Place, group: list[str], model_at: Callable[..., Any]
+    ) -> dict[str, Moments]:
+        data_set, role = place
+        with self._stages.stage(f"curvature of {data_set} at {role}") as watcher:
+            model, layers = model_at(role, group)
+            found = second_moments(
+                model,
+                layers,
+                self._data[data_set],
+                token_budget=self._config.token_budget,
+                gradient_checkpointing=self._config.gradient_checkpointing,
+                progress=watcher.advance,
+            )
+        self.passes += 1
         return found
 
     def _factorise(
         self,
         name: str,
         moments: dict[Place, dict[str, Moments]],
-        inputs: dict[tuple[Kind, str, str], SpectralBasis],
+        inputs: dict[tuple[Kind, str, str], Modes],
     ) -> dict[Kind, SpectralBasis]:
         """Bases of one matrix, whose own moments are let go."""
-        own = {place: by_matrix.pop(name) for place, by_matrix in moments.items()}
+        # Models in memory may be on two devices.
+        device = moments["task", "tuned"][name].inputs.device
+        own = {place: by_matrix.pop(name).to(device) for place, by_matrix in moments.items()}
         far = own["task", "tuned"]
         base, tuned = (source.weight(name) for source in (self._pair.base, self._pair.tuned))
-        delta = tuned.to(far.inputs.device).float() - base.to(far.inputs.device).float()
+        delta = tuned.to(device).float() - base.to(device).float()
         found: dict[Kind, SpectralBasis] = {}
         twins: dict[Place, SpectralBasis] = {}
         for kind in self.kinds:
@@ -137,8 +141,24 @@ class Factorisations:
                     shared=inputs.get(key),
                     name=name,
                 )
-            found[kind] = inputs[key] = twins[place]
+            found[kind] = twins[place]
+            inputs[key] = twins[place].input
         return found
+
+
+def groups_of(
+    pair: Pair, matrices: Sequence[str], config: RestoreConfig, passes: int
+) -> list[list[str]]:
+    """Groups of matrices that are measured together.
+
+    Raises:
+        ConfigError: one block alone exceeds the memory budget.
+        ModelError: there is no such device.
+    """
+    layers = pair.tuned.matrices(config.targets, config.ignore)
+    shapes = {n: (layers[n].out_features, layers[n].in_features) for n in matrices}
+    budget = budget_of(config.memory_budget, config.device, pair.nbytes)
+    return plan_groups(shapes, passes, budget)
 
 
 class Bases:
@@ -153,9 +173,15 @@ class Bases:
         if self._directory is None:
             self._kept[matrix] = basis
             return
-        handle, path = tempfile.mkstemp(dir=self._directory, suffix=".pt")
-        with open(handle, "wb") as file:
-            torch.save(basis, file)
+        try:
+            handle, path = tempfile.mkstemp(dir=self._directory, suffix=".pt")
+            with open(handle, "wb") as file:
+                torch.save(basis, file)
+        except (OSError, RuntimeError) as error:
+            raise OutputError(
+                f"the bases of spectral and natural do not fit into {self._directory} ({error}); "
+                "set TMPDIR to a larger disk, or raise --memory-budget"
+            ) from error
         self._kept[matrix] = Path(path)
 
     def __getitem__(self, matrix: str) -> SpectralBasis:

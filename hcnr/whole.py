@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from hcnr.candidates import Candidates
 from hcnr.config import RestoreConfig
-from hcnr.errors import ConfigError
+from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.moments import mean_loss
 from hcnr.natural import Walk
 from hcnr.overlay import Overlay
@@ -49,12 +50,14 @@ class Measured:
         selection: the matrices, and the neurons of kinds that have some.
         statistics: curvature along one axis, for the kinds that use it.
         data: tokenised samples of both data sets, and `held_back` ones of the task.
+        losses: mean loss of base and of tuned on the held-back samples, where there are some.
     """
 
     pair: Pair
     selection: Selection
     statistics: Statistics
     data: Mapping[str, TokenizedSet]
+    losses: tuple[float, float] | None = None
 
 
 def needs_data(config: RestoreConfig) -> bool:
@@ -73,6 +76,26 @@ def check_task_weight(config: RestoreConfig) -> None:
             f"task_weight is 'auto', but compensation {config.compensation} has no task weight; "
             "expected balanced, spectral or natural with it, or leave --task-weight out"
         )
+
+
+def held_back_losses(
+    pair: Pair, data: Mapping[str, TokenizedSet], config: RestoreConfig, stages: Stages
+) -> tuple[float, float] | None:
+    """Mean loss of base and of tuned on the held-back samples; None where there are none.
+
+    Raises:
+        DataError: fine-tuning gained nothing on them, so that no search can weigh anything.
+        ModelError: a loss is not finite.
+    """
+    if "held_back" not in data:
+        return None
+    found = []
+    with stages.stage("loss on held-back samples"), pair.models(config) as model_at:
+        for role in ("base", "tuned"):
+            found.append(_loss_of(model_at(role, [])[0], data["held_back"], config))
+    base, tuned = found
+    retention_of(tuned, base, tuned)
+    return base, tuned
 
 
 def repair_whole(
@@ -102,7 +125,11 @@ def repair_whole(
         return config, found
     with contextlib.ExitStack() as stack:
         two_sided, tried, walk, passes = None, list[Tried](), None, 0
-        if config.bases:
+        if not names:
+            # Nothing to weigh, and nothing to walk with.
+            weight = 1.0 if config.task_weight == "auto" else config.mu
+            config = config.replace(task_weight=weight)
+        elif config.bases:
             two_sided = stack.enter_context(
                 TwoSided.measure(given.pair, names, given.data, config, stages, kinds=config.bases)
             )
@@ -110,10 +137,12 @@ def repair_whole(
             config, tried = _search(given, two_sided, config, stages)
         if two_sided is not None and "natural" in config.bases:
             walk = _walk(given.pair, names, two_sided, config, stages)
-            for name, deviation in walk.deviations.items():
+            for name in names:
                 basis = two_sided.bases["natural"][name]
-                weight = whole_weight(name, *_weights(given.pair, name), deviation)
-                found.weights[name] = weight
+                deviation = walk.deviations.pop(name).to(basis.device)
+                base, tuned = _weights(given.pair, name)
+                still = not walk.steps and "spectral" not in config.bases
+                found.weights[name] = tuned if still else whole_weight(name, base, tuned, deviation)
                 found.records[name] = record_of(basis, basis.compared(deviation), config)
         elif two_sided is not None:
             for name in names:
@@ -174,26 +203,31 @@ def _search(
     given: Measured, two_sided: TwoSided | None, config: RestoreConfig, stages: Stages
 ) -> tuple[RestoreConfig, list[Tried]]:
     held_back, pair = given.data["held_back"], given.pair
+    assert given.losses is not None
+    base, tuned = given.losses
+    with (
+        stages.stage("search the task weight") as watcher,
+        pair.tuned.opened(config) as model,
+        Overlay(model) as overlay,
+    ):
+        work = Candidates(pair, given.statistics, overlay, two_sided=two_sided)
+        count = itertools.count(1)
 
-    def loss_of(model: Any) -> float:
-        return mean_loss(model, held_back, token_budget=config.token_budget)
-
-    with stages.stage("search the task weight") as watcher:
-        with pair.base.opened(config) as model:
-            base = loss_of(model)
-        with pair.tuned.opened(config) as model, Overlay(model) as overlay:
-            tuned = loss_of(model)
-            retention_of(tuned, base, tuned)  # refused before anything is tried
-            work = Candidates(pair, given.statistics, overlay, two_sided=two_sided)
-            count = itertools.count(1)
-
-            def retention(weight: float) -> float:
+        def retention(weight: float) -> float:
+            watcher.advance(tries := next(count), max(tries, MOST_TRIES))
+            try:
                 work.apply(config.replace(task_weight=weight), given.selection)
-                watcher.advance(tries := next(count), max(tries, MOST_TRIES))
-                return retention_of(loss_of(model), base, tuned)
+                return retention_of(_loss_of(model, held_back, config), base, tuned)
+            except (CheckpointError, ModelError):
+                # A model that overflows keeps nothing; others may do better.
+                return -math.inf
 
-            weight, tried = search_task_weight(retention, config.max_task_drop)
+        weight, tried = search_task_weight(retention, config.max_task_drop)
     return config.replace(task_weight=weight), tried
+
+
+def _loss_of(model: Any, data: TokenizedSet, config: RestoreConfig) -> float:
+    return mean_loss(model, data, token_budget=config.token_budget)
 
 
 def _facts(
@@ -208,8 +242,9 @@ def _facts(
         "kind": config.compensation,
         "task_weight": config.mu,
         "max_task_drop": config.max_task_drop,
-        "search": [asdict(one) for one in tried],
+        "search": [one.as_dict() for one in tried],
         "held_back": 0 if held_back is None else len(held_back),
+        "held_back_sha256": None if held_back is None else held_back.sha256,
         "steps": [] if walk is None else [asdict(step) for step in walk.steps],
         "honesty_loss": None if walk is None else walk.honesty_loss,
         "passes": passes,

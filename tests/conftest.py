@@ -4,9 +4,11 @@ import os
 
 import pytest
 from hypothesis import settings
+from transformers import AutoModelForCausalLM
 
 import hcnr
 from pairs import config, write_pair
+from wholes import write_learned
 
 # A run of continuous integration repeats exactly; a developer's run goes on looking.
 settings.register_profile("ci", derandomize=True)
@@ -29,3 +31,15 @@ def statistics(pair):
         )
         for axis in ("output", "input")
     }
+
+
+@pytest.fixture(scope="session")
+def learned(pair, tmp_path_factory):
+    """The pair with a tuned model that has learned the task, and more task samples than used."""
+    return write_learned(pair, tmp_path_factory.mktemp("learned"))
+
+
+@pytest.fixture(scope="session")
+def loaded(pair):
+    """Both models of the pair in memory, for tests that leave them as they are."""
+    return {role: AutoModelForCausalLM.from_pretrained(pair[role]) for role in ("base", "tuned")}

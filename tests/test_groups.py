@@ -26,8 +26,10 @@ def test_the_block_of_a_matrix(matrix, block):
 
 
 def test_bytes_count_moments_workspace_and_coordinates():
-    assert curvature_bytes([(2, 3)], 2) == 4 * (2 * (4 + 9) + 7 * 9 + 6)
-    assert curvature_bytes([(2, 3), (5, 3)], 1) == 4 * (4 + 9 + 25 + 9 + 7 * 25 + 6 + 15)
+    assert curvature_bytes([(2, 3)], 2) == 4 * (2 * (4 + 9) + 7 * 9 + 2 * 6)
+    # Two kinds of bases, two squares each, take more than three passes.
+    assert curvature_bytes([(2, 3), (5, 3)], 3) == 4 * (4 * (4 + 9 + 25 + 9) + 7 * 25 + 4 * 21)
+    assert curvature_bytes([], 2) == 0
 
 
 def test_blocks_stay_whole_and_fill_the_budget():
@@ -44,11 +46,22 @@ def test_blocks_stay_whole_and_fill_the_budget():
 
 
 def test_the_budget_is_what_was_asked_for_or_half_of_what_is_free(monkeypatch):
-    cpu = torch.device("cpu")
-    assert budget_of(0.5, cpu) == GIB // 2
-    found = free_memory(cpu)
+    assert budget_of(0.5, "cuda:7", None) == GIB // 2
+    found = free_memory(torch.device("cpu"))
     assert found is None or found > 0
     monkeypatch.setattr("hcnr.groups.free_memory", lambda device: 100)
-    assert budget_of(None, cpu) == 50
+    assert budget_of(None, "cpu", None) == 50
+    assert budget_of(None, "cpu", 40) == 30
+    assert budget_of(None, "cpu", 140) == 0
     monkeypatch.setattr("hcnr.groups.free_memory", lambda device: None)
-    assert budget_of(None, cpu) is None
+    assert budget_of(None, "cpu", 40) is None
+
+
+def test_cached_files_count_as_free(monkeypatch, tmp_path):
+    table = tmp_path / "meminfo"
+    table.write_text("MemFree: 1 kB\nMemAvailable:   7 kB\n")
+    own = open
+    monkeypatch.setattr("builtins.open", lambda name, **kwargs: own(table, **kwargs))
+    assert free_memory(torch.device("cpu")) == 7 * 1024
+    table.write_text("nothing\n")
+    assert free_memory(torch.device("cpu")) is None

@@ -2,7 +2,7 @@ import pytest
 
 from hcnr.errors import DataError
 from hcnr.examples import load_samples
-from hcnr.held_back import held_back_count, hold_back
+from hcnr.held_back import held_back_count, hold_back, measured_count
 
 
 def samples(count, limit):
@@ -11,24 +11,25 @@ def samples(count, limit):
 
 
 @pytest.mark.parametrize(
-    ("available", "measured", "kept"), [(400, 128, 128), (192, 128, 128), (191, 128, 128),
-                                        (130, 128, 87), (96, 128, 64), (3, 8, 2)],
+    ("available", "wanted", "measured", "held"),
+    [(400, 128, 128, 64), (192, 128, 128, 64), (191, 128, 128, 63), (150, 128, 100, 50),
+     (128, 128, 86, 42), (96, 128, 64, 32), (11, 4, 4, 7), (3, 8, 2, 1)],
 )  # fmt: skip
-def test_what_follows_is_held_back_or_a_third(available, measured, kept):
-    limit = measured + held_back_count(measured)
-    chosen = samples(available, limit)
-    if available == 191:
-        kept = 191 - 191 // 3
-    first, rest = hold_back(chosen, measured)
-    assert len(first) == kept
-    assert [*first.samples, *rest.samples] == [*chosen.samples]
-    assert len(rest) >= 1
+def test_what_follows_is_held_back_or_a_third(available, wanted, measured, held):
+    count = measured_count(available, wanted)
+    assert count == measured
+    chosen = samples(available, count + held_back_count(count))
+    first, rest = hold_back(chosen, count)
+    assert (len(first), len(rest)) == (measured, held)
+    assert [*first.samples, *rest.samples] == [*chosen.samples[: measured + held]]
     # What is measured is what would be measured without holding back.
-    assert first.sha256 == samples(available, kept).sha256
+    assert first.sha256 == samples(available, measured).sha256
     assert rest.sha256 != first.sha256
 
 
 def test_two_samples_are_too_few():
     with pytest.raises(DataError, match="holds 2 samples, expected at least 3"):
-        hold_back(samples(2, 8), 8)
+        hold_back(samples(2, 8), measured_count(2, 8))
+    with pytest.raises(DataError, match="more than the 8 that are measured"):
+        hold_back(samples(8, 99), 8)
     assert held_back_count(4) == 8 and held_back_count(128) == 64

@@ -48,7 +48,9 @@ def test_whole_matrices_are_measured_in_groups(pair):
         "compensate, merge and write",
     ]
     # A little less does not hold both blocks at once.
-    budget = 0.99 * plan.groups[0] / 2**30
+    both = planned(compensation="spectral+natural")
+    assert len(both.groups) == 1 and both.groups[0] > plan.groups[0]
+    budget = 0.99 * both.groups[0] / 2**30
     split = planned(compensation="spectral+natural", memory_budget=budget, steps=2)
     assert len(split.groups) == 2 and max(split.groups) <= budget * 2**30
     assert [s.name for s in split.stages[3:]] == [

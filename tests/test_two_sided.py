@@ -1,6 +1,5 @@
 """Two-sided repairs end to end, against dense float64 solutions of the whole problem."""
 
-import json
 import math
 import os
 
@@ -11,55 +10,18 @@ from transformers import AutoModelForCausalLM
 import hcnr
 import oracle
 from hcnr.candidates import Candidates
-from hcnr.checkpoint import Checkpoint
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError, DataError, StatisticsError
 from hcnr.examples import load_samples
-from hcnr.groups import GIB, curvature_bytes
+from hcnr.groups import GIB
+from hcnr.model import open_model
 from hcnr.overlay import Overlay
 from hcnr.pair import Pair
 from hcnr.stages import Stages
 from hcnr.tokens import tokenize
 from hcnr.two_sided import TwoSided
 from pairs import HONESTY, TASK, bits, config, hashes, tokenizer, write_jsonl
-
-WHOLE = {"cross_weight_ratio": 1.0, "damping": 0.05}
-KINDS = ("spectral", "natural", "spectral,natural")
-SMALL = {"targets": ("*.0.*q_proj", "*.0.*k_proj", "*.1.*down_proj"), **WHOLE}
-"""Dense systems of `out * in` unknowns are solved beside these."""
-
-
-def data(records):
-    return tokenize(load_samples(records, limit=8), tokenizer())
-
-
-@pytest.fixture(scope="module")
-def loaded(pair):
-    return {role: AutoModelForCausalLM.from_pretrained(pair[role]) for role in ("base", "tuned")}
-
-
-def moments(model, names, records):
-    sides = [
-        oracle.second_moment(model, names, data(records), axis) for axis in ("input", "output")
-    ]
-    return {name: (sides[0][name], sides[1][name]) for name in names}
-
-
-def deltas(loaded, names):
-    base, tuned = (
-        {name: loaded[role].get_parameter(f"{name}.weight").double() for name in names}
-        for role in ("base", "tuned")
-    )
-    return base, {name: (tuned[name] - base[name]).detach() for name in names}
-
-
-def written(out, names):
-    checkpoint = Checkpoint.open(out)
-    return {name: checkpoint.load(f"{name}.weight").double() for name in names}
-
-
-def report(out):
-    return json.loads((out / "hcnr_report.json").read_text())
+from wholes import KINDS, SMALL, WHOLE, data, deltas, largest_block, moments, report, written
 
 
 @pytest.mark.parametrize("hessian_at", ["base", "tuned"])
@@ -133,9 +95,16 @@ def test_groups_give_the_same_weights_and_leave_no_file(pair, tmp_path, monkeypa
     spill = tmp_path / "spill"
     spill.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(spill))
-    budget = 1.01 * _largest_block(pair, 3 if "," in kind else 2) / GIB
+    budget = 1.01 * largest_block(pair, 3 if "," in kind else 2) / GIB
+    opened = []
+    load = open_model
+    monkeypatch.setattr(
+        "hcnr.source.open_model", lambda path, **own: opened.append(path) or load(path, **own)
+    )
     out = hcnr.restore(**pair, out=tmp_path / "two", config=settings.replace(memory_budget=budget))
     assert hashes(out) == hashes(whole)
+    # For the scores; for the groups, there and back; for the walk.
+    assert len(opened) == {"spectral": 4, "natural": 3, "spectral,natural": 5}[kind]
     grouped = report(out)["two_sided"]
     assert grouped["groups"] == 2
     places = 3 if "," in kind else 2
@@ -145,15 +114,6 @@ def test_groups_give_the_same_weights_and_leave_no_file(pair, tmp_path, monkeypa
     with pytest.raises(ConfigError, match="raise --memory-budget"):
         hcnr.restore(**pair, out=tmp_path / "no", config=settings.replace(memory_budget=1e-6))
     assert not (tmp_path / "no").exists()
-
-
-def _largest_block(pair, places):
-    model = AutoModelForCausalLM.from_pretrained(pair["tuned"])
-    blocks = {}
-    for name, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and ".layers." in name:
-            blocks.setdefault(name.split(".")[2], []).append(tuple(module.weight.shape))
-    return max(curvature_bytes(shapes, places) for shapes in blocks.values())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -242,34 +202,6 @@ def test_candidates_in_one_model_are_what_restore_writes(pair, statistics, tmp_p
             out = hcnr.restore(**pair, out=tmp_path / f"{weight}", config=changed, overwrite=True)
             assert bits(tuned) == bits(AutoModelForCausalLM.from_pretrained(out))
     assert bits(tuned) == before
-
-
-@pytest.fixture(scope="module")
-def learned(pair, tmp_path_factory):
-    """The pair with a tuned model that has learned the task, and more task samples than used."""
-    root = tmp_path_factory.mktemp("learned")
-    records = [{"prompt": f"w{2 * i} w{i}", "response": f"w{i + 20}"} for i in range(24)]
-    model = AutoModelForCausalLM.from_pretrained(pair["base"])
-    batch = data_of(records)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(30):
-        loss = torch.stack(
-            [oracle.sample_loss(model, one.input_ids, one.response_start) for one in batch.samples]
-        ).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.save_pretrained(root / "tuned")
-    tokenizer().save_pretrained(root / "tuned")
-    return {
-        **pair,
-        "tuned": root / "tuned",
-        "task": write_jsonl(root / "task.jsonl", records),
-    }
-
-
-def data_of(records):
-    return tokenize(load_samples(records, limit=99), tokenizer())
 
 
 @pytest.mark.parametrize("kind", ["balanced", *KINDS])

@@ -71,6 +71,11 @@ class SpectralBasis:
         return self.delta.both * torch.outer(self.output.honesty.sqrt(), self.input.honesty.sqrt())
 
     @property
+    def device(self) -> torch.device:
+        """Where everything is, and where E and the step come out."""
+        return self.delta.both.device
+
+    @property
     def damping(self) -> tuple[float, float]:
         """Damping used on the output and the input axis, as a share of the mean diagonals."""
         return self.output.damping, self.input.damping
@@ -158,7 +163,7 @@ def spectral_basis(
     task: tuple[SecondMoment, SecondMoment],
     *,
     damping: float = 0.01,
-    shared: SpectralBasis | None = None,
+    shared: SpectralBasis | Modes | None = None,
     name: str | None = None,
 ) -> SpectralBasis:
     """Factorise method.md (10) for one matrix, once for all task weights and steps.
@@ -175,7 +180,7 @@ def spectral_basis(
         task: `(A_t, G_t)`, likewise on the task data.
         damping: Share of the mean diagonal, >= 0, the first level of the ladder.
         shared: The basis of a matrix that reads the same inputs, from the same second moments and
-            damping: its directions of the input axis are taken over, not computed again.
+            damping, or its `input` alone: these directions are taken over, not computed again.
         name: The matrix, for errors.
 
     Raises:
@@ -192,13 +197,14 @@ def spectral_basis(
         check_moment(f"{argument}[0]", pair[0], width, delta)
         check_moment(f"{argument}[1]", pair[1], out, delta)
     dtype = torch.promote_types(torch.float32, delta.dtype)
-    if shared is not None:
-        known = shared.input.vectors
-        if (shared.input.width, known.dtype, known.device) != (width, dtype, delta.device):
+    given = shared.input if isinstance(shared, SpectralBasis) else shared
+    if given is not None:
+        known = given.vectors
+        if (given.width, known.dtype, known.device) != (width, dtype, delta.device):
             refuse(
                 "shared",
                 f"a basis of {width} inputs in {dtype} on {delta.device}",
-                f"{shared.input.width} in {known.dtype} on {known.device}",
+                f"{given.width} in {known.dtype} on {known.device}",
             )
     axes = list(zip(honesty, task, strict=True))
     names = [
@@ -213,7 +219,7 @@ def spectral_basis(
         return modes_of(as_dtype(near, dtype), as_dtype(far, dtype), damping, names[place])
 
     with _without_autocast(delta):
-        wide = modes(0) if shared is None else shared.input
+        wide = modes(0) if given is None else given
         tall = modes(1)
         blocks = analyse(delta.to(dtype), tall, wide, dual=True)
     return SpectralBasis(tall, wide, blocks)
