@@ -30,9 +30,10 @@ def trial(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Worlds; two or more give intervals.")] = 3,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the first world.")] = 0,
-    out: Annotated[Path, typer.Option(help="Directory for the results and the tables.")] = Path(
-        "trial"
-    ),
+    # No Path: an empty one would be the current directory.
+    out: Annotated[
+        str, typer.Option(metavar="PATH", help="Directory for the results and the tables.")
+    ] = "trial",
     quick: Annotated[
         bool, typer.Option("--quick", help="Smaller synthetic worlds: rougher figures.")
     ] = False,
@@ -45,33 +46,53 @@ def trial(
         ),
     ] = False,
     ways: Annotated[
-        str,
+        Optional[str],  # noqa: UP045
         typer.Option(
             metavar="NAMES",
             help="Ways to compare, such as sum,spectral-natural,fine-tuning-both; all by default.",
         ),
-    ] = "",
+    ] = None,
+    overwrite: Annotated[
+        bool,
+        typer.Option(
+            "--overwrite",
+            help="Replace finished tables of other seeds or ways; those of some of these are "
+            "replaced anyway.",
+        ),
+    ] = False,
 ) -> None:
     """Compare every way of repairing on pairs of tiny models that lost their honesty.
 
     Settings are chosen on validation questions, seed by seed, and judged once on others. The first
     run trains the pairs; an interrupted run goes on where it stopped when it is started again.
+
+    A run takes one thread. Several may run different seeds into one --out at once, with --seed N
+    --seeds 1 each; a last one over all seeds reads what they found and makes the table.
     """
     from rich.console import Console
 
+    from hcnr.errors import ConfigError
     from hcnr.grid import read_names
-    from hcnr.lab.fair_trial import open_course, run_trial
+    from hcnr.lab.fair_trial import check_seeds, open_course, run_trial
     from hcnr.lab.variations import run_variations
     from hcnr.lab.ways import find_ways
 
     progress, console = Console(stderr=True), Console()
     # Figures that are cut short say nothing: a narrower terminal wraps whole lines.
     console.width = max(console.width, WIDTH)
-    chosen = find_ways(read_names(ways))
+    names = read_names(ways or "")
+    if ways is not None and not names:
+        raise ConfigError(
+            f"--ways is {ways!r}, expected names separated by commas, such as sum,spectral; leave "
+            "it out for all ways"
+        )
+    chosen = find_ways(names)
+    check_seeds(seeds)
     course = open_course(world, data_root=data_root, quick=quick)
     numbers = range(seed, seed + seeds)
-    found = run_trial(course, out, numbers, ways=chosen, console=progress)
+    found = run_trial(course, out, numbers, ways=chosen, overwrite=overwrite, console=progress)
     console.print(found.to_rich())
     if variations:
-        console.print(run_variations(course, out, numbers, console=progress).to_rich())
+        asked = run_variations(course, out, numbers, overwrite=overwrite, console=progress)
+        console.print(asked.to_rich())
     console.print(f"written: {out}", highlight=False, markup=False)

@@ -1,6 +1,5 @@
 """The fair trial: every way of repairing on the same pairs, over several seeds."""
 
-import contextlib
 import dataclasses
 import hashlib
 import json
@@ -11,13 +10,13 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from hcnr.checkpoint import atomic_file
-from hcnr.errors import ConfigError, OutputError
+from hcnr.errors import ConfigError
+from hcnr.evaluate.panel import Panel
 from hcnr.evaluate.sources import SourceReader
 from hcnr.lab import fine_tuning
 from hcnr.lab.arena import Arena, open_synthetic, open_text
 from hcnr.lab.choosing import LEVELS
-from hcnr.lab.journal import Journal
+from hcnr.lab.journal import Journal, open_journal
 from hcnr.lab.laboratory import quiet
 from hcnr.lab.making import key_of
 from hcnr.lab.referee import Referee
@@ -25,6 +24,7 @@ from hcnr.lab.seed_result import SeedResult
 from hcnr.lab.seeds import MOST_SEEDS
 from hcnr.lab.text_recipe import TextRecipe
 from hcnr.lab.training import Progress, fixed_threads
+from hcnr.lab.trial_files import Tables, prepared, read_result, write_json
 from hcnr.lab.trial_table import TrialTable
 from hcnr.lab.ways import WAYS, Way
 from hcnr.report.summary import versions
@@ -32,8 +32,10 @@ from hcnr.report.terminal import Bars
 
 World = Literal["synthetic", "text", "text-mild"]
 WORLDS: tuple[World, ...] = ("synthetic", "text", "text-mild")
-# Raised whenever the making, judging or choosing of candidates changes what a trial yields.
+# Raised whenever the making or judging of candidates changes what a journal holds.
 FORMAT = 1
+# Raised whenever the choosing changes what is made of a journal.
+CHOOSING = 2
 # Sums depend on the number of threads; one is what the lab trains with.
 _THREADS = 1
 
@@ -91,12 +93,15 @@ def run_trial(
     seeds: Sequence[int],
     *,
     ways: Sequence[Way] = WAYS,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> TrialTable:
     """Hold the trial seed by seed and write the tables.
 
     Settings are chosen on the validation questions of each seed, then judged once on the evaluated
     ones. A finished seed of the same pair, grid and versions is read, an unfinished one goes on.
+    Several processes may run different seeds into one `out`; a run over all of them makes the
+    table.
 
     Args:
         course: Where.
@@ -104,17 +109,23 @@ def run_trial(
             `trial.json` and `trial.md`.
         seeds: Of the worlds.
         ways: What takes part.
+        overwrite: Replace the tables even where they hold seeds or ways that are not asked for.
         console: Where progress is shown; the terminal if None.
 
     Raises:
         ConfigError: No seeds, or more than there are t values for.
-        OutputError: `out` cannot be written to, or holds a trial of other pairs.
+        OutputError: `out` cannot be written to, holds a trial of other pairs, or tables that would
+            be lost, or another process is at one of the seeds.
     """
     check_seeds(len(seeds))
-    place = prepared(out)
-    results = run_seeds(course, place, seeds, ways, LEVELS, "seed", console or Console())
+    console = console or Console()
+    names = [way.name for way in ways]
+    tables = Tables(prepared(out), "trial", course.world, seeds, names, overwrite)
+    tables.check()
+    results = run_seeds(course, tables.out, seeds, ways, LEVELS, "seed", console)
     table = TrialTable(course.world, results, LEVELS)
-    write(place, "trial", table.as_dict(), table.to_markdown())
+    if reason := tables.write(table.as_dict(), table.to_markdown()):
+        console.print(reason, highlight=False, markup=False)
     return table
 
 
@@ -133,11 +144,12 @@ def run_seeds(
         for seed in seeds:
             arena = course.open(seed, _trainings(bars))
             file = out / f"{stem}-{seed}.json"
-            key = _key(arena, ways, levels)
-            found = _finished(file, key)
+            pair = pair_digest(arena)
+            key = _key(pair, ways, levels)
+            found = read_result(file, key)
             if found is None:
-                journal = Journal(out / f"seed-{seed}.jsonl", pair_digest(arena))
-                found = _run_seed(course.world, arena, key, ways, levels, journal, bars)
+                with open_journal(out / f"seed-{seed}.jsonl", pair) as journal:
+                    found = _run_seed(course.world, arena, key, ways, levels, journal, bars)
                 write_json(file, found.as_dict())
             results.append(found)
     return results
@@ -170,10 +182,22 @@ def pair_digest(arena: Arena) -> str:
     files = [*_weights(arena.base), *_weights(arena.tuned), arena.honesty, arena.task]
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
-    about = [arena.world, arena.seed, arena.facts.get("counts"), versions(), FORMAT]
+    questions = {part: _questions(panel) for part, panel in arena.panels.items()}
+    about = [arena.world, arena.seed, arena.refusal, questions, versions(), FORMAT]
     constants = [fine_tuning.BATCH_SIZE, fine_tuning.LARGEST_NORM]
     digest.update(json.dumps([about, constants], sort_keys=True).encode())
     return digest.hexdigest()[:16]
+
+
+def _questions(panel: Panel) -> list[dict[str, list[Any]]]:
+    """What decides the marks of a part: of the honesty sets, then of the task sets."""
+    return [
+        {
+            name: [[one.prompt, one.question, one.answerable, one.answers] for one in many]
+            for name, many in sets.items()
+        }
+        for sets in (panel.honesty, panel.tasks)
+    ]
 
 
 def check_seeds(count: int) -> None:
@@ -188,52 +212,10 @@ def check_seeds(count: int) -> None:
         )
 
 
-def prepared(out: str | Path) -> Path:
-    """The directory of the output, made and known to take files.
-
-    Raises:
-        OutputError: It does not.
-    """
-    place = Path(out)
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with atomic_file(place / "hcnr_trial") as probe:
-            probe.write_text("", encoding="utf-8")
-        (place / "hcnr_trial").unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(
-            f"the trial cannot write to {place} ({reason}); choose another --out"
-        ) from None
-    return place
-
-
-def write(out: Path, stem: str, facts: dict[str, Any], markdown: str) -> None:
-    """Write `STEM.json` and `STEM.md`."""
-    write_json(out / f"{stem}.json", facts)
-    with atomic_file(out / f"{stem}.md") as temporary:
-        temporary.write_text(markdown, encoding="utf-8")
-
-
-def write_json(path: Path, facts: dict[str, Any]) -> None:
-    """Write a JSON file whole."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-
-
-def _key(arena: Arena, ways: Sequence[Way], levels: Sequence[float]) -> str:
+def _key(pair: str, ways: Sequence[Way], levels: Sequence[float]) -> str:
     grids = {way.name: [key_of(one, way.samples) for one in way.grid] for way in ways}
-    text = json.dumps([pair_digest(arena), list(grids.items()), list(levels)])
+    text = json.dumps([pair, CHOOSING, list(grids.items()), list(levels)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _finished(file: Path, key: str) -> SeedResult | None:
-    """The result in a file, if it is of this very trial."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if found["key"] == key:
-            return SeedResult.from_dict(found)
-    return None
 
 
 def _weights(checkpoint: Path) -> Iterator[Path]:

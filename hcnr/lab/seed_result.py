@@ -1,11 +1,17 @@
 """What one seed of a trial found: kept in a file, and all that the tables are made of."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hcnr.lab.arena import Marks, Part
 from hcnr.lab.choosing import Entry, Judged, on_front, read_marks
+from hcnr.lab.making import SHORT, brief
+
+EDGE = (
+    "At the edge: the smallest or the largest of at least three values that were tried, so that a "
+    "wider grid might do better; settings with only two values are not marked."
+)
 
 Ends = dict[str, dict[Part, Marks]]
 """Marks of `base`, `tuned` and `refuse all` on both parts."""
@@ -23,8 +29,30 @@ class Showing:
     candidates: list[Judged]
     entries: dict[float, Entry | None]
 
+    def repeats(self, level: float) -> bool:
+        """Whether it sends in at a level what it sends in at a higher one."""
+        entry = self.entries[level]
+        return entry is not None and any(
+            other is not None and higher > level and other.chosen.settings == entry.chosen.settings
+            for higher, other in self.entries.items()
+        )
+
+    def settings(self, level: float) -> str:
+        """What was chosen, and which of its numbers are the smallest or largest that were tried."""
+        entry = self.entries[level]
+        if entry is None:
+            return "none qualified"
+        if self.repeats(level):
+            return "as above"
+        chosen = dict(entry.chosen.settings)
+        edges = at_edge(chosen, [one.settings for one in self.candidates])
+        text = brief(chosen)
+        if edges:
+            text += f" (at the edge: {', '.join(SHORT.get(name, name) for name in edges)})"
+        return text
+
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; candidates on the way's front of F1 and retention are marked."""
+        """For JSON; candidates on the way's front of refusal delta and retention are marked."""
         front = on_front(self.candidates)
         return {
             "candidates": [
@@ -97,3 +125,16 @@ class SeedResult:
             {name: Showing.from_dict(one) for name, one in found["ways"].items()},
             found["facts"],
         )
+
+
+def at_edge(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Numbers of a setting that are the smallest or largest of at least three that were tried."""
+    found = []
+    for name, value in chosen.items():
+        if isinstance(value, Mapping):
+            found += at_edge(value, [one[name] for one in tried if name in one])
+        elif isinstance(value, int | float):
+            values = sorted({one[name] for one in tried if name in one})
+            if len(values) > 2 and value in (values[0], values[-1]):
+                found.append(name)
+    return found

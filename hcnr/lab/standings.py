@@ -1,7 +1,8 @@
-"""Rows over seeds: means with intervals, and F1 against a rival on the same seeds."""
+"""Rows over seeds: means with intervals, and differences from a rival on the same seeds."""
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -19,9 +20,64 @@ FIGURES = {
 }
 """Head of a column -> its figure."""
 
+COMPARED = {"delta": "refusal_delta", "F1": "f1"}
+"""The figures that are compared with a rival's, the one that chose first."""
+
+MOST_APART = 3.0
+"""Points of mean retention beyond which a row and its rival are not compared in words."""
+
+_DEVELOPED = range(3)
+_ROUNDING = 1e-9
 _SIGNED = ("refusal_delta",)
 
-Verdict = Literal["better", "worse", "undecided"]
+Verdict = Literal["better", "worse", "undecided", "not compared"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lead:
+    """A row against a rival, over the seeds in which both have an entry.
+
+    Attributes:
+        pairs: Of every such seed the row's marks and the rival's, both on the evaluated questions.
+    """
+
+    pairs: tuple[tuple[Marks, Marks], ...]
+
+    def of(self, figure: str) -> Spread:
+        """The row's figure minus the rival's, seed by seed."""
+        return Spread(tuple(getattr(a, figure) - getattr(b, figure) for a, b in self.pairs))
+
+    @property
+    def kept(self) -> tuple[float, float]:
+        """Mean retention of the row and of the rival."""
+        mine, theirs = zip(*((a.retention, b.retention) for a, b in self.pairs), strict=True)
+        return statistics.fmean(mine), statistics.fmean(theirs)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether both keep about as much; not if what is kept is undefined."""
+        mine, theirs = self.kept
+        return abs(mine - theirs) <= MOST_APART
+
+    @property
+    def apart(self) -> str:
+        """By how much the row keeps more or less: `keeps 4.2 points less`."""
+        mine, theirs = self.kept
+        if math.isnan(mine - theirs):
+            return "what is kept is undefined"
+        return f"keeps {abs(mine - theirs):.1f} points {'more' if mine > theirs else 'less'}"
+
+    def verdict(self, figure: str) -> Verdict:
+        """Who has the better figure, if both keep about as much and the interval leaves out 0."""
+        return verdict(self.of(figure)) if self.comparable else "not compared"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        mine, theirs = (None if math.isnan(one) else one for one in self.kept)
+        found: dict[str, Any] = {"n": len(self.pairs), "kept": {"row": mine, "rival": theirs}}
+        for figure in COMPARED.values():
+            found[figure] = {**spread_dict(self.of(figure)), "verdict": self.verdict(figure)}
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,16 +89,14 @@ class Standing:
         figures: Figure -> its values over the seeds that have it.
         seeds: How many seeds have an entry.
         of: How many seeds there are.
-        leads: Rival -> F1 minus the rival's, over the seeds in which both have an entry.
-        delta_leads: The same of the refusal delta.
+        leads: Rival -> how the row compares with it.
     """
 
     name: str
     figures: dict[str, Spread]
     seeds: int
     of: int
-    leads: dict[str, Spread]
-    delta_leads: dict[str, Spread]
+    leads: dict[str, Lead]
 
     @classmethod
     def of_entries(
@@ -63,39 +117,35 @@ class Standing:
         if there:
             figures["seconds"] = Spread(tuple(entry.chosen.seconds for entry in there))
         pairs = {
-            rival: [
+            rival: tuple(
                 (one.evaluated, other.evaluated)
                 for one, other in zip(entries, theirs, strict=True)
                 if one is not None and other is not None
-            ]
+            )
             for rival, theirs in rivals.items()
         }
-        leads, delta_leads = (
-            {
-                rival: Spread(tuple(getattr(a, figure) - getattr(b, figure) for a, b in both))
-                for rival, both in pairs.items()
-                if both
-            }
-            for figure in ("f1", "refusal_delta")
-        )
-        return cls(name, figures, len(there), len(entries), leads, delta_leads)
+        leads = {rival: Lead(both) for rival, both in pairs.items() if both}
+        return cls(name, figures, len(there), len(entries), leads)
 
     @classmethod
     def of_marks(cls, name: str, marks: Sequence[Marks]) -> "Standing":
         """The row of a model that nobody chose, one per seed."""
-        return cls(name, _figures(marks), len(marks), len(marks), {}, {})
+        return cls(name, _figures(marks), len(marks), len(marks), {})
 
     def cells(self, rivals: Sequence[str], between: str) -> list[str]:
         """The row as text: its name, seeds, figures and leads.
 
         Args:
-            rivals: The leads to print, in this order.
-            between: Stands between a mean and its interval.
+            rivals: The leads to print, in this order, of every compared figure.
+            between: Stands between the parts of a name, between a mean and its interval, and
+                before a smaller number of seeds.
         """
-        found = [self.name, f"{self.seeds}/{self.of}"]
+        found = [self.name.replace(", ", f",{between}"), f"{self.seeds}/{self.of}"]
         for name in FIGURES.values():
             found.append(_cell(self.figures.get(name), between, name in _SIGNED))
-        return [*found, *(_cell(self.leads.get(rival), between, True) for rival in rivals)]
+        for rival in rivals:
+            found += [self._lead_cell(rival, figure, between) for figure in COMPARED.values()]
+        return found
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -104,14 +154,15 @@ class Standing:
             "seeds": self.seeds,
             "of": self.of,
             **{name: spread_dict(found) for name, found in self.figures.items()},
-            "leads": {
-                rival: {
-                    "f1": _lead_dict(lead),
-                    "refusal_delta": _lead_dict(self.delta_leads[rival]),
-                }
-                for rival, lead in self.leads.items()
-            },
+            "leads": {rival: lead.as_dict() for rival, lead in self.leads.items()},
         }
+
+    def _lead_cell(self, rival: str, figure: str, between: str) -> str:
+        lead = self.leads.get(rival)
+        if lead is None:
+            return ""
+        text, n = _cell(lead.of(figure), between, True), len(lead.pairs)
+        return text if n == self.seeds else f"{text}{between}(n {n})"
 
 
 def half_width(found: Spread) -> float | None:
@@ -122,9 +173,19 @@ def half_width(found: Spread) -> float | None:
 def verdict(lead: Spread) -> Verdict:
     """Which side of 0 the whole interval of a lead is on; nothing is claimed if it holds 0."""
     half = half_width(lead)
-    if half is None or abs(lead.mean) <= half:
+    if half is None or abs(lead.mean) <= half + _ROUNDING:
         return "undecided"
     return "better" if lead.mean > 0 else "worse"
+
+
+def developed_on(world: str, seeds: Sequence[int]) -> list[str]:
+    """The note that some of the seeds were not fresh; none where all were."""
+    if world != "synthetic" or not set(seeds) & set(_DEVELOPED):
+        return []
+    return [
+        "Synthetic seeds 0 to 2 were used while the two-sided kinds and their demo settings were "
+        "developed, so they are no fresh trial of those; other seeds are."
+    ]
 
 
 def lead_text(lead: Spread) -> str:
@@ -135,10 +196,6 @@ def lead_text(lead: Spread) -> str:
 def spread_dict(found: Spread) -> dict[str, Any]:
     """Mean, interval and values, for JSON."""
     return {"mean": found.mean, "half_width": half_width(found), "values": list(found.values)}
-
-
-def _lead_dict(lead: Spread) -> dict[str, Any]:
-    return {**spread_dict(lead), "verdict": verdict(lead)}
 
 
 def _figures(marks: Sequence[Marks]) -> dict[str, Spread]:

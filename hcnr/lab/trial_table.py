@@ -9,26 +9,28 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hcnr.lab.choosing import Entry
-from hcnr.lab.making import SHORT, brief
-from hcnr.lab.seed_result import SeedResult, Showing
-from hcnr.lab.seeds import Spread
-from hcnr.lab.standings import FIGURES, Standing, Verdict, lead_text, verdict
+from hcnr.lab.choosing import RIVALS, Entry
+from hcnr.lab.seed_result import EDGE, SeedResult
+from hcnr.lab.standings import (
+    COMPARED,
+    FIGURES,
+    MOST_APART,
+    Lead,
+    Standing,
+    Verdict,
+    developed_on,
+    half_width,
+    lead_text,
+)
 from hcnr.lab.table import markdown, terminal
-from hcnr.lab.ways import FINE_TUNING, INTERPOLATION
 
-_OWN = {"interpolation": (INTERPOLATION,), "fine-tuning": FINE_TUNING}
-RIVALS = tuple(_OWN)
-_HEADS = ("vs interp.*", "vs tuning**")
+_HEADS = tuple(f"{figure} vs {rival}" for rival in ("int.*", "tun.**") for figure in COMPARED)
 _WORDS: tuple[tuple[Verdict, str], ...] = (
     ("better", "better"),
     ("worse", "worse"),
     ("undecided", "not told apart"),
 )
-_EDGE = (
-    "At the edge: the smallest or the largest of the values that were tried, so that a wider grid "
-    "might do better.\n"
-)
+_KEPT = "of the gain in likelihood kept"
 COLUMNS = ("way", "seeds", *FIGURES, *_HEADS)
 
 
@@ -56,65 +58,91 @@ class TrialTable:
 
     def ways(self, level: float) -> list[Standing]:
         """Rows of all ways at a level."""
-        rivals = self._rivals(level)
-        return [
-            Standing.of_entries(
-                name,
-                self._entries(name, level),
-                {rival: found for rival, found in rivals.items() if name not in _OWN[rival]},
-            )
-            for name in self.results[0].showings
-        ]
+        rows = []
+        for name in self.results[0].showings:
+            entries = self._entries(name, level)
+            rivals = {
+                rival: [None if one is None else one.rivals.get(rival) for one in entries]
+                for rival in RIVALS
+            }
+            rows.append(Standing.of_entries(name, entries, rivals))
+        return rows
 
     def verdicts(self, level: float) -> list[str]:
         """Who beats which rival at a level, who loses, and who cannot be told apart, in words."""
         found = []
-        ways = self.ways(level)
         for rival in RIVALS:
-            f1 = {row.name: row.leads[rival] for row in ways if rival in row.leads}
-            deltas = {row.name: row.delta_leads[rival] for row in ways if rival in row.leads}
-            for figure, leads in (("F1", f1), ("Refusal delta", deltas)):
+            leads = self._leads(level, rival)
+            for head, figure in COMPARED.items():
                 if leads:
-                    found.append(f"{figure} against {rival} at {level:g} %: {_sorted_out(leads)}.")
-        absent = [row.name for row in ways if not row.seeds]
-        if absent:
-            names = ", ".join(map(repr, absent))
+                    what = head.replace("delta", "Refusal delta")
+                    words = _sorted_out(leads, figure)
+                    found.append(f"{what} against {rival} at {level:g} %: {words}.")
+        again = [name for name in self.results[0].showings if self._repeats(name, level)]
+        if again:
             found.append(
-                f"No candidate of {names} kept {level:g} % and told better than the tuned model "
-                "what it does not know, on the validation questions of any seed."
+                f"Left out, because they sent in the same models as at a higher level: "
+                f"{_names(again)}."
+            )
+        absent = [row.name for row in self.ways(level) if not row.seeds]
+        if absent:
+            found.append(
+                f"No candidate of {_names(absent)} kept {level:g} % and told better than the tuned "
+                "model what it does not know, on the validation questions of any seed."
             )
         return found
+
+    @property
+    def comparisons(self) -> int:
+        """How many intervals the verdicts of all levels look at."""
+        return sum(
+            lead.comparable and half_width(lead.of(figure)) is not None
+            for level in self.levels
+            for rival in RIVALS
+            for lead in self._leads(level, rival).values()
+            for figure in COMPARED.values()
+        )
 
     @property
     def notes(self) -> list[str]:
         """What a reader of the tables must know."""
         first = self.results[0]
-        n = len(self.results)
-        numbers = ", ".join(str(one.seed) for one in self.results)
-        arena = first.facts["arena"]
-        sizes = f"{arena['parameters'] / 1e6:.2f} M parameter models"
-        tries = [len(showing.candidates) for showing in first.showings.values()]
+        seeds = [one.seed for one in self.results]
+        n = len(seeds)
+        sizes = f"{first.facts['arena']['parameters'] / 1e6:.2f} M parameter models"
+        tries = ", ".join(f"{name!r} {len(one.candidates)}" for name, one in first.showings.items())
         notes = [
-            f"World {self.world}, {n} seed{'s' if n > 1 else ''} ({numbers}), {sizes}: leads, not "
-            "claims. Figures in percent, s in seconds of the processor, one thread.",
-            f"Each way tried {min(tries)} to {max(tries)} settings. On the validation questions of "
-            "a seed it chose the best F1 among those that keep at least the level and have a "
-            "refusal delta above the tuned model's; that one was judged once, on other questions. "
-            "What it keeps there (kept) may come out lower than the level.",
+            f"World {self.world}, {n} seed{'s' if n > 1 else ''} ({', '.join(map(str, seeds))}), "
+            f"{sizes}: leads, not claims. Figures in percent, s in seconds of the processor, one "
+            "thread.",
+            *developed_on(self.world, seeds),
+            f"Settings tried: {tries}. On the validation questions of a seed each way chose the "
+            "best refusal delta among those that keep at least the level and have a delta above "
+            "the tuned model's; that one was judged on other questions, by which nothing is "
+            "chosen. What it keeps there (kept) may come out lower than the level.",
             "kept: share of the fine-tuning's gain in likelihood of held-out task answers; exact: "
             "task questions answered exactly right; ref. ans.: refusals of answerable questions; "
             "s: to make that one model, measuring and training included.",
-            "seeds: in how many a setting qualified; means are over those, so that rows with "
-            "different seeds are not to be compared, the last two columns are.",
-            "* and **: F1 minus that of interpolation, and of fine-tuning back on the same samples "
-            "(honesty only or both, whichever had the better validation F1), seed by seed. Where "
-            "the interval holds 0 nothing is claimed. Refusing more of everything can raise F1, "
-            "and not the refusal delta, which is why both are compared.",
+            "seeds: in how many a setting qualified. The figures of a row are means over those, so "
+            "rows with different seeds are not to be compared by eye. The paired columns are over "
+            "the seeds in which both the row and its rival qualify, n of them where that is fewer "
+            "than the row's.",
+            "* and **: minus interpolation's figure (int.), and that of fine-tuning back on the "
+            "same samples (tun., the candidates of its ways taken together), seed by seed. For "
+            "each row the rival is chosen anew, by the same rule, among those of its candidates "
+            "that keep at least as much as the row does on the validation questions; where none "
+            "qualifies, the rival is the tuned model itself. Where the two still keep more than "
+            f"{MOST_APART:g} points apart on the evaluated questions, nothing is said in words; "
+            "where the interval holds 0 nothing is claimed.",
+            "Refusing more of everything can raise F1; it raises the delta only as far as it tells "
+            "the two kinds apart.",
         ]
         if n > 1:
             notes.append(
-                "±: half of the 95 % interval over the seeds of that cell (Student's t), not "
-                "corrected for the number of comparisons; so few seeds make it wide."
+                "±: half of the 95 % interval over the seeds of that cell (Student's t); so few "
+                f"seeds make it wide. This page makes {self.comparisons} comparisons in words and "
+                "corrects none for their number: were there no difference anywhere, about one in "
+                "twenty would exclude 0 by chance."
             )
         else:
             notes.append("One seed has no interval, and decides nothing.")
@@ -124,8 +152,8 @@ class TrialTable:
         """The tables for a terminal of 100 columns."""
         parts: list[Table | Text] = []
         for level in self.levels:
-            title = f"Fair trial, {self.world}: at least {level:g} % of the task kept"
-            lines = [(row.cells(RIVALS, "\n"), False) for row in [*self.ends, *self.ways(level)]]
+            title = f"Fair trial, {self.world}: at least {level:g} % {_KEPT}"
+            lines = self._lines(level, "\n")
             parts.append(terminal(title, COLUMNS, lines, self.verdicts(level)))
         return Group(*parts, Text("\n".join(self.notes), style="dim"))
 
@@ -133,18 +161,18 @@ class TrialTable:
         """The tables for a README, the settings that were chosen, and the notes."""
         parts = []
         for level in self.levels:
-            lines = [(row.cells(RIVALS, " "), False) for row in [*self.ends, *self.ways(level)]]
-            parts.append(f"### At least {level:g} % of the task kept\n")
+            lines = self._lines(level, " ")
+            parts.append(f"### At least {level:g} % {_KEPT}\n")
             parts.append(markdown(COLUMNS, lines, self.verdicts(level)))
         heads = ("settings chosen", *(f"seed {one.seed}" for one in self.results))
         for level in self.levels:
             lines = [
-                ((name, *(_settings(one.showings[name], level) for one in self.results)), False)
+                ((name, *(one.showings[name].settings(level) for one in self.results)), False)
                 for name in self.results[0].showings
             ]
             parts.append(f"### Settings at {level:g} %\n")
             parts.append(markdown(heads, lines, []))
-        parts.append(_EDGE)
+        parts.append(f"{EDGE}\n")
         title = f"## Fair trial, {self.world} world\n"
         return "\n".join([title, *parts, *(f"{note}\n" for note in map(_plain, self.notes))])
 
@@ -163,6 +191,7 @@ class TrialTable:
                 }
                 for level in self.levels
             },
+            "comparisons": self.comparisons,
             "notes": self.notes,
             "results": [one.as_dict() for one in self.results],
         }
@@ -170,63 +199,46 @@ class TrialTable:
     def _entries(self, name: str, level: float) -> list[Entry | None]:
         return [one.showings[name].entries[level] for one in self.results]
 
-    def _rivals(self, level: float) -> Mapping[str, Sequence[Entry | None]]:
-        """The rivals' entries, one per seed, where the rivals take part."""
-        names = self.results[0].showings
-        there = {
-            rival: [self._entries(name, level) for name in own if name in names]
-            for rival, own in _OWN.items()
-        }
+    def _repeats(self, name: str, level: float) -> bool:
+        """Whether a way sends in the models of a higher level, in every seed."""
+        return all(one.showings[name].repeats(level) for one in self.results)
+
+    def _leads(self, level: float, rival: str) -> dict[str, Lead]:
+        """Way -> how it compares with a rival, where that has not been said at a higher level."""
         return {
-            rival: [best_of(by_way) for by_way in zip(*found, strict=True)]
-            for rival, found in there.items()
-            if found
+            row.name: row.leads[rival]
+            for row in self.ways(level)
+            if rival in row.leads and not self._repeats(row.name, level)
         }
 
-
-def best_of(entries: Sequence[Entry | None]) -> Entry | None:
-    """The entry with the best F1 on the validation questions, as a user would choose."""
-    there = [entry for entry in entries if entry is not None]
-    return max(there, key=lambda entry: entry.chosen.validation.f1, default=None)
+    def _lines(self, level: float, between: str) -> list[tuple[list[str], bool]]:
+        rows = [*self.ends, *self.ways(level)]
+        return [(row.cells(tuple(RIVALS), between), False) for row in rows]
 
 
-def _sorted_out(leads: Mapping[str, Spread]) -> str:
-    """Who is better, who is worse, and who cannot be told apart."""
+def _sorted_out(leads: Mapping[str, Lead], figure: str) -> str:
+    """Who is better, who is worse, who cannot be told apart, and who is not compared."""
+    verdicts = {name: lead.verdict(figure) for name, lead in leads.items()}
     parts = []
     for kind, words in _WORDS:
         names = [
-            f"'{name}'" if kind == "undecided" else f"'{name}' ({lead_text(lead)})"
+            f"{name!r}" if kind == "undecided" else f"{name!r} ({lead_text(lead.of(figure))})"
             for name, lead in leads.items()
-            if verdict(lead) == kind
+            if verdicts[name] == kind
         ]
         parts.append(f"{words}: {', '.join(names) or 'no way'}")
+    apart = [
+        f"{name!r} ({lead.apart})"
+        for name, lead in leads.items()
+        if verdicts[name] == "not compared"
+    ]
+    if apart:
+        parts.append(f"not compared: {', '.join(apart)}")
     return "; ".join(parts)
 
 
-def _settings(showing: Showing, level: float) -> str:
-    """What was chosen, and which of its numbers are the smallest or largest that were tried."""
-    entry = showing.entries[level]
-    if entry is None:
-        return "none qualified"
-    chosen = dict(entry.chosen.settings)
-    edges = at_edge(chosen, [one.settings for one in showing.candidates])
-    text = brief(chosen)
-    if edges:
-        text += f" (at the edge: {', '.join(SHORT.get(name, name) for name in edges)})"
-    return text
-
-
-def at_edge(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Numbers of a setting that are the smallest or largest of at least three that were tried."""
-    found = []
-    for name, value in chosen.items():
-        if isinstance(value, Mapping):
-            found += at_edge(value, [one[name] for one in tried if name in one])
-        elif isinstance(value, int | float):
-            values = sorted({one[name] for one in tried if name in one})
-            if len(values) > 2 and value in (values[0], values[-1]):
-                found.append(name)
-    return found
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
 
 
 def _plain(note: str) -> str:

@@ -9,8 +9,9 @@ from typing import Any, Literal
 from rich.console import Console
 
 from hcnr.examples import load_samples
-from hcnr.lab.fair_trial import Course, check_seeds, prepared, run_seeds, write
+from hcnr.lab.fair_trial import Course, check_seeds, run_seeds
 from hcnr.lab.making import TWO_SIDED, FineTuned, Making, Masked, Restored, Samples
+from hcnr.lab.trial_files import Tables, prepared
 from hcnr.lab.variation_table import VariationTable
 from hcnr.lab.ways import SAMPLES, Way
 
@@ -114,6 +115,7 @@ def run_variations(
     out: str | Path,
     seeds: Sequence[int],
     *,
+    overwrite: bool = False,
     console: Console | None = None,
 ) -> VariationTable:
     """Ask every question in every seed of a world and write the tables.
@@ -123,23 +125,28 @@ def run_variations(
         out: Gets `variations-seed-N.json` as soon as a seed is finished, then `variations.json`
             and `variations.md`. What a trial judged there is not judged again.
         seeds: Of the worlds.
+        overwrite: Replace the tables even where they hold seeds that are not asked for.
         console: Where progress is shown; the terminal if None.
 
     Raises:
         ConfigError: No seeds, or more than there are t values for.
-        OutputError: `out` cannot be written to, or holds a trial of other pairs.
+        OutputError: `out` cannot be written to, holds a trial of other pairs, or tables that would
+            be lost, or another process is at one of the seeds.
     """
     check_seeds(len(seeds))
+    console = console or Console()
     place = prepared(out)
     # All seeds of a world have as many samples.
     available = load_samples(course.open(seeds[0], None).honesty).available
     questions = list_questions(available)
     ways = [arm.way for question in questions for arm in question.arms]
-    results = run_seeds(
-        course, place, seeds, ways, (LEVEL,), "variations-seed", console or Console()
-    )
+    names = [way.name for way in ways]
+    tables = Tables(place, "variations", course.world, seeds, names, overwrite)
+    tables.check()
+    results = run_seeds(course, place, seeds, ways, (LEVEL,), "variations-seed", console)
     table = VariationTable(course.world, questions, results, LEVEL)
-    write(place, "variations", table.as_dict(), table.to_markdown())
+    if reason := tables.write(table.as_dict(), table.to_markdown()):
+        console.print(reason, highlight=False, markup=False)
     return table
 
 

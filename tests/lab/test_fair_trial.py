@@ -3,18 +3,24 @@ import json
 import math
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from arenas import WeighedArena, course_of, write_arena
 from hcnr.errors import ConfigError, DataError, OutputError
+from hcnr.evaluate.panel import Panel
+from hcnr.evaluate.questions import Question
+from hcnr.lab import fair_trial, fine_tuning
 from hcnr.lab.arena import Marks
 from hcnr.lab.choosing import LEVELS
-from hcnr.lab.fair_trial import Course, open_course, pair_digest, prepared, run_trial
-from hcnr.lab.making import FineTuned, Interpolated, Restored
+from hcnr.lab.fair_trial import Course, open_course, pair_digest, run_seeds, run_trial
+from hcnr.lab.journal import open_journal
+from hcnr.lab.making import FineTuned, Interpolated, Restored, Samples
 from hcnr.lab.seed_result import SeedResult
 from hcnr.lab.seeds import MOST_SEEDS
+from hcnr.lab.trial_files import prepared
 from hcnr.lab.ways import Way, find_ways
 
 QUIET = Console(quiet=True)
@@ -49,11 +55,12 @@ def test_a_trial_from_end_to_end(course, tmp_path: Path):
     ]
     for result, counts in zip(table.results, asked(arenas), strict=True):
         chosen = {
-            (name, json.dumps(dict(entry.chosen.settings), sort_keys=True))
-            for name, showing in result.showings.items()
+            json.dumps(dict(one.chosen.settings), sort_keys=True)
+            for showing in result.showings.values()
             for entry in showing.entries.values()
             if entry is not None
-        }
+            for one in (entry, *entry.rivals.values())
+        } - {'{"made": "tuned"}'}
         # Every candidate once, and on the evaluated part nobody but the chosen and the two ends.
         assert counts == {"validation": GRID + 2, "evaluated": len(chosen) + 2}
         assert result.ends["base"]["evaluated"].retention == pytest.approx(0.0)
@@ -77,7 +84,7 @@ def test_a_finished_seed_is_read_and_a_lost_result_is_made_from_the_journal(cour
     held, arenas = course
     first = run_trial(held, tmp_path, range(2), ways=WAYS, console=QUIET)
     asked(arenas)
-    (tmp_path / "seed-1.json").write_text('{"key": "cut sho')
+    (tmp_path / "seed-1.json").unlink()
     again = run_trial(held, tmp_path, range(2), ways=WAYS, console=QUIET)
     assert asked(arenas) == [Counter(), Counter()]
     assert again.as_dict()["tables"] == first.as_dict()["tables"]
@@ -114,12 +121,32 @@ def test_an_interrupted_seed_goes_on_where_it_stopped(tmp_path: Path, calls: int
 
 def test_more_settings_cost_only_themselves(course, tmp_path: Path):
     held, arenas = course
-    run_trial(held, tmp_path, range(2), ways=WAYS, console=QUIET)
+    run_trial(held, tmp_path, range(2), ways=WAYS[:2], console=QUIET)
     asked(arenas)
     wider = Way("sum", (*WAYS[1].grid, Restored("sum", "input")))
     table = run_trial(held, tmp_path, range(2), ways=(WAYS[0], wider), console=QUIET)
     assert [one["validation"] for one in asked(arenas)] == [1, 1]
-    assert list(table.results[0].showings) == ["interpolation", "sum"]
+    assert [len(one.showings["sum"].candidates) for one in table.results] == [3, 3]
+
+
+def test_a_finished_seed_of_other_levels_samples_or_choosing_is_not_taken(
+    course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    held, arenas = course
+    way = Way("sum", (Restored("sum", in_weight_ratio=0.1, cross_weight_ratio=0.2),), Samples(8))
+
+    def run(way: Way, levels: tuple[float, ...]) -> SeedResult:
+        return run_seeds(held, tmp_path, [0], [way], levels, "seed", QUIET)[0]
+
+    first = run(way, (90.0,))
+    assert run(way, (90.0,)).as_dict() == first.as_dict()
+    assert list(run(way, (75.0,)).showings["sum"].entries) == [75.0]
+    asked(arenas)
+    run(dataclasses.replace(way, samples=Samples(4)), (75.0,))
+    assert asked(arenas)[0]["validation"] == 1
+    before = run(way, (90.0,)).key
+    monkeypatch.setattr(fair_trial, "CHOOSING", -1)
+    assert run(way, (90.0,)).key != before
 
 
 def test_trials_of_two_pairs_do_not_mix(course, tmp_path: Path):
@@ -130,17 +157,69 @@ def test_trials_of_two_pairs_do_not_mix(course, tmp_path: Path):
         run_trial(held, tmp_path, [0], ways=WAYS[:1], console=QUIET)
 
 
-def test_the_digest_is_of_weights_samples_and_counts(tmp_path: Path):
+def test_a_seed_is_run_by_one_process_at_a_time(course, tmp_path: Path):
+    held, arenas = course
+    with (
+        open_journal(tmp_path / "seed-0.jsonl", pair_digest(arenas[0])),
+        pytest.raises(OutputError, match=r"another process is running .*seed-0\.jsonl"),
+    ):
+        run_trial(held, tmp_path, [0], ways=WAYS[:1], console=QUIET)
+    assert asked(arenas)[0] == Counter()
+    run_trial(held, tmp_path, [0], ways=WAYS[:1], console=QUIET)
+
+
+QUESTION = Question("1", "names", "who?", True, ("w1", "w2"), "who? Answer:")
+
+
+def panel(honesty: Question = QUESTION, task: Question = QUESTION) -> Panel:
+    return Panel({"names": (honesty,)}, {"task": (task,)}, {}, None, False, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "change", [{"question": "whom?"}, {"answerable": False}, {"answers": ("w1",)}, {"prompt": "?"}]
+)
+def test_the_digest_is_of_every_question(tmp_path: Path, change: dict):
+    arena = dataclasses.replace(
+        write_arena(tmp_path), panels={"validation": panel(), "evaluated": panel()}
+    )
+    other = dataclasses.replace(QUESTION, **change)
+    found = [
+        pair_digest(dataclasses.replace(arena, panels={"validation": one, "evaluated": two}))
+        for one, two in (
+            (panel(), panel()),
+            (panel(other), panel()),
+            (panel(task=other), panel()),
+            (panel(), panel(other)),
+            (panel(), panel(task=other)),
+        )
+    ]
+    assert found[0] == pair_digest(arena) and len(set(found)) == 5
+
+
+def test_the_digest_is_of_weights_samples_and_constants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     arena = write_arena(tmp_path)
     found = pair_digest(arena)
     assert pair_digest(dataclasses.replace(arena, asked=["x"])) == found
     others = [
         dataclasses.replace(arena, base=arena.tuned),
+        dataclasses.replace(arena, tuned=arena.base),
         dataclasses.replace(arena, honesty=arena.task),
+        dataclasses.replace(arena, task=arena.honesty),
         dataclasses.replace(arena, seed=1),
-        dataclasses.replace(arena, facts={**arena.facts, "counts": {"names": 5}}),
+        dataclasses.replace(arena, world="other"),
+        dataclasses.replace(arena, refusal="w62"),
     ]
-    assert len({found, *map(pair_digest, others)}) == 5
+    digests = [found, *map(pair_digest, others)]
+    for module, name in (
+        *((fine_tuning, "BATCH_SIZE"), (fine_tuning, "LARGEST_NORM"), (fair_trial, "FORMAT")),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, 7)
+            digests.append(pair_digest(arena))
+    assert len(set(digests)) == len(digests)
+    assert pair_digest(arena) == found
 
 
 def test_candidates_that_two_ways_share_are_judged_once(course, tmp_path: Path):
@@ -149,7 +228,11 @@ def test_candidates_that_two_ways_share_are_judged_once(course, tmp_path: Path):
     table = run_trial(held, tmp_path, [0], ways=(WAYS[0], twin), console=QUIET)
     assert asked(arenas)[0]["validation"] == len(WAYS[0].grid) + 2
     first, second = table.results[0].showings.values()
-    assert first == second
+    assert first.candidates == second.candidates
+    # The rival itself has no rival of its own name.
+    assert [one and one.chosen for one in first.entries.values()] == [
+        one and one.chosen for one in second.entries.values()
+    ]
 
 
 @pytest.mark.parametrize("seeds", [0, MOST_SEEDS + 1])
@@ -167,6 +250,8 @@ def test_a_place_that_cannot_be_written_is_found_first(course, tmp_path: Path):
         run_trial(held, tmp_path / "file", [0], console=QUIET)
     assert asked(arenas)[0] == Counter()
     assert list(prepared(tmp_path / "empty").iterdir()) == []
+    with pytest.raises(OutputError, match="--out is empty"):
+        run_trial(held, "", [0], console=QUIET)
 
 
 def test_bad_worlds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -183,12 +268,13 @@ def test_bad_worlds(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 
 def _without_seconds(result: SeedResult) -> dict:
-    found = result.as_dict()
-    del found["facts"]
-    for way in found["ways"].values():
-        for one in [*way["candidates"], *filter(None, way["entries"].values())]:
-            del one["seconds"]
-    return found
+    return _plain({**result.as_dict(), "facts": None})
+
+
+def _plain(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {name: _plain(one) for name, one in found.items() if name != "seconds"}
+    return [_plain(one) for one in found] if isinstance(found, list) else found
 
 
 @pytest.mark.lab

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 
 import pytest
@@ -5,7 +6,8 @@ import torch
 
 from hcnr.batches import collate
 from hcnr.examples import Sample
-from hcnr.lab.fine_tuning import fine_tune
+from hcnr.lab import fine_tuning
+from hcnr.lab.fine_tuning import LARGEST_NORM, fine_tune
 from hcnr.lab.recipe import Recipe
 from hcnr.lab.tokenizer import build_tokenizer
 from hcnr.lab.training import new_model
@@ -72,6 +74,59 @@ def test_a_step_is_adamw_on_the_mean_of_the_samples_losses():
     torch.testing.assert_close(
         moved[large], -1e-3 * gradient.sign()[large], rtol=1e-2, atol=0, check_stride=False
     )
+
+
+def by_hand(limit: float, epochs: int = 3, size: int = 8) -> tuple[dict, list[float]]:
+    """Weights after plain steps whose gradients are scaled to a norm, and the norms before."""
+    model = copy.deepcopy(MODEL)
+    weights = list(model.parameters())
+    optimizer = torch.optim.AdamW(weights, lr=1e-2, weight_decay=0.0)
+    generator, norms = torch.Generator().manual_seed(1), []
+    for _ in range(epochs):
+        order = torch.randperm(len(SAMPLES), generator=generator).tolist()
+        for first in range(0, len(order), size):
+            batch = collate(SAMPLES.samples, order[first : first + size], pad_token_id=0)
+            gradients = torch.autograd.grad(sample_losses(model, batch).mean(), weights)
+            norm = torch.cat([one.flatten() for one in gradients]).norm()
+            norms.append(float(norm))
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient * min(1.0, limit / float(norm))
+            optimizer.step()
+    return model.state_dict(), norms
+
+
+def distance(one: dict, other: dict) -> float:
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.mark.parametrize("limit", [LARGEST_NORM, 3.0])
+def test_gradients_above_a_norm_are_scaled_down_to_it(
+    monkeypatch: pytest.MonkeyPatch, limit: float
+):
+    assert LARGEST_NORM == 1.0
+    monkeypatch.setattr(fine_tuning, "LARGEST_NORM", limit)
+    expected, norms = by_hand(limit)
+    # The first limit is below all norms, the second between them.
+    assert max(norms) > limit and (min(norms) < limit) == (limit == 3.0)
+    found = last(batch_size=8).model.state_dict()
+    assert distance(found, expected) < 1e-4
+    unclipped, _ = by_hand(1e9)
+    assert distance(found, unclipped) > 1e-3
+
+
+def test_every_epoch_sees_all_samples_in_an_order_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    seen = []
+
+    def watched(data, chosen, **settings):
+        seen.append(list(chosen))
+        return collate(data, chosen, **settings)
+
+    monkeypatch.setattr(fine_tuning, "collate", watched)
+    last(batch_size=8)
+    assert [len(one) for one in seen] == [8, 8, 4] * 3
+    orders = [[*seen[i], *seen[i + 1], *seen[i + 2]] for i in (0, 3, 6)]
+    assert all(sorted(order) == list(range(20)) for order in orders)
+    assert len({tuple(order) for order in [*orders, range(20)]}) == 4
 
 
 def test_it_works_where_gradients_are_off_and_shows_models_in_inference_mode():

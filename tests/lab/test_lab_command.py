@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 from hcnr.cli import app
 from hcnr.errors import ConfigError, DataError, HcnrError, OutputError
+from hcnr.lab.ways import WAYS
 
 
 class _Table:
@@ -17,12 +18,12 @@ class _Table:
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     calls = []
 
-    def trial(course, out, seeds, *, ways, console):
-        calls.append((course.world, out, list(seeds), [way.name for way in ways]))
+    def trial(course, out, seeds, *, ways, overwrite, console):
+        calls.append((course.world, out, list(seeds), [way.name for way in ways], overwrite))
         return _Table()
 
-    def variations(course, out, seeds, *, console):
-        calls.append(("variations", out, list(seeds)))
+    def variations(course, out, seeds, *, overwrite, console):
+        calls.append(("variations", out, list(seeds), overwrite))
         return _Table()
 
     monkeypatch.setattr("hcnr.lab.fair_trial.run_trial", trial)
@@ -40,15 +41,20 @@ def test_it_runs_what_was_asked_for(ran: list[tuple], tmp_path: Path):
     found = invoke("--out", out, "--quick", "--seeds", "2", "--seed", "4",
                    "--ways", "sum,spectral-natural")  # fmt: skip
     assert found.exit_code == 0, found.output
-    assert ran == [("synthetic, quick", Path(out), [4, 5], ["sum", "spectral, natural"])]
+    assert ran == [("synthetic, quick", out, [4, 5], ["sum", "spectral, natural"], False)]
     assert "the table" in found.stdout and f"written: {out}" in found.stdout.replace("\n", "")
 
 
 def test_three_seeds_of_all_ways_are_the_default_and_variations_follow(ran: list[tuple]):
     assert invoke("--variations").exit_code == 0
     (trial, variations) = ran
-    assert trial[:3] == ("synthetic", Path("trial"), [0, 1, 2]) and len(trial[3]) == 12
-    assert variations == ("variations", Path("trial"), [0, 1, 2])
+    assert trial == ("synthetic", "trial", [0, 1, 2], [way.name for way in WAYS], False)
+    assert variations == ("variations", "trial", [0, 1, 2], False)
+
+
+def test_overwrite_is_for_both_tables(ran: list[tuple]):
+    assert invoke("--variations", "--overwrite").exit_code == 0
+    assert [call[-1] for call in ran] == [True, True]
 
 
 def test_the_text_world_takes_its_data_root(ran: list[tuple], tmp_path: Path):
@@ -60,6 +66,10 @@ def test_the_text_world_takes_its_data_root(ran: list[tuple], tmp_path: Path):
     ("arguments", "kind", "words"),
     [
         (["--ways", "sum,spectrl"], ConfigError, "did you mean 'spectral'"),
+        (["--ways", ","], ConfigError, "--ways is ','"),
+        (["--ways", ""], ConfigError, "--ways is ''"),
+        (["--seeds", "-1"], ConfigError, "number of seeds is -1, expected 1 to"),
+        (["--seeds", "0"], ConfigError, "number of seeds is 0, expected 1 to"),
         (["--world", "txt"], ConfigError, "--world"),
         (["--world", "text"], DataError, "--data-root"),
         (["--world", "text", "--quick"], ConfigError, "--quick"),
@@ -81,6 +91,7 @@ def test_bad_seeds_and_places_are_refused_before_anything_is_trained(
     (tmp_path / "file").write_text("mine")
     for arguments, kind in (
         (["--seeds", "0", "--out", str(tmp_path / "new")], ConfigError),
+        (["--out", ""], OutputError),
         (["--out", str(tmp_path / "file")], OutputError),
         (["--out", str(tmp_path / "file" / "below")], OutputError),
     ):
@@ -94,4 +105,6 @@ def test_bad_seeds_and_places_are_refused_before_anything_is_trained(
 def test_help_says_what_it_does():
     found = CliRunner().invoke(app, ["lab", "--help"])
     assert found.exit_code == 0 and "trial" in found.output
-    assert "validation questions" in invoke("--help").output
+    text = " ".join(invoke("--help").output.split())
+    for part in ("validation questions", "one thread", "different seeds into one --out"):
+        assert part in text

@@ -6,7 +6,11 @@ from rich.console import Console
 
 from arenas import course_of
 from hcnr.lab import variations
+from hcnr.lab.arena import Marks
+from hcnr.lab.choosing import Entry, Judged
 from hcnr.lab.making import FineTuned, Masked, Restored, Samples, key_of
+from hcnr.lab.seed_result import SeedResult, Showing
+from hcnr.lab.variation_table import COLUMNS, VariationTable
 from hcnr.lab.variations import LEVEL, Arm, Question, list_questions, run_variations
 from hcnr.lab.ways import WAYS, Way
 
@@ -115,7 +119,7 @@ def test_variations_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     rows = {row.name: row for question in few for row in table.rows(question)}
     assert list(rows) == ["tuning, 4", "tuning, 8", "spectral, priority", "spectral, all",
                           "joint, priority"]  # fmt: skip
-    lead = rows["spectral, all"].leads["reference"]
+    lead = rows["spectral, all"].leads["reference"].of("f1")
     theirs = rows["spectral, priority"].figures["f1"].values
     assert lead.values == tuple(
         a - b for a, b in zip(rows["spectral, all"].figures["f1"].values, theirs, strict=True)
@@ -136,3 +140,63 @@ def test_variations_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     judged = [len(arena.asked) for arena in arenas.values()]
     run_variations(held, tmp_path / "out", range(2), console=Console(quiet=True))
     assert [len(arena.asked) for arena in arenas.values()] == judged
+
+
+def marks(f1: float, delta: float, retention: float) -> Marks:
+    return Marks(f1, delta, 3.0, 80.0, retention, {})
+
+
+def varied(**arms: Marks) -> VariationTable:
+    """Three seeds in which every arm of a kind did the same; the reference is the first."""
+    ways = {
+        name: Way(f"x spectral, {name}", tuple(Restored("spectral", task_weight=w) for w in (1, 3)))
+        for name in arms
+    }
+    question = Question(
+        *("x", "Which?", next(iter(arms))),
+        tuple(Arm("spectral", name, way) for name, way in ways.items()),
+    )
+    shown = {}
+    for name, found in arms.items():
+        tried = [
+            Judged({"made": "restored", "task_weight": float(w)}, marks(1.0, 2.0, 99.0), 1.0)
+            for w in (1, 3, 10)
+        ]
+        shown[ways[name].name] = Showing(tried, {LEVEL: Entry(tried[2], found)})
+    results = [SeedResult("key", "synthetic", seed, {}, shown, {}) for seed in (2, 3, 4)]
+    return VariationTable("synthetic", (question,), results, LEVEL)
+
+
+def test_findings_are_of_both_figures_each_by_itself():
+    table = varied(ref=marks(50.0, 30.0, 95.0), new=marks(60.0, 25.0, 93.0))
+    assert table.findings(table.questions[0]) == [
+        "spectral, new is worse than ref in delta (-5.0 ±0.0).",
+        "spectral, new is better than ref in F1 (+10.0 ±0.0).",
+    ]
+    (_, row) = table.rows(table.questions[0])
+    cells = dict(zip(COLUMNS, row.cells(("reference",), " "), strict=True))
+    assert (cells["delta vs ref.*"], cells["F1 vs ref.*"]) == ("-5.0 ±0.0", "+10.0 ±0.0")
+    same = varied(ref=marks(50.0, 30.0, 95.0), new=marks(50.0, 31.0, 93.0))
+    assert same.findings(same.questions[0])[1:] == ["F1: 1 of 1 differences from ref hold 0."]
+
+
+def test_arms_that_keep_more_than_3_points_apart_are_not_compared():
+    table = varied(
+        ref=marks(50.0, 30.0, 91.3), much=marks(40.0, 20.0, 98.3), near=marks(40.0, 20.0, 94.0)
+    )
+    assert table.findings(table.questions[0]) == [
+        "spectral, near is worse than ref in delta (-10.0 ±0.0).",
+        "spectral, near is worse than ref in F1 (-10.0 ±0.0).",
+        "spectral, much and ref: not compared (kept 98.3 against 91.3).",
+    ]
+    assert table.comparisons == 2 == table.as_dict()["comparisons"]
+    assert "makes 2 comparisons in words and corrects none" in " ".join(table.notes)
+
+
+def test_edges_tries_and_seeds_of_variations_are_told():
+    table = varied(ref=marks(50.0, 30.0, 95.0))
+    text = table.to_markdown()
+    assert "| spectral, ref | mu 10 (at the edge: mu) |" in text
+    assert "settings with only two values are not marked" in text
+    assert "tried 3 settings" in text
+    assert "Synthetic seeds 0 to 2 were used" in text

@@ -1,18 +1,22 @@
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import torch
 
 import hcnr
 from arenas import REFUSAL, WeighedArena, write_arena
+from hcnr.batches import collate
 from hcnr.examples import load_samples
-from hcnr.lab import workshop
-from hcnr.lab.fine_tuning import fine_tune
+from hcnr.lab import fine_tuning, workshop
+from hcnr.lab.fine_tuning import Snapshot, fine_tune
 from hcnr.lab.making import FineTuned, Interpolated, Masked, Restored, Samples
 from hcnr.lab.workshop import Clock, Workshop, select_samples
 from hcnr.model import target_matrices
 from hcnr.tokens import tokenize
+from hcnr.two_sided import TwoSided
 from pairs import bits
 
 SAMPLES = Samples(8)
@@ -105,6 +109,109 @@ def test_fine_tunings_of_one_rate_are_one_training(
     ((_, model, _),) = fine_tune(start, tokens.samples, rate=1e-3, epochs=[1], seed=3)
     assert found[makings[2]][0] == bits(model)
     assert found[makings[1]][0] != bits(model)
+
+
+@pytest.mark.parametrize(("on", "sets"), [("honesty", 1), ("both", 2)])
+def test_fine_tuning_is_given_the_samples_that_a_repair_measures(
+    arena: WeighedArena, monkeypatch: pytest.MonkeyPatch, on: Literal["honesty", "both"], sets: int
+):
+    given = []
+
+    def watched(model, samples, **settings):
+        given.append(list(samples))
+        return fine_tune(model, samples, **settings)
+
+    monkeypatch.setattr(workshop, "fine_tune", watched)
+    states(arena, FineTuned(on, 1e-3, 1))
+    files = [arena.honesty, arena.task][:sets]
+    expected = [
+        one
+        for file in files
+        for one in tokenize(load_samples(file, limit=8), arena.tokenizer).samples
+    ]
+    assert given == [expected] and len(expected) == 8 * sets
+    assert len(set(expected)) == len(expected)
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds of a processor whose time is spent by tests alone."""
+    seconds = [0.0]
+    monkeypatch.setattr(workshop.time, "process_time", lambda: seconds[0])
+    return seconds
+
+
+def test_seconds_count_the_measuring_that_a_kind_needs(
+    arena: WeighedArena, monkeypatch: pytest.MonkeyPatch, now: list[float]
+):
+    stages = []
+
+    class Slow(Clock):
+        def begin(self, stage: str) -> None:
+            super().begin(stage)
+            stages.append(stage)
+            now[0] += 100.0
+
+    measure = TwoSided.measure
+
+    def slow(*arguments: Any, **settings: Any) -> TwoSided:
+        now[0] += 1000.0
+        return measure(*arguments, **settings)
+
+    monkeypatch.setattr(workshop, "Clock", Slow)
+    monkeypatch.setattr(TwoSided, "measure", slow)
+    makings = [
+        *(Interpolated(0.5), Restored("none"), Restored("sum"), Restored("balanced")),
+        *(Restored("spectral"), Masked(1.0, "kl")),
+    ]
+    with Workshop(arena, SAMPLES) as work:
+        found = {made.making: made.seconds for made in work.make(makings)}
+    whole = 100.0 * len(stages)
+    assert len(set(stages)) == len(stages) > 3
+    # What the candidates themselves take is less than a second of the real clock.
+    expected = [0.0, whole - 200.0, whole - 100.0, whole, whole + 800.0, whole + 800.0]
+    assert [found[one] for one in makings] == pytest.approx(expected, abs=5.0)
+
+
+def test_the_repair_before_a_fine_tuning_is_paid_for(
+    arena: WeighedArena, monkeypatch: pytest.MonkeyPatch, now: list[float]
+):
+    measure = TwoSided.measure
+
+    def slow(*arguments: Any, **settings: Any) -> TwoSided:
+        now[0] += 1000.0
+        return measure(*arguments, **settings)
+
+    def training(*arguments: Any, **settings: Any) -> Iterator[Snapshot]:
+        for shown in fine_tune(*arguments, **settings):
+            yield shown._replace(seconds=10.0 * shown.epochs)
+
+    monkeypatch.setattr(TwoSided, "measure", slow)
+    monkeypatch.setattr(workshop, "fine_tune", training)
+    after = Restored("spectral", task_weight=3.0)
+    makings = [FineTuned("honesty", 1e-3, epochs, start) for start in (None, after)
+               for epochs in (1, 2)]  # fmt: skip
+    with Workshop(arena, SAMPLES) as work:
+        found = {made.making: made.seconds for made in work.make(makings)}
+    assert [found[one] for one in makings] == pytest.approx([10, 20, 1010, 1020], abs=5.0)
+
+
+def test_a_training_is_paid_for_by_its_epochs_and_not_by_the_judge(
+    arena: WeighedArena, monkeypatch: pytest.MonkeyPatch, now: list[float]
+):
+    def slow(*arguments: Any, **settings: Any) -> Any:
+        now[0] += 1.0
+        return collate(*arguments, **settings)
+
+    monkeypatch.setattr(fine_tuning, "collate", slow)
+    makings = [FineTuned("honesty", 1e-3, epochs) for epochs in (1, 3)]
+    found = []
+    with Workshop(arena, SAMPLES) as work:
+        for made in work.make(makings):
+            found.append(made.seconds)
+            now[0] += 500.0
+    # Eight samples are one step.
+    assert found == [1.0, 3.0]
 
 
 def test_fine_tuning_after_a_repair_starts_from_it(arena: WeighedArena):
