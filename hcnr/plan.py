@@ -8,8 +8,10 @@ from hcnr.checkpoint import check_pair
 from hcnr.config import RestoreConfig
 from hcnr.errors import ModelError
 from hcnr.groups import budget_of, curvature_bytes, plan_groups
+from hcnr.held_back import held_back_count
 from hcnr.selection import count_of
 from hcnr.source import DirectorySource
+from hcnr.task_weight import MOST_TRIES
 from hcnr.two_sided import places_of
 from hcnr_kernels.tiles import gram_is_cheaper
 from hcnr_kernels.token_space import PENCIL_FLOPS
@@ -228,13 +230,26 @@ def _two_sided(
             flops=int((len(config.bases) * PENCIL_FLOPS * cubes + products) * share),
         )
     )
+    walk = int(config.steps * (2 * forward * count + 2 * tokens * weights * share))
+    if config.task_weight == "auto":
+        # A candidate's products and its loss on held-back samples; steps of its own for natural.
+        walking = walk if "natural" in config.bases else 0
+        rest = forward * held_back_count(config.samples) // config.samples
+        stages.append(
+            StagePlan(
+                f"search the task weight, at most {MOST_TRIES} tried",
+                read=size["tuned"],
+                held=size["tuned"] + largest,
+                flops=int(MOST_TRIES * (products * share + rest + walking)),
+            )
+        )
     if "natural" in config.bases:
         stages.append(
             StagePlan(
                 f"natural steps, {_times(config.steps * count)} over the honesty data",
                 read=size["tuned"],
                 held=size["tuned"] + largest,
-                flops=int(config.steps * (2 * forward * count + 2 * tokens * weights * share)),
+                flops=walk,
             )
         )
     return stages

@@ -117,7 +117,7 @@ class DirectorySource:
 
 
 class ModelSource:
-    """A model in memory; it is never changed."""
+    """A model in memory; whoever puts other weights into it puts its own back."""
 
     def __init__(self, model: "PreTrainedModel") -> None:
         """Wrap `model`.

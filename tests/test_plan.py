@@ -64,6 +64,12 @@ def test_whole_matrices_are_measured_in_groups(pair):
     first, twice = (stage(p, p.stages[3].name) for p in (plan, split))
     assert twice.read == 2 * first.read and twice.flops > 1.5 * first.flops
     assert plan.kinds[0].candidates == plan.kinds[0].neurons
+    searching = planned(compensation="natural", task_weight="auto")
+    names = [s.name for s in searching.stages]
+    search = names.index("search the task weight, at most 8 tried")
+    assert names[search - 1] == "factorise" and names[search + 1].startswith("natural steps")
+    # Each candidate walks as the result does.
+    assert searching.stages[search].flops > 8 * 0.9 * searching.stages[search + 1].flops
     with pytest.raises(ConfigError, match="raise --memory-budget"):
         planned(compensation="natural", memory_budget=1e-6)
 
