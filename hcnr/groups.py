@@ -40,11 +40,6 @@ def curvature_bytes(shapes: Sequence[tuple[int, int]], passes: int) -> int:
     return 4 * (squares + _WORKSPACE * widest**2 + 2 * kinds * sum(o * i for o, i in shapes))
 
 
-def basis_bytes(shapes: Sequence[tuple[int, int]], kinds: int) -> int:
-    """Bytes of the bases of some matrices by themselves, as files hold them."""
-    return 8 * kinds * sum(out * out + width * width + out * width for out, width in shapes)
-
-
 def plan_groups(
     shapes: Mapping[str, tuple[int, int]], passes: int, budget: int | None
 ) -> list[list[str]]:

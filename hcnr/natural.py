@@ -66,8 +66,8 @@ def natural_steps(
 ) -> Walk:
     """Step down the honesty loss with `two_sided.bases["natural"]`, method.md (10).
 
-    `E <- E + eta S`, `S = -U [(U^T Gamma V) / (1 + mu g a^T)] V^T`, Gamma the mean honesty gradient
-    at the weights as they are, measured again before each step. eta makes a step `step_size` times
+    `E <- E + eta S`, S of `SpectralBasis.natural_step` for the mean honesty gradient at the weights
+    as they are, measured again before each step. eta makes a step `step_size` times
     as long as `W1 - W0`, over all matrices together. A gradient of zero ends the walk.
 
     Args:
@@ -114,7 +114,7 @@ def natural_steps(
                 if not towards.isfinite().all():
                     raise ModelError(
                         f"the honesty gradient of {name} holds NaN or infinity before step {step}; "
-                        "measure with --dtype float32 or bfloat16, or take smaller --step-size"
+                        "measure with --dtype float32 or bfloat16, or take a smaller --step-size"
                     )
                 directions[name] = basis.natural_step(towards, config.mu).cpu()
         length = _norm(directions.values())
