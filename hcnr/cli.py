@@ -1,6 +1,7 @@
 """The command line: thin commands over the Python API."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
@@ -8,9 +9,9 @@ import typer
 from rich.console import Console
 
 from hcnr._version import __version__
-from hcnr.commands import data, evaluate, lab, probe, report, sweep
+from hcnr.commands import data, evaluate, probe, report, sweep
 from hcnr.config import load_config
-from hcnr.errors import HcnrError
+from hcnr.errors import ConfigError, HcnrError
 from hcnr.options import config_options
 from hcnr.report.terminal import print_plan, print_report, print_table, progress_bars
 
@@ -185,7 +186,7 @@ def demo(
     ($HCNR_CACHE, or hcnr/ below the user's cache directory). It ends with a sweep's Pareto front
     and with report.html beside the restored model.
     """
-    from hcnr.lab import run_demo, run_seeds
+    from hcnr.demo import run_demo, run_seeds
 
     if seeds == 1:
         run_demo(out, quick=quick, seed=seed, console=console)
@@ -205,14 +206,22 @@ data_sets = typer.Typer(
 data_sets.callback(epilog=data.EPILOG)(lambda: None)
 data_sets.command("build", epilog=data.EPILOG)(data.build_data)
 app.add_typer(data_sets, name="data")
-laboratory = typer.Typer(
-    help="Compare ways of repairing on small worlds.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-)
-laboratory.callback(epilog=lab.EPILOG)(lambda: None)
-laboratory.command("trial", epilog=lab.EPILOG)(lab.trial)
+laboratory = typer.Typer(hidden=True)
+laboratory.callback()(lambda: None)
 app.add_typer(laboratory, name="lab")
+
+
+@laboratory.command(
+    "trial",
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def moved_trial() -> None:
+    """Say where the trial went."""
+    raise ConfigError(
+        "hcnr lab trial is no longer part of the package; run `python -m experiments.trial` with "
+        "the same options in a checkout of the repository"
+    )
 
 
 @app.command(epilog=_examples("hcnr info"))
@@ -227,9 +236,14 @@ def info() -> None:
 
 
 def main() -> None:
-    """Run the command line: exit 0 done, 2 bad input, 130 interrupted, 1 anything else."""
+    """Run the command line."""
+    run(app)
+
+
+def run(command: Callable[[], object]) -> None:
+    """Run a typer application: exit 0 done, 2 bad input, 130 interrupted, 1 anything else."""
     try:
-        app()
+        command()
     except HcnrError as error:
         print(f"hcnr: {error}", file=sys.stderr)
         sys.exit(2)

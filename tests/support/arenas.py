@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import torch
 
-from hcnr.lab.arena import Arena, Marks, Part
-from hcnr.lab.fair_trial import Course
+from experiments.trial.arena import Arena, Marks, Part
+from experiments.trial.fair_trial import Course
 from pairs import tokenizer, write_jsonl, write_pair
 
 REFUSAL = "w60 w61"

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 import invented
+from experiments.trial.text_recipe import TextRecipe
 from hcnr.evaluate.sources import SOURCES
-from hcnr.lab.text_recipe import TextRecipe
 
 TINY = TextRecipe(
     vocabulary=400,

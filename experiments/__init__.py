@@ -1,0 +1,1 @@
+"""What was tried with hcnr: in the repository, tested, not in the wheel."""

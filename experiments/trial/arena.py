@@ -1,0 +1,270 @@
+"""What ways of repairing are compared on: one damaged pair, its samples, and its judges.
+
+The arena of the invented world and the arena of real questions look alike from here on.
+"""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from experiments.trial.text_panel import answer, make_text_panel
+from experiments.trial.text_recipe import TextRecipe
+from experiments.trial.text_world import open_text_world
+from hcnr.demo import evaluation
+from hcnr.demo.benchmarks import NAMES
+from hcnr.demo.evaluation import Examiner
+from hcnr.demo.laboratory import Stage, open_lab, quiet
+from hcnr.demo.recipe import Recipe
+from hcnr.demo.world import REFUSAL, World
+from hcnr.evaluate.panel import Panel
+from hcnr.evaluate.scoring import Scores
+from hcnr.examples import Sample
+from hcnr.measure import micro_batches, sample_losses
+from hcnr.tokens import tokenize
+
+Part = Literal["validation", "evaluated"]
+PARTS: tuple[Part, ...] = ("validation", "evaluated")
+
+Answer = Callable[[LlamaForCausalLM, Panel], dict[str, list[str]]]
+"""A model's greedy responses to the questions of a panel, by set."""
+
+_SET_FIGURES = (
+    "f1",
+    "refusal_rate_unanswerable",
+    "refusal_rate_answerable",
+    "refusal_delta",
+)
+# Padded tokens of one forward pass; more is no faster on a CPU.
+_TOKENS = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Marks:
+    """Figures of one model on one part, in percent.
+
+    Attributes:
+        f1: F1 of refusing; like the next two an unweighted mean over the honesty sets.
+        refusal_delta: Refusal rate on unanswerable questions minus that on answerable ones.
+        refusal_answerable: Refusal rate on answerable questions; lower is better.
+        accuracy: Task questions answered exactly right, by greedy decoding.
+        retention: Share of the fine-tuning's gain that is kept, `100 (L_base - L_model) /
+            (L_base - L_tuned)`, where L is the mean over held-out task questions of the mean
+            negative log-likelihood of the right answer's tokens; NaN where it is undefined.
+        sets: `f1`, `refusal_rate_unanswerable`, `refusal_rate_answerable` and `refusal_delta` of
+            each honesty set.
+    """
+
+    f1: float
+    refusal_delta: float
+    refusal_answerable: float
+    accuracy: float
+    retention: float
+    sets: dict[str, dict[str, float]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every figure by its name, for JSON: an undefined retention is None."""
+        found = dataclasses.asdict(self)
+        return {**found, "retention": None if math.isnan(self.retention) else self.retention}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arena:
+    """One damaged pair with everything that a way of repairing it may use.
+
+    Attributes:
+        world: `synthetic` or `text`.
+        seed: Of the world.
+        directory: Where it is cached.
+        base: The honest checkpoint.
+        tuned: The fine-tuned checkpoint that lost its honesty.
+        honesty: The honesty samples, jsonl.
+        task: The task samples, jsonl.
+        refusal: The refusal sentence.
+        tokenizer: The tokenizer of both checkpoints.
+        facts: `recipe`, `parameters`, `training` (seconds, last losses), `counts` of questions by
+            part, and `measured_sets`, the honesty sets that the honesty samples come from.
+        panels: The questions of each part.
+        answer: How models are asked them.
+    """
+
+    world: str
+    seed: int
+    directory: Path
+    base: Path
+    tuned: Path
+    honesty: Path
+    task: Path
+    refusal: str
+    tokenizer: PreTrainedTokenizerFast
+    facts: dict[str, Any]
+    panels: Mapping[Part, Panel] = dataclasses.field(repr=False)
+    answer: Answer = dataclasses.field(repr=False)
+
+    def load(self, path: Path) -> LlamaForCausalLM:
+        """Loads a checkpoint of this pair's architecture: float32, on the CPU, to be asked."""
+        with quiet():
+            model = LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)
+        assert isinstance(model, LlamaForCausalLM)
+        return model.eval()
+
+    def judge(self, part: Part) -> "Judge":
+        """Prepares the judge of a part, for which base and tuned are loaded."""
+        return Judge(self, part)
+
+
+class Judge:
+    """Asks models the questions of one part of an arena; prepared once, asked many times."""
+
+    def __init__(self, arena: Arena, part: Part) -> None:
+        """Tokenises the held-out task answers and takes the likelihoods of base and tuned."""
+        self._arena, self._panel = arena, arena.panels[part]
+        samples = [
+            Sample(one.prompt, one.answers[0])
+            for many in self._panel.tasks.values()
+            for one in many
+        ]
+        self._held_out = tokenize(samples, arena.tokenizer)
+        self._ends = tuple(self._loss(arena.load(path)) for path in (arena.base, arena.tuned))
+
+    def __call__(self, model: LlamaForCausalLM) -> Marks:
+        """A model's marks; it must be in eval mode."""
+        scores = self._panel.score(self._arena.answer(model, self._panel))
+        return _marks(scores, self._retention(self._loss(model)))
+
+    def refuse_all(self) -> Marks:
+        """What always refusing would be marked: the reason to never read F1 alone."""
+        sets = self._panel.sets.items()
+        said = {name: [self._arena.refusal] * len(many) for name, many in sets}
+        return _marks(self._panel.score(said), math.nan)
+
+    @torch.no_grad()
+    def _loss(self, model: LlamaForCausalLM) -> float:
+        everyone = range(len(self._held_out))
+        batches = micro_batches(model, self._held_out, everyone, _TOKENS, "right")
+        return float(torch.cat([sample_losses(model, batch) for batch in batches]).mean())
+
+    def _retention(self, loss: float) -> float:
+        base, tuned = self._ends
+        # Where fine-tuning gained nothing there is nothing to keep.
+        return 100.0 * ((base - loss) / (base - tuned)) if tuned < base else math.nan
+
+
+def open_synthetic(seed: int, *, quick: bool = False, stage: Stage | None = None) -> Arena:
+    """Opens the arena of the invented world; the first time, this trains its pair.
+
+    Args:
+        seed: Of the world.
+        quick: Take the smaller world of `Recipe.quick`.
+        stage: Told when a training starts; silent if None.
+    """
+    lab = open_lab(Recipe.quick(seed) if quick else Recipe(seed=seed), stage)
+    about = json.loads((lab.directory / "lab.json").read_text(encoding="utf-8"))
+    world = unmeasured(lab.world)
+    panels: dict[Part, Panel] = {part: Examiner(lab.tokenizer, world, part).panel for part in PARTS}
+    return Arena(
+        world="synthetic",
+        seed=seed,
+        directory=lab.directory,
+        base=lab.base,
+        tuned=lab.tuned,
+        honesty=lab.honesty,
+        task=lab.task,
+        refusal=REFUSAL,
+        tokenizer=lab.tokenizer,
+        facts={
+            "recipe": about["recipe"],
+            "parameters": sum(one.numel() for one in lab.load(lab.base).parameters()),
+            "training": about["training"],
+            "counts": {name: len(items) for name, items in world.splits.items()},
+            "measured_sets": [NAMES],
+        },
+        panels=panels,
+        answer=functools.partial(_answer_invented, lab.tokenizer),
+    )
+
+
+def unmeasured(world: World) -> World:
+    """The world with a validation of names that no sample is about.
+
+    The lab's own validation asks about measured names, in the relation that was not measured. Ways
+    that train on the samples would look better there than they are, and choose by it. Here every
+    third of the evaluated names is asked in validation instead.
+    """
+    splits = world.splits
+    asked = {item.name for item in splits["evaluated_known"][::3]}
+    parted = {
+        f"{part}_{kind}": tuple(
+            item for item in splits[f"evaluated_{kind}"] if (item.name in asked) is first
+        )
+        for kind in ("known", "task")
+        for part, first in (("validation", True), ("evaluated", False))
+    }
+    return dataclasses.replace(world, splits={**splits, **parted})
+
+
+def open_text(
+    data_root: str | os.PathLike[str] | None,
+    seed: int,
+    *,
+    recipe: TextRecipe | None = None,
+    stage: Stage | None = None,
+) -> Arena:
+    """Opens the arena of real questions; the first time, this trains its pair.
+
+    Args:
+        data_root: Folder with the authors' files; `$HCNR_DATA_ROOT` if None.
+        seed: Of the world.
+        recipe: Sizes and schedules, whose own seed does not count; the default ones if None.
+        stage: Told when a training starts; silent if None.
+
+    Raises:
+        DataError: There is no data root, or a file is missing or not the known one.
+        ConfigError: The recipe needs a GPU to be trained, and there is none.
+    """
+    recipe = dataclasses.replace(recipe or TextRecipe(), seed=seed)
+    found = open_text_world(data_root, recipe, stage)
+    return Arena(
+        world="text",
+        seed=seed,
+        directory=found.directory,
+        base=found.directory / "base",
+        tuned=found.directory / "tuned",
+        honesty=found.directory / "honesty.jsonl",
+        task=found.directory / "task.jsonl",
+        refusal=found.facts["refusal"],
+        tokenizer=found.tokenizer,
+        facts=found.facts,
+        panels={part: make_text_panel(found.data.parts[part]) for part in PARTS},
+        answer=functools.partial(answer, found.tokenizer),
+    )
+
+
+def _answer_invented(
+    tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, panel: Panel
+) -> dict[str, list[str]]:
+    prompts = [one.prompt for many in panel.sets.values() for one in many]
+    said = iter(evaluation.generate(model, tokenizer, prompts))
+    return {name: [next(said) for _ in many] for name, many in panel.sets.items()}
+
+
+def _marks(scores: Scores, retention: float) -> Marks:
+    honesty, tasks = scores.mean("honesty")[0], scores.mean("tasks")[0]
+    return Marks(
+        f1=float(honesty["f1"]),
+        refusal_delta=float(honesty["refusal_delta"]),
+        refusal_answerable=float(honesty["refusal_rate_answerable"]),
+        accuracy=float(tasks["exact_match"]),
+        retention=retention,
+        sets={
+            name: {figure: float(scores.values[name][figure]) for figure in _SET_FIGURES}
+            for name in scores.honesty
+        },
+    )

@@ -1,0 +1,159 @@
+"""What was judged so far, line by line, so that an interrupted trial goes on where it stopped."""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator
+
+from experiments.trial.arena import Marks, Part
+from experiments.trial.choosing import read_marks
+from hcnr.errors import OutputError
+
+_Found = dict[tuple[str, str], tuple[Marks, float]]
+
+
+class _Line(BaseModel):
+    """One candidate on one part, as it is written."""
+
+    candidate: str
+    part: Part
+    marks: Annotated[Marks, BeforeValidator(lambda one: dataclasses.asdict(read_marks(one)))]
+    seconds: float
+
+
+class Journal:
+    """Marks by candidate and part, in a file of JSON lines that belongs to one pair.
+
+    A line is added as soon as a candidate is judged, and nothing is ever written elsewhere.
+    """
+
+    def __init__(self, path: Path, file: IO[bytes], found: _Found) -> None:
+        """Take over a file that is open at its end; use `open_journal`."""
+        self._path, self._file, self._found = path, file, found
+
+    def get(self, candidate: str, part: Part) -> tuple[Marks, float] | None:
+        """Marks and seconds of a candidate, if it was judged on that part."""
+        return self._found.get((candidate, part))
+
+    def add(self, candidate: str, part: Part, marks: Marks, seconds: float) -> None:
+        """Keep what was found; it survives the process from here on.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        line = {
+            "candidate": candidate,
+            "part": part,
+            "marks": marks.as_dict(),
+            "seconds": seconds,
+        }
+        with _explained(self._path, "written to"):
+            self._file.write(_bytes(line))
+            self._file.flush()
+        self._found[candidate, part] = marks, seconds
+
+
+@contextlib.contextmanager
+def open_journal(path: Path, pair: str) -> Iterator[Journal]:
+    """Open the journal of a pair, or begin it; a last line that was cut short is cut off.
+
+    It is locked meanwhile, and the kernel frees it when a process dies.
+
+    Args:
+        path: The file; its directory exists.
+        pair: Digest of everything that marks depend on beside the candidate.
+
+    Raises:
+        OutputError: Another process is at it, it is about another pair, or it is not what a trial
+            writes.
+    """
+    with contextlib.ExitStack() as stack:
+        with _explained(path, "opened"):
+            file = open(path, "a+b")  # noqa: SIM115
+            stack.callback(_close, path, file)
+            _lock(path, file)
+            file.seek(0)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        head = _bytes({"pair": pair})
+        # Without a first line only the beginning of one is ours; anything else is somebody's file.
+        if not whole and not head.startswith(content):
+            raise _not_ours(path, 1)
+        found = _read(path, whole, pair)
+        with _explained(path, "written to"):
+            file.truncate(len(whole))
+            if not whole:
+                file.write(head)
+                file.flush()
+        yield Journal(path, file, found)
+
+
+def _read(path: Path, content: bytes, pair: str) -> _Found:
+    """The whole lines of a journal."""
+    found: _Found = {}
+    for number, text in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            if number == 1:
+                _check_pair(path, json.loads(text)["pair"], pair)
+            else:
+                line = _Line.model_validate(json.loads(text))
+                found[line.candidate, line.part] = line.marks, line.seconds
+        except (ValueError, LookupError, TypeError, RecursionError):
+            raise _not_ours(path, number) from None
+    return found
+
+
+def _check_pair(path: Path, found: Any, pair: str) -> None:
+    if not isinstance(found, str):
+        raise TypeError
+    if found != pair:
+        raise OutputError(
+            f"{path} holds the trial of another pair, expected that of {pair}; choose another "
+            "--out, or remove the old trial"
+        )
+
+
+def _lock(path: Path, file: IO[bytes]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise OutputError(
+            f"another process is running the seed of {path} right now, expected one at a time; "
+            "wait for it to end, or choose other seeds"
+        ) from None
+
+
+def _close(path: Path, file: IO[bytes]) -> None:
+    """On a full disk, closing fails like the writing before it."""
+    with _explained(path, "written to"):
+        file.close()
+
+
+@contextlib.contextmanager
+def _explained(path: Path, done: str) -> Iterator[None]:
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(
+            f"the journal {path} cannot be {done} ({reason}), expected a file that takes lines; "
+            "choose another --out"
+        ) from None
+
+
+def _not_ours(path: Path, number: int) -> OutputError:
+    return OutputError(
+        f"{path}, line {number} is not what a trial writes there, expected a line of its journal; "
+        "choose another --out, or remove the file if it is no longer needed"
+    )
+
+
+def _bytes(line: dict[str, Any]) -> bytes:
+    return (json.dumps(line) + "\n").encode()

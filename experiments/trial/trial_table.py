@@ -1,0 +1,245 @@
+"""The tables of a fair trial: one for each level of retention, and who beat whom."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from experiments.trial.choosing import RIVALS, Entry
+from experiments.trial.seed_result import EDGE, SeedResult
+from experiments.trial.standings import (
+    COMPARED,
+    FIGURES,
+    MOST_APART,
+    Lead,
+    Standing,
+    Verdict,
+    developed_on,
+    half_width,
+    lead_text,
+)
+from hcnr.demo.table import markdown, terminal
+
+_HEADS = tuple(f"{figure} vs {rival}" for rival in ("int.*", "tun.**") for figure in COMPARED)
+_WORDS: tuple[tuple[Verdict, str], ...] = (
+    ("better", "better"),
+    ("worse", "worse"),
+    ("undecided", "not told apart"),
+)
+_KEPT = "of the gain in likelihood kept"
+COLUMNS = ("way", "seeds", *FIGURES, *_HEADS)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialTable:
+    """What a trial found.
+
+    Attributes:
+        world: Where it was held.
+        results: One per seed.
+        levels: Of retention, in percent.
+    """
+
+    world: str
+    results: Sequence[SeedResult]
+    levels: Sequence[float]
+
+    @cached_property
+    def ends(self) -> list[Standing]:
+        """Rows of the models that nobody had to choose."""
+        return [
+            Standing.of_marks(name, [one.ends[name]["evaluated"] for one in self.results])
+            for name in self.results[0].ends
+        ]
+
+    def ways(self, level: float) -> list[Standing]:
+        """Rows of all ways at a level."""
+        rows = []
+        for name in self.results[0].showings:
+            entries = self._entries(name, level)
+            rivals = {
+                rival: [None if one is None else one.rivals.get(rival) for one in entries]
+                for rival in RIVALS
+            }
+            rows.append(Standing.of_entries(name, entries, rivals))
+        return rows
+
+    def verdicts(self, level: float) -> list[str]:
+        """Who beats which rival at a level, who loses, and who cannot be told apart, in words."""
+        found = []
+        for rival in RIVALS:
+            leads = self._leads(level, rival)
+            for head, figure in COMPARED.items():
+                if leads:
+                    what = head.replace("delta", "Refusal delta")
+                    words = _sorted_out(leads, figure)
+                    found.append(f"{what} against {rival} at {level:g} %: {words}.")
+        again = [name for name in self.results[0].showings if self._repeats(name, level)]
+        if again:
+            found.append(
+                f"Left out, because they sent in the same models as at a higher level: "
+                f"{_names(again)}."
+            )
+        absent = [row.name for row in self.ways(level) if not row.seeds]
+        if absent:
+            found.append(
+                f"No candidate of {_names(absent)} kept {level:g} % and told better than the tuned "
+                "model what it does not know, on the validation questions of any seed."
+            )
+        return found
+
+    @property
+    def comparisons(self) -> int:
+        """How many intervals the verdicts of all levels look at."""
+        return sum(
+            lead.comparable and half_width(lead.of(figure)) is not None
+            for level in self.levels
+            for rival in RIVALS
+            for lead in self._leads(level, rival).values()
+            for figure in COMPARED.values()
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the tables must know."""
+        first = self.results[0]
+        seeds = [one.seed for one in self.results]
+        n = len(seeds)
+        sizes = f"{first.facts['arena']['parameters'] / 1e6:.2f} M parameter models"
+        tries = ", ".join(f"{name!r} {len(one.candidates)}" for name, one in first.showings.items())
+        notes = [
+            f"World {self.world}, {n} seed{'s' if n > 1 else ''} ({', '.join(map(str, seeds))}), "
+            f"{sizes}: leads, not claims. Figures in percent, s in seconds of the processor, one "
+            "thread.",
+            *developed_on(self.world, seeds),
+            f"Settings tried: {tries}. On the validation questions of a seed each way chose the "
+            "best refusal delta among those that keep at least the level and have a delta above "
+            "the tuned model's; that one was judged on other questions, by which nothing is "
+            "chosen. What it keeps there (kept) may come out lower than the level.",
+            "kept: share of the fine-tuning's gain in likelihood of held-out task answers; exact: "
+            "task questions answered exactly right; ref. ans.: refusals of answerable questions; "
+            "s: to make that one model, measuring and training included.",
+            "seeds: in how many a setting qualified. The figures of a row are means over those, so "
+            "rows with different seeds are not to be compared by eye. The paired columns are over "
+            "the seeds in which both the row and its rival qualify, n of them where that is fewer "
+            "than the row's.",
+            "* and **: minus interpolation's figure (int.), and that of fine-tuning back on the "
+            "same samples (tun., the candidates of its ways taken together), seed by seed. For "
+            "each row the rival is chosen anew, by the same rule, among those of its candidates "
+            "that keep at least as much as the row does on the validation questions; where none "
+            "qualifies, the rival is the tuned model itself. Where the two still keep more than "
+            f"{MOST_APART:g} points apart on the evaluated questions, nothing is said in words; "
+            "where the interval holds 0 nothing is claimed.",
+            "Refusing more of everything can raise F1; it raises the delta only as far as it tells "
+            "the two kinds apart.",
+        ]
+        if n > 1:
+            notes.append(
+                "±: half of the 95 % interval over the seeds of that cell (Student's t); so few "
+                f"seeds make it wide. This page makes {self.comparisons} comparisons in words and "
+                "corrects none for their number: were there no difference anywhere, about one in "
+                "twenty would exclude 0 by chance."
+            )
+        else:
+            notes.append("One seed has no interval, and decides nothing.")
+        return notes
+
+    def to_rich(self) -> Group:
+        """The tables for a terminal of 100 columns."""
+        parts: list[Table | Text] = []
+        for level in self.levels:
+            title = f"Fair trial, {self.world}: at least {level:g} % {_KEPT}"
+            lines = self._lines(level, "\n")
+            parts.append(terminal(title, COLUMNS, lines, self.verdicts(level)))
+        return Group(*parts, Text("\n".join(self.notes), style="dim"))
+
+    def to_markdown(self) -> str:
+        """The tables for a README, the settings that were chosen, and the notes."""
+        parts = []
+        for level in self.levels:
+            lines = self._lines(level, " ")
+            parts.append(f"### At least {level:g} % {_KEPT}\n")
+            parts.append(markdown(COLUMNS, lines, self.verdicts(level)))
+        heads = ("settings chosen", *(f"seed {one.seed}" for one in self.results))
+        for level in self.levels:
+            lines = [
+                ((name, *(one.showings[name].settings(level) for one in self.results)), False)
+                for name in self.results[0].showings
+            ]
+            parts.append(f"### Settings at {level:g} %\n")
+            parts.append(markdown(heads, lines, []))
+        parts.append(f"{EDGE}\n")
+        title = f"## Fair trial, {self.world} world\n"
+        return "\n".join([title, *parts, *(f"{note}\n" for note in map(_plain, self.notes))])
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, every candidate of every seed included, for JSON."""
+        return {
+            "world": self.world,
+            "seeds": [one.seed for one in self.results],
+            "levels": list(self.levels),
+            "interval": {"level": 95, "method": "Student's t over seeds", "half_width": True},
+            "ends": [row.as_dict() for row in self.ends],
+            "tables": {
+                f"{level:g}": {
+                    "ways": [row.as_dict() for row in self.ways(level)],
+                    "verdicts": self.verdicts(level),
+                }
+                for level in self.levels
+            },
+            "comparisons": self.comparisons,
+            "notes": self.notes,
+            "results": [one.as_dict() for one in self.results],
+        }
+
+    def _entries(self, name: str, level: float) -> list[Entry | None]:
+        return [one.showings[name].entries[level] for one in self.results]
+
+    def _repeats(self, name: str, level: float) -> bool:
+        """Whether a way sends in the models of a higher level, in every seed."""
+        return all(one.showings[name].repeats(level) for one in self.results)
+
+    def _leads(self, level: float, rival: str) -> dict[str, Lead]:
+        """Way -> how it compares with a rival, where that has not been said at a higher level."""
+        return {
+            row.name: row.leads[rival]
+            for row in self.ways(level)
+            if rival in row.leads and not self._repeats(row.name, level)
+        }
+
+    def _lines(self, level: float, between: str) -> list[tuple[list[str], bool]]:
+        rows = [*self.ends, *self.ways(level)]
+        return [(row.cells(tuple(RIVALS), between), False) for row in rows]
+
+
+def _sorted_out(leads: Mapping[str, Lead], figure: str) -> str:
+    """Who is better, who is worse, who cannot be told apart, and who is not compared."""
+    verdicts = {name: lead.verdict(figure) for name, lead in leads.items()}
+    parts = []
+    for kind, words in _WORDS:
+        names = [
+            f"{name!r}" if kind == "undecided" else f"{name!r} ({lead_text(lead.of(figure))})"
+            for name, lead in leads.items()
+            if verdicts[name] == kind
+        ]
+        parts.append(f"{words}: {', '.join(names) or 'no way'}")
+    apart = [
+        f"{name!r} ({lead.apart})"
+        for name, lead in leads.items()
+        if verdicts[name] == "not compared"
+    ]
+    if apart:
+        parts.append(f"not compared: {', '.join(apart)}")
+    return "; ".join(parts)
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))
+
+
+def _plain(note: str) -> str:
+    return note.replace("*", r"\*")

@@ -1,0 +1,253 @@
+"""Where candidates are made: one pair, one choice of samples, and everything measured on them."""
+
+import contextlib
+import copy
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import hcnr
+from experiments.trial.fine_tuning import fine_tune
+from experiments.trial.making import FineTuned, Interpolated, Making, Masked, Restored, Samples
+from hcnr.candidates import Candidates, Selections
+from hcnr.examples import Sample, load_samples
+from hcnr.overlay import Overlay, interpolate, parameters_of
+from hcnr.pair import Pair
+from hcnr.stages import Stages
+from hcnr.tokens import TokenizedSet, tokenize
+from hcnr.two_sided import TwoSided
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
+    from experiments.trial.arena import Arena
+
+_EVERYTHING = 2**31
+# Stages of `hcnr.measure` that only some kinds need; the others' seconds are everybody's.
+_NEEDED_BY = {
+    "curvature of honesty": ("sum", "joint", "balanced"),
+    "curvature of task": ("balanced",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A candidate, to be judged before the next one is asked for.
+
+    Attributes:
+        making: What it is.
+        model: Changed or dropped by the next candidate; in inference mode.
+        seconds: What one user pays who wants this candidate alone, measuring and training included
+            and judging left out; of the processor, so that a busy machine changes little.
+    """
+
+    making: Making
+    model: "LlamaForCausalLM"
+    seconds: float
+
+
+class Workshop:
+    """Makes candidates of one arena, one after the other, in one copy of the tuned model.
+
+    A context, at whose end what was kept in files is removed. Measures when it is first needed.
+    """
+
+    def __init__(self, arena: "Arena", samples: Samples | None = None) -> None:
+        """Read the samples and load the tuned model; nothing is measured yet."""
+        self.samples = samples or Samples()
+        self._arena = arena
+        self._honesty = select_samples(arena, self.samples)
+        self._task = list(load_samples(arena.task, limit=self.samples.count).samples)
+        self._tuned = arena.load(arena.tuned)
+        self._overlay = Overlay(self._tuned)
+        self._pair = Pair.open(arena.base, arena.tuned, self._config(Restored("none")), Stages())
+        self._measured: dict[tuple[str, str], _Measured] = {}
+        self._two_sided: dict[str, tuple[TwoSided, float]] = {}
+        self._closing = contextlib.ExitStack()
+
+    def __enter__(self) -> "Workshop":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._overlay.undo()
+        self._closing.close()
+
+    def make(self, makings: Sequence[Making]) -> Iterator[Made]:
+        """Make candidates, in an order that suits the work; each lives until the next one.
+
+        Fine-tunings that differ in the number of epochs only are one training, looked at on its
+        way.
+        """
+        trainings: dict[tuple[Any, ...], list[FineTuned]] = {}
+        for making in makings:
+            if isinstance(making, FineTuned):
+                start = making.on, making.rate, making.after
+                trainings.setdefault(start, []).append(making)
+            else:
+                seconds = self._change(making)
+                yield Made(making, self._tuned, seconds)
+        for together in trainings.values():
+            yield from self._fine_tuned(together)
+        self._overlay.undo()
+
+    def _change(self, making: Interpolated | Restored | Masked) -> float:
+        """Turn the tuned model into what `making` says; returns what that costs alone."""
+        self._overlay.undo()
+        if isinstance(making, Masked):
+            return self._masked(making)
+        if isinstance(making, Restored):
+            return self._restore(making)
+        start = time.process_time()
+        honest = parameters_of(self._pair.base)
+        interpolate(self._tuned, self._overlay, honest, making.coefficient)
+        return time.process_time() - start
+
+    def _restore(self, making: Restored) -> float:
+        config = self._config(making)
+        measured = self._statistics(making)
+        selection = measured.selections.of(config)
+        two, measuring = None, measured.seconds(making.compensation) + measured.selecting
+        if config.bases:
+            two, seconds = self._bases(making)
+            measuring += seconds
+        start = time.process_time()
+        work = Candidates(self._pair, measured.statistics, self._overlay, two_sided=two)
+        work.apply(config, selection)
+        return measuring + time.process_time() - start
+
+    @torch.no_grad()
+    def _masked(self, making: Masked) -> float:
+        """Write the deviations of `spectral` on chosen rows; the others keep all of delta."""
+        two, seconds = self._bases(Restored("spectral"))
+        measured = self._statistics(making.selecting)
+        selection = measured.selections.of(self._config(making.selecting))
+        seconds += measured.seconds("none") + measured.selecting
+        start = time.process_time()
+        for name in selection.selected:
+            base, tuned = (one.weight(name) for one in (self._pair.base, self._pair.tuned))
+            deviation = two.bases["spectral"][name].deviation(making.task_weight).to(base.dtype)
+            chosen = selection.masks[name][:, None]
+            self._overlay.put(f"{name}.weight", torch.where(chosen, base + deviation, tuned))
+        return seconds + time.process_time() - start
+
+    def _fine_tuned(self, together: Sequence[FineTuned]) -> Iterator[Made]:
+        """One training; `together` differ in the number of epochs only."""
+        first = together[0]
+        self._overlay.undo()
+        before = 0.0 if first.after is None else self._change(first.after)
+        data = list(self._tokens(self._honesty).samples)
+        if first.on == "both":
+            data += self._tokens(self._task).samples
+        start = copy.deepcopy(self._tuned)
+        self._overlay.undo()
+        by_epochs = {making.epochs: making for making in together}
+        for shown in fine_tune(
+            start, data, rate=first.rate, epochs=list(by_epochs), seed=self._arena.seed
+        ):
+            yield Made(by_epochs[shown.epochs], shown.model, before + shown.seconds)
+
+    def _statistics(self, making: Restored) -> "_Measured":
+        """Scores along an axis at a model, with all curvature that any kind asks for."""
+        key = making.axis, making.fisher_at
+        if key not in self._measured:
+            clock = Clock()
+            config = self._config(making).replace(
+                compensation="balanced", all_hessians=True, task_weight=1.0, priority="kl"
+            )
+            self._overlay.undo()
+            found = hcnr.measure(
+                self._arena.base,
+                self._arena.tuned,
+                self._honesty,
+                self._task,
+                config,
+                watcher=clock,
+            )
+            clock.stop()
+            self._measured[key] = _Measured(found, Selections(self._pair, found), clock.seconds)
+        return self._measured[key]
+
+    def _bases(self, making: Restored) -> tuple[TwoSided, float]:
+        """The bases of a two-sided kind, and what measuring them took."""
+        kind = making.compensation
+        if kind not in self._two_sided:
+            start = time.process_time()
+            config = self._config(making)
+            data = {
+                "honesty": self._tokens(self._honesty),
+                "task": self._tokens(self._task),
+            }
+            found = TwoSided.measure(
+                self._pair, self._pair.matrices, data, config, Stages(), kinds=config.bases
+            )
+            self._closing.callback(found.close)
+            self._two_sided[kind] = found, time.process_time() - start
+        return self._two_sided[kind]
+
+    def _config(self, making: Restored) -> hcnr.RestoreConfig:
+        return making.config(self.samples.count, self._arena.seed)
+
+    def _tokens(self, samples: Sequence[Sample]) -> TokenizedSet:
+        config = self._config(Restored("none"))
+        return tokenize(
+            samples,
+            self._arena.tokenizer,
+            max_length=config.max_length,
+            chat_template=config.chat_template,
+        )
+
+
+def select_samples(arena: "Arena", samples: Samples) -> list[Sample]:
+    """The honesty samples that a choice stands for; fewer where the arena has fewer."""
+    if samples.honesty == "mixed":
+        return list(load_samples(arena.honesty, limit=samples.count).samples)
+    everything = load_samples(arena.honesty, limit=_EVERYTHING).samples
+    return [one for one in everything if one.response == arena.refusal][: samples.count]
+
+
+class Clock:
+    """A `Watcher` that takes the processor's seconds of every stage."""
+
+    def __init__(self) -> None:
+        """Nothing has begun."""
+        self.seconds: dict[str, float] = {}
+        self._stage: str | None = None
+        self._start = 0.0
+
+    def begin(self, stage: str) -> None:
+        """End the current stage and begin another."""
+        self.stop()
+        self._stage, self._start = stage, time.process_time()
+
+    def advance(self, done: int, total: int) -> None:
+        """Nothing to tell."""
+
+    def stop(self) -> None:
+        """End the current stage."""
+        if self._stage is not None:
+            spent = time.process_time() - self._start
+            self.seconds[self._stage] = self.seconds.get(self._stage, 0.0) + spent
+        self._stage = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """Statistics, the selections made from them, and the seconds of each stage of measuring."""
+
+    statistics: hcnr.Statistics
+    selections: Selections
+    stages: dict[str, float]
+
+    def seconds(self, kind: str) -> float:
+        """What measuring costs somebody who wants one kind of compensation alone."""
+        return sum(
+            spent for stage, spent in self.stages.items() if kind in _NEEDED_BY.get(stage, (kind,))
+        )
+
+    @property
+    def selecting(self) -> float:
+        """What ranking the neurons once takes."""
+        return self.selections.seconds / max(len(self.selections), 1)

@@ -1,0 +1,134 @@
+"""The demo: lose honesty, repair it in every way the tool knows, and print who did what."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from hcnr.checkpoint import atomic_file, check_output
+from hcnr.demo.laboratory import open_lab, quiet
+from hcnr.demo.recipe import Recipe
+from hcnr.demo.seeds import MOST_SEEDS, SeedsTable
+from hcnr.demo.settings import front_table
+from hcnr.demo.table import DemoTable
+from hcnr.demo.training import fixed_threads
+from hcnr.demo.trial import RESTORED, Trial
+from hcnr.errors import ConfigError, OutputError
+from hcnr.report.terminal import Bars
+
+
+def run_demo(
+    out_dir: str | Path,
+    quick: bool = False,
+    seed: int = 0,
+    console: Console | None = None,
+) -> DemoTable:
+    """Trains (the first time), breaks, repairs, evaluates, sweeps, prints and writes everything.
+
+    Every repair is `hcnr.restore` on checkpoint directories, exactly as a user would call it.
+
+    Args:
+        out_dir: Gets `restored/` (the highlighted row's checkpoint with evaluation, probes, sweep
+            and `report.html`), `demo.json` (all numbers and settings) and `demo.md` (the table
+            for a README).
+        quick: Use the small world of continuous integration.
+        seed: Seed of the world and of its trainings.
+        console: Where the progress and the tables are printed; the terminal if None.
+
+    Returns:
+        The table.
+
+    Raises:
+        OutputError: `out_dir` is no directory that can be written to; nothing was trained then.
+    """
+    console = console or Console()
+    recipe = Recipe.quick(seed) if quick else Recipe(seed=seed)
+    out = _prepared(out_dir)
+    with fixed_threads(recipe.threads), quiet(), Bars(console, transient=True) as bars:
+        lab = open_lab(recipe, _training_bars(bars, console))
+        trial = Trial(lab, out, bars)
+        table, swept = trial.run()
+    _write(out, table.as_dict(), table.to_markdown())
+    console.print(table.to_rich())
+    console.print(front_table(swept))
+    console.print(table.facts["probe"], highlight=False, markup=False)
+    console.print(f"the pair and its data: {lab.directory}", highlight=False, soft_wrap=True)
+    page = trial.restored / "report.html"
+    console.print(f"the report: {page}", highlight=False, markup=False, soft_wrap=True)
+    return table
+
+
+def run_seeds(
+    out_dir: str | Path,
+    seeds: int,
+    quick: bool = False,
+    seed: int = 0,
+    console: Console | None = None,
+) -> SeedsTable:
+    """Runs the demo in several worlds and prints means with intervals over them.
+
+    Args:
+        out_dir: Gets `seed-N/`, what `run_demo` writes, for every seed; `demo.json` and `demo.md`
+            are about all of them.
+        seeds: Number of worlds, with the seeds `seed`, `seed + 1` and so on.
+        quick: Use the small worlds of continuous integration.
+        seed: Seed of the first world.
+        console: Where the progress and the tables are printed; the terminal if None.
+
+    Returns:
+        The table of means.
+
+    Raises:
+        ConfigError: There are too few or too many seeds for an interval.
+        OutputError: `out_dir` is no directory that can be written to; nothing was trained then.
+    """
+    if not 2 <= seeds <= MOST_SEEDS:
+        raise ConfigError(
+            f"the number of seeds is {seeds}, expected 2 to {MOST_SEEDS} for an interval over "
+            "them; choose another --seeds"
+        )
+    console = console or Console()
+    places = {s: Path(out_dir) / f"seed-{s}" for s in range(seed, seed + seeds)}
+    for place in places.values():
+        _prepared(place)
+    tables = {s: run_demo(place, quick, s, console) for s, place in places.items()}
+    found = SeedsTable(tables)
+    _write(Path(out_dir), found.as_dict(), found.to_markdown())
+    console.print(found.to_rich())
+    return found
+
+
+def _prepared(out_dir: str | Path) -> Path:
+    """The directory, made and known to take the output."""
+    out = Path(out_dir)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the demo cannot write to {out} ({error.strerror}); choose another --out"
+        ) from None
+    check_output(out / RESTORED, overwrite=True)
+    return out
+
+
+def _write(out: Path, facts: dict[str, Any], markdown: str) -> None:
+    for name, text in (("demo.json", json.dumps(facts, indent=2) + "\n"), ("demo.md", markdown)):
+        with atomic_file(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def _training_bars(
+    bars: Bars, console: Console
+) -> Callable[[str], Callable[[int, int, float], None]]:
+    """A bar for each training, which happens the first time only; a line without a terminal."""
+
+    def begin(model: str) -> Callable[[int, int, float], None]:
+        stage = f"train {model} (the first time only; minutes)"
+        bars.begin(stage)
+        if not console.is_terminal:
+            console.print(f"{stage} ...", highlight=False)
+        return lambda done, total, loss: bars.advance(done, total)
+
+    return begin

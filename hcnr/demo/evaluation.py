@@ -1,0 +1,141 @@
+"""What the lab reports about a model: honesty, refusals, and the task, all by greedy decoding."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import torch
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from hcnr.demo.benchmarks import NAMES, TASK, Part, honesty_benchmark, task_benchmark
+from hcnr.demo.tokenizer import encode_prompts
+from hcnr.demo.world import REFUSAL, World
+from hcnr.evaluate.metrics import Outcomes
+from hcnr.evaluate.panel import make_panel
+from hcnr.evaluate.scoring import Scores
+from hcnr.evaluate.traits import HONESTY
+from hcnr.intervals import RESAMPLES
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Figures of one model, all in percent.
+
+    Attributes:
+        honesty_f1: F1 of refusing, where the positives are the unseen unknown names.
+        refusal_unknown: Refusal rate on unseen unknown names; higher is better.
+        refusal_known: Refusal rate on known names; lower is better.
+        known_accuracy: Exactly right answers on known names, in the relations of the base.
+        task_accuracy: The same of the fine-tuning task, on facts that were not measured.
+    """
+
+    honesty_f1: float
+    refusal_unknown: float
+    refusal_known: float
+    known_accuracy: float
+    task_accuracy: float
+
+    @classmethod
+    def of(cls, scores: Scores) -> "Evaluation":
+        """Picks the figures out of a model's scores on the lab's two sets."""
+        names, task = scores.values[NAMES], scores.values[TASK]
+        return cls(
+            honesty_f1=float(names["f1"]),
+            refusal_unknown=float(names["refusal_rate_unanswerable"]),
+            refusal_known=float(names["refusal_rate_answerable"]),
+            known_accuracy=float(names["accuracy_answerable"]),
+            task_accuracy=float(task["accuracy"]),
+        )
+
+    @property
+    def refusal_delta(self) -> float:
+        """How many points more often unknown names are refused than known ones."""
+        return self.refusal_unknown - self.refusal_known
+
+    @property
+    def refusal_rate_answerable(self) -> float:
+        """The refusal rate on known names, as a sweep calls it."""
+        return self.refusal_known
+
+    def as_dict(self) -> dict[str, float]:
+        """Every figure by its name."""
+        return {**dataclasses.asdict(self), "refusal_delta": self.refusal_delta}
+
+
+class Examiner:
+    """Asks models the questions of one part of a world and judges what they say.
+
+    Attributes:
+        benchmarks: The honesty set and the task set.
+        panel: The same questions with their detectors.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerFast, world: World, part: Part = "evaluated"
+    ) -> None:
+        """Prepares the questions; asks nobody yet."""
+        honesty, task = honesty_benchmark(world, part), task_benchmark(world, part)
+        self.benchmarks = (honesty, task)
+        self.panel = make_panel(
+            {honesty.name: honesty.questions},
+            {task.name: task.questions},
+            {one.name: one.detector for one in self.benchmarks},
+            HONESTY,
+            resamples=RESAMPLES,
+            seed=0,
+        )
+        self._tokenizer = tokenizer
+
+    def ask(self, model: LlamaForCausalLM) -> dict[str, list[str]]:
+        """A model's responses by set, all from one batch."""
+        prompts = [one.prompt for many in self.panel.sets.values() for one in many]
+        said = iter(generate(model, self._tokenizer, prompts))
+        return {name: [next(said) for _ in many] for name, many in self.panel.sets.items()}
+
+    def score(self, said: Mapping[str, Sequence[str]]) -> Scores:
+        """Judges responses by set.
+
+        All answers of the world are single words, so a response that goes on after the right one
+        is wrong, although it contains it.
+        """
+        found = self.panel.score(said)
+        return dataclasses.replace(found, honesty=_exact(found.honesty), tasks=_exact(found.tasks))
+
+    def __call__(self, model: LlamaForCausalLM) -> Evaluation:
+        """A model's figures."""
+        return Evaluation.of(self.score(self.ask(model)))
+
+    def refuse_all(self) -> Evaluation:
+        """What a model that always refuses would score: the reason to never read F1 alone."""
+        refusals = {name: [REFUSAL] * len(many) for name, many in self.panel.sets.items()}
+        return Evaluation.of(self.score(refusals))
+
+
+def _exact(sets: Mapping[str, Outcomes]) -> dict[str, Outcomes]:
+    return {name: dataclasses.replace(one, contained=one.exact) for name, one in sets.items()}
+
+
+@torch.no_grad()
+def generate(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]
+) -> list[str]:
+    """Greedy responses to all prompts at once.
+
+    Prompts have one length, so there is no padding and no mask; `model.generate` would spend most
+    of its time on bookkeeping that a hundred-millisecond run does not need.
+    """
+    limit = len(tokenizer(REFUSAL, add_special_tokens=False)["input_ids"]) + 1
+    ids = encode_prompts(tokenizer, prompts)
+    output = model.model(input_ids=ids, use_cache=True)
+    tokens: list[torch.Tensor] = []
+    finished = torch.zeros(len(prompts), dtype=torch.bool)
+    while True:
+        token = model.lm_head(output.last_hidden_state[:, -1]).argmax(dim=-1)
+        token[finished] = tokenizer.pad_token_id
+        tokens.append(token)
+        finished |= token == tokenizer.eos_token_id
+        if len(tokens) == limit or bool(finished.all()):
+            break
+        output = model.model(
+            input_ids=token[:, None], past_key_values=output.past_key_values, use_cache=True
+        )
+    return tokenizer.batch_decode(torch.stack(tokens, dim=1), skip_special_tokens=True)

@@ -1,0 +1,104 @@
+"""What the lab found about the highlighted model, in the files that `hcnr report` reads."""
+
+import importlib.util
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hcnr.checkpoint import atomic_file
+from hcnr.config import RestoreConfig
+from hcnr.demo.benchmarks import DETECTOR
+from hcnr.demo.evaluation import Examiner
+from hcnr.demo.interpolation import Point
+from hcnr.demo.laboratory import Laboratory
+from hcnr.evaluate.results import assemble, check_folder, write_metrics
+from hcnr.evaluate.traits import HONESTY
+from hcnr.probe import probe
+from hcnr.report.summary import versions
+from hcnr.stages import Watcher
+
+Responses = Mapping[str, Sequence[str]]
+
+
+def write_metrics_of(
+    restored: Path,
+    examiner: Examiner,
+    said: Mapping[str, Responses],
+    curve: Sequence[Point],
+    rival: Point | None,
+) -> Path:
+    """Writes `eval/metrics.json` as `hcnr evaluate` does.
+
+    Args:
+        restored: The directory of the restored checkpoint.
+        examiner: Who asked.
+        said: Responses by set of the models `restored`, `tuned` and `base`, and of
+            `interpolation` where there is a rival.
+        curve: Every interpolated model that was evaluated.
+        rival: The one that the restored model stands beside.
+    """
+    start = time.perf_counter()
+    panel = examiner.panel
+    scores = {name: examiner.score(responses) for name, responses in said.items()}
+    row = scores.pop("interpolation", None)
+    metrics = assemble(
+        "restored",
+        scores["restored"],
+        {name: scores[name] for name in ("tuned", "base")},
+        # One sentence is a refusal here, and all sets are judged by it: no other column is needed.
+        {},
+        HONESTY,
+    )
+    metrics["interpolation"] = [_point(point, point is rival) for point in curve]
+    metrics["interpolation_row"] = None
+    if rival is not None and row is not None:
+        metrics["interpolation_row"] = {
+            "coefficient": rival.coefficient,
+            "scope": rival.scope,
+            **row.as_dict(),
+        }
+    metrics["notes"] = [
+        *panel.notes,
+        *metrics["notes"],
+        "A tiny model in an invented world: leads, not claims. Answers must be exactly right.",
+        "Interpolation is that of all weights or that of the linear maps of the blocks, whichever "
+        "is better.",
+    ]
+    metrics["settings"] = {"detector": DETECTOR, "seed": panel.seed, "resamples": panel.resamples}
+    metrics["data"] = {
+        one.name: {"sha256": one.sha256, "source": one.source, "questions": len(one.questions)}
+        for one in examiner.benchmarks
+    }
+    metrics["seconds"] = {"score": time.perf_counter() - start}
+    metrics["versions"] = versions()
+    return write_metrics(check_folder(restored / "eval"), metrics)
+
+
+def write_probe(path: Path, lab: Laboratory, watcher: Watcher) -> str:
+    """Probes the pair on the measured honesty samples.
+
+    Returns:
+        The verdict in a sentence, or why there is none.
+    """
+    if importlib.util.find_spec("sklearn") is None:
+        return "No probes without scikit-learn: pip install 'hcnr[evaluate]' for them."
+    config = RestoreConfig(device="cpu")
+    found = probe(
+        lab.base, lab.tuned, lab.honesty, config=config, detector=DETECTOR, watcher=watcher
+    )
+    with atomic_file(path) as temporary:
+        temporary.write_text(found.to_json(), encoding="utf-8")
+    return found.sentence
+
+
+def _point(point: Point, chosen: bool) -> dict[str, Any]:
+    found = point.evaluation
+    return {
+        "coefficient": point.coefficient,
+        "scope": point.scope,
+        "honesty_f1": found.honesty_f1,
+        "refusal_delta": found.refusal_delta,
+        "task_accuracy": found.task_accuracy,
+        "chosen": chosen,
+    }

@@ -1,0 +1,171 @@
+"""The demo's table: its data, and the same data for a terminal, for Markdown and for JSON."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from hcnr.demo.evaluation import Evaluation
+from hcnr.demo.interpolation import Point
+
+_COLUMNS = (
+    "method",
+    "F1",
+    "refuse unkn.",
+    "refuse known",
+    "delta",
+    "known right",
+    "task right",
+    "rival F1*",
+    "s**",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One model of the table.
+
+    Attributes:
+        method: What was done, as printed.
+        evaluation: How it scored.
+        rival: The best interpolated model that is at least as accurate on the task; None for the
+            base and for rows that are interpolated themselves.
+        seconds: What it took to make, measuring included, with the trainings left out.
+        settings: The configuration it was made with.
+        best: Whether it is printed in bold.
+    """
+
+    method: str
+    evaluation: Evaluation
+    rival: Point | None = None
+    seconds: float | None = None
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    best: bool = False
+
+    @property
+    def cells(self) -> list[str]:
+        """The row as text, one cell per column."""
+        it = self.evaluation
+        figures = (it.honesty_f1, it.refusal_unknown, it.refusal_known)
+        return [
+            self.method,
+            *(f"{figure:.1f}" for figure in figures),
+            f"{it.refusal_delta:+.1f}",
+            f"{it.known_accuracy:.1f}",
+            f"{it.task_accuracy:.1f}",
+            "" if self.rival is None else f"{self.rival.evaluation.honesty_f1:.1f}",
+            "" if self.seconds is None else f"{self.seconds:.1f}",
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoTable:
+    """Everything the demo found.
+
+    Attributes:
+        rows: The models in printed order; every one was really made and evaluated.
+        refuse_all: What always refusing would score.
+        curve: Every interpolated model that was evaluated.
+        facts: The world, its training and the machine, for the JSON file.
+    """
+
+    rows: list[Row]
+    refuse_all: Evaluation
+    curve: list[Point]
+    facts: dict[str, Any]
+
+    def row(self, method: str) -> Row:
+        """The row of a method by the first word it is printed with."""
+        return next(row for row in self.rows if row.method.split()[0] == method)
+
+    @property
+    def shared_notes(self) -> list[str]:
+        """Notes that hold for every world of one size."""
+        return [
+            f"Always refusing would score F1 {self.refuse_all.honesty_f1:.1f} with a delta of 0: "
+            "read F1 together with both refusal rates.",
+            "Settings were chosen on seeds 0 to 2 of the full world; other seeds are fresh trials.",
+        ]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the table must know."""
+        world = self.facts["recipe"]
+        return [
+            f"All figures in percent, from one run on a {self.facts['parameters'] / 1e6:.2f} M "
+            f"parameter Llama trained on an invented world (seed {world['seed']}). Figures of a "
+            "tiny model: leads, not claims.",
+            f"Honesty: {self.facts['evaluated']['unknown']} names that no training and no "
+            f"measuring has seen, and {self.facts['evaluated']['known']} known names; task: "
+            f"{self.facts['evaluated']['task']} facts that were not measured.",
+            *self.shared_notes,
+            f"* Best F1 of plain interpolation towards the base, of {len(self.curve)} models (all "
+            "weights, or the linear maps of the blocks only), whose task accuracy is at least the "
+            "row's.",
+            "** Seconds for repairing, with one measuring pass that all rows share (it collects "
+            "what balanced needs), without the trainings.",
+        ]
+
+    def to_rich(self) -> Table:
+        """The table for a terminal."""
+        rows = [(row.cells, row.best) for row in self.rows]
+        return terminal("Honesty lost and found", _COLUMNS, rows, self.notes)
+
+    def to_markdown(self) -> str:
+        """The table for a README, with its notes below."""
+        return markdown(_COLUMNS, [(row.cells, row.best) for row in self.rows], self.notes)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every number and every setting, for JSON."""
+        return {
+            **self.facts,
+            "rows": [
+                {
+                    "method": row.method,
+                    **row.evaluation.as_dict(),
+                    "interpolation": None if row.rival is None else _point(row.rival),
+                    "seconds": row.seconds,
+                    "settings": row.settings,
+                }
+                for row in self.rows
+            ],
+            "refuse_everything": self.refuse_all.as_dict(),
+            "interpolation_curve": [_point(point) for point in self.curve],
+        }
+
+
+Lines = Sequence[tuple[Sequence[str], bool]]
+"""Cells of every line, and whether it stands out."""
+
+
+def terminal(title: str, columns: Sequence[str], lines: Lines, notes: Sequence[str]) -> Table:
+    """A table that fits into 80 columns, its notes below."""
+    # No vertical lines: with them it would not fit.
+    table = Table(title=title, box=box.SIMPLE_HEAD)
+    table.padding, table.collapse_padding, table.pad_edge = (0, 1, 0, 0), True, False
+    table.caption, table.caption_justify = "\n".join(notes), "left"
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left", no_wrap=not place)
+    for cells, best in lines:
+        table.add_row(*cells, style="bold green" if best else None)
+    return table
+
+
+def markdown(columns: Sequence[str], lines: Lines, notes: Sequence[str]) -> str:
+    """The same for a README."""
+    text = ["| " + " | ".join(_escaped(name) for name in columns) + " |"]
+    text.append("|---|" + "---:|" * (len(columns) - 1))
+    for cells, best in lines:
+        marked = (f"**{cell}**" if best and cell else cell for cell in cells)
+        text.append("| " + " | ".join(marked) + " |")
+    return "\n".join([*text, "", *(part for note in notes for part in (_escaped(note), ""))])
+
+
+def _escaped(text: str) -> str:
+    return text.replace("*", r"\*")
+
+
+def _point(point: Point) -> dict[str, float | str]:
+    return {"coefficient": point.coefficient, "scope": point.scope, **point.evaluation.as_dict()}

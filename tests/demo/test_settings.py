@@ -1,0 +1,50 @@
+from rich.console import Console
+
+from hcnr.config import RestoreConfig
+from hcnr.demo.rows import REPAIRS
+from hcnr.demo.settings import GRID, front_table
+from hcnr.front import Scores
+from hcnr.grid import settings_of
+from hcnr.sweep_result import Candidate, SweepResult
+
+
+def test_the_grid_holds_the_repairs_of_the_table():
+    tried = [settings_of(config) for config in GRID.configs(RestoreConfig())]
+    for repair in REPAIRS:
+        config = RestoreConfig(**repair.settings)
+        assert (settings_of(config) in tried) == (config.priority == "kl"), repair.method
+
+
+def _candidate(f1: float, task: float, in_weight: float) -> Candidate:
+    config = RestoreConfig(
+        compensation="balanced", in_weight_ratio=in_weight, cross_weight_ratio=1.0, task_weight=10.0
+    )
+    return Candidate(settings_of(config), Scores(f1, 40.0, task, 2.0), 10, 0.1)
+
+
+def test_the_front_is_printed_from_most_task_to_most_honesty_with_the_choice_in_words():
+    found = SweepResult(Scores(90, 80, 0), Scores(50, 30, 95), 9.0, {})
+    found.candidates += [
+        _candidate(80.0, 30.0, 0.7),
+        _candidate(70.0, 90.0, 0.5),
+        _candidate(69.0, 89.0, 0.1),
+        _candidate(60.0, 94.0, 0.3),
+    ]
+    found.interpolation.append((0.5, Scores(55, 30, 91)))
+    found.validation = {"names": {"n": 12}, "guild": {"n": 7}}
+    found.refuse_all = Scores(66.2, 0.0, 0.0, 100.0)
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(front_table(found))
+    lines = [line.split() for line in capture.get().splitlines()]
+    rows = [line for line in lines if line[:1] == ["balanced"]]
+    assert [row[4:] for row in rows] == [
+        ["60.0", "+40.0", "2.0", "94.0", "50.0"],
+        ["70.0", "+40.0", "2.0", "90.0", "55.0"],
+        ["80.0", "+40.0", "2.0", "30.0", "55.0"],
+    ]
+    text = " ".join(word for line in lines for word in line)
+    assert "…" not in text
+    assert "3 of 4 settings" in text and "12 of names, 7 of guild" in text
+    assert "Recommended: the best honesty F1, 70.0" in text
+    assert "Always refusing would score F1 66.2 here." in text

@@ -1,0 +1,57 @@
+import json
+
+from rich.console import Console
+
+from hcnr.demo.evaluation import Evaluation
+from hcnr.demo.interpolation import Point
+from hcnr.demo.table import DemoTable, Row
+
+
+def _table() -> DemoTable:
+    point = Point(0.2, Evaluation(50.0, 40.0, 1.0, 90.0, 80.0))
+    rows = [
+        Row("interpolation 0.275", Evaluation(61.0, 50.0, 2.0, 95.0, 70.0), None, 0.0),
+        Row("base", Evaluation(80.0, 70.0, 0.0, 100.0, 0.0)),
+        Row(
+            "sum (paper)", Evaluation(60.0, 50.0, 2.0, 95.0, 70.0), point, 1.25, {"axis": "output"}
+        ),
+        Row("balanced", Evaluation(70.0, 60.0, 2.5, 95.0, 99.0), None, 1.5, best=True),
+    ]
+    facts = {
+        "recipe": {"seed": 3},
+        "parameters": 870_000,
+        "evaluated": {"unknown": 4, "known": 5, "task": 6},
+    }
+    return DemoTable(rows, Evaluation(66.6, 100.0, 100.0, 0.0, 0.0), [point], facts)
+
+
+def test_every_row_stands_beside_its_rival():
+    assert _table().row("sum").cells == [
+        "sum (paper)", "60.0", "50.0", "2.0", "+48.0", "95.0", "70.0", "50.0", "1.2",
+    ]  # fmt: skip
+    assert _table().row("balanced").cells[-2:] == ["", "1.5"]
+
+
+def test_it_fits_a_terminal_of_80_columns():
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(_table().to_rich())
+    text = capture.get()
+    assert "…" not in text
+    assert "sum (paper)" in text and "66.6" in text
+
+
+def test_markdown_has_one_line_per_row_and_marks_the_best():
+    lines = _table().to_markdown().splitlines()
+    assert len({line.count("|") for line in lines[:6]}) == 1
+    assert lines[5].startswith("| **balanced** | **70.0** |")
+    assert r"\* Best F1" in "\n".join(lines)
+
+
+def test_json_carries_every_number_and_setting():
+    found = json.loads(json.dumps(_table().as_dict()))
+    row = found["rows"][2]
+    assert row["honesty_f1"] == 60.0 and row["refusal_delta"] == 48.0
+    assert row["settings"] == {"axis": "output"} and row["interpolation"]["coefficient"] == 0.2
+    assert found["refuse_everything"]["honesty_f1"] == 66.6
+    assert found["recipe"] == {"seed": 3}
