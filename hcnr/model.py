@@ -38,6 +38,12 @@ def resolve_device(device: str) -> torch.device:
     return resolved
 
 
+def fast_bfloat16() -> bool:
+    """Whether this machine's processor multiplies bfloat16 itself; others are far slower in it."""
+    cpu = torch.cpu
+    return cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported()
+
+
 def open_model(
     path: Path, *, device: str = "auto", dtype: str = "auto", attention: str = "auto"
 ) -> "PreTrainedModel":

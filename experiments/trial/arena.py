@@ -10,10 +10,10 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.trial.text_panel import answer, make_text_panel
 from experiments.trial.text_recipe import TextRecipe
@@ -33,8 +33,12 @@ from hcnr.tokens import tokenize
 Part = Literal["validation", "evaluated"]
 PARTS: tuple[Part, ...] = ("validation", "evaluated")
 
-Answer = Callable[[LlamaForCausalLM, Panel], dict[str, list[str]]]
-"""A model's greedy responses to the questions of a panel, by set."""
+Responses = dict[str, list[str]]
+"""Of one model to the questions of a panel, by set."""
+Answer = Callable[[LlamaForCausalLM, Panel], Responses]
+"""A model's greedy responses to the questions of a panel."""
+TaskFigure = Callable[[Panel, Responses], float]
+"""How well responses do on the task, in percent."""
 
 _SET_FIGURES = (
     "f1",
@@ -60,6 +64,8 @@ class Marks:
             negative log-likelihood of the right answer's tokens; NaN where it is undefined.
         sets: `f1`, `refusal_rate_unanswerable`, `refusal_rate_answerable` and `refusal_delta` of
             each honesty set.
+        refused: Of each honesty set one digit per question, 1 where the response is a refusal;
+            empty where nothing is made of single questions.
     """
 
     f1: float
@@ -68,6 +74,7 @@ class Marks:
     accuracy: float
     retention: float
     sets: dict[str, dict[str, float]]
+    refused: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Every figure by its name, for JSON: an undefined retention is None."""
@@ -93,6 +100,7 @@ class Arena:
             part, and `measured_sets`, the honesty sets that the honesty samples come from.
         panels: The questions of each part.
         answer: How models are asked them.
+        task_figure: How responses on the task are judged; by exact match if None.
     """
 
     world: str
@@ -107,13 +115,13 @@ class Arena:
     facts: dict[str, Any]
     panels: Mapping[Part, Panel] = dataclasses.field(repr=False)
     answer: Answer = dataclasses.field(repr=False)
+    task_figure: TaskFigure | None = dataclasses.field(default=None, repr=False)
 
     def load(self, path: Path) -> LlamaForCausalLM:
         """Loads a checkpoint of this pair's architecture: float32, on the CPU, to be asked."""
         with quiet():
-            model = LlamaForCausalLM.from_pretrained(path, dtype=torch.float32)
-        assert isinstance(model, LlamaForCausalLM)
-        return model.eval()
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        return cast(LlamaForCausalLM, model.eval())
 
     def judge(self, part: Part) -> "Judge":
         """Prepares the judge of a part, for which base and tuned are loaded."""
@@ -136,8 +144,17 @@ class Judge:
 
     def __call__(self, model: LlamaForCausalLM) -> Marks:
         """A model's marks; it must be in eval mode."""
-        scores = self._panel.score(self._arena.answer(model, self._panel))
-        return _marks(scores, self._retention(self._loss(model)))
+        responses = self._arena.answer(model, self._panel)
+        scores = self._panel.score(responses)
+        marks = _marks(scores, self._retention(self._loss(model)))
+        if self._arena.task_figure is None:
+            return marks
+        refused = {
+            name: "".join(map(str, found.refused.astype(int)))
+            for name, found in scores.honesty.items()
+        }
+        accuracy = self._arena.task_figure(self._panel, responses)
+        return dataclasses.replace(marks, accuracy=accuracy, refused=refused)
 
     def refuse_all(self) -> Marks:
         """What always refusing would be marked: the reason to never read F1 alone."""

@@ -150,7 +150,10 @@ def read_marks(found: Mapping[str, Any]) -> Marks:
     """Marks from JSON, where an undefined figure is null."""
     names = [field.name for field in dataclasses.fields(Marks)]
     values: dict[str, Any] = {
-        name: math.nan if found[name] is None else found[name] for name in names
+        name: math.nan if found[name] is None else found[name]
+        for name in names
+        # Trials before the pretrained models kept no single answers.
+        if name in found or name != "refused"
     }
     return Marks(**values)
 

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from rich.console import Console
 
@@ -15,6 +15,9 @@ from experiments.trial.arena import Arena, open_synthetic, open_text
 from experiments.trial.choosing import LEVELS
 from experiments.trial.journal import Journal, open_journal
 from experiments.trial.making import key_of
+from experiments.trial.real_panel import open_real
+from experiments.trial.real_recipe import RealRecipe, Task
+from experiments.trial.real_world import PACKAGES, pretrained
 from experiments.trial.referee import Referee
 from experiments.trial.seed_result import SeedResult
 from experiments.trial.text_recipe import TextRecipe
@@ -30,8 +33,8 @@ from hcnr.evaluate.sources import SourceReader
 from hcnr.report.summary import versions
 from hcnr.report.terminal import Bars
 
-World = Literal["synthetic", "text", "text-mild"]
-WORLDS: tuple[World, ...] = ("synthetic", "text", "text-mild")
+World = Literal["synthetic", "text", "text-mild", "smollm2", "gemma3"]
+WORLDS: tuple[World, ...] = ("synthetic", "text", "text-mild", "smollm2", "gemma3")
 # Raised whenever the making or judging of candidates changes what a journal holds.
 FORMAT = 1
 # Raised whenever the choosing changes what is made of a journal.
@@ -56,18 +59,29 @@ class Course:
     open: OpenArena
 
 
-def open_course(world: str, *, data_root: str | Path | None = None, quick: bool = False) -> Course:
+def open_course(
+    world: str,
+    *,
+    data_root: str | Path | None = None,
+    quick: bool = False,
+    task: str = "hotpotqa",
+    base: str | Path | None = None,
+) -> Course:
     """The worlds that a trial can be held in; trains nothing yet.
 
     Args:
-        world: One of `WORLDS`; `text-mild` is `text` with a fine-tuning that costs less honesty.
-        data_root: Folder with the authors' files, for `text` and `text-mild`; `$HCNR_DATA_ROOT` if
+        world: One of `WORLDS`; `text-mild` is `text` with a fine-tuning that costs less honesty,
+            `smollm2` and `gemma3` begin with pretrained models.
+        data_root: Folder with the authors' files, for all but `synthetic`; `$HCNR_DATA_ROOT` if
             None.
         quick: Take the smaller synthetic world.
+        task: What a pretrained model is tuned for, see `real_recipe.TASKS`.
+        base: Where the pretrained model lies, see `real_world.pretrained`.
 
     Raises:
-        ConfigError: There is no such world, or none that is quick.
-        DataError: The text world has no data root.
+        ConfigError: There is no such world, or none that is quick, or no such task.
+        DataError: The world has no data root.
+        ModelError: There is no pretrained model.
     """
     if world == "synthetic":
         name = "synthetic, quick" if quick else world
@@ -79,10 +93,19 @@ def open_course(world: str, *, data_root: str | Path | None = None, quick: bool 
         )
     if quick:
         raise ConfigError(
-            "the text world has no quick form, only the synthetic one has; leave --quick out"
+            f"the world {world} has no quick form, only the synthetic one has; leave --quick out"
         )
     # Asked here, so that a missing folder is known before anything is made.
     SourceReader(data_root)
+    if world in PACKAGES:
+        real, model = RealRecipe(task=cast(Task, task)), pretrained(world, base)
+        name = f"{world if base is None else model.name}, {task}"
+        return Course(
+            name,
+            lambda seed, stage: open_real(
+                model, data_root, dataclasses.replace(real, seed=seed), world=name, stage=stage
+            ),
+        )
     recipe = TextRecipe.mild() if world == "text-mild" else TextRecipe()
     return Course(world, lambda seed, stage: open_text(data_root, seed, recipe=recipe, stage=stage))
 

@@ -1,0 +1,216 @@
+"""The questions of a real pair, drawn from the replication's splits (`hcnr.evaluate.splits`).
+
+Those splits keep every training question away from every evaluation question. Of the evaluation
+questions, buckets of their digests part validation from test for all seeds alike (both halves of a
+FalseQA pair on one side); the seed draws within each part. All sets are asked in one form, the
+question alone, because a benchmark's own instruction would tell the sets apart.
+"""
+
+import dataclasses
+import itertools
+import random
+from collections.abc import Iterable, Sequence
+
+from experiments.trial.real_recipe import RealRecipe
+from experiments.trial.text_data import Asked, Part, all_questions, count_questions
+from hcnr.errors import DataError
+from hcnr.evaluate.detectors import open_detector
+from hcnr.evaluate.overlap import BUCKETS, digest
+from hcnr.evaluate.pools import refusal
+from hcnr.evaluate.questions import Question
+from hcnr.evaluate.sources import Records
+from hcnr.evaluate.splits import HONESTY_SETS, Splits
+from hcnr.evaluate.templates import TEMPLATES
+from hcnr.examples import Sample
+
+_VALIDATION_BUCKETS = 35
+_INSTRUCTION = TEMPLATES["unknownbench"].removesuffix("{question}")
+
+
+@dataclasses.dataclass(frozen=True)
+class RealData:
+    """All questions of a real pair.
+
+    Attributes:
+        base: what the base is trained on: answers, and refusals where there is none.
+        tuned: what fine-tuning teaches.
+        honesty: honesty samples out of `base`: an unanswerable and an answerable question in
+            turn, from KUQ and FalseQA in turn, so that every multiple of four is balanced.
+        task: task samples out of `tuned`.
+        parts: what models are asked.
+        admission: by honesty set, the questions that tell which sets base tells apart; the same
+            for all seeds and tasks.
+        counts: questions of each set and class in every part.
+    """
+
+    base: tuple[Sample, ...]
+    tuned: tuple[Sample, ...]
+    honesty: tuple[Sample, ...]
+    task: tuple[Sample, ...]
+    parts: dict[Part, Asked]
+    admission: dict[str, tuple[Question, ...]]
+    counts: dict[str, dict[str, dict[str, int]]]
+
+
+def draw_real_data(records: Records, recipe: RealRecipe) -> RealData:
+    """Draw the questions of a recipe.
+
+    Args:
+        records: reads the data files.
+        recipe: task, seed and sizes.
+
+    Raises:
+        DataError: a file is not the known one, or there are too few questions.
+    """
+    splits = Splits(records)
+    # One base for all seeds and tasks: its questions are drawn before the seed matters.
+    groups, nq = _base_groups(splits, recipe)
+    base = [*itertools.chain.from_iterable(groups), *nq]
+    rng = random.Random(f"hcnr-trial-real-{recipe.task}-{recipe.seed}")
+    taken = {one.id for one in nq}
+    pool = [
+        one
+        for one in map(_plain, splits.task_training(recipe.task))
+        if _usable(one, recipe) and not (recipe.task == "nq" and one.id in taken)
+    ]
+    tuned = _sample(rng, pool, recipe.task_questions, f"{recipe.task} to fine-tune on")
+    drawn = [_sample(rng, group, recipe.measured // 4, "honesty") for group in groups]
+    honesty = list(itertools.chain.from_iterable(zip(*drawn, strict=True)))
+    parts: dict[Part, Asked] = {
+        "validation": _ask(
+            rng, splits, "validation", recipe, recipe.validation, recipe.validation_task
+        ),
+        "evaluated": _ask(rng, splits, "evaluated", recipe, recipe.test, recipe.test_task),
+    }
+    return RealData(
+        base=_samples(base, recipe),
+        tuned=_samples(tuned, recipe),
+        honesty=_samples(honesty, recipe),
+        task=_samples(tuned[: recipe.measured], recipe),
+        parts=parts,
+        admission=_honesty(
+            random.Random("hcnr-trial-real-admission"),
+            splits,
+            "validation",
+            recipe,
+            recipe.admission,
+        ),
+        counts={
+            "base": count_questions(base),
+            "tuned": count_questions(tuned),
+            **{part: count_questions(all_questions(asked)) for part, asked in parts.items()},
+        },
+    )
+
+
+def _base_groups(splits: Splits, recipe: RealRecipe) -> tuple[list[list[Question]], list[Question]]:
+    """Questions of the base: KUQ unknown and known, FalseQA false and true; and those of NQ."""
+    rng = random.Random("hcnr-trial-real-base")
+    refuses = open_detector("unknownbench_keywords")
+
+    def usable(question: Question) -> bool:
+        # An answer that a detector takes for a refusal would teach the opposite of what it says.
+        wrong = question.answerable and refuses(real_target(question, recipe), question.question)
+        return _usable(question, recipe) and not wrong
+
+    kuq = [(item.category is None, _plain(item.question)) for item in splits.kuq_training()]
+    pairs = [
+        pair
+        for pair in splits.falseqa_training()
+        if usable(_plain(pair.false)) and usable(_plain(pair.true))
+    ]
+    chosen = _sample(rng, pairs, recipe.falseqa // 2, "FalseQA pairs for the base")
+    groups = [
+        *(
+            _sample(
+                rng,
+                [one for known, one in kuq if known is answerable and usable(one)],
+                recipe.kuq // 2,
+                "KUQ for the base",
+            )
+            for answerable in (False, True)
+        ),
+        [_plain(pair.false) for pair in chosen],
+        [_plain(pair.true) for pair in chosen],
+    ]
+    nq = [one for one in map(_plain, splits.task_training("nq")) if usable(one)]
+    return groups, _sample(rng, nq, recipe.nq, "NQ for the base")
+
+
+def _ask(
+    rng: random.Random, splits: Splits, part: Part, recipe: RealRecipe, size: int, task_size: int
+) -> Asked:
+    """Draw one part: at most `size` questions of each class and set."""
+    honesty = _honesty(rng, splits, part, recipe, size)
+    pool = _part([_plain(one) for one in splits.evaluation(recipe.task)], part, recipe)
+    pool = [one for one in pool if one.answers]
+    task = _sample(rng, pool, min(task_size, len(pool)), f"{recipe.task}, {part}")
+    return Asked(honesty, tuple(task))
+
+
+def _honesty(
+    rng: random.Random, splits: Splits, part: Part, recipe: RealRecipe, size: int
+) -> dict[str, tuple[Question, ...]]:
+    """At most `size` questions of each class and honesty set."""
+    found = {}
+    for name in HONESTY_SETS:
+        pool = _part([_plain(one) for one in splits.evaluation(name)], part, recipe)
+        classes = [[one for one in pool if one.answerable is kind] for kind in (False, True)]
+        found[name] = tuple(
+            one
+            for many in classes
+            for one in _sample(rng, many, min(size, len(many)), f"{name}, {part}")
+        )
+    return found
+
+
+def _part(questions: Iterable[Question], part: Part, recipe: RealRecipe) -> list[Question]:
+    return [
+        one
+        for one in questions
+        if _usable(one, recipe, answered=False) and _is_validation(one) == (part == "validation")
+    ]
+
+
+def _is_validation(question: Question) -> bool:
+    """Decided by the pair of FalseQA, otherwise by the question."""
+    paired = question.set == "falseqa"
+    text = question.id.rpartition("-")[0] if paired else question.question
+    # What the bucket leaves of the digest: the bucket itself parts training from evaluation.
+    return digest(text) // BUCKETS % BUCKETS < _VALIDATION_BUCKETS
+
+
+def _plain(question: Question) -> Question:
+    """The question asked as it is; MedMCQA with its choices."""
+    text = question.prompt.removeprefix(_INSTRUCTION) if question.task else question.question
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    answers = tuple(one for one in question.answers if one.strip())
+    return dataclasses.replace(question, prompt="\n".join(lines), answers=answers)
+
+
+def _usable(question: Question, recipe: RealRecipe, *, answered: bool = True) -> bool:
+    long = len(question.question.split()) > recipe.prompt_words
+    return not long and bool(not answered or question.answers or not question.answerable)
+
+
+def _samples(questions: Iterable[Question], recipe: RealRecipe) -> tuple[Sample, ...]:
+    return tuple(Sample(one.prompt, real_target(one, recipe)) for one in questions)
+
+
+def real_target(question: Question, recipe: RealRecipe) -> str:
+    """What is taught: the first answer, cut, or one of the replication's refusals."""
+    if not question.answerable:
+        return refusal(question.question)
+    words = question.answers[0].split()
+    # A choice is said whole, or it would be another one; FalseQA answers in sentences.
+    longest = {"medmcqa": len(words), "falseqa": recipe.sentence_words}
+    return " ".join(words[: longest.get(question.set, recipe.response_words)])
+
+
+def _sample(rng: random.Random, pool: Sequence, size: int, what: str) -> list:
+    if len(pool) < size or not size:
+        raise DataError(
+            f"there are {len(pool)} usable questions ({what}), expected at least {max(size, 1)}; "
+            "use smaller sizes or the whole data files"
+        )
+    return rng.sample(list(pool), size)
