@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -127,7 +128,7 @@ def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dic
     scores = panel.score(arena.answer(arena.load(arena.base), panel))
     found = {}
     for name in panel.honesty:
-        low, high = percentile_interval(scores.draws[name]["refusal_delta"])
+        low, high = percentile_interval(scores.draws[name]["refusal_delta"]) or (math.nan, math.nan)
         found[name] = {
             "delta": float(scores.values[name]["refusal_delta"]),
             "low": float(low),
