@@ -16,7 +16,7 @@ from hcnr.evaluate.questions import Question
 from hcnr.evaluate.sources import Records, SourceReader
 
 # Part -> unanswerable and answerable questions, those that are asked first.
-SIZES = {"test": (150, 150), "task": (0, 120), "base": (450, 450), "tuned": (0, 800)}
+SIZES = {"test": (150, 150), "task": (0, 120), "base": (400, 800), "tuned": (0, 800)}
 _PROMPT_WORDS, _ANSWER_WORDS = 30, 8
 
 

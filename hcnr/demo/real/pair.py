@@ -31,7 +31,7 @@ CHAT_TEMPLATE = (
 """SmolLM2's own without the system prompt that it adds, which doubles the tokens of a question."""
 
 BASE = Schedule(epochs=1, batch=16, rate=5e-5, order="hcnr-demo-real-base", threads=2)
-TUNED = Schedule(epochs=1, batch=16, rate=2.5e-4, order="hcnr-demo-real-tuned", threads=2)
+TUNED = Schedule(epochs=1, batch=16, rate=4e-4, order="hcnr-demo-real-tuned", threads=2)
 MEASURED = 192
 """Samples of each file: what is measured, and half as many more that judge."""
 
