@@ -3,7 +3,15 @@ import math
 import pytest
 
 from hcnr.errors import ConfigError, DataError
-from hcnr.task_weight import LARGEST, MOST_TRIES, SMALLEST, retention_of, search_task_weight
+from hcnr.task_weight import (
+    LARGEST,
+    MOST_FORECASTS,
+    MOST_TRIES,
+    SMALLEST,
+    forecast_task_weight,
+    retention_of,
+    search_task_weight,
+)
 
 
 def curve(half):
@@ -42,3 +50,49 @@ def test_retention_is_the_kept_share_of_the_gain():
     for tuned in (4.0, 4.5, math.nan):
         with pytest.raises(DataError, match="did not lower the loss"):
             retention_of(3.0, 4.0, tuned)
+
+
+@pytest.mark.parametrize("half", [3e-3, 0.07, 1.0, 5.0, 80.0])
+@pytest.mark.parametrize("size", [0.02, 1.0, 50.0])
+@pytest.mark.parametrize("drop", [2.0, 10.0])
+def test_a_forecast_of_the_right_shape_needs_few_tries_whatever_its_size(half, size, drop):
+    retention = curve(half)
+    weight, tried = forecast_task_weight(retention, drop, lambda mu: size * (100 - retention(mu)))
+    assert len(tried) <= 3
+    lost = 100 - retention(weight)
+    assert drop / 2 <= lost <= drop
+    assert weight in [one.task_weight for one in tried if one.kept]
+
+
+def test_a_forecast_of_the_wrong_shape_still_ends_with_a_weight_that_is_kept():
+    for power in (0.3, 3.0):
+        weight, tried = forecast_task_weight(
+            curve(1.0), 2.0, lambda mu, power=power: 100 / (1 + mu**power)
+        )
+        assert 100 - curve(1.0)(weight) <= 2.0
+        assert len(tried) <= MOST_FORECASTS + MOST_TRIES
+
+
+def test_a_repair_that_gains_goes_on_down_and_never_below_the_smallest():
+    asked = []
+
+    def gains(mu):
+        asked.append(mu)
+        return 101.0
+
+    weight, tried = forecast_task_weight(gains, 2.0, lambda mu: 50 / (1 + mu))
+    assert weight == min(asked) >= SMALLEST
+    assert all(one.kept for one in tried) and len(tried) <= MOST_FORECASTS
+
+
+def test_models_that_cannot_be_asked_are_passed_by():
+    def retention(mu):
+        return -math.inf if mu < 30 else curve(0.5)(mu)
+
+    weight, tried = forecast_task_weight(retention, 2.0, lambda mu: 50 / (1 + mu))
+    assert weight >= 30 and tried[-1].retention >= 98
+
+
+def test_no_weight_at_all_is_refused_after_a_forecast_too():
+    with pytest.raises(ConfigError, match="no task weight up to"):
+        forecast_task_weight(lambda mu: 50.0, 2.0, lambda mu: 50 / (1 + mu))
