@@ -126,6 +126,17 @@ def digest_of(checkpoint: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def tuned_schedule(recipe: RealRecipe) -> Schedule:
+    """How a recipe's fine-tuning is trained."""
+    return Schedule(
+        recipe.tuned_epochs,
+        recipe.batch,
+        recipe.tuned_rate,
+        f"hcnr-trial-real-{recipe.task}-{recipe.seed}",
+        recipe.tuned_threads,
+    )
+
+
 def _make_base(
     place: Path,
     model: Path,
@@ -156,15 +167,9 @@ def _make_tuned(
     data: RealData,
     stage: Stage | None,
 ) -> None:
-    schedule = Schedule(
-        recipe.tuned_epochs,
-        recipe.batch,
-        recipe.tuned_rate,
-        f"hcnr-trial-real-{recipe.task}-{recipe.seed}",
-        recipe.tuned_threads,
-    )
     with quiet():
         tokenizer = AutoTokenizer.from_pretrained(base / "base", local_files_only=True)
+    schedule = tuned_schedule(recipe)
     _train(place, "tuned", base / "base", tokenizer, data.tuned, schedule, key, stage)
 
 

@@ -107,7 +107,10 @@ def test_facts(text, synthetic):
 
 def test_both_ends_of_retention(arena):
     judge = arena.judge("validation")
-    losses = [judge._loss(arena.load(path)) for path in (arena.base, arena.tuned)]
+    losses = [
+        judge._loss(arena.load(path), arena.panels["validation"])
+        for path in (arena.base, arena.tuned)
+    ]
     assert losses[1] < losses[0]
     assert judge(arena.load(arena.base)).retention == 0.0
     assert judge(arena.load(arena.tuned)).retention == 100.0
