@@ -20,12 +20,26 @@ if TYPE_CHECKING:
 __all__ = ["RestoreConfig", "load_config"]
 
 _LARGEST_SEED = 2**32 - 1
+FAST_TASK_WEIGHT = 10.0
+"""mu of the preset `fast`."""
 _HEADER = "# Settings of one hcnr run, all of them: give this file to --config to run it again.\n"
 
 
 def _setting(default: Any, group: str, description: str, **limits: Any) -> Any:
     """Declare a field; `group` heads its part of the YAML file and of the command line's help."""
     return Field(default, description=description, json_schema_extra={"group": group}, **limits)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "paper": {
+        "compensation": "sum",
+        "in_weight_ratio": 0.5,
+        "cross_weight_ratio": 0.4,
+    },
+    "fast": {"task_weight": FAST_TASK_WEIGHT},
+}
+"""Settings by name: the default, the paper's exactly, and what needs no search."""
 
 
 class RestoreConfig(BaseModel):
@@ -62,9 +76,10 @@ class RestoreConfig(BaseModel):
         le=1,
     )
     cross_weight_ratio: float = _setting(
-        0.4,
+        1.0,
         "Selection",
-        "R_CW, the share of matrices, most perturbed first, that are repaired (method.md 4).",
+        "R_CW, the share of matrices, most perturbed first, that are repaired (method.md 4); the "
+        "paper's is 0.4.",
         ge=0,
         le=1,
     )
@@ -89,12 +104,12 @@ class RestoreConfig(BaseModel):
     compensation: Literal[
         "none", "sum", "joint", "balanced", "spectral", "natural", "spectral,natural"
     ] = _setting(
-        "sum",
+        "spectral",
         "Compensation",
-        "What restored neurons do about the task neurons beside them: none (method.md 6), sum "
-        "(7, the paper's), joint (8, exact) or balanced (9, two-sided). spectral (10) and natural "
-        "(steps down the honesty loss) repair whole matrices instead, one after the other as "
-        "spectral,natural; they measure curvature of both axes on both data sets.",
+        "spectral (method.md 10) repairs whole matrices, direction by direction, by curvature of "
+        "both axes on both data sets; natural steps down the honesty loss, also after it as "
+        "spectral,natural. The others restore neurons and differ in what these do about the task "
+        "neurons beside them: none (6), sum (7, the paper's), joint (8, exact), balanced (9).",
     )
     hessian_at: Literal["base", "tuned"] = _setting(
         "base",
@@ -102,17 +117,18 @@ class RestoreConfig(BaseModel):
         "The model at which honesty curvature is taken (method.md 5); natural always takes tuned.",
     )
     task_weight: Annotated[float, Ge(0)] | Literal["auto"] = _setting(
-        1.0,
+        "auto",
         "Compensation",
         "mu, the weight of task data against honesty data in balanced, spectral and natural "
-        "(method.md 9, 10); auto searches the smallest that max_task_drop allows.",
+        "(method.md 9, 10); auto searches the smallest that max_task_drop allows. The other kinds "
+        "have none.",
     )
     max_task_drop: float = _setting(
         2.0,
         "Compensation",
-        "What of the task may be lost. restore with task_weight auto: percent of what fine-tuning "
-        "gained in likelihood on task samples held back from measuring; sweep: points of accuracy "
-        "that the recommended candidate may lose.",
+        "What of the task may be lost. restore: percent of what fine-tuning gained in likelihood "
+        "on task samples held back from measuring, for the search and for the verdict; sweep: "
+        "points of accuracy that the recommended candidate may lose.",
         ge=0,
     )
     steps: int = _setting(3, "Compensation", "Steps of natural (method.md 10).", ge=1)
@@ -217,6 +233,24 @@ class RestoreConfig(BaseModel):
         """Read a YAML file; `overrides` win over what it says. See `load_config`."""
         return load_config(path, overrides)
 
+    @classmethod
+    def from_preset(cls, name: str, /, **changes: Any) -> "RestoreConfig":
+        """Take the settings of a preset, with some changed.
+
+        Args:
+            name: one of `PRESETS`.
+            changes: settings that win over the preset's.
+
+        Raises:
+            ConfigError: there is no such preset, or a setting is refused.
+        """
+        return cls(**{**preset(name), **changes})
+
+    @property
+    def searches(self) -> bool:
+        """Whether the task weight is searched: it is auto, and the compensation has one."""
+        return self.task_weight == "auto" and self.weighs_task
+
     @property
     def mu(self) -> float:
         """The task weight as a number, once it is one."""
@@ -268,19 +302,38 @@ class RestoreConfig(BaseModel):
         return "".join(lines)
 
 
-def load_config(
-    path: str | os.PathLike[str] | None = None, overrides: Mapping[str, Any] | None = None
-) -> RestoreConfig:
-    """Build a configuration from an optional YAML file and settings that win over it.
-
-    Args:
-        path: A YAML mapping of settings; an empty file, or none, means the defaults.
-        overrides: Settings by name, taken as given (leave out what is not to be overridden).
+def preset(name: str) -> dict[str, Any]:
+    """Return the settings of a preset.
 
     Raises:
-        ConfigError: The file is missing, unreadable, no YAML or no mapping, or a key or value of
-            either source is refused; an override does not excuse a bad value in the file.
+        ConfigError: there is none of that name.
     """
+    if name not in PRESETS:
+        raise _config_error(
+            f"the preset {name!r} is unknown, expected one of {', '.join(PRESETS)}; choose another"
+        )
+    return dict(PRESETS[name])
+
+
+def load_config(
+    path: str | os.PathLike[str] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    preset_name: str | None = None,
+) -> RestoreConfig:
+    """Build a configuration from a preset, an optional YAML file and settings that win over both.
+
+    Args:
+        path: A YAML mapping of settings; an empty file, or none, means the preset's.
+        overrides: Settings by name, taken as given (leave out what is not to be overridden).
+        preset_name: One of `PRESETS`, which the file and the overrides win over.
+
+    Raises:
+        ConfigError: The preset is unknown; the file is missing, unreadable, no YAML or no mapping;
+            or a key or value of any source is refused; an override does not excuse a bad value in
+            the file.
+    """
+    start = preset(preset_name or "default")
     from_file: dict[str, Any] = {}
     if path is not None:
         from_file = _read_yaml(Path(path))
@@ -288,7 +341,7 @@ def load_config(
             RestoreConfig(**from_file)
         except ValueError as error:
             raise _config_error(f"{path}: {error}") from None
-    return RestoreConfig(**{**from_file, **(overrides or {})})
+    return RestoreConfig(**{**start, **from_file, **(overrides or {})})
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

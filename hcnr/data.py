@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import DataError, StatisticsError
-from hcnr.examples import Sample, load_samples
-from hcnr.held_back import FEW, held_back_count, hold_back, measured_count
+from hcnr.examples import Sample, SampleSet, load_samples
+from hcnr.held_back import FEW, FEWEST, held_back_count, hold_back, measured_count
 from hcnr.model import open_tokenizer
 from hcnr.pair import Pair
 from hcnr.stages import Stages
@@ -26,12 +26,15 @@ class MeasuringData(NamedTuple):
     """What a run measures on.
 
     Attributes:
-        sets: tokenised samples: `honesty`, `task`, and `held_back` ones of the task.
+        sets: tokenised samples of `honesty` and `task`, those that are measured.
         facts: of `honesty` and `task`, for the report.
+        held_back: tokenised samples that follow the measured ones, by data set; a set of which too
+            few are left is missing.
     """
 
     sets: dict[str, TokenizedSet]
     facts: dict[str, dict[str, Any]]
+    held_back: dict[str, TokenizedSet]
 
 
 def read_data(
@@ -53,14 +56,24 @@ def read_data(
         config: how many, and how they become tokens.
         tokenizer: where the tuned model does not come with one.
         stages: told about it.
-        holding: whether task samples are held back, see `leave_room`.
+        holding: whether task samples must be held back, see `leave_room`; otherwise those that
+            follow the measured ones are, where there are some.
 
     Raises:
         DataError: a set is missing or cannot be used, both are the same, or none can be held back.
     """
     with stages.stage("read the data"):
         opened = pair.tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
-        sets, facts = {}, {}
+        sets, facts, held_back = {}, {}, {}
+
+        def tokens(samples: SampleSet) -> TokenizedSet:
+            return tokenize(
+                samples,
+                opened,
+                max_length=config.max_length,
+                chat_template=config.chat_template,
+            )
+
         for name, source in (("honesty", honesty), ("task", task)):
             if source is None:
                 raise DataError(
@@ -68,25 +81,19 @@ def read_data(
                     "earlier measurement for a number as --task-weight and a --compensation of "
                     "neurons"
                 )
-            apart = holding and name == "task"
-            limit = config.samples + (held_back_count(config.samples) if apart else 0)
+            limit = config.samples + held_back_count(config.samples)
             samples = load_samples(source, limit=limit, shuffle_seed=config.shuffle_seed)
-            parts = {name: samples}
-            if apart:
-                parts = dict(
-                    zip((name, "held_back"), hold_back(samples, config.samples), strict=True)
-                )
-            for part, chosen in parts.items():
-                sets[part] = tokenize(
-                    chosen,
-                    opened,
-                    max_length=config.max_length,
-                    chat_template=config.chat_template,
-                )
+            measured = samples
+            if (holding and name == "task") or len(samples) >= config.samples + FEWEST:
+                measured, rest = hold_back(samples, config.samples)
+                held_back[name] = tokens(rest)
+            elif len(samples) > config.samples:
+                measured = samples.part(0, config.samples)
+            sets[name] = tokens(measured)
             facts[name] = {
                 "source": samples.source,
                 "available": samples.available,
-                "sha256": parts[name].sha256,
+                "sha256": measured.sha256,
                 "tokens_sha256": sets[name].sha256,
                 **asdict(sets[name].counts),
             }
@@ -95,7 +102,7 @@ def read_data(
                 "the honesty and the task data are the same samples, so no neuron matters for one "
                 "and not for the other; pass two different files to --honesty and --task"
             )
-        return MeasuringData(sets, facts)
+        return MeasuringData(sets, facts, held_back)
 
 
 def leave_room(config: RestoreConfig, task: Data | None, messages: list[str]) -> RestoreConfig:

@@ -1,15 +1,17 @@
-"""Task samples that are not measured, so that a task weight can be chosen by them."""
+"""Samples that are not measured: a task weight is chosen, and a repair judged, by them."""
 
 from hcnr.errors import DataError
 from hcnr.examples import SampleSet
 
 FEW = 16
 """Held-back samples below which a chosen weight says little."""
+FEWEST = 8
+"""Held-back samples below which a repair is judged by the measured ones instead."""
 
 
 def held_back_count(measured: int) -> int:
-    """How many samples to hold back beside so many measured ones: half as many, at least 8."""
-    return max(8, measured // 2)
+    """How many samples to hold back beside measured ones: half as many, at least `FEWEST`."""
+    return max(FEWEST, measured // 2)
 
 
 def measured_count(available: int, wanted: int) -> int:

@@ -22,6 +22,7 @@ from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merg
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from hcnr.verdict import Verdict
     from hcnr.whole import WholeRepairs
 
 OneAxis = Literal["none", "sum", "joint", "balanced"]
@@ -331,8 +332,8 @@ class Repairs:
             else:
                 opened.save_pretrained(directory)
 
-    def report(self) -> dict[str, Any]:
-        """Everything that happened, as plain values for JSON."""
+    def report(self, verdict: "Verdict | None" = None) -> dict[str, Any]:
+        """Everything that happened, as plain values for JSON; `verdict` where losses were taken."""
         layers = self._pair.tuned.matrices(self._config.targets, self._config.ignore)
         return build_report(
             target_parameters=sum(layer.weight.numel() for layer in layers.values()),
@@ -345,4 +346,5 @@ class Repairs:
             records=[self._records[name] for name in self._selection.selected],
             seconds=self._stages.seconds,
             two_sided=None if self._whole is None else self._whole.facts,
+            verdict=None if verdict is None else verdict.as_dict(),
         )

@@ -11,7 +11,6 @@ from hcnr.data import (
     Data,
     MeasuringData,
     as_measured,
-    check_hash,
     check_same_data,
     leave_room,
     read_data,
@@ -20,17 +19,13 @@ from hcnr.measure import curvature, score
 from hcnr.pair import Pair, Role
 from hcnr.repair import Repairs, check_curvature
 from hcnr.report import write_companions
-from hcnr.selection import Selection, check_statistics, select_neurons
+from hcnr.selection import Selection, check_statistics, select_neurons, select_whole
+from hcnr.source import DirectorySource
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
 from hcnr.two_sided import groups_of, places_of
-from hcnr.whole import (
-    Measured,
-    check_task_weight,
-    held_back_losses,
-    needs_data,
-    repair_whole,
-)
+from hcnr.verdict import end_losses, final_verdict
+from hcnr.whole import Measured, needs_data, repair_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,7 +69,6 @@ def measure(
         HcnrError: anything wrong with the input, before or while measuring.
     """
     config = config or RestoreConfig()
-    check_task_weight(config)
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
     data = read_data(pair, honesty, task, config, tokenizer, stages)
@@ -118,7 +112,6 @@ def restore(
         HcnrError: anything wrong; then nothing has been written.
     """
     config = config or RestoreConfig()
-    check_task_weight(config)
     # Read more than once, so what can be read only once is kept.
     honesty, task = (list(data) if isinstance(data, Iterator) else data for data in (honesty, task))
     stages = Stages(watcher)
@@ -132,46 +125,51 @@ def restore(
             directory = stack.enter_context(
                 output_directory(out, inputs=inputs, overwrite=overwrite, nbytes=pair.nbytes)
             )
-        searching, losses = config.task_weight == "auto", None
         if config.bases and config.cross_weight_ratio == 1:
-            # Found now rather than after the scores.
+            # Found now rather than after the passes.
             groups_of(pair, pair.matrices, config, len(places_of(config.bases, config)))
-        if statistics is None:
-            if searching:
-                config = leave_room(config, task, pair.messages)
-            data = read_data(pair, honesty, task, config, tokenizer, stages, holding=searching)
-            pair.check_finite(stages)
-            losses = held_back_losses(pair, data.sets, config, stages)
-            statistics, selection = _measure(pair, data, config, stages)
-        else:
+        if statistics is not None:
             if not isinstance(statistics, Statistics):
                 statistics = Statistics.load(statistics)
             check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
             config = as_measured(config, statistics, pair.messages)
-            data = None
-            if needs_data(config):
-                data = read_data(pair, honesty, task, config, tokenizer, stages, holding=searching)
-                for name, facts in data.facts.items():
-                    check_hash(statistics, name, facts["source"], facts["sha256"])
-            else:
-                check_same_data(statistics, honesty, task, config)
-            pair.check_finite(stages)
-            if data is not None:
-                losses = held_back_losses(pair, data.sets, config, stages)
+        elif config.searches:
+            config = leave_room(config, task, pair.messages)
+        data = None
+        if statistics is None or needs_data(config) or (honesty is not None and task is not None):
+            data = read_data(
+                pair, honesty, task, config, tokenizer, stages, holding=config.searches
+            )
+        if statistics is not None:
+            check_same_data(statistics, honesty, task, config)
+        pair.check_finite(stages)
+        ends = None if data is None else end_losses(pair, data, config, stages)
+        if statistics is None:
+            assert data is not None
+            statistics, selection = _measure(pair, data, config, stages)
+        else:
             with stages.stage("select"):
                 selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
         check_curvature(statistics, selection, config)
         whole = None
-        if data is not None and needs_data(config):
-            given = Measured(pair, selection, statistics, data.sets, losses)
+        if needs_data(config):
+            assert data is not None and ends is not None
+            given = Measured(pair, selection, statistics, data, ends)
             config, whole = repair_whole(given, config, stages)
         job = Repairs(pair, statistics, selection, config, stages, whole)
         if directory is None:
             model = job.model()
-            model.__dict__["hcnr_report"] = job.report()  # plain data, no part of the module tree
+            verdict = None if ends is None else final_verdict(model, ends, config, stages)
+            # Plain data, no part of the module tree.
+            model.__dict__["hcnr_report"] = job.report(verdict)
             return model
         job.write(directory, tokenizer)
-        write_companions(directory, job.report(), config)
+        verdict = None
+        if ends is not None:
+            # From what was written, so that the verdict is about that.
+            with DirectorySource(directory).opened(config) as model:
+                verdict = final_verdict(model, ends, config, stages)
+        write_companions(directory, job.report(verdict), config)
     assert out is not None
     return Path(out)
 
@@ -182,7 +180,19 @@ def _measure(
     config: RestoreConfig,
     stages: Stages,
 ) -> tuple[Statistics, Selection]:
-    """Scores, then the selection they lead to, then curvature where it is needed."""
+    """Scores, then the selection they lead to, then curvature where it is needed.
+
+    Where whole matrices are repaired nothing is ranked, so no scores are taken.
+    """
+    known: dict[str, Any] = {
+        "fingerprints": pair.fingerprints,
+        "settings": {key: config.model_dump(mode="json")[key] for key in MEASURED_WITH},
+        "data": data.facts,
+    }
+    if config.bases and not config.all_hessians:
+        with stages.stage("select"):
+            selection = select_whole(pair.matrices, pair.base.weight, pair.tuned.weight, config)
+        return Statistics(axis=config.axis, scores={}, halves={}, **known), selection
     settings: dict[str, Any] = {
         "axis": config.axis,
         "token_budget": config.token_budget,
@@ -204,9 +214,7 @@ def _measure(
             halves={name: found.halves for name, found in scores.items()}
             if all(found.halves for found in scores.values())
             else {},
-            fingerprints=pair.fingerprints,
-            settings={key: config.model_dump(mode="json")[key] for key in MEASURED_WITH},
-            data=data.facts,
+            **known,
         )
         with stages.stage("select"):
             selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)

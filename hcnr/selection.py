@@ -181,6 +181,23 @@ def select_neurons(
     )
 
 
+def select_whole(
+    matrices: Sequence[str], base: Weight, tuned: Weight, config: RestoreConfig
+) -> Selection:
+    """Choose whole matrices: the top `cross_weight_ratio` by perturbation, all neurons of each."""
+    device = resolve_device(config.device)
+    masks: dict[str, Tensor] = {}
+    sums: list[Tensor] = []
+    for name in matrices:
+        weights = base(name).to(device), tuned(name).to(device)
+        size = weights[0].shape[0 if config.axis == "output" else 1]
+        masks[name] = torch.ones(size, dtype=torch.bool)
+        sums += perturbation(*weights, masks[name].to(device), axis=config.axis)
+    (distances,) = _distances(sums, matrices, 1)
+    selected = most_perturbed(distances, config)
+    return Selection(config.axis, masks, distances, selected, overlap={}, selected_overlap=None)
+
+
 def _distances(
     sums: Sequence[Tensor], matrices: Sequence[str], voters: int
 ) -> list[dict[str, float]]:

@@ -46,7 +46,7 @@ class Statistics:
     @property
     def matrices(self) -> list[str]:
         """Names of the measured matrices in the model's order."""
-        return list(self.scores["honesty"])
+        return list(self.scores.get("honesty", ()))
 
     @staticmethod
     def is_file(path: Path) -> bool:

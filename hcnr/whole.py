@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hcnr.candidates import Candidates
 from hcnr.config import RestoreConfig
-from hcnr.errors import CheckpointError, ConfigError, ModelError
-from hcnr.moments import mean_loss
+from hcnr.data import MeasuringData
+from hcnr.errors import CheckpointError, ModelError
 from hcnr.natural import Walk
 from hcnr.overlay import Overlay
 from hcnr.pair import Pair
@@ -23,6 +23,7 @@ from hcnr.statistics import Statistics
 from hcnr.task_weight import MOST_TRIES, Tried, retention_of, search_task_weight
 from hcnr.tokens import TokenizedSet
 from hcnr.two_sided import Factorisations, TwoSided
+from hcnr.verdict import DataSet, EndLosses
 from hcnr_kernels import Kept, SpectralBasis
 
 
@@ -49,53 +50,20 @@ class Measured:
         pair: base and tuned.
         selection: the matrices, and the neurons of kinds that have some.
         statistics: curvature along one axis, for the kinds that use it.
-        data: tokenised samples of both data sets, and `held_back` ones of the task.
-        losses: mean loss of base and of tuned on the held-back samples, where there are some.
+        data: what is measured on, and what is held back.
+        ends: losses of base and tuned on samples that decide, or on the measured ones.
     """
 
     pair: Pair
     selection: Selection
     statistics: Statistics
-    data: Mapping[str, TokenizedSet]
-    losses: tuple[float, float] | None = None
+    data: MeasuringData
+    ends: Mapping[DataSet, EndLosses]
 
 
 def needs_data(config: RestoreConfig) -> bool:
     """Whether a repair takes more from the data than statistics hold."""
-    return bool(config.bases) or config.task_weight == "auto"
-
-
-def check_task_weight(config: RestoreConfig) -> None:
-    """Refuse a search for a task weight that nothing has.
-
-    Raises:
-        ConfigError: `task_weight` is auto for a kind without one.
-    """
-    if config.task_weight == "auto" and not config.weighs_task:
-        raise ConfigError(
-            f"task_weight is 'auto', but compensation {config.compensation} has no task weight; "
-            "expected balanced, spectral or natural with it, or leave --task-weight out"
-        )
-
-
-def held_back_losses(
-    pair: Pair, data: Mapping[str, TokenizedSet], config: RestoreConfig, stages: Stages
-) -> tuple[float, float] | None:
-    """Mean loss of base and of tuned on the held-back samples; None where there are none.
-
-    Raises:
-        DataError: fine-tuning gained nothing on them, so that no search can weigh anything.
-        ModelError: a loss is not finite.
-    """
-    if "held_back" not in data:
-        return None
-    found = []
-    with stages.stage("loss on held-back samples"), pair.models(config) as model_at:
-        for role in ("base", "tuned"):
-            found.append(_loss_of(model_at(role, [])[0], data["held_back"], config))
-    base, tuned = found
-    retention_of(tuned, base, tuned)
-    return base, tuned
+    return bool(config.bases) or config.searches
 
 
 def repair_whole(
@@ -116,9 +84,11 @@ def repair_whole(
     """
     found = WholeRepairs()
     names = given.selection.selected
-    if config.task_weight != "auto" and config.bases == ("spectral",):
+    if not config.searches and config.bases == ("spectral",):
         # One weight and one use of each basis: none has to be kept.
-        work = Factorisations(given.pair, names, given.data, config, stages, kinds=config.bases)
+        work = Factorisations(
+            given.pair, names, given.data.sets, config, stages, kinds=config.bases
+        )
         for name, bases in work:
             _keep_spectral(found, name, bases["spectral"], given.pair, config)
         found.facts = _facts(config, work.passes, len(work.groups))
@@ -127,13 +97,14 @@ def repair_whole(
         two_sided, tried, walk, passes = None, list[Tried](), None, 0
         if not names:
             # Nothing to weigh, and nothing to walk with.
-            weight = 1.0 if config.task_weight == "auto" else config.mu
-            config = config.replace(task_weight=weight)
+            config = config.replace(task_weight=1.0 if config.searches else config.mu)
         elif config.bases:
             two_sided = stack.enter_context(
-                TwoSided.measure(given.pair, names, given.data, config, stages, kinds=config.bases)
+                TwoSided.measure(
+                    given.pair, names, given.data.sets, config, stages, kinds=config.bases
+                )
             )
-        if config.task_weight == "auto":
+        if config.searches:
             config, tried = _search(given, two_sided, config, stages)
         if two_sided is not None and "natural" in config.bases:
             walk = _walk(given.pair, names, two_sided, config, stages)
@@ -151,7 +122,7 @@ def repair_whole(
         if two_sided is not None:
             passes = two_sided.passes
         groups = 0 if two_sided is None else len(two_sided.groups)
-        found.facts = _facts(config, passes, groups, tried, walk, given.data.get("held_back"))
+        found.facts = _facts(config, passes, groups, tried, walk, given.data.held_back.get("task"))
     return config, found
 
 
@@ -202,9 +173,7 @@ def _walk(
 def _search(
     given: Measured, two_sided: TwoSided | None, config: RestoreConfig, stages: Stages
 ) -> tuple[RestoreConfig, list[Tried]]:
-    held_back, pair = given.data["held_back"], given.pair
-    assert given.losses is not None
-    base, tuned = given.losses
+    ends, pair = given.ends["task"], given.pair
     with (
         stages.stage("search the task weight") as watcher,
         pair.tuned.opened(config) as model,
@@ -217,17 +186,13 @@ def _search(
             watcher.advance(tries := next(count), max(tries, MOST_TRIES))
             try:
                 work.apply(config.replace(task_weight=weight), given.selection)
-                return retention_of(_loss_of(model, held_back, config), base, tuned)
+                return retention_of(ends.loss_of(model, config), ends.base, ends.tuned)
             except (CheckpointError, ModelError):
                 # A model that overflows keeps nothing; others may do better.
                 return -math.inf
 
         weight, tried = search_task_weight(retention, config.max_task_drop)
     return config.replace(task_weight=weight), tried
-
-
-def _loss_of(model: Any, data: TokenizedSet, config: RestoreConfig) -> float:
-    return mean_loss(model, data, token_budget=config.token_budget)
 
 
 def _facts(

@@ -20,14 +20,14 @@ DEFAULTS = {
     "ignore": (),
     "axis": "output",
     "in_weight_ratio": 0.5,
-    "cross_weight_ratio": 0.4,
+    "cross_weight_ratio": 1.0,
     "priority": "kl",
     "score_normalization": "none",
     "seed": 0,
     "fisher_at": "tuned",
-    "compensation": "sum",
+    "compensation": "spectral",
     "hessian_at": "base",
-    "task_weight": 1.0,
+    "task_weight": "auto",
     "max_task_drop": 2.0,
     "steps": 3,
     "step_size": 0.3,
@@ -51,7 +51,7 @@ OTHERS = {
     "ignore": ("*down*",),
     "axis": "input",
     "in_weight_ratio": 0.25,
-    "cross_weight_ratio": 1.0,
+    "cross_weight_ratio": 0.4,
     "priority": "random",
     "score_normalization": "matrix",
     "seed": 7,
@@ -395,3 +395,29 @@ def test_the_module_itself_needs_no_torch():
     command = [sys.executable, "-c", code, hcnr.config.__file__]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+def test_presets():
+    assert RestoreConfig.from_preset("default") == RestoreConfig()
+    paper = RestoreConfig.from_preset("paper")
+    assert (paper.compensation, paper.in_weight_ratio, paper.cross_weight_ratio) == (
+        "sum",
+        0.5,
+        0.4,
+    )
+    assert (paper.axis, paper.priority, paper.samples) == ("output", "kl", 128)
+    assert not paper.searches and RestoreConfig().searches
+    fast = RestoreConfig.from_preset("fast")
+    assert fast == RestoreConfig().replace(task_weight=fast.mu)
+    assert RestoreConfig.from_preset("paper", cross_weight_ratio=0.7).cross_weight_ratio == 0.7
+
+
+def test_files_and_options_win_over_a_preset(tmp_path):
+    path = write(tmp_path, "in_weight_ratio: 0.3\n")
+    found = load_config(path, {"cross_weight_ratio": 0.9}, preset_name="paper")
+    assert found == RestoreConfig.from_preset("paper", in_weight_ratio=0.3, cross_weight_ratio=0.9)
+
+
+def test_an_unknown_preset_is_refused():
+    with pytest.raises(ConfigError, match="'papre' is unknown, expected one of default, paper"):
+        load_config(preset_name="papre")

@@ -269,7 +269,10 @@ def test_balanced_goes_from_joint_to_tuned_with_the_task_weight(pair, statistics
 def test_the_written_configuration_says_how_the_statistics_were_measured(pair, tmp_path):
     measured = config(samples=4, max_length=6)
     statistics = hcnr.measure(**pair, config=measured)
-    first = hcnr.restore(pair["base"], pair["tuned"], out=tmp_path / "a", statistics=statistics)
+    kind = config(samples=128, max_length=1024)
+    first = hcnr.restore(
+        pair["base"], pair["tuned"], out=tmp_path / "a", config=kind, statistics=statistics
+    )
     again = hcnr.RestoreConfig.from_file(first / "hcnr_config.yaml")
     assert (again.samples, again.max_length) == (4, 6)
     second = hcnr.restore(**pair, out=tmp_path / "b", config=again)
@@ -383,8 +386,9 @@ def test_one_model_is_in_memory_at_a_time(pair, tmp_path, monkeypatch, axis, rec
     monkeypatch.setattr("hcnr.source.open_model", watch)
     settings = config(compensation="balanced", axis=axis, gradient_checkpointing=recompute)
     hcnr.restore(**pair, out=tmp_path / "out", config=settings)
-    assert alive == [0, 0]  # tuned for the scores, base for the curvature
-    assert opened[1]() is None
+    # Both for their losses; tuned for the scores, base for the curvature; what was written.
+    assert alive == [0, 0, 0, 0, 0]
+    assert opened[-1]() is None
 
 
 def test_vocabulary_and_tied_embeddings_may_differ(pair, tmp_path):

@@ -49,6 +49,7 @@ def build_report(
     seconds: Mapping[str, float],
     target_parameters: int,
     two_sided: Mapping[str, Any] | None = None,
+    verdict: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect a run into plain values for JSON.
 
@@ -68,6 +69,9 @@ def build_report(
             (a list of `step`, `honesty_loss` before it, `length`, and `share` of the norm of all of
             delta), `honesty_loss` (after the last step), `passes`, `groups`, `held_back` (task
             samples).
+        verdict: where losses were taken: keys `word` (`use`, `do not use`, `unclear`), `reason`,
+            `lines`, and `losses`, by data set of `samples`, `held_back`, `base`, `tuned`,
+            `restored`.
 
     Returns:
         Keys `pair` (names, fingerprints), `config`, `data` (per data set: samples, tokens, what
@@ -75,8 +79,8 @@ def build_report(
         `perturbation` (of every target matrix), `half_overlap` (of every target matrix's
         candidates; `summary.selected_overlap` is that of the restored neurons), `scores` (quantiles
         of every target matrix's scores by data set, see `score_quantiles`), `seconds` (by stage),
-        `versions`; also `two_sided` where it is given, and in the summary `restored_directions`
-        and `restored_share` of whole matrices.
+        `versions`; also `two_sided` and `verdict` where they are given, and in the summary
+        `restored_directions` and `restored_share` of whole matrices.
     """
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
     restored = sum(record.parameters for record in records)
@@ -111,6 +115,8 @@ def build_report(
     }
     if two_sided is not None:
         report["two_sided"] = dict(two_sided)
+    if verdict is not None:
+        report["verdict"] = dict(verdict)
     if any(record.two_sided for record in records):
         report["summary"] |= _restored_directions(records)
     return report

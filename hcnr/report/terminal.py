@@ -128,7 +128,13 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
     console.print(_pairs(rows))
     for warning in report["warnings"]:
         console.print(f"note: {warning}", highlight=False, markup=False)
+    for line in report.get("verdict", {}).get("lines", [NO_LOSSES]):
+        console.print(line, highlight=False, markup=False)
 
+
+NO_LOSSES = (
+    "no losses: statistics alone cannot tell what a repair keeps; pass --honesty and --task too"
+)
 
 Columns = tuple[Sequence[str], Callable[[dict[str, Any]], Sequence[str]]]
 """Heads of a table, and its cells by the record of a matrix; without its name."""

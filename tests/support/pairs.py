@@ -13,7 +13,14 @@ from transformers import PreTrainedTokenizerFast
 import hcnr
 from families import VOCABULARY, make, perturbed
 
-SMALL: dict[str, Any] = {"samples": 8, "token_budget": 64}
+# Nearly all tests are about neurons, so the kind that chooses some is their default.
+SMALL: dict[str, Any] = {
+    "samples": 8,
+    "token_budget": 64,
+    "compensation": "sum",
+    "cross_weight_ratio": 0.4,
+    "task_weight": 1.0,
+}
 HONESTY = [{"prompt": f"w{i} w{i + 7} w{i + 1}", "response": f"w{i % 5} w{i % 3}"}
            for i in range(9)]  # fmt: skip
 TASK = [{"prompt": f"w{2 * i} w{i}", "response": f"w{i + 20}"} for i in range(8)]
