@@ -9,16 +9,18 @@ import random
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import datasets
 import numpy as np
 import torch
 from huggingface_hub import constants
 from torch import Tensor
-from transformers import PrinterCallback
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, Trainer
 
 from experiments.trial.making import Preferred
+from experiments.trial.training import plan_epoch
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.training import fixed_threads
 from hcnr.model import fast_bfloat16
@@ -40,14 +42,21 @@ _WARM_UP = 0.1
 _THREADS = 1
 
 
-class _Dpo(DPOTrainer):
+class _InOrder(Trainer):
+    """Takes the rows as they stand."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return SequentialSampler(cast(Any, self.train_dataset))
+
+
+class _Dpo(_InOrder, DPOTrainer):
     """DPO on rows that hold token ids already."""
 
     def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
         return dataset
 
 
-class _Orpo(ORPOTrainer):
+class _Orpo(_InOrder, ORPOTrainer):
     """ORPO on rows that hold token ids already.
 
     Its supervised term is over prompt and response, as in its authors' code.
@@ -90,31 +99,24 @@ def train_preferences(
     Returns:
         The trained weights.
     """
-    rows = datasets.Dataset.from_list(
-        [
-            {
-                # TRL looks at the texts to tell chats from plain prompts, and at nothing else.
-                **{name: "" for name in ("prompt", "chosen", "rejected")},
-                "prompt_ids": list(good.input_ids[: good.response_start]),
-                "chosen_ids": list(good.input_ids[good.response_start :]),
-                "rejected_ids": list(bad.input_ids[bad.response_start :]),
-            }
-            for good, bad in zip(chosen, rejected, strict=True)
-        ]
-    )
-    longest = max(len(one) for one in (*chosen, *rejected))
+    lengths = [max(map(len, pair)) for pair in zip(chosen, rejected, strict=True)]
+    order = random.Random(f"hcnr-trial-{making.by}-{seed}")
+    epochs = [plan_epoch(lengths, BATCH_SIZE, order) for _ in range(making.epochs)]
+    # All epochs are one, so that the order is ours: like lengths together, as in other trainings.
+    indices = [index for epoch in epochs for batch in epoch for index in batch]
+    rows = datasets.Dataset.from_list([_row(chosen[i], rejected[i]) for i in indices])
     with _alone(), fixed_threads(_THREADS), tempfile.TemporaryDirectory() as place:
         settings: dict[str, Any] = {
             "output_dir": place,
             "learning_rate": making.rate,
             "beta": making.beta,
-            "num_train_epochs": making.epochs,
+            "num_train_epochs": 1,
             "per_device_train_batch_size": BATCH_SIZE,
             "lr_scheduler_type": "cosine",
             "warmup_steps": _WARM_UP,
             "weight_decay": 0.0,
             "max_grad_norm": 1.0,
-            "max_length": longest,
+            "max_length": max(lengths),
             "seed": seed,
             "use_cpu": True,
             "bf16": fast_bfloat16(),
@@ -135,6 +137,16 @@ def train_preferences(
         with torch.enable_grad():
             trainer.train()
         return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+
+def _row(good: TokenizedSample, bad: TokenizedSample) -> dict[str, Any]:
+    return {
+        # TRL looks at the texts to tell chats from plain prompts, and at nothing else.
+        **dict.fromkeys(("prompt", "chosen", "rejected"), ""),
+        "prompt_ids": list(good.input_ids[: good.response_start]),
+        "chosen_ids": list(good.input_ids[good.response_start :]),
+        "rejected_ids": list(bad.input_ids[bad.response_start :]),
+    }
 
 
 @contextlib.contextmanager
