@@ -4,6 +4,7 @@ import random
 import socket
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -166,6 +167,46 @@ def test_a_step_of_dpo_goes_down_the_papers_gradient(arena: WeighedArena, needs_
     large = gradient.abs() > 0.1 * gradient.abs().max()
     assert large.sum() > 20
     assert torch.equal(moved[large].sign(), -gradient[large].sign())
+
+
+@pytest.mark.parametrize("by", ["dpo", "orpo"])
+def test_every_epoch_sees_each_pair_once_in_an_order_of_the_seed(
+    arena: WeighedArena, by: Literal["dpo", "orpo"], monkeypatch: pytest.MonkeyPatch, needs_trl
+):
+    from experiments.trial import trl_trainers
+
+    seen: list[list[int]] = []
+    row = trl_trainers._row
+
+    def watched(good, bad):
+        seen[-1].append(chosen.index(good))
+        return row(good, bad)
+
+    step, widths = trl_trainers._InOrder.training_step, []
+
+    def stepped(self, model, inputs, *rest):
+        widths.append(inputs["input_ids" if by == "dpo" else "chosen_input_ids"].shape[1])
+        return step(self, model, inputs, *rest)
+
+    monkeypatch.setattr(trl_trainers, "_row", watched)
+    monkeypatch.setattr(trl_trainers._InOrder, "training_step", stepped)
+    samples = [Sample(f"w{i} " * (1 + i % 5), f"w{i + 1}") for i in range(1, 33)]
+    chosen = tokenize(samples, arena.tokenizer).samples
+    for seed in (0, 0, 1):
+        seen.append([])
+        trl_trainers.train_preferences(
+            arena.load(arena.tuned), arena.tokenizer, chosen, chosen,
+            Preferred(by, 1e-3, epochs=2), seed,
+        )  # fmt: skip
+    for order in seen:
+        assert sorted(order[:32]) == sorted(order[32:]) == list(range(32))
+        assert order[:32] != order[32:]
+        for first in range(0, 64, 8):
+            lengths = [len(chosen[index]) for index in order[first : first + 8]]
+            assert max(lengths) - min(lengths) <= 2
+            # What the trainer gets is what was ordered.
+            assert widths.pop(0) == max(lengths)
+    assert seen[0] == seen[1] != seen[2]
 
 
 def test_preferences_refuse_where_there_is_no_answer_and_nowhere_else(
