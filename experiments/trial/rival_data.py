@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from experiments.trial.training import Schedule
+from hcnr.demo.real.training import Schedule
 from hcnr.examples import Sample
 
 POOL_SEED = "hcnr-trial-rivals"

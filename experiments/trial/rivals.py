@@ -14,7 +14,7 @@ import torch
 from experiments.trial.making import Making, Preferred, Rehearsed, Trained
 from experiments.trial.preferences import Pair, check_trl, make_pairs, prefer
 from experiments.trial.rival_data import PoolQuestion, RivalData
-from experiments.trial.training import Schedule, train
+from hcnr.demo.real.training import Schedule, train
 from hcnr.errors import ConfigError, DataError
 from hcnr.examples import Sample
 from hcnr.model import fast_bfloat16

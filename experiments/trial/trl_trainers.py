@@ -20,8 +20,8 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer
 
 from experiments.trial.making import Preferred
-from experiments.trial.training import plan_epoch
 from hcnr.demo.laboratory import quiet
+from hcnr.demo.real.training import plan_epoch
 from hcnr.demo.training import fixed_threads
 from hcnr.model import fast_bfloat16
 from hcnr.tokens import TokenizedSample

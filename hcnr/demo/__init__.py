@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hcnr.demo.demo import run_demo, run_seeds
     from hcnr.demo.evaluation import Evaluation, Examiner
     from hcnr.demo.laboratory import Laboratory, open_lab
+    from hcnr.demo.real.demo import run_real_demo
     from hcnr.demo.recipe import Recipe
     from hcnr.demo.world import World, build_world
 
@@ -24,6 +25,7 @@ __all__ = [
     "build_world",
     "open_lab",
     "run_demo",
+    "run_real_demo",
     "run_seeds",
 ]
 
@@ -36,6 +38,7 @@ _HOMES = {
     "build_world": "world",
     "open_lab": "laboratory",
     "run_demo": "demo",
+    "run_real_demo": "real.demo",
     "run_seeds": "demo",
 }
 

