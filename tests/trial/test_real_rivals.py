@@ -17,8 +17,19 @@ from hcnr.evaluate.splits import HONESTY_SETS, TASK_SETS, Splits
 from hcnr.evaluate.templates import TEMPLATES
 from text_worlds import write_corpus
 
-RECIPE = RealRecipe(kuq=8, kuq_known=8, falseqa=16, nq=4, task_questions=8, measured=4, validation=2,
-                    validation_task=2, admission=1, test=2, test_task=2)  # fmt: skip
+RECIPE = RealRecipe(
+    kuq=8,
+    kuq_known=8,
+    falseqa=16,
+    nq=4,
+    task_questions=8,
+    measured=4,
+    validation=2,
+    validation_task=2,
+    admission=1,
+    test=2,
+    test_task=2,
+)
 
 
 @pytest.fixture
