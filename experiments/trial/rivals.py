@@ -5,8 +5,10 @@ products in bfloat16; the supervised ones by the loop that trained the pair.
 """
 
 import copy
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,12 +33,24 @@ _THREADS = 1
 
 
 class Rivals:
-    """Trains the rivals of one arena; what several need is made once."""
+    """Trains the rivals of one arena, each once: chosen ones are asked for again.
+
+    What was trained waits in temporary files until `close`.
+    """
 
     def __init__(self, arena: "Arena", honesty: Sequence[Sample]) -> None:
         """Take the arena and the honesty samples that a repair is given; nothing is made yet."""
         self._arena, self._honesty = arena, list(honesty)
         self._pairs: dict[int, tuple[list[Pair], float]] = {}
+        self._kept: dict[Trained, tuple[Path, float]] = {}
+        self._place: tempfile.TemporaryDirectory[str] | None = None
+
+    def close(self) -> None:
+        """Remove the files."""
+        self._kept.clear()
+        if self._place is not None:
+            self._place.cleanup()
+            self._place = None
 
     def train(self, making: Trained, tuned: "LlamaForCausalLM") -> tuple["LlamaForCausalLM", float]:
         """Train one rival.
@@ -54,6 +68,22 @@ class Rivals:
             DataError: its pool is smaller than the rival asks for.
             HcnrError: TRL is needed and not installed.
         """
+        if making in self._kept:
+            file, seconds = self._kept[making]
+            model = copy.deepcopy(tuned)
+            model.load_state_dict(torch.load(file, mmap=True, weights_only=True))
+            return model, seconds
+        model, seconds = self._trained(making, tuned)
+        if self._place is None:
+            self._place = tempfile.TemporaryDirectory()
+        file = Path(self._place.name) / f"{len(self._kept)}.pt"
+        torch.save(model.state_dict(), file)
+        self._kept[making] = file, seconds
+        return model, seconds
+
+    def _trained(
+        self, making: Trained, tuned: "LlamaForCausalLM"
+    ) -> tuple["LlamaForCausalLM", float]:
         # Drawn before the clock starts: a user has their pool.
         data = self._data(making)
         if isinstance(making, Preferred):

@@ -80,6 +80,7 @@ class Workshop:
         self._two_sided: dict[str, tuple[TwoSided, float]] = {}
         self._rivals = Rivals(arena, self._honesty)
         self._closing = contextlib.ExitStack()
+        self._closing.callback(self._rivals.close)
 
     def __enter__(self) -> "Workshop":
         return self

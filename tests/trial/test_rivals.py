@@ -17,7 +17,7 @@ from experiments.trial.preferences import Pair, check_trl, make_pairs, prefer
 from experiments.trial.rival_data import PoolQuestion, RivalData
 from experiments.trial.workshop import Workshop
 from hcnr.batches import collate
-from hcnr.demo.real.training import Schedule
+from hcnr.demo.real.training import Schedule, train
 from hcnr.errors import ConfigError, DataError, HcnrError
 from hcnr.examples import Sample, load_samples
 from hcnr.measure import sample_losses
@@ -118,6 +118,25 @@ def test_a_rival_leaves_the_tuned_model_files_and_seeds_alone(
     assert list(tmp_path.rglob("*")) == [places]
     assert files == {p: p.read_bytes() for p in arena.directory.rglob("*") if p.is_file()}
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_rival_that_is_asked_for_again_is_not_trained_again(
+    arena: WeighedArena, monkeypatch: pytest.MonkeyPatch
+):
+    calls = []
+
+    def watched(model, *arguments, **settings):
+        calls.append(None)
+        return train(model, *arguments, **settings)
+
+    monkeypatch.setattr(rivals, "train", watched)
+    other = dataclasses.replace(RAIT, rate=1e-3)
+    makings = [RAIT, Rehearsed(), other, RAIT, Rehearsed()]
+    with Workshop(arena, SAMPLES) as work:
+        found = [(bits(one.model), one.seconds) for one in work.make(makings)]
+        assert not any(one.model.training for one in work.make([RAIT]))
+    assert len(calls) == 3
+    assert found[3] == found[0] != found[2] and found[4] == found[1]
 
 
 def test_rait_learns_the_pools_responses(arena: WeighedArena):
