@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 import invented
+import text_worlds
 from experiments.trial.real_data import draw_real_data
 from experiments.trial.real_recipe import RealRecipe
 from experiments.trial.real_rivals import draw_pool, real_rival_data, rival_facts
@@ -34,6 +35,17 @@ RECIPE = RealRecipe(
 
 @pytest.fixture
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SourceReader:
+    files = text_worlds.corpus()
+    asked = [one["question"] for one in files["selfaware/SelfAware.json"]]
+    # Among the further questions stand some that models are evaluated on.
+    files["alignment_for_honesty/puqa.jsonl"] += [
+        {"question": text, "authors": ["Jane Roe"], "label": "unknown"} for text in asked[:9]
+    ]
+    files["triviaqa/test_subsample.jsonl"][:0] = [
+        {"id": f"asked{i}", "question": text, "golden_answers": ["Red"]}
+        for i, text in enumerate(asked[9:99])
+    ]
+    monkeypatch.setattr(text_worlds, "corpus", lambda: files)
     reader = SourceReader(write_corpus(tmp_path, monkeypatch))
     monkeypatch.setattr(pools, "RAIT_SIZE", 215)
     return reader
