@@ -183,7 +183,10 @@ class RestoreConfig(BaseModel):
         pattern=r"^[a-z]+(:[0-9]+)?$",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting(
-        "auto", "Measuring", "Compute dtype while measuring; auto keeps the checkpoint's."
+        "auto",
+        "Measuring",
+        "Compute dtype while measuring; auto keeps the checkpoint's, or takes float32 on a "
+        "processor that does not multiply its own.",
     )
     memory_budget: float | None = _setting(
         None,

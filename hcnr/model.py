@@ -45,11 +45,24 @@ def fast_bfloat16() -> bool:
 
 
 def open_model(
-    path: Path, *, device: str = "auto", dtype: str = "auto", attention: str = "auto"
+    path: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "auto",
+    computing: bool = False,
 ) -> "PreTrainedModel":
     """Load the causal language model in directory `path` for inference.
 
-    `dtype` auto keeps the checkpoint's. Only local safetensors are read and no remote code runs.
+    Only local safetensors are read and no remote code runs.
+
+    Args:
+        path: the checkpoint.
+        device: as in the configuration.
+        dtype: auto keeps the checkpoint's.
+        attention: as in the configuration.
+        computing: the model is computed with and not written, so that `dtype` auto may take
+            float32 where the device is slow in the checkpoint's own, see `fast_bfloat16`.
 
     Raises:
         ModelError: transformers cannot open it; the sentence carries the cause.
@@ -67,8 +80,16 @@ def open_model(
         raise ModelError(
             f"{path} cannot be opened as a causal language model: {_first_line(error)}"
         ) from error
-    model.to(resolve_device(device))  # pyright: ignore[reportArgumentType] (transformers' own stub)
+    place = resolve_device(device)
+    if computing and dtype == "auto" and place.type == "cpu" and _is_slow(model.dtype):
+        model.float()
+    model.to(place)  # pyright: ignore[reportArgumentType] (transformers' own stub)
     return model.eval()
+
+
+def _is_slow(dtype: torch.dtype) -> bool:
+    """Whether a processor is far slower in `dtype` than in float32."""
+    return dtype == torch.float16 or (dtype == torch.bfloat16 and not fast_bfloat16())
 
 
 @contextlib.contextmanager

@@ -106,7 +106,11 @@ class DirectorySource:
     def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
         """Load the model; it is freed at the end of the context."""
         model = open_model(
-            self.path, device=config.device, dtype=config.dtype, attention=config.attention
+            self.path,
+            device=config.device,
+            dtype=config.dtype,
+            attention=config.attention,
+            computing=True,
         )
         try:
             yield model

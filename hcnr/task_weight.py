@@ -11,6 +11,11 @@ SMALLEST, LARGEST = 1e-3, 1e4
 REFINEMENTS = 3
 """Halvings of the last decade on a log scale: within a factor of 10^(1/8) = 1.33."""
 MOST_TRIES = 1 + 4 + REFINEMENTS
+MOST_FORECASTS = 5
+"""Tries of a search with a forecast."""
+_AIM, _NEAR, _CLOSE = 0.9, 0.5, 1.15
+"""Share of the allowed loss that is aimed at, share at which a search stops, and the factor within
+which two weights are alike."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,65 @@ def retention_of(loss: float, base: float, tuned: float) -> float:
             "that tuned was trained for, or give --task-weight a number"
         )
     return 100 * (base - loss) / (base - tuned)
+
+
+def forecast_task_weight(
+    retention: Callable[[float], float],
+    max_task_drop: float,
+    lost: Callable[[float], float],
+) -> tuple[float, list[Tried]]:
+    """The same with a forecast, in few tries: its shape is trusted, its size is not.
+
+    The forecast's weight for what may be lost is tried; what it loses calibrates the forecast for
+    the next try, until a weight that is kept loses nearly as much as it may.
+
+    Args:
+        retention: makes the model of a task weight and says what it keeps, in percent.
+        max_task_drop: percent that may be lost.
+        lost: forecast of what a weight loses, in percent; falls with mu.
+
+    Returns:
+        mu, and everything tried, in order.
+
+    Raises:
+        ConfigError: even the largest mu loses more.
+    """
+    tried: list[Tried] = []
+    scale = 1.0
+    for _ in range(MOST_FORECASTS):
+        high = min((one.task_weight for one in tried if one.kept), default=LARGEST)
+        low = max((one.task_weight for one in tried if not one.kept), default=SMALLEST)
+        weight = _solve(lost, _AIM * max_task_drop / scale, low, high)
+        if high < LARGEST and weight > high / _CLOSE:
+            break
+        if low > SMALLEST and weight < low * _CLOSE:
+            # The forecast says what was just seen to be wrong; go half of the way instead.
+            weight = float(f"{(low * high) ** 0.5:.6g}")
+        found = retention(weight)
+        tried.append(Tried(weight, found, found >= 100 - max_task_drop))
+        dropped, expected = 100 - found, lost(weight)
+        if tried[-1].kept and dropped >= _NEAR * max_task_drop:
+            break
+        # A model that gained, or that cannot be asked, calibrates nothing: a decade further then.
+        sound = math.isfinite(dropped) and dropped > 0 and expected > 0
+        scale = dropped / expected if sound else scale * (10 if dropped > 0 else 0.1)
+    kept = [one.task_weight for one in tried if one.kept]
+    if kept:
+        return min(kept), tried
+    weight, more = search_task_weight(retention, max_task_drop)
+    return weight, [*tried, *more]
+
+
+def _solve(lost: Callable[[float], float], allowed: float, low: float, high: float) -> float:
+    """The weight between two at which a falling function is `allowed`, to six digits."""
+    if lost(low) <= allowed:
+        return low
+    if lost(high) >= allowed:
+        return high
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if lost(middle) > allowed else (low, middle)
+    return float(f"{high:.6g}")
 
 
 def search_task_weight(

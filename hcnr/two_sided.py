@@ -1,5 +1,6 @@
 """Bases of method.md (10) for the matrices of a pair: measured in groups, factorised, kept."""
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from hcnr.pair import Pair, Role
 from hcnr.stages import Stages
 from hcnr.tokens import TokenizedSet
 from hcnr_kernels import SpectralBasis, spectral_basis
+from hcnr_kernels.forecast import TaskEnergy
 from hcnr_kernels.modes import Modes
 
 Kind = Literal["spectral", "natural"]
@@ -42,6 +44,8 @@ class Factorisations:
         kinds: which bases each matrix gets.
         groups: names of the matrices that are measured together.
         passes: forward and backward passes over a data set so far.
+        forecast: by kind, what every task weight costs the matrices so far, in nats: half of it is
+            the quadratic model's rise of the mean task loss.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Factorisations:
         self.kinds = tuple(kinds)
         self.groups = groups_of(pair, matrices, config, len(self._places))
         self.passes = 0
+        self.forecast: dict[Kind, TaskEnergy] = {}
 
     def __iter__(self) -> Iterator[tuple[str, dict[Kind, SpectralBasis]]]:
         """Measure and factorise; yields a matrix and its bases.
@@ -143,7 +148,23 @@ class Factorisations:
                 )
             found[kind] = twins[place]
             inputs[key] = twins[place].input
+            if self._config.searches and kind == "spectral":
+                self._count(kind, twins[place], far)
         return found
+
+    def _count(self, kind: Kind, basis: SpectralBasis, task: Moments) -> None:
+        energy = basis.task_energy().energy * forecast_scale(task, len(self._data["task"]))
+        known = self.forecast.get(kind)
+        self.forecast[kind] = TaskEnergy(energy if known is None else known.energy + energy)
+
+
+def forecast_scale(task: Moments, samples: int) -> float:
+    """What a unit of `TaskEnergy` stands for: `n m_A m_G / N`.
+
+    n tokens of N samples, and the mean diagonals by which both curvatures were divided.
+    """
+    means = (moment.diagonal().mean(dtype=torch.float64) for moment in task[:2])
+    return float(math.prod(map(float, means))) * task.tokens / samples
 
 
 def groups_of(
@@ -200,6 +221,7 @@ class TwoSided:
         honesty: the samples whose loss natural steps lower.
         groups: names of the matrices that were measured together.
         passes: forward and backward passes over a data set so far.
+        forecast: see `Factorisations`.
     """
 
     def __init__(self, honesty: TokenizedSet, groups: list[list[str]], kinds: Sequence[Kind]):
@@ -208,6 +230,7 @@ class TwoSided:
         self.bases = {kind: Bases(self._directory) for kind in kinds}
         self.honesty, self.groups = honesty, groups
         self.passes = 0
+        self.forecast: dict[Kind, TaskEnergy] = {}
 
     @classmethod
     def measure(
@@ -230,7 +253,7 @@ class TwoSided:
         except BaseException:
             found.close()
             raise
-        found.passes = work.passes
+        found.passes, found.forecast = work.passes, work.forecast
         return found
 
     def close(self) -> None:

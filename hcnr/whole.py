@@ -20,7 +20,13 @@ from hcnr.repair import whole_weight
 from hcnr.selection import Selection
 from hcnr.stages import Stages
 from hcnr.statistics import Statistics
-from hcnr.task_weight import MOST_TRIES, Tried, retention_of, search_task_weight
+from hcnr.task_weight import (
+    MOST_TRIES,
+    Tried,
+    forecast_task_weight,
+    retention_of,
+    search_task_weight,
+)
 from hcnr.tokens import TokenizedSet
 from hcnr.two_sided import Factorisations, TwoSided
 from hcnr.verdict import DataSet, EndLosses
@@ -191,7 +197,15 @@ def _search(
                 # A model that overflows keeps nothing; others may do better.
                 return -math.inf
 
-        weight, tried = search_task_weight(retention, config.max_task_drop)
+        forecast = None if two_sided is None else two_sided.forecast.get("spectral")
+        if forecast is None or config.bases != ("spectral",):
+            weight, tried = search_task_weight(retention, config.max_task_drop)
+        else:
+            # Half of the quadratic form, as a percentage of what fine-tuning gained.
+            percent = 50 / (ends.base - ends.tuned)
+            weight, tried = forecast_task_weight(
+                retention, config.max_task_drop, lambda mu: percent * forecast.lost(mu)
+            )
     return config.replace(task_weight=weight), tried
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hcnr_kernels.blocks import Blocks, analyse, synthesise
 from hcnr_kernels.checks import refuse
+from hcnr_kernels.forecast import TaskEnergy, task_energy
 from hcnr_kernels.kept import Kept, compared, kept
 from hcnr_kernels.modes import Modes
 from hcnr_kernels.stacks import all_finite
@@ -144,6 +145,11 @@ class SpectralBasis:
             matrix = deviation.to(self.delta.both.dtype)
             others = analyse(matrix, self.output, self.input, dual=True)
             return compared(self.delta, others, self.output, self.input)
+
+    @torch.no_grad()
+    def task_energy(self) -> TaskEnergy:
+        """What every task weight costs the task, in units of both curvatures' mean diagonals."""
+        return task_energy(self.delta, self.output, self.input)
 
     def _curvatures(self, task_weight: float) -> tuple[Tensor, Tensor]:
         """`h h'` and `mu t t'` of every pair of directions, in the layout of `Modes.shares`."""
