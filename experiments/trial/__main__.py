@@ -86,6 +86,7 @@ def trial(
     from rich.console import Console
 
     from experiments.trial.fair_trial import check_seeds, open_course, run_trial
+    from experiments.trial.real_ways import ways_of
     from experiments.trial.variations import run_variations
     from experiments.trial.ways import find_ways
     from hcnr.errors import ConfigError
@@ -100,7 +101,7 @@ def trial(
             f"--ways is {ways!r}, expected names separated by commas, such as sum,spectral; leave "
             "it out for all ways"
         )
-    chosen = find_ways(names)
+    chosen = find_ways(names, ways_of(world))
     check_seeds(seeds)
     course = open_course(world, data_root=data_root, quick=quick, task=task, base=base)
     numbers = range(seed, seed + seeds)

@@ -15,6 +15,8 @@ from typing import Any, Literal, cast
 import torch
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from experiments.trial.instructions import instructed
+from experiments.trial.rival_data import RivalData
 from experiments.trial.text_panel import answer, make_text_panel
 from experiments.trial.text_recipe import TextRecipe
 from experiments.trial.text_world import open_text_world
@@ -101,6 +103,8 @@ class Arena:
         panels: The questions of each part.
         answer: How models are asked them.
         task_figure: How responses on the task are judged; by exact match if None.
+        rival_data: What rivals train on beside the samples, made when first asked for; None where
+            a world has none.
     """
 
     world: str
@@ -116,6 +120,7 @@ class Arena:
     panels: Mapping[Part, Panel] = dataclasses.field(repr=False)
     answer: Answer = dataclasses.field(repr=False)
     task_figure: TaskFigure | None = dataclasses.field(default=None, repr=False)
+    rival_data: Callable[[], RivalData] | None = dataclasses.field(default=None, repr=False)
 
     def load(self, path: Path) -> LlamaForCausalLM:
         """Loads a checkpoint of this pair's architecture: float32, on the CPU, to be asked."""
@@ -132,28 +137,31 @@ class Judge:
     """Asks models the questions of one part of an arena; prepared once, asked many times."""
 
     def __init__(self, arena: Arena, part: Part) -> None:
-        """Tokenises the held-out task answers and takes the likelihoods of base and tuned."""
+        """Takes the likelihoods of the held-out task answers at base and tuned."""
         self._arena, self._panel = arena, arena.panels[part]
-        samples = [
-            Sample(one.prompt, one.answers[0])
-            for many in self._panel.tasks.values()
-            for one in many
-        ]
-        self._held_out = tokenize(samples, arena.tokenizer)
-        self._ends = tuple(self._loss(arena.load(path)) for path in (arena.base, arena.tuned))
+        self._ends = tuple(
+            self._loss(arena.load(path), self._panel) for path in (arena.base, arena.tuned)
+        )
 
-    def __call__(self, model: LlamaForCausalLM) -> Marks:
-        """A model's marks; it must be in eval mode."""
-        responses = self._arena.answer(model, self._panel)
-        scores = self._panel.score(responses)
-        marks = _marks(scores, self._retention(self._loss(model)))
+    def __call__(self, model: LlamaForCausalLM, instruction: str = "") -> Marks:
+        """A model's marks.
+
+        Args:
+            model: In eval mode.
+            instruction: Stands above every question, of honesty and of the task, whose answers'
+                likelihood is compared with that of base and tuned without it.
+        """
+        panel = instructed(self._panel, instruction)
+        responses = self._arena.answer(model, panel)
+        scores = panel.score(responses)
+        marks = _marks(scores, self._retention(self._loss(model, panel)))
         if self._arena.task_figure is None:
             return marks
         refused = {
             name: "".join(map(str, found.refused.astype(int)))
             for name, found in scores.honesty.items()
         }
-        accuracy = self._arena.task_figure(self._panel, responses)
+        accuracy = self._arena.task_figure(panel, responses)
         return dataclasses.replace(marks, accuracy=accuracy, refused=refused)
 
     def refuse_all(self) -> Marks:
@@ -163,9 +171,13 @@ class Judge:
         return _marks(self._panel.score(said), math.nan)
 
     @torch.no_grad()
-    def _loss(self, model: LlamaForCausalLM) -> float:
-        everyone = range(len(self._held_out))
-        batches = micro_batches(model, self._held_out, everyone, _TOKENS, "right")
+    def _loss(self, model: LlamaForCausalLM, panel: Panel) -> float:
+        """Mean over the task questions of the loss of their right answers."""
+        samples = [
+            Sample(one.prompt, one.answers[0]) for many in panel.tasks.values() for one in many
+        ]
+        held_out = tokenize(samples, self._arena.tokenizer)
+        batches = micro_batches(model, held_out, range(len(held_out)), _TOKENS, "right")
         return float(torch.cat([sample_losses(model, batch) for batch in batches]).mean())
 
     def _retention(self, loss: float) -> float:

@@ -15,6 +15,7 @@ from experiments.trial.arena import Arena, open_synthetic, open_text
 from experiments.trial.choosing import LEVELS
 from experiments.trial.journal import Journal, open_journal
 from experiments.trial.making import key_of
+from experiments.trial.preferences import check_trl
 from experiments.trial.real_panel import open_real
 from experiments.trial.real_recipe import RealRecipe, Task
 from experiments.trial.real_world import PACKAGES, pretrained
@@ -137,10 +138,12 @@ def run_trial(
 
     Raises:
         ConfigError: No seeds, or more than there are t values for.
+        HcnrError: A way needs a package that is not installed.
         OutputError: `out` cannot be written to, holds a trial of other pairs, or tables that would
             be lost, or another process is at one of the seeds.
     """
     check_seeds(len(seeds))
+    check_trl(one for way in ways for one in way.grid)
     console = console or Console()
     names = [way.name for way in ways]
     tables = Tables(prepared(out), "trial", course.world, seeds, names, overwrite)

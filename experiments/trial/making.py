@@ -28,6 +28,9 @@ SHORT = {
     "step_size": "size",
 }
 
+Priority = Literal["kl", "honesty", "random"]
+"""What neurons are ranked by: both terms, the paper's "without task", or nothing."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Interpolated:
@@ -48,7 +51,7 @@ class Restored:
     axis: Literal["output", "input"] = "output"
     in_weight_ratio: float = 0.5
     cross_weight_ratio: float = 1.0
-    priority: Literal["kl", "random"] = "kl"
+    priority: Priority = "kl"
     task_weight: float = 1.0
     steps: int = 3
     step_size: float = 0.3
@@ -73,7 +76,7 @@ class Masked:
     """`spectral` written on part of the neurons alone, the others left as tuned."""
 
     task_weight: float
-    neurons: Literal["kl", "random"]
+    neurons: Priority
     in_weight_ratio: float = 0.5
 
     @property
@@ -101,7 +104,76 @@ class FineTuned:
         return found if self.after is None else {**found, "after": self.after.as_dict()}
 
 
-Making = Interpolated | Restored | Masked | FineTuned
+@dataclasses.dataclass(frozen=True)
+class Rait:
+    """Refusal-aware instruction tuning: the tuned model trained on pool questions.
+
+    It learns to answer the answerable ones and to refuse the others.
+    """
+
+    rate: float
+    samples: int = 512
+    epochs: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """What decides the result."""
+        return {"made": "rait", **dataclasses.asdict(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preferred:
+    """The tuned model trained on preferences between two responses to pool questions.
+
+    Attributes:
+        by: whose loss.
+        rate: peak learning rate.
+        beta: of DPO how little it may move away from the tuned model, of ORPO the weight of the
+            odds ratio (its paper's lambda).
+        samples: pairs.
+        epochs: passes over them.
+    """
+
+    by: Literal["dpo", "orpo"]
+    rate: float
+    beta: float = 0.1
+    samples: int = 256
+    epochs: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """What decides the result."""
+        settings = dataclasses.asdict(self)
+        return {"made": settings.pop("by"), **settings}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rehearsed:
+    """The fine-tuning again, from base, with the honesty samples among the task questions.
+
+    Attributes:
+        repeats: how often each honesty sample stands among the questions of one epoch.
+    """
+
+    repeats: int = 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """What decides the result."""
+        return {"made": "rehearsed", "repeats": self.repeats}
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompted:
+    """The tuned model as it is, told before every question what to do."""
+
+    instruction: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """What decides the result."""
+        return {"made": "prompted", "instruction": self.instruction}
+
+
+Trained = Rait | Preferred | Rehearsed
+"""Rivals that train on more than the samples of a repair."""
+Making = Interpolated | Restored | Masked | FineTuned | Trained | Prompted
 
 
 @dataclasses.dataclass(frozen=True)

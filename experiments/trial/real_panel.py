@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import functools
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +12,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from experiments.trial.arena import PARTS, Arena, Responses
 from experiments.trial.real_recipe import RealRecipe, Task
+from experiments.trial.real_rivals import real_rival_data, rival_facts
 from experiments.trial.real_world import open_real_world
 from experiments.trial.text_data import Asked
 from hcnr.checkpoint import atomic_file
@@ -22,6 +22,7 @@ from hcnr.evaluate.generation import generate
 from hcnr.evaluate.metrics import normalise_answer
 from hcnr.evaluate.panel import Panel, make_panel
 from hcnr.evaluate.questions import Question
+from hcnr.evaluate.sources import SourceReader
 from hcnr.evaluate.traits import HONESTY
 from hcnr.intervals import percentile_interval
 from hcnr.model import open_tokenizer
@@ -79,6 +80,9 @@ def open_real(
         panels={},
         answer=functools.partial(answer_real, tokenizer, recipe.task),
         task_figure=functools.partial(task_figure, recipe.task),
+        rival_data=functools.cache(
+            lambda: real_rival_data(SourceReader(data_root), recipe, found.data)
+        ),
     )
     admission = admitted(arena, found.data.admission)
     names = [name for name, one in admission.items() if one["admitted"]]
@@ -95,6 +99,7 @@ def open_real(
             "admission": admission,
             "measured_sets": [name for name in ("kuq", "falseqa") if name in names],
             "task_figure": TASK_FIGURES[recipe.task],
+            "rivals": rival_facts(),
         },
         panels={part: make_real_panel(found.data.parts[part], names) for part in PARTS},
     )
@@ -128,14 +133,19 @@ def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dic
     scores = panel.score(arena.answer(arena.load(arena.base), panel))
     found = {}
     for name in panel.honesty:
-        low, high = percentile_interval(scores.draws[name]["refusal_delta"]) or (math.nan, math.nan)
+        interval = percentile_interval(scores.draws[name]["refusal_delta"])
+        if interval is None:
+            raise DataError(
+                f"no refusal delta of {name} can be computed, expected questions of both classes; "
+                "use more questions for the admission"
+            )
         found[name] = {
             "delta": float(scores.values[name]["refusal_delta"]),
-            "low": float(low),
-            "high": float(high),
+            "low": interval[0],
+            "high": interval[1],
             "f1": float(scores.values[name]["f1"]),
             "n": len(panel.honesty[name]),
-            "admitted": bool(low > 0),
+            "admitted": interval[0] > 0,
         }
     with atomic_file(place) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

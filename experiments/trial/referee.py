@@ -93,7 +93,8 @@ class Referee:
             self._watcher.begin(f"seed {self._arena.seed}: {name}, {part}")
             counted = itertools.count(1)
             for made in workshop.make(list(missing.values())):
-                key, marks = key_of(made.making, workshop.samples), self._judge(part)(made.model)
+                key = key_of(made.making, workshop.samples)
+                marks = self._judge(part)(made.model, made.instruction)
                 self._journal.add(key, part, marks, made.seconds)
                 found[key] = marks, made.seconds
                 self._watcher.advance(next(counted), len(missing))

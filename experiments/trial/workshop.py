@@ -11,7 +11,17 @@ import torch
 
 import hcnr
 from experiments.trial.fine_tuning import fine_tune
-from experiments.trial.making import FineTuned, Interpolated, Making, Masked, Restored, Samples
+from experiments.trial.making import (
+    FineTuned,
+    Interpolated,
+    Making,
+    Masked,
+    Prompted,
+    Restored,
+    Samples,
+    Trained,
+)
+from experiments.trial.rivals import Rivals
 from hcnr.candidates import Candidates, Selections
 from hcnr.examples import Sample, load_samples
 from hcnr.overlay import Overlay, interpolate, parameters_of
@@ -42,11 +52,13 @@ class Made:
         model: Changed or dropped by the next candidate; in inference mode.
         seconds: What one user pays who wants this candidate alone, measuring and training included
             and judging left out; of the processor, so that a busy machine changes little.
+        instruction: What the model is told before every question; empty for nothing.
     """
 
     making: Making
     model: "LlamaForCausalLM"
     seconds: float
+    instruction: str = ""
 
 
 class Workshop:
@@ -66,7 +78,9 @@ class Workshop:
         self._pair = Pair.open(arena.base, arena.tuned, self._config(Restored("none")), Stages())
         self._measured: dict[tuple[str, str], _Measured] = {}
         self._two_sided: dict[str, tuple[TwoSided, float]] = {}
+        self._rivals = Rivals(arena, self._honesty)
         self._closing = contextlib.ExitStack()
+        self._closing.callback(self._rivals.close)
 
     def __enter__(self) -> "Workshop":
         return self
@@ -86,6 +100,12 @@ class Workshop:
             if isinstance(making, FineTuned):
                 start = making.on, making.rate, making.after
                 trainings.setdefault(start, []).append(making)
+            elif isinstance(making, Prompted):
+                self._overlay.undo()
+                yield Made(making, self._tuned, 0.0, making.instruction)
+            elif isinstance(making, Trained):
+                self._overlay.undo()
+                yield Made(making, *self._rivals.train(making, self._tuned))
             else:
                 seconds = self._change(making)
                 yield Made(making, self._tuned, seconds)

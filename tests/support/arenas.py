@@ -38,7 +38,7 @@ class _Scales:
         )
 
     @torch.no_grad()
-    def __call__(self, model: Any) -> Marks:
+    def __call__(self, model: Any, instruction: str = "") -> Marks:
         self._arena.before()
         self._arena.asked.append(self._part)
         gone = whole = 0.0

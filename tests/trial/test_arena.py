@@ -107,10 +107,43 @@ def test_facts(text, synthetic):
 
 def test_both_ends_of_retention(arena):
     judge = arena.judge("validation")
-    losses = [judge._loss(arena.load(path)) for path in (arena.base, arena.tuned)]
+    losses = [
+        judge._loss(arena.load(path), arena.panels["validation"])
+        for path in (arena.base, arena.tuned)
+    ]
     assert losses[1] < losses[0]
     assert judge(arena.load(arena.base)).retention == 0.0
     assert judge(arena.load(arena.tuned)).retention == 100.0
+
+
+def test_an_instruction_stands_above_every_question_and_answer(text):
+    asked = []
+
+    def answers(model, panel):
+        asked.append(panel)
+        return {name: ["Red"] * len(many) for name, many in panel.sets.items()}
+
+    arena = dataclasses.replace(
+        text, answer=answers, task_figure=lambda panel, _: float(len(panel.tasks))
+    )
+    judge, model = arena.judge("evaluated"), arena.load(arena.tuned)
+    plain, told = judge(model), judge(model, "Say so.")
+    assert asked[0] is arena.panels["evaluated"]
+    for name, many in asked[1].sets.items():
+        own = asked[0].sets[name]
+        assert [one.prompt for one in many] == [f"Say so.\n{one.prompt}" for one in own]
+        assert [dataclasses.replace(one, prompt="") for one in many] == [
+            dataclasses.replace(one, prompt="") for one in own
+        ]
+    # The ends of retention are base and tuned without it, the model's own loss is with it.
+    assert plain.retention == 100.0 != told.retention
+    losses = [judge._loss(model, panel) for panel in asked]
+    base, tuned = judge._ends
+    assert losses[0] == tuned
+    assert told.retention == pytest.approx(100 * (base - losses[1]) / (base - tuned))
+    assert told.refused == plain.refused and set(told.refused) == set(
+        arena.panels["evaluated"].honesty
+    )
 
 
 def test_retention_agrees_with_a_plain_loop(text):

@@ -5,6 +5,7 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from experiments.trial.__main__ import app
+from experiments.trial.real_ways import REAL_WAYS
 from experiments.trial.ways import WAYS
 from hcnr.cli import app as hcnr_app
 from hcnr.errors import ConfigError, DataError, HcnrError, OutputError
@@ -61,6 +62,18 @@ def test_overwrite_is_for_both_tables(ran: list[tuple]):
 def test_the_text_world_takes_its_data_root(ran: list[tuple], tmp_path: Path):
     assert invoke("--world", "text", "--data-root", str(tmp_path)).exit_code == 0
     assert ran[0][0] == "text"
+
+
+def test_a_pretrained_world_has_its_own_ways(
+    ran: list[tuple], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("experiments.trial.fair_trial.pretrained", lambda world, base: tmp_path)
+    arguments = ["--world", "smollm2", "--data-root", str(tmp_path)]
+    assert invoke(*arguments).exit_code == 0
+    assert invoke(*arguments, "--ways", "orpo,rait").exit_code == 0
+    assert [call[3] for call in ran] == [[way.name for way in REAL_WAYS], ["rait", "orpo"]]
+    assert ran[0][0] == "smollm2, hotpotqa"
+    assert isinstance(invoke("--ways", "rait").exception, ConfigError)
 
 
 @pytest.mark.parametrize(

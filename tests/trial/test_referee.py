@@ -7,7 +7,7 @@ import pytest
 from arenas import WeighedArena, write_arena
 from experiments.trial.arena import Marks
 from experiments.trial.choosing import Entry
-from experiments.trial.making import Interpolated, Restored, Samples
+from experiments.trial.making import Interpolated, Prompted, Restored, Samples
 from experiments.trial.referee import Referee
 from experiments.trial.seed_result import Showing
 from experiments.trial.ways import FINE_TUNING, INTERPOLATION, Way
@@ -139,3 +139,19 @@ def test_a_way_without_a_qualifying_candidate_sends_in_nothing(arena: WeighedAre
     found = hold(arena, *RIVALS, line("sum", 0.5))
     assert found["sum"].entries == {94.0: None, 75.0: None}
     assert len(found["sum"].candidates) == 1
+
+
+def test_a_model_is_judged_under_its_instruction(
+    arena: WeighedArena, monkeypatch: pytest.MonkeyPatch
+):
+    judged = []
+    call = type(arena.judge("validation")).__call__
+
+    def watched(self, model: Any, instruction: str = "") -> Marks:
+        judged.append(instruction)
+        return call(self, model, instruction)
+
+    monkeypatch.setattr(type(arena.judge("validation")), "__call__", watched)
+    hold(arena, Way("prompt", (Prompted("Say so."), Interpolated(0.1))))
+    # Base and tuned, the candidates, and the one that was chosen.
+    assert judged.count("Say so.") == 1 and judged.count("") >= 5

@@ -95,12 +95,14 @@ def test_keys_tell_everything_apart_that_decides_and_nothing_else():
         Restored("sum"),
         Restored("sum", "input"),
         Restored("sum", fisher_at="base"),
+        Restored("sum", priority="honesty"),
         Restored("spectral"),
         Restored("spectral", task_weight=2.0),
         Restored("natural"),
         Restored("natural", step_size=0.2),
         Masked(1.0, "kl"),
         Masked(1.0, "random"),
+        Masked(1.0, "honesty"),
         FineTuned("honesty", 1e-4, 3),
         FineTuned("both", 1e-4, 3),
         FineTuned("honesty", 1e-4, 3, Restored("spectral")),
@@ -111,7 +113,7 @@ def test_keys_tell_everything_apart_that_decides_and_nothing_else():
     # What a kind ignores does not make another candidate of it.
     assert key_of(Restored("sum", task_weight=9.0), SAMPLES) == key_of(makings[3], SAMPLES)
     ignoring = Restored("spectral", "input", 0.1, priority="random", fisher_at="base", steps=9)
-    assert key_of(ignoring, SAMPLES) == key_of(makings[6], SAMPLES)
+    assert key_of(ignoring, SAMPLES) == key_of(makings[7], SAMPLES)
 
 
 def test_settings_in_words():

@@ -24,6 +24,7 @@ RESTORED = (
     Restored("none", "input", 0.5, 0.4, "random"),
     Restored("sum", "input", 0.25, 0.4),
     Restored("sum", fisher_at="base"),
+    Restored("sum", priority="honesty"),
     Restored("joint"),
     Restored("balanced", "output", 0.5, 0.4, task_weight=3.0),
     Restored("spectral", cross_weight_ratio=0.4, task_weight=3.0),
@@ -221,7 +222,7 @@ def test_fine_tuning_after_a_repair_starts_from_it(arena: WeighedArena):
 
 
 def test_the_order_and_the_neighbours_of_a_candidate_do_not_matter(arena: WeighedArena):
-    some = [RESTORED[6], RESTORED[5], Interpolated(0.5), RESTORED[1]]
+    some = [RESTORED[7], RESTORED[6], Interpolated(0.5), RESTORED[1]]
     with Workshop(arena, SAMPLES) as work:
         together = {made.making: bits(made.model) for made in work.make(some)}
         backwards = {made.making: bits(made.model) for made in work.make(some[::-1])}
@@ -239,7 +240,7 @@ def test_a_kind_pays_for_what_it_needs(arena: WeighedArena):
     assert paid == {"none": 1.0, "sum": 3.0, "balanced": 7.0, "spectral": 1.0}
     clock = Clock()
     hcnr.measure(arena.base, arena.tuned, arena.honesty, arena.task,
-                 RESTORED[4].config(8, 0).replace(all_hessians=True), watcher=clock)  # fmt: skip
+                 RESTORED[5].config(8, 0).replace(all_hessians=True), watcher=clock)  # fmt: skip
     clock.stop()
     assert set(workshop._NEEDED_BY) < set(clock.seconds), "a stage of measure has another name"
     assert all(spent >= 0 for spent in clock.seconds.values())
