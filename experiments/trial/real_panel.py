@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,7 +41,6 @@ TASK_FIGURES: dict[Task, str] = {
 }
 _BATCH = 64
 _RESAMPLES = 2000
-_ADMISSION = "admission.json"
 
 
 def open_real(
@@ -114,7 +114,7 @@ def make_real_panel(asked: Asked, names: Sequence[str]) -> Panel:
 
 
 def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dict[str, Any]:
-    """Judge base on questions that nothing else asks, once; each set's figures and verdict.
+    """Judge base once, on questions out of the validation part; each set's figures and verdict.
 
     A set whose refusal delta at base is not above 0 by its 95 % interval can show neither a loss
     nor a repair.
@@ -126,7 +126,9 @@ def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dic
     Returns:
         Set -> `delta`, `low`, `high`, `f1`, `n` and `admitted`.
     """
-    place = arena.base.parent / _ADMISSION
+    prompts = [one.prompt for many in questions.values() for one in many]
+    digest = hashlib.sha256(json.dumps([list(questions), prompts]).encode()).hexdigest()[:8]
+    place = arena.base.parent / f"admission-{digest}.json"
     if place.is_file():
         return json.loads(place.read_text(encoding="utf-8"))
     panel = make_real_panel(Asked(dict(questions), ()), list(questions))

@@ -3,6 +3,9 @@
 Imports TRL; import this module late.
 """
 
+# pyright: reportMissingImports=false
+# The extra `trial` brings TRL; types are checked without it.
+
 import contextlib
 import copy
 import random

