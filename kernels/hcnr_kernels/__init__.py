@@ -19,7 +19,7 @@ from hcnr_kernels.ops import (
     symmetrize_,
     token_gram,
 )
-from hcnr_kernels.registry import operator_table
+from hcnr_kernels.schemas import operator_table
 from hcnr_kernels.spectral import SpectralBasis, spectral_basis
 from hcnr_kernels.tiles import gram_is_cheaper
 from hcnr_kernels.token_space import RankedGram, Tokens

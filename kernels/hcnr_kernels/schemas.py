@@ -8,17 +8,30 @@ import functools
 import importlib
 import logging
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from hcnr_kernels import checks, cpu, inverse
+from hcnr_kernels import checks, cpu, inverse, native
 from hcnr_kernels.compensation import compensation_ex as _torch_compensation
 from hcnr_kernels.triton.launch import FLOATS, interpreting, missing
 
-TRITON_MODULES: dict[str, str] = {}
-"""Operator -> the module of `hcnr_kernels.triton` that holds its fused backend."""
+
+class Registered(NamedTuple):
+    """What serves an operator.
+
+    Attributes:
+        triton: The module that holds its fused backend, None without one.
+        native: Whether the compiled extension serves it where it can.
+    """
+
+    triton: str | None
+    native: bool
+
+
+REGISTERED: dict[str, Registered] = {}
+"""Every operator of `torch.ops.hcnr`."""
 
 
 def _operator(
@@ -28,22 +41,21 @@ def _operator(
     kernel: Callable[..., object],
     fake: Callable[..., object] = lambda *_: None,
     triton: str | None = None,
+    native: bool = False,
 ) -> Callable[..., Any]:
     """Register one operator: the check runs in the fake and in front of every backend.
 
-    `kernel` is torch code for any device. `triton` names the module of `hcnr_kernels.triton` whose
-    function of the operator's name runs in its place on CUDA tensors, and with `TRITON_INTERPRET=1`
-    on CPU tensors; an operator without one is all products and factorisations of the vendor's
-    libraries.
+    `kernel` is torch code for any device. `triton` names the module whose function of the
+    operator's name runs in its place on CUDA tensors, and with `TRITON_INTERPRET=1` on CPU tensors;
+    an operator without one is all products and factorisations of the vendor's libraries. `native`
+    tells that `kernel` asks the compiled extension first.
 
     `torch.library.custom_op` would do the same in one call, but its first call imports the compiler
     stack, two seconds, and each call costs several times as much.
     """
     name, arguments = schema.split("(", 1)
-    fused = kernel
-    if triton is not None:
-        TRITON_MODULES[name] = triton
-        fused = _fused(name, kernel)
+    REGISTERED[name] = Registered(triton, native)
+    fused = kernel if triton is None else _fused(name, triton, kernel)
 
     def checked(function: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(function)
@@ -105,7 +117,7 @@ def _device(args: tuple[object, ...]) -> torch.device:
     return next(arg.device for arg in args if isinstance(arg, torch.Tensor))
 
 
-def _fused(name: str, kernel: Callable[..., object]) -> Callable[..., object]:
+def _fused(name: str, module: str, kernel: Callable[..., object]) -> Callable[..., object]:
     """The Triton backend; what it cannot do runs on `kernel`, and says so once per reason."""
 
     @functools.cache
@@ -119,9 +131,7 @@ def _fused(name: str, kernel: Callable[..., object]) -> Callable[..., object]:
         if reason is not None:
             announce(reason)
             return kernel(*args)
-        return getattr(
-            importlib.import_module(f"hcnr_kernels.triton.{TRITON_MODULES[name]}"), name
-        )(*args)
+        return getattr(importlib.import_module(module), name)(*args)
 
     return run
 
@@ -135,60 +145,80 @@ def _unsupported(args: tuple[object, ...]) -> str | None:
     return None
 
 
+def operator_table() -> list[tuple[str, str, str]]:
+    """Rows (operator, backend, `available` or the reason why not) for `hcnr info`."""
+    cuda = "available" if torch.cuda.is_available() else "no CUDA device"
+    rows: list[tuple[str, str, str]] = []
+    for name, operator in REGISTERED.items():
+        rows.append((name, "cpu", "available"))
+        if operator.triton is None:
+            rows.append((name, "cuda", cuda))
+        else:
+            status = missing() or ("interpreted on the CPU" if interpreting() else cuda)
+            rows.append((name, "triton", status))
+        if operator.native:
+            rows.append((name, "native", native.native().reason or "available"))
+    return rows
+
+
 _TOKENS = "Tensor x, Tensor g, Tensor cu_seqlens, Tensor? seqused"
 _FORM = "str form, Tensor? token_gram, int? max_seqlen"
 fisher_output_ = _operator(
     f"fisher_output_(Tensor(a!) scores, {_TOKENS}, {_FORM}) -> ()",
     check=checks.fisher_output_,
     kernel=cpu.fisher_output_,
-    triton="fisher",
+    triton="hcnr_kernels.triton.fisher",
 )
 fisher_input_ = _operator(
     f"fisher_input_(Tensor(a!) scores, {_TOKENS}, {_FORM}) -> ()",
     check=checks.fisher_input_,
     kernel=cpu.fisher_input_,
-    triton="fisher",
+    triton="hcnr_kernels.triton.fisher",
 )
 fisher_both_ = _operator(
     f"fisher_both_(Tensor(a!) output_scores, Tensor(b!) input_scores, {_TOKENS}) -> ()",
     check=checks.fisher_both_,
     kernel=cpu.fisher_both_,
-    triton="fisher",
+    triton="hcnr_kernels.triton.fisher",
 )
 fisher_weight_ = _operator(
     f"fisher_weight_(Tensor(a!) scores, {_TOKENS}) -> ()",
     check=checks.fisher_weight_,
     kernel=cpu.fisher_weight_,
-    triton="fisher",
+    triton="hcnr_kernels.triton.fisher",
 )
 token_gram = _operator(
     "token_gram(Tensor x, Tensor cu_seqlens, Tensor? seqused, int max_seqlen) -> Tensor",
     check=checks.token_gram,
     kernel=cpu.token_gram,
     fake=lambda x, cu_seqlens, seqused, max_seqlen: cpu.empty_token_gram(x, max_seqlen),
-    triton="fisher",
+    triton="hcnr_kernels.triton.fisher",
 )
 gram_ = _operator(
-    "gram_(Tensor(a!) gram, Tensor x) -> ()", check=checks.gram_, kernel=cpu.gram_, triton="gram"
+    "gram_(Tensor(a!) gram, Tensor x) -> ()",
+    check=checks.gram_,
+    kernel=cpu.gram_,
+    triton="hcnr_kernels.triton.gram",
 )
 symmetrize_ = _operator(
     "symmetrize_(Tensor(a!) gram) -> ()",
     check=checks.symmetrize_,
     kernel=cpu.symmetrize_,
-    triton="gram",
+    triton="hcnr_kernels.triton.gram",
 )
 perturbation = _operator(
     "perturbation(Tensor base, Tensor tuned, Tensor mask, str axis) -> (Tensor, Tensor)",
     check=checks.perturbation,
     kernel=cpu.perturbation,
     fake=lambda base, *_: tuple(base.new_empty((), dtype=torch.float32) for _ in range(2)),
-    triton="perturbation",
+    triton="hcnr_kernels.triton.perturbation",
 )
 inverse_hessian = _operator(
     "inverse_hessian(Tensor hessian, float damping, int? block_size)"
     " -> (Tensor matrix, Tensor damping, Tensor status, Tensor condition)",
     check=checks.inverse_hessian,
     kernel=inverse.inverse_hessian,
+    native=True,
     fake=lambda hessian, *_: (
         torch.empty_like(hessian, memory_format=torch.contiguous_format),
         hessian.new_empty(hessian.shape[0]),
@@ -210,6 +240,7 @@ compensation_ex = _operator(
     " -> (Tensor deviation, Tensor damping, Tensor condition, Tensor status)",
     check=checks.compensation,
     kernel=_torch_compensation,
+    native=True,
     fake=_fake_compensation,
 )
 objective = _operator(
@@ -224,5 +255,5 @@ merge = _operator(
     check=checks.merge,
     kernel=cpu.merge,
     fake=lambda base, tuned, mask, deviation, axis, dtype: torch.empty_like(tuned, dtype=dtype),
-    triton="merge",
+    triton="hcnr_kernels.triton.merge",
 )

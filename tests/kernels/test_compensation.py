@@ -13,8 +13,8 @@ from torch import Tensor
 import hcnr_kernels as hk
 from hcnr_kernels import compensation as _function
 from hcnr_kernels.errors import FactorizationError
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import alternate, curvature, randn
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import alternate, curvature, randn
 from hcnr_kernels.tiles import Axis
 
 F64 = torch.float64

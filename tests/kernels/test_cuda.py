@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import hcnr_kernels as hk
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import offsets, packed, padded
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import offsets, packed, padded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

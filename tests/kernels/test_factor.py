@@ -12,8 +12,8 @@ from hcnr_kernels import factor as large
 from hcnr_kernels import inverse as driver
 from hcnr_kernels import native
 from hcnr_kernels.factor import CPU_TILING, Tiling, cholesky_, inverse_, inverse_rows_, solve_
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import curvature, randn
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import curvature, randn
 
 F64 = torch.float64
 COMPILED = Tiling(48, 144, 64, compiled=True)

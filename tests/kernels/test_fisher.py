@@ -13,8 +13,8 @@ from torch import Tensor
 import hcnr_kernels as hk
 from hcnr_kernels import cpu, tiles
 from hcnr_kernels.ops import Form
-from hcnr_kernels.registry import TOLERANCES, relative_error
-from hcnr_kernels.samples import RAGGED, offsets, packed
+from hcnr_kernels.testing.accuracy import TOLERANCES, relative_error
+from hcnr_kernels.testing.tensors import RAGGED, offsets, packed
 from hcnr_kernels.triton.launch import interpreting
 
 FORMS: tuple[Form, ...] = ("auto", "gram", "direct")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import hcnr_kernels as hk
 from hcnr_kernels import cpu, tiles
-from hcnr_kernels.registry import TOLERANCES, relative_error
-from hcnr_kernels.samples import randn
+from hcnr_kernels.testing.accuracy import TOLERANCES, relative_error
+from hcnr_kernels.testing.tensors import randn
 
 
 @settings(max_examples=30, deadline=None)

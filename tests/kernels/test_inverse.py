@@ -11,8 +11,8 @@ from hcnr_kernels import inverse as driver
 from hcnr_kernels import lists, native
 from hcnr_kernels.condition import condition_bound
 from hcnr_kernels.errors import FactorizationError
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import curvature
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import curvature
 
 F64 = torch.float64
 

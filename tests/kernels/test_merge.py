@@ -6,7 +6,7 @@ from torch import Tensor
 
 import hcnr_kernels as hk
 from hcnr_kernels import cpu, tiles
-from hcnr_kernels.samples import alternate, randn
+from hcnr_kernels.testing.tensors import alternate, randn
 from hcnr_kernels.tiles import Axis
 
 INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}

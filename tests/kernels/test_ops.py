@@ -13,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import hcnr_kernels as hk
 from hcnr_kernels import schemas
 from hcnr_kernels.errors import OperatorError
-from hcnr_kernels.registry import OPERATORS, Operator, relative_error
-from hcnr_kernels.samples import Sample, packed
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.inputs import Sample
+from hcnr_kernels.testing.registry import OPERATORS, Operator
+from hcnr_kernels.testing.tensors import packed
 from hcnr_kernels.triton import launch
 from hcnr_kernels.triton.launch import interpreting, missing
 
@@ -306,7 +308,7 @@ def test_what_no_kernel_takes_runs_in_torch_and_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     calls: list[int] = []
-    run = schemas._fused("example_", lambda tensor: calls.append(tensor.shape[0]))
+    run = schemas._fused("example_", "nowhere", lambda tensor: calls.append(tensor.shape[0]))
     with caplog.at_level("WARNING", logger="hcnr_kernels"):
         run(torch.zeros(1, dtype=torch.float64))
         run(torch.zeros(2, dtype=torch.float64))
@@ -321,7 +323,7 @@ def test_without_triton_the_torch_code_runs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(schemas, "missing", lambda: "triton is not installed")
-    run = schemas._fused("example_", lambda *_: "torch")
+    run = schemas._fused("example_", "nowhere", lambda *_: "torch")
     with caplog.at_level("WARNING", logger="hcnr_kernels"):
         assert run(torch.zeros(1)) == run(torch.zeros(2)) == "torch"
     assert len(caplog.records) == 1
@@ -329,7 +331,7 @@ def test_without_triton_the_torch_code_runs(
 
 def test_every_dtype_is_looked_at() -> None:
     one = torch.zeros(1)
-    assert schemas._fused("example_", lambda *_: "torch")(one, torch.float64) == "torch"
+    assert schemas._fused("example_", "nowhere", lambda *_: "torch")(one, torch.float64) == "torch"
     assert schemas._unsupported((one, one.double())) is not None
     assert schemas._unsupported((one, one.bool(), None, 3)) is None
 
@@ -356,6 +358,8 @@ hcnr_kernels.operator_table()
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 heavy = {"triton", "transformers", "hcnr", "numpy"} & new
 assert not heavy, heavy
+unused = [name for name in sys.modules if name.startswith("hcnr_kernels.testing")]
+assert not unused, unused
 assert "torch._dynamo" not in sys.modules
 assert handlers == logging.getLogger().handlers and filters == warnings.filters
 assert not torch.cuda.is_initialized()

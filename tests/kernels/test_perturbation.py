@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import hcnr_kernels as hk
 from hcnr_kernels import cpu, tiles
-from hcnr_kernels.samples import alternate, randn
+from hcnr_kernels.testing.tensors import alternate, randn
 
 
 def norms(

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import hcnr_kernels as hk
 from hcnr_kernels.errors import FactorizationError, OperatorError
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import randn
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import randn
 
 F64 = torch.float64
 Quartet = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -18,8 +18,8 @@ import triton
 import triton.language as tl
 
 from hcnr_kernels import cpu
-from hcnr_kernels.registry import TOLERANCES, relative_error
-from hcnr_kernels.samples import alternate, randn
+from hcnr_kernels.testing.accuracy import TOLERANCES, relative_error
+from hcnr_kernels.testing.tensors import alternate, randn
 from hcnr_kernels.tiles import TEMPORARY_BYTES
 from hcnr_kernels.triton import launch, tiles
 from hcnr_kernels.triton.gram import gram_, lower_square, symmetrize_, triangle

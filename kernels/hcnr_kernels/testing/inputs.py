@@ -1,4 +1,4 @@
-"""Seeded inputs of every operator: small awkward ones for tests, one large one for benchmarks.
+"""Seeded inputs of every operator, small and awkward, for tests.
 
 No two dimensions of an input agree, so an exchanged axis cannot go unnoticed.
 """
@@ -8,8 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-RAGGED = (7, 0, 1, 63, 17)
-"""Tokens per sample: an empty one, a single token, none a multiple of a tile."""
+from hcnr_kernels.testing.tensors import (
+    RAGGED,
+    alternate,
+    curvature,
+    packed,
+    padded,
+    randn,
+    weights,
+)
 
 
 class Sample(NamedTuple):
@@ -18,58 +25,6 @@ class Sample(NamedTuple):
     label: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-
-
-def randn(*shape: int, device: str, dtype: torch.dtype, seed: int = 0) -> Tensor:
-    """Normal numbers that depend on the seed only, not on the device."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator).to(device=device, dtype=dtype)
-
-
-def offsets(lengths: tuple[int, ...], device: str) -> Tensor:
-    """`cu_seqlens` of samples of these lengths."""
-    return torch.tensor([0, *lengths]).cumsum(0).to(device=device, dtype=torch.int32)
-
-
-def curvature(neurons: int, *, device: str, dtype: torch.dtype, seed: int = 0) -> Tensor:
-    """A positive definite H with correlated neurons and a spread of scales."""
-    tokens = randn(4 * neurons + 8, neurons, device="cpu", dtype=torch.float64, seed=seed)
-    mixing = randn(neurons, neurons, device="cpu", dtype=torch.float64, seed=seed + 1)
-    scales = torch.logspace(-1, 0, neurons, dtype=torch.float64)
-    tokens = (tokens + tokens @ mixing / neurons**0.5) * scales
-    return (tokens.T @ tokens / len(tokens)).to(device=device, dtype=dtype)
-
-
-def alternate(neurons: int, device: str) -> Tensor:
-    """A mask of about half the neurons, no regular pattern."""
-    return (randn(neurons, device="cpu", dtype=torch.float32, seed=9) > 0).to(device)
-
-
-def padded(
-    lengths: tuple[int, ...], in_features: int, out_features: int, device: str, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Inputs, output gradients, offsets and used rows; NaN in the rows that no sample uses."""
-    room = [length + 2 + 3 * (place % 2) for place, length in enumerate(lengths)]
-    cu_seqlens = offsets(tuple(room), device) + 4
-    tokens = sum(room) + 9
-    x = randn(tokens, in_features, device=device, dtype=dtype, seed=1)
-    g = randn(tokens, out_features, device=device, dtype=dtype, seed=2)
-    unused = torch.ones(tokens, dtype=torch.bool)
-    for start, length in zip(cu_seqlens.tolist(), lengths, strict=False):
-        unused[start : start + length] = False
-    x[unused.to(device)] = torch.nan
-    g[unused.to(device)] = torch.nan
-    return x, g, cu_seqlens, torch.tensor(lengths, dtype=torch.int32, device=device)
-
-
-def packed(
-    lengths: tuple[int, ...], in_features: int, out_features: int, device: str, dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs, output gradients and offsets."""
-    tokens = sum(lengths)
-    x = randn(tokens, in_features, device=device, dtype=dtype, seed=1)
-    g = randn(tokens, out_features, device=device, dtype=dtype, seed=2)
-    return x, g, offsets(lengths, device)
 
 
 def _fisher(device: str, dtype: torch.dtype, axis: str) -> list[Sample]:
@@ -205,17 +160,9 @@ def symmetrize(device: str, dtype: torch.dtype) -> list[Sample]:
     ]
 
 
-def _weights(
-    out_features: int, in_features: int, device: str, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    base = randn(out_features, in_features, device=device, dtype=torch.float32, seed=5)
-    change = randn(out_features, in_features, device=device, dtype=torch.float32, seed=6)
-    return base.to(dtype), (base + 0.1 * change).to(dtype)
-
-
 def perturbation(device: str, dtype: torch.dtype) -> list[Sample]:
     """Inputs of `perturbation`."""
-    base, tuned = _weights(63, 130, device, dtype)
+    base, tuned = weights(63, 130, device, dtype)
     cases: list[Sample] = []
     for axis, width in (("output", 63), ("input", 130)):
         half = alternate(width, device)
@@ -280,7 +227,7 @@ def objective(device: str, dtype: torch.dtype) -> list[Sample]:
 
 def merge(device: str, dtype: torch.dtype) -> list[Sample]:
     """Inputs of `merge`."""
-    base, tuned = _weights(63, 130, device, dtype)
+    base, tuned = weights(63, 130, device, dtype)
     deviation = randn(63, 130, device=device, dtype=torch.float32, seed=8)
     return [
         Sample(
@@ -292,84 +239,3 @@ def merge(device: str, dtype: torch.dtype) -> list[Sample]:
         for extra in (None, deviation)
         for target in {dtype: 0, torch.bfloat16: 0}
     ]
-
-
-def _large_packed(device: str, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """The shapes of the published CPU comparison: hidden 512, 32 samples of 128 tokens."""
-    return packed((128,) * 32, 512, 1376, device, dtype)
-
-
-def large_fisher_output(device: str, dtype: torch.dtype) -> Sample:
-    """Output axis, 512 -> 1376."""
-    arguments = (torch.zeros(1376, device=device), *_large_packed(device, dtype))
-    return Sample("32 x 128 tokens, 512 -> 1376", arguments, {})
-
-
-def large_fisher_input(device: str, dtype: torch.dtype) -> Sample:
-    """Input axis, 512 -> 1376."""
-    arguments = (torch.zeros(512, device=device), *_large_packed(device, dtype))
-    return Sample("32 x 128 tokens, 512 -> 1376", arguments, {})
-
-
-def large_fisher_both(device: str, dtype: torch.dtype) -> Sample:
-    """Both axes, 512 -> 1376."""
-    scores = (torch.zeros(1376, device=device), torch.zeros(512, device=device))
-    arguments = (*scores, *_large_packed(device, dtype))
-    return Sample("32 x 128 tokens, 512 -> 1376", arguments, {})
-
-
-def large_fisher_weight(device: str, dtype: torch.dtype) -> Sample:
-    """Element-wise, 512 -> 1376."""
-    arguments = (torch.zeros(1376, 512, device=device), *_large_packed(device, dtype))
-    return Sample("32 x 128 tokens, 512 -> 1376", arguments, {})
-
-
-def large_token_gram(device: str, dtype: torch.dtype) -> Sample:
-    """Width 512."""
-    x, _, cu_seqlens = _large_packed(device, dtype)
-    return Sample("32 x 128 tokens, 512", (x, cu_seqlens), {"max_seqlen": 128})
-
-
-def large_gram(device: str, dtype: torch.dtype) -> Sample:
-    """Width 1376."""
-    x = randn(4096, 1376, device=device, dtype=dtype)
-    return Sample("4096 tokens, 1376", (torch.zeros(1376, 1376, device=device), x), {})
-
-
-def large_symmetrize(device: str, dtype: torch.dtype) -> Sample:
-    """Width 4096."""
-    return Sample("4096", (randn(4096, 4096, device=device, dtype=dtype),), {})
-
-
-def large_perturbation(device: str, dtype: torch.dtype) -> Sample:
-    """Both weights 32 MB or more."""
-    base, tuned = _weights(2048, 4096, device, dtype)
-    return Sample("2048 x 4096", (base, tuned, alternate(2048, device)), {"axis": "output"})
-
-
-def large_inverse_hessian(device: str, dtype: torch.dtype) -> Sample:
-    """Width 1024."""
-    return Sample("1024", (curvature(1024, device=device, dtype=dtype),), {})
-
-
-def large_compensation(device: str, dtype: torch.dtype) -> Sample:
-    """The published kind, 1024 neurons."""
-    delta = randn(1024, 512, device=device, dtype=dtype)
-    hessian = curvature(1024, device=device, dtype=dtype)
-    kwargs = {"axis": "output", "kind": "sum"}
-    return Sample("sum, 1024 x 512", (delta, alternate(1024, device), hessian), kwargs)
-
-
-def large_objective(device: str, dtype: torch.dtype) -> Sample:
-    """1024 neurons."""
-    hessian = curvature(1024, device=device, dtype=dtype)
-    deviation = randn(512, 1024, device=device, dtype=dtype)
-    return Sample("512 x 1024", (deviation, hessian), {"axis": "input"})
-
-
-def large_merge(device: str, dtype: torch.dtype) -> Sample:
-    """Both weights 32 MB or more."""
-    base, tuned = _weights(2048, 4096, device, dtype)
-    deviation = randn(2048, 4096, device=device, dtype=torch.float32)
-    args = (base, tuned, alternate(2048, device), deviation)
-    return Sample("2048 x 4096", args, {"axis": "output", "dtype": dtype})

@@ -1,17 +1,21 @@
-"""Arguments of every fused operator whose launches are worth compiling: tensors without memory.
+"""Every launch worth compiling: arguments of the fused operators, as tensors without memory.
 
-An operator without a case here fails the tests.
+An operator without a case here fails the tests. Importing this module does not import Triton.
 """
 
 import functools
+import importlib
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hcnr_kernels.checks import AXES, FORMS
+from hcnr_kernels.schemas import REGISTERED
+from hcnr_kernels.testing.specialization import specialize
+from hcnr_kernels.triton.launch import FLOATS, Launch, recording
 
 _empty = functools.partial(torch.empty, device="meta")
 
@@ -133,3 +137,33 @@ CASES: Mapping[str, Callable[[torch.dtype, bool], _Arguments]] = {
     "merge": _merge,
 }
 """Arguments of every operator that has Triton kernels."""
+
+
+def served() -> dict[str, str]:
+    """The operators that have Triton kernels, and the module that holds them."""
+    return {name: row.triton for name, row in REGISTERED.items() if row.triton is not None}
+
+
+def launches(
+    capability: int, operators: Sequence[str] = (), *, awkward: bool = False
+) -> list[tuple[str, Launch]]:
+    """One launch of every configuration that the operators start, with the operator's name.
+
+    Args:
+        capability: Chip that the tiles are chosen for; 90 is 9.0.
+        operators: Only these; all when empty.
+        awkward: Odd widths, unaligned and transposed views, mixed dtypes and sizes of 1, in place
+            of the contiguous tensors of an 8B model.
+    """
+    found: list[tuple[str, Launch]] = []
+    for name, module in served().items():
+        if operators and name not in operators:
+            continue
+        host = getattr(importlib.import_module(module), name)
+        with recording(capability) as seen:
+            for dtype in FLOATS:
+                for arguments in CASES[name](dtype, awkward):
+                    host(*arguments)
+        distinct = {specialize(launch): launch for launch in seen}
+        found += [(name, launch) for launch in distinct.values()]
+    return found

@@ -1,6 +1,6 @@
 """What every Triton kernel needs of a GPU, found by compiling it for that GPU without having one.
 
-`python -m hcnr_kernels.triton.resources` prints the table: registers, spills, shared memory,
+`python -m hcnr_kernels.testing.resources` prints the table: registers, spills, shared memory,
 occupancy and tensor-core instruction of every configuration that the operators start. Numbers are
 read from the machine code that Triton would load, not from a second assembly of it with other
 options.
@@ -10,65 +10,21 @@ Importing this module does not import Triton.
 
 import argparse
 import functools
-import importlib
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
-from hcnr_kernels.registry import OPERATORS
-from hcnr_kernels.triton.launch import FLOATS, Launch, interpreting, missing, recording
-from hcnr_kernels.triton.shapes import CASES
+from hcnr_kernels.testing.launches import CASES, launches
+from hcnr_kernels.testing.specialization import Specialized, specialize
+from hcnr_kernels.triton.launch import Launch, interpreting, missing
 from hcnr_kernels.triton.tiles import shared_memory
 
 CAPABILITIES = (80, 90, 100)
 """A100, H100, B200: compiled when none is named."""
-
-_TYPES: Mapping[torch.dtype, str] = {
-    torch.float64: "fp64",
-    torch.float32: "fp32",
-    torch.float16: "fp16",
-    torch.bfloat16: "bf16",
-    torch.int64: "i64",
-    torch.int32: "i32",
-    torch.uint8: "u8",
-    torch.bool: "u1",
-}
-
-
-class Specialized(NamedTuple):
-    """What Triton compiles once: equal values are the same machine code.
-
-    Attributes:
-        kernel: The `@triton.jit` function.
-        signature: Name and type of every parameter.
-        constants: Name and value of those of type `constexpr`, declared or found to be 1 or None.
-        aligned: Names of pointers and integers known to be multiples of 16.
-        num_warps: Warps per program.
-        num_stages: Depth of the software pipeline.
-    """
-
-    kernel: Any
-    signature: tuple[tuple[str, str], ...]
-    constants: tuple[tuple[str, Any], ...]
-    aligned: tuple[str, ...]
-    num_warps: int
-    num_stages: int
-
-    def chosen(self) -> dict[str, Any]:
-        """The constants that the host chose: not the integers that happened to be 1."""
-        names = {parameter.name for parameter in self.kernel.params if parameter.is_constexpr}
-        return {name: value for name, value in self.constants if name in names or value is None}
-
-    def pointers(self) -> tuple[str, ...]:
-        """Dtypes behind the pointers, each once, in order."""
-        return tuple(dict.fromkeys(kind[1:] for _, kind in self.signature if kind[0] == "*"))
 
 
 class Dot(NamedTuple):
@@ -101,49 +57,6 @@ class Resources(NamedTuple):
     occupancy: float
     tensor_core: str
     dots: tuple[Dot, ...]
-
-
-def specialize(launch: Launch) -> Specialized:
-    """Triton's own rules for what becomes part of the compiled kernel; it needs a driver for them.
-
-    A test compares them with Triton's.
-    """
-    signature: list[tuple[str, str]] = []
-    constants: list[tuple[str, Any]] = []
-    aligned: list[str] = []
-    for parameter in launch.kernel.params:
-        name, value = parameter.name, launch.arguments[parameter.name]
-        free = not parameter.do_not_specialize
-        multiple = False
-        one = type(value) is int and value == 1
-        if parameter.is_constexpr or value is None or (free and one):
-            kind = "constexpr"
-            constants.append((name, value))
-        elif isinstance(value, Tensor):
-            kind = "*" + _TYPES[value.dtype]
-            # A meta tensor has no address, and the allocators give out whole multiples of 16.
-            address = value.storage_offset() * value.element_size()
-            multiple = (address if value.is_meta else value.data_ptr()) % 16 == 0
-        elif isinstance(value, bool):
-            kind = "u1"
-        elif isinstance(value, int):
-            kind = parameter.annotation_type or ("i32" if -(2**31) <= value < 2**31 else "i64")
-            multiple = value % 16 == 0
-        elif isinstance(value, float):
-            kind = parameter.annotation_type or "fp32"
-        else:
-            raise TypeError(f"{launch.kernel.__name__}: {name} is a {type(value).__name__}")
-        signature.append((name, kind))
-        if multiple and free and not parameter.do_not_specialize_on_alignment:
-            aligned.append(name)
-    return Specialized(
-        launch.kernel,
-        tuple(signature),
-        tuple(constants),
-        tuple(aligned),
-        launch.num_warps,
-        launch.num_stages,
-    )
 
 
 def compile_launch(launch: Launch, capability: int) -> Resources:
@@ -248,40 +161,6 @@ def occupancy(
     return fitting * num_warps / warps
 
 
-def served() -> dict[str, str]:
-    """The operators that have Triton kernels, and the module that holds them."""
-    return {
-        name: f"hcnr_kernels.triton.{row.triton}"
-        for name, row in OPERATORS.items()
-        if row.triton is not None
-    }
-
-
-def launches(
-    capability: int, operators: Sequence[str] = (), *, awkward: bool = False
-) -> list[tuple[str, Launch]]:
-    """One launch of every configuration that the operators start, with the operator's name.
-
-    Args:
-        capability: Chip that the tiles are chosen for; 90 is 9.0.
-        operators: Only these; all when empty.
-        awkward: Odd widths, unaligned and transposed views, mixed dtypes and sizes of 1, in place
-            of the contiguous tensors of an 8B model.
-    """
-    found: list[tuple[str, Launch]] = []
-    for name, module in served().items():
-        if operators and name not in operators:
-            continue
-        host = getattr(importlib.import_module(module), name)
-        with recording(capability) as seen:
-            for dtype in FLOATS:
-                for arguments in CASES[name](dtype, awkward):
-                    host(*arguments)
-        distinct = {specialize(launch): launch for launch in seen}
-        found += [(name, launch) for launch in distinct.values()]
-    return found
-
-
 def table(found: Sequence[tuple[str, Specialized, Resources]]) -> str:
     """Aligned text, one line per configuration, with the operators that start it."""
     operators: dict[tuple[Specialized, Resources], list[str]] = {}
@@ -320,7 +199,7 @@ def table(found: Sequence[tuple[str, Specialized, Resources]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print a table per capability; the exit status, 2 when there is nothing to compile with."""
     parser = argparse.ArgumentParser(
-        prog="python -m hcnr_kernels.triton.resources", description=__doc__
+        prog="python -m hcnr_kernels.testing.resources", description=__doc__
     )
     parser.add_argument("--capability", type=int, nargs="+", default=list(CAPABILITIES))
     parser.add_argument("--operator", nargs="+", default=[], choices=sorted(CASES))
