@@ -12,7 +12,7 @@ from torch import Tensor
 
 import hcnr_kernels as hk
 from bench.inverse import by_cholesky, curvature, damped
-from hcnr_kernels.compensation import compensation_ex
+from hcnr_kernels.ops.compensation.vectorised import compensation_ex
 from hcnr_kernels.testing.accuracy import relative_error
 from hcnr_kernels.testing.tensors import alternate, randn
 

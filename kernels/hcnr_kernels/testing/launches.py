@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hcnr_kernels.checks import AXES, FORMS
-from hcnr_kernels.schemas import REGISTERED
+from hcnr_kernels.checks import AXES
+from hcnr_kernels.library import REGISTERED
+from hcnr_kernels.ops.fisher.forms import FORMS
 from hcnr_kernels.testing.specialization import specialize
 from hcnr_kernels.triton.launch import FLOATS, Launch, recording
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from hcnr_kernels.compensation import Compensation
-from hcnr_kernels.inverse import DAMPING_LADDER, InverseHessian
+from hcnr_kernels.ops.compensation import Compensation
+from hcnr_kernels.ops.inverse import InverseHessian
+from hcnr_kernels.ops.inverse.ladder import DAMPING_LADDER
 
 
 def _spans(cu_seqlens: Tensor, seqused: Tensor | None) -> Iterator[slice]:

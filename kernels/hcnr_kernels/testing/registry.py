@@ -12,9 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hcnr_kernels import ops
-from hcnr_kernels.compensation import Compensation
-from hcnr_kernels.schemas import REGISTERED
+from hcnr_kernels.library import REGISTERED
+from hcnr_kernels.ops import compensation, fisher, gram, inverse, merge, perturbation
 from hcnr_kernels.testing import costs, inputs, large, reference
 from hcnr_kernels.testing.accuracy import SOLVE_TOLERANCES, TOLERANCES
 from hcnr_kernels.testing.costs import Cost
@@ -30,7 +29,7 @@ def _lower_triangle(result: Tensor) -> tuple[Tensor, ...]:
     return (result.tril(),)
 
 
-def _not_the_condition(result: Compensation) -> tuple[Tensor, ...]:
+def _not_the_condition(result: compensation.Compensation) -> tuple[Tensor, ...]:
     """The condition is a lower bound for two kinds, and has its own test."""
     return result.deviation, result.damping, result.status
 
@@ -76,7 +75,7 @@ OPERATORS: Mapping[str, Operator] = {
     for row in (
         Operator(
             name="fisher_output_",
-            public=ops.fisher_output_,
+            public=fisher.fisher_output_,
             twin=reference.fisher_output_,
             inputs=inputs.fisher_output,
             large=large.fisher_output,
@@ -85,7 +84,7 @@ OPERATORS: Mapping[str, Operator] = {
         ),
         Operator(
             name="fisher_input_",
-            public=ops.fisher_input_,
+            public=fisher.fisher_input_,
             twin=reference.fisher_input_,
             inputs=inputs.fisher_input,
             large=large.fisher_input,
@@ -94,7 +93,7 @@ OPERATORS: Mapping[str, Operator] = {
         ),
         Operator(
             name="fisher_both_",
-            public=ops.fisher_both_,
+            public=fisher.fisher_both_,
             twin=reference.fisher_both_,
             inputs=inputs.fisher_both,
             large=large.fisher_both,
@@ -103,7 +102,7 @@ OPERATORS: Mapping[str, Operator] = {
         ),
         Operator(
             name="fisher_weight_",
-            public=ops.fisher_weight_,
+            public=fisher.fisher_weight_,
             twin=reference.fisher_weight_,
             inputs=inputs.fisher_weight,
             large=large.fisher_weight,
@@ -112,7 +111,7 @@ OPERATORS: Mapping[str, Operator] = {
         ),
         Operator(
             name="token_gram",
-            public=ops.token_gram,
+            public=fisher.token_gram,
             twin=reference.token_gram,
             inputs=inputs.token_gram,
             large=large.token_gram,
@@ -120,7 +119,7 @@ OPERATORS: Mapping[str, Operator] = {
         ),
         Operator(
             name="gram_",
-            public=ops.gram_,
+            public=gram.gram_,
             twin=reference.gram_,
             inputs=inputs.gram,
             large=large.gram,
@@ -130,7 +129,7 @@ OPERATORS: Mapping[str, Operator] = {
         ),
         Operator(
             name="symmetrize_",
-            public=ops.symmetrize_,
+            public=gram.symmetrize_,
             twin=reference.symmetrize_,
             inputs=inputs.symmetrize,
             large=large.symmetrize,
@@ -140,7 +139,7 @@ OPERATORS: Mapping[str, Operator] = {
         ),
         Operator(
             name="perturbation",
-            public=ops.perturbation,
+            public=perturbation.perturbation,
             twin=reference.perturbation,
             inputs=inputs.perturbation,
             large=large.perturbation,
@@ -148,7 +147,7 @@ OPERATORS: Mapping[str, Operator] = {
         ),
         Operator(
             name="inverse_hessian",
-            public=ops.inverse_hessian,
+            public=inverse.inverse_hessian,
             twin=reference.inverse_hessian,
             inputs=inputs.inverse_hessian,
             large=large.inverse_hessian,
@@ -158,7 +157,7 @@ OPERATORS: Mapping[str, Operator] = {
         ),
         Operator(
             name="compensation_ex",
-            public=ops.compensation_ex,
+            public=compensation.compensation_ex,
             twin=reference.compensation_ex,
             inputs=inputs.compensation,
             large=large.compensation,
@@ -169,7 +168,7 @@ OPERATORS: Mapping[str, Operator] = {
         ),
         Operator(
             name="objective",
-            public=ops.objective,
+            public=compensation.objective,
             twin=reference.objective,
             inputs=inputs.objective,
             large=large.objective,
@@ -178,7 +177,7 @@ OPERATORS: Mapping[str, Operator] = {
         ),
         Operator(
             name="merge",
-            public=ops.merge,
+            public=merge.merge,
             twin=reference.merge,
             inputs=inputs.merge,
             large=large.merge,

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hcnr_kernels.blocks import Blocks, analyse, synthesise
 from hcnr_kernels.checks import refuse
-from hcnr_kernels.forecast import TaskEnergy, task_energy
-from hcnr_kernels.kept import Kept, compared, kept
-from hcnr_kernels.modes import Modes
-from hcnr_kernels.stacks import all_finite
-from hcnr_kernels.token_space import (
+from hcnr_kernels.ops.inverse.blocks import all_finite
+from hcnr_kernels.ops.spectral.coordinates import Blocks, analyse, synthesise
+from hcnr_kernels.ops.spectral.forecast import TaskEnergy, task_energy
+from hcnr_kernels.ops.spectral.kept import Kept, compared, kept
+from hcnr_kernels.ops.spectral.modes import Modes
+from hcnr_kernels.ops.spectral.token_space import (
     SecondMoment,
     as_dtype,
     check_moment,

@@ -3,14 +3,17 @@
 The Triton kernels are in `gram_form` and `direct_form`. Every accumulator is fp32, no input is
 rounded, and the host never reads a length unless it has to know the longest one.
 
-Offsets that do not hold (as in `checks.sample_bounds`) make the result NaN; nothing out of bounds
+Offsets that do not hold (as in `lengths.sample_bounds`) make the result NaN; nothing out of bounds
 is read.
 """
 
 from torch import Tensor
 
-from hcnr_kernels import checks, tiles
-from hcnr_kernels.triton import direct_form, gram_form
+from hcnr_kernels.checks import Axis
+from hcnr_kernels.chunks import round_up
+from hcnr_kernels.ops.fisher import direct_form, gram_form
+from hcnr_kernels.ops.fisher.forms import gram_crossover
+from hcnr_kernels.ops.fisher.lengths import longest, sample_bounds
 from hcnr_kernels.triton.items import Spans, spans_of
 
 
@@ -55,7 +58,7 @@ def _fisher_axis_(
     token_gram: Tensor | None,
     max_seqlen: int | None,
     *,
-    axis: tiles.Axis,
+    axis: Axis,
 ) -> None:
     """Gram form for samples shorter than the crossover, direct form for the others."""
     own, other = (g, x) if axis == "output" else (x, g)
@@ -64,20 +67,20 @@ def _fisher_axis_(
         gram_form.add_quadratic_(scores, token_gram, own, spans, most=rows)
         return
     if form == "auto":
-        crossover = tiles.gram_crossover(x.shape[1], g.shape[1])
+        crossover = gram_crossover(x.shape[1], g.shape[1])
     else:
         crossover = rows + 1 if form == "gram" else 0
     if max_seqlen is None:
         max_seqlen = rows
         if crossover > 0:
-            bounds = checks.sample_bounds(spans.cu_seqlens, own.shape[0], spans.seqused)
-            max_seqlen = checks.longest(bounds)
+            bounds = sample_bounds(spans.cu_seqlens, own.shape[0], spans.seqused)
+            max_seqlen = longest(bounds)
     if crossover > 0:
         # Where the direct form does not run, a sample longer than promised must not be left out.
         most = crossover - 1 if max_seqlen >= crossover else rows
         # Rows of whole vectors, whatever the longest sample is.
-        longest = tiles.round_up(min(max_seqlen, crossover - 1), 16)
-        gram = gram_form.token_gram(other, spans, longest, most=most)
+        room = round_up(min(max_seqlen, crossover - 1), 16)
+        gram = gram_form.token_gram(other, spans, room, most=most)
         gram_form.add_quadratic_(scores, gram, own, spans, most=most)
     if max_seqlen >= crossover:
         output_scores, input_scores = (scores, None) if axis == "output" else (None, scores)

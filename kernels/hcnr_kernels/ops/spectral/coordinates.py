@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hcnr_kernels.modes import Modes
+from hcnr_kernels.ops.spectral.modes import Modes
 
 
 class Blocks(NamedTuple):

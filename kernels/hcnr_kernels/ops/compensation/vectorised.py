@@ -5,46 +5,28 @@ diagonal block at a time, batched: `[m, ...]`, with m = 1 when no block size is 
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hcnr_kernels import native
-from hcnr_kernels.condition import condition_bound, one_norms
-from hcnr_kernels.factor import Cholesky, cholesky_, inverse_rows_, solve_, tiling_for
-from hcnr_kernels.inverse import climb, failing_order, invert, invert_stack
-from hcnr_kernels.sides import Side, multiply, sides, submatrix
-from hcnr_kernels.stacks import (
+from hcnr_kernels.chunks import chunk_length, chunks
+from hcnr_kernels.ops.compensation.columns import Side, multiply, sides, submatrix
+from hcnr_kernels.ops.inverse.blocks import (
     all_finite,
     copy_lower_,
     damp_,
     mean_diagonal,
     split_blocks,
 )
-from hcnr_kernels.tiles import chunk_length, chunks
+from hcnr_kernels.ops.inverse.condition import condition_bound, one_norms
+from hcnr_kernels.ops.inverse.factor import Cholesky, cholesky_, inverse_rows_, solve_, tiling_for
+from hcnr_kernels.ops.inverse.ladder import climb, failing_order
+from hcnr_kernels.ops.inverse.vectorised import invert, invert_stack
 
 LARGE = 256
 """Neurons of one block from which systems are solved by their factor. Below, and for blocks, a
 product with the inverse costs what two triangular solves do, and the inverses come all at once."""
-
-
-class Compensation(NamedTuple):
-    """What `compensation_ex` returns.
-
-    Attributes:
-        deviation: E `[out, in]` fp32, NaN in the restored slice when the status is not zero.
-        damping: 0-d damping used; 0 when no matrix was factorised (`none`, nothing restored).
-        condition: 0-d condition of the factorised matrix in the 1-norm: exact where an inverse is
-            formed, else Hager's lower bound; 0 when no matrix was factorised.
-        status: 0-d int32 as in `InverseHessian`; an order counts restored neurons for `joint` and
-            `balanced`.
-    """
-
-    deviation: Tensor
-    damping: Tensor
-    condition: Tensor
-    status: Tensor
 
 
 def compensation_ex(
@@ -289,3 +271,14 @@ def _row_chunks(lines: Tensor) -> Iterator[slice]:
     """
     share = 16 if lines.device.type == "cpu" else 4
     return chunks(lines.shape[0], chunk_length(share * lines.element_size() * lines.shape[1]))
+
+
+def objective(deviation: Tensor, hessian: Tensor, axis: str) -> Tensor:
+    """What (8) minimises, `tr(E H E^T)` (input) or `tr(E^T H E)` (output), 0-d float64."""
+    lines = deviation if axis == "input" else deviation.T
+    total = torch.zeros((), dtype=torch.float64, device=deviation.device)
+    size = chunk_length(2 * hessian.element_size() * hessian.shape[0])
+    for rows in chunks(lines.shape[0], size):
+        part = lines[rows].to(hessian.dtype)
+        total.add_((part @ hessian).mul_(part).sum(dtype=torch.float64))
+    return total

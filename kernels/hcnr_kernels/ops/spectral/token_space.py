@@ -6,7 +6,7 @@ Inside, the two matrices are `[n, n]`.
 
 With the tokens at hand, a QR factorisation gives an orthonormal basis and both matrices in it,
 without forming `x^T x` first, whose rounding would square the condition: nothing is approximated.
-For Grams of few tokens `gram_span` finds such a basis and verifies it.
+For Grams of few tokens `span` finds such a basis and verifies it.
 """
 
 import math
@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from hcnr_kernels.checks import refuse
-from hcnr_kernels.gram_span import Symmetric, find_span
-from hcnr_kernels.inverse import NON_FINITE, raise_on_failure
-from hcnr_kernels.modes import Modes, solve_pencil
-from hcnr_kernels.stacks import all_finite
+from hcnr_kernels.ops.inverse.blocks import all_finite
+from hcnr_kernels.ops.inverse.ladder import NON_FINITE, raise_on_failure
+from hcnr_kernels.ops.spectral.modes import Modes, solve_pencil
+from hcnr_kernels.ops.spectral.span import Symmetric, find_span
 
 PENCIL_FLOPS = 14.0
 """Times k^3: two checks and one factor, two divisions, the eigenproblem, directions and duals."""

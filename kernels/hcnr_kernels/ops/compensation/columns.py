@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hcnr_kernels.stacks import split_neurons
+from hcnr_kernels.ops.inverse.blocks import split_neurons
 
 
 class Side(NamedTuple):

@@ -6,8 +6,15 @@ import torch
 from torch import Tensor
 
 from hcnr_kernels import native
-from hcnr_kernels.inverse import Inverses, checked, climb, failing_order, invert_stack
-from hcnr_kernels.stacks import all_finite, join_blocks, mean_diagonal, split_blocks, split_neurons
+from hcnr_kernels.ops.inverse.blocks import (
+    all_finite,
+    join_blocks,
+    mean_diagonal,
+    split_blocks,
+    split_neurons,
+)
+from hcnr_kernels.ops.inverse.ladder import climb, failing_order
+from hcnr_kernels.ops.inverse.vectorised import Inverses, checked, invert_stack
 
 FEW = 8
 """Blocks of one width for which a call of their own does not pay: each block of a table costs the
@@ -17,7 +24,7 @@ host 6 microseconds, a call and its results about 50."""
 def inverse_hessians(
     hessians: Sequence[Tensor], damping: float, block_size: int | None
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    """`inverse.inverse_hessian` of a list: inverses, and damping, status and condition `[B]`.
+    """`vectorised.inverse_hessian` of a list: inverses, and damping, status and condition `[B]`.
 
     Args:
         hessians: `[d, d]` each, one dtype and one device; B of them.

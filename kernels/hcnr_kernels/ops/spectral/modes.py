@@ -13,11 +13,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hcnr_kernels.condition import condition_bound, one_norms
 from hcnr_kernels.errors import FactorizationError
-from hcnr_kernels.factor import cholesky_, tiling_for
-from hcnr_kernels.inverse import climb, raise_on_failure, recursion_is_faster
-from hcnr_kernels.stacks import all_finite
+from hcnr_kernels.ops.inverse.blocks import all_finite
+from hcnr_kernels.ops.inverse.condition import condition_bound, one_norms
+from hcnr_kernels.ops.inverse.factor import cholesky_, tiling_for
+from hcnr_kernels.ops.inverse.ladder import climb, raise_on_failure
+from hcnr_kernels.ops.inverse.vectorised import recursion_is_faster
 
 SMALLEST_SHARE = 1e-18
 """Floor of the honesty share h without damping: its square is a normal fp32 number."""

@@ -6,7 +6,7 @@ An ordinary matrix is one block. Shorter blocks are padded by zeros, which becom
 import torch
 from torch import Tensor
 
-from hcnr_kernels.tiles import chunks
+from hcnr_kernels.chunks import chunks
 
 COPY_ROWS = 256
 """Rows of a triangle copied at once: what is copied beyond the triangle is 6 % at d = 4096."""

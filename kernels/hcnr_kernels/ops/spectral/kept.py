@@ -6,9 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hcnr_kernels.blocks import Blocks, energies
-from hcnr_kernels.modes import Modes
-from hcnr_kernels.tiles import chunk_length, chunks
+from hcnr_kernels.chunks import chunk_length, chunks
+from hcnr_kernels.ops.spectral.coordinates import Blocks, energies
+from hcnr_kernels.ops.spectral.modes import Modes
 
 DECADES = tuple(place + 0.5 for place in range(-8, 8))
 """log10 of the edges between bins, which are centred on powers of ten: fixed, so that matrices and

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from hcnr_kernels import cpu
+from hcnr_kernels.ops.fisher.vectorised import empty_token_gram
 from hcnr_kernels.triton import tiles
 from hcnr_kernels.triton.items import Spans, add_rows_, locate
 from hcnr_kernels.triton.launch import capability, launch
@@ -156,7 +156,7 @@ def token_gram(x: Tensor, spans: Spans, longest: int, *, most: int) -> Tensor:
     """
     tokens, width = x.shape
     samples = spans.samples
-    gram = cpu.empty_token_gram(x, longest).zero_()
+    gram = empty_token_gram(x, longest).zero_()
     tile = tiles.token_gram_tile(x.element_size(), tokens / max(samples, 1), capability(x.device))
     launch(
         token_gram_kernel,

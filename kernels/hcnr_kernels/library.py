@@ -1,6 +1,6 @@
-"""Every operator's schema, fake, check and backends: the only place that fills `torch.ops.hcnr`.
+"""Registration with torch, dispatch to backends, exact products.
 
-`ops.py` holds the public functions, which call the operators defined here.
+The one place that fills `torch.ops.hcnr`; the families call `operator`.
 """
 
 import contextlib
@@ -11,10 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from hcnr_kernels import checks, cpu, inverse, native
-from hcnr_kernels.compensation import compensation_ex as _torch_compensation
+from hcnr_kernels import native
 from hcnr_kernels.triton.launch import FLOATS, interpreting, missing
 
 
@@ -34,7 +32,7 @@ REGISTERED: dict[str, Registered] = {}
 """Every operator of `torch.ops.hcnr`."""
 
 
-def _operator(
+def operator(
     schema: str,
     *,
     check: Callable[..., None],
@@ -149,111 +147,13 @@ def operator_table() -> list[tuple[str, str, str]]:
     """Rows (operator, backend, `available` or the reason why not) for `hcnr info`."""
     cuda = "available" if torch.cuda.is_available() else "no CUDA device"
     rows: list[tuple[str, str, str]] = []
-    for name, operator in REGISTERED.items():
+    for name, registered in sorted(REGISTERED.items()):
         rows.append((name, "cpu", "available"))
-        if operator.triton is None:
+        if registered.triton is None:
             rows.append((name, "cuda", cuda))
         else:
             status = missing() or ("interpreted on the CPU" if interpreting() else cuda)
             rows.append((name, "triton", status))
-        if operator.native:
+        if registered.native:
             rows.append((name, "native", native.native().reason or "available"))
     return rows
-
-
-_TOKENS = "Tensor x, Tensor g, Tensor cu_seqlens, Tensor? seqused"
-_FORM = "str form, Tensor? token_gram, int? max_seqlen"
-fisher_output_ = _operator(
-    f"fisher_output_(Tensor(a!) scores, {_TOKENS}, {_FORM}) -> ()",
-    check=checks.fisher_output_,
-    kernel=cpu.fisher_output_,
-    triton="hcnr_kernels.triton.fisher",
-)
-fisher_input_ = _operator(
-    f"fisher_input_(Tensor(a!) scores, {_TOKENS}, {_FORM}) -> ()",
-    check=checks.fisher_input_,
-    kernel=cpu.fisher_input_,
-    triton="hcnr_kernels.triton.fisher",
-)
-fisher_both_ = _operator(
-    f"fisher_both_(Tensor(a!) output_scores, Tensor(b!) input_scores, {_TOKENS}) -> ()",
-    check=checks.fisher_both_,
-    kernel=cpu.fisher_both_,
-    triton="hcnr_kernels.triton.fisher",
-)
-fisher_weight_ = _operator(
-    f"fisher_weight_(Tensor(a!) scores, {_TOKENS}) -> ()",
-    check=checks.fisher_weight_,
-    kernel=cpu.fisher_weight_,
-    triton="hcnr_kernels.triton.fisher",
-)
-token_gram = _operator(
-    "token_gram(Tensor x, Tensor cu_seqlens, Tensor? seqused, int max_seqlen) -> Tensor",
-    check=checks.token_gram,
-    kernel=cpu.token_gram,
-    fake=lambda x, cu_seqlens, seqused, max_seqlen: cpu.empty_token_gram(x, max_seqlen),
-    triton="hcnr_kernels.triton.fisher",
-)
-gram_ = _operator(
-    "gram_(Tensor(a!) gram, Tensor x) -> ()",
-    check=checks.gram_,
-    kernel=cpu.gram_,
-    triton="hcnr_kernels.triton.gram",
-)
-symmetrize_ = _operator(
-    "symmetrize_(Tensor(a!) gram) -> ()",
-    check=checks.symmetrize_,
-    kernel=cpu.symmetrize_,
-    triton="hcnr_kernels.triton.gram",
-)
-perturbation = _operator(
-    "perturbation(Tensor base, Tensor tuned, Tensor mask, str axis) -> (Tensor, Tensor)",
-    check=checks.perturbation,
-    kernel=cpu.perturbation,
-    fake=lambda base, *_: tuple(base.new_empty((), dtype=torch.float32) for _ in range(2)),
-    triton="hcnr_kernels.triton.perturbation",
-)
-inverse_hessian = _operator(
-    "inverse_hessian(Tensor hessian, float damping, int? block_size)"
-    " -> (Tensor matrix, Tensor damping, Tensor status, Tensor condition)",
-    check=checks.inverse_hessian,
-    kernel=inverse.inverse_hessian,
-    native=True,
-    fake=lambda hessian, *_: (
-        torch.empty_like(hessian, memory_format=torch.contiguous_format),
-        hessian.new_empty(hessian.shape[0]),
-        hessian.new_empty(hessian.shape[0], dtype=torch.int32),
-        hessian.new_empty(hessian.shape[0]),
-    ),
-)
-
-
-def _fake_compensation(delta: Tensor, *_: object) -> tuple[Tensor, ...]:
-    dtype = torch.promote_types(torch.float32, delta.dtype)
-    scalars = (delta.new_empty((), dtype=kind) for kind in (dtype, dtype, torch.int32))
-    return torch.empty_like(delta, dtype=dtype), *scalars
-
-
-compensation_ex = _operator(
-    "compensation_ex(Tensor delta, Tensor mask, Tensor? hessian, str axis, str kind,"
-    " Tensor? task_hessian, float task_weight, float damping, int? block_size)"
-    " -> (Tensor deviation, Tensor damping, Tensor condition, Tensor status)",
-    check=checks.compensation,
-    kernel=_torch_compensation,
-    native=True,
-    fake=_fake_compensation,
-)
-objective = _operator(
-    "objective(Tensor deviation, Tensor hessian, str axis) -> Tensor",
-    check=checks.objective,
-    kernel=cpu.objective,
-    fake=lambda deviation, *_: deviation.new_empty((), dtype=torch.float64),
-)
-merge = _operator(
-    "merge(Tensor base, Tensor tuned, Tensor mask, Tensor? deviation, str axis, ScalarType dtype)"
-    " -> Tensor",
-    check=checks.merge,
-    kernel=cpu.merge,
-    fake=lambda base, tuned, mask, deviation, axis, dtype: torch.empty_like(tuned, dtype=dtype),
-    triton="hcnr_kernels.triton.merge",
-)

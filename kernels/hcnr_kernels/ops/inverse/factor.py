@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from hcnr_kernels import native
-from hcnr_kernels.tiles import chunks
+from hcnr_kernels.chunks import chunks
 
 
 class Tiling(NamedTuple):

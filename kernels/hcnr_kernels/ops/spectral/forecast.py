@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hcnr_kernels.blocks import Blocks, energies
-from hcnr_kernels.modes import Modes
+from hcnr_kernels.ops.spectral.coordinates import Blocks, energies
+from hcnr_kernels.ops.spectral.modes import Modes
 
 _LEAST, _MOST, _PER_DECADE = -12.0, 12.0, 8
 BINS = int((_MOST - _LEAST) * _PER_DECADE) + 1

@@ -1,6 +1,6 @@
-"""Damped inverses: the ladder, the dead neurons, the status.
+"""Damped inverses: how blocks are inverted, the dead neurons, the status.
 
-Matrices come as stacks `[B, m, b, b]` (`stacks`). Blocks that the compiled extension can take are
+Matrices come as stacks `[B, m, b, b]` (`blocks`). Blocks that the compiled extension can take are
 inverted by it, all at once; without it by torch's batched LAPACK. Larger ones are inverted one at a
 time by `factor`.
 
@@ -9,17 +9,13 @@ share, not the tokens; to find n tokens again in a curvature of rank n costs as 
 and the 1-norm of the condition number needs the curvature anyway.
 """
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from hcnr_kernels import native
-from hcnr_kernels.condition import one_norms
-from hcnr_kernels.errors import FactorizationError
-from hcnr_kernels.factor import cholesky_, inverse_, tiling_for
-from hcnr_kernels.stacks import (
+from hcnr_kernels.ops.inverse.blocks import (
     all_finite,
     copy_lower_,
     damp_,
@@ -28,37 +24,9 @@ from hcnr_kernels.stacks import (
     split_blocks,
     split_neurons,
 )
-
-DAMPING_LADDER = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""What a failed factorisation is retried with, in this order, above the damping asked for."""
-
-NON_FINITE = -1
-"""Status of a matrix that holds NaN or infinity."""
-
-
-class InverseHessian(NamedTuple):
-    """Inverses of damped matrices and how they were obtained.
-
-    Attributes:
-        matrix: `[..., d, d]` inverse, NaN where the status is not zero; a list for a list.
-        damping: `[...]` damping used, as a share of the mean diagonal.
-        status: `[...]` int32: 0 done, k > 0 the leading minor of order k is not positive definite
-            at the top of the ladder, -1 NaN or infinity in the input.
-        condition: `[...]` condition number of the damped matrix in the 1-norm, over live neurons.
-    """
-
-    matrix: Tensor | list[Tensor]
-    damping: Tensor
-    status: Tensor
-    condition: Tensor
-
-
-class Climb(NamedTuple):
-    """Damping and int32 status `[B]` of every matrix, and the failed ones, known to the host."""
-
-    damping: Tensor
-    status: Tensor
-    failed: list[int]
+from hcnr_kernels.ops.inverse.condition import one_norms
+from hcnr_kernels.ops.inverse.factor import cholesky_, inverse_, tiling_for
+from hcnr_kernels.ops.inverse.ladder import climb, failing_order
 
 
 class Inverses(NamedTuple):
@@ -91,42 +59,6 @@ def recursion_is_faster(size: int, device: torch.device) -> bool:
     if device.type != "cpu":
         return size > 256
     return size >= 256 if size % 128 == 0 else size > 2048
-
-
-def climb(
-    finite: Tensor, damping: float, attempt: Callable[[Tensor | None, float], Tensor]
-) -> Climb:
-    """Try every matrix at `damping`, the failed ones alone at each `DAMPING_LADDER` value above it.
-
-    On a GPU the host waits once, to read the status, unless a matrix has failed.
-
-    Args:
-        finite: `[B]` bool, matrices worth trying.
-        damping: The first level.
-        attempt: Factorises the matrices `which` (None for all) at a level; returns the order of
-            the failing minor of each, zero where it succeeded, never a negative number.
-    """
-    status = torch.where(finite, 1, NON_FINITE).to(torch.int32)
-    used = torch.full(finite.shape, damping, dtype=torch.float64, device=finite.device)
-    batch = finite.shape[0]
-    # What holds NaN is not tried, but to know that on a GPU takes longer than to try.
-    codes = status.tolist() if finite.device.type == "cpu" else [1] * batch
-    for level in (damping, *(value for value in DAMPING_LADDER if value > damping)):
-        pending = [place for place, code in enumerate(codes) if code > 0]
-        if not pending:
-            break
-        which = None
-        if len(pending) < batch:
-            which = torch.tensor(pending, device=finite.device)
-        order = attempt(which, level)
-        if which is None:
-            status = torch.where(finite, order, status)
-            used.fill_(level)
-        else:
-            status[which] = torch.where(finite[which], order, status[which])
-            used[which] = level
-        codes = status.tolist()
-    return Climb(used, status, [place for place, code in enumerate(codes) if code != 0])
 
 
 def invert(hessian: Tensor, damping: float, block_size: int | None) -> StackedInverse:
@@ -173,14 +105,6 @@ def invert(hessian: Tensor, damping: float, block_size: int | None) -> StackedIn
         inverse[place] = torch.nan
         condition[place] = torch.nan
     return StackedInverse(inverse, used.to(hessian.dtype), status, condition)
-
-
-def failing_order(orders: Tensor, size: int) -> Tensor:
-    """Order of each matrix's first failing minor from those of its blocks `[B, m]`; 0 if none."""
-    failed = orders > 0
-    block = failed.int().argmax(1)
-    order = block * size + orders.gather(1, block[:, None]).squeeze(1)
-    return torch.where(failed.any(1), order, 0).to(torch.int32)
 
 
 def invert_stack(blocks: Tensor, shift: Tensor, unit: Tensor) -> Inverses:
@@ -244,23 +168,3 @@ def inverse_hessian(
     if stack.shape[1] > 1:
         matrix.masked_fill_((status != 0)[:, None, None], torch.nan)
     return matrix, used, status, condition
-
-
-def raise_on_failure(status: Tensor, damping: Tensor, names: Sequence[str]) -> None:
-    """Raise the first bad status as a `FactorizationError`: which matrix, and what to do."""
-    codes = status.tolist()
-    if not any(codes):
-        return
-    for name, code, used in zip(names, codes, damping.tolist(), strict=True):
-        if code == NON_FINITE:
-            raise FactorizationError(
-                f"The curvature of {name} holds NaN or infinity: its activations or gradients "
-                "overflowed; measure in a wider dtype or look for broken weights."
-            )
-        if code > 0:
-            raise FactorizationError(
-                f"The curvature of {name} is not positive definite: its leading minor of order "
-                f"{code} fails even with damping {used:g}; its rank is at most the number of "
-                "tokens measured: measure more tokens than it has neurons, ask for a larger "
-                "damping, or set a block size."
-            )

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from hcnr_kernels.tiles import TEMPORARY_BYTES, chunk_length, chunks
+from hcnr_kernels.chunks import TEMPORARY_BYTES, chunk_length, chunks
 
 CACHED_BYTES = 2**19
 """Absolute values summed at once on a CPU: ten times faster than in pieces that leave the cache."""
