@@ -8,7 +8,7 @@ from torch import Tensor
 import hcnr_kernels as hk
 from bench.cases import Record, judged
 from bench.fisher import Tokens, exact, tokens
-from hcnr_kernels.ops import Form
+from hcnr_kernels.ops.fisher.forms import Form
 
 RELATIVE, OVERLAP = 3e-4, 0.999
 

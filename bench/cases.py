@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.timing import Ceilings, interleaved, peak_bytes, poisoned, synchronise
-from hcnr_kernels.registry import TENSOR_CORES
+from hcnr_kernels.testing.accuracy import TENSOR_CORES
 
 RIVAL_TOLERANCE = 2e-2
 """RMS ratio to float64 that a rival must keep, so that it computes the same thing; bf16 results

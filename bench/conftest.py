@@ -20,8 +20,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.cases import Case
 from bench.timing import cold_cache, peak_bytes, quantiles, synchronise
-from hcnr_kernels.registry import OPERATORS, TENSOR_CORES, Operator, relative_error
-from hcnr_kernels.samples import Sample
+from hcnr_kernels.testing.accuracy import TENSOR_CORES, relative_error
+from hcnr_kernels.testing.inputs import Sample
+from hcnr_kernels.testing.registry import OPERATORS, Operator
 
 RATIOS = pytest.StashKey[list[str]]()
 Race = Callable[..., dict[str, float]]

@@ -10,7 +10,7 @@ from torch import Tensor
 import hcnr_kernels as hk
 from bench.cases import Case, Goal, Record, against, rms_ratio, share_of_floor
 from bench.timing import normal
-from hcnr_kernels.tiles import Axis
+from hcnr_kernels.checks import Axis
 
 
 class Tokens(NamedTuple):

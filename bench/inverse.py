@@ -14,7 +14,7 @@ import hcnr_kernels as hk
 from bench.cases import Case, Goal, against, rms_ratio
 from bench.timing import normal
 from hcnr_kernels import native
-from hcnr_kernels.samples import alternate
+from hcnr_kernels.testing.tensors import alternate
 
 RIVAL = "cholesky_ex + cholesky_inverse"
 SOLVER = "linalg.solve"

@@ -13,7 +13,7 @@ from bench.cases import Record, judged, rms_ratio
 from bench.lean import use_without_settings
 from bench.timing import interleaved, peak_bytes
 from bench.worker import Settings, started
-from hcnr_kernels.tiles import Axis
+from hcnr_kernels.checks import Axis
 
 if TYPE_CHECKING:
     from bench.passes import Race

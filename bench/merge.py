@@ -10,7 +10,7 @@ import hcnr_kernels as hk
 from bench.cases import Case, Goal, share_of_bandwidth
 from bench.perturbation import BLOCK, Matrix, described, matrices
 from bench.timing import normal
-from hcnr_kernels.tiles import Axis
+from hcnr_kernels.checks import Axis
 
 
 def _plain(one: Matrix, deviation: Tensor | None) -> Tensor:

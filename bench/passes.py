@@ -15,7 +15,7 @@ from hcnr.measure import prepared, sample_losses, score
 from hcnr.model import target_matrices
 from hcnr.taps import Taps, TokenLayout
 from hcnr.tokens import TokenCounts, TokenizedSample, TokenizedSet
-from hcnr_kernels.tiles import Axis
+from hcnr_kernels.checks import Axis
 
 
 class Race(NamedTuple):

@@ -10,7 +10,7 @@ from torch import Tensor
 import hcnr_kernels as hk
 from bench.cases import Case, Goal, share_of_bandwidth
 from bench.timing import normal
-from hcnr_kernels.tiles import Axis
+from hcnr_kernels.checks import Axis
 
 BLOCK = ((4096, 4096), (1024, 4096), (1024, 4096), (4096, 4096),
          (14336, 4096), (14336, 4096), (4096, 14336))  # fmt: skip

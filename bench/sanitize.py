@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import hcnr_kernels as hk
-from hcnr_kernels.registry import OPERATORS
+from hcnr_kernels.testing.registry import OPERATORS
 
 DTYPES = (torch.float32, torch.bfloat16)
 

@@ -161,7 +161,7 @@ def measure(context: Context) -> str:
 def own_kernels() -> list[str]:
     """Names of the project's kernels."""
     names = ["invert_blocks"]  # in csrc
-    for path in sorted((ROOT / "kernels" / "hcnr_kernels" / "triton").glob("*.py")):
+    for path in sorted((ROOT / "kernels" / "hcnr_kernels").rglob("*.py")):
         names += re.findall(r"^@triton\.jit.*\ndef (\w+_kernel)\(", path.read_text(), re.MULTILINE)
     assert len(names) > 1, "the sanitizer would look at every kernel of every library"
     return names

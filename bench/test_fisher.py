@@ -8,8 +8,8 @@ from torch import Tensor
 
 import hcnr_kernels as hk
 from bench.fisher import CASES
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import packed
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import packed
 
 BATCH, TOKENS = 32, 128
 WIDTHS = [(512, 512), (512, 1376), (1376, 512)]

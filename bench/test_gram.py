@@ -7,8 +7,8 @@ import torch
 
 import hcnr_kernels as hk
 from bench.gram import CASES
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import randn
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import randn
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -12,9 +12,9 @@ from torch import Tensor
 
 import hcnr_kernels as hk
 from bench.inverse import by_cholesky, curvature, damped
-from hcnr_kernels.compensation import compensation_ex
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import alternate, randn
+from hcnr_kernels.ops.compensation.vectorised import compensation_ex
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import alternate, randn
 
 Race = Callable[..., dict[str, float]]
 

@@ -16,7 +16,7 @@ from bench.passes import (
     random_samples,
     scoring,
 )
-from hcnr_kernels.tiles import Axis
+from hcnr_kernels.checks import Axis
 
 SAMPLES, LENGTH, RESPONSE, BUDGET = 32, 128, 32, 2048
 Timed = Callable[..., dict[str, float]]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from hcnr_kernels.registry import OPERATORS
+from hcnr_kernels.testing.registry import OPERATORS
 
 CASES = [
     pytest.param(name, dtype, id=f"{name}-{str(dtype).removeprefix('torch.')}")

@@ -10,7 +10,7 @@ from torch import Tensor
 import hcnr_kernels as hk
 from bench.inverse import curvature
 from bench.timing import normal
-from hcnr_kernels.registry import relative_error
+from hcnr_kernels.testing.accuracy import relative_error
 
 Race = Callable[..., dict[str, float]]
 SWEEP = torch.logspace(-3, 3, 20).tolist()

@@ -3,8 +3,7 @@
 import torch
 
 from hcnr.report.summary import LIBRARIES, versions
-from hcnr_kernels import native
-from hcnr_kernels.registry import operator_table
+from hcnr_kernels import native, operator_table
 
 
 def operators() -> tuple[list[str], list[list[str]]]:

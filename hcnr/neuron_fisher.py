@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from hcnr.errors import ModelError
 from hcnr.model import target_matrices
 from hcnr.taps import SharedInput, Taps, TokenLayout, frozen
-from hcnr_kernels import fisher_input_, fisher_output_
-from hcnr_kernels.tiles import gram_is_cheaper
+from hcnr_kernels import fisher_input_, fisher_output_, gram_is_cheaper
 
 
 class NeuronFisher:

@@ -13,8 +13,8 @@ from hcnr.selection import count_of
 from hcnr.source import DirectorySource
 from hcnr.task_weight import MOST_TRIES
 from hcnr.two_sided import places_of
-from hcnr_kernels.tiles import gram_is_cheaper
-from hcnr_kernels.token_space import PENCIL_FLOPS
+from hcnr_kernels import gram_is_cheaper
+from hcnr_kernels.ops.spectral.token_space import PENCIL_FLOPS
 
 
 @dataclass(frozen=True)

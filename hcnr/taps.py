@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hcnr.errors import ModelError
 from hcnr_kernels import token_gram
-from hcnr_kernels.tiles import round_up
+from hcnr_kernels.chunks import round_up
 
 
 @contextlib.contextmanager

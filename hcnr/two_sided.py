@@ -17,8 +17,7 @@ from hcnr.pair import Pair, Role
 from hcnr.stages import Stages
 from hcnr.tokens import TokenizedSet
 from hcnr_kernels import SpectralBasis, spectral_basis
-from hcnr_kernels.forecast import TaskEnergy
-from hcnr_kernels.modes import Modes
+from hcnr_kernels.ops.spectral import Modes, TaskEnergy
 
 Kind = Literal["spectral", "natural"]
 DataSet = Literal["honesty", "task"]

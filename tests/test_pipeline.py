@@ -10,7 +10,7 @@ from hcnr.checkpoint import Checkpoint
 from hcnr.examples import load_samples
 from hcnr.model import open_model
 from hcnr.tokens import tokenize
-from hcnr_kernels import reference
+from hcnr_kernels.testing import reference
 from pairs import HONESTY, TASK, config, tokenizer
 
 CHATML = "{% for m in messages %}w1 {{ m.content }} w2 {% endfor %}"

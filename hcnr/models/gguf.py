@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ from hcnr.models.packaged import Located, located
 RECORD = "hcnr_source.json"
 # Raised whenever the conversion writes something else.
 _FORMAT = 2
+_TOKENS = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 
 def convert_gguf(source: str | Path, *, dtype: Literal["bfloat16", "float32"] = "bfloat16") -> Path:
@@ -122,29 +123,57 @@ def _quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _header(file: Path) -> tuple[str | None, dict[str, int]]:
-    """What a GGUF file says of its licence, and how many numbers each of its tensors holds."""
+@dataclass(frozen=True)
+class _Header:
+    """What a GGUF file says of itself.
+
+    Attributes:
+        licence: of the model; None where it does not say.
+        tokens: ids of the special tokens by their names in transformers.
+        sizes: how many numbers each tensor holds.
+    """
+
+    licence: str | None
+    tokens: dict[str, int]
+    sizes: dict[str, int]
+
+
+def _header(file: Path) -> _Header:
     from gguf import GGUFReader
 
     reader = GGUFReader(file)
     licence = reader.fields.get("general.license")
-    sizes = {tensor.name: int(tensor.n_elements) for tensor in reader.tensors}
-    return None if licence is None else str(licence.contents()), sizes
+    return _Header(
+        None if licence is None else str(licence.contents()),
+        {
+            name: int(field.contents())
+            for name, key in _TOKENS.items()
+            if (field := reader.fields.get(f"tokenizer.ggml.{key}_token_id")) is not None
+        },
+        {tensor.name: int(tensor.n_elements) for tensor in reader.tensors},
+    )
 
 
 def _read(file: Path) -> tuple[Any, Any, str | None]:
     """Model, in float32, tokenizer and licence of a GGUF file.
 
     Raises:
-        ValueError: the file and the model do not hold the same numbers, or not all are finite.
+        ValueError: what was read is not what the file holds, or not finite.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    import transformers
 
-    licence, sizes = _header(file)
+    header = _header(file)
     options: dict[str, Any] = {"gguf_file": file.name, "local_files_only": True}
-    tokenizer = AutoTokenizer.from_pretrained(file.parent, **options)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(
+    tokenizer = transformers.AutoTokenizer.from_pretrained(file.parent, **options)
+    # Before 5.18 transformers took some of them from another model's tokenizer.
+    for name, token in header.tokens.items():
+        if (taken := getattr(tokenizer, f"{name}_token_id", None)) != token:
+            raise ValueError(
+                f"its {name} token is {token} and transformers {transformers.__version__} takes "
+                f"{taken}"
+            )
+    loaded: Any = transformers.AutoModelForCausalLM.from_pretrained(
         file.parent, dtype=torch.float32, output_loading_info=True, **options
     )
     model, loading = loaded
@@ -152,14 +181,15 @@ def _read(file: Path) -> tuple[Any, Any, str | None]:
         raise ValueError(f"it lacks {', '.join(missing[:3])}{', ...' if missing[3:] else ''}")
     # transformers leaves out without a word what it has no place for.
     if model.config.tie_word_embeddings:
-        sizes.pop("output.weight", None)
+        header.sizes.pop("output.weight", None)
+    stored = sum(header.sizes.values())
     placed = sum(parameter.numel() for parameter in model.parameters())
-    if sum(sizes.values()) != placed:
-        raise ValueError(f"it holds {sum(sizes.values())} numbers where its model has {placed}")
+    if stored != placed:
+        raise ValueError(f"it holds {stored} numbers where its model has {placed}")
     for name, parameter in model.named_parameters():
         if not parameter.isfinite().all():
             raise ValueError(f"{name} is not finite")
-    return model, tokenizer, licence
+    return model, tokenizer, header.licence
 
 
 def _convert(found: Located, sha256: str, dtype: str, place: Path) -> None:

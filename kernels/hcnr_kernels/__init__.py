@@ -1,28 +1,22 @@
 """Operators of hcnr: tensors in, tensors out; registered with torch as `torch.ops.hcnr`."""
 
-from hcnr_kernels.compensation import Compensation
 from hcnr_kernels.errors import FactorizationError, HcnrError, OperatorError
-from hcnr_kernels.inverse import DAMPING_LADDER, InverseHessian
-from hcnr_kernels.kept import Kept
-from hcnr_kernels.ops import (
-    compensation,
-    compensation_ex,
+from hcnr_kernels.library import operator_table
+from hcnr_kernels.ops.compensation import Compensation, compensation, compensation_ex, objective
+from hcnr_kernels.ops.fisher import (
     fisher_both_,
     fisher_input_,
     fisher_output_,
     fisher_weight_,
-    gram_,
-    inverse_hessian,
-    merge,
-    objective,
-    perturbation,
-    symmetrize_,
     token_gram,
 )
-from hcnr_kernels.registry import operator_table
-from hcnr_kernels.spectral import SpectralBasis, spectral_basis
-from hcnr_kernels.tiles import gram_is_cheaper
-from hcnr_kernels.token_space import RankedGram, Tokens
+from hcnr_kernels.ops.fisher.forms import gram_is_cheaper
+from hcnr_kernels.ops.gram import gram_, symmetrize_
+from hcnr_kernels.ops.inverse import InverseHessian, inverse_hessian
+from hcnr_kernels.ops.inverse.ladder import DAMPING_LADDER
+from hcnr_kernels.ops.merge import merge
+from hcnr_kernels.ops.perturbation import perturbation
+from hcnr_kernels.ops.spectral import Kept, RankedGram, SpectralBasis, Tokens, spectral_basis
 
 __all__ = [
     "DAMPING_LADDER",

@@ -1,6 +1,5 @@
 """method.md (6)-(9) against loops and dense solves written here, sign-checked by the objective."""
 
-import sys
 from itertools import product
 from typing import Any
 
@@ -12,10 +11,11 @@ from torch import Tensor
 
 import hcnr_kernels as hk
 from hcnr_kernels import compensation as _function
+from hcnr_kernels.checks import Axis
 from hcnr_kernels.errors import FactorizationError
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import alternate, curvature, randn
-from hcnr_kernels.tiles import Axis
+from hcnr_kernels.ops.compensation import vectorised
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import alternate, curvature, randn
 
 F64 = torch.float64
 AXES: tuple[Axis, ...] = ("input", "output")
@@ -295,7 +295,7 @@ def test_chunks_do_not_change_the_result(kind: str, monkeypatch: pytest.MonkeyPa
     delta, mask, honest, task = problem("input", others=40)
     arguments: dict[str, Any] = {"axis": "input", "kind": kind, "task_hessian": task}
     want = _function(delta, mask, honest, **arguments)
-    monkeypatch.setattr(sys.modules["hcnr_kernels.compensation"], "chunk_length", lambda row: 3)
+    monkeypatch.setattr(vectorised, "chunk_length", lambda row: 3)
     torch.testing.assert_close(_function(delta, mask, honest, **arguments), want)
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 import hcnr_kernels as hk
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import offsets, packed, padded
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import offsets, packed, padded
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -181,7 +181,7 @@ def test_offsets_that_do_not_hold_are_nan_not_a_crash() -> None:
 
 
 def test_many_lengths_compile_once() -> None:
-    from hcnr_kernels.triton.gram_form import quadratic_kernel, token_gram_kernel
+    from hcnr_kernels.ops.fisher.gram_form import quadratic_kernel, token_gram_kernel
 
     def compiled() -> int:
         return sum(

@@ -8,12 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hcnr_kernels import factor as large
-from hcnr_kernels import inverse as driver
 from hcnr_kernels import native
-from hcnr_kernels.factor import CPU_TILING, Tiling, cholesky_, inverse_, inverse_rows_, solve_
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import curvature, randn
+from hcnr_kernels.ops.inverse import factor as large
+from hcnr_kernels.ops.inverse import vectorised as driver
+from hcnr_kernels.ops.inverse.factor import (
+    CPU_TILING,
+    Tiling,
+    cholesky_,
+    inverse_,
+    inverse_rows_,
+    solve_,
+)
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import curvature, randn
 
 F64 = torch.float64
 COMPILED = Tiling(48, 144, 64, compiled=True)
@@ -164,7 +171,7 @@ def test_the_seam_prefers_the_extension(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_one_norms_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hcnr_kernels import condition
+    from hcnr_kernels.ops.inverse import condition
 
     stack = torch.stack([psd(20, seed) for seed in range(7)])
     unit = torch.zeros(7, 20, dtype=torch.bool)

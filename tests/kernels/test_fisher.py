@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import hcnr_kernels as hk
-from hcnr_kernels import cpu, tiles
-from hcnr_kernels.ops import Form
-from hcnr_kernels.registry import TOLERANCES, relative_error
-from hcnr_kernels.samples import RAGGED, offsets, packed
+from hcnr_kernels.chunks import chunk_length
+from hcnr_kernels.ops.fisher import vectorised
+from hcnr_kernels.ops.fisher.forms import Form
+from hcnr_kernels.testing.accuracy import TOLERANCES, relative_error
+from hcnr_kernels.testing.tensors import RAGGED, offsets, packed
 from hcnr_kernels.triton.launch import interpreting
 
 FORMS: tuple[Form, ...] = ("auto", "gram", "direct")
@@ -124,13 +125,13 @@ def test_auto_takes_the_cheaper_form_for_each_sample(monkeypatch: pytest.MonkeyP
     taken: list[str] = []
 
     def spy(name: str) -> None:
-        original = getattr(cpu, name)
+        original = getattr(vectorised, name)
 
         def run(*args: Any) -> Any:
             taken.append(f"{name} {args[-1].shape[0]}")
             return original(*args)
 
-        monkeypatch.setattr(cpu, name, run)
+        monkeypatch.setattr(vectorised, name, run)
 
     spy("_lower_token_gram")
     spy("_gradient_tiles")
@@ -179,7 +180,7 @@ def test_chunks_do_not_change_scores(
     """With a budget of 600 bytes every loop over chunks is taken several times."""
     x, g, cu_seqlens = packed(RAGGED, 30, 50, "cpu", dtype)
     want = autograd_oracle(x, g, RAGGED)
-    monkeypatch.setattr(cpu, "chunk_length", lambda row: tiles.chunk_length(row, budget=600))
+    monkeypatch.setattr(vectorised, "chunk_length", lambda row: chunk_length(row, budget=600))
     scores = hk.fisher_output_(torch.zeros(50), x, g, cu_seqlens, form=form)
     assert relative_error(scores, want.sum(1)) <= 1e-5
     diagonal = hk.fisher_weight_(torch.zeros(50, 30), x, g, cu_seqlens)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hcnr_kernels as hk
-from hcnr_kernels.forecast import BINS, TaskEnergy
+from hcnr_kernels.ops.spectral.forecast import BINS, TaskEnergy
 from spectra import F64, basis_of, damped, kronecker, problem
 
 

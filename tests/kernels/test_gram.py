@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hcnr_kernels as hk
-from hcnr_kernels import cpu, tiles
-from hcnr_kernels.registry import TOLERANCES, relative_error
-from hcnr_kernels.samples import randn
+from hcnr_kernels.chunks import chunk_length
+from hcnr_kernels.ops.gram import vectorised
+from hcnr_kernels.testing.accuracy import TOLERANCES, relative_error
+from hcnr_kernels.testing.tensors import randn
 
 
 @settings(max_examples=30, deadline=None)
@@ -45,15 +46,15 @@ def test_wide_grams_do_about_half_the_work(monkeypatch: pytest.MonkeyPatch) -> N
         return original(self, one, two)
 
     monkeypatch.setattr(torch.Tensor, "addmm_", count)
-    cpu.gram_(torch.zeros(4096, 4096), torch.ones(2, 4096))
+    vectorised.gram_(torch.zeros(4096, 4096), torch.ones(2, 4096))
     assert done < 0.55 * 2 * 4096**2
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_chunks_do_not_change_the_sum(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     x = randn(50, 40, device="cpu", dtype=dtype)
-    monkeypatch.setattr(cpu, "chunk_length", lambda row: tiles.chunk_length(row, budget=600))
-    monkeypatch.setattr(cpu, "GRAM_TILE", 7)
+    monkeypatch.setattr(vectorised, "chunk_length", lambda row: chunk_length(row, budget=600))
+    monkeypatch.setattr(vectorised, "GRAM_TILE", 7)
     gram = hk.symmetrize_(hk.gram_(torch.zeros(40, 40), x))
     assert relative_error(gram, x.double().T @ x.double()) <= 1e-6
 

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import hcnr_kernels as hk
-from hcnr_kernels import inverse as driver
-from hcnr_kernels import lists, native
-from hcnr_kernels.condition import condition_bound
+from hcnr_kernels import native
 from hcnr_kernels.errors import FactorizationError
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import curvature
+from hcnr_kernels.ops.inverse import ragged
+from hcnr_kernels.ops.inverse import vectorised as driver
+from hcnr_kernels.ops.inverse.condition import condition_bound
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import curvature
 
 F64 = torch.float64
 
@@ -133,13 +134,13 @@ def test_lists_are_grouped_by_what_is_cheaper(monkeypatch: pytest.MonkeyPatch) -
         return list(map(given, stacks))
 
     monkeypatch.setattr(native, "unavailable", lambda _, __, size: "wide" if size > 99 else None)
-    monkeypatch.setattr(lists, "invert_stack", stack)
-    monkeypatch.setattr(lists, "_invert_table", table)
+    monkeypatch.setattr(ragged, "invert_stack", stack)
+    monkeypatch.setattr(ragged, "_invert_table", table)
 
     def inverted(*shapes: tuple[int, int]) -> None:
         stacks = [torch.ones(count, width, width) for count, width in shapes]
         units = [torch.zeros(count, width) for count, width in shapes]
-        found = lists.invert_stacks(stacks, [torch.ones(count) for count, _ in shapes], units)
+        found = ragged.invert_stacks(stacks, [torch.ones(count) for count, _ in shapes], units)
         assert [one.results.shape for one in found] == [stack.shape for stack in stacks]
 
     inverted((1, 5), (1, 100), (2, 6), (1, 7))
@@ -201,7 +202,7 @@ def spy(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         tried.append(len(blocks))
         return original(blocks, shift, unit)
 
-    for module in (driver, lists):
+    for module in (driver, ragged):
         monkeypatch.setattr(module, "invert_stack", counted)
     return tried
 

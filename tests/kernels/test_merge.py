@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 import hcnr_kernels as hk
-from hcnr_kernels import cpu, tiles
-from hcnr_kernels.samples import alternate, randn
-from hcnr_kernels.tiles import Axis
+from hcnr_kernels.checks import Axis
+from hcnr_kernels.chunks import chunk_length
+from hcnr_kernels.ops.merge import vectorised
+from hcnr_kernels.testing.tensors import alternate, randn
 
 INTEGER = {torch.float32: torch.int32, torch.bfloat16: torch.int16, torch.float16: torch.int16}
 
@@ -77,6 +78,6 @@ def test_empty_and_full_masks(axis: Axis) -> None:
 def test_chunks_do_not_change_the_result(axis: Axis, monkeypatch: pytest.MonkeyPatch) -> None:
     base, tuned, deviation = pair(torch.float32)
     mask = alternate(63 if axis == "output" else 40, "cpu")
-    want = cpu.merge(base, tuned, mask, deviation, axis, torch.float32)
-    monkeypatch.setattr(cpu, "chunk_length", lambda row: tiles.chunk_length(row, budget=2000))
-    assert torch.equal(cpu.merge(base, tuned, mask, deviation, axis, torch.float32), want)
+    want = vectorised.merge(base, tuned, mask, deviation, axis, torch.float32)
+    monkeypatch.setattr(vectorised, "chunk_length", lambda row: chunk_length(row, budget=2000))
+    assert torch.equal(vectorised.merge(base, tuned, mask, deviation, axis, torch.float32), want)

@@ -11,10 +11,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import hcnr_kernels as hk
-from hcnr_kernels import schemas
+from hcnr_kernels import library
 from hcnr_kernels.errors import OperatorError
-from hcnr_kernels.registry import OPERATORS, Operator, relative_error
-from hcnr_kernels.samples import Sample, packed
+from hcnr_kernels.ops import fisher
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.inputs import Sample
+from hcnr_kernels.testing.registry import OPERATORS, Operator
+from hcnr_kernels.testing.tensors import packed
 from hcnr_kernels.triton import launch
 from hcnr_kernels.triton.launch import interpreting, missing
 
@@ -287,13 +290,13 @@ def test_the_fake_refuses_too() -> None:
 
 def test_devices_must_agree() -> None:
     with pytest.raises(OperatorError, match="g must be on cpu"):
-        schemas.checks.fisher_weight_(W, X, torch.empty(5, 3, device="meta"), CU, None)
+        fisher._check_fisher_weight_(W, X, torch.empty(5, 3, device="meta"), CU, None)
     with pytest.raises(OperatorError, match="seqused must be on cpu"):
         elsewhere = torch.empty(2, dtype=torch.int32, device="meta")
-        schemas.checks.token_gram(X, CU, elsewhere, 3)
+        fisher._check_token_gram(X, CU, elsewhere, 3)
     gram = torch.zeros(5, 3, device="meta")
     with pytest.raises(OperatorError, match="token_gram must be on cpu"):
-        schemas.checks.fisher_output_(torch.zeros(3), X, G, CU, None, "auto", gram, None)
+        fisher._check_fisher_output_(torch.zeros(3), X, G, CU, None, "auto", gram, None)
 
 
 def test_no_graph_is_recorded() -> None:
@@ -306,7 +309,7 @@ def test_what_no_kernel_takes_runs_in_torch_and_says_so_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     calls: list[int] = []
-    run = schemas._fused("example_", lambda tensor: calls.append(tensor.shape[0]))
+    run = library._fused("example_", "nowhere", lambda tensor: calls.append(tensor.shape[0]))
     with caplog.at_level("WARNING", logger="hcnr_kernels"):
         run(torch.zeros(1, dtype=torch.float64))
         run(torch.zeros(2, dtype=torch.float64))
@@ -320,8 +323,8 @@ def test_what_no_kernel_takes_runs_in_torch_and_says_so_once(
 def test_without_triton_the_torch_code_runs(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(schemas, "missing", lambda: "triton is not installed")
-    run = schemas._fused("example_", lambda *_: "torch")
+    monkeypatch.setattr(library, "missing", lambda: "triton is not installed")
+    run = library._fused("example_", "nowhere", lambda *_: "torch")
     with caplog.at_level("WARNING", logger="hcnr_kernels"):
         assert run(torch.zeros(1)) == run(torch.zeros(2)) == "torch"
     assert len(caplog.records) == 1
@@ -329,9 +332,9 @@ def test_without_triton_the_torch_code_runs(
 
 def test_every_dtype_is_looked_at() -> None:
     one = torch.zeros(1)
-    assert schemas._fused("example_", lambda *_: "torch")(one, torch.float64) == "torch"
-    assert schemas._unsupported((one, one.double())) is not None
-    assert schemas._unsupported((one, one.bool(), None, 3)) is None
+    assert library._fused("example_", "nowhere", lambda *_: "torch")(one, torch.float64) == "torch"
+    assert library._unsupported((one, one.double())) is not None
+    assert library._unsupported((one, one.bool(), None, 3)) is None
 
 
 def test_an_old_triton_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -356,6 +359,8 @@ hcnr_kernels.operator_table()
 new = {name.partition(".")[0] for name in set(sys.modules) - before}
 heavy = {"triton", "transformers", "hcnr", "numpy"} & new
 assert not heavy, heavy
+unused = [name for name in sys.modules if name.startswith("hcnr_kernels.testing")]
+assert not unused, unused
 assert "torch._dynamo" not in sys.modules
 assert handlers == logging.getLogger().handlers and filters == warnings.filters
 assert not torch.cuda.is_initialized()

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hcnr_kernels as hk
-from hcnr_kernels import cpu, tiles
-from hcnr_kernels.samples import alternate, randn
+from hcnr_kernels.chunks import chunk_length
+from hcnr_kernels.ops.perturbation import vectorised
+from hcnr_kernels.testing.tensors import alternate, randn
 
 
 def norms(
@@ -42,9 +43,9 @@ def test_equals_the_norms(rows: int, columns: int, axis: str, dtype: torch.dtype
 def test_accumulates_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five thousand fp32 additions would be off by 1e-5."""
     base = 1 + randn(20000, 3, device="cpu", dtype=torch.float32).sigmoid()
-    monkeypatch.setattr(cpu, "chunk_length", lambda row: 4)
+    monkeypatch.setattr(vectorised, "chunk_length", lambda row: 4)
     everything = torch.ones(20000, dtype=torch.bool)
-    found = cpu.perturbation(base, -base, everything, "output")
+    found = vectorised.perturbation(base, -base, everything, "output")
     want = norms(base, -base, everything, "output")
     assert [float(value) for value in found] == pytest.approx(want, rel=2e-7)
 
@@ -65,6 +66,6 @@ def test_chunks_do_not_change_the_sums(axis: str, monkeypatch: pytest.MonkeyPatc
     base = randn(63, 40, device="cpu", dtype=torch.float32, seed=1)
     tuned = randn(63, 40, device="cpu", dtype=torch.float32, seed=2)
     mask = alternate(63 if axis == "output" else 40, "cpu")
-    monkeypatch.setattr(cpu, "chunk_length", lambda row: tiles.chunk_length(row, budget=3000))
-    found = cpu.perturbation(base, tuned, mask, axis)
+    monkeypatch.setattr(vectorised, "chunk_length", lambda row: chunk_length(row, budget=3000))
+    found = vectorised.perturbation(base, tuned, mask, axis)
     assert [float(v) for v in found] == pytest.approx(norms(base, tuned, mask, axis), rel=1e-6)

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 import hcnr_kernels as hk
-from hcnr_kernels import reference
+from hcnr_kernels import operator_table
 from hcnr_kernels.native import native
-from hcnr_kernels.registry import OPERATORS, Operator, operator_table, relative_error
+from hcnr_kernels.testing import reference
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.registry import OPERATORS, Operator
 from hcnr_kernels.triton.launch import interpreting, missing
 
 ROWS = [pytest.param(row, id=name) for name, row in OPERATORS.items()]

@@ -12,17 +12,12 @@ import pytest
 import torch
 
 import hcnr_kernels
-from hcnr_kernels.triton import resources, tiles
-from hcnr_kernels.triton import shapes as cases
+from hcnr_kernels.testing import launches, resources
+from hcnr_kernels.testing.resources import Dot, Resources, compile_specialized
+from hcnr_kernels.testing.specialization import Specialized, specialize
+from hcnr_kernels.triton import tiles
 from hcnr_kernels.triton.launch import FLOATS, Launch, interpreting
 from hcnr_kernels.triton.launch import launch as start
-from hcnr_kernels.triton.resources import (
-    Dot,
-    Resources,
-    Specialized,
-    compile_specialized,
-    specialize,
-)
 
 if TYPE_CHECKING:
     import triton
@@ -34,7 +29,7 @@ else:
     tl = pytest.importorskip("triton.language")
 
 CAPABILITIES = resources.CAPABILITIES
-OPERATORS = sorted(resources.served())
+OPERATORS = sorted(launches.served())
 
 
 @triton.jit(do_not_specialize=["loose"], do_not_specialize_on_alignment=["uneven"])
@@ -244,10 +239,9 @@ def test_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         tile = tiles.Tile(32, 32, 32, 2, 2)
         start(toy_product, 1, tile, p=x, q=gram, n=x.shape[0], B=tile.m, PRECISION="ieee")
 
-    monkeypatch.setattr(resources, "served", lambda: {"gram_": "toys"})
-    monkeypatch.setattr(
-        resources.importlib, "import_module", lambda _: SimpleNamespace(gram_=gram_)
-    )
+    monkeypatch.setattr(launches, "served", lambda: {"gram_": "toys"})
+    toys = SimpleNamespace(gram_=gram_)
+    monkeypatch.setattr(launches.importlib, "import_module", lambda _: toys)
     assert resources.main(["--capability", "80"]) == 0
     title, header, *rows = capsys.readouterr().out.strip().splitlines()
     assert title == "compute capability 8.0"
@@ -310,7 +304,7 @@ def complaints(found: Specialized, result: Resources, capability: int) -> list[s
 def report(operator: str, capability: int, *, awkward: bool) -> list[str]:
     """One line per configuration with complaints."""
     lines: list[str] = []
-    found = resources.launches(capability, [operator], awkward=awkward)
+    found = launches.launches(capability, [operator], awkward=awkward)
     assert found
     for _, launch in found:
         what = specialize(launch)
@@ -349,7 +343,7 @@ def configurations(operator: str, capability: int) -> set[object]:
     """
     found: set[object] = set()
     for awkward in (False, True):
-        for _, launch in resources.launches(capability, [operator], awkward=awkward):
+        for _, launch in launches.launches(capability, [operator], awkward=awkward):
             what = specialize(launch)
             left_out = (int, type(None)) if operator in ("merge", "perturbation") else (type(None),)
             chosen = [item for item in what.chosen().items() if type(item[1]) not in left_out]
@@ -369,14 +363,14 @@ def test_no_shape_starts_a_configuration_that_is_not_listed(
     def size(most: int) -> int:
         return round(most ** generator.random())
 
-    views = (cases._contiguous, cases._shifted, cases._transposed)
+    views = (launches._contiguous, launches._shifted, launches._transposed)
     shapes = [
         ((size(600), size(9000)), (size(20000), size(20000)), view)
         for _ in range(60)
         for view in views
     ]
     contiguous = [shape for shape in shapes if shape[2] is views[0]]
-    monkeypatch.setattr(cases, "_shapes", lambda awkward: iter(shapes if awkward else contiguous))
+    monkeypatch.setattr(launches, "_shapes", lambda odd: iter(shapes if odd else contiguous))
     assert configurations(operator, capability) - listed == set()
 
 
@@ -385,7 +379,7 @@ def test_no_kernel_escapes() -> None:
     launched = {
         launch.kernel
         for awkward in (False, True)
-        for _, launch in resources.launches(90, awkward=awkward)
+        for _, launch in launches.launches(90, awkward=awkward)
     }
     reached = {kernel.__name__: inspect.getsource(kernel.fn) for kernel in launched}
     modules = [

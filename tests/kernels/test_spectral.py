@@ -11,7 +11,7 @@ from torch import Tensor
 
 import hcnr_kernels as hk
 from hcnr_kernels.errors import FactorizationError, OperatorError
-from hcnr_kernels.registry import relative_error
+from hcnr_kernels.testing.accuracy import relative_error
 from spectra import F64, Quartet, basis_of, damped, kronecker, moment, normal, problem
 
 

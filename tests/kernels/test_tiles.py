@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcnr_kernels.tiles import chunk_length, chunks, gram_is_cheaper
+from hcnr_kernels.chunks import chunk_length, chunks
+from hcnr_kernels.ops.fisher.forms import gram_is_cheaper
 
 
 def test_the_flop_rule_by_hand() -> None:

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import hcnr_kernels as hk
-from hcnr_kernels import token_space
 from hcnr_kernels.errors import FactorizationError
-from hcnr_kernels.gram_span import Symmetric, find_span, left_out
-from hcnr_kernels.registry import relative_error
-from hcnr_kernels.samples import randn
+from hcnr_kernels.ops.spectral import token_space
+from hcnr_kernels.ops.spectral.span import Symmetric, find_span, left_out
+from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.tensors import randn
 
 F64 = torch.float64
 KINDS = ("tokens", "ranked")

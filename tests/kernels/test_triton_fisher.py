@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import hcnr_kernels as hk
-from hcnr_kernels.registry import TOLERANCES, relative_error
-from hcnr_kernels.samples import RAGGED, offsets, packed, padded
-from hcnr_kernels.tiles import gram_crossover
+from hcnr_kernels.ops.fisher.forms import gram_crossover
+from hcnr_kernels.testing.accuracy import TOLERANCES, relative_error
+from hcnr_kernels.testing.tensors import RAGGED, offsets, packed, padded
 from hcnr_kernels.triton import tiles
 from hcnr_kernels.triton.launch import Launch, interpreting, recording
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 
-from hcnr_kernels.triton import direct_form, fisher, gram_form, items  # noqa: E402
-from hcnr_kernels.triton.resources import specialize  # noqa: E402
+from hcnr_kernels.ops.fisher import direct_form, gram_form  # noqa: E402
+from hcnr_kernels.ops.fisher import triton as fisher  # noqa: E402
+from hcnr_kernels.testing.specialization import specialize  # noqa: E402
+from hcnr_kernels.triton import items  # noqa: E402
 
 interpreted = pytest.mark.skipif(not interpreting(), reason="needs TRITON_INTERPRET=1")
 compiled = pytest.mark.skipif(interpreting(), reason="looks at kernels to be compiled")

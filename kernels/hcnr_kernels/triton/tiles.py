@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hcnr_kernels.tiles import TEMPORARY_BYTES
+from hcnr_kernels.chunks import TEMPORARY_BYTES
 
 
 class Tile(NamedTuple):

@@ -1,0 +1,306 @@
+"""Cholesky factor, inverse and solves of one large symmetric matrix, by blocks and recursion.
+
+Rows are contiguous and only the lower triangle is read. A *tile* is factorised by LAPACK, or on a
+GPU by the compiled extension; everything else is a matrix product, the larger the further up the
+recursion. `d^3 / 3` operations for the factor and `2 d^3 / 3` for the inverse.
+
+The panel below a tile is solved for with the tile's factor, not just multiplied by the tile's
+inverse: that would be faster by a tenth at d = 256, but it is not backward stable, and fails at
+condition 1e6. On a GPU the product is corrected once by its residual, which is as exact.
+"""
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hcnr_kernels import native
+from hcnr_kernels.chunks import chunks
+
+
+class Tiling(NamedTuple):
+    """How a matrix is cut.
+
+    Attributes:
+        tile: Width of a tile.
+        panel: Width of the panels that are updated at once.
+        piece: Width of one piece of a product.
+        compiled: Whether tiles go to the compiled extension, where it takes them.
+    """
+
+    tile: int
+    panel: int
+    piece: int
+    compiled: bool = False
+
+
+CPU_TILING = Tiling(tile=64, panel=512, piece=256)
+"""LAPACK's time per column grows quickly beyond 64 columns; panels of 384 to 768 are alike, and at
+d = 4096 on one thread a third faster than tiles alone. Products take nearly all the time: with the
+compiled extension's tiles, of 64 to 256, nothing was gained."""
+
+GPU_TILING = Tiling(tile=256, panel=1024, piece=1024, compiled=True)
+"""Not measured: fewer launches, and products that fill the device."""
+
+
+def tiling_for(device: torch.device) -> Tiling:
+    """The tiling of a device."""
+    return CPU_TILING if device.type == "cpu" else GPU_TILING
+
+
+class Cholesky(NamedTuple):
+    """A factor in place of the matrix.
+
+    Attributes:
+        factor: `[d, d]`, the factor L below its diagonal tiles; elsewhere unspecified.
+        corners: First row of a tile -> the inverse of L's diagonal tile, zero above its diagonal.
+            All that is left to do with a diagonal tile is to divide by it.
+        edges: Where the tiles begin, and d.
+        order: 0-d int32: the first leading minor that is not positive definite, 0 if none.
+    """
+
+    factor: Tensor
+    corners: dict[int, Tensor]
+    edges: list[int]
+    order: Tensor
+
+    def tiles(self, low: int, high: int) -> list[tuple[int, int]]:
+        """The tiles between two edges, as (first, last exclusive)."""
+        inside = [edge for edge in self.edges if low <= edge <= high]
+        return list(itertools.pairwise(inside))
+
+
+def _at(matrix: Tensor, row: int, column: int, rows: int, columns: int) -> Tensor:
+    """A view of `matrix[row:, column:]`: one call, where slicing twice takes twice as long."""
+    stride = matrix.stride(0)
+    offset = matrix.storage_offset() + row * stride + column
+    return matrix.as_strided((rows, columns), (stride, 1), offset)
+
+
+def tile_edges(low: int, high: int, tile: int) -> list[int]:
+    """Edges of about equal tiles, none wider than `tile`, that cover `low:high`."""
+    count = max(1, -(-(high - low) // tile))
+    return [low + (high - low) * place // count for place in range(count + 1)]
+
+
+def cholesky_(matrix: Tensor, tiling: Tiling, split: int = 0) -> Cholesky:
+    """Factorise `[d, d]` in place.
+
+    Args:
+        matrix: Rows contiguous; only the lower triangle is read.
+        tiling: Widths.
+        split: No tile straddles this row.
+
+    Returns:
+        The factor. Once a minor has failed, the rest is unspecified.
+    """
+    width = matrix.shape[0]
+    edges = tile_edges(split, width, tiling.tile)
+    if split:
+        edges = tile_edges(0, split, tiling.tile)[:-1] + edges
+    order = torch.zeros((), dtype=torch.int32, device=matrix.device)
+    found = Cholesky(matrix, {}, edges, order)
+    compiled = tiling.compiled and native.takes(matrix.device, matrix.dtype, tiling.tile)
+    for low, high in _panels(found, tiling.panel):
+        order = _panel_(found, low, high, order, compiled)
+        if order.device.type == "cpu" and int(order):
+            break
+        for columns in chunks(width - high, tiling.piece):
+            start, size = high + columns.start, columns.stop - columns.start
+            _at(matrix, start, start, width - start, size).addmm_(
+                _at(matrix, start, low, width - start, high - low),
+                _at(matrix, start, low, size, high - low).T,
+                alpha=-1,
+            )
+    return found._replace(order=order)
+
+
+def _panels(found: Cholesky, panel: int) -> Iterator[tuple[int, int]]:
+    """Runs of whole tiles, each about `panel` wide."""
+    low = 0
+    for first, last in found.tiles(0, found.edges[-1]):
+        if last - low > panel:
+            yield low, first
+            low = first
+    yield low, found.edges[-1]
+
+
+def _panel_(found: Cholesky, low: int, high: int, order: Tensor, compiled: bool) -> Tensor:
+    """Columns `low:high` of the factor, down to the last row; returns the order of the failure."""
+    matrix, bottom = found.factor, found.edges[-1]
+    divide = _divide_compiled if compiled else _divide_by_lapack
+    for first, last in found.tiles(low, high):
+        width, rows = last - first, bottom - first
+        column = _at(matrix, first, first, rows, width)
+        if first == low:
+            column = column.clone()
+        else:
+            left = _at(matrix, first, low, rows, first - low)
+            column = torch.addmm(column, left, left[:width].T, alpha=-1)
+        corner, rest, info = divide(column)
+        if info.device.type != "cpu":
+            order = torch.where((order == 0) & (info != 0), info + first, order)
+        elif int(info):
+            return info + first
+        found.corners[first] = corner
+        if last < bottom:
+            _at(matrix, last, first, bottom - last, width).copy_(rest)
+    return order
+
+
+Divided = tuple[Tensor, Tensor, Tensor]
+"""The inverse of a tile's factor L, the rows below the tile times `L^-T`, L's failing order."""
+
+
+def _divide_by_lapack(column: Tensor) -> Divided:
+    """Divide `column [rows, width]` by the factor of its first tile; `column` is overwritten."""
+    width = column.shape[1]
+    tile = column[:width]
+    factor, info = torch.linalg.cholesky_ex(tile)
+    if info.device.type == "cpu" and int(info):
+        return tile, column[width:], info
+    # The identity above the panel: one solve gives the inverse of the tile as well.
+    tile.zero_().fill_diagonal_(1)
+    column = torch.linalg.solve_triangular(factor.T, column, upper=True, left=False)
+    return column[:width].T.contiguous(), column[width:], info
+
+
+def _divide_compiled(column: Tensor) -> Divided:
+    """`_divide_by_lapack` by the compiled extension and three products."""
+    width = column.shape[1]
+    found = native.invert_blocks(column[None, :width], column.new_zeros(1), mode="factor")
+    factor, corner = found.results[0]
+    below = column[width:]
+    rest = torch.mm(below, corner.T)
+    rest.addmm_(torch.addmm(below, rest, factor.T, alpha=-1), corner.T)
+    # A tile that is not finite fails at its first minor.
+    return corner, rest, found.status[0].abs()
+
+
+def inverse_(found: Cholesky, tiling: Tiling) -> Tensor:
+    """The whole inverse, exactly symmetric, in place of the factor."""
+    _invert_(found, 0, found.edges[-1], tiling)
+    return found.factor
+
+
+def inverse_rows_(found: Cholesky, split: int, tiling: Tiling) -> Tensor:
+    """Rows `split:` of the inverse, `[d - split, d]`, in place of the factor.
+
+    With `h = split` and `t = d - h` this costs `2/3 t^3 + h^2 t + 2 t^2 h` operations after the
+    factor, `2/3 h^3 + h^2 t` fewer than the whole inverse.
+    """
+    bottom = found.edges[-1]
+    _invert_(found, split, bottom, tiling)
+    if split:
+        _divide_(found, 0, split, bottom)
+        corner = _at(found.factor, split, split, bottom - split, bottom - split)
+        for columns in chunks(split, tiling.piece):
+            part = _at(
+                found.factor, split, columns.start, bottom - split, columns.stop - columns.start
+            )
+            torch.neg(torch.mm(corner, part), out=part)
+    return found.factor[split:]
+
+
+def _invert_(found: Cholesky, low: int, high: int, tiling: Tiling) -> None:
+    """Inverse of `L[low:high, low:high] L[low:high, low:high]^T`, both triangles, in place.
+
+    With `Y = L21 L11^-1`: `P22 = (L22 L22^T)^-1`, `P21 = -P22 Y`, `P11 = (L11 L11^T)^-1 - Y^T P21`.
+    """
+    matrix = found.factor
+    tiles = found.tiles(low, high)
+    if high - low <= tiling.panel or len(tiles) < 2:
+        _invert_tiles_(found, low, high)
+        return
+    middle = tiles[len(tiles) // 2][0]
+    rows = high - middle
+    _invert_(found, middle, high, tiling)
+    _divide_(found, low, middle, high)
+    _invert_(found, low, middle, tiling)
+    lower = _at(matrix, middle, middle, rows, rows)
+    # From the right: a piece of Y is still needed by the pieces to the right of it.
+    for columns in reversed(list(chunks(middle - low, tiling.piece))):
+        start, width = low + columns.start, columns.stop - columns.start
+        part = _at(matrix, middle, start, rows, width)
+        product = torch.mm(lower, part)
+        until = start + width - low
+        _at(matrix, start, low, width, until).addmm_(
+            product.T, _at(matrix, middle, low, rows, until)
+        )
+        torch.neg(product, out=part)
+        _at(matrix, start, middle, width, rows).copy_(part.T)
+        _mirror_(matrix, low, start, width)
+
+
+def _mirror_(matrix: Tensor, low: int, start: int, width: int) -> None:
+    """Copy rows `start:start + width`, from column `low` to the diagonal, above the diagonal."""
+    tile = _at(matrix, start, start, width, width)
+    tile.tril_().add_(tile.tril(-1).T)
+    if start > low:
+        _at(matrix, low, start, start - low, width).copy_(
+            _at(matrix, start, low, width, start - low).T
+        )
+
+
+def _divide_(found: Cholesky, low: int, middle: int, high: int) -> None:
+    """`L[middle:high, low:middle] L[low:middle, low:middle]^-1`, in place."""
+    matrix, rows = found.factor, high - middle
+    for first, last in reversed(found.tiles(low, middle)):
+        part = _at(matrix, middle, first, rows, last - first)
+        if last < middle:
+            part.addmm_(
+                _at(matrix, middle, last, rows, middle - last),
+                _at(matrix, last, first, middle - last, last - first),
+                alpha=-1,
+            )
+        part.copy_(torch.mm(part, found.corners[first]))
+
+
+def _invert_tiles_(found: Cholesky, low: int, high: int) -> None:
+    """`_invert_` tile by tile, from the last: each is the step `L11` of one tile."""
+    matrix = found.factor
+    for first, last in reversed(found.tiles(low, high)):
+        width, rows, root = last - first, high - last, found.corners[first]
+        tile = _at(matrix, first, first, width, width)
+        half = torch.addmm(tile, root.T, root, beta=0, alpha=0.5)
+        if rows:
+            part = _at(matrix, last, first, rows, width)
+            quotient = torch.mm(part, root)
+            lower = _at(matrix, last, last, rows, rows)
+            torch.addmm(part, lower, quotient, beta=0, alpha=-1, out=part)
+            half.addmm_(quotient.T, part, alpha=-0.5)
+            _at(matrix, first, last, width, rows).copy_(part.T)
+        # Two halves, so that the result is symmetric to the last bit.
+        torch.add(half, half.T, out=tile)
+
+
+def solve_(found: Cholesky, right: Tensor, tiling: Tiling) -> Tensor:
+    """`right (L L^T)^-1` in place, `right [r, d]` with contiguous rows: `2 d^2 r` operations."""
+    matrix, rows, bottom = found.factor, right.shape[0], found.edges[-1]
+    panels = list(_panels(found, tiling.panel))
+
+    def part(low: int, high: int) -> Tensor:
+        return _at(right, 0, low, rows, high - low)
+
+    for low, high in panels:
+        if low:
+            part(low, high).addmm_(part(0, low), _at(matrix, low, 0, high - low, low).T, alpha=-1)
+        for first, last in found.tiles(low, high):
+            tile = part(first, last)
+            if first > low:
+                factor = _at(matrix, first, low, last - first, first - low)
+                tile.addmm_(part(low, first), factor.T, alpha=-1)
+            tile.copy_(torch.mm(tile, found.corners[first].T))
+    for low, high in reversed(panels):
+        if high < bottom:
+            factor = _at(matrix, high, low, bottom - high, high - low)
+            part(low, high).addmm_(part(high, bottom), factor, alpha=-1)
+        for first, last in reversed(found.tiles(low, high)):
+            tile = part(first, last)
+            if last < high:
+                factor = _at(matrix, last, first, high - last, last - first)
+                tile.addmm_(part(last, high), factor, alpha=-1)
+            tile.copy_(torch.mm(tile, found.corners[first]))
+    return right

@@ -1,0 +1,31 @@
+"""Vectorised torch code of the merge: restored neurons in chunks."""
+
+import torch
+from torch import Tensor
+
+from hcnr_kernels.chunks import chunk_length, chunks
+
+
+def merge(
+    base: Tensor,
+    tuned: Tensor,
+    mask: Tensor,
+    deviation: Tensor | None,
+    axis: str,
+    dtype: torch.dtype,
+) -> Tensor:
+    """Final weights of method.md 3: `W0 + E` in fp32 on restored neurons, tuned elsewhere.
+
+    Without a deviation base is copied and not added to zero: `-0.0 + 0.0` is `+0.0`.
+    """
+    merged = tuned.to(dtype, copy=True)
+    by_row = axis == "output"
+    lines = mask.nonzero().squeeze(1) if by_row else torch.arange(base.shape[0], device=base.device)
+    for some in chunks(lines.shape[0], chunk_length(16 * base.shape[1])):
+        rows = lines[some] if by_row else some
+        restored = base[rows]
+        if deviation is not None:
+            restored = restored.float() + deviation[rows]
+        restored = restored.to(dtype)
+        merged[rows] = restored if by_row else torch.where(mask, restored, merged[rows])
+    return merged
