@@ -1,4 +1,4 @@
-"""The rules of `hcnr_kernels`, read from the syntax tree: who may import whom, how it is laid out."""
+"""The rules of `hcnr_kernels`, off the syntax tree: who may import whom, how it is laid out."""
 
 import ast
 from collections.abc import Iterator
