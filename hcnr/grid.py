@@ -83,7 +83,7 @@ class Grid:
                 task_weight=task_weight,
             )
             for kind in kinds
-            for task_weight in (self.task_weight if kind.weighs_task else (config.mu,))
+            for task_weight in (self.task_weight if kind.weighs_task else (config.task_weight,))
             for in_weight in ((1.0,) if kind.bases else self.in_weight)
             for cross_weight in self.cross_weight
         ]

@@ -82,7 +82,7 @@ class Pair:
                 if role not in held:
                     held.clear()
                     stack.close()
-                    held[role] = stack.enter_context(self.at(role).opened(config))
+                    held[role] = stack.enter_context(self.at(role).opened(config, computing=True))
                 chosen = self.matrices if matrices is None else matrices
                 return held[role], {name: held[role].get_submodule(name) for name in chosen}
 

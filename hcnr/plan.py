@@ -140,6 +140,9 @@ def _stages(
         StagePlan("select", read=2 * _stored(sources, weights), flops=5 * weights),
     ]
     if config.bases and not config.all_hessians:
+        # Whole matrices need no ranking of neurons.
+        del stages[1]
+    if config.bases and not config.all_hessians:
         passes = []
     else:
         kinds = {"none": [], "balanced": ["task", "honesty"]}
@@ -231,7 +234,7 @@ def _two_sided(
         )
     )
     walk = int(config.steps * (2 * forward * count + 2 * tokens * weights * share))
-    if config.task_weight == "auto":
+    if config.searches:
         # A candidate's products and its loss on held-back samples; steps of its own for natural.
         walking = walk if "natural" in config.bases else 0
         rest = forward * held_back_count(config.samples) // config.samples

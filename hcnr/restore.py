@@ -167,7 +167,7 @@ def restore(
         verdict = None
         if ends is not None:
             # From what was written, so that the verdict is about that.
-            with DirectorySource(directory).opened(config) as model:
+            with DirectorySource(directory).opened(config, computing=True) as model:
                 verdict = final_verdict(model, ends, config, stages)
         write_companions(directory, job.report(verdict), config)
     assert out is not None

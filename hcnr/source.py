@@ -51,8 +51,14 @@ class Source(Protocol):
         """The tokenizer that belongs to the model."""
         ...
 
-    def opened(self, config: RestoreConfig) -> "contextlib.AbstractContextManager[PreTrainedModel]":
-        """The model ready to run; a directory's is dropped when the context ends."""
+    def opened(
+        self, config: RestoreConfig, *, computing: bool = False
+    ) -> "contextlib.AbstractContextManager[PreTrainedModel]":
+        """The model ready to run; a directory's is dropped when the context ends.
+
+        With `computing` its weights are never written, so its dtype may be a faster one, see
+        `hcnr.model.open_model`.
+        """
         ...
 
 
@@ -103,14 +109,16 @@ class DirectorySource:
         return open_tokenizer(self.path)
 
     @contextlib.contextmanager
-    def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
+    def opened(
+        self, config: RestoreConfig, *, computing: bool = False
+    ) -> "Iterator[PreTrainedModel]":
         """Load the model; it is freed at the end of the context."""
         model = open_model(
             self.path,
             device=config.device,
             dtype=config.dtype,
             attention=config.attention,
-            computing=True,
+            computing=computing,
         )
         try:
             yield model
@@ -181,7 +189,9 @@ class ModelSource:
         return open_tokenizer(self.places[0])
 
     @contextlib.contextmanager
-    def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
+    def opened(
+        self, config: RestoreConfig, *, computing: bool = False
+    ) -> "Iterator[PreTrainedModel]":
         """The model as it is, on its own device and in its own dtype.
 
         Raises:

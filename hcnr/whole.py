@@ -168,7 +168,7 @@ def _walk(
 ) -> Walk:
     """Natural steps in the tuned model, which is as it was at the end."""
     with (
-        pair.tuned.opened(config) as model,
+        pair.tuned.opened(config, computing=True) as model,
         Overlay(model) as overlay,
         stages.stage("natural steps") as watcher,
     ):
@@ -182,7 +182,7 @@ def _search(
     ends, pair = given.ends["task"], given.pair
     with (
         stages.stage("search the task weight") as watcher,
-        pair.tuned.opened(config) as model,
+        pair.tuned.opened(config, computing=True) as model,
         Overlay(model) as overlay,
     ):
         work = Candidates(pair, given.statistics, overlay, two_sided=two_sided)

@@ -22,7 +22,7 @@ COMMANDS = (
     "restore", "measure", "plan", "info", "demo", "evaluate", "probe", "sweep", "report",
     "data build",
 )  # fmt: skip
-SMALL = ["--samples", "8", "--token-budget", "64"]
+SMALL = ["--samples", "8", "--token-budget", "64", "--preset", "paper"]
 
 
 TERMINAL = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
@@ -155,7 +155,9 @@ def test_an_infinite_perturbation_is_printed(tmp_path):
 
 
 def test_plan_shows_matrices_and_stages_and_reads_no_data(pair):
-    shown = run("plan", pair["base"], pair["tuned"], "--compensation", "balanced").stdout
+    shown = run(
+        "plan", pair["base"], pair["tuned"], "--preset", "paper", "--compensation", "balanced"
+    ).stdout
     assert "14 target matrices, 6 will be restored" in shown
     for word in ("q_proj", "24 x 40", "score both data sets", "curvature of task", "flop"):
         assert word in shown

@@ -4,25 +4,27 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.plan import plan_run
 
+PAPER = RestoreConfig.from_preset("paper")
+
 
 def stage(plan, name):
     return next(s for s in plan.stages if s.name == name)
 
 
 def test_matrices_by_role_and_shape(pair):
-    plan = plan_run(pair["base"], pair["tuned"])
+    plan = plan_run(pair["base"], pair["tuned"], PAPER)
     assert (plan.matrices, plan.selected) == (14, 6)
     found = {kind.role: (kind.shape, kind.count, kind.candidates) for kind in plan.kinds}
     assert found["q_proj"] == ((24, 24), 2, 12)
     assert found["k_proj"] == ((12, 24), 2, 6)
     assert found["down_proj"] == ((24, 40), 2, 12)
-    flipped = plan_run(pair["base"], pair["tuned"], RestoreConfig(axis="input"))
+    flipped = plan_run(pair["base"], pair["tuned"], PAPER.replace(axis="input"))
     assert next(k for k in flipped.kinds if k.role == "down_proj").neurons == 40
 
 
 def test_stages_follow_the_configuration(pair):
     def stages(**settings):
-        plan = plan_run(pair["base"], pair["tuned"], RestoreConfig(**settings))
+        plan = plan_run(pair["base"], pair["tuned"], PAPER.replace(**settings))
         return [s.name for s in plan.stages]
 
     head = ["check the weights", "score both data sets", "select"]
@@ -35,13 +37,13 @@ def test_stages_follow_the_configuration(pair):
 
 def test_whole_matrices_are_measured_in_groups(pair):
     def planned(**settings):
-        settings = {"cross_weight_ratio": 1.0, **settings}
+        settings = {"task_weight": 1.0, **settings}
         return plan_run(pair["base"], pair["tuned"], RestoreConfig(**settings))
 
     assert planned(compensation="balanced").groups == []
     plan = planned(compensation="spectral")
     assert len(plan.groups) == 1
-    assert [s.name for s in plan.stages[3:]] == [
+    assert [s.name for s in plan.stages[2:]] == [
         "curvature of honesty at base, 1 pass",
         "curvature of task at tuned, 1 pass",
         "factorise",
@@ -53,7 +55,7 @@ def test_whole_matrices_are_measured_in_groups(pair):
     budget = 0.99 * both.groups[0] / 2**30
     split = planned(compensation="spectral+natural", memory_budget=budget, steps=2)
     assert len(split.groups) == 2 and max(split.groups) <= budget * 2**30
-    assert [s.name for s in split.stages[3:]] == [
+    assert [s.name for s in split.stages[2:]] == [
         "curvature of honesty at base, 2 passes",
         "curvature of honesty at tuned, 2 passes",
         "curvature of task at tuned, 2 passes",
@@ -61,7 +63,7 @@ def test_whole_matrices_are_measured_in_groups(pair):
         "natural steps, 4 passes over the honesty data",
         "compensate, merge and write",
     ]
-    first, twice = (stage(p, p.stages[3].name) for p in (plan, split))
+    first, twice = (stage(p, p.stages[2].name) for p in (plan, split))
     assert twice.read == 2 * first.read and twice.flops > 1.5 * first.flops
     assert plan.kinds[0].candidates == plan.kinds[0].neurons
     searching = planned(compensation="natural", task_weight="auto")
@@ -85,7 +87,9 @@ def test_bytes_are_those_of_the_files(pair):
 
 
 def test_operations_grow_as_they_should(pair):
-    short, long = (plan_run(pair["base"], pair["tuned"], tokens_per_sample=n) for n in (256, 512))
+    short, long = (
+        plan_run(pair["base"], pair["tuned"], PAPER, tokens_per_sample=n) for n in (256, 512)
+    )
     assert long.tokens == 2 * short.tokens == 2 * 128 * 256
     name = "score both data sets"
     # 2 flops per weight and token, forward and backward, two data sets; scores on top.
@@ -93,7 +97,7 @@ def test_operations_grow_as_they_should(pair):
     bare = 2 * 2 * 2 * weights * short.tokens
     assert bare < stage(short, name).flops < 2 * bare
     assert stage(long, name).flops > 1.9 * stage(short, name).flops
-    everything = plan_run(pair["base"], pair["tuned"], RestoreConfig(cross_weight_ratio=1.0))
+    everything = plan_run(pair["base"], pair["tuned"], PAPER.replace(cross_weight_ratio=1.0))
     name = "curvature of honesty"
     assert stage(everything, name).held > stage(short, name).held
 

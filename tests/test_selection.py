@@ -16,7 +16,7 @@ from hcnr.selection import (
 )
 from hcnr.statistics import Statistics
 
-CONFIG = RestoreConfig()
+CONFIG = RestoreConfig.from_preset("paper")
 
 
 def vector(*values):

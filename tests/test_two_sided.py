@@ -247,12 +247,6 @@ def test_auto_says_nothing_where_nothing_has_a_task_weight(pair, tmp_path):
         ]  # fmt: skip
         assert hashes(found[0]) == hashes(found[1])
         assert not settings.replace(task_weight="auto").searches
-    with pytest.raises(ConfigError, match="only restore searches for it"):
-        hcnr.sweep(
-            **pair, evaluate=lambda model: None,
-            config=config(task_weight="auto", compensation="spectral"),
-        )  # fmt: skip
-    assert not (tmp_path / "o").exists()
 
 
 def test_auto_without_a_gain_to_keep(learned, tmp_path):
