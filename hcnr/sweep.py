@@ -101,7 +101,9 @@ def sweep(
         HcnrError: anything wrong; with the input, before anything is evaluated.
     """
     config, grid = config or RestoreConfig(), grid or Grid()
-    _ = config.mu  # a number, also where no candidate of the grid has it
+    if config.task_weight == "auto":
+        # The grid has its own; where it has none, none is used.
+        config = config.replace(task_weight=1.0)
     _check_numbers(interpolation, max_task_drop)
     plan = [("", settings) for settings in grid.configs(config)]
     if ablate:

@@ -168,7 +168,7 @@ def _walk(
 ) -> Walk:
     """Natural steps in the tuned model, which is as it was at the end."""
     with (
-        pair.tuned.opened(config, computing=True) as model,
+        pair.tuned.opened(config) as model,
         Overlay(model) as overlay,
         stages.stage("natural steps") as watcher,
     ):

@@ -48,7 +48,7 @@ def test_lists_become_a_grid(asked):
     assert call.benchmarks == [Path("q.jsonl"), "kuq", "own.jsonl"]
     assert call.tasks == ("hotpotqa",)
     assert call.interpolation == ()
-    assert (call.config.axis, call.config.compensation) == ("input", "sum")
+    assert (call.config.axis, call.config.in_weight_ratio) == ("input", 0.4)
     assert call.ablate
     assert call.max_task_drop == 3.5
     assert (call.batch_size, call.max_new_tokens) == (7, 9)

@@ -4,6 +4,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
 import packages
 from hcnr.errors import HcnrError, ModelError, OutputError
-from hcnr.models.gguf import RECORD, convert_gguf
+from hcnr.models.gguf import RECORD, _header, convert_gguf
 from packages import WORDS, write_gguf
 
 pytest.importorskip("gguf", reason="the package gguf is not installed")
@@ -224,10 +226,12 @@ def test_a_file_that_is_not_its_model(tmp_path, cache, change, reason):
 
 def test_a_tokenizer_with_other_special_tokens(tiny, tmp_path, cache, monkeypatch):
     (tmp_path / "odd.gguf").write_bytes(tiny[0].read_bytes())
-    monkeypatch.setattr("transformers.PreTrainedTokenizerFast.eos_token_id", 1)
-    monkeypatch.setattr("transformers.__version__", "5.0.0")
+    tokens = {"bos": 1, "eos": 5}
+    monkeypatch.setattr(
+        "hcnr.models.gguf._header", lambda file: replace(_header(file), tokens=tokens)
+    )
     reason = unreadable(tmp_path / "odd.gguf", cache)
-    assert reason == "its eos token is 2 and transformers 5.0.0 takes 1"
+    assert reason == f"its eos token is 5 and transformers {transformers.__version__} takes 2"
 
 
 def test_an_unknown_architecture(tiny, tmp_path, cache):
