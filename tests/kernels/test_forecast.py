@@ -36,14 +36,15 @@ def test_equals_the_dense_form_within_a_bin(out: int, width: int, tokens: int) -
 @pytest.mark.parametrize("route", ["tokens", "dense"])
 def test_the_span_of_few_tokens_says_the_same(route: str) -> None:
     delta, quartet = problem(40, 30, tokens=3)
-    moments = quartet
+    basis = basis_of(delta, quartet)
     if route == "tokens":
         rows = [torch.randn(3, width, dtype=F64, generator=torch.Generator().manual_seed(seed))
                 for seed, width in ((1, 30), (2, 40), (3, 30), (4, 40))]  # fmt: skip
-        moments = tuple(hk.Tokens(one) for one in rows)
-        quartet = tuple(one.T @ one for one in rows)
-    basis = basis_of(delta, moments)
-    assert basis.routes == ((route, route) if route == "tokens" else ("dense", "dense"))
+        near, near_g, far, far_g = (hk.Tokens(one) for one in rows)
+        basis = hk.spectral_basis(delta, (near, near_g), (far, far_g))
+        first, second, third, fourth = (one.T @ one for one in rows)
+        quartet = first, second, third, fourth
+    assert basis.routes == (route, route)
     task = torch.kron(damped(quartet[3]), damped(quartet[2]))
     for mu in (0.0, 0.1, 3.0):
         want = dense_loss(basis, delta, task, mu)
