@@ -3,7 +3,7 @@
 Imports TRL; import this module late.
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportCallIssue=false
 # The extra `trial` brings TRL; types are checked without it.
 
 import contextlib
