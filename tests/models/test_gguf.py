@@ -6,6 +6,7 @@ import json
 import os
 from dataclasses import replace
 from importlib.machinery import ModuleSpec
+from logging import Handler, LogRecord
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
@@ -108,9 +110,12 @@ def test_tokens_that_the_file_does_not_name_stay_unnamed(tmp_path):
 
 def test_embeddings_without_a_head_of_their_own_are_tied(tmp_path):
     meant = write_gguf(tmp_path / "tiny.gguf", change={"output.weight": None})
-    model = AutoModelForCausalLM.from_pretrained(convert_gguf(tmp_path / "tiny.gguf"))
+    place = convert_gguf(tmp_path / "tiny.gguf")
+    model = AutoModelForCausalLM.from_pretrained(place)
     assert model.config.tie_word_embeddings
     assert model.lm_head.weight is model.model.embed_tokens.weight
+    with safe_open(place / "model.safetensors", "pt") as file:
+        assert sorted(file.keys()) == sorted(meant.keys() - {"lm_head.weight"})
     embedding = torch.tensor(meant["model.embed_tokens.weight"]).bfloat16()
     assert torch.equal(model.lm_head.weight, embedding)
 
@@ -234,6 +239,14 @@ def test_a_tokenizer_with_other_special_tokens(tiny, tmp_path, cache, monkeypatc
     assert reason == f"its eos token is 5 and transformers {transformers.__version__} takes 2"
 
 
+def test_a_reason_does_not_name_the_temporary_file(tiny, cache, monkeypatch):
+    def fail(file: Path) -> None:
+        raise ValueError(f"{file} is odd.\nFor example")
+
+    monkeypatch.setattr("hcnr.models.gguf._header", fail)
+    assert unreadable(tiny[0], cache) == "the file is odd"
+
+
 def test_an_unknown_architecture(tiny, tmp_path, cache):
     content = tiny[0].read_bytes().replace(b"llama", b"lamas")
     (tmp_path / "odd.gguf").write_bytes(content)
@@ -293,10 +306,21 @@ def test_missing_packages(tiny, monkeypatch, missing, folder):
     )
 
 
+class Messages(Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+
 @pytest.mark.parametrize("broken", [False, True])
 def test_nothing_is_printed_and_transformers_is_as_before(tiny, tmp_path, capfd, broken):
     from transformers import modeling_gguf_pytorch_utils as reader
 
+    warnings = Messages()
+    logging.add_handler(warnings)
     before = logging.is_progress_bar_enabled(), logging.get_verbosity(), vars(reader)["tqdm"]
     if broken:
         write_gguf(tmp_path / "odd.gguf", change={"blk.1.ffn_up.weight": None})
@@ -306,7 +330,8 @@ def test_nothing_is_printed_and_transformers_is_as_before(tiny, tmp_path, capfd,
         convert_gguf(tiny[0])
     assert capfd.readouterr() == ("", "")
     after = logging.is_progress_bar_enabled(), logging.get_verbosity(), vars(reader)["tqdm"]
-    assert after == before
+    logging.remove_handler(warnings)
+    assert after == before and warnings.messages == []
 
 
 def test_the_real_model_speaks(capfd):

@@ -1,6 +1,7 @@
 """Where a GGUF file is found, and what is said of its origin."""
 
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -228,7 +229,11 @@ def test_broken_wheels(tmp_path):
     encrypted = bytearray(content)
     for header, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         encrypted[content.index(header) + offset] |= 1
-    for broken in (b"", b"no zip", content[:-10], flipped, bytes(encrypted)):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("tiny.gguf", CONTENT * 9)
+    deflated = bytearray(path.read_bytes())
+    deflated[deflated.index(b"tiny.gguf") + len("tiny.gguf")] = 0xFF
+    for broken in (b"", b"no zip", content[:-10], flipped, bytes(encrypted), bytes(deflated)):
         path.write_bytes(broken)
         message = refused(path)
         assert message.startswith(f"{path} cannot be read (")

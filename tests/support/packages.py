@@ -32,9 +32,9 @@ def wheel(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-1.2-py3-none-any.whl"
     with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}-1.2.dist-info/METADATA", metadata(name, fields))
         for place, content in files.items():
             archive.writestr(place, content)
-        archive.writestr(f"{name}-1.2.dist-info/METADATA", metadata(name, fields))
     return path
 
 
