@@ -1,6 +1,7 @@
 """Opening a causal language model and listing the matrices that may be repaired."""
 
 import contextlib
+import copy
 import fnmatch
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -85,6 +86,13 @@ def open_model(
         model.float()
     model.to(place)  # pyright: ignore[reportArgumentType] (transformers' own stub)
     return model.eval()
+
+
+def computable(model: "PreTrainedModel") -> "PreTrainedModel":
+    """A float32 copy of a model whose dtype the processor is slow in; else the model itself."""
+    if model.device.type == "cpu" and _is_slow(model.dtype):
+        return copy.deepcopy(model).float()
+    return model
 
 
 def _is_slow(dtype: torch.dtype) -> bool:

@@ -16,6 +16,7 @@ from hcnr.data import (
     read_data,
 )
 from hcnr.measure import curvature, score
+from hcnr.model import computable
 from hcnr.pair import Pair, Role
 from hcnr.repair import Repairs, check_curvature
 from hcnr.report import write_companions
@@ -151,7 +152,8 @@ def restore(
             with stages.stage("select"):
                 selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
         check_curvature(statistics, selection, config)
-        whole = None
+        # Judged by what was asked for: a weight that was searched is a number afterwards.
+        asked, whole = config, None
         if needs_data(config):
             assert data is not None and ends is not None
             given = Measured(pair, selection, statistics, data, ends)
@@ -159,7 +161,12 @@ def restore(
         job = Repairs(pair, statistics, selection, config, stages, whole)
         if directory is None:
             model = job.model()
-            verdict = None if ends is None else final_verdict(model, ends, config, stages)
+            verdict = None
+            if ends is not None:
+                # Both ends of a directory's pair were taken in this dtype too.
+                own = isinstance(pair.tuned, DirectorySource) and config.dtype == "auto"
+                subject = computable(model) if own else model
+                verdict = final_verdict(subject, ends, asked, stages)
             # Plain data, no part of the module tree.
             model.__dict__["hcnr_report"] = job.report(verdict)
             return model
@@ -168,7 +175,7 @@ def restore(
         if ends is not None:
             # From what was written, so that the verdict is about that.
             with DirectorySource(directory).opened(config, computing=True) as model:
-                verdict = final_verdict(model, ends, config, stages)
+                verdict = final_verdict(model, ends, asked, stages)
         write_companions(directory, job.report(verdict), config)
     assert out is not None
     return Path(out)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
 import hcnr
@@ -11,6 +12,7 @@ import oracle
 from hcnr.cli import app
 from hcnr.config import RestoreConfig
 from hcnr.examples import load_samples
+from hcnr.moments import mean_loss
 from hcnr.tokens import tokenize
 from hcnr.verdict import SetLosses, judge
 from pairs import HONESTY, TASK, config, tokenizer
@@ -57,7 +59,6 @@ def test_lines_name_samples_and_shares():
 
 
 def mean_loss_of(place, records) -> float:
-    from transformers import AutoModelForCausalLM
 
     model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float64)
     data = tokenize(load_samples(records, limit=99), tokenizer())
@@ -137,3 +138,43 @@ def test_the_command_ends_with_it(pair, tmp_path):
     assert any(line.startswith("honesty loss on 8 measured samples") for line in lines)
     assert any(line.startswith("verdict: ") for line in lines)
     assert report(tmp_path / "out")["config"]["compensation"] == "sum"
+
+
+def test_a_searched_repair_is_judged_as_one(learned, monkeypatch):
+    seen = []
+
+    def watch(losses, settings):
+        seen.append(settings)
+        return judge(losses, settings)
+
+    monkeypatch.setattr("hcnr.verdict.judge", watch)
+    settings = config(compensation="spectral", task_weight="auto", max_task_drop=30, **WHOLE)
+    model = hcnr.restore(**learned, config=settings)
+    assert isinstance(model.hcnr_report["config"]["task_weight"], float)
+    assert [one.searches for one in seen] == [True]
+    lossy = {"honesty": GOOD, "task": losses(3.0, 2.0, 2.9)}
+    assert "--task-weight auto" not in judge(lossy, seen[0]).reason
+
+
+def test_where_a_dtype_is_slow_losses_are_taken_in_float32(pair, tmp_path, monkeypatch):
+    for role in ("base", "tuned"):
+        model = AutoModelForCausalLM.from_pretrained(pair[role], dtype=torch.bfloat16)
+        model.save_pretrained(tmp_path / role)
+        tokenizer().save_pretrained(tmp_path / role)
+    asked = []
+
+    def watch(model, data, *, token_budget):
+        asked.append(model.dtype)
+        return mean_loss(model, data, token_budget=token_budget)
+
+    monkeypatch.setattr("hcnr.verdict.mean_loss", watch)
+    given = {**pair, "base": tmp_path / "base", "tuned": tmp_path / "tuned"}
+    for fast, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        monkeypatch.setattr("hcnr.model.fast_bfloat16", lambda fast=fast: fast)
+        for out in (None, tmp_path / f"out-{fast}"):
+            asked.clear()
+            found = hcnr.restore(**given, out=out, config=config())
+            # Two sets at base, at tuned, and at what came of them.
+            assert asked == [dtype] * 6
+            if out is None:
+                assert found.dtype == torch.bfloat16

@@ -5,6 +5,8 @@ import inspect
 import pkgutil
 import random
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -399,3 +401,12 @@ def test_no_kernel_escapes() -> None:
     }:
         reached |= {name: defined[name] for name in called}
     assert defined.keys() - reached.keys() == set()
+
+
+def test_the_former_command_still_works_and_says_where_it_went() -> None:
+    former = subprocess.run(
+        [sys.executable, "-m", "hcnr_kernels.triton.resources", "--help"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "moved: python -m hcnr_kernels.testing.resources" in former.stderr
+    assert "--capability" in former.stdout

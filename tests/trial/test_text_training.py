@@ -10,11 +10,11 @@ from experiments.trial.text_tokenizer import train_tokenizer
 from experiments.trial.text_training import (
     LONGEST,
     new_text_model,
-    plan_epoch,
     train_text_base,
     train_text_tuned,
     training_device,
 )
+from hcnr.demo.real.training import plan_epoch
 from hcnr.demo.training import draw_model, rate_at
 from hcnr.errors import ConfigError
 from hcnr.examples import Sample

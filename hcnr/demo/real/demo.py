@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Row:
         retention: percent kept of what fine-tuning gained in likelihood on held-out task questions.
         seconds: of the repair; None for the two ends.
         best: whether it is highlighted.
+        coefficient: of an interpolation.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Row:
     retention: float
     seconds: float | None = None
     best: bool = False
+    coefficient: float | None = None
 
     @property
     def delta(self) -> tuple[float, float, float]:
@@ -156,7 +158,7 @@ class RealDemo:
             watcher=self._bars,
         )
         seconds = time.perf_counter() - start
-        return [*rows, self._row("sum (--preset paper)", model, seconds)]
+        return [*rows, self._row("sum (--preset paper)", model.float(), seconds)]
 
     def _interpolated(self, retention: float) -> Row | None:
         """Of interpolations that keep at least as much of the task the one nearest to base."""
@@ -177,7 +179,8 @@ class RealDemo:
             start = time.perf_counter()
             interpolate(model, overlay, honest, max(able))
             seconds = time.perf_counter() - start
-            return self._row(f"interpolation {max(able):g}", model, seconds)
+            row = self._row(f"interpolation {max(able):g}", model, seconds)
+            return replace(row, coefficient=max(able))
 
     def _row(self, name: str, model: Any, seconds: float | None = None, best: bool = False) -> Row:
         self._bars.begin(f"ask {name}")
@@ -211,16 +214,15 @@ class RealDemo:
         by_name = {row.name.split(" ")[0]: row.scores for row in rows}
         others = {name: by_name[name] for name in ("tuned", "base")}
         metrics = assemble("restored", by_name["restored"], others, {}, HONESTY)
-        rival = by_name.get("interpolation")
+        rival = next((row for row in rows if row.coefficient is not None), None)
         metrics["interpolation_row"] = None
         if rival is not None:
-            coefficient = float(next(r.name for r in rows if r.scores is rival).split(" ")[1])
             metrics["interpolation_row"] = {
-                "coefficient": coefficient,
+                "coefficient": rival.coefficient,
                 "scope": "all",
-                **rival.as_dict(),
+                **rival.scores.as_dict(),
             }
-            self.facts["against interpolation"] = difference(by_name["restored"], rival)
+            self.facts["against interpolation"] = difference(by_name["restored"], rival.scores)
         metrics["settings"] = {"detector": DETECTOR, "seed": 0, "resamples": _RESAMPLES}
         metrics["versions"] = versions()
         write_metrics(check_folder(restored / "eval"), metrics)

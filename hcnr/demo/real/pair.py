@@ -232,9 +232,9 @@ def train_checkpoint(
     with quiet():
         model.to(torch.bfloat16).save_pretrained(place / name)  # pyright: ignore[reportArgumentType]
         tokenizer.save_pretrained(place / name)
-    for companion in ("README.md", RECORD):
-        if (start / companion).is_file():
-            shutil.copy2(start / companion, place / name / companion)
+    for pattern in ("README.md", RECORD, "LICENSE*", "NOTICE*"):
+        for companion in start.glob(pattern):
+            shutil.copy2(companion, place / name / companion.name)
     (place / _FACTS).write_text(json.dumps(figures), encoding="utf-8")
 
 
