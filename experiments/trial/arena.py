@@ -154,7 +154,7 @@ class Judge:
         panel = instructed(self._panel, instruction)
         responses = self._arena.answer(model, panel)
         scores = panel.score(responses)
-        marks = _marks(scores, self._retention(self._loss(model, panel)))
+        marks = _marks(scores, self._kept(self._loss(model, panel)))
         if self._arena.task_figure is None:
             return marks
         refused = {
@@ -163,6 +163,10 @@ class Judge:
         }
         accuracy = self._arena.task_figure(panel, responses)
         return dataclasses.replace(marks, accuracy=accuracy, refused=refused)
+
+    def retention(self, model: LlamaForCausalLM) -> float:
+        """`Marks.retention` alone, from forward passes: nothing is generated."""
+        return self._kept(self._loss(model, self._panel))
 
     def refuse_all(self) -> Marks:
         """What always refusing would be marked: the reason to never read F1 alone."""
@@ -180,7 +184,7 @@ class Judge:
         batches = micro_batches(model, held_out, range(len(held_out)), _TOKENS, "right")
         return float(torch.cat([sample_losses(model, batch) for batch in batches]).mean())
 
-    def _retention(self, loss: float) -> float:
+    def _kept(self, loss: float) -> float:
         base, tuned = self._ends
         # Where fine-tuning gained nothing there is nothing to keep.
         return 100.0 * ((base - loss) / (base - tuned)) if tuned < base else math.nan

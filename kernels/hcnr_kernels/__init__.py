@@ -16,10 +16,18 @@ from hcnr_kernels.ops.inverse import InverseHessian, inverse_hessian
 from hcnr_kernels.ops.inverse.ladder import DAMPING_LADDER
 from hcnr_kernels.ops.merge import merge
 from hcnr_kernels.ops.perturbation import perturbation
-from hcnr_kernels.ops.spectral import Kept, RankedGram, SpectralBasis, Tokens, spectral_basis
+from hcnr_kernels.ops.spectral import (
+    BlockDiagonal,
+    Kept,
+    RankedGram,
+    SpectralBasis,
+    Tokens,
+    spectral_basis,
+)
 
 __all__ = [
     "DAMPING_LADDER",
+    "BlockDiagonal",
     "Compensation",
     "FactorizationError",
     "HcnrError",
