@@ -148,7 +148,7 @@ class RestoreConfig(BaseModel):
     block_size: int | None = _setting(
         None,
         "Compensation",
-        "Invert curvature in diagonal blocks of this many neurons; null inverts it whole.",
+        "Use curvature in diagonal blocks of this many neurons; null uses whole matrices.",
         ge=1,
     )
 

@@ -192,8 +192,8 @@ def _groups(shapes: dict[str, tuple[int, int]], config: RestoreConfig, model: in
         # Planned on another machine than it will run on, which says nothing of that one's memory.
         budget = None
     return [
-        curvature_bytes([shapes[name] for name in group], places)
-        for group in plan_groups(shapes, places, budget)
+        curvature_bytes([shapes[name] for name in group], places, config.block_size)
+        for group in plan_groups(shapes, places, budget, config.block_size)
     ]
 
 
@@ -212,10 +212,15 @@ def _two_sided(
         for role, source in zip(("base", "tuned"), sources, strict=True)
     }
     count, largest = len(groups), max(groups)
-    squares = sum(out * out + into * into for out, into in shapes)
-    cubes = sum(out**3 + into**3 for out, into in shapes)
+
+    def block(width: int) -> int:
+        return min(width, config.block_size or width)
+
+    axes = [width for shape in shapes for width in shape]
+    squares = sum(width * block(width) for width in axes)
+    cubes = sum(width * block(width) ** 2 for width in axes)
     weights = sum(out * into for out, into in shapes)
-    products = sum(4 * out * into * (out + into) for out, into in shapes)
+    products = sum(4 * out * into * (block(out) + block(into)) for out, into in shapes)
     stages = [
         StagePlan(
             f"curvature of {data} at {role}, {_times(count)}",

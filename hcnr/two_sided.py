@@ -111,6 +111,7 @@ class Factorisations:
                 layers,
                 self._data[data_set],
                 token_budget=self._config.token_budget,
+                block_size=self._config.block_size,
                 gradient_checkpointing=self._config.gradient_checkpointing,
                 progress=watcher.advance,
             )
@@ -142,6 +143,7 @@ class Factorisations:
                     near.pair,
                     far.pair,
                     damping=self._config.damping,
+                    block_size=self._config.block_size,
                     shared=inputs.get(key),
                     name=name,
                 )
@@ -178,7 +180,7 @@ def groups_of(
     layers = pair.tuned.matrices(config.targets, config.ignore)
     shapes = {n: (layers[n].out_features, layers[n].in_features) for n in matrices}
     budget = budget_of(config.memory_budget, config.device, pair.nbytes)
-    return plan_groups(shapes, passes, budget)
+    return plan_groups(shapes, passes, budget, config.block_size)
 
 
 class Bases:

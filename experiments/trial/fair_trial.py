@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -210,6 +211,8 @@ def pair_digest(arena: Arena) -> str:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     questions = {part: _questions(panel) for part, panel in arena.panels.items()}
     about = [arena.world, arena.seed, arena.refusal, questions, versions(), FORMAT]
+    if math.isfinite(arena.least_retention):
+        about.append(arena.least_retention)
     constants = [fine_tuning.BATCH_SIZE, fine_tuning.LARGEST_NORM]
     digest.update(json.dumps([about, constants], sort_keys=True).encode())
     return digest.hexdigest()[:16]

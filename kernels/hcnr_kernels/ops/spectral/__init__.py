@@ -8,13 +8,14 @@ from hcnr_kernels.ops.spectral.block_diagonal import BlockDiagonal
 from hcnr_kernels.ops.spectral.forecast import TaskEnergy
 from hcnr_kernels.ops.spectral.kept import Kept
 from hcnr_kernels.ops.spectral.modes import Modes
-from hcnr_kernels.ops.spectral.token_space import RankedGram, Tokens
+from hcnr_kernels.ops.spectral.token_space import RankedGram, SecondMoment, Tokens
 
 __all__ = [
     "BlockDiagonal",
     "Kept",
     "Modes",
     "RankedGram",
+    "SecondMoment",
     "SpectralBasis",
     "TaskEnergy",
     "Tokens",

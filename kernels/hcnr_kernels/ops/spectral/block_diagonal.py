@@ -67,6 +67,10 @@ class BlockDiagonal(NamedTuple):
         """Of every block."""
         return self.stacks[0].device
 
+    def to(self, device: torch.device) -> "BlockDiagonal":
+        """The same on a device."""
+        return self.map(lambda stack: stack.to(device))
+
     def map(self, change: Callable[[Tensor], Tensor]) -> "BlockDiagonal":
         """The same with every stack changed."""
         return BlockDiagonal(tuple(change(stack) for stack in self.stacks))
@@ -85,6 +89,12 @@ class BlockDiagonal(NamedTuple):
         """Add the blocks of `rows^T rows`, `rows [n, d]`, in place; n d b multiplications."""
         for stack, part in self._parts(rows.mT):
             stack.baddbmm_(part, part.mT)
+        return self
+
+    def div_(self, divisor: float) -> "BlockDiagonal":
+        """Divide in place."""
+        for stack in self.stacks:
+            stack.div_(divisor)
         return self
 
     def times(self, right: Tensor) -> Tensor:
