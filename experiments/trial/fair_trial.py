@@ -13,7 +13,7 @@ from rich.console import Console
 
 from experiments.trial import fine_tuning
 from experiments.trial.arena import Arena, open_synthetic, open_text
-from experiments.trial.choosing import LEVELS
+from experiments.trial.choosing import LEVELS, REAL_LEVELS
 from experiments.trial.journal import Journal, open_journal
 from experiments.trial.making import key_of
 from experiments.trial.preferences import check_trl
@@ -55,10 +55,12 @@ class Course:
     Attributes:
         world: Its name, as printed.
         open: Opens the arena of a seed.
+        levels: Of retention, in percent, at which its ways are compared.
     """
 
     world: str
     open: OpenArena
+    levels: tuple[float, ...] = LEVELS
 
 
 def open_course(
@@ -107,6 +109,7 @@ def open_course(
             lambda seed, stage: open_real(
                 model, data_root, dataclasses.replace(real, seed=seed), world=name, stage=stage
             ),
+            REAL_LEVELS,
         )
     recipe = TextRecipe.mild() if world == "text-mild" else TextRecipe()
     return Course(world, lambda seed, stage: open_text(data_root, seed, recipe=recipe, stage=stage))
@@ -149,8 +152,8 @@ def run_trial(
     names = [way.name for way in ways]
     tables = Tables(prepared(out), "trial", course.world, seeds, names, overwrite)
     tables.check()
-    results = run_seeds(course, tables.out, seeds, ways, LEVELS, "seed", console)
-    table = TrialTable(course.world, results, LEVELS)
+    results = run_seeds(course, tables.out, seeds, ways, course.levels, "seed", console)
+    table = TrialTable(course.world, results, course.levels)
     if reason := tables.write(table.as_dict(), table.to_markdown()):
         console.print(reason, highlight=False, markup=False)
     return table
