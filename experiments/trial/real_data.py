@@ -24,7 +24,8 @@ from hcnr.evaluate.templates import TEMPLATES
 from hcnr.examples import Sample
 
 _VALIDATION_BUCKETS = 35
-_INSTRUCTION = TEMPLATES["unknownbench"].removesuffix("{question}")
+INSTRUCTION = TEMPLATES["unknownbench"].removesuffix("{question}")
+"""Stands before every question of a pair."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,10 +188,10 @@ def _asked(question: Question) -> Question:
     fine-tuning on them left most of the refusal delta: +36 of +50 after one epoch of HotpotQA at a
     constant rate of 1e-4, +27 at 4e-4, which no longer learned the task.
     """
-    text = question.prompt.removeprefix(_INSTRUCTION) if question.task else question.question
+    text = question.prompt.removeprefix(INSTRUCTION) if question.task else question.question
     lines = "\n".join(" ".join(line.split()) for line in text.splitlines())
     answers = tuple(one for one in question.answers if one.strip())
-    return dataclasses.replace(question, prompt=_INSTRUCTION + lines, answers=answers)
+    return dataclasses.replace(question, prompt=INSTRUCTION + lines, answers=answers)
 
 
 def _usable(question: Question, recipe: RealRecipe, *, answered: bool = True) -> bool:
