@@ -1,32 +1,220 @@
-"""Which candidate of a sweep to take, or whether to interpolate instead. Pure functions."""
+"""The rule that says what to do with a repaired model, and the choice of one. Pure functions.
+
+The refusal delta decides, by its interval and at a kept share of the task; F1 decides nothing, as a
+model that refuses everything scores 67 of it. The sweep, the report, the model card and the demo
+all say what `decide` says.
+"""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from hcnr.errors import ConfigError
 from hcnr.front import ROUNDING, Gain, Scores, rival
 
-Word = Literal["use", "do not use", "interpolate instead"]
+Word = Literal["use", "do not use", "interpolate instead", "unclear"]
+WORDS: tuple[Word, ...] = ("use", "do not use", "interpolate instead", "unclear")
+MAX_TASK_DROP = 2.0
+"""Points of task accuracy that a repair may lose unless another limit is given, method.md 6."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Plain interpolation that keeps as much of the task as the repair, see `weigh`.
+
+    Attributes:
+        coefficient: 0 is tuned, 1 base.
+        gain: its refusal delta over the tuned model's; None where it is not known.
+        lead: the repair's refusal delta over its.
+    """
+
+    coefficient: float
+    gain: Gain | None
+    lead: Gain
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "coefficient": self.coefficient,
+            "gain": None if self.gain is None else self.gain.as_dict(),
+            "lead": self.lead.as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What decides about a repaired model.
+
+    Attributes:
+        gain: its refusal delta over the tuned model's; None where one of them is not known.
+        task_drop: points of task accuracy that it lost, negative where it gained; None where the
+            task was not asked about.
+        max_task_drop: points that it may lose.
+        rival: what it must beat; None where no interpolation was tried or none keeps enough.
+    """
+
+    gain: Gain | None
+    task_drop: float | None
+    max_task_drop: float = MAX_TASK_DROP
+    rival: Rival | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether enough of the task is kept."""
+        return self.task_drop is not None and self.task_drop <= self.max_task_drop + ROUNDING
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with a repaired model.
+
+    Attributes:
+        word: `use` it, `do not use` it, `interpolate instead`; `unclear` where a number is missing.
+        reason: why, in a sentence without its full stop.
+        evidence: the numbers behind it.
+    """
+
+    word: Word
+    reason: str
+    evidence: Evidence
+
+    @property
+    def line(self) -> str:
+        """Both, for a terminal."""
+        return f"recommendation: {self.word}: {self.reason}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        found = self.evidence
+        return {
+            "word": self.word,
+            "reason": self.reason,
+            "gain": None if found.gain is None else found.gain.as_dict(),
+            "task_drop": found.task_drop,
+            "max_task_drop": found.max_task_drop,
+            "interpolation": None if found.rival is None else found.rival.as_dict(),
+        }
+
+
+def decide(found: Evidence) -> Decision:
+    """Say whether to use a repaired model.
+
+    It is of use if its refusal delta is shown to be above the tuned model's, it keeps enough of the
+    task, and it is shown to be above plain interpolation that keeps as much. Interpolation needs
+    neither data nor this tool, so where it is shown to help, the burden of proof is the repair's.
+    `Gain.shown` says what is shown: the 95 % interval lies above 0.
+    """
+    if found.gain is None or math.isnan(found.gain.value):
+        return Decision("unclear", "there is no refusal delta of it and of tuned to compare", found)
+    gain = f"its refusal delta is {found.gain} points over tuned's"
+    if not found.gain.shown:
+        return _otherwise(found, f"{gain}, which is not shown to be above 0")
+    if found.task_drop is None or math.isnan(found.task_drop):
+        return Decision(
+            "unclear",
+            f"{gain}, and nothing says what the task lost; evaluate it and tuned with --tasks",
+            found,
+        )
+    task = f"the task {_change(found.task_drop)}, {found.max_task_drop:g} may be lost"
+    if not found.keeps:
+        return _otherwise(found, f"{gain}, but {task}")
+    reason = f"{gain}, and {task}"
+    if found.rival is None:
+        return Decision("use", reason, found)
+    name, lead = _interpolation(found.rival.coefficient), found.rival.lead
+    beside = f"{reason}; {name} keeps as much of the task"
+    if lead.shown:
+        return Decision("use", f"{beside}, and the repair is {lead} points above that", found)
+    known = found.rival.gain
+    if known is not None and not known.shown:
+        return Decision("use", f"{beside}, but is not shown to be above tuned: {known}", found)
+    return Decision(
+        "interpolate instead",
+        f"{beside}, and the repair is not shown to be above that: {lead} points",
+        found,
+    )
+
+
+def _otherwise(found: Evidence, reason: str) -> Decision:
+    """What to do where the repair will not do."""
+    known = None if found.rival is None else found.rival.gain
+    if found.rival is None or known is None or not known.shown:
+        return Decision("do not use", reason, found)
+    name = _interpolation(found.rival.coefficient)
+    return Decision("interpolate instead", f"{reason}; {name} is {known} points over tuned", found)
+
+
+def weigh(
+    scores: Scores,
+    tuned: Scores,
+    curve: Sequence[tuple[float, Scores]] = (),
+    max_task_drop: float = MAX_TASK_DROP,
+) -> Evidence:
+    """Compare a repaired model with the tuned one and with interpolation.
+
+    Args:
+        scores: of the repaired model.
+        tuned: of the model before any repair.
+        curve: plain interpolation: coefficients and scores. The rival is the one of best refusal
+            delta that keeps as much of the task as the repair does; where the repair will not do,
+            as must be kept.
+        max_task_drop: points of task accuracy that may be lost.
+    """
+    gain, drop = Gain.between(scores, tuned), tuned.task_accuracy - scores.task_accuracy
+    found = Evidence(
+        None if math.isnan(gain.value) else gain,
+        None if math.isnan(drop) else drop,
+        max_task_drop,
+    )
+    if found.task_drop is None:
+        return found
+    # What ties with the limit is not to fall short of it by rounding.
+    least = tuned.task_accuracy - max_task_drop - ROUNDING
+    if found.keeps and gain.shown:
+        least = scores.task_accuracy
+    place = rival([point for _, point in curve], least)
+    if place is None:
+        return found
+    coefficient, point = curve[place]
+    other = Rival(coefficient, Gain.between(point, tuned), Gain.between(scores, point))
+    return replace(found, rival=other)
 
 
 @dataclass(frozen=True)
 class Recommendation:
-    """Which candidate to take, and whether to take it at all.
+    """Which candidate of several is the best, and what to do.
 
     Attributes:
-        index: place of the best among the candidates; None where none is better than tuned.
-        reason: why, in a sentence.
-        word: `use` it, `do not use` any, or `interpolate instead`.
-        gain: its refusal delta over the tuned model's.
-        coefficient: of the interpolation to take instead: 0 is tuned, 1 base.
+        index: its place among the candidates; None where none is better than tuned.
+        decision: what to do: with it, or, where there is none, with all of them.
+        why: why it is the best one; empty where there is none.
     """
 
     index: int | None
-    reason: str
-    word: Word = "do not use"
-    gain: Gain | None = None
-    coefficient: float | None = None
+    decision: Decision
+    why: str = ""
+
+    @property
+    def word(self) -> Word:
+        """What to do, see `Decision`."""
+        return self.decision.word
+
+    @property
+    def reason(self) -> str:
+        """Why, in a sentence."""
+        return "; ".join(filter(None, (self.why, self.decision.reason)))
+
+    @property
+    def gain(self) -> Gain | None:
+        """The candidate's refusal delta over the tuned model's; None without a candidate."""
+        return None if self.index is None else self.decision.evidence.gain
+
+    @property
+    def coefficient(self) -> float | None:
+        """Of the interpolation to take instead: 0 is tuned, 1 base; None where none is."""
+        other = self.decision.evidence.rival
+        return other.coefficient if other and self.word == "interpolate instead" else None
 
 
 def recommend(
@@ -35,138 +223,83 @@ def recommend(
     max_task_drop: float,
     curve: Sequence[tuple[float, Scores]] = (),
 ) -> Recommendation:
-    """Pick the best refusal delta among the candidates that keep the task.
+    """Pick the best refusal delta among the candidates that keep the task, and decide about it.
 
     Only candidates whose refusal delta is above the tuned model's count. A candidate keeps the task
     if its accuracy is at most `max_task_drop` points under the tuned model's. If none does, the one
-    that loses least is named, and not to be used. Ties go to F1, then to the task, then to the
-    earlier candidate.
+    that loses least is named. Ties go to F1, then to the task, then to the earlier candidate.
 
     Args:
         candidates: scores in their order.
         tuned: scores of the model before any repair.
         max_task_drop: points of task accuracy that may be lost.
-        curve: plain interpolation: coefficients and scores. Where a point of it keeps as much of
-            the task as the best candidate and has at least its delta, it is to be taken instead; so
-            is the best point that keeps the task where no candidate does.
+        curve: plain interpolation: coefficients and scores, see `weigh`.
     """
-    undefined = None
+    missing = None
     if math.isnan(tuned.task_accuracy):
-        undefined = "the task accuracy of the tuned model is not defined"
+        missing = "the task accuracy of the tuned model is not defined"
     elif not any(scores.defined for scores in candidates):
-        undefined = "no candidate has defined scores"
+        missing = "no candidate has defined scores"
     elif math.isnan(tuned.refusal_delta):
-        undefined = "the refusal delta of the tuned model is not defined"
-    if undefined:
-        return Recommendation(None, f"nothing is recommended: {undefined}")
-    limits = _Limits(tuned, max_task_drop)
-    known = [index for index, scores in enumerate(candidates) if limits.gains(scores)]
-    able = [index for index in known if limits.keeps(candidates[index])]
-    if able:
-        best = max(able, key=lambda i: candidates[i].merit)
-        return _beside_the_curve(candidates, best, len(able), limits, curve)
-    if known:
-        best = min(known, key=lambda i: (limits.drop(candidates[i]), _negative(candidates[i])))
-        gain = Gain.between(candidates[best], tuned)
+        missing = "the refusal delta of the tuned model is not defined"
+    if missing:
+        reason = f"nothing is recommended: {missing}"
+        return Recommendation(None, Decision("unclear", reason, Evidence(None, None)))
+    known = [
+        index
+        for index, scores in enumerate(candidates)
+        if scores.defined and scores.refusal_delta > tuned.refusal_delta + ROUNDING
+    ]
+    if not known:
         reason = (
-            f"none of {len(candidates)} candidates has a refusal delta above the tuned model's "
-            f"{tuned.refusal_delta:+.1f} and keeps task accuracy within {max_task_drop:g} points "
-            f"of its {tuned.task_accuracy:.1f}; of those with such a delta this one loses least, "
-            f"{limits.drop(candidates[best]):.1f} points, with {_figures(candidates[best])}, "
-            f"against tuned {gain}{_doubt(gain)}"
+            f"no candidate has a refusal delta above tuned's {tuned.refusal_delta:+.1f}, so none "
+            "tells better what it does not know"
+        )
+        # Tuned stands for a repair that does nothing.
+        return Recommendation(None, _otherwise(weigh(tuned, tuned, curve, max_task_drop), reason))
+    cases = {i: weigh(candidates[i], tuned, curve, max_task_drop) for i in known}
+    able = [index for index in known if cases[index].keeps]
+    if able:
+        best = max(able, key=lambda index: candidates[index].merit)
+        why = (
+            f"the best refusal delta of the {len(able)} of {len(candidates)} candidates that are "
+            f"above tuned's {tuned.refusal_delta:+.1f} and keep the task"
         )
     else:
-        best = gain = None
-        reason = (
-            f"nothing is recommended: no candidate has a refusal delta above the tuned model's "
-            f"{tuned.refusal_delta:+.1f}, so none tells better what it does not know"
+        best = min(known, key=lambda i: (_drop(cases[i]), [-x for x in candidates[i].merit]))
+        why = (
+            f"none of {len(candidates)} candidates is above tuned's delta of "
+            f"{tuned.refusal_delta:+.1f} and keeps the task; of those above it this one loses least"
         )
-    kept = [(c, p) for c, p in curve if limits.gains(p) and limits.keeps(p)]
-    place = rival([point for _, point in kept], -math.inf)
-    if place is None:
-        return Recommendation(best, reason, gain=gain)
-    return _against(best, reason, gain, tuned, *kept[place])
+    chosen = candidates[best]
+    why += f": delta {chosen.refusal_delta:+.1f}, task {chosen.task_accuracy:.1f}"
+    if not math.isnan(chosen.honesty_f1):
+        why += f" (F1 {chosen.honesty_f1:.1f})"
+    return Recommendation(best, decide(cases[best]), why)
 
 
-def _beside_the_curve(
-    candidates: Sequence[Scores],
-    best: int,
-    able: int,
-    limits: "_Limits",
-    curve: Sequence[tuple[float, Scores]],
-) -> Recommendation:
-    """The best of those that keep the task, or what interpolation has at as much of the task."""
-    chosen, tuned = candidates[best], limits.tuned
-    gain, drop = Gain.between(chosen, tuned), limits.drop(chosen)
-    change = f"loses {drop:.1f}" if drop >= 0 else f"gains {-drop:.1f}"
-    reason = (
-        f"the best refusal delta, {chosen.refusal_delta:+.1f}, of the {able} of {len(candidates)} "
-        f"candidates whose delta is above the tuned model's {tuned.refusal_delta:+.1f} and whose "
-        f"task accuracy is at most {limits.max_task_drop:g} points under its "
-        f"{tuned.task_accuracy:.1f}; against tuned {gain}{_doubt(gain)}; this one has "
-        f"{_figures(chosen)}, which {change}"
-    )
-    place = rival([point for _, point in curve], chosen.task_accuracy)
-    if place is not None:
-        coefficient, point = curve[place]
-        if point.merit[0] >= chosen.merit[0]:
-            return _against(best, reason, gain, tuned, coefficient, point)
-        reason += f"; {_interpolation(coefficient)} has {_figures(point)}"
-    return Recommendation(best, reason, "use" if gain.shown else "do not use", gain)
+def check_task_drop(max_task_drop: float) -> None:
+    """Refuse a limit that is none.
+
+    Raises:
+        ConfigError: it is negative or not finite.
+    """
+    if not 0 <= max_task_drop < math.inf:
+        raise ConfigError(
+            f"max_task_drop is {max_task_drop}, expected points of task accuracy, at least 0; "
+            "correct this setting"
+        )
 
 
-def _against(
-    best: int | None,
-    reason: str,
-    gain: Gain | None,
-    tuned: Scores,
-    coefficient: float,
-    point: Scores,
-) -> Recommendation:
-    """Interpolate instead of taking the candidate `best`, if that is shown to help."""
-    better = Gain.between(point, tuned)
-    reason += f"; {_interpolation(coefficient)} has {_figures(point)}, against tuned {better}"
-    if not better.shown:
-        return Recommendation(best, reason + _doubt(better), "do not use", gain)
-    reason += ": interpolate instead"
-    return Recommendation(best, reason, "interpolate instead", gain, coefficient)
+def _drop(found: Evidence) -> float:
+    assert found.task_drop is not None  # known wherever the scores are defined
+    return found.task_drop
 
 
-@dataclass(frozen=True)
-class _Limits:
-    """What a model must do better than tuned, and what it may lose."""
-
-    tuned: Scores
-    max_task_drop: float
-
-    def gains(self, scores: Scores) -> bool:
-        return scores.defined and scores.refusal_delta > self.tuned.refusal_delta + ROUNDING
-
-    def drop(self, scores: Scores) -> float:
-        return self.tuned.task_accuracy - scores.task_accuracy
-
-    def keeps(self, scores: Scores) -> bool:
-        return self.drop(scores) <= self.max_task_drop + ROUNDING
-
-
-def _negative(scores: Scores) -> list[float]:
-    return [-figure for figure in scores.merit]
-
-
-def _figures(scores: Scores) -> str:
-    return (
-        f"delta {scores.refusal_delta:+.1f}, F1 {scores.honesty_f1:.1f} and task accuracy "
-        f"{scores.task_accuracy:.1f}"
-    )
+def _change(drop: float) -> str:
+    return f"loses {drop:.1f} points" if drop > -ROUNDING else f"gains {-drop:.1f} points"
 
 
 def _interpolation(coefficient: float) -> str:
     ends = {0.0: " (tuned itself)", 1.0: " (base itself)"}
     return f"plain interpolation with coefficient {coefficient:g}{ends.get(coefficient, '')}"
-
-
-def _doubt(gain: Gain) -> str:
-    """What must be said where a gain may be none."""
-    return (
-        "" if gain.shown else ", which does not exclude 0: ask more questions before believing it"
-    )

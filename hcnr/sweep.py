@@ -1,7 +1,6 @@
 """Many configurations from one measurement: a grid, its Pareto front, and the rival's curve."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from hcnr.grid import Grid, settings_of
 from hcnr.model import eval_mode, open_tokenizer
 from hcnr.overlay import Overlay, interpolate, parameters_of
 from hcnr.pair import Pair
+from hcnr.recommendation import MAX_TASK_DROP, check_task_drop
 from hcnr.repair import check_curvature
 from hcnr.report.summary import versions
 from hcnr.restore import measure
@@ -55,7 +55,7 @@ def sweep(
     batch_size: int = BATCH_SIZE,
     max_new_tokens: int = MAX_NEW_TOKENS,
     interpolation: Sequence[float] = INTERPOLATION,
-    max_task_drop: float = 2.0,
+    max_task_drop: float = MAX_TASK_DROP,
     refine: bool = True,
     ablate: bool = False,
     out: str | Path | None = None,
@@ -333,11 +333,7 @@ def _check_numbers(interpolation: Sequence[float], max_task_drop: float) -> None
                 f"interpolation holds {coefficient}, expected coefficients from 0 (tuned) to 1 "
                 "(base); correct this value"
             )
-    if not 0 <= max_task_drop < math.inf:
-        raise ConfigError(
-            f"max_task_drop is {max_task_drop}, expected points of task accuracy, at least 0; "
-            "correct this setting"
-        )
+    check_task_drop(max_task_drop)
 
 
 def _check_sources(

@@ -143,7 +143,7 @@ class SweepResult:
             "base": self.base.as_dict(),
             "refuse_all": None if self.refuse_all is None else self.refuse_all.as_dict(),
             "recommended": {
-                "word": chosen.word,
+                **chosen.decision.as_dict(),
                 "settings": settings,
                 "coefficient": chosen.coefficient,
                 "gain": None if chosen.gain is None else chosen.gain.as_dict(),
@@ -187,8 +187,7 @@ def print_sweep(result: SweepResult, console: "Console") -> None:
     refined = sum(candidate.refined for candidate in result.candidates)
     grid = len(result.candidates) - refined
     say(f"tried: {grid} configurations of the grid, and {refined} near the best of them")
-    chosen = result.recommendation
-    for line in _advice(result, chosen):
+    for line in advice(result):
         say(line)
     parts = ("measure", "select", "compensate", "apply", "evaluate")
     say("seconds: " + ", ".join(f"{name} {result.cost[name]:.2f}" for name in parts))
@@ -202,18 +201,20 @@ def print_sweep(result: SweepResult, console: "Console") -> None:
         say(f"note: {message}")
 
 
-def _advice(result: SweepResult, chosen: Recommendation) -> list[str]:
-    """What to do and why, a line each."""
-    lines = [chosen.reason if chosen.index is None and chosen.word == "do not use"
-             else f"because: {chosen.reason}"]  # fmt: skip
+def advice(result: SweepResult) -> list[str]:
+    """What to do, with which settings, and why, a line each."""
+    chosen = result.recommendation
+    if chosen.coefficient is not None:
+        what = f"{chosen.word}: coefficient {chosen.coefficient:g} (0 is tuned, 1 is base)"
+    else:
+        what = {"do not use": "do not use any of these candidates"}.get(chosen.word, chosen.word)
+    lines = [f"recommendation: {what}", f"because: {chosen.reason}"]
     if chosen.index is not None:
-        name = "recommended" if chosen.word == "use" else "best candidate"
-        lines.insert(0, f"{name}: {_options(result.candidates[chosen.index].settings)}")
-    if chosen.word == "interpolate instead":
-        lines.insert(0, f"interpolate instead: coefficient {chosen.coefficient:g} "
-                        "(0 is tuned, 1 is base)")  # fmt: skip
-    elif chosen.word == "do not use":
-        lines.insert(0, "do not use any of these candidates")
+        options = _options(result.candidates[chosen.index].settings)
+        if chosen.word == "use":
+            lines[0] += f": {options}"
+        else:
+            lines.insert(1, f"best candidate: {options}")
     return lines
 
 
@@ -264,7 +265,8 @@ def _candidates_table(result: SweepResult) -> "Table":
         ends.append(("refuse all", result.refuse_all))
     for name, scores in ends:
         table.add_row(name, "", "", "", *_figures(result, scores))
-    recommended = result.recommendation.index
+    chosen = result.recommendation
+    recommended = chosen.index if chosen.word == "use" else None
     for index, (row, on_front) in enumerate(zip(result.candidates, result.pareto, strict=True)):
         settings = row.settings
         table.add_row(
