@@ -104,10 +104,10 @@ class DemoTable:
             *self.shared_notes,
             *self._choice,
             f"* Best delta of plain interpolation towards the base, of {len(self.curve)} models "
-            "(all weights, or the linear maps of the blocks only), whose task accuracy is at least the "
-            "row's.",
-            "** Seconds for repairing, with one measuring pass that the fixed rows share (it collects "
-            "what balanced needs), without the trainings and the sweep.",
+            "(all weights, or the linear maps of the blocks only), whose task accuracy is at least "
+            "the row's.",
+            "** Seconds for repairing, with one measuring pass that the fixed rows share (it "
+            "collects what balanced needs), without the trainings and the sweep.",
         ]
 
     @property
