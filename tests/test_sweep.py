@@ -238,13 +238,14 @@ def test_the_rivals_curve_ends_at_both_models():
 @pytest.mark.parametrize(
     ("rival", "word", "lines"),
     [
-        (39.0, "use", ["recommended: --axis output"]),
+        (39.0, "use", ["recommendation: use: --axis output", "because: "]),
         (
             40.0,
             "interpolate instead",
             [
-                "interpolate instead: coefficient 0.5 (0 is tuned, 1 is base)",
+                "recommendation: interpolate instead: coefficient 0.5 (0 is tuned, 1 is base)",
                 "best candidate: --axis output",
+                "because: ",
             ],
         ),
     ],
@@ -267,7 +268,7 @@ def test_where_interpolation_does_as_well_it_is_recommended(rival, word, lines, 
     text = capsys.readouterr().out
     places = [text.index(line) for line in lines]
     assert places == sorted(places)
-    assert ("recommended: " in text) == (word == "use")
+    assert ("best candidate: " in text) == (word != "use")
 
 
 def test_a_sweep_that_finds_nothing_of_use_says_so(capsys):
@@ -278,7 +279,7 @@ def test_a_sweep_that_finds_nothing_of_use_says_so(capsys):
     found.cost["ratio"] = None
     print_sweep(found, Console(width=200))
     text = capsys.readouterr().out
-    assert "do not use any of these candidates\nbest candidate: --axis output" in text
+    assert "recommendation: do not use any of these candidates\nbest candidate: --axis" in text
     assert "tried: 1 configurations of the grid, and 0 near the best of them" in text
 
 
@@ -613,7 +614,7 @@ def test_the_table_fits_and_names_what_matters(pair, statistics, capsys):
     assert found.recommendation.index is not None
     settings = found.candidates[found.recommendation.index].settings
     said = " ".join(text.split())
-    assert "recommended: --axis output --in-weight-ratio" in said
+    assert ": --axis output --in-weight-ratio" in said
     assert f"--compensation {settings['compensation']}" in said
     (refusing,) = (line.split() for line in lines if "refuse all" in line)
     assert refusing[2:6] == ["0.0", "66.7", "100.0", "0.0"], refusing

@@ -11,10 +11,10 @@ Columns = tuple[tuple[str, str], ...]
 
 REFUSE_ALL = "refuse all"
 _HONESTY: Columns = (
-    ("F1", "f1"),
+    ("delta", "refusal_delta"),
     ("refused", "refusal_rate_unanswerable"),
     ("wrongly", "refusal_rate_answerable"),
-    ("delta", "refusal_delta"),
+    ("F1", "f1"),
     ("accuracy", "accuracy_answerable"),
 )
 _MEANS = ("macro", "tasks_macro")
