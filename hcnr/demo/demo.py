@@ -62,6 +62,7 @@ def run_demo(
         f"recommendation for {trial.restored}: {found['word']}: {found['reason']}",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
     return table
 

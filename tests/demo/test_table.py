@@ -6,6 +6,8 @@ from hcnr.demo.evaluation import Evaluation
 from hcnr.demo.interpolation import Point
 from hcnr.demo.table import DemoTable, Row
 
+BEST = Evaluation(70.0, 60.0, 2.5, 95.0, 99.0)
+
 
 def _table() -> DemoTable:
     point = Point(0.2, Evaluation(50.0, 40.0, 1.0, 90.0, 80.0))

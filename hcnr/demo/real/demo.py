@@ -219,6 +219,7 @@ def run_real_demo(
         f"recommendation for {out / RESTORED}: {found['word']}: {found['reason']}",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
     return rows
 
