@@ -79,11 +79,6 @@ class Decision:
     reason: str
     evidence: Evidence
 
-    @property
-    def line(self) -> str:
-        """Both, for a terminal."""
-        return f"recommendation: {self.word}: {self.reason}"
-
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         found = self.evidence
@@ -121,7 +116,8 @@ def decide(found: Evidence) -> Decision:
         return _otherwise(found, f"{gain}, but {task}")
     reason = f"{gain}, and {task}"
     if found.rival is None:
-        return Decision("use", reason, found)
+        none = "no interpolation that was tried keeps as much of the task"
+        return Decision("use", f"{reason}; {none}", found)
     name, lead = _interpolation(found.rival.coefficient), found.rival.lead
     beside = f"{reason}; {name} keeps as much of the task"
     if lead.shown:
@@ -266,7 +262,9 @@ def recommend(
             f"above tuned's {tuned.refusal_delta:+.1f} and keep the task"
         )
     else:
-        best = min(known, key=lambda i: (_drop(cases[i]), [-x for x in candidates[i].merit]))
+        best = min(
+            known, key=lambda i: (cases[i].task_drop or 0.0, [-x for x in candidates[i].merit])
+        )
         why = (
             f"none of {len(candidates)} candidates is above tuned's delta of "
             f"{tuned.refusal_delta:+.1f} and keeps the task; of those above it this one loses least"
@@ -289,11 +287,6 @@ def check_task_drop(max_task_drop: float) -> None:
             f"max_task_drop is {max_task_drop}, expected points of task accuracy, at least 0; "
             "correct this setting"
         )
-
-
-def _drop(found: Evidence) -> float:
-    assert found.task_drop is not None  # known wherever the scores are defined
-    return found.task_drop
 
 
 def _change(drop: float) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hcnr.report.charts import Chart, Curve, Mark, PlaneChart, Point, Role, Row, RowChart, Table
-from hcnr.report.gather import Run, probe_blocks
+from hcnr.report.gather import Run
 from hcnr.report.matrix_figures import (
     condition,
     damping,
@@ -14,7 +14,7 @@ from hcnr.report.matrix_figures import (
     score_distributions,
 )
 from hcnr.report.numbers import NONE, fixed, with_interval
-from hcnr.report.results import Scores, interval, mapping, number
+from hcnr.report.results import Scores, interval, mapping, number, probe_blocks
 from hcnr.report.spectrum_figures import spectrum, spectrum_by_matrix
 from hcnr.report.sweep_figures import trade_off
 from hcnr.report.two_sided_figures import restored_directions, terms, two_sided_condition

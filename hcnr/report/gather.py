@@ -13,14 +13,7 @@ from hcnr.report.card import stem
 from hcnr.report.charts import Interval
 from hcnr.report.check import check_report
 from hcnr.report.decision import decision_of
-from hcnr.report.results import (
-    Scores,
-    Sweep,
-    interval,
-    mapping,
-    mappings,
-    number,
-)
+from hcnr.report.results import Scores, Sweep, interval, mapping, mappings, number, texts
 from hcnr.report.writing import read_report
 
 PathLike = str | Path
@@ -221,7 +214,7 @@ def _evaluation(
         "after": Scores.read("restored", data),
         "benchmarks": mapping(data.get("data")),
         "rival": _rival(data),
-        "notes": _texts(data.get("notes")),
+        "notes": texts(data.get("notes")),
         "others": [],
         "trait": str(data.get("trait") or "honesty"),
         **{key: str(word) for key, word in mapping(data.get("words")).items() if key in WORDS},
@@ -247,10 +240,6 @@ def _evaluation(
             found["others"].append(Scores.read(stem(name), entry))
     found["decision"] = decision_of(data, found["after"], found.get("before"), difference)
     return found
-
-
-def _texts(value: Any) -> list[str]:
-    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
 def _rival(data: Mapping[str, Any]) -> Scores | None:
@@ -302,8 +291,3 @@ def _named_role(name: str, pair: Mapping[str, Any]) -> str | None:
 def _label(name: str) -> str:
     """As an evaluation names a model that it is given by path."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
-
-
-def probe_blocks(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Blocks of `probe.json` that carry a number."""
-    return [e for e in mappings(probe.get("blocks")) if number(e.get("block")) is not None]

@@ -36,6 +36,16 @@ def mappings(value: Any) -> list[dict[str, Any]]:
     return [dict(v) for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []
 
 
+def texts(value: Any) -> list[str]:
+    """The texts in a list, or an empty list for anything else."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def probe_blocks(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Blocks of `probe.json` that carry a number."""
+    return [e for e in mappings(probe.get("blocks")) if number(e.get("block")) is not None]
+
+
 @dataclass(frozen=True)
 class Scores:
     """How one model scored; rates in percent.
