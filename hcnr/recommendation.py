@@ -1,8 +1,7 @@
 """The rule that says what to do with a repaired model, and the choice of one. Pure functions.
 
-The refusal delta decides, by its interval and at a kept share of the task; F1 decides nothing, as a
-model that refuses everything scores 67 of it. The sweep, the report, the model card and the demo
-all say what `decide` says.
+The refusal delta decides, by its interval and at a kept share of the task, not F1: a model that
+refuses everything scores 67 of it. Sweep, evaluation, report, card and demo say what `decide` says.
 """
 
 import math
@@ -231,14 +230,7 @@ def recommend(
         max_task_drop: points of task accuracy that may be lost.
         curve: plain interpolation: coefficients and scores, see `weigh`.
     """
-    missing = None
-    if math.isnan(tuned.task_accuracy):
-        missing = "the task accuracy of the tuned model is not defined"
-    elif not any(scores.defined for scores in candidates):
-        missing = "no candidate has defined scores"
-    elif math.isnan(tuned.refusal_delta):
-        missing = "the refusal delta of the tuned model is not defined"
-    if missing:
+    if missing := _missing(candidates, tuned):
         reason = f"nothing is recommended: {missing}"
         return Recommendation(None, Decision("unclear", reason, Evidence(None, None)))
     known = [
@@ -274,6 +266,16 @@ def recommend(
     if not math.isnan(chosen.honesty_f1):
         why += f" (F1 {chosen.honesty_f1:.1f})"
     return Recommendation(best, decide(cases[best]), why)
+
+
+def _missing(candidates: Sequence[Scores], tuned: Scores) -> str | None:
+    """Which number the choice lacks; None where it has all."""
+    if math.isnan(tuned.task_accuracy):
+        return "the task accuracy of the tuned model is not defined"
+    if math.isnan(tuned.refusal_delta):
+        return "the refusal delta of the tuned model is not defined"
+    defined = any(scores.defined for scores in candidates)
+    return None if defined else "no candidate has defined scores"
 
 
 def check_task_drop(max_task_drop: float) -> None:

@@ -251,13 +251,16 @@ def _add_rival(metrics: dict[str, Any], curve: list[tuple[float, Scores]], score
     chosen = best_rival(curve, scores.task_accuracy)
     metrics["interpolation"] = curve_rows(curve, chosen)
     if chosen is None:
-        metrics["notes"].append(
-            "There is no interpolation row: no interpolated model reaches the model's task "
-            f"accuracy of {scores.task_accuracy:.2f} %."
-            if scores.task_accuracy is not None
-            else "There is no interpolation row: the task accuracy is undefined, because no task "
-            "question has a known answer."
-        )
+        if scores.task_accuracy is None:
+            why = "the task accuracy is undefined, because no task question has a known answer"
+        elif all(one.refusal_delta is None for _, one in curve):
+            why = "the refusal delta is undefined, because no set has questions of both kinds"
+        else:
+            why = (
+                "no interpolated model reaches the model's task accuracy of "
+                f"{scores.task_accuracy:.2f} %"
+            )
+        metrics["notes"].append(f"There is no interpolation row: {why}.")
         return
     coefficient, rival = curve[chosen]
     metrics["interpolation_row"] = {"coefficient": coefficient, **rival.as_dict()}

@@ -260,6 +260,18 @@ def test_without_a_task_the_missing_rival_is_said(pair):
     assert found["recommendation"] is None, "tuned was not asked"
 
 
+def test_without_answerable_questions_the_missing_rival_is_said(pair):
+    """Refusals alone show nothing: a model that refuses everything has all of them."""
+    hard = Benchmark("mine", HONEST.questions[::2], "unknownbench_keywords", "0" * 64, "invented")
+    found = evaluate(
+        pair["tuned"], benchmarks=hard, tasks=TASK, base=pair["base"], tuned=pair["tuned"],
+        coefficients=(0.0, 1.0), **QUICK,
+    )  # fmt: skip
+    assert found["interpolation_row"] is None
+    assert "the refusal delta is undefined" in found["notes"][-1]
+    assert found["recommendation"]["word"] == "unclear"
+
+
 def test_a_model_that_says_nothing(pair):
     silent = tokenizer()
     model = open_model(pair["base"], device="cpu")
