@@ -107,12 +107,23 @@ class SeedsTable:
             f"degrees of freedom, {_T[n - 2]} standard errors). So few worlds make it wide, and it "
             "may pass 0 or 100.",
             *first.shared_notes,
+            *self._words,
             "The intervals do not know how settings were chosen: where seeds 0 to 2 are among the "
             "worlds, balanced may look better than it would on fresh ones, such as --seed 3.",
             "* Best delta of plain interpolation towards the base (all weights, or the linear maps "
             "of the blocks only) whose task accuracy is at least the row's, in every world.",
             "** delta minus the rival's, taken world by world.",
         ]
+
+    @property
+    def _words(self) -> list[str]:
+        """What the reports of the worlds say about the sweep's choice."""
+        words = [
+            f"{table.facts['recommendation']['word']} ({seed})"
+            for seed, table in self.tables.items()
+            if "recommendation" in table.facts
+        ]
+        return [f"The reports on the sweep's choice, by seed: {', '.join(words)}."] if words else []
 
     def to_rich(self) -> Table:
         """The table for a terminal."""

@@ -19,7 +19,8 @@ def _table(seed: int, f1: float, rival: float | None) -> DemoTable:
     ]
     if seed != 1:
         rows.append(Row("interpolation", Evaluation(1.0, 1.0, 1.0, 1.0, 1.0)))
-    return DemoTable(rows, Evaluation(66.6, 100.0, 100.0, 0.0, 0.0), [], {"parameters": 870_000})
+    facts = {"parameters": 870_000, "recommendation": {"word": "use" if seed else "do not use"}}
+    return DemoTable(rows, Evaluation(66.6, 100.0, 100.0, 0.0, 0.0), [], facts)
 
 
 TABLE = SeedsTable({0: _table(0, 61.0, 50.0), 1: _table(1, 62.0, 53.0), 2: _table(2, 63.0, 56.0)})
@@ -67,6 +68,7 @@ def test_it_fits_a_terminal_of_80_columns_and_says_how_it_was_made():
         console.print(TABLE.to_rich())
     text = " ".join(capture.get().split())
     assert "…" not in text
+    assert "sweep's choice, by seed: do not use (0), use (1), use (2)." in text
     for words in ("3 seeds", "sum (paper)", "±2.5", "t at 2 degrees of freedom", "wide", "66.6"):
         assert words in text
 
