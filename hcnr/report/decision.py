@@ -1,5 +1,6 @@
 """What an evaluation says about using the restored model, read leniently from its file."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -8,8 +9,6 @@ from hcnr.front import Gain
 from hcnr.front import Scores as Point
 from hcnr.recommendation import MAX_TASK_DROP, Decision, Evidence, Rival, decide, weigh
 from hcnr.report.results import Scores, interval, mapping, mappings, number
-
-_NAN = float("nan")
 
 
 def decision_of(
@@ -80,5 +79,8 @@ def _model(scores: Scores) -> Point:
 
 
 def _point(entry: Mapping[str, Any], delta: str, f1: str, task: str) -> Point:
-    found = (number(entry.get(key)) for key in (f1, delta, task))
-    return Point(*(_NAN if value is None else value for value in found))
+    def read(key: str) -> float:
+        value = number(entry.get(key))
+        return math.nan if value is None else value
+
+    return Point(read(f1), read(delta), read(task))

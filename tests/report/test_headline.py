@@ -34,7 +34,7 @@ from hcnr.report.numbers import NONE
             "by 10.0 points.",
         ),
         (
-            12.21,
+            12.16,
             30.65,
             "Interpolate instead: the refusal delta stayed at +12.2; task accuracy stayed at 30.6.",
         ),

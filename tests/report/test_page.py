@@ -50,8 +50,11 @@ def test_the_page_is_well_formed_and_says_the_verdict_first(full_run):
     assert len(outline.ids) == len(set(outline.ids))
     headings = [tag for tag in outline.tags if tag in ("h1", "h2", "h3")]
     assert headings[0] == "h1" and headings.count("h1") == 1
-    assert outline.text.index("Use: the refusal delta rose from +12.2 to +42.6") < 300
-    assert "Its refusal delta is +30.4 (95% interval +28.2 to +32.6) points over" in outline.text
+    said = (
+        "hcnr report Use: the refusal delta rose from +12.2 to +42.6, while task accuracy fell by "
+        "0.3 points. Its refusal delta is +30.4 (95% interval +28.2 to +32.6) points over tuned's,"
+    )
+    assert said in outline.text
     references = [v for k, v in outline.attributes if k in ("aria-labelledby", "aria-describedby")]
     assert {name for value in references for name in value.split()} <= set(outline.ids)
 

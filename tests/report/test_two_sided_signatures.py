@@ -141,6 +141,7 @@ def test_advice_knows_the_kind(found, invented, kind, task, honesty):
     metrics = invented.metrics()
     metrics["tasks_macro"]["accuracy"] = 20.0
     metrics["macro"]["refusal_delta"] = 9.0
+    metrics["recommendation"]["interpolation"]["lead"]["ci95"] = [-30.0, 1.0]
     signatures = found(kind, metrics=metrics)
     assert task in signatures["task_drop"].advice
     assert honesty in signatures["delta_low"].advice
