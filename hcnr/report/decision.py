@@ -26,11 +26,11 @@ def decision_of(
         before: scores of the tuned one, where it was evaluated.
         difference: how the two differ, as the file has it.
     """
-    limit = number(mapping(data.get("settings")).get("max_task_drop"))
-    stored = mapping(data.get("recommendation"))
-    found = _stored(stored, MAX_TASK_DROP if limit is None else limit)
+    given = number(mapping(data.get("settings")).get("max_task_drop"))
+    limit = MAX_TASK_DROP if given is None else given
+    found = _stored(mapping(data.get("recommendation")), limit)
     if found is None:
-        found = _compared(data, after, before, MAX_TASK_DROP if limit is None else limit)
+        found = _compared(data, after, before, limit)
         gain = read_gain(mapping(difference.get("macro")).get("refusal_delta"))
         found = replace(found, gain=gain or found.gain)
     return decide(found)
