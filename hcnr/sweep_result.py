@@ -210,7 +210,7 @@ def advice(result: SweepResult) -> list[str]:
         what = {"do not use": "do not use any of these candidates"}.get(chosen.word, chosen.word)
     lines = [f"recommendation: {what}", f"because: {chosen.reason}"]
     if chosen.index is not None:
-        options = _options(result.candidates[chosen.index].settings)
+        options = as_options(result.candidates[chosen.index].settings)
         if chosen.word == "use":
             lines[0] += f": {options}"
         else:
@@ -218,7 +218,7 @@ def advice(result: SweepResult) -> list[str]:
     return lines
 
 
-def _options(settings: dict[str, Any]) -> str:
+def as_options(settings: dict[str, Any]) -> str:
     """Settings as `hcnr restore` takes them."""
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from hcnr.demo.evaluation import Evaluation
 from hcnr.demo.interpolation import Point
+from hcnr.sweep_result import as_options
 
 _COLUMNS = (
     "method",
@@ -117,8 +118,8 @@ class DemoTable:
         if found is None:
             return []
         settings = next((row.settings for row in self.rows if row.best), {})
-        said = ", ".join(f"{name} {value}" for name, value in settings.items())
-        return [f"Recommendation for {said}: {found['word']}: {found['reason']}."]
+        made = as_options(settings)
+        return [f"Recommendation for {made}: {found['word']}: {found['reason']}."]
 
     def to_rich(self) -> Table:
         """The table for a terminal."""

@@ -56,7 +56,7 @@ def test_markdown_has_one_line_per_row_and_marks_the_best():
     assert len({line.count("|") for line in lines[:6]}) == 1
     assert lines[5].startswith("| **balanced** | **+57.5** |")
     assert r"\* Best delta" in "\n".join(lines)
-    assert "Recommendation for kind balanced: do not use: it is a test." in lines
+    assert "Recommendation for --kind balanced: do not use: it is a test." in lines
 
 
 def test_json_carries_every_number_and_setting():
