@@ -252,6 +252,9 @@ def _missing(run: Run, charts: dict[str, Chart]) -> Markup | None:
         "probe": ("whether the knowledge boundary survived fine-tuning", "hcnr probe"),
         "scores": ("the distributions of the Fisher scores", "hcnr report --statistics"),
     }
+    two = TwoSided.read(run.report)
+    if two is not None and two.whole:
+        del hints["scores"]  # repairs of whole matrices take none
     items = [
         element("li", f"{what}: ", element("code", command))
         for key, (what, command) in hints.items()
