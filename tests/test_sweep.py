@@ -50,8 +50,8 @@ class Judge:
             raise KeyboardInterrupt
         found = digest(model)
         self.seen.append(found)
-        numbers = [int(found[place : place + 4], 16) / 655.36 for place in (0, 4, 8)]
-        return Scores(*numbers)
+        f1, delta, task = (int(found[place : place + 4], 16) / 655.36 for place in (0, 4, 8))
+        return Scores(f1, delta, task)
 
 
 def models(pair: Any) -> dict[str, Any]:
