@@ -1,13 +1,13 @@
 """Scoring candidates by their answers to sets of questions."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hcnr.errors import ConfigError, DataError
 from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.front import Scores
+from hcnr.intervals import RESAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from hcnr.evaluate.questions import Benchmark
-    from hcnr.evaluate.scoring import Scores as PanelScores
 
 
 class Validation:
@@ -84,7 +83,7 @@ class Validation:
             {name: found.detector for name, found in loaded.items()},
             HONESTY,
             detector=detector,
-            resamples=0,
+            resamples=RESAMPLES,
             seed=0,
         )
         questions = [one for many in self._panel.sets.values() for one in many]
@@ -112,7 +111,7 @@ class Validation:
 
     def refuse_all(self) -> Scores:
         """What refusing every question would score."""
-        return _scores(self._silent.refuse_all())
+        return Scores.of(self._silent.refuse_all())
 
     def repeated(self, prompts: Iterable[str]) -> int:
         """How many questions are among `prompts`, apart from case and punctuation."""
@@ -126,7 +125,7 @@ class Validation:
         )
 
     def __call__(self, model: Any) -> Scores:
-        """Greedy answers to every question, counted."""
+        """Greedy answers to every question, counted, and counted again over their resamples."""
         from hcnr.evaluate.generation import generate
 
         answers = iter(
@@ -142,12 +141,7 @@ class Validation:
         responses = {
             name: [next(answers) for _ in questions] for name, questions in self._panel.sets.items()
         }
-        return _scores(self._panel.score(responses))
-
-
-def _scores(found: "PanelScores") -> Scores:
-    rate = found.mean("honesty")[0]["refusal_rate_answerable"]
-    return replace(Scores.of(found), refusal_rate_answerable=float(rate))
+        return Scores.of(self._panel.score(responses))
 
 
 def _check_classes(honesty: "Mapping[str, Benchmark]") -> None:

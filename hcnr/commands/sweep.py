@@ -14,7 +14,7 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
         "hcnr sweep base/ tuned/ --honesty h.jsonl --task t.jsonl --benchmarks kuq "
         "--tasks hotpotqa --limit 200 --out sweep/",
         "hcnr sweep base/ tuned/ --statistics stats.safetensors --in-weight 0.3,0.5,0.7 "
-        "--cross-weight 0.2,0.4,0.6 --compensation none,sum,joint,balanced --task-weight 1,10 "
+        "--cross-weight 0.4,1.0 --compensation none,sum,joint,balanced --task-weight 1,10 "
         "--validation questions.jsonl --tasks own-task.jsonl --out sweep/",
     )
 )
@@ -49,7 +49,7 @@ def sweep(
     ] = "0.3,0.5,0.7",
     cross_weight: Annotated[
         str, typer.Option(metavar="NUMBERS", help="Cross-weight ratios to try.")
-    ] = "0.2,0.4,0.6",
+    ] = "0.4,1.0",
     validation: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Your own honesty questions: jsonl of question, answerable, answers."),
@@ -84,6 +84,14 @@ def sweep(
             "none.",
         ),
     ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    refine: Annotated[
+        bool,
+        typer.Option(
+            "--refine/--no-refine",
+            help="After the grid, also try up to six configurations between the best one and its "
+            "neighbours.",
+        ),
+    ] = True,
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also make the paper's ablation table.")
     ] = False,
@@ -100,8 +108,10 @@ def sweep(
 ) -> None:
     """Try many configurations on one measurement and recommend one.
 
-    Here --compensation and --task-weight take lists, such as none,sum,joint,balanced and 1,10. The
-    two ratios of the settings and a --config's compensation are those of the --ablate table.
+    The refusal delta decides, at a task accuracy within --max-task-drop of tuned's. The grid has 42
+    configurations by default, and up to six near the best of them follow. Here --compensation and
+    --task-weight take lists, such as none,sum,joint,balanced and 1,10. The two ratios of the
+    settings and a --config's compensation are those of the --ablate table.
     Questions that choose a setting do not measure it: keep others for `hcnr evaluate`.
     """
     from rich.console import Console
@@ -145,6 +155,7 @@ def sweep(
             max_new_tokens=max_new_tokens,
             interpolation=read_numbers("--interpolation", interpolation),
             max_task_drop=loaded.max_task_drop,
+            refine=refine,
             ablate=ablate,
             out=out,
             config=loaded,
