@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from hcnr.config import RestoreConfig
-from hcnr.errors import CheckpointError
-from hcnr.model import resolve_device
+from hcnr.errors import CheckpointError, ModelError
+from hcnr.model import open_tokenizer, resolve_device
 from hcnr.source import DirectorySource, Source, check_match, open_source
 from hcnr.stages import Stages
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Role = Literal["base", "tuned"]
 
@@ -55,6 +55,34 @@ class Pair:
     def at(self, role: Role) -> Source:
         """The source of a role."""
         return self.base if role == "base" else self.tuned
+
+    def tokenizer(self, given: Any = None) -> "PreTrainedTokenizerBase":
+        """The tokenizer of a run: the one given (itself or its directory), else tuned's.
+
+        Where tuned has none base's is taken, with a message.
+
+        Raises:
+            ModelError: there is none that can be loaded.
+        """
+        if given is not None:
+            return open_tokenizer(given)
+        try:
+            return self.tuned.tokenizer()
+        except ModelError as error:
+            try:
+                found = self.base.tokenizer()
+            except ModelError:
+                raise error from None
+        self.messages.append(
+            f"tuned ({self.tuned}) has no tokenizer of its own, so base's was taken; name another "
+            "one with --tokenizer"
+        )
+        return found
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of the longest sample that both models can read; None where there is no limit."""
+        return (self.base.limits & self.tuned.limits).context
 
     def check_finite(self, stages: Stages) -> None:
         """Read every weight once; last of the checks, because it is the one that takes time."""

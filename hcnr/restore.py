@@ -72,7 +72,9 @@ def measure(
     config = config or RestoreConfig()
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
-    data = read_data(pair, honesty, task, config, tokenizer, stages)
+    data = read_data(
+        pair, honesty, task, config, tokenizer, stages, base_runs=_base_runs(config, None)
+    )
     pair.check_finite(stages)
     return _measure(pair, data, config, stages)[0]
 
@@ -139,12 +141,26 @@ def restore(
         data = None
         if statistics is None or needs_data(config) or (honesty is not None and task is not None):
             data = read_data(
-                pair, honesty, task, config, tokenizer, stages, holding=config.searches
+                pair,
+                honesty,
+                task,
+                config,
+                tokenizer,
+                stages,
+                holding=config.searches,
+                base_runs=_base_runs(config, statistics) or config.searches,
             )
         if statistics is not None:
             check_same_data(statistics, honesty, task, config)
         pair.check_finite(stages)
-        ends = None if data is None else end_losses(pair, data, config, stages)
+        ends = None
+        if data is not None and data.base_reads:
+            ends = end_losses(pair, data, config, stages)
+        elif data is not None:
+            pair.messages.append(
+                "base has no row of its embedding for some tokens of the data, so its losses were "
+                "not taken and there is no verdict"
+            )
         if statistics is None:
             assert data is not None
             statistics, selection = _measure(pair, data, config, stages)
@@ -155,7 +171,7 @@ def restore(
         # Judged by what was asked for: a weight that was searched is a number afterwards.
         asked, whole = config, None
         if needs_data(config):
-            assert data is not None and ends is not None
+            assert data is not None
             given = Measured(pair, selection, statistics, data, ends)
             config, whole = repair_whole(given, config, stages)
         job = Repairs(pair, statistics, selection, config, stages, whole)
@@ -179,6 +195,16 @@ def restore(
         write_companions(directory, job.report(verdict), config)
     assert out is not None
     return Path(out)
+
+
+def _base_runs(config: RestoreConfig, statistics: Statistics | None) -> bool:
+    """Whether anything is measured at base."""
+    if config.bases and any(role == "base" for _, role in places_of(config.bases, config)):
+        return True
+    if statistics is not None or (config.bases and not config.all_hessians):
+        return False
+    curved = config.all_hessians or config.compensation != "none"
+    return config.fisher_at == "base" or (curved and config.hessian_at == "base")
 
 
 def _measure(

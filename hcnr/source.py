@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from hcnr.checkpoint import Checkpoint, check_finite, check_pair, fingerprint_tensors
+from hcnr.checkpoint import (
+    Checkpoint,
+    check_finite,
+    check_pair,
+    check_unquantised,
+    fingerprint_tensors,
+)
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError
+from hcnr.limits import Limits
 from hcnr.model import open_model, open_skeleton, open_tokenizer, target_matrices
 
 if TYPE_CHECKING:
@@ -33,6 +40,11 @@ class Source(Protocol):
 
     def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
         """Target layers by name; their weights may be on the meta device."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What the model can read."""
         ...
 
     def weight(self, matrix: str) -> Tensor:
@@ -68,6 +80,7 @@ class DirectorySource:
     def __init__(self, path: str | Path) -> None:
         """Open and check the directory; reads headers only."""
         self.checkpoint = Checkpoint.open(path)
+        check_unquantised(self.checkpoint)
         self.path = self.checkpoint.path
 
     def __str__(self) -> str:
@@ -75,7 +88,7 @@ class DirectorySource:
 
     @cached_property
     def _skeleton(self) -> "PreTrainedModel":
-        return open_skeleton(self.path)
+        return open_skeleton(self.path, self.checkpoint.tensors)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -90,6 +103,11 @@ class DirectorySource:
     def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
         """Target layers of the model's structure, on the meta device."""
         return target_matrices(self._skeleton, targets, ignore)
+
+    @property
+    def limits(self) -> Limits:
+        """What the model can read, by its structure."""
+        return Limits.of(self._skeleton)
 
     def weight(self, matrix: str) -> Tensor:
         """Read one weight from disk."""
@@ -162,6 +180,11 @@ class ModelSource:
     def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
         """Target layers of the model itself."""
         return target_matrices(self.model, targets, ignore)
+
+    @property
+    def limits(self) -> Limits:
+        """What the model can read."""
+        return Limits.of(self.model)
 
     def weight(self, matrix: str) -> Tensor:
         """The weight itself where it is on the CPU already."""

@@ -9,6 +9,7 @@ from hcnr.checkpoint.finite import check_finite
 from hcnr.checkpoint.headers import Shard, TensorInfo, read_header
 from hcnr.checkpoint.output import atomic_file, check_output, output_directory
 from hcnr.checkpoint.pair import check_pair
+from hcnr.checkpoint.quantised import check_unquantised
 from hcnr.checkpoint.reader import Checkpoint
 from hcnr.checkpoint.writer import write_weights
 
@@ -21,6 +22,7 @@ __all__ = [
     "check_finite",
     "check_output",
     "check_pair",
+    "check_unquantised",
     "copy_companions",
     "fingerprint",
     "fingerprint_tensors",
