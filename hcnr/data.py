@@ -13,6 +13,7 @@ from hcnr.limits import unreadable
 from hcnr.pair import Pair
 from hcnr.stages import Stages
 from hcnr.statistics import Statistics
+from hcnr.suspicions import about_refusals, about_tokenizers
 from hcnr.tokens import TokenizedSet, tokenize
 
 TAKEN_OVER = ("samples", "shuffle_seed", "max_length", "chat_template", "attention", "dtype")
@@ -69,7 +70,7 @@ def read_data(
     """
     with stages.stage("read the data"):
         opened = pair.tokenizer(tokenizer)
-        sets, facts, held_back = {}, {}, {}
+        sets, facts, held_back, texts = {}, {}, {}, {}
 
         def tokens(samples: SampleSet) -> TokenizedSet:
             return tokenize(
@@ -94,7 +95,7 @@ def read_data(
                 held_back[name] = tokens(rest)
             elif len(samples) > config.samples:
                 measured = samples.part(0, config.samples)
-            sets[name] = tokens(measured)
+            sets[name], texts[name] = tokens(measured), measured
             facts[name] = {
                 "source": samples.source,
                 "available": samples.available,
@@ -107,6 +108,8 @@ def read_data(
                 "the honesty and the task data are the same samples, so no neuron matters for one "
                 "and not for the other; pass two different files to --honesty and --task"
             )
+        pair.messages.extend(about_refusals(texts["honesty"], texts["task"]))
+        pair.messages.extend(about_tokenizers(pair, opened, sets))
         every = {**sets, **{f"held-back {name}": rest for name, rest in held_back.items()}}
         _say_cut(pair, every.values(), config)
         return MeasuringData(sets, facts, held_back, _check_tokens(pair, every, config, base_runs))

@@ -10,6 +10,7 @@ from torch import nn
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError
 from hcnr.model import open_tokenizer, resolve_device
+from hcnr.selection import is_untouched
 from hcnr.source import DirectorySource, Source, check_match, open_source
 from hcnr.stages import Stages
 
@@ -39,18 +40,51 @@ class Pair:
 
     @classmethod
     def open(cls, base: Any, tuned: Any, config: RestoreConfig, stages: Stages) -> "Pair":
-        """Open both and check that they belong together; reads no weights from disk."""
+        """Open both and check that they belong together; reads few weights from disk.
+
+        Raises:
+            CheckpointError: they do not, or no target differs.
+            ModelError: no matrix matches the targets.
+        """
         with stages.stage("check the checkpoints"):
             resolve_device(config.device)
             pair = open_source(base), open_source(tuned)
             checked = check_match(*pair, config)
-            prints = {"base": pair[0].fingerprint(), "tuned": pair[1].fingerprint()}
-            if prints["base"] == prints["tuned"]:
-                raise CheckpointError(
-                    f"base ({pair[0]}) and tuned ({pair[1]}) have the same weights: there is "
-                    "nothing to repair; name the checkpoint from before the fine-tuning as BASE"
-                )
-            return cls(*pair, *checked, prints)
+            found = cls(*pair, *checked, {"base": "", "tuned": ""})
+            found.refuse_equal()
+            found.fingerprints.update(base=pair[0].fingerprint(), tuned=pair[1].fingerprint())
+            return found
+
+    def refuse_equal(self) -> None:
+        """Refuse a pair in which no target differs; reads targets up to the first that does.
+
+        Raises:
+            CheckpointError: naming what differs instead, if anything.
+        """
+        base, tuned = self.base.parameter, self.tuned.parameter
+
+        def differs(name: str) -> bool:
+            ours, theirs = base(name), tuned(name)
+            if ours is None or theirs is None:
+                return ours is not theirs
+            return not is_untouched(ours, theirs)
+
+        if any(differs(f"{matrix}.weight") for matrix in self.matrices):
+            return
+        names = dict.fromkeys([*self.tuned.parameters, *self.base.parameters])
+        others = [name for name in names if differs(name)]
+        cure = "name the checkpoint from before the fine-tuning as BASE"
+        if not others:
+            raise CheckpointError(
+                f"base ({self.base}) and tuned ({self.tuned}) have the same weights: there is "
+                f"nothing to repair; {cure}"
+            )
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if others[5:] else "")
+        raise CheckpointError(
+            f"no target differs between base ({self.base}) and tuned ({self.tuned}); these do: "
+            f"{shown}: widen --targets if they are matrices of the blocks, else there is nothing "
+            "that can be repaired"
+        )
 
     def at(self, role: Role) -> Source:
         """The source of a role."""

@@ -21,9 +21,11 @@ from hcnr.pair import Pair, Role
 from hcnr.repair import Repairs, check_curvature
 from hcnr.report import write_companions
 from hcnr.selection import Selection, check_statistics, select_neurons, select_whole
+from hcnr.selfcheck import check_model
 from hcnr.source import DirectorySource
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
+from hcnr.suspicions import about_losses
 from hcnr.two_sided import groups_of, places_of
 from hcnr.verdict import end_losses, final_verdict
 from hcnr.whole import Measured, needs_data, repair_whole
@@ -122,6 +124,7 @@ def restore(
     with contextlib.ExitStack() as stack:
         directory = None
         if out is not None:
+            pair.tuned.check_savable()
             # Entered before anything is computed: a place that cannot be written is found first.
             files = [Path(x) for x in (honesty, task, statistics) if isinstance(x, str | Path)]
             inputs = [*pair.base.places, *pair.tuned.places, *files]
@@ -156,6 +159,7 @@ def restore(
         ends = None
         if data is not None and data.base_reads:
             ends = end_losses(pair, data, config, stages)
+            pair.messages.extend(about_losses(ends))
         elif data is not None:
             pair.messages.append(
                 "base has no row of its embedding for some tokens of the data, so its losses were "
@@ -194,7 +198,7 @@ def restore(
                 verdict = final_verdict(model, ends, asked, stages)
         write_companions(directory, job.report(verdict), config)
     assert out is not None
-    return Path(out)
+    return Path(out).expanduser()
 
 
 def _base_runs(config: RestoreConfig, statistics: Statistics | None) -> bool:
@@ -231,12 +235,22 @@ def _measure(
         "token_budget": config.token_budget,
         "gradient_checkpointing": config.gradient_checkpointing,
     }
-    with pair.models(config) as model_at:
+    with pair.models(config) as open_at:
+        checked: set[Role] = set()
+
+        def model_at(role: Role, name: str, matrices: list[str] | None = None) -> Any:
+            """The model of a role and its layers, checked when first measured on data `name`."""
+            model, layers = open_at(role, matrices)
+            if role not in checked:
+                check_model(model, layers, data.sets[name], **settings)
+                checked.add(role)
+            return model, layers
+
         scores = {}
         for name in data.facts:
             with stages.stage(f"score {name}") as watcher:
                 scores[name] = score(
-                    *model_at(config.fisher_at),
+                    *model_at(config.fisher_at, name),
                     data.sets[name],
                     progress=watcher.advance,
                     **settings,
@@ -262,7 +276,7 @@ def _measure(
         for name in sorted(places, key=lambda name: places[name] != config.fisher_at):
             with stages.stage(f"curvature of {name}") as watcher:
                 statistics.hessians[name] = curvature(
-                    *model_at(places[name], wanted),
+                    *model_at(places[name], name, wanted),
                     data.sets[name],
                     progress=watcher.advance,
                     **settings,

@@ -126,7 +126,7 @@ def sweep(
             max_new_tokens=max_new_tokens,
             limits=pair.base.limits & pair.tuned.limits,
         )
-    file = None if out is None else _destination(Path(out), pair, overwrite)
+    file = None if out is None else _destination(Path(out).expanduser(), pair, overwrite)
 
     given, repeated = statistics is not None, list[str]()
     # Read more than once, so what can be read only once is kept.

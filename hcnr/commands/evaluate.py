@@ -8,8 +8,8 @@ from rich.console import Console
 
 # What only the asking of a model needs.
 ASKING = (
-    "benchmarks", "tasks", "base", "tuned", "limit", "data_root", "chat_template", "batch_size",
-    "max_new_tokens", "calibration", "device", "dtype",
+    "benchmarks", "tasks", "base", "tuned", "limit", "data_root", "chat_template", "tokenizer",
+    "batch_size", "max_new_tokens", "calibration", "device", "dtype",
 )  # fmt: skip
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
@@ -84,6 +84,10 @@ def evaluate(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Directory of the published sets; else $HCNR_DATA_ROOT."),
     ] = None,
+    tokenizer: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Tokenizer for every model; each model's own by default."),
+    ] = None,
     chat_template: Annotated[
         str, typer.Option(help="auto uses the tokenizer's; never does not.")
     ] = "auto",
@@ -151,6 +155,7 @@ def evaluate(
                 calibration=calibration,
                 device=device,
                 dtype=dtype,
+                tokenizer=tokenizer,
                 watcher=bars,
                 **judging,
             )

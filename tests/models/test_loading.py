@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hcnr.errors import CheckpointError, HcnrError, ModelError
 from hcnr.model import open_model, open_tokenizer
 from hcnr.plan import plan_run
 from hcnr.source import DirectorySource
-from pairs import config, write_jsonl, write_pair
+from pairs import HONESTY, TASK, config, tokenizer, write_jsonl, write_pair
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +162,16 @@ class TestWhatALibraryRaises:
         (tmp_path / "tokenizer.json").write_text('{"version": "1.0"}')
         with pytest.raises(ModelError, match="no tokenizer can be loaded"):
             open_tokenizer(tmp_path)
+
+    def test_a_generation_config_that_cannot_be_saved(self, tmp_path, monkeypatch):
+        base, tuned = make("llama"), make("llama", seed=1)
+        tuned.generation_config.do_sample = False
+        tuned.generation_config.temperature = 0.3
+        monkeypatch.setattr(sys.modules["hcnr.restore"], "end_losses", None)
+        with pytest.raises(ModelError, match=r"LlamaForCausalLM cannot be saved: .*temperature"):
+            hcnr.restore(base, tuned, HONESTY, TASK, tmp_path / "out", config=config(),
+                         tokenizer=tokenizer())  # fmt: skip
+        assert not (tmp_path / "out").exists()
 
 
 class TestCodeOfACheckpoint:
