@@ -70,37 +70,25 @@ def read_data(
     """
     with stages.stage("read the data"):
         opened = pair.tokenizer(tokenizer)
-        sets, facts, held_back, texts = {}, {}, {}, {}
+        max_length = min(config.max_length, pair.context or config.max_length)
 
         def tokens(samples: SampleSet) -> TokenizedSet:
             return tokenize(
-                samples,
-                opened,
-                max_length=min(config.max_length, pair.context or config.max_length),
-                chat_template=config.chat_template,
+                samples, opened, max_length=max_length, chat_template=config.chat_template
             )
 
+        sets, facts, held_back, texts = {}, {}, {}, {}
         for name, source in (("honesty", honesty), ("task", task)):
-            if source is None:
-                raise DataError(
-                    f"no {name} data was given; pass --{name} FILE, or --statistics of an "
-                    "earlier measurement for a number as --task-weight and a --compensation of "
-                    "neurons"
-                )
-            limit = config.samples + held_back_count(config.samples)
-            samples = load_samples(source, limit=limit, shuffle_seed=config.shuffle_seed)
-            measured = samples
-            if (holding and name == "task") or len(samples) >= config.samples + FEWEST:
-                measured, rest = hold_back(samples, config.samples)
+            measured, rest = _parted(name, source, config, holding and name == "task")
+            if rest is not None:
                 held_back[name] = tokens(rest)
-            elif len(samples) > config.samples:
-                measured = samples.part(0, config.samples)
             sets[name], texts[name] = tokens(measured), measured
             facts[name] = {
-                "source": samples.source,
-                "available": samples.available,
+                "source": measured.source,
+                "available": measured.available,
                 "sha256": measured.sha256,
                 "tokens_sha256": sets[name].sha256,
+                "max_length": max_length,
                 **asdict(sets[name].counts),
             }
         if config.priority == "kl" and sets["honesty"].sha256 == sets["task"].sha256:
@@ -113,6 +101,22 @@ def read_data(
         every = {**sets, **{f"held-back {name}": rest for name, rest in held_back.items()}}
         _say_cut(pair, every.values(), config)
         return MeasuringData(sets, facts, held_back, _check_tokens(pair, every, config, base_runs))
+
+
+def _parted(
+    name: str, source: Data | None, config: RestoreConfig, holding: bool
+) -> tuple[SampleSet, SampleSet | None]:
+    """Samples of one data set to measure, and those to hold back; None where too few are left."""
+    if source is None:
+        raise DataError(
+            f"no {name} data was given; pass --{name} FILE, or --statistics of an earlier "
+            "measurement for a number as --task-weight and a --compensation of neurons"
+        )
+    limit = config.samples + held_back_count(config.samples)
+    samples = load_samples(source, limit=limit, shuffle_seed=config.shuffle_seed)
+    if holding or len(samples) >= config.samples + FEWEST:
+        return hold_back(samples, config.samples)
+    return samples.part(0, min(config.samples, len(samples))), None
 
 
 def _say_cut(pair: Pair, sets: Iterable[TokenizedSet], config: RestoreConfig) -> None:

@@ -328,7 +328,7 @@ def _parse_messages(place: str, messages: Any, tools: Any = None) -> Sample:
                     "'content'"
                 )
             texts.append(_text(f"{place}: '{name}' of turn {i}", value))
-        turns.append(Message(*texts, more))
+        turns.append(Message(texts[0], texts[1], more))
     if not turns or turns[-1].role != "assistant":
         found = f"the role {turns[-1].role!r}" if turns else "no turns"
         raise DataError(

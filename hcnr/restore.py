@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from hcnr.checkpoint import output_directory
 from hcnr.config import RestoreConfig
 from hcnr.data import (
@@ -238,7 +240,9 @@ def _measure(
     with pair.models(config) as open_at:
         checked: set[Role] = set()
 
-        def model_at(role: Role, name: str, matrices: list[str] | None = None) -> Any:
+        def model_at(
+            role: Role, name: str, matrices: list[str] | None = None
+        ) -> "tuple[PreTrainedModel, dict[str, nn.Linear]]":
             """The model of a role and its layers, checked when first measured on data `name`."""
             model, layers = open_at(role, matrices)
             if role not in checked:

@@ -1,7 +1,7 @@
 """What is probably not meant: models, data sets or tokenizers in each other's place."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hcnr.errors import DataError, ModelError
 from hcnr.evaluate.detectors import DEFAULT, open_detector
@@ -69,7 +69,7 @@ def about_refusals(honesty: SampleSet, task: SampleSet) -> list[str]:
     return []
 
 
-def about_losses(losses: Mapping[str, Ends]) -> list[str]:
+def about_losses(losses: Mapping[Any, Ends]) -> list[str]:
     """Judge the order of the two models by their losses.
 
     Returns:

@@ -104,7 +104,7 @@ def end_losses(
                 for name, samples in chosen.items()
             }
             del model  # freed before the other is loaded
-    ends = {
+    ends: dict[DataSet, EndLosses] = {
         name: EndLosses(
             chosen[name], name in data.held_back, found["base"][name], found["tuned"][name]
         )

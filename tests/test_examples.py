@@ -125,12 +125,15 @@ def test_python_records_samples_and_generators_agree():
 
 def test_chat_records():
     turns = [
-        {"role": "system", "content": "s", "name": "ignored"},
+        {"role": "system", "content": "s", "name": "kept", "weight": None},
         {"role": "user", "content": "q"},
         {"role": "assistant", "content": "r"},
     ]
     (sample,) = load_samples([{"messages": turns, "prompt": "ignored", "id": 3}]).samples
-    assert sample.messages == tuple(Message(t["role"], t["content"]) for t in turns)
+    more = [{"name": "kept"}, {}, {}]
+    assert sample.messages == tuple(
+        Message(t["role"], t["content"], m) for t, m in zip(turns, more, strict=True)
+    )
     assert (sample.prompt, sample.response) == ("q", "r")
     assert load_samples([sample]).samples == (sample,)
 

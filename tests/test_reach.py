@@ -26,7 +26,7 @@ def experts(tmp_path_factory):
             root / role
         )
         tokenizer().save_pretrained(root / role)
-    return root / "base", root / "tuned"
+    return {"base": root / "base", "tuned": root / "tuned"}
 
 
 def test_of_experts():
@@ -49,9 +49,9 @@ def test_of_ordinary_models():
 
 def test_in_plan_run_report_and_card(experts, tmp_path):
     settings = config(compensation="none")
-    (planned,) = [m for m in plan_run(*experts, settings).messages if "out of reach" in m]
+    (planned,) = [m for m in plan_run(**experts, config=settings).messages if "out of reach" in m]
     assert "mlp.experts.gate_up_proj" in planned
-    out = hcnr.restore(*experts, HONESTY, TASK, tmp_path / "out", config=settings)
+    out = hcnr.restore(**experts, honesty=HONESTY, task=TASK, out=tmp_path / "out", config=settings)
     report = json.loads((out / "hcnr_report.json").read_text())
     assert planned in report["warnings"]
     share = report["summary"]["out_of_reach"]["share"]

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -18,8 +19,13 @@ from hcnr.selfcheck import check_model
 from pairs import HONESTY, TASK, config, tokenizer
 
 DATA = tokens(6)
-SIZES = {"vocab_size": 67, "hidden_size": 24, "num_hidden_layers": 2, "pad_token_id": 0}
-HOW = {"axis": "output", "token_budget": 64}
+SIZES: dict[str, Any] = {
+    "vocab_size": 67,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "pad_token_id": 0,
+}
+HOW: dict[str, Any] = {"axis": "output", "token_budget": 64}
 
 
 def built(model):
@@ -46,7 +52,7 @@ def check(model, **changes):
     check_model(model, target_matrices(model), DATA, **{**HOW, **changes})
 
 
-def first(model) -> nn.Linear:
+def first(model: Any) -> nn.Linear:
     return model.model.layers[0].mlp.gate_proj
 
 
@@ -57,31 +63,31 @@ def retyped(model, kind):
 
 
 class Tuple(nn.Linear):
-    def forward(self, x):
-        return super().forward(x), None
+    def forward(self, input) -> Any:
+        return super().forward(input), None
 
 
 class Scaled(nn.Linear):
-    def forward(self, x):
-        return super().forward(2 * x)
+    def forward(self, input):
+        return super().forward(2 * input)
 
 
 class Squashed(nn.Linear):
-    def forward(self, x):
-        return super().forward(x).tanh()
+    def forward(self, input):
+        return super().forward(input).tanh()
 
 
 class Careless(nn.Linear):
     """Changes what it was given after it has read it."""
 
-    def forward(self, x):
-        y = super().forward(x)
-        x.mul_(1.0)
+    def forward(self, input):
+        y = super().forward(input)
+        input.mul_(1.0)
         return y
 
 
 class ByKeyword(nn.Linear):
-    def __call__(self, x):
+    def __call__(self, x: Any):
         return super().__call__(input=x)
 
 

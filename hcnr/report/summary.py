@@ -215,6 +215,6 @@ def _warnings(
             if facts.get(kind):
                 found.append(
                     f"{facts[kind]} {name} {kind.split('_')[0]} were cut to fit "
-                    f"{config.max_length} tokens"
+                    f"{facts.get('max_length', config.max_length)} tokens"
                 )
     return found
