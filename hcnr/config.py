@@ -339,7 +339,7 @@ def load_config(
     start = preset(preset_name or "default")
     from_file: dict[str, Any] = {}
     if path is not None:
-        from_file = _read_yaml(Path(path))
+        from_file = _read_yaml(Path(path).expanduser())
         try:
             RestoreConfig(**from_file)
         except ValueError as error:

@@ -4,13 +4,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from hcnr.checkpoint import check_pair
 from hcnr.config import RestoreConfig
 from hcnr.errors import ModelError
 from hcnr.groups import budget_of, curvature_bytes, plan_groups
 from hcnr.held_back import held_back_count
 from hcnr.selection import count_of
-from hcnr.source import DirectorySource
+from hcnr.source import DirectorySource, check_match
 from hcnr.task_weight import MOST_TRIES
 from hcnr.two_sided import places_of
 from hcnr_kernels import gram_is_cheaper
@@ -90,9 +89,7 @@ def plan_run(
     config = config or RestoreConfig()
     sources = DirectorySource(base), DirectorySource(tuned)
     layers = sources[1].matrices(config.targets, config.ignore)
-    messages = check_pair(
-        sources[0].checkpoint, sources[1].checkpoint, [f"{name}.weight" for name in layers]
-    )
+    _, messages = check_match(*sources, config)
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
     along = 0 if config.axis == "output" else 1
     kinds = [

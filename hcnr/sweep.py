@@ -15,7 +15,7 @@ from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.examples import load_samples
 from hcnr.front import Scores
 from hcnr.grid import Grid, settings_of
-from hcnr.model import eval_mode, open_tokenizer
+from hcnr.model import eval_mode
 from hcnr.overlay import Overlay, interpolate, parameters_of
 from hcnr.pair import Pair
 from hcnr.recommendation import MAX_TASK_DROP, check_task_drop
@@ -23,7 +23,7 @@ from hcnr.repair import check_curvature
 from hcnr.report.summary import versions
 from hcnr.restore import measure
 from hcnr.selection import check_statistics
-from hcnr.source import ModelSource, Source
+from hcnr.source import Source
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
 from hcnr.sweep_result import Candidate, SweepResult
@@ -119,7 +119,7 @@ def sweep(
     pair = Pair.open(base, tuned, config, stages)
     if evaluate is None:
         evaluate = Validation(
-            pair.tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer),
+            pair.tokenizer(tokenizer),
             benchmarks,
             tasks,
             limit=limit,
@@ -128,9 +128,9 @@ def sweep(
             chat_template=config.chat_template,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
-            positions=_positions(pair),
+            limits=pair.base.limits & pair.tuned.limits,
         )
-    file = None if out is None else _destination(Path(out), pair, overwrite)
+    file = None if out is None else _destination(Path(out).expanduser(), pair, overwrite)
 
     given, repeated = statistics is not None, list[str]()
     # Read more than once, so what can be read only once is kept.
@@ -386,20 +386,6 @@ def _destination(out: Path, pair: Pair, overwrite: bool) -> Path:
             f"{out} cannot be made a directory ({error.strerror}); choose another --out"
         ) from None
     return file
-
-
-def _positions(pair: Pair) -> int | None:
-    """Most tokens that both models take; None where neither says."""
-    from transformers import AutoConfig
-
-    configs = [
-        source.model.config
-        if isinstance(source, ModelSource)
-        else AutoConfig.for_model(**source.settings)
-        for source in (pair.base, pair.tuned)
-    ]
-    found = [getattr(c.get_text_config(), "max_position_embeddings", None) for c in configs]
-    return min((room for room in found if room is not None), default=None)
 
 
 def _repeated(evaluate: Validation, data: Sequence[Any], config: RestoreConfig) -> list[str]:

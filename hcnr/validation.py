@@ -8,6 +8,7 @@ from hcnr.errors import ConfigError, DataError
 from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.front import Scores
 from hcnr.intervals import RESAMPLES
+from hcnr.limits import Limits, check_room
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,7 @@ class Validation:
         chat_template: Literal["auto", "never"] = "auto",
         batch_size: int = BATCH_SIZE,
         max_new_tokens: int = MAX_NEW_TOKENS,
-        positions: int | None = None,
+        limits: Limits = Limits(None, None),  # noqa: B008 (a frozen value)
     ) -> None:
         """Load the sets.
 
@@ -52,12 +53,12 @@ class Validation:
             chat_template: auto uses the tokenizer's if it has one.
             batch_size: prompts answered at once, at first.
             max_new_tokens: most tokens of an answer.
-            positions: most tokens of prompt and answer that the models take; None for no limit.
+            limits: what the models can read.
 
         Raises:
             HcnrError: a set cannot be read or is named on both sides, the detector is unknown, one
                 side has no set, no honesty set has both answerable and unanswerable questions, or
-                a prompt leaves no room for an answer.
+                a prompt leaves no room for an answer or has a token that the models do not.
         """
         from hcnr.evaluate.panel import load_sets, make_panel
         from hcnr.evaluate.prompts import encode_prompts
@@ -89,7 +90,7 @@ class Validation:
         questions = [one for many in self._panel.sets.values() for one in many]
         self._names = [f"question {one.id!r} of {one.set}" for one in questions]
         self._prompts = encode_prompts([one.prompt for one in questions], tokenizer, chat_template)
-        _check_room(dict(zip(self._names, self._prompts, strict=True)), max_new_tokens, positions)
+        check_room(dict(zip(self._names, self._prompts, strict=True)), max_new_tokens, limits)
         self._tokenizer = tokenizer
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self.sets = {
@@ -156,15 +157,3 @@ def _check_classes(honesty: "Mapping[str, Benchmark]") -> None:
             "a sweep weighs refusals of unanswerable questions against those of answerable ones, "
             f"expected a set with both, but {counts}; add the missing kind or raise --limit"
         )
-
-
-def _check_room(
-    encoded: "Mapping[str, list[int]]", max_new_tokens: int, positions: int | None
-) -> None:
-    """Refuse prompts that leave no room, as `generate` would after all the measuring."""
-    for name, ids in encoded.items():
-        if positions is not None and len(ids) + max_new_tokens > positions:
-            raise DataError(
-                f"{name} has {len(ids)} tokens, and with {max_new_tokens} new ones it exceeds the "
-                f"model's {positions} positions; drop the question or lower max_new_tokens"
-            )

@@ -8,8 +8,8 @@ from rich.console import Console
 
 # What only the asking of a model needs.
 ASKING = (
-    "benchmarks", "tasks", "base", "tuned", "limit", "data_root", "chat_template", "batch_size",
-    "max_new_tokens", "calibration", "device", "dtype", "max_task_drop",
+    "benchmarks", "tasks", "base", "tuned", "limit", "data_root", "chat_template", "tokenizer",
+    "batch_size", "max_new_tokens", "calibration", "device", "dtype", "max_task_drop",
 )  # fmt: skip
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
@@ -83,6 +83,10 @@ def evaluate(
     data_root: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Directory of the published sets; else $HCNR_DATA_ROOT."),
+    ] = None,
+    tokenizer: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Tokenizer for every model; each model's own by default."),
     ] = None,
     chat_template: Annotated[
         str, typer.Option(help="auto uses the tokenizer's; never does not.")
@@ -162,6 +166,7 @@ def evaluate(
                 device=device,
                 dtype=dtype,
                 max_task_drop=max_task_drop,
+                tokenizer=tokenizer,
                 watcher=bars,
                 **judging,
             )

@@ -7,7 +7,7 @@ import typer
 
 from hcnr.config import load_config
 from hcnr.errors import ConfigError
-from hcnr.options import config_options
+from hcnr.options import Tokenizer, config_options
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
@@ -96,6 +96,7 @@ def sweep(
         bool, typer.Option("--ablate", help="Also make the paper's ablation table.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Directory to write sweep.json to.")] = Path("sweep"),
+    tokenizer: Tokenizer = None,
     config: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--config", help="YAML file of settings; options win over it."),
@@ -160,6 +161,7 @@ def sweep(
             out=out,
             config=loaded,
             overwrite=overwrite,
+            tokenizer=tokenizer,
             watcher=bars,
         )
     console = Console()

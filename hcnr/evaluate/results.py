@@ -92,7 +92,7 @@ def check_folder(out: str | Path) -> Path:
     Raises:
         OutputError: it cannot be made, or is no directory.
     """
-    folder = Path(out)
+    folder = Path(out).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -87,6 +87,8 @@ def model_card(report: dict[str, Any]) -> str:
         del rows["neurons restored"]
     if two is not None:
         rows |= key_facts(two)
+    if (reach := summary.get("out_of_reach")) is not None:
+        rows["out of reach"] = f"{reach['share']:.1%} of the blocks' weights ({reach['kinds']})"
     rows["hcnr"] = report["versions"]["hcnr"]
     for name, facts in report["data"].items():
         rows[f"{name} data"] = f"{facts['samples']} samples, {facts['tokens']:,} tokens"

@@ -101,7 +101,7 @@ def gather(
             another model or pair.
         StatisticsError: the statistics cannot be read.
     """
-    place = Path(directory)
+    place = Path(directory).expanduser()
     report = _report(place)
     run: dict[str, Any] = {"directory": place, "name": place.resolve().name, "report": report}
     evaluation = _read(metrics, [place / "eval" / "metrics.json"])
@@ -139,7 +139,11 @@ def _report(place: Path) -> dict[str, Any]:
 
 def _read(given: PathLike | None, usual: list[Path]) -> dict[str, Any]:
     """The first file of the usual ones, or the given one, which must be there."""
-    paths = [Path(given)] if given is not None else [path for path in usual if path.is_file()]
+    paths = (
+        [Path(given).expanduser()]
+        if given is not None
+        else [path for path in usual if path.is_file()]
+    )
     if not paths:
         return {}
     path = paths[0]
