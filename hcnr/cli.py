@@ -13,7 +13,13 @@ from hcnr.commands import data, evaluate, probe, report, sweep
 from hcnr.config import PRESETS, load_config
 from hcnr.errors import ConfigError, HcnrError
 from hcnr.options import config_options
-from hcnr.report.terminal import print_plan, print_report, print_table, progress_bars
+from hcnr.report.terminal import (
+    print_data,
+    print_plan,
+    print_report,
+    print_table,
+    progress_bars,
+)
 
 app = typer.Typer(
     name="hcnr",
@@ -33,8 +39,14 @@ Base = Annotated[
 Tuned = Annotated[
     Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
 ]
-HONESTY = typer.Option(help="Honesty samples: jsonl, json or parquet with prompt and response.")
-TASK = typer.Option(help="Samples of the task that the model was tuned for.")
+HONESTY = typer.Option(
+    metavar="FILE|starter",
+    help="Honesty samples: a jsonl, json, csv or parquet file in any format of docs/data.md, "
+    "hf:NAME of the hub, or starter, the set that comes with hcnr.",
+)
+TASK = typer.Option(
+    metavar="FILE", help="Samples of the task that the model was tuned for, in the same formats."
+)
 Preset = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
@@ -89,8 +101,8 @@ def restore(
     base: Base,
     tuned: Tuned,
     out: Annotated[Path, typer.Option(help="Directory to write the restored checkpoint to.")],
-    honesty: Annotated[Optional[Path], HONESTY] = None,  # noqa: UP045
-    task: Annotated[Optional[Path], TASK] = None,  # noqa: UP045
+    honesty: Annotated[Optional[str], HONESTY] = None,  # noqa: UP045
+    task: Annotated[Optional[str], TASK] = None,  # noqa: UP045
     statistics: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Statistics of an earlier `hcnr measure`; nothing is measured then."),
@@ -132,8 +144,8 @@ def restore(
 def measure(
     base: Base,
     tuned: Tuned,
-    honesty: Annotated[Path, HONESTY],
-    task: Annotated[Path, TASK],
+    honesty: Annotated[str, HONESTY],
+    task: Annotated[str, TASK],
     out: Annotated[Path, typer.Option(help="Safetensors file to write the statistics to.")],
     config: Config = None,
     preset: Preset = None,
@@ -150,6 +162,7 @@ def measure(
     with progress_bars() as bars:
         found = hcnr.measure(base, tuned, honesty, task, loaded, watcher=bars)
     found.save(out)
+    print_data(found.data, console)
     curvatures = sum(len(matrices) for matrices in found.hessians.values())
     console.print(
         f"written: {out} (scores of {len(found.matrices)} matrices, {curvatures} curvatures)",

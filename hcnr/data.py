@@ -12,6 +12,7 @@ from hcnr.held_back import FEW, FEWEST, held_back_count, hold_back, measured_cou
 from hcnr.model import open_tokenizer
 from hcnr.pair import Pair
 from hcnr.stages import Stages
+from hcnr.starter import STARTER
 from hcnr.statistics import Statistics
 from hcnr.tokens import TokenizedSet, tokenize
 
@@ -81,6 +82,11 @@ def read_data(
                     "earlier measurement for a number as --task-weight and a --compensation of "
                     "neurons"
                 )
+            if name == "task" and isinstance(source, str) and source == STARTER:
+                raise DataError(
+                    "the starter set holds honesty samples, none of a task; pass samples of what "
+                    "TUNED was tuned for to --task"
+                )
             limit = config.samples + held_back_count(config.samples)
             samples = load_samples(source, limit=limit, shuffle_seed=config.shuffle_seed)
             measured = samples
@@ -93,6 +99,7 @@ def read_data(
             facts[name] = {
                 "source": samples.source,
                 "available": samples.available,
+                "format": samples.description,
                 "sha256": measured.sha256,
                 "tokens_sha256": sets[name].sha256,
                 **asdict(sets[name].counts),

@@ -15,6 +15,7 @@ from hcnr.data import (
     leave_room,
     read_data,
 )
+from hcnr.examples import data_files
 from hcnr.measure import curvature, score
 from hcnr.model import computable
 from hcnr.pair import Pair, Role
@@ -121,7 +122,7 @@ def restore(
         directory = None
         if out is not None:
             # Entered before anything is computed: a place that cannot be written is found first.
-            files = [Path(x) for x in (honesty, task, statistics) if isinstance(x, str | Path)]
+            files = data_files(honesty, task, statistics)
             inputs = [*pair.base.places, *pair.tuned.places, *files]
             directory = stack.enter_context(
                 output_directory(out, inputs=inputs, overwrite=overwrite, nbytes=pair.nbytes)

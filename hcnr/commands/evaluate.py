@@ -39,10 +39,13 @@ def evaluate(
     ] = None,
     benchmarks: Annotated[
         str,
-        typer.Option(help="Honesty sets, separated by commas: names or jsonl files."),
+        typer.Option(
+            help="Honesty sets, separated by commas: names, files in a format of docs/data.md, or "
+            "starter, the questions that come with hcnr."
+        ),
     ] = "falseqa,nec,refunq,kuq,selfaware",
     tasks: Annotated[
-        str, typer.Option(help="Task sets: hotpotqa, nq, medmcqa, bioasq, or jsonl files.")
+        str, typer.Option(help="Task sets: hotpotqa, nq, medmcqa, bioasq, or files.")
     ] = "",
     responses: Annotated[
         Optional[Path],  # noqa: UP045

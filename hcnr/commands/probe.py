@@ -8,6 +8,7 @@ import typer
 
 from hcnr.config import load_config
 from hcnr.errors import OutputError
+from hcnr.examples import data_files
 from hcnr.options import config_options
 
 if TYPE_CHECKING:
@@ -34,10 +35,11 @@ def probe(
         Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
     ],
     honesty: Annotated[
-        Path,
+        str,
         typer.Option(
+            metavar="FILE|starter",
             help="Honesty samples, as for restore. A record's answerable (true or false) is its "
-            "class; where no record has it, a response that refuses makes it unanswerable."
+            "class; where no record has it, a response that refuses makes it unanswerable.",
         ),
     ],
     out: Annotated[
@@ -130,7 +132,7 @@ def print_probes(report: "ProbeReport", console: "Console") -> None:
     data = report.data
     say(
         f"{data['unanswerable']} unanswerable and {data['answerable']} answerable samples, "
-        f"labelled by {data['labelled_by']}."
+        f"labelled by {data['labelled_by']}; {data['source']} read as {data['format']}."
     )
     for note in report.notes:
         say(f"note: {note}")
@@ -152,9 +154,9 @@ def _make_parent(out: Path) -> None:
         ) from None
 
 
-def _check_apart(out: Path, honesty: Path, base: Path, tuned: Path) -> None:
+def _check_apart(out: Path, honesty: str, base: Path, tuned: Path) -> None:
     target = out.resolve()
-    for place in (honesty, base, tuned):
+    for place in data_files(honesty, base, tuned):
         if target == place.resolve() or place.resolve() in target.parents:
             raise OutputError(
                 f"the report {out} would be written over or into the input {place}; choose "

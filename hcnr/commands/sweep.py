@@ -30,12 +30,12 @@ def sweep(
         Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
     ],
     honesty: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Honesty samples to measure on: jsonl, json or parquet."),
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE|starter", help="Honesty samples to measure on, as for restore."),
     ] = None,
     task: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Samples of the task that the model was tuned for."),
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Samples of the task that the model was tuned for."),
     ] = None,
     statistics: Annotated[
         Optional[Path],  # noqa: UP045
@@ -51,15 +51,17 @@ def sweep(
         str, typer.Option(metavar="NUMBERS", help="Cross-weight ratios to try.")
     ] = "0.2,0.4,0.6",
     validation: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Your own honesty questions: jsonl of question, answerable, answers."),
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="FILE|starter-validation",
+            help="Your own honesty questions: a file of question, answerable, answers, or another "
+            "format of docs/data.md; or those that come with hcnr.",
+        ),
     ] = None,
     benchmarks: Annotated[
-        str, typer.Option(metavar="NAMES", help="Honesty sets by name, or jsonl files.")
+        str, typer.Option(metavar="NAMES", help="Honesty sets by name, or files.")
     ] = "",
-    tasks: Annotated[
-        str, typer.Option(metavar="NAMES", help="Task sets by name, or jsonl files.")
-    ] = "",
+    tasks: Annotated[str, typer.Option(metavar="NAMES", help="Task sets by name, or files.")] = "",
     limit: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Questions of each set; all by default."),
@@ -107,7 +109,7 @@ def sweep(
     from rich.console import Console
 
     from hcnr.grid import Grid, read_names, read_numbers
-    from hcnr.report.terminal import progress_bars
+    from hcnr.report.terminal import print_data, progress_bars
     from hcnr.sweep import FILE
     from hcnr.sweep import sweep as run
     from hcnr.sweep_result import print_sweep
@@ -153,4 +155,5 @@ def sweep(
         )
     console = Console()
     print_sweep(found, console)
+    print_data(found.data, console)
     console.print(f"written: {out / FILE}", highlight=False, markup=False)

@@ -121,6 +121,11 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
     ]  # fmt: skip
     if whole:
         rows = [row for row in rows if row[0] not in ("neurons", "half overlap")]
+    rows[:0] = [
+        (f"{name} data", _data_line(facts))
+        for name, facts in report["data"].items()
+        if facts.get("format")
+    ]
     if two is not None:
         at = [name for name, _ in rows].index("compensation") + 1
         sentences = [("search", search_sentence(two))] if two.search else []
@@ -130,6 +135,19 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
         console.print(f"note: {warning}", highlight=False, markup=False)
     for line in report.get("verdict", {}).get("lines", [NO_LOSSES]):
         console.print(line, highlight=False, markup=False)
+
+
+def print_data(data: dict[str, Any], console: Console) -> None:
+    """Print a line for each data set: how many of its samples are used, and how it was read."""
+    for name, facts in data.items():
+        if facts.get("format"):
+            line = f"{name}: {_data_line(facts)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _data_line(facts: dict[str, Any]) -> str:
+    used = f"{facts['samples']} of {facts['available']} samples of {facts['source']}"
+    return f"{used}, read as {facts['format']}"
 
 
 NO_LOSSES = (

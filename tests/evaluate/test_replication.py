@@ -12,7 +12,8 @@ import invented
 from hcnr.commands.data import EPILOG, build_data
 from hcnr.errors import DataError, OutputError
 from hcnr.evaluate import replication
-from hcnr.evaluate.benchmarks import load_benchmark, load_questions
+from hcnr.evaluate.benchmarks import load_benchmark
+from hcnr.evaluate.own_questions import load_questions
 from hcnr.evaluate.replication import RECORD, build_replication
 from hcnr.evaluate.selfchecks import COUNTS
 from hcnr.evaluate.sources import SOURCES
