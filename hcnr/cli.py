@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from hcnr._version import __version__
-from hcnr.commands import data, evaluate, probe, report, sweep
+from hcnr.commands import data, evaluate, probe, push, report, sweep
 from hcnr.config import PRESETS, load_config
 from hcnr.errors import ConfigError, HcnrError
 from hcnr.options import config_options
@@ -109,6 +109,14 @@ def restore(
     ] = None,
     config: Config = None,
     preset: Preset = None,
+    base_id: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="OWNER/NAME", help="BASE on the Hugging Face hub, for the card."),
+    ] = None,
+    tuned_id: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="OWNER/NAME", help="TUNED on the hub: the card's base_model."),
+    ] = None,
     overwrite: Overwrite = False,
     *,
     settings: dict[str, Any],
@@ -120,15 +128,28 @@ def restore(
     measuring. It ends with the losses of both data sets and a verdict.
     """
     import hcnr
+    from hcnr.report import read_report
+    from hcnr.report.front_matter import NO_BASE_MODEL, read_origin
 
     loaded = load_config(config, settings, preset_name=preset)
+    origin = read_origin(base, tuned, base_id, tuned_id)
     with progress_bars() as bars:
         hcnr.restore(
-            base, tuned, honesty, task, out, loaded, statistics, overwrite=overwrite, watcher=bars
+            base,
+            tuned,
+            honesty,
+            task,
+            out,
+            loaded,
+            statistics,
+            base_id=base_id,
+            tuned_id=tuned_id,
+            overwrite=overwrite,
+            watcher=bars,
         )
-    from hcnr.report import read_report
-
     print_report(read_report(out), console)
+    if not origin.is_named:
+        console.print(f"note: {NO_BASE_MODEL}", highlight=False, markup=False)
     console.print(f"written: {out}", highlight=False, markup=False)
 
 
@@ -263,11 +284,14 @@ app.command("probe", epilog=probe.EPILOG)(probe.probe)
 app.command("sweep", epilog=sweep.EPILOG)(sweep.sweep)
 app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
 app.command("report", epilog=report.EPILOG)(report.report)
+app.command("push", epilog=push.EPILOG)(push.push)
 data_sets = typer.Typer(
-    help="Build the data sets of a replication.", no_args_is_help=True, rich_markup_mode="rich"
+    help="Make honesty samples of your own questions, or the data sets of a replication.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
 )
-# Without a callback a group of one command would be that command itself.
 data_sets.callback(epilog=data.EPILOG)(lambda: None)
+data_sets.command("make", epilog=data.MAKE_EPILOG)(data.make_data)
 data_sets.command("build", epilog=data.EPILOG)(data.build_data)
 app.add_typer(data_sets, name="data")
 laboratory = typer.Typer(hidden=True)

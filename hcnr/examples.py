@@ -13,7 +13,7 @@ from hcnr.formats import Item, Message, parse_record
 from hcnr.records import HUB, Located, Records, open_records
 from hcnr.starter import STARTER, starter_samples
 
-__all__ = ["Message", "Sample", "SampleSet", "data_files", "load_samples"]
+__all__ = ["Message", "Sample", "SampleSet", "data_files", "load_samples", "sample_records"]
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def load_samples(
     """
     if limit < 1:
         raise DataError(f"the number of samples to use is {limit}, expected at least 1")
-    name, records, _ = _records(source)
+    name, records, _ = sample_records(source)
     samples = [_sample(located) for located in records]
     if not samples:
         raise DataError(f"{name} holds no samples, expected at least one prompt with a response")
@@ -143,7 +143,8 @@ def data_files(*sources: Any) -> list[Path]:
     ]
 
 
-def _records(source: Any) -> Records:
+def sample_records(source: Any) -> Records:
+    """Open what samples may come from, the starter set included."""
     if isinstance(source, str) and source == STARTER:
         rows = starter_samples()
         return Records(STARTER, iter([Located(f"{STARTER}, record {i}", i, row)

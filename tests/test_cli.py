@@ -20,7 +20,7 @@ from pairs import write_pair
 
 COMMANDS = (
     "restore", "measure", "plan", "info", "demo", "evaluate", "probe", "sweep", "report",
-    "data build",
+    "data build", "data make", "push",
 )  # fmt: skip
 SMALL = ["--samples", "8", "--token-budget", "64", "--preset", "paper"]
 
@@ -92,6 +92,39 @@ def test_the_commands_of_measuring_honesty_run_and_refuse(pair, tmp_path):
         assert last.startswith("hcnr: ")
         assert sentence in last
     assert sorted(path.name for path in tmp_path.iterdir()) == ["eval", "out", "said.jsonl"]
+
+
+def test_the_starter_set_measures_probes_and_asks(pair, tmp_path):
+    models, starter = [pair["base"], pair["tuned"]], ["--honesty", "starter"]
+    data = [*starter, "--task", pair["task"], *SMALL]
+    out = tmp_path / "out"
+    shown = run("restore", *models, *data, "--out", out).stdout
+    assert "8 of 512 samples of starter, read as prompt and response" in shown
+    assert json.loads((out / "hcnr_report.json").read_text())["data"]["honesty"]["available"] == 512
+    shown = run("measure", *models, *data, "--out", tmp_path / "s.safetensors").stdout
+    assert "honesty: 8 of 512 samples of starter, read as prompt and response" in shown
+    job = tmp_path / "job.csv"
+    job.write_text("prompt,completion\nw1 w2,w3\n")
+    asked = ["--max-new-tokens", 2, "--limit", 4, "--tasks", job, "--resamples", 0]
+    shown = run("evaluate", out, "--benchmarks", "starter", *asked, "--out", tmp_path / "e").stdout
+    assert "job: read as TRL (prompt and completion)." in shown
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert (metrics["sets"]["starter"]["n"], metrics["data"]["starter"]["questions"]) == (4, 4)
+    last = run("restore", *models, "--honesty", pair["honesty"], "--task", "starter", *SMALL,
+               "--out", tmp_path / "no", code=2).stderr.splitlines()[-1]  # fmt: skip
+    assert "the starter set holds honesty samples, none of a task" in last
+
+
+def test_samples_of_own_questions(pair, tmp_path):
+    questions = tmp_path / "q.csv"
+    questions.write_text("question,answerable\nw1 w2,no\nw3 w4,no\n")
+    out = tmp_path / "h.jsonl"
+    made = ["--model", pair["base"], "--questions", questions, "--out", out]
+    # A random model never ends: nothing is finished, and nothing is written.
+    last = run("data", "make", *made, "--max-new-tokens", 2, code=2).stderr.splitlines()[-1]
+    assert "none of the 2 questions makes a sample" in last
+    assert "2 not finished within the new tokens" in last
+    assert not out.exists()
 
 
 def test_an_interruption_is_told_without_promising_too_much(monkeypatch):

@@ -10,12 +10,15 @@ import itertools
 import json
 from typing import Any
 
-__all__ = ["STARTER", "VALIDATION", "kuq_rows", "starter_questions", "starter_samples"]
+__all__ = ["SOURCE", "STARTER", "VALIDATION", "kuq_rows", "starter_questions", "starter_samples"]
 
 STARTER = "starter"
 """Names the honesty samples where samples are taken, and the test questions where questions are."""
 VALIDATION = "starter-validation"
 """Names the questions to choose settings by."""
+
+SOURCE = "amayuelas/KUQ"
+"""Where it is from, as the hub names data sets."""
 
 _SAMPLES_OF_CLASS, _VALIDATION_OF_CLASS = 256, 100
 
