@@ -10,8 +10,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hcnr.errors import DataError
+from hcnr.starter import STARTER, VALIDATION
 
-__all__ = ["EXTENSIONS", "HUB", "Located", "Records", "check_file", "kind_of", "open_records"]
+__all__ = [
+    "EXTENSIONS",
+    "HUB",
+    "Located",
+    "Records",
+    "check_file",
+    "check_source",
+    "kind_of",
+    "open_records",
+]
 
 EXTENSIONS = (".jsonl", ".json", ".parquet", ".csv")
 HUB = "hf:"
@@ -91,6 +101,14 @@ def open_records(source: Any) -> Records:
 def numbered(name: str, records: Iterable[Any]) -> Iterator[Located]:
     """Give each record of a list its place."""
     return (Located(f"{name}, record {i}", i, one) for i, one in enumerate(records, 1))
+
+
+def check_source(source: Any) -> None:
+    """Raise DataError where a name is no file, no directory and none of what needs neither."""
+    if not isinstance(source, str) or source in (STARTER, VALIDATION) or source.startswith(HUB):
+        return
+    if not os.path.isdir(source) or source.endswith(EXTENSIONS):
+        check_file(Path(source))
 
 
 def check_file(path: Path) -> None:

@@ -4,6 +4,9 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich.console import Console
+
+from hcnr.output import print_json, shown
 
 EPILOG = (
     "[bold]Examples[/bold]\n\n"
@@ -61,12 +64,13 @@ def make_data(
     The responses are BASE's own words. Refusals of questions that are not said to be answerable
     and right answers are written in turn; everything else is counted and left out.
     """
-    from rich.console import Console
+    from hcnr.first_checks import check_command_line
 
+    check_command_line(checkpoints=(model,), data=(questions,), detector=detector)
     from hcnr.evaluate.own_samples import KEPT, make_samples
     from hcnr.report.terminal import print_table, progress_bars
 
-    console = Console()
+    console = shown()
     with progress_bars() as bars:
         made = make_samples(
             model,
@@ -101,6 +105,15 @@ def make_data(
                 "with 128; add questions, or use --honesty starter"
             )
     say(f"written: {out} ({sum(counts[kind] for kind in KEPT)} samples)")
+    print_json(
+        {
+            "written": str(out),
+            "format": made.format,
+            "detector": made.detector,
+            "questions": len(made.outcomes),
+            "counts": counts,
+        }
+    )
 
 
 def build_data(
@@ -120,12 +133,10 @@ def build_data(
 
     Nothing is drawn at random: the same files give the same output, byte for byte.
     """
-    from rich.console import Console
-
     from hcnr.evaluate.replication import build_replication
 
     # Soft wrap: a check is one line, also in a file.
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = shown(Console(soft_wrap=True, highlight=False, markup=False))
     built = build_replication(data_root, out, rait=rait, overwrite=overwrite)
     for check in built.checks:
         console.print(f"ok  {check.name}: {check.found}")
@@ -134,3 +145,5 @@ def build_data(
         f"written: {out} ({len(built.files)} files, {lines} lines; all "
         f"{len(built.checks)} self-checks passed)"
     )
+    print_json({"written": str(out), "files": dict(built.files), "checks": [
+        {"name": check.name, "found": check.found} for check in built.checks]})  # fmt: skip

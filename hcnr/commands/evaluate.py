@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.console import Console
+
+from hcnr.output import print_json, shown
 
 # What only the asking of a model needs.
 ASKING = (
@@ -108,13 +109,11 @@ def evaluate(
 ) -> None:
     """Measure honesty and task accuracy of MODEL, or score answers from elsewhere."""
     from hcnr.errors import ConfigError
-    from hcnr.evaluate.evaluation import evaluate as run
-    from hcnr.evaluate.responses import score_responses
-    from hcnr.evaluate.table import print_evaluation
+    from hcnr.first_checks import check_command_line
     from hcnr.grid import read_names
-    from hcnr.report.terminal import progress_bars
 
-    console = Console()
+    console = shown()
+    asked, jobs = read_names(benchmarks), read_names(tasks)
     judging: dict[str, Any] = {
         "detector": detector, "encoder": encoder, "pooling": pooling, "strict": strict,
         "compat": compat, "trait": trait, "resamples": resamples, "seed": seed, "out": out,
@@ -123,6 +122,14 @@ def evaluate(
         found = "neither" if model is None else "both"
         raise ConfigError(f"expected MODEL or --responses, found {found}; give one of them")
     others = against or []
+    check_command_line(
+        checkpoints=(model, base, tuned, *(others if responses is None else ())),
+        questions=(*asked, *jobs) if responses is None else (),
+        detector=detector,
+    )
+    from hcnr.evaluate.responses import score_responses
+    from hcnr.evaluate.table import print_evaluation
+
     if responses is not None:
         for name in ASKING:
             # By name: typer has a click of its own.
@@ -138,11 +145,14 @@ def evaluate(
         other = others[0] if others else None
         metrics = score_responses(responses, against=other, **judging)
     else:
+        from hcnr.evaluate.evaluation import evaluate as run
+        from hcnr.report.terminal import progress_bars
+
         with progress_bars() as bars:
             metrics = run(
                 model,
-                benchmarks=read_names(benchmarks),
-                tasks=read_names(tasks),
+                benchmarks=asked,
+                tasks=jobs,
                 against=others,
                 base=base,
                 tuned=tuned,
@@ -160,3 +170,4 @@ def evaluate(
     print_evaluation(metrics, console)
     if out is not None:
         console.print(f"written: {out}/metrics.json", highlight=False, markup=False)
+    print_json(metrics)

@@ -8,8 +8,8 @@ import typer
 
 from hcnr.config import load_config
 from hcnr.errors import OutputError
-from hcnr.examples import data_files
 from hcnr.options import config_options
+from hcnr.output import print_json, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,10 +23,12 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
         "--out probe.json",
     )
 )
+UNUSED = ("Selection", "Compensation", "gradient_checkpointing", "memory_budget", "all_hessians")
+"""Settings, and groups of them, that probes have nothing to do with."""
 
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
-@config_options
+@config_options(unused=UNUSED)
 def probe(
     base: Annotated[
         Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
@@ -68,17 +70,17 @@ def probe(
     """Check with linear probes that TUNED still knows inside what it can answer.
 
     Probes trained on BASE's hidden states are asked about TUNED's. Worth doing before a
-    restoration, which presumes that they still work there. Of the settings, only those of the
-    data and of measuring matter here.
+    restoration, which presumes that they still work there.
     """
-    from rich.console import Console
+    from hcnr.first_checks import check_command_line
 
+    check_command_line(checkpoints=(base, tuned), data=(honesty,), detector=detector)
+    loaded = load_config(config, settings)
     from hcnr.checkpoint import atomic_file
     from hcnr.probe import probe as run
     from hcnr.report.terminal import progress_bars
 
-    loaded = load_config(config, settings)
-    console = Console()
+    console = shown()
     with contextlib.ExitStack() as stack:
         place = None
         if out is not None:
@@ -101,6 +103,7 @@ def probe(
         if place is not None:
             place.write_text(report.to_json(), encoding="utf-8")
     print_probes(report, console)
+    print_json(report.as_dict())
     if out is not None:
         console.print(f"written: {out}", highlight=False, markup=False)
     if not report.met:
@@ -155,6 +158,8 @@ def _make_parent(out: Path) -> None:
 
 
 def _check_apart(out: Path, honesty: str, base: Path, tuned: Path) -> None:
+    from hcnr.examples import data_files
+
     target = out.resolve()
     for place in data_files(honesty, base, tuned):
         if target == place.resolve() or place.resolve() in target.parents:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich.console import Console
 
 EPILOG = (
     "[bold]Examples[/bold]\n\nhcnr push restored/ owner/name-restored --private\n\n"
@@ -31,11 +32,11 @@ def push(
 
     Log in with `hf auth login` first. Answers that models gave are left out.
     """
-    from rich.console import Console
-
+    from hcnr.output import print_json, shown
     from hcnr.push import push as run
 
     pushed = run(directory, repo, base_model=base_model, private=private, message=message)
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = shown(Console(soft_wrap=True, highlight=False, markup=False))
     console.print(f"base model: {', '.join(pushed.base_model)}")
     console.print(f"pushed: {pushed.url}")
+    print_json({"url": pushed.url, "base_model": pushed.base_model})

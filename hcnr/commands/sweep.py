@@ -8,6 +8,7 @@ import typer
 from hcnr.config import load_config
 from hcnr.errors import ConfigError
 from hcnr.options import config_options
+from hcnr.output import print_json, shown
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
@@ -21,7 +22,7 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
-@config_options
+@config_options()
 def sweep(
     base: Annotated[
         Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
@@ -106,14 +107,18 @@ def sweep(
     two ratios of the settings and a --config's compensation are those of the --ablate table.
     Questions that choose a setting do not measure it: keep others for `hcnr evaluate`.
     """
-    from rich.console import Console
-
+    from hcnr.first_checks import check_command_line
     from hcnr.grid import Grid, read_names, read_numbers
-    from hcnr.report.terminal import print_data, progress_bars
-    from hcnr.sweep import FILE
-    from hcnr.sweep import sweep as run
-    from hcnr.sweep_result import print_sweep
 
+    own = [validation] if validation else []
+    questions, jobs = [*own, *read_names(benchmarks)], read_names(tasks)
+    check_command_line(
+        checkpoints=(base, tuned),
+        data=(honesty, task),
+        statistics=statistics,
+        questions=(*questions, *jobs),
+        detector=detector,
+    )
     for name in () if ablate else ("in_weight", "cross_weight"):
         if (given := settings.get(f"{name}_ratio")) is not None:
             option = "--" + name.replace("_", "-")
@@ -130,6 +135,12 @@ def sweep(
     if (given := settings.pop("task_weight", None)) is not None:
         axes["task_weight"] = read_numbers("--task-weight", given)
     loaded = load_config(config, settings)
+    coefficients = read_numbers("--interpolation", interpolation)
+    from hcnr.report.terminal import print_data, progress_bars
+    from hcnr.sweep import FILE
+    from hcnr.sweep import sweep as run
+    from hcnr.sweep_result import print_sweep
+
     with progress_bars() as bars:
         found = run(
             base,
@@ -138,14 +149,14 @@ def sweep(
             task,
             statistics=statistics,
             grid=Grid(**axes),
-            benchmarks=[*([validation] if validation else []), *read_names(benchmarks)],
-            tasks=read_names(tasks),
+            benchmarks=questions,
+            tasks=jobs,
             limit=limit,
             data_root=data_root,
             detector=detector,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
-            interpolation=read_numbers("--interpolation", interpolation),
+            interpolation=coefficients,
             max_task_drop=loaded.max_task_drop,
             ablate=ablate,
             out=out,
@@ -153,7 +164,8 @@ def sweep(
             overwrite=overwrite,
             watcher=bars,
         )
-    console = Console()
+    console = shown()
     print_sweep(found, console)
     print_data(found.data, console)
     console.print(f"written: {out / FILE}", highlight=False, markup=False)
+    print_json(found.as_dict())

@@ -12,7 +12,7 @@ from hcnr.evaluate.sources import Record, SourceReader
 from hcnr.evaluate.splits import HONESTY_SETS, TASK_SETS, Splits
 from hcnr.starter import STARTER, VALIDATION
 
-__all__ = ["HONESTY_SETS", "TASK_SETS", "files_of", "load_benchmark"]
+__all__ = ["HONESTY_SETS", "TASK_SETS", "check_name", "files_of", "load_benchmark"]
 
 
 def load_benchmark(
@@ -32,13 +32,7 @@ def load_benchmark(
         ConfigError: the name is unknown, or `limit` is below 1.
         DataError: there is no data root, or a file is missing or not the known one.
     """
-    known = (STARTER, VALIDATION, *HONESTY_SETS, *TASK_SETS)
-    if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"the benchmark {name!r} is unknown, expected one of {', '.join(known)}, or a .jsonl, "
-            f".json, .csv or .parquet file; did you mean {near}?"
-        )
+    check_name(name)
     check_limit(limit)
     reader = SourceReader(data_root)
     reader.check(files_of([name]))
@@ -50,6 +44,17 @@ def load_benchmark(
         sha256=reader.sha256(),
         source=", ".join(str(reader.root / path) for path in reader.files),
     )
+
+
+def check_name(name: str) -> None:
+    """Raise ConfigError unless a set has this name."""
+    known = (STARTER, VALIDATION, *HONESTY_SETS, *TASK_SETS)
+    if name not in known:
+        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"the benchmark {name!r} is unknown, expected one of {', '.join(known)}, or a .jsonl, "
+            f".json, .csv or .parquet file; did you mean {near}?"
+        )
 
 
 def files_of(names: Iterable[str]) -> list[str]:
