@@ -18,6 +18,8 @@ ALPACA, MESSAGES, SHAREGPT = "Alpaca", "messages", "ShareGPT (conversations)"
 
 _PROMPTS = ("messages", "conversations", "instruction", "prompt", "question")
 _RESPONSES = ("response", "completion", "output")
+# What belongs to a question in many data sets and is in none of the formats.
+_PARTS = ("context", "choices", "options")
 # Names that people give to the two sides and to the system prompt.
 _ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant",
@@ -139,16 +141,18 @@ def _prompt_field(place: str, fields: Mapping[str, Any]) -> str:
         )
     # A prompt repeats what messages hold, and a question is what a prompt wraps.
     rivals = [name for name in present if name not in ("prompt", "question")]
-    if "instruction" in present and "prompt" in present:
-        rivals.append("prompt")
+    if "instruction" in present:
+        rivals += [name for name in ("prompt", "question") if name in present]
     if len(rivals) > 1:
         raise DataError(
             f"{place} has both '{rivals[0]}' and '{rivals[1]}', expected one of them: which is "
             "asked cannot be told; drop the other"
         )
-    if present[0] == "instruction" and fields.get("context"):
+    lost = next((name for name in _PARTS if fields.get(name)), None)
+    if lost is not None and present[0] in ("instruction", "question"):
         raise DataError(
-            f"{place} has 'context' beside 'instruction', expected Alpaca's 'input'; rename it"
+            f"{place} has '{lost}' beside '{present[0]}', which would not be asked; expected the "
+            "whole text in 'prompt' (or Alpaca's 'input'); move it there or drop it"
         )
     return present[0]
 

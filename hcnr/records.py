@@ -31,6 +31,7 @@ HUB = "hf:"
 COLUMNS = (
     "messages", "conversations", "prompt", "instruction", "input", "history", "question", "system",
     "response", "completion", "output", "answer", "answers", "answerable", "group", "id", "context",
+    "choices", "options",
 )  # fmt: skip
 
 # Cells of a csv file that hold more than a text.

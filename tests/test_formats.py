@@ -78,6 +78,8 @@ def test_a_record_without_a_response_takes_its_answer_or_a_refusal():
         ({"messages": CHAT, "conversations": GPT}, "both 'messages' and 'conversations'"),
         ({"instruction": "q", "prompt": "p", "output": "r"}, "both 'instruction' and 'prompt'"),
         ({"instruction": "q", "context": "c", "response": "r"}, "'context' beside 'instruction'"),
+        ({"instruction": "q", "question": "p", "output": "r"}, "both 'instruction' and 'question'"),
+        ({"question": "q", "choices": ["r", "s"], "answer": "r"}, "'choices' beside 'question'"),
         ({"prompt": "q", "response": "r", "completion": "s"}, "'response' and 'completion' differ"),
         ({"messages": CHAT, "response": "s"}, "last turn of 'messages' and 'response' differ"),
         ({"prompt": "q", "output": "r"}, r"no 'response' \(it has 'prompt', 'output'\)"),

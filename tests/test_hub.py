@@ -6,6 +6,7 @@ import types
 import pytest
 
 from hcnr.errors import DataError
+from hcnr.evaluate.panel import load_sets
 from hcnr.examples import load_samples
 
 ROWS = [{"prompt": f"q{i}", "completion": f"r{i}"} for i in range(3)]
@@ -83,3 +84,10 @@ def test_the_library_itself(tmp_path):
     (tmp_path / "raw").mkdir()
     data.to_json(tmp_path / "raw" / "train.jsonl")
     assert load_samples(str(tmp_path / "raw")).samples == found.samples
+
+
+def test_a_data_set_is_one_set_of_questions():
+    datasets = pytest.importorskip("datasets")
+    data = datasets.Dataset.from_list([{"question": "Why?", "answerable": False}])
+    (found,) = load_sets(data, None, None, task=False).values()
+    assert [one.asked for one in found.questions] == ["Why?"]

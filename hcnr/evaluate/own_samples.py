@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,42 +132,29 @@ def make_samples(
     Raises:
         HcnrError: bad input, or no question makes a sample; nothing has been written.
     """
-    check_limit(limit)
-    path = Path(out)
+    path, refuses = Path(out), open_detector(detector)
     if path.suffix != ".jsonl":
         raise OutputError(f"the samples are JSON lines, but --out is {path}; end it with .jsonl")
-    refuses = open_detector(detector)
-    name, records, _ = sample_records(questions)
-    items = [parse_record(located) for located in records][:limit]
-    if not items:
-        raise DataError(f"{name} holds no questions, expected at least one")
-    for item in items:
-        _check(item)
+    items = _read(questions, limit)
     config = RestoreConfig.model_validate({"device": device, "dtype": dtype})
     (subject,) = name_subjects([model])
-    for place in [*subject.source.places, *data_files(questions)]:
-        if place.resolve() in (path.resolve(), *path.resolve().parents):
-            raise OutputError(
-                f"{path} would be written over or into the input {place}; choose another --out"
-            )
-    stages = Stages(watcher)
+    _check_apart(path, [*subject.source.places, *data_files(questions)])
+    unfinished: set[int] = set()
     with atomic_file(path, overwrite=overwrite) as temporary:
-        with opened(subject, tokenizer, config) as (network, reader):
-            prompts = encode_prompts(
-                [one.turns or one.prompt for one in items], reader, chat_template
+        with (
+            opened(subject, tokenizer, config) as (network, reader),
+            Stages(watcher).stage("answers") as watching,
+        ):
+            responses = generate(
+                network,
+                reader,
+                encode_prompts([one.turns or one.prompt for one in items], reader, chat_template),
+                batch_size=batch_size,
+                max_new_tokens=max_new_tokens,
+                names=[one.place for one in items],
+                unfinished=unfinished,
+                watcher=watching,
             )
-            unfinished: set[int] = set()
-            with stages.stage("answers") as watching:
-                responses = generate(
-                    network,
-                    reader,
-                    prompts,
-                    batch_size=batch_size,
-                    max_new_tokens=max_new_tokens,
-                    names=[one.place for one in items],
-                    unfinished=unfinished,
-                    watcher=watching,
-                )
         refused = refuses.many(responses, [one.question for one in items])
         outcomes = tuple(
             Outcome(item, said, _judge(item, said, bool(refusal), i in unfinished))
@@ -175,10 +162,30 @@ def make_samples(
         )
         formats = " and ".join(dict.fromkeys(one.format for one in items))
         made = MadeSamples(path, outcomes, refuses.name, formats)
-        rows = _rows(made)
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(made))
         temporary.write_text("".join(lines), encoding="utf-8", newline="\n")
     return made
+
+
+def _read(questions: Any, limit: int | None) -> list[Item]:
+    """The questions, all of them checked."""
+    check_limit(limit)
+    name, records, _ = sample_records(questions)
+    items = [parse_record(located) for located in records]
+    if not items:
+        raise DataError(f"{name} holds no questions, expected at least one")
+    for item in items:
+        _check(item)
+    return items[:limit]
+
+
+def _check_apart(path: Path, inputs: Iterable[Path]) -> None:
+    """Refuse to write over an input or into one."""
+    for place in inputs:
+        if place.resolve() in (path.resolve(), *path.resolve().parents):
+            raise OutputError(
+                f"{path} would be written over or into the input {place}; choose another --out"
+            )
 
 
 def _check(item: Item) -> None:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hcnr.errors import ConfigError, DataError
 from hcnr.evaluate.detectors import Detector, open_detector
@@ -180,8 +180,10 @@ def load_sets(
     Raises:
         DataError: a set is unknown, cannot be read, or is named twice.
     """
-    if isinstance(benchmarks, str | os.PathLike | Benchmark):
-        benchmarks = (benchmarks,)
+    one = isinstance(benchmarks, str | os.PathLike | Benchmark)
+    if one or type(benchmarks).__name__.endswith("Dataset"):
+        # A data set of the `datasets` library is iterable too, over its records.
+        benchmarks = cast(tuple[BenchmarkLike], (benchmarks,))
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}, expected at least 1 question of each set")
     benchmarks = list(benchmarks)
