@@ -27,7 +27,7 @@ def open_dataset(text: str) -> Iterable[Any]:
             splits and none is named, or `datasets` refuses it.
     """
     try:
-        import datasets
+        import datasets  # pyright: ignore[reportMissingImports] (optional)
     except ImportError:
         raise DataError(
             f"{text} is read by the package datasets, which is not installed; run pip install "

@@ -64,8 +64,8 @@ def test_a_base_model_is_asked_for_and_written(restored, named):
     assert push(restored, "me/restored", base_model="org/tuned", api=hub).base_model == (
         "org/tuned",
     )
-    data = ModelCard.load(restored / "README.md").data
-    assert (data.base_model, data.license) == ("org/tuned", "mit")
+    fields = ModelCard.load(restored / "README.md").data.to_dict()
+    assert (fields["base_model"], fields["license"]) == ("org/tuned", "mit")
 
 
 def test_bad_names_and_directories(restored, tmp_path_factory):

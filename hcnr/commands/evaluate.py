@@ -122,14 +122,6 @@ def evaluate(
         found = "neither" if model is None else "both"
         raise ConfigError(f"expected MODEL or --responses, found {found}; give one of them")
     others = against or []
-    check_command_line(
-        checkpoints=(model, base, tuned, *(others if responses is None else ())),
-        questions=(*asked, *jobs) if responses is None else (),
-        detector=detector,
-    )
-    from hcnr.evaluate.responses import score_responses
-    from hcnr.evaluate.table import print_evaluation
-
     if responses is not None:
         for name in ASKING:
             # By name: typer has a click of its own.
@@ -142,9 +134,15 @@ def evaluate(
             raise ConfigError(
                 f"--against was given {len(others)} times, expected at most one file of responses"
             )
+        check_command_line(detector=detector)
+        from hcnr.evaluate.responses import score_responses
+
         other = others[0] if others else None
         metrics = score_responses(responses, against=other, **judging)
     else:
+        check_command_line(
+            checkpoints=(model, *others, base, tuned), questions=(*asked, *jobs), detector=detector
+        )
         from hcnr.evaluate.evaluation import evaluate as run
         from hcnr.report.terminal import progress_bars
 
@@ -167,6 +165,8 @@ def evaluate(
                 watcher=bars,
                 **judging,
             )
+    from hcnr.evaluate.table import print_evaluation
+
     print_evaluation(metrics, console)
     if out is not None:
         console.print(f"written: {out}/metrics.json", highlight=False, markup=False)

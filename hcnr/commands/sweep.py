@@ -112,13 +112,6 @@ def sweep(
 
     own = [validation] if validation else []
     questions, jobs = [*own, *read_names(benchmarks)], read_names(tasks)
-    check_command_line(
-        checkpoints=(base, tuned),
-        data=(honesty, task),
-        statistics=statistics,
-        questions=(*questions, *jobs),
-        detector=detector,
-    )
     for name in () if ablate else ("in_weight", "cross_weight"):
         if (given := settings.get(f"{name}_ratio")) is not None:
             option = "--" + name.replace("_", "-")
@@ -136,6 +129,13 @@ def sweep(
         axes["task_weight"] = read_numbers("--task-weight", given)
     loaded = load_config(config, settings)
     coefficients = read_numbers("--interpolation", interpolation)
+    check_command_line(
+        checkpoints=(base, tuned),
+        data=(honesty, task),
+        statistics=statistics,
+        questions=(*questions, *jobs),
+        detector=detector,
+    )
     from hcnr.report.terminal import print_data, progress_bars
     from hcnr.sweep import FILE
     from hcnr.sweep import sweep as run

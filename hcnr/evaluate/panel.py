@@ -16,7 +16,7 @@ from hcnr.evaluate.traits import Trait
 from hcnr.records import EXTENSIONS, HUB
 from hcnr.starter import STARTER, VALIDATION
 
-BenchmarkLike = str | os.PathLike[str] | Benchmark
+BenchmarkLike = str | os.PathLike[str] | Benchmark | Iterable[Mapping[str, Any]]
 
 # Its own code compares without lower-casing.
 CASE_SENSITIVE = ("refunq",)

@@ -283,7 +283,7 @@ def test_bad_input_comes_before_any_model_is_opened(pair, tmp_path):
         evaluate(nowhere, benchmarks=HONEST, base=pair["base"])
     with pytest.raises(ConfigError, match="did you mean gair_idk"):
         evaluate(nowhere, benchmarks=HONEST, detector="gair_idq")
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="does not exist"):
         evaluate(nowhere, benchmarks=str(tmp_path / "absent.jsonl"))
     with pytest.raises(ConfigError, match="mine is named as benchmark and as task"):
         evaluate(nowhere, benchmarks=HONEST, tasks=HONEST)
