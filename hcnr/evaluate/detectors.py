@@ -95,13 +95,9 @@ def open_detector(
     own: tuple[str, ...] = ()
     if isinstance(name, Trait):
         name, own = name.detector, name.keywords
-    kind, colon, text = name.partition(":")
-    if not own and (kind not in DETECTORS or (colon and kind not in WITH_TEXT)):
-        near = difflib.get_close_matches(kind.lower(), DETECTORS, n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"the detector {name!r} is unknown, expected one of {', '.join(DETECTORS)}; did you "
-            f"mean {near}?"
-        )
+    kind, _, text = name.partition(":")
+    if not own:
+        check_detector(name)
     skips_empty, note = False, None
     if own or kind in KEYWORDS:
         words = own or KEYWORDS[kind]
@@ -131,6 +127,17 @@ def open_detector(
         skips_empty,
         note,
     )
+
+
+def check_detector(name: str) -> None:
+    """Raise ConfigError unless there is a detector of that name."""
+    kind, colon, _ = name.partition(":")
+    if kind not in DETECTORS or (colon and kind not in WITH_TEXT):
+        near = difflib.get_close_matches(kind.lower(), DETECTORS, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"the detector {name!r} is unknown, expected one of {', '.join(DETECTORS)}; did you "
+            f"mean {near}?"
+        )
 
 
 _One = Callable[[str, str], bool]
