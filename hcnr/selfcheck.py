@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hcnr.batches import Batch
 from hcnr.errors import ModelError
 from hcnr.measure import finite_losses, micro_batches, out_of_memory, prepared
+from hcnr.model import ignoring
 from hcnr.models.loading import cause_of
 from hcnr.neuron_fisher import NeuronFisher
 from hcnr.taps import SharedInput, Taps, TokenLayout
@@ -155,8 +156,11 @@ def _check_gradients(
         for weight in weights.values():
             weight.requires_grad_(False)
             weight.grad = None
-    for name, layer in matrices.items():
-        cure = f"leave it out with --ignore '{name}'"
+    tolerance = _tolerance(model)
+    wrong = [n for n in matrices if (e := errors.get(n)) is None or e > tolerance]
+    for name in wrong:
+        layer = matrices[name]
+        cure = f"leave it out with --ignore '{ignoring(name, wrong, matrices)}'"
         if name not in errors:
             raise ModelError(f"{name} took no part in the model's forward pass; {cure}")
         error = errors[name]
@@ -165,11 +169,10 @@ def _check_gradients(
                 f"the weight of {name} is used without calling its layer, so what it reads and "
                 f"writes cannot be seen; {cure}"
             )
-        if error > _tolerance(model):
-            raise ModelError(
-                f"{name} ({type(layer).__name__}) is no plain y = W x + b: its gradient by what it "
-                f"reads and writes is {error:.0%} off the true one; {cure}"
-            )
+        raise ModelError(
+            f"{name} ({type(layer).__name__}) is no plain y = W x + b: its gradient by what it "
+            f"reads and writes is {error:.0%} off the true one; {cure}"
+        )
 
 
 def _difference(expected: Tensor, found: Tensor) -> float:
