@@ -104,6 +104,23 @@ def test_ordinary_models_pass(family):
     assert before.keys() == model.state_dict().keys()
 
 
+def test_gradients_that_were_there_stay(llama):
+    weight = first(llama).weight
+    weight.grad = torch.ones_like(weight)
+    check(llama)
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+    assert llama.model.layers[0].mlp.up_proj.weight.grad is None
+
+
+def test_what_does_not_fit_is_one_sentence(llama):
+    def full(module, args):
+        raise torch.OutOfMemoryError("out of memory")
+
+    llama.model.layers[1].register_forward_pre_hook(full)
+    with pytest.raises(ModelError, match="does not fit in memory"):
+        check(llama)
+
+
 def test_an_output_that_is_changed_in_place_is_exact(falcon):
     check(falcon)
     names = list(target_matrices(falcon))
