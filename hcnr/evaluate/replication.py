@@ -108,7 +108,7 @@ def build_replication(
         }
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (work / RECORD).write_text(text, encoding="utf-8")
-    return Replication(Path(out), tuple(checks), files)
+    return Replication(Path(out).expanduser(), tuple(checks), files)
 
 
 def _contents(
