@@ -9,12 +9,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
-
-from hcnr import RestoreConfig, Selection, Statistics, select
-from hcnr.errors import CheckpointError, ConfigError, HcnrError, StatisticsError
-from hcnr.repair import check_curvature, repaired
-from hcnr.source import DirectorySource
 from mergekit.merge_methods import (
     BasePolicy,
     InputContract,
@@ -24,6 +18,12 @@ from mergekit.merge_methods import (
     register,
     registered_methods,
 )
+from torch import Tensor
+
+from hcnr import RestoreConfig, Selection, Statistics, select
+from hcnr.errors import CheckpointError, ConfigError, HcnrError, StatisticsError
+from hcnr.repair import check_curvature, repaired
+from hcnr.source import DirectorySource
 
 
 class Plan(NamedTuple):

@@ -1,0 +1,133 @@
+"""GPTQ of the real llm-compressor with our Hessians and inverses, against its own."""
+
+import logging
+
+import pytest
+import torch
+
+import hosts
+from hcnr_kernels import FactorizationError
+
+ours = hosts.load("llmcompressor", "llmcompressor.gptq")
+pytestmark = pytest.mark.filterwarnings("ignore")  # the tool's own
+
+with hosts.silent():
+    from compressed_tensors.quantization import QuantizationArgs
+    from datasets import Dataset
+    from llmcompressor import oneshot
+    from llmcompressor.modifiers.gptq import GPTQModifier, gptq_quantize
+    from llmcompressor.modifiers.gptq.helpers import factorize_hessian
+
+
+def quantised(kind, tokens=16, samples=32, **options):
+    """A tiny model after GPTQ, its weights, and the modifier."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(3, 67, (samples, tokens), generator=generator)
+    data = Dataset.from_dict(
+        {"input_ids": rows.tolist(), "attention_mask": [[1] * tokens] * samples}
+    )
+    modifier = kind(scheme="W4A16", targets="Linear", ignore=["lm_head"], block_size=8, **options)
+    model = oneshot(
+        model=wide(), dataset=data, recipe=modifier, num_calibration_samples=samples,
+        max_seq_length=tokens, pipeline="sequential",
+    )  # fmt: skip
+    return {name: one.detach().clone() for name, one in model.named_parameters()}, modifier
+
+
+def wide():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=67, hidden_size=128, intermediate_size=256, num_hidden_layers=2,
+            num_attention_heads=4, num_key_value_heads=2, pad_token_id=0,
+        )
+    ).eval()  # fmt: skip
+
+
+def test_weights_are_llmcompressors_where_it_succeeds():
+    theirs, plain = quantised(GPTQModifier)
+    assert plain._rtn_fallback_module_names == []
+    found, modifier = quantised(ours.DampedGPTQModifier)
+    assert gptq_quantize.factorize_hessian is factorize_hessian
+    assert len(modifier.records) == 14
+    assert {record.damping for record in modifier.records} == {pytest.approx(0.01)}
+    assert not any(record.raised for record in modifier.records)
+    assert theirs.keys() == found.keys()
+    same = total = 0
+    for name, weight in theirs.items():
+        same += int((found[name] == weight).sum())
+        total += weight.numel()
+    # A factor that differs in its last bit may round a weight the other way.
+    assert same / total > 0.9999
+
+
+def indefinite(size=32):
+    """Rank one with a negative rounding error: "not positive-definite", as users report it."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, size, generator=generator) * 100
+    return x.T @ x - 150 * torch.eye(size)
+
+
+def arguments(hessian):
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randn(1, 8, hessian.shape[0], generator=generator)
+    scale = weights.abs().amax(-1, keepdim=True) / 7
+    return {
+        "weights": weights, "hessians": hessian[None].clone(), "scale": scale,
+        "zero_point": torch.zeros_like(scale), "global_scale": None,
+        "quant_args": QuantizationArgs(num_bits=4, symmetric=True, strategy="channel"),
+        "blocksize": 8,
+    }  # fmt: skip
+
+
+def error(hessian, found):
+    weights = arguments(hessian)["weights"][0]
+    change = (found[0] - weights).double()
+    return float(((change @ hessian.double()) * change).sum())
+
+
+def test_where_it_falls_back_ours_is_damped_and_told():
+    hessian = indefinite()
+    rounded, _, fallback = gptq_quantize.quantize_weight(**arguments(hessian))
+    assert bool(fallback[0])
+    records = []
+    with ours.factorised(["layer"], records.append):
+        found, _, fallback = gptq_quantize.quantize_weight(**arguments(hessian))
+    assert not bool(fallback[0])
+    (record,) = records
+    assert record.name == "layer" and record.raised and record.damping > 0.01
+    assert record.damping in [pytest.approx(level) for level in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)]
+    positive = indefinite() + 150 * torch.eye(32)
+    assert error(positive, found) < error(positive, rounded)
+
+
+def test_nan_is_an_error_that_names_the_module():
+    hessian = torch.full((16, 16), float("nan"))
+    with (
+        pytest.raises(FactorizationError, match=r"q_proj holds NaN or infinity"),
+        ours.factorised(["q_proj"], lambda _: None),
+    ):
+        gptq_quantize.quantize_weight(**arguments(hessian))
+    assert gptq_quantize.factorize_hessian is factorize_hessian
+
+
+def test_the_factor_is_that_of_the_inverse():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100, 24, generator=generator, dtype=torch.float64)
+    hessian = x.T @ x
+    factor, inverse = ours.inverse_factor(hessian, damping=0.01)
+    damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(24)
+    torch.testing.assert_close(factor.T @ factor, torch.linalg.inv(damped))
+    assert torch.equal(factor, factor.triu()) and float(inverse.damping) == 0.01
+
+
+def test_few_tokens_raise_the_damping_in_a_whole_run(caplog):
+    with caplog.at_level(logging.WARNING, logger=ours.LOGGER.name):
+        found, modifier = quantised(
+            ours.DampedGPTQModifier, tokens=4, samples=2, dampening_frac=1e-9
+        )
+    raised = [record.name for record in modifier.records if record.raised]
+    assert raised and "needed more damping" in caplog.text
+    assert all(torch.isfinite(weight).all() for weight in found.values())
