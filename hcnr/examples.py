@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from hcnr.errors import DataError
+from hcnr import plugins
+from hcnr.errors import DataError, HcnrError
 
 __all__ = [
     "Message",
@@ -150,8 +151,12 @@ def _canonical_hash(samples: Iterable[Sample]) -> str:
 def read_file(path: Path) -> Iterator[Located]:
     """Yield the records of a data file, each with its place.
 
+    An extension that is not ours is looked up, without its dot and in lower case, in the entry
+    points `hcnr.readers`: a function from a path to records, each a mapping.
+
     Raises:
         DataError: the file cannot be read; names the place and the cause.
+        ConfigError: the extension is registered, but not by one function that can be imported.
     """
     readers: dict[str, Callable[[Path], Iterator[Located]]] = {
         ".jsonl": _read_jsonl,
@@ -162,12 +167,31 @@ def read_file(path: Path) -> Iterator[Located]:
         raise DataError(f"the data file {path} does not exist; check the path")
     if not path.is_file():
         raise DataError(f"{path} is not a file, expected a .jsonl, .json or .parquet file")
-    if path.suffix.lower() not in readers:
+    extension = path.suffix.lower()
+    if extension in readers:
+        return readers[extension](path)
+    if extension and (plugin := plugins.load("hcnr.readers", extension[1:])) is not None:
+        return _read_by(plugin, path)
+    known = [*readers, *(f".{name}" for name in plugins.names("hcnr.readers"))]
+    raise DataError(
+        f"{path} has the unknown extension '{path.suffix}', expected {', '.join(known[:-1])} or "
+        f"{known[-1]}; rename or convert it"
+    )
+
+
+def _read_by(plugin: Callable[[Path], Iterable[Any]], path: Path) -> Iterator[Located]:
+    """Records of another package's reader; what it raises is explained."""
+    number = 0
+    try:
+        for number, record in enumerate(plugin(path), 1):
+            yield f"{path}, record {number}", record
+    except HcnrError:
+        raise
+    except Exception as error:  # whatever the other package raises
         raise DataError(
-            f"{path} has the unknown extension '{path.suffix}', expected .jsonl, .json or "
-            ".parquet; rename or convert it"
-        )
-    return readers[path.suffix.lower()](path)
+            f"{path} cannot be read after record {number} by the reader of {path.suffix} files "
+            f"that another package registers ({type(error).__name__}: {error}); check the file"
+        ) from error
 
 
 def _read_lines(path: Path) -> list[str]:

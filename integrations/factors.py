@@ -90,7 +90,7 @@ def collect(
             value = loss(batch)
             taps.end()
             if value.dim() or not value.isfinite():
-                found = f"of shape {list(value.shape)}" if value.dim() else f"{float(value)}"
+                found = f"of shape {list(value.shape)}" if value.dim() else f"{value.item()}"
                 raise DataError(
                     f"the loss of batch {number} is {found}; it must be one finite number, the sum "
                     "of the losses of its samples"
@@ -104,6 +104,8 @@ def collect(
     for part in ("input", "gradient"):
         for gram in sums[part].values():
             symmetrize_(gram)
+    # In the order of the layers; backward has met them from the end.
+    sums = {part: {name: own[name] for name in layers if name in own} for part, own in sums.items()}
     if "input" in parts:
         sums["input"] = {name: sums["input"][leaders[name]] for name in layers}
     return Factors(**sums, tokens=tokens, samples=samples)

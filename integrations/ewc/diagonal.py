@@ -57,10 +57,10 @@ class Consolidation:
         sums = collect(model, layers, batches, loss, size=size, mask=mask, parts=("diagonal",))
         diagonal: dict[str, Tensor] = {}
         for name, total in sums.diagonal.items():
-            width = layers[name].in_features
-            diagonal[f"{name}.weight"] = total[:, :width] / sums.samples
+            width, prefix = layers[name].in_features, f"{name}." if name else ""
+            diagonal[f"{prefix}weight"] = total[:, :width] / sums.samples
             if layers[name].bias is not None:
-                diagonal[f"{name}.bias"] = total[:, width] / sums.samples
+                diagonal[f"{prefix}bias"] = total[:, width] / sums.samples
         own = dict(model.named_parameters(remove_duplicate=False))
         return cls(diagonal, {name: own[name].detach().clone() for name in diagonal})
 

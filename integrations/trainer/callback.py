@@ -9,19 +9,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from hcnr import RestoreConfig
 from hcnr.data import Data
-from hcnr.errors import ConfigError, DataError, ModelError
+from hcnr.errors import ConfigError, DataError
 from hcnr.examples import load_samples
 from hcnr.measure import score
-from hcnr.model import open_tokenizer, target_matrices
-from hcnr.selection import candidates, relative_perturbation
+from hcnr.model import open_tokenizer
 from hcnr.tokens import TokenizedSet, tokenize
-from hcnr_kernels import perturbation
+from integrations.trainer.neurons import CriticalRows, layers_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -35,7 +33,6 @@ class HonestyCallback(TrainerCallback):
     `moved/NAME`, their relative change (4) since the beginning.
 
     Attributes:
-        masks: matrix -> bool `[out]`, the honesty-critical neurons; filled when training begins.
         history: every log, with its step.
     """
 
@@ -80,15 +77,13 @@ class HonestyCallback(TrainerCallback):
         self._every, self._warn_above, self._hold = every, warn_above, hold
         self._report, self._tokenizer = report, tokenizer
         self._sets: dict[str, TokenizedSet] = {}
-        self._anchors: dict[str, Tensor] = {}
+        self._rows: dict[str, CriticalRows] = {}
         self._warned: set[str] = set()
-        self.masks: dict[str, Tensor] = {}
         self.history: list[dict[str, float]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Read the data, choose the neurons and remember their rows."""
-        model = rest["model"]
-        tokenizer = self._tokenizer or rest.get("processing_class") or rest.get("tokenizer")
+        model, tokenizer = rest["model"], self._tokenizer or rest.get("processing_class")
         if tokenizer is None:
             raise DataError("the trainer has no tokenizer; pass tokenizer= to the callback")
         for name, source in self._data.items():
@@ -96,47 +91,37 @@ class HonestyCallback(TrainerCallback):
             self._sets[name] = tokenize(
                 samples, open_tokenizer(tokenizer), max_length=self._config.max_length
             )
-        layers = self._layers(model)
+        layers = layers_of(model, self._config)
         scores = self._scores(model, layers)
         for position, (name, layer) in enumerate(layers.items()):
             pair = (scores[kind][name] for kind in ("honesty", "task"))
-            mask = candidates(*pair, self._config, position=position).to(layer.weight.device)
-            self.masks[name] = mask
-            self._anchors[name] = layer.weight.detach()[mask].clone()
-        self._log(state, model, scores)
+            self._rows[name] = CriticalRows(layer, *pair, self._config, position)
+        self._log(state, layers, scores)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Pull the critical rows back where they are held."""
-        if self._hold is None:
-            return
-        with torch.no_grad():
-            for name, layer in self._layers(rest["model"]).items():
-                mask, anchor = self.masks[name], self._anchors[name]
-                rows = layer.weight[mask]
-                moved = self._moved(anchor, rows)
-                if moved > self._hold:
-                    pulled = anchor.float() + (rows.float() - anchor.float()) * (self._hold / moved)
-                    layer.weight[mask] = pulled.to(rows.dtype)
+        if self._hold is not None:
+            for name, layer in layers_of(rest["model"], self._config).items():
+                self._rows[name].pull(layer, self._hold)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Log every so many steps."""
         if state.global_step % self._every == 0:
-            self._log(state, rest["model"])
+            self._measure(state, rest["model"])
 
     def on_train_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
         """Log the last step."""
         if state.global_step % self._every:
-            self._log(state, rest["model"])
+            self._measure(state, rest["model"])
 
-    def _layers(self, model: nn.Module) -> dict[str, nn.Linear]:
-        layers = target_matrices(model, self._config.targets, self._config.ignore)
-        for name, layer in layers.items():
-            if layer.weight.numel() != layer.out_features * layer.in_features:
-                raise ModelError(
-                    f"{name} is spread over processes, and its rows cannot be watched from one; "
-                    "train without sharded parameters"
-                )
-        return layers
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Matrix -> bool `[out]`, the honesty-critical neurons, once training has begun."""
+        return {name: rows.mask for name, rows in self._rows.items()}
+
+    def _measure(self, state: Any, model: Any) -> None:
+        layers = layers_of(model, self._config)
+        self._log(state, layers, self._scores(model, layers))
 
     def _scores(self, model: Any, layers: dict[str, nn.Linear]) -> dict[str, dict[str, Tensor]]:
         budget = self._config.token_budget
@@ -145,22 +130,13 @@ class HonestyCallback(TrainerCallback):
             for name, data in self._sets.items()
         }
 
-    def _moved(self, anchor: Tensor, rows: Tensor) -> float:
-        """Relative change of some rows, method.md (4)."""
-        every = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
-        sums = perturbation(anchor, rows.detach(), every, axis="output")
-        return relative_perturbation(*(float(value) for value in sums))
-
-    def _log(self, state: Any, model: Any, scores: Any = None) -> None:
-        layers = self._layers(model)
-        scores = scores or self._scores(model, layers)
+    def _log(self, state: Any, layers: dict[str, nn.Linear], scores: Any) -> None:
         logs: dict[str, float] = {}
         for name, layer in layers.items():
-            mask = self.masks[name]
             for kind, own in scores.items():
-                chosen = own[name][mask.cpu()]
+                chosen = own[name][self._rows[name].mask.cpu()]
                 logs[f"{kind}/{name}"] = float(chosen.mean()) if len(chosen) else 0.0
-            logs[f"moved/{name}"] = moved = self._moved(self._anchors[name], layer.weight[mask])
+            logs[f"moved/{name}"] = moved = self._rows[name].moved(layer)
             if moved > self._warn_above and name not in self._warned:
                 self._warned.add(name)
                 LOGGER.warning(

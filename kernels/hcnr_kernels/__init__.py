@@ -18,7 +18,15 @@ from hcnr_kernels.ops.merge import merge
 from hcnr_kernels.ops.perturbation import perturbation
 from hcnr_kernels.ops.spectral import Kept, RankedGram, SpectralBasis, Tokens, spectral_basis
 
+CONTRACT_VERSION = "1.0"
+"""Version of the public functions, schemas and `native`: semantic, apart from the package's own.
+
+Minor: something new, or an argument with a default at the end. Major: a caller has to change.
+`tests/kernels/contract.json` pins what it stands for.
+"""
+
 __all__ = [
+    "CONTRACT_VERSION",
     "DAMPING_LADDER",
     "Compensation",
     "FactorizationError",

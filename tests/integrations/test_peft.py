@@ -13,6 +13,7 @@ from hcnr.source import DirectorySource
 from pairs import config
 
 ours = hosts.load("peft", "peft.lora")
+corda_model = hosts.load("peft", "peft.corda").corda_model
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tool's own
 
 with hosts.silent():
@@ -68,7 +69,7 @@ def test_corda_is_pefts(tmp_path, method):
     options.corda_config.covariance_file = str(tmp_path / "covariance.pt")
     preprocess_corda(theirs, options)
     theirs = get_peft_model(theirs, options)
-    found = ours.corda_model(model, corda(method), curvature)
+    found = corda_model(model, corda(method), curvature)
     assert set(found.hcnr_damping.values()) == {0.01}
     pairs = zip(ours.lora_layers(theirs).items(), ours.lora_layers(found).items(), strict=True)
     for (name, left), (other, right) in pairs:
@@ -90,7 +91,7 @@ def test_a_moment_of_too_few_tokens_is_damped_and_told():
     bad = curvature[name].clone()
     bad[0, 1] = bad[1, 0] = 1.05  # indefinite until 0.1 is added
     curvature[name] = bad
-    found = ours.corda_model(model, corda(), curvature)
+    found = corda_model(model, corda(), curvature)
     assert found.hcnr_damping[name] > 0.01
     assert sorted(found.hcnr_damping.values())[0] == 0.01
 
@@ -169,12 +170,12 @@ def test_bad_input_is_one_sentence():
     model = make("llama")
     curvature = moments(model)
     with pytest.raises(HcnrError, match="init_lora_weights='corda'"):
-        ours.corda_model(model, lora(), curvature)
+        corda_model(model, lora(), curvature)
     first = next(iter(curvature))
     with pytest.raises(HcnrError, match=f"the curvature of {first} is missing"):
-        ours.corda_model(model, corda(), {})
+        corda_model(model, corda(), {})
     with pytest.raises(HcnrError, match=f"{first}.* NaN or infinity"):
-        ours.corda_model(model, corda(), {**curvature, first: curvature[first] * float("nan")})
+        corda_model(model, corda(), {**curvature, first: curvature[first] * float("nan")})
     adapted = get_peft_model(make("llama"), lora())
     with pytest.raises(HcnrError, match="nowhere has no adapter"):
         ours.clear_neurons(adapted, {"nowhere": torch.zeros(1, dtype=torch.bool)})
