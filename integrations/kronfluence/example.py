@@ -33,14 +33,17 @@ class Language(Task):
     """Sum over samples of the mean loss of their tokens."""
 
     def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
+        """Labels are the data's, so nothing is sampled."""
         logits = model(input_ids=batch).logits[:, :-1]
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
         return loss * len(batch)
 
     def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
+        """The loss itself."""
         return self.compute_train_loss(batch, model)
 
     def get_influence_tracked_modules(self) -> list[str]:
+        """Linear layers inside the blocks."""
         layers = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
         return [name for name, _ in model(width=128).named_modules() if name.endswith(layers)]
 

@@ -1,4 +1,4 @@
-"""`python -m integrations.trainer.example`: a fine-tuning that is watched, then one that is held."""
+"""`python -m integrations.trainer.example`: tuning that is watched, then tuning that is held."""
 
 import tempfile
 from typing import Any

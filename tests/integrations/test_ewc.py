@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-import hosts
 from hcnr.errors import HcnrError
 from integrations.ewc.diagonal import Consolidation, batch_squared
 
@@ -123,16 +122,3 @@ def test_bad_input_is_one_sentence():
         Consolidation.measure(model, batches(4), loss_of(model, "none"), size=lambda b: len(b[1]))
     with pytest.raises(HcnrError, match="no matrix"):
         Consolidation.measure(nn.Tanh(), batches(4), loss_of(model, "sum"), size=len)
-
-
-def test_avalanche_takes_the_exact_importances():
-    hosts.require("avalanche")
-    plugin = hosts.load("avalanche", "ewc.avalanche_plugin").ExactEWCPlugin(ewc_lambda=1.0)
-    model = network()
-    x, y = samples()
-    data = torch.utils.data.TensorDataset(x, y, torch.zeros_like(y))
-    found = plugin.compute_importances(
-        model, nn.CrossEntropyLoss(), None, data, torch.device("cpu"), 7
-    )
-    for name, own in exact(model).items():
-        torch.testing.assert_close(found[name].data.double(), own, rtol=1e-4, atol=1e-9)
