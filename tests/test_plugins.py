@@ -115,7 +115,7 @@ def test_a_registered_reader_reads(installed, tmp_path):
     with pytest.raises(DataError, match=r"data.TSV cannot be read after record 1 .*ValueError"):
         load_samples(path)
     path.write_text("Why?\t \n")
-    with pytest.raises(DataError, match=r"data.TSV, record 1: 'response'"):
+    with pytest.raises(DataError, match=r"data.TSV, record 1 has an empty response"):
         load_samples(path)
 
 

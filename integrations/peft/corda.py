@@ -38,8 +38,7 @@ def corda_model(
         raise ConfigError("config must have init_lora_weights='corda' and a corda_config")
     first = config.corda_config.corda_method == "ipm"
     used: dict[str, float] = {}
-    targets = dict(target_modules(model, config))
-    for name, layer in targets.items():
+    for name, layer in target_modules(model, config):
         if not isinstance(layer, nn.Linear):
             raise ModelError(f"{name} is a {type(layer).__name__}; only nn.Linear is supported")
         moment = curvature.get(name)
@@ -61,8 +60,6 @@ def corda_model(
             S_WC=s[kept].clone(), U_WC=u[:, kept].clone(), V_WC=v.contiguous()
         )
     adapted = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
-    for layer in targets.values():
-        del layer.eigens
     adapted.__dict__["hcnr_damping"] = used
     return adapted  # pyright: ignore[reportReturnType]
 

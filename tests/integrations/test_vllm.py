@@ -13,8 +13,9 @@ hosts.require("vllm")
 
 
 def stacked(architecture: str) -> dict[str, str]:
-    """Where the loader of an architecture puts weights that it stacks; read, not imported: without a
-    GPU build of torch vLLM cannot be imported.
+    """Where the loader of an architecture puts weights that it stacks.
+
+    Read, not imported: vLLM cannot be imported without a torch for GPUs.
     """
     spec = importlib.util.find_spec("vllm")
     assert spec is not None and spec.submodule_search_locations
