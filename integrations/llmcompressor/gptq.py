@@ -105,7 +105,7 @@ def factorised(names: Sequence[str], receive: Callable[[Record], None]) -> Itera
             name = next(pending)
             factor, inverse = inverse_factor(hessian, damping=percdamp, name=name)
             hessian.copy_(factor)
-            damping = float(inverse.damping)
+            damping = float(f"{float(inverse.damping):.6g}")  # 0.01, not its nearest float32
             raised = damping > percdamp * (1 + 1e-5)
             receive(Record(name, damping, raised, float(inverse.condition)))
         return hessians

@@ -49,7 +49,7 @@ def corda_model(
         moment = moment.to(layer.weight.device, torch.float32)
         inverse = inverse_hessian(moment, damping=damping, names=[name])
         assert isinstance(inverse.matrix, Tensor)
-        used[name] = float(inverse.damping)
+        used[name] = float(f"{float(inverse.damping):.6g}")  # 0.01, not its nearest float32
         damped = moment.clone()
         damped.diagonal().add_(used[name] * moment.diagonal().mean())
         u, s, vh = torch.linalg.svd(layer.weight.float() @ damped, full_matrices=False)
