@@ -1,5 +1,7 @@
 """`python -m integrations.curvlinops.example`: our factors beside curvlinops', with times."""
 
+# pyright: reportMissingImports=false
+
 import warnings
 
 import torch

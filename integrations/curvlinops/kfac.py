@@ -1,5 +1,7 @@
 """Kronecker factors for curvlinops: put into its operator, which then multiplies with them."""
 
+# pyright: reportMissingImports=false
+
 import warnings
 from typing import Any
 

@@ -1,5 +1,7 @@
 """`python -m integrations.ewc.example`: two tasks in a row, without and with the exact penalty."""
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
@@ -42,21 +44,27 @@ def run() -> None:
         torch.manual_seed(0)
         network = nn.Sequential(nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 2))
         train(network, first, None)
-        anchor = Consolidation.measure(
-            network, first, size=lambda batch: len(batch[1]),
-            loss=lambda b, n=network: nn.functional.cross_entropy(n(b[0]), b[1], reduction="sum"),
-        )  # fmt: skip
+
+        def loss(batch: Batch, reduction: str = "sum", network: nn.Module = network) -> Tensor:
+            x, y = batch
+            return nn.functional.cross_entropy(network(x), y, reduction=reduction)
+
+        anchor = Consolidation.measure(network, first, loss, size=lambda batch: len(batch[1]))
+        if not penalised:
+            means = partial(loss, reduction="mean")
+            shortcut = batch_squared(network, first, means, anchor.diagonal)
+            ratio = total(shortcut) / total(anchor.diagonal)
+            print(f"squared gradients of batches of 32: {ratio:.3f} of the exact diagonal")
         train(network, second, anchor if penalised else None)
         print(
             f"{'with' if penalised else 'without'} the penalty: first task "
             f"{accuracy(network, first):.2f}, second {accuracy(network, second):.2f}"
         )
-    shortcut = batch_squared(
-        network, first, lambda b: nn.functional.cross_entropy(network(b[0]), b[1]), anchor.diagonal
-    )
-    exact = sum(float(one.sum()) for one in anchor.diagonal.values())
-    print(f"squared batches of 32: {sum(float(o.sum()) for o in shortcut.values()) / exact:.3f}"
-          " of the exact diagonal")  # fmt: skip
+
+
+def total(diagonal: dict[str, Tensor]) -> float:
+    """Sum over all parameters."""
+    return sum(float(one.sum()) for one in diagonal.values())
 
 
 if __name__ == "__main__":

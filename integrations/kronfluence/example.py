@@ -1,5 +1,7 @@
 """`python -m integrations.kronfluence.example`: our factors beside kronfluence's, with times."""
 
+# pyright: reportMissingImports=false
+
 import tempfile
 from typing import Any
 

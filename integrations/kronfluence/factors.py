@@ -1,5 +1,7 @@
 """Factors for kronfluence: its own files, from our taps; its analyzer goes on from there."""
 
+# pyright: reportMissingImports=false
+
 import os
 from pathlib import Path
 

@@ -1,5 +1,7 @@
 """`python -m integrations.llmcompressor.example`: GPTQ on too few tokens, with stated damping."""
 
+# pyright: reportMissingImports=false
+
 import torch
 from datasets import Dataset
 from llmcompressor import oneshot

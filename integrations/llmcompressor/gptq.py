@@ -1,5 +1,7 @@
 """GPTQ in llm-compressor with damped inverses that say what they did, and no silent fallback."""
 
+# pyright: reportMissingImports=false
+
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence

@@ -1,5 +1,7 @@
 """`python -m integrations.mergekit RECIPE OUT`: mergekit-yaml that knows `hcnr` and `fisher`."""
 
+# pyright: reportMissingImports=false
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path

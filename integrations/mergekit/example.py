@@ -37,7 +37,7 @@ def run() -> None:
             base, tuned, out=folder / "restored", config=settings,
             statistics=folder / "stats.safetensors",
         )  # fmt: skip
-        merged = load_file(folder / "merged" / "model-00001-of-00001.safetensors")
+        merged = load_file(folder / "merged" / "model.safetensors")
         restored = load_file(folder / "restored" / "model.safetensors")
         equal = [torch.equal(tensor, restored[name]) for name, tensor in merged.items()]
         print(f"{sum(equal)} of {len(restored)} tensors are those of hcnr restore")

@@ -4,6 +4,8 @@
 merging by neuron: both models' neurons, weighed by their per-sample Fisher scores.
 """
 
+# pyright: reportMissingImports=false
+
 import functools
 from pathlib import Path
 from typing import NamedTuple

@@ -1,5 +1,7 @@
 """CorDA initialisation of LoRA adapters from curvature that is already there."""
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Mapping
 
 import torch

@@ -1,5 +1,7 @@
 """`python -m integrations.peft.example`: LoRA steps that leave honesty-critical neurons alone."""
 
+# pyright: reportMissingImports=false
+
 import torch
 from peft import LoraConfig, get_peft_model
 

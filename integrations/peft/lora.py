@@ -1,5 +1,7 @@
 """LoRA adapters by neurons: held, pruned, and used to restore."""
 
+# pyright: reportMissingImports=false
+
 from collections.abc import Mapping
 from typing import Any
 

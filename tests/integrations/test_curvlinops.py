@@ -1,5 +1,7 @@
 """Kronecker factors from our taps inside the real curvlinops, against its own."""
 
+# pyright: reportMissingImports=false
+
 import pytest
 import torch
 from torch import nn

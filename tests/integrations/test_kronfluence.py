@@ -1,5 +1,7 @@
 """Factors from our taps inside the real kronfluence, against its own."""
 
+# pyright: reportMissingImports=false
+
 import pytest
 import torch
 from torch import nn

@@ -1,5 +1,7 @@
 """GPTQ of the real llm-compressor with our Hessians and inverses, against its own."""
 
+# pyright: reportMissingImports=false
+
 import logging
 
 import pytest

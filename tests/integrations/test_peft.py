@@ -1,5 +1,7 @@
 """Adapters by neurons in the real PEFT, against PEFT's own and the weights themselves."""
 
+# pyright: reportMissingImports=false
+
 import copy
 
 import pytest
