@@ -2,12 +2,14 @@
 
 # pyright: reportMissingImports=false
 
+import tempfile
+
 import torch
 from datasets import Dataset
 from llmcompressor import oneshot
 
 from integrations.llmcompressor.gptq import DampedGPTQModifier
-from integrations.tiny import WORDS, model
+from integrations.tiny import WORDS, model, tokenizer
 
 
 def run() -> None:
@@ -18,10 +20,13 @@ def run() -> None:
     modifier = DampedGPTQModifier(
         scheme="W4A16", targets="Linear", ignore=["lm_head"], dampening_frac=1e-9
     )
-    oneshot(
-        model=model(width=128), dataset=data, recipe=modifier, num_calibration_samples=2,
-        max_seq_length=8, pipeline="sequential",
-    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        model(width=128).save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+        oneshot(
+            model=folder, dataset=data, recipe=modifier, pipeline="sequential",
+            num_calibration_samples=2, max_seq_length=8,
+        )  # fmt: skip
     for record in modifier.records:
         print(f"{record.name}: damping {record.damping:g}, condition {record.condition:.1e}")
 
