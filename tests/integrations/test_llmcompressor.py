@@ -67,7 +67,7 @@ def test_weights_are_llmcompressors_where_it_succeeds(checkpoint):
         total += weight.numel()
     # A factor that differs in its last bit may round a weight the other way.
     assert same / total > 0.9999, f"{same} of {total} weights are the same"
-        print(f"{same} of {total} weights are the same")
+    print(f"{same} of {total} weights are the same")
 
 
 def indefinite(size=32):
