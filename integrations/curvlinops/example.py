@@ -1,6 +1,6 @@
 """`python -m integrations.curvlinops.example`: our factors beside curvlinops', with times."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import warnings
 

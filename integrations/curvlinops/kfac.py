@@ -1,6 +1,6 @@
 """Kronecker factors for curvlinops: put into its operator, which then multiplies with them."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import warnings
 from typing import Any

@@ -1,6 +1,6 @@
 """`python -m integrations.kronfluence.example`: our factors beside kronfluence's, with times."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import tempfile
 from typing import Any

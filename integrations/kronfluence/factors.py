@@ -1,6 +1,6 @@
 """Factors for kronfluence: its own files, from our taps; its analyzer goes on from there."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import os
 from pathlib import Path

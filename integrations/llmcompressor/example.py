@@ -1,6 +1,6 @@
 """`python -m integrations.llmcompressor.example`: GPTQ on too few tokens, with stated damping."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import tempfile
 

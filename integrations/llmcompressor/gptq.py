@@ -1,6 +1,6 @@
 """GPTQ in llm-compressor with damped inverses that say what they did, and no silent fallback."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import contextlib
 import logging
@@ -136,6 +136,7 @@ def inverse_factor(
     Raises:
         FactorizationError: NaN, or still indefinite at the top.
     """
+    level = damping
     for level in (damping, *(value for value in DAMPING_LADDER if value > damping)):
         inverse = inverse_hessian(hessian, damping=level, names=[name])
         assert isinstance(inverse.matrix, Tensor)

@@ -1,6 +1,6 @@
 """`python -m integrations.mergekit RECIPE OUT`: mergekit-yaml that knows `hcnr` and `fisher`."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import sys
 from collections.abc import Sequence

@@ -4,7 +4,7 @@
 merging by neuron: both models' neurons, weighed by their per-sample Fisher scores.
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import functools
 from pathlib import Path

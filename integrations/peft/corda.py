@@ -1,6 +1,6 @@
 """CorDA initialisation of LoRA adapters from curvature that is already there."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from collections.abc import Mapping
 

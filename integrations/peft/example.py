@@ -1,6 +1,6 @@
 """`python -m integrations.peft.example`: LoRA steps that leave honesty-critical neurons alone."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import torch
 from peft import LoraConfig, get_peft_model

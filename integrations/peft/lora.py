@@ -1,6 +1,6 @@
 """LoRA adapters by neurons: held, pruned, and used to restore."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from collections.abc import Mapping
 from typing import Any

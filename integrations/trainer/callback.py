@@ -94,8 +94,9 @@ class HonestyCallback(TrainerCallback):
         layers = layers_of(model, self._config)
         scores = self._scores(model, layers)
         for position, (name, layer) in enumerate(layers.items()):
-            pair = (scores[kind][name] for kind in ("honesty", "task"))
-            self._rows[name] = CriticalRows(layer, *pair, self._config, position)
+            self._rows[name] = CriticalRows(
+                layer, scores["honesty"][name], scores["task"][name], self._config, position
+            )
         self._log(state, layers, scores)
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **rest: Any) -> None:

@@ -1,6 +1,6 @@
 """Kronecker factors from our taps inside the real curvlinops, against its own."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import pytest
 import torch

@@ -105,7 +105,9 @@ def test_padding_does_not_count():
     for row, real in zip(x, mask, strict=True):
         weight = model.weight.detach().clone().requires_grad_()
         (row[real.bool()] @ weight.T + model.bias.detach()).square().sum().backward()
-        total += weight.grad.square() / 2
+        gradient = weight.grad
+        assert gradient is not None
+        total += gradient.square() / 2
     torch.testing.assert_close(found.diagonal["weight"], total)
 
 

@@ -1,6 +1,6 @@
 """Factors from our taps inside the real kronfluence, against its own."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import pytest
 import torch

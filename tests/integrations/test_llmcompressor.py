@@ -1,6 +1,6 @@
 """GPTQ of the real llm-compressor with our Hessians and inverses, against its own."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import logging
 
@@ -108,6 +108,30 @@ def test_where_it_falls_back_ours_is_damped_and_told():
     assert record.damping in [pytest.approx(level) for level in (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)]
     positive = indefinite() + 150 * torch.eye(32)
     assert error(positive, found) < error(positive, rounded)
+
+
+def refused(percdamp):
+    """A Hessian of 31 tokens in 64 inputs whose inverse has no factor in fp32."""
+    for seed in range(200):
+        x = torch.randn(31, 64, generator=torch.Generator().manual_seed(seed))
+        hessian = x.T @ x
+        try:
+            factorize_hessian(
+                torch.zeros(1, 8, 64), hessian[None].clone(), percdamp, torch.zeros(1).bool()
+            )
+        except torch.linalg.LinAlgError:
+            return hessian
+    pytest.skip("no Hessian of 200 is refused here")
+
+
+def test_where_it_raises_ours_is_damped_and_told():
+    hessian, records = refused(3e-7), []
+    with pytest.raises(torch.linalg.LinAlgError):
+        gptq_quantize.quantize_weight(**arguments(hessian), percdamp=3e-7)
+    with ours.factorised(["layer"], records.append):
+        found, _, _ = gptq_quantize.quantize_weight(**arguments(hessian), percdamp=3e-7)
+    assert records[0].raised and records[0].damping in (0.01, 0.02)
+    assert torch.isfinite(found).all()
 
 
 def test_nan_is_an_error_that_names_the_module():

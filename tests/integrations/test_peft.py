@@ -1,8 +1,9 @@
 """Adapters by neurons in the real PEFT, against PEFT's own and the weights themselves."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -62,7 +63,7 @@ def trained(model, steps=2):
 
 @pytest.mark.parametrize("method", ["ipm", "kpm"])
 def test_corda_is_pefts(tmp_path, method):
-    model = make("llama")
+    model: Any = make("llama")
     curvature = moments(model)
     exact = model(input_ids=IDS).logits
     theirs = copy.deepcopy(model)
@@ -86,7 +87,7 @@ def test_corda_is_pefts(tmp_path, method):
 
 
 def test_a_moment_of_too_few_tokens_is_damped_and_told():
-    model = make("llama")
+    model: Any = make("llama")
     curvature = moments(model)
     name = next(iter(curvature))
     curvature[name] = -curvature[name] * 0.02 + torch.eye(len(curvature[name]))
@@ -100,7 +101,7 @@ def test_a_moment_of_too_few_tokens_is_damped_and_told():
 
 @pytest.mark.parametrize("axis", ["output", "input"])
 def test_held_neurons_stay_base_while_others_train(axis):
-    model = make("llama")
+    model: Any = make("llama")
     weights = {name: layer.weight.clone() for name, layer in model.named_modules()
                if name.endswith("q_proj")}  # fmt: skip
     adapted = get_peft_model(model, lora())
@@ -157,8 +158,8 @@ def test_a_repair_is_an_adapter_that_can_be_switched_off(pair, statistics):
 
 
 def test_a_lower_rank_keeps_what_it_says():
-    model = make("llama")
-    other = perturbed(model)
+    model: Any = make("llama")
+    other: Any = perturbed(model)
     name = "model.layers.0.mlp.down_proj"
     restored = {name: other.get_submodule(name).weight.detach()}
     change = restored[name] - model.get_submodule(name).weight.detach()
@@ -169,7 +170,7 @@ def test_a_lower_rank_keeps_what_it_says():
 
 
 def test_bad_input_is_one_sentence():
-    model = make("llama")
+    model: Any = make("llama")
     curvature = moments(model)
     with pytest.raises(HcnrError, match="init_lora_weights='corda'"):
         corda_model(model, lora(), curvature)

@@ -1,6 +1,7 @@
 """The callback inside transformers' own Trainer, on a tiny model."""
 
 import logging
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ class Rows(torch.utils.data.Dataset):
         return {"input_ids": ids, "labels": ids}
 
 
-def tuned(folder, callback, **options):
+def tuned(folder, callback, **options) -> Any:
     model = make("llama")
     weights = {name: one.detach().clone() for name, one in model.named_parameters()}
     arguments = TrainingArguments(
@@ -38,7 +39,7 @@ def tuned(folder, callback, **options):
         logging_steps=1, seed=0,
     )  # fmt: skip
     options = {"processing_class": tokenizer(), **options}
-    trainer = Trainer(
+    trainer: Any = Trainer(
         model=model, args=arguments, train_dataset=Rows(), callbacks=[callback], **options
     )
     trainer.train()
@@ -71,7 +72,7 @@ def test_what_it_watches_is_what_the_measuring_gives(tmp_path):
     callback = ours.HonestyCallback(HONESTY, TASK, config=SETTINGS)
     trainer, _ = tuned(tmp_path, callback)
     assert all(parameter.requires_grad for parameter in trainer.model.parameters())
-    plain = Trainer(
+    plain: Any = Trainer(
         model=make("llama"), args=trainer.args, train_dataset=Rows(), processing_class=tokenizer()
     )
     plain.train()

@@ -147,7 +147,7 @@ def test_the_compiled_module_has_the_documented_face() -> None:
 
 def repair(
     base: torch.Tensor, tuned: torch.Tensor, x: torch.Tensor, g: torch.Tensor, ends: torch.Tensor
-) -> tuple[torch.Tensor, ...]:
+) -> tuple[Any, ...]:
     """Code of a caller: scores, a moment, a selection, a compensation, a merge."""
     scores = hcnr_kernels.fisher_output_(g.new_zeros(g.shape[1]), x, g, ends, form="direct")
     weights = hcnr_kernels.fisher_weight_(g.new_zeros(base.shape), x, g, ends)
