@@ -6,11 +6,17 @@ from collections.abc import Mapping
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora.corda import CordaEigens, target_modules
 from torch import Tensor, nn
 
 from hcnr.errors import ConfigError, ModelError
 from hcnr_kernels import inverse_hessian
+
+try:
+    from peft.tuners.lora.corda import CordaEigens, target_modules
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"PEFT's CorDA needs {error.name}, which PEFT does not ask for; pip install attrs"
+    ) from error
 
 
 @torch.no_grad()
