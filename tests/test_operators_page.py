@@ -32,6 +32,12 @@ def test_every_import_of_the_second_part_exists():
             assert re.search(rf"^(def|class) {name.strip()}\b", source, re.MULTILINE), name
 
 
+def test_adapters_are_thin():
+    files = list((ROOT / "integrations").rglob("*.py"))
+    assert len(files) > 15
+    assert [f.name for f in files if len(f.read_text().splitlines()) >= 150] == []
+
+
 def test_every_tool_has_its_example_and_section():
     tools = {path.parent.name for path in (ROOT / "integrations").glob("*/example.py")}
     assert {"mergekit", "peft", "trainer", "kronfluence"} <= tools

@@ -29,7 +29,7 @@ from integrations.mergekit.fisher import fisher_merge
 
 
 class Plan(NamedTuple):
-    """What is known before the first tensor arrives."""
+    """What is known beforehand."""
 
     base: DirectorySource
     tuned: DirectorySource
@@ -75,15 +75,14 @@ def _of(group: TensorGroup, statistics: str, config: str) -> tuple[Plan, str]:
     """The plan of a group's two models, and the group's matrix; no matrix is an empty name."""
     assert group.base is not None
     paths = [directory_of(entry.id) for entry in (group.base, group.non_base[0])]
-    found = plan(*paths, statistics, config)
-    name = (group.metadata.name or "").removesuffix(".weight")
-    tuned = group.non_base[0].tensor
-    stored = found.tuned.checkpoint.tensors.get(group.metadata.name or "")
+    found, key = plan(*paths, statistics, config), group.metadata.name or ""
+    tuned, stored = group.non_base[0].tensor, found.tuned.checkpoint.tensors.get(key)
     if stored is not None and stored.dtype != tuned.dtype:
         raise CheckpointError(
-            f"{group.metadata.name} arrives as {tuned.dtype}, and is stored as {stored.dtype} in "
-            f"{found.tuned}; leave `dtype` out of the recipe and convert with `out_dtype`"
+            f"{key} arrives as {tuned.dtype}, and is stored as {stored.dtype} in {found.tuned}; "
+            "leave `dtype` out of the recipe and convert with `out_dtype`"
         )
+    name = key.removesuffix(".weight")
     return found, name if name in found.statistics.matrices else ""
 
 
@@ -130,21 +129,19 @@ def _fisher(group: TensorGroup, statistics: str, task_weight: float = 1.0) -> to
 
 
 METHODS = tuple(
-    merge_method(function, name=name, pretty_name=title, reference_url=url, contract=_TWO,
-                 optional_tensor_policy=_OPTIONAL, uses_accelerator=False)
-    for function, name, title, url in (
-        (_hcnr, "hcnr", "HCNR", "https://arxiv.org/abs/2511.12991"),
-        (_fisher, "fisher", "Fisher by neuron", "https://arxiv.org/abs/2111.09832"),
+    merge_method(
+        function, name=name, pretty_name=title, reference_url=f"https://arxiv.org/abs/{paper}",
+        contract=_TWO, optional_tensor_policy=_OPTIONAL, uses_accelerator=False,
+    )
+    for function, name, title, paper in (
+        (_hcnr, "hcnr", "HCNR", "2511.12991"),
+        (_fisher, "fisher", "Fisher by neuron", "2111.09832"),
     )
 )  # fmt: skip
 
 
 def enable() -> None:
-    """Put both methods into mergekit's registry; more than once does nothing.
-
-    Raises:
-        HcnrError: mergekit has another method of one of the names.
-    """
+    """Put both methods into mergekit's registry, once; HcnrError where it has others so called."""
     known = {method.spec.name: method for method in registered_methods()}
     for method in METHODS:
         if known.get(method.spec.name, method) is not method:

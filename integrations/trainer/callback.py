@@ -1,7 +1,7 @@
 """A callback of transformers' Trainer that watches honesty while a model is tuned.
 
 It logs scores, warns when the neurons that honesty needs move, and can hold them near where they
-were, so that damage is prevented instead of repaired. TRL's trainers take it too.
+were, so that damage is prevented instead of repaired.
 """
 
 import logging
@@ -48,7 +48,7 @@ class HonestyCallback(TrainerCallback):
         report: Callable[[dict[str, float]], None] | None = None,
         tokenizer: Any = None,
     ) -> None:
-        """Check the settings; nothing is measured before training begins.
+        """Check the settings; ConfigError where one is out of range.
 
         Args:
             honesty: samples: unanswerable question -> refusal, answerable -> answer.
@@ -61,9 +61,6 @@ class HonestyCallback(TrainerCallback):
                 critical rows are pulled back to it. 0 keeps them as they are; None lets them go.
             report: receives each log, such as `trainer.log`; else it goes to the state's history.
             tokenizer: where the trainer has none.
-
-        Raises:
-            ConfigError: a setting is out of range.
         """
         self._config = config or RestoreConfig.from_preset("paper")
         if self._config.axis != "output":

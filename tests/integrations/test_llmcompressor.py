@@ -119,14 +119,14 @@ def refused(percdamp):
             factorize_hessian(
                 torch.zeros(1, 8, 64), hessian[None].clone(), percdamp, torch.zeros(1).bool()
             )
-        except torch.linalg.LinAlgError:
+        except RuntimeError:  # of torch's LinAlgError
             return hessian
     pytest.skip("no Hessian of 200 is refused here")
 
 
 def test_where_it_raises_ours_is_damped_and_told():
     hessian, records = refused(3e-7), []
-    with pytest.raises(torch.linalg.LinAlgError):
+    with pytest.raises(RuntimeError, match="positive-definite"):
         gptq_quantize.quantize_weight(**arguments(hessian), percdamp=3e-7)
     with ours.factorised(["layer"], records.append):
         found, _, _ = gptq_quantize.quantize_weight(**arguments(hessian), percdamp=3e-7)

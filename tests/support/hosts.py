@@ -25,7 +25,7 @@ def load(tool: str, adapter: str) -> Any:
 def require(tool: str) -> None:
     """Skip the calling test module where a package is not installed."""
     if importlib.util.find_spec(tool) is None:
-        pytest.skip(f"{tool} is not installed: make integrations", allow_module_level=True)
+        pytest.skip(f"{tool} is not installed: see `make integrations`", allow_module_level=True)
 
 
 @contextlib.contextmanager
