@@ -13,7 +13,8 @@ from mergekit.scripts.run_yaml import main as mergekit_yaml
 from pydantic import ValidationError
 
 from hcnr.errors import ConfigError, HcnrError
-from integrations.mergekit.methods import METHODS, directory_of, enable, plan
+from integrations.mergekit.methods import METHODS, enable
+from integrations.mergekit.plan import directory_of, plan
 
 
 def check(recipe: Path) -> None:

@@ -1,11 +1,12 @@
 """The merge methods inside the real mergekit, against `hcnr restore` and a formula by hand."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import hcnr
 import hosts
@@ -119,6 +120,13 @@ def broken(folder: Path, pair: dict, what: str) -> Path:
         return recipe(folder, pair, parameters=parameters)
     if what == "model":
         return recipe(folder, {**pair, "tuned": "nobody/nothing"})
+    if what == "nan":
+        copy = shutil.copytree(pair["tuned"], folder / "nan")
+        file = next(copy.glob("*.safetensors"))
+        weights = load_file(file)
+        next(iter(weights.values())).view(-1)[-1] = float("nan")
+        save_file(weights, file, metadata={"format": "pt"})
+        return recipe(folder, {**pair, "tuned": copy})
     if what == "three":
         more = [{"model": str(pair["tuned"])}, {"model": str(folder)}]
         return recipe(folder, pair, models=more)
@@ -135,6 +143,7 @@ def broken(folder: Path, pair: dict, what: str) -> Path:
         ("swapped", "base and tuned are swapped"),
         ("spectral", "needs the data"),
         ("model", "is no directory"),
+        ("nan", "NaN"),
         ("three", "one tuned model, found 2"),
         ("yaml", "is no recipe of mergekit"),
     ],
