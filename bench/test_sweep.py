@@ -25,7 +25,7 @@ PAPER = tuple(step / 10 for step in range(3, 8))
 GRIDS = {
     # The ratios around the paper's, with its compensation.
     "25 configurations": (Grid(PAPER, (0.2, 0.3, 0.4, 0.5, 0.6), ("sum",)), "sum"),
-    "the default 36": (Grid(), "balanced"),
+    "the default 42": (Grid(), "balanced"),
 }
 
 
@@ -60,7 +60,7 @@ def samples(seed: int) -> list[dict[str, str]]:
 def test_a_sweep_over_one_restoration(title: str, pair: dict[str, Any], race: Race) -> None:
     grid, kind = GRIDS[title]
     scores = Scores(0.0, 0.0, 0.0)
-    config = hcnr.RestoreConfig()
+    config = hcnr.RestoreConfig(task_weight=1.0)
     one = config.replace(compensation=kind)
 
     def run() -> None:

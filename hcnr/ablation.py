@@ -7,10 +7,11 @@ def ablation(config: RestoreConfig) -> dict[str, RestoreConfig]:
     """Rows of the paper's table, by name: one thing taken away at a time.
 
     Args:
-        config: the full method; a compensation of `none` is replaced by `sum`, the paper's, since
-            there would be nothing to take away.
+        config: the full method; a compensation of `none`, or one that repairs whole matrices, is
+            replaced by `sum`, the paper's, since there would be nothing to take away, or no choice
+            of neurons.
     """
-    kind = "sum" if config.compensation == "none" else config.compensation
+    kind = "sum" if config.compensation == "none" or config.bases else config.compensation
     full = config.replace(priority="kl", compensation=kind)
     return {
         "full": full,

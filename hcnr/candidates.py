@@ -51,7 +51,7 @@ class Selections:
             self._found[key] = select_neurons(self._statistics, *self._weights, key)
         found = self._found[key]
         self.seconds += time.perf_counter() - start
-        return replace(found, selected=most_perturbed(found.perturbation, config))
+        return replace(found, selected=most_perturbed(found.perturbation, config, found.untouched))
 
 
 class Candidates:

@@ -12,7 +12,7 @@ from hcnr._version import __version__
 from hcnr.commands import data, evaluate, probe, report, sweep
 from hcnr.config import PRESETS, load_config
 from hcnr.errors import ConfigError, HcnrError
-from hcnr.options import config_options
+from hcnr.options import Tokenizer, config_options
 from hcnr.report.terminal import print_plan, print_report, print_table, progress_bars
 
 app = typer.Typer(
@@ -95,6 +95,7 @@ def restore(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Statistics of an earlier `hcnr measure`; nothing is measured then."),
     ] = None,
+    tokenizer: Tokenizer = None,
     config: Config = None,
     preset: Preset = None,
     overwrite: Overwrite = False,
@@ -111,8 +112,17 @@ def restore(
 
     loaded = load_config(config, settings, preset_name=preset)
     with progress_bars() as bars:
-        hcnr.restore(
-            base, tuned, honesty, task, out, loaded, statistics, overwrite=overwrite, watcher=bars
+        out = hcnr.restore(
+            base,
+            tuned,
+            honesty,
+            task,
+            out,
+            loaded,
+            statistics,
+            tokenizer=tokenizer,
+            overwrite=overwrite,
+            watcher=bars,
         )
     from hcnr.report import read_report
 
@@ -135,6 +145,7 @@ def measure(
     honesty: Annotated[Path, HONESTY],
     task: Annotated[Path, TASK],
     out: Annotated[Path, typer.Option(help="Safetensors file to write the statistics to.")],
+    tokenizer: Tokenizer = None,
     config: Config = None,
     preset: Preset = None,
     overwrite: Overwrite = False,
@@ -148,7 +159,7 @@ def measure(
     check_destination(out, inputs=(base, tuned), overwrite=overwrite)
     loaded = load_config(config, settings, preset_name=preset)
     with progress_bars() as bars:
-        found = hcnr.measure(base, tuned, honesty, task, loaded, watcher=bars)
+        found = hcnr.measure(base, tuned, honesty, task, loaded, tokenizer=tokenizer, watcher=bars)
     found.save(out)
     curvatures = sum(len(matrices) for matrices in found.hessians.values())
     console.print(

@@ -148,7 +148,7 @@ class RestoreConfig(BaseModel):
     block_size: int | None = _setting(
         None,
         "Compensation",
-        "Invert curvature in diagonal blocks of this many neurons; null inverts it whole.",
+        "Use curvature in diagonal blocks of this many neurons; null uses whole matrices.",
         ge=1,
     )
 
@@ -339,7 +339,7 @@ def load_config(
     start = preset(preset_name or "default")
     from_file: dict[str, Any] = {}
     if path is not None:
-        from_file = _read_yaml(Path(path))
+        from_file = _read_yaml(Path(path).expanduser())
         try:
             RestoreConfig(**from_file)
         except ValueError as error:

@@ -9,10 +9,11 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import DataError, StatisticsError
 from hcnr.examples import Sample, SampleSet, load_samples
 from hcnr.held_back import FEW, FEWEST, held_back_count, hold_back, measured_count
-from hcnr.model import open_tokenizer
+from hcnr.limits import unreadable
 from hcnr.pair import Pair
 from hcnr.stages import Stages
 from hcnr.statistics import Statistics
+from hcnr.suspicions import about_refusals, about_tokenizers
 from hcnr.tokens import TokenizedSet, tokenize
 
 TAKEN_OVER = ("samples", "shuffle_seed", "max_length", "chat_template", "attention", "dtype")
@@ -30,11 +31,13 @@ class MeasuringData(NamedTuple):
         facts: of `honesty` and `task`, for the report.
         held_back: tokenised samples that follow the measured ones, by data set; a set of which too
             few are left is missing.
+        base_reads: whether base has a row of its embedding for every token.
     """
 
     sets: dict[str, TokenizedSet]
     facts: dict[str, dict[str, Any]]
     held_back: dict[str, TokenizedSet]
+    base_reads: bool = True
 
 
 def read_data(
@@ -46,6 +49,7 @@ def read_data(
     stages: Stages,
     *,
     holding: bool = False,
+    base_runs: bool = True,
 ) -> MeasuringData:
     """Tokenise both data sets.
 
@@ -58,43 +62,33 @@ def read_data(
         stages: told about it.
         holding: whether task samples must be held back, see `leave_room`; otherwise those that
             follow the measured ones are, where there are some.
+        base_runs: whether base has to read the samples, so that tokens it has not are refused.
 
     Raises:
-        DataError: a set is missing or cannot be used, both are the same, or none can be held back.
+        DataError: a set is missing or cannot be used, both are the same, none can be held back, or
+            a token is outside the embedding of a model that has to read it.
     """
     with stages.stage("read the data"):
-        opened = pair.tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
-        sets, facts, held_back = {}, {}, {}
+        opened = pair.tokenizer(tokenizer)
+        max_length = min(config.max_length, pair.context or config.max_length)
 
         def tokens(samples: SampleSet) -> TokenizedSet:
             return tokenize(
-                samples,
-                opened,
-                max_length=config.max_length,
-                chat_template=config.chat_template,
+                samples, opened, max_length=max_length, chat_template=config.chat_template
             )
 
+        sets, facts, held_back, texts = {}, {}, {}, {}
         for name, source in (("honesty", honesty), ("task", task)):
-            if source is None:
-                raise DataError(
-                    f"no {name} data was given; pass --{name} FILE, or --statistics of an "
-                    "earlier measurement for a number as --task-weight and a --compensation of "
-                    "neurons"
-                )
-            limit = config.samples + held_back_count(config.samples)
-            samples = load_samples(source, limit=limit, shuffle_seed=config.shuffle_seed)
-            measured = samples
-            if (holding and name == "task") or len(samples) >= config.samples + FEWEST:
-                measured, rest = hold_back(samples, config.samples)
+            measured, rest = _parted(name, source, config, holding and name == "task")
+            if rest is not None:
                 held_back[name] = tokens(rest)
-            elif len(samples) > config.samples:
-                measured = samples.part(0, config.samples)
-            sets[name] = tokens(measured)
+            sets[name], texts[name] = tokens(measured), measured
             facts[name] = {
-                "source": samples.source,
-                "available": samples.available,
+                "source": measured.source,
+                "available": measured.available,
                 "sha256": measured.sha256,
                 "tokens_sha256": sets[name].sha256,
+                "max_length": max_length,
                 **asdict(sets[name].counts),
             }
         if config.priority == "kl" and sets["honesty"].sha256 == sets["task"].sha256:
@@ -102,7 +96,61 @@ def read_data(
                 "the honesty and the task data are the same samples, so no neuron matters for one "
                 "and not for the other; pass two different files to --honesty and --task"
             )
-        return MeasuringData(sets, facts, held_back)
+        pair.messages.extend(about_refusals(texts["honesty"], texts["task"]))
+        pair.messages.extend(about_tokenizers(pair, opened, sets))
+        every = {**sets, **{f"held-back {name}": rest for name, rest in held_back.items()}}
+        _say_cut(pair, every.values(), config)
+        return MeasuringData(sets, facts, held_back, _check_tokens(pair, every, config, base_runs))
+
+
+def _parted(
+    name: str, source: Data | None, config: RestoreConfig, holding: bool
+) -> tuple[SampleSet, SampleSet | None]:
+    """Samples of one data set to measure, and those to hold back; None where too few are left."""
+    if source is None:
+        raise DataError(
+            f"no {name} data was given; pass --{name} FILE, or --statistics of an earlier "
+            "measurement for a number as --task-weight and a --compensation of neurons"
+        )
+    limit = config.samples + held_back_count(config.samples)
+    samples = load_samples(source, limit=limit, shuffle_seed=config.shuffle_seed)
+    if holding or len(samples) >= config.samples + FEWEST:
+        return hold_back(samples, config.samples)
+    return samples.part(0, min(config.samples, len(samples))), None
+
+
+def _say_cut(pair: Pair, sets: Iterable[TokenizedSet], config: RestoreConfig) -> None:
+    """Say how many samples were cut because the models read no more of them."""
+    if pair.context is None or pair.context >= config.max_length:
+        return
+    counts = [one.counts for one in sets]
+    if cut := sum(max(c.prompts_truncated, c.responses_truncated) for c in counts):
+        pair.messages.append(
+            f"{cut} samples are longer than the {pair.context} tokens that the models read and "
+            f"were cut to that, not to the max_length of {config.max_length}"
+        )
+
+
+def _check_tokens(
+    pair: Pair, sets: Mapping[str, TokenizedSet], config: RestoreConfig, base_runs: bool
+) -> bool:
+    """Refuse tokens outside an embedding; returns whether base reads all of them."""
+    if (found := unreadable(sets, pair.tuned.limits)) is not None:
+        raise DataError(
+            f"tuned ({pair.tuned}) cannot read the data: {found}; pass the tokenizer that belongs "
+            "to it with --tokenizer"
+        )
+    if (found := unreadable(sets, pair.base.limits)) is None:
+        return True
+    if base_runs:
+        cures = ["--hessian-at tuned"]
+        cures += ["--fisher-at tuned"] if config.fisher_at == "base" else []
+        cures += ["a number as --task-weight"] if config.searches else []
+        raise DataError(
+            f"base ({pair.base}) cannot read the data: {found}; measure at tuned alone "
+            f"({', '.join(cures)}), or use samples without the tokens that fine-tuning added"
+        )
+    return False
 
 
 def leave_room(config: RestoreConfig, task: Data | None, messages: list[str]) -> RestoreConfig:

@@ -4,8 +4,8 @@ import hashlib
 import json
 import os
 import reprlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ __all__ = [
 ]
 
 # What a record may hold; `answerable` and `group` are for probes.
-COLUMNS = ("messages", "prompt", "response", "answerable", "group")
+COLUMNS = ("messages", "tools", "prompt", "response", "answerable", "group")
 
 # A place in the data ("honesty.jsonl, line 3") and the record found there.
 Located = tuple[str, Any]
@@ -31,10 +31,17 @@ Located = tuple[str, Any]
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a chat."""
+    """One turn of a chat.
+
+    Attributes:
+        role: Whose turn it is.
+        content: What is said; empty where the turn only calls tools.
+        more: Other keys of the turn, such as `tool_calls`; for the chat template.
+    """
 
     role: str
     content: str
+    more: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -45,21 +52,30 @@ class Sample:
         prompt: What the model is given; of a chat, its last user turn (for display).
         response: What carries the loss; of a chat, its last turn.
         messages: The whole chat when the record was one, else None.
+        tools: Tools that the chat's turns may call, for the chat template.
     """
 
     prompt: str
     response: str
     messages: tuple[Message, ...] | None = None
+    tools: Sequence[Any] = field(default=(), hash=False)
 
-    def chat(self) -> list[dict[str, str]]:
+    @property
+    def needs_template(self) -> str | None:
+        """What only a chat template can render, such as `tool_calls`; None where nothing is."""
+        keys = [key for turn in self.messages or () for key in turn.more]
+        return next(iter([*keys, *(["tools"] if self.tools else [])]), None)
+
+    def chat(self) -> list[dict[str, Any]]:
         """Return the sample as chat turns; a plain one becomes user + assistant."""
         turns = self.messages or (Message("user", self.prompt), Message("assistant", self.response))
-        return [{"role": turn.role, "content": turn.content} for turn in turns]
+        return [{"role": turn.role, "content": turn.content, **turn.more} for turn in turns]
 
     def record(self) -> dict[str, Any]:
         """Return the canonical record, as it would stand in a data file."""
         if self.messages is not None:
-            return {"messages": self.chat()}
+            tools = {"tools": list(self.tools)} if self.tools else {}
+            return {"messages": self.chat(), **tools}
         return {"prompt": self.prompt, "response": self.response}
 
 
@@ -105,7 +121,8 @@ def load_samples(
     Args:
         source: A .jsonl, .json (a list, or JSON lines) or .parquet file, or records in Python. A
             record is `{"prompt", "response"}` or `{"messages": [{"role", "content"}, ...]}` whose
-            last turn is the assistant's; with both, `messages` counts. Other keys are ignored.
+            last turn is the assistant's; with both, `messages` counts. Turns may have further
+            keys, and a chat `tools`, which are the chat template's; other keys are ignored.
         limit: How many samples to use at most.
         shuffle_seed: Take the samples in a shuffled order that depends on the seed and the number
             of samples alone, not on platform or Python version; None takes the first ones.
@@ -116,7 +133,8 @@ def load_samples(
     if limit < 1:
         raise DataError(f"the number of samples to use is {limit}, expected at least 1")
     if isinstance(source, str | os.PathLike):
-        name, found = os.fspath(source), read_file(Path(source))
+        path = Path(source).expanduser()
+        name, found = str(path), read_file(path)
     elif isinstance(source, Iterable) and not isinstance(source, Mapping | bytes):
         name = "the given list"
         found = ((f"{name}, record {i}", record) for i, record in enumerate(source, 1))
@@ -144,7 +162,7 @@ def load_samples(
 
 def _canonical_hash(samples: Iterable[Sample]) -> str:
     records = [sample.record() for sample in samples]
-    canonical = json.dumps(records, sort_keys=True, separators=(",", ":"))
+    canonical = json.dumps(records, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
@@ -287,45 +305,54 @@ def _parse(place: str, record: Any) -> Sample:
             "with 'messages'"
         )
     if record.get("messages") is not None:
-        return _parse_messages(place, record["messages"])
+        return _parse_messages(place, record["messages"], record.get("tools"))
     texts = []
-    for field in ("prompt", "response"):
+    for name in ("prompt", "response"):
         # Null counts as absent: parquet files with several kinds of records are full of it.
-        if record.get(field) is None:
+        if record.get(name) is None:
             keys = ", ".join(repr(key) for key in list(record)[:8]) or "no keys"
             raise DataError(
-                f"{place} has no '{field}' (it has {keys}), expected 'prompt' and 'response', or "
+                f"{place} has no '{name}' (it has {keys}), expected 'prompt' and 'response', or "
                 "'messages'"
             )
-        texts.append(_text(f"{place}: '{field}'", record[field]))
+        texts.append(_text(f"{place}: '{name}'", record[name]))
     prompt, response = texts
     if not response.strip():
         raise DataError(f"{place} has an empty response, expected text; fill it or drop the record")
     return Sample(prompt, response)
 
 
-def _parse_messages(place: str, messages: Any) -> Sample:
+def _parse_messages(place: str, messages: Any, tools: Any = None) -> Sample:
     # A numpy array of turns is what pandas makes of a parquet list.
     if not isinstance(messages, list | tuple | np.ndarray):
         raise DataError(f"{place}: 'messages' is {_kind(messages)}, expected a list of turns")
     turns = []
     for i, message in enumerate(messages, 1):
         if isinstance(message, Message):
-            message = {"role": message.role, "content": message.content}
+            message = {"role": message.role, "content": message.content, **message.more}
         if not isinstance(message, Mapping):
             raise DataError(
                 f"{place}: turn {i} of 'messages' is {_kind(message)}, expected an object with "
                 "'role' and 'content'"
             )
+        # Null counts as absent, here too.
+        more = {
+            str(key): value
+            for key, value in message.items()
+            if key not in ("role", "content") and value is not None
+        }
         texts = []
-        for field in ("role", "content"):
-            if message.get(field) is None:
+        for name in ("role", "content"):
+            value = message.get(name)
+            if value is None and name == "content" and more.get("tool_calls"):
+                value = ""
+            if value is None:
                 raise DataError(
-                    f"{place}: turn {i} of 'messages' has no '{field}', expected 'role' and "
+                    f"{place}: turn {i} of 'messages' has no '{name}', expected 'role' and "
                     "'content'"
                 )
-            texts.append(_text(f"{place}: '{field}' of turn {i}", message[field]))
-        turns.append(Message(*texts))
+            texts.append(_text(f"{place}: '{name}' of turn {i}", value))
+        turns.append(Message(texts[0], texts[1], more))
     if not turns or turns[-1].role != "assistant":
         found = f"the role {turns[-1].role!r}" if turns else "no turns"
         raise DataError(
@@ -335,10 +362,15 @@ def _parse_messages(place: str, messages: Any) -> Sample:
         raise DataError(
             f"{place}: 'messages' has only the assistant's turn, expected a turn before it"
         )
-    if not turns[-1].content.strip():
+    if not turns[-1].content.strip() and not turns[-1].more.get("tool_calls"):
         raise DataError(f"{place} has an empty response, expected text; fill it or drop the record")
     prompts = [turn.content for turn in turns if turn.role == "user"]
-    return Sample(prompts[-1] if prompts else "", turns[-1].content, tuple(turns))
+    if tools is None:
+        tools = []
+    if not isinstance(tools, list | tuple | np.ndarray):
+        raise DataError(f"{place}: 'tools' is {_kind(tools)}, expected a list of tools")
+    prompt = prompts[-1] if prompts else ""
+    return Sample(prompt, turns[-1].content, tuple(turns), tuple(tools))
 
 
 def _text(what: str, value: Any) -> str:

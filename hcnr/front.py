@@ -1,15 +1,26 @@
-"""Honesty against the task: the Pareto front, and which candidate to take. Pure functions."""
+"""Honesty against the task: scores of models, their Pareto front, and the rival. Pure functions.
+
+The refusal delta decides, not F1: refusing everything scores F1 67 where half of the questions are
+unanswerable, and delta 0.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from hcnr.errors import ConfigError
+import numpy as np
 
+from hcnr.errors import ConfigError
+from hcnr.intervals import percentile_interval
+
+Interval = tuple[float, float]
+
+_FIGURES = ("honesty_f1", "refusal_delta", "task_accuracy", "refusal_rate_answerable")
 _OPTIONAL = "refusal_rate_answerable"
-_ROUNDING = 1e-9
-"""Points; accuracies are counts over counts, and their differences must not decide by rounding."""
+ROUNDING = 1e-9
+"""Points; rates are counts over counts, and their differences must not decide by rounding."""
+_DIGITS = 9
 
 
 @dataclass(frozen=True)
@@ -21,12 +32,16 @@ class Scores:
         refusal_delta: refusal rate on unanswerable minus that on answerable questions, points.
         task_accuracy: mean accuracy over the task sets.
         refusal_rate_answerable: refusal rate on answerable questions; None where it is not told.
+        delta_draws: the refusal delta over resamples of the questions, `[R]`, the same resamples
+            for all models; None where the evaluation does not tell, and then there are no
+            intervals.
     """
 
     honesty_f1: float
     refusal_delta: float
     task_accuracy: float
     refusal_rate_answerable: float | None = None
+    delta_draws: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, found: Any) -> "Scores":
@@ -35,9 +50,13 @@ class Scores:
         Raises:
             ConfigError: one is missing or no number; None counts as not defined.
         """
+
+        def read(name: str) -> Any:
+            return found.get(name, "") if isinstance(found, Mapping) else getattr(found, name, "")
+
         values = {}
-        for name in cls.__dataclass_fields__:
-            value = found.get(name, "") if isinstance(found, Mapping) else getattr(found, name, "")
+        for name in _FIGURES:
+            value = read(name)
             if name == _OPTIONAL and value in ("", None):
                 continue
             if value is None:
@@ -48,48 +67,94 @@ class Scores:
                     "hcnr.front.Scores, or anything with its attributes"
                 )
             values[name] = float(value)
-        return cls(**values)
+        draws = read("delta_draws")
+        return cls(**values, delta_draws=draws if isinstance(draws, np.ndarray) else None)
 
     def as_dict(self) -> dict[str, float | None]:
         """The figures for JSON; None where not defined."""
         return {
             name: None if value is None or math.isnan(value) else value
-            for name, value in ((name, getattr(self, name)) for name in self.__dataclass_fields__)
+            for name, value in ((name, getattr(self, name)) for name in _FIGURES)
         }
 
     @property
     def defined(self) -> bool:
         """Whether the point can be compared with others."""
-        return not (math.isnan(self.honesty_f1) or math.isnan(self.task_accuracy))
+        return not (math.isnan(self.refusal_delta) or math.isnan(self.task_accuracy))
+
+    @property
+    def merit(self) -> tuple[float, float, float]:
+        """What decides between defined points: the delta, then F1, then the task."""
+        f1 = -math.inf if math.isnan(self.honesty_f1) else round(self.honesty_f1, _DIGITS)
+        return round(self.refusal_delta, _DIGITS), f1, self.task_accuracy
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much one refusal delta is above another.
+
+    Attributes:
+        value: the difference in points.
+        ci95: its paired 95 % interval over the questions; None where an evaluation tells no
+            resamples.
+    """
+
+    value: float
+    ci95: Interval | None = None
+
+    @classmethod
+    def between(cls, scores: Scores, other: Scores) -> "Gain":
+        """`scores - other`."""
+        ours, theirs, ends = scores.delta_draws, other.delta_draws, None
+        if ours is not None and theirs is not None and ours.shape == theirs.shape:
+            ends = percentile_interval(ours - theirs)
+        value = scores.refusal_delta - other.refusal_delta
+        return cls(value, None if ends is None else (ends[0], ends[1]))
+
+    @property
+    def shown(self) -> bool:
+        """Whether it is above 0, by its interval where it has one."""
+        return (self.value if self.ci95 is None else self.ci95[0]) > ROUNDING
+
+    def __str__(self) -> str:
+        if self.ci95 is None:
+            return f"{self.value:+.1f}"
+        return f"{self.value:+.1f} (95% interval {self.ci95[0]:+.1f} to {self.ci95[1]:+.1f})"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, None where not defined."""
+        value = None if math.isnan(self.value) else self.value
+        return {"value": value, "ci95": None if self.ci95 is None else list(self.ci95)}
 
 
 def pareto_front(points: Sequence[Scores]) -> list[bool]:
     """Mark the points that no other one dominates.
 
-    A point dominates another if it is at least as good in both honesty F1 and task accuracy, and
+    A point dominates another if it is at least as good in both refusal delta and task accuracy, and
     better in one. So equal points stand or fall together. A point with an undefined figure is not
     on the front and dominates nothing.
 
     Returns:
         One truth value per point, in their order.
     """
-    places = [(p.honesty_f1, p.task_accuracy) for p in points if p.defined]
+    places = [(p.refusal_delta, p.task_accuracy) for p in points if p.defined]
     return [
         p.defined
         and not any(
-            f1 >= p.honesty_f1
+            delta >= p.refusal_delta
             and task >= p.task_accuracy
-            and (f1, task) != (p.honesty_f1, p.task_accuracy)
-            for f1, task in places
+            and (delta, task) != (p.refusal_delta, p.task_accuracy)
+            for delta, task in places
         )
         for p in points
     ]
 
 
 def rival(curve: Sequence[Scores], task_accuracy: float) -> int | None:
-    """Which of the rival's models has the best honesty F1 at no lower a task accuracy.
+    """Which of the rival's models has the best refusal delta at no lower a task accuracy.
 
-    The choice is made on the evaluated items themselves, which favours the rival.
+    Ties go to F1, then to the task. The choice is made on the evaluated items themselves, which
+    favours the rival.
 
     Args:
         curve: the rival's models, the tuned model among them.
@@ -99,87 +164,4 @@ def rival(curve: Sequence[Scores], task_accuracy: float) -> int | None:
         Its place, the first of equals; None where no model of the curve is that accurate.
     """
     able = [i for i, p in enumerate(curve) if p.defined and p.task_accuracy >= task_accuracy]
-    return max(able, key=lambda i: curve[i].honesty_f1, default=None)
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """Which candidate to take.
-
-    Attributes:
-        index: its place among the candidates; None when nothing can be recommended.
-        reason: why, in a sentence.
-    """
-
-    index: int | None
-    reason: str
-
-
-def recommend(candidates: Sequence[Scores], tuned: Scores, max_task_drop: float) -> Recommendation:
-    """Pick the best honesty F1 among the candidates that keep the task.
-
-    Only candidates whose refusal delta is above the tuned model's count: one that refuses more of
-    everything has a better F1 and knows no better. A candidate keeps the task if its accuracy is at
-    most `max_task_drop` points under the tuned model's. If none does, the one that loses least is
-    named. Ties go to the better other figure, then to the earlier candidate.
-
-    Args:
-        candidates: scores in their order.
-        tuned: scores of the model before any repair.
-        max_task_drop: points of task accuracy that may be lost.
-    """
-    if math.isnan(tuned.task_accuracy):
-        return Recommendation(
-            None, "nothing is recommended: the task accuracy of the tuned model is not defined"
-        )
-    known = [index for index, scores in enumerate(candidates) if scores.defined]
-    if not known:
-        return Recommendation(None, "nothing is recommended: no candidate has defined scores")
-    before = tuned.refusal_delta
-    if math.isnan(before):
-        return Recommendation(
-            None, "nothing is recommended: the refusal delta of the tuned model is not defined"
-        )
-    known = [i for i in known if candidates[i].refusal_delta > before + _ROUNDING]
-    if not known:
-        return Recommendation(
-            None,
-            f"nothing is recommended: no candidate has a refusal delta above the tuned model's "
-            f"{before:+.1f}, so none tells better what it does not know",
-        )
-
-    def drop(index: int) -> float:
-        return tuned.task_accuracy - candidates[index].task_accuracy
-
-    able = [index for index in known if drop(index) <= max_task_drop + _ROUNDING]
-    if not able:
-        best = min(known, key=lambda i: (drop(i), -candidates[i].honesty_f1))
-        return Recommendation(
-            best,
-            f"none of {len(candidates)} candidates has a refusal delta above the tuned model's "
-            f"{before:+.1f} and keeps task accuracy within {max_task_drop:g} points of its "
-            f"{tuned.task_accuracy:.1f}; of those with such a delta this one loses least, "
-            f"{drop(best):.1f} points, with {_figures(candidates[best])}",
-        )
-    best = max(able, key=lambda i: (candidates[i].honesty_f1, candidates[i].task_accuracy))
-    found = candidates[best].honesty_f1
-    reason = (
-        f"the best honesty F1, {found:.1f}, of the {len(able)} of {len(candidates)} candidates "
-        f"whose refusal delta is above the tuned model's {before:+.1f} and whose task accuracy is "
-        f"at most {max_task_drop:g} points under its {tuned.task_accuracy:.1f}; this one has "
-        f"{_figures(candidates[best])}, which {_change(drop(best))}"
-    )
-    if found <= tuned.honesty_f1:
-        reason += f"; but the tuned model has {tuned.honesty_f1:.1f} already, so nothing is gained"
-    return Recommendation(best, reason)
-
-
-def _figures(scores: Scores) -> str:
-    return (
-        f"F1 {scores.honesty_f1:.1f}, delta {scores.refusal_delta:+.1f} and task accuracy "
-        f"{scores.task_accuracy:.1f}"
-    )
-
-
-def _change(drop: float) -> str:
-    return f"loses {drop:.1f}" if drop >= 0 else f"gains {-drop:.1f}"
+    return max(able, key=lambda i: curve[i].merit, default=None)

@@ -1,8 +1,9 @@
 """The configurations of a sweep."""
 
 import difflib
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -10,11 +11,15 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError
 
 KINDS: tuple[str, ...] = get_args(RestoreConfig.model_fields["compensation"].annotation)
+TASK_WEIGHTS = (1.0, 3.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Grid:
     """Values to combine, each with each; a value given twice counts once.
+
+    The default has 42 configurations: all matrices, and the paper's share of them; every kind but
+    natural steps, which are dear.
 
     Attributes:
         in_weight: in-weight ratios, above 0 and at most 1.
@@ -27,9 +32,9 @@ class Grid:
     """
 
     in_weight: tuple[float, ...] = (0.3, 0.5, 0.7)
-    cross_weight: tuple[float, ...] = (0.2, 0.4, 0.6)
-    compensation: tuple[str, ...] = ("none", "sum", "joint", "balanced")
-    task_weight: tuple[float, ...] = (1.0,)
+    cross_weight: tuple[float, ...] = (0.4, 1.0)
+    compensation: tuple[str, ...] = ("none", "sum", "joint", "balanced", "spectral")
+    task_weight: tuple[float, ...] = TASK_WEIGHTS
 
     def __post_init__(self) -> None:
         for name in ("in_weight", "cross_weight"):
@@ -62,7 +67,7 @@ class Grid:
                 )
         object.__setattr__(self, "compensation", kinds)
         weighing = any(RestoreConfig().replace(compensation=kind).weighs_task for kind in kinds)
-        if not weighing and weights != (1.0,):
+        if not weighing and weights != TASK_WEIGHTS:
             listed = ", ".join(f"{weight:g}" for weight in weights)
             raise ConfigError(
                 f"task_weight lists {listed}, but of all kinds only balanced, spectral and natural "
@@ -73,7 +78,8 @@ class Grid:
         """All configurations, those together that differ in the cross-weight ratio only.
 
         Args:
-            config: everything that the grid does not vary.
+            config: everything that the grid does not vary. A task weight of `auto` is not searched
+                for: the grid has the numbers.
         """
         kinds = [config.replace(compensation=kind) for kind in self.compensation]
         return [
@@ -87,6 +93,29 @@ class Grid:
             for in_weight in ((1.0,) if kind.bases else self.in_weight)
             for cross_weight in self.cross_weight
         ]
+
+    def near(self, config: RestoreConfig) -> list[RestoreConfig]:
+        """Configurations between one of this grid and its neighbours, one setting changed each.
+
+        A task weight moves half a step along a logarithmic scale, also beyond the ends of the grid;
+        a ratio moves half way to the next one of the grid, and never beyond its ends, so that what
+        was measured for the grid serves these too. A setting with one value stays.
+        """
+        found = []
+        if config.weighs_task:
+            found += [
+                config.replace(task_weight=weight)
+                for weight in _between([w for w in self.task_weight if w > 0], config.mu)
+            ]
+        for name in ("in_weight", "cross_weight"):
+            if name == "in_weight" and config.bases:
+                continue
+            setting = f"{name}_ratio"
+            place, values = getattr(config, setting), getattr(self, name)
+            ends = [v for v in values if v < place][-1:] + [v for v in values if v > place][:1]
+            # Rounded, so that the option that repeats it is short and exact.
+            found += [config.replace(**{setting: round((place + end) / 2, 6)}) for end in ends]
+        return [one for one in found if one not in self.configs(config)]
 
 
 def settings_of(config: RestoreConfig) -> dict[str, Any]:
@@ -119,6 +148,17 @@ def read_numbers(option: str, text: str) -> tuple[float, ...]:
             f"{option} is {text!r}, expected numbers separated by commas, such as 0.3,0.5; correct "
             "this option"
         ) from None
+
+
+def _between(weights: Sequence[float], weight: float) -> list[float]:
+    """Half a step to both sides of a weight, each rounded to two digits."""
+    ordered = sorted(weights)
+    if weight not in ordered or len(ordered) < 2:
+        return []
+    place = ordered.index(weight)
+    steps = [math.sqrt(high / low) for low, high in itertools.pairwise(ordered)]
+    below, above = steps[max(place - 1, 0)], steps[min(place, len(steps) - 1)]
+    return [float(f"{value:.2g}") for value in (weight / below, weight * above)]
 
 
 def _listed(name: str, values: Iterable[Any]) -> tuple[Any, ...]:

@@ -9,8 +9,8 @@ from hcnr.errors import ConfigError
 from hcnr.model import resolve_device
 
 GIB = 2**30
-# In [d, d] of the widest axis: what factorising holds beside the second moments, rounded up from
-# the 6.4 that were measured.
+# In second moments of the widest axis: what factorising holds beside them, rounded up from the 6.4
+# that were measured.
 _WORKSPACE = 7
 _BLOCK = re.compile(r"^(?:.*?\.)?\d+(?=\.|$)")
 
@@ -21,7 +21,9 @@ def block_of(matrix: str) -> str:
     return found.group() if found else matrix
 
 
-def curvature_bytes(shapes: Sequence[tuple[int, int]], passes: int) -> int:
+def curvature_bytes(
+    shapes: Sequence[tuple[int, int]], passes: int, block_size: int | None = None
+) -> int:
     """Bytes that a group needs at once, float32.
 
     The larger of all second moments and of all bases, which hold two squares each and take their
@@ -32,16 +34,24 @@ def curvature_bytes(shapes: Sequence[tuple[int, int]], passes: int) -> int:
     Args:
         shapes: `(out, in)` of the group's matrices.
         passes: data sets and models that moments are taken of.
+        block_size: neurons of a diagonal block of the curvature; None for whole matrices.
     """
+
+    def square(width: int) -> int:
+        return width * min(width, block_size or width)
+
     # One pass is the task's, each other one makes a kind of basis.
     kinds = passes - 1
-    squares = max(passes, 2 * kinds) * sum(out * out + width * width for out, width in shapes)
+    squares = max(passes, 2 * kinds) * sum(square(out) + square(width) for out, width in shapes)
     widest = max((max(shape) for shape in shapes), default=0)
-    return 4 * (squares + _WORKSPACE * widest**2 + 2 * kinds * sum(o * i for o, i in shapes))
+    return 4 * (squares + _WORKSPACE * square(widest) + 2 * kinds * sum(o * i for o, i in shapes))
 
 
 def plan_groups(
-    shapes: Mapping[str, tuple[int, int]], passes: int, budget: int | None
+    shapes: Mapping[str, tuple[int, int]],
+    passes: int,
+    budget: int | None,
+    block_size: int | None = None,
 ) -> list[list[str]]:
     """Consecutive whole blocks, as many in a group as fit.
 
@@ -49,32 +59,32 @@ def plan_groups(
         shapes: matrix -> `(out, in)`, in the model's order.
         passes: as of `curvature_bytes`.
         budget: bytes; None puts all into one group.
+        block_size: as of `curvature_bytes`.
 
     Raises:
         ConfigError: a single block does not fit.
     """
+
+    def needed(names: Sequence[str]) -> int:
+        return curvature_bytes([shapes[name] for name in names], passes, block_size)
+
     blocks: dict[str, list[str]] = {}
     for name in shapes:
         blocks.setdefault(block_of(name), []).append(name)
     groups: list[list[str]] = []
     for block, names in blocks.items():
         joined = [*(groups[-1] if groups else []), *names]
-        if groups and _fits([shapes[name] for name in joined], passes, budget):
+        if groups and (budget is None or needed(joined) <= budget):
             groups[-1] = joined
             continue
-        if not _fits(own := [shapes[name] for name in names], passes, budget):
-            assert budget is not None
+        if budget is not None and needed(names) > budget:
             raise ConfigError(
-                f"the curvature of {block} needs {curvature_bytes(own, passes) / GIB:.3g} GiB, "
-                f"memory_budget allows {budget / GIB:.3g}; raise --memory-budget, or leave wide "
-                "matrices out with --ignore"
+                f"the curvature of {block} needs {needed(names) / GIB:.3g} GiB, "
+                f"memory_budget allows {budget / GIB:.3g}; raise --memory-budget, set --block-size "
+                "(256, say), or leave wide matrices out with --ignore"
             )
         groups.append(names)
     return groups
-
-
-def _fits(shapes: Sequence[tuple[int, int]], passes: int, budget: int | None) -> bool:
-    return budget is None or curvature_bytes(shapes, passes) <= budget
 
 
 def free_memory(device: torch.device) -> int | None:

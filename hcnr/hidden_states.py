@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hcnr.batches import Batch
 from hcnr.errors import ModelError
+from hcnr.limits import Limits, unreadable
 from hcnr.measure import Progress, micro_batches, prepared, shrinking
 from hcnr.model import transformer_blocks
 from hcnr.tokens import TokenizedSet
@@ -50,12 +51,10 @@ def last_token_states(
             f"{type(model).__name__} has no list of transformer blocks to probe; pass a "
             "transformers causal language model"
         )
-    vocabulary = model.get_input_embeddings().get_parameter("weight").shape[0]
-    largest = max(max(sample.input_ids) for sample in prompts.samples)
-    if largest >= vocabulary:
+    if (found := unreadable({"prompts": prompts}, Limits.of(model))) is not None:
         raise ModelError(
-            f"token {largest} of the prompts is outside the vocabulary of {vocabulary} of "
-            f"{type(model).__name__}; pass a tokenizer that both models know"
+            f"{type(model).__name__} cannot read the prompts: {found}; pass a tokenizer that both "
+            "models know"
         )
     blocks = list(model.get_submodule(name).children())
 

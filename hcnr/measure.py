@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from hcnr.batches import Batch, collate, plan_batches
 from hcnr.errors import ModelError
+from hcnr.limits import Limits
 from hcnr.model import eval_mode, transformer_blocks
 from hcnr.neuron_fisher import NeuronFisher
 from hcnr.taps import SharedInput, Taps, TokenLayout, frozen
@@ -285,13 +286,15 @@ def micro_batches(
 ) -> Iterator[Batch]:
     """Micro-batches of `indices`, longest first, on the model's device."""
     lengths = [len(data.samples[i]) for i in indices]
-    pad = getattr(model.config, "pad_token_id", None)
+    pad, rows = getattr(model.config, "pad_token_id", None), Limits.of(model).rows
+    if not isinstance(pad, int) or not 0 <= pad < (pad + 1 if rows is None else rows):
+        pad = 0
     device = next(model.parameters()).device
     for members in plan_batches(lengths, token_budget):
         batch = collate(
             data.samples,
             [indices[i] for i in members],
-            pad_token_id=pad if isinstance(pad, int) and pad >= 0 else 0,
+            pad_token_id=pad,
             padding_side=padding_side,
         )
         yield batch.to(device)

@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import fnmatch
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,12 @@ import torch
 from torch import nn
 
 from hcnr.errors import ModelError
+from hcnr.models.loading import LOCAL, check_loaded, explained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hcnr.checkpoint import TensorInfo
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -55,7 +58,7 @@ def open_model(
 ) -> "PreTrainedModel":
     """Load the causal language model in directory `path` for inference.
 
-    Only local safetensors are read and no remote code runs.
+    Only local safetensors are read and no code of the checkpoint runs.
 
     Args:
         path: the checkpoint.
@@ -67,20 +70,25 @@ def open_model(
 
     Raises:
         ModelError: transformers cannot open it; the sentence carries the cause.
+        CheckpointError: it does not hold every weight of the model, or one of another shape.
     """
     from transformers import AutoModelForCausalLM
 
     arguments: dict[str, Any] = {"dtype": DTYPES.get(dtype, "auto")}
     if attention != "auto":
         arguments["attn_implementation"] = attention
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, local_files_only=True, use_safetensors=True, **arguments
+    with explained(f"{path} cannot be opened as a causal language model", path):
+        # Shapes that do not fit are refused below, by name.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **LOCAL,
+            **arguments,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelError(
-            f"{path} cannot be opened as a causal language model: {_first_line(error)}"
-        ) from error
+    model, loading = loaded
+    check_loaded(loading, path, model)
     place = resolve_device(device)
     if computing and dtype == "auto" and place.type == "cpu" and _is_slow(model.dtype):
         model.float()
@@ -112,19 +120,39 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def open_skeleton(path: Path) -> "PreTrainedModel":
-    """Build the model of directory `path` on the meta device: structure without weights."""
+def open_skeleton(path: Path, stored: Mapping[str, "TensorInfo"]) -> "PreTrainedModel":
+    """Build the model of directory `path` on the meta device: structure without weights.
+
+    Args:
+        path: the checkpoint.
+        stored: what its files hold, by name; it is placed as transformers would place it.
+
+    Raises:
+        ModelError: transformers knows no such model; the sentence carries the cause.
+        CheckpointError: a weight of the model is not stored, or in another shape.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(path, local_files_only=True)
+    failure = f"{path} does not describe a causal language model that transformers knows"
+    with explained(failure, path):
+        config = AutoConfig.from_pretrained(path, **LOCAL)
         with torch.device("meta"):
-            return AutoModelForCausalLM.from_config(config)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        raise ModelError(
-            f"{path} does not describe a causal language model that transformers knows: "
-            f"{_first_line(error)}"
-        ) from error
+            # Decides the class, and refuses where there is none.
+            kind = type(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+        loaded: Any = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict={
+                name: torch.empty(info.shape, dtype=info.dtype, device="meta")
+                for name, info in stored.items()
+            },
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    model, loading = loaded
+    check_loaded(loading, path, model)
+    return model
 
 
 def open_tokenizer(source: "str | Path | PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
@@ -133,13 +161,10 @@ def open_tokenizer(source: "str | Path | PreTrainedTokenizerBase") -> "PreTraine
 
     if isinstance(source, PreTrainedTokenizerBase):
         return source
-    try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
-        raise ModelError(
-            f"no tokenizer can be loaded from {str(source)!r}: {_first_line(error)}; "
-            "put the tokenizer's files there or pass tokenizer="
-        ) from error
+    source = Path(source).expanduser() if str(source).startswith("~") else source
+    cure = "; put the tokenizer's files there or name another one with --tokenizer"
+    with explained(f"no tokenizer can be loaded from {str(source)!r}", cure=cure):
+        return AutoTokenizer.from_pretrained(source, **LOCAL)
 
 
 def transformer_blocks(model: nn.Module) -> str | None:
@@ -208,9 +233,3 @@ def _matches(name: str, patterns: tuple[str, ...]) -> bool:
         fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"*.{pattern}")
         for pattern in patterns
     )
-
-
-def _first_line(error: BaseException) -> str:
-    """First line of a library's error, without its closing full stop."""
-    text = str(error).strip().splitlines()
-    return (text[0] if text else type(error).__name__).rstrip(".")

@@ -21,7 +21,8 @@ from hcnr.measure import (
 )
 from hcnr.taps import GradientConsumer, SharedInput, Taps, TokenLayout
 from hcnr.tokens import TokenizedSet
-from hcnr_kernels import RankedGram, gram_, symmetrize_
+from hcnr_kernels import BlockDiagonal, RankedGram, gram_, symmetrize_
+from hcnr_kernels.ops.spectral import SecondMoment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,16 +32,16 @@ class Moments(NamedTuple):
     """Second moments of one matrix over the real tokens of a data set.
 
     Attributes:
-        inputs: A = `(1/n) sum_t x_t x_t^T`, float32 `[in, in]`; one object for all matrices that
-            read the same tensor.
+        inputs: A = `(1/n) sum_t x_t x_t^T`, float32 `[in, in]`, whole or by its diagonal blocks;
+            one object for all matrices that read the same tensor.
         gradients: G = `(1/n) sum_t g_t g_t^T`, float32 `[out, out]`, g the gradient of the
-            sample's loss by the output.
+            sample's loss by the output; likewise.
         tokens: n.
         leader: the first matrix that reads the same inputs.
     """
 
-    inputs: Tensor
-    gradients: Tensor
+    inputs: Tensor | BlockDiagonal
+    gradients: Tensor | BlockDiagonal
     tokens: int
     leader: str
 
@@ -49,11 +50,13 @@ class Moments(NamedTuple):
         return self._replace(inputs=self.inputs.to(device), gradients=self.gradients.to(device))
 
     @property
-    def pair(self) -> tuple[Tensor | RankedGram, Tensor | RankedGram]:
+    def pair(self) -> tuple[SecondMoment, SecondMoment]:
         """(A, G) as `spectral_basis` takes them, with their rank where tokens are few."""
         return self._ranked(self.inputs), self._ranked(self.gradients)
 
-    def _ranked(self, gram: Tensor) -> Tensor | RankedGram:
+    def _ranked(self, gram: Tensor | BlockDiagonal) -> SecondMoment:
+        if isinstance(gram, BlockDiagonal):
+            return gram
         return RankedGram(gram, self.tokens) if self.tokens < gram.shape[0] else gram
 
 
@@ -75,6 +78,7 @@ def second_moments(
     data: TokenizedSet,
     *,
     token_budget: int,
+    block_size: int | None = None,
     gradient_checkpointing: bool = False,
     padding_side: Literal["left", "right"] = "right",
     progress: Progress | None = None,
@@ -86,6 +90,8 @@ def second_moments(
         matrices: layers of `model` by name.
         data: tokenised samples.
         token_budget: padded tokens of one micro-batch; halved when memory runs out.
+        block_size: neurons of a diagonal block, all that is summed with one: a token then costs
+            `b (in + out)` operations instead of `in^2 + out^2`; None sums whole matrices.
         gradient_checkpointing: recompute each block in backward instead of keeping it.
         padding_side: where short samples are padded.
         progress: called after each micro-batch.
@@ -99,14 +105,18 @@ def second_moments(
     """
 
     def run(budget: int) -> dict[str, Moments]:
-        grams: dict[tuple[str, str], Tensor] = {}
+        grams: dict[tuple[str, str], Tensor | BlockDiagonal] = {}
         leaders: dict[str, str] = {}
 
         def add(key: tuple[str, str], shared: SharedInput, rows: Tensor) -> None:
+            rows = shared.layout.real(rows)
             if key not in grams:
-                size = rows.shape[1]
-                grams[key] = torch.zeros(size, size, dtype=torch.float32, device=rows.device)
-            gram_(grams[key], shared.layout.real(rows))
+                grams[key] = _empty_gram(rows, block_size)
+            gram = grams[key]
+            if isinstance(gram, BlockDiagonal):
+                gram.add_gram_(rows.float())
+            else:
+                gram_(gram, rows)
 
         def consume(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
             leaders[name] = shared.leader
@@ -117,7 +127,10 @@ def second_moments(
         tokens, _ = _backward(model, matrices, data, consume, budget, padding_side, progress)
         refuse_silent(matrices, leaders)
         for gram in grams.values():
-            symmetrize_(gram).div_(tokens)
+            if isinstance(gram, BlockDiagonal):
+                gram.div_(tokens)
+            else:
+                symmetrize_(gram).div_(tokens)
         return {
             name: Moments(
                 grams["inputs", leaders[name]], grams["gradients", name], tokens, leaders[name]
@@ -129,6 +142,15 @@ def second_moments(
         return {}
     with prepared(model, gradient_checkpointing=gradient_checkpointing):
         return shrinking(run, token_budget, data)
+
+
+def _empty_gram(rows: Tensor, block_size: int | None) -> Tensor | BlockDiagonal:
+    """Zeros to sum `rows^T rows` in; whole where one block would do."""
+    width = rows.shape[1]
+    like = rows.new_empty(0, dtype=torch.float32)
+    if block_size is None or block_size >= width:
+        return like.new_zeros(width, width)
+    return BlockDiagonal.zeros(width, block_size, like)
 
 
 def mean_gradient(

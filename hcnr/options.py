@@ -9,6 +9,15 @@ import typer
 
 from hcnr.config import RestoreConfig
 
+Tokenizer = Annotated[
+    Optional[str],  # noqa: UP045 (typer reads it at run time on Python 3.10)
+    typer.Option(
+        "--tokenizer",
+        metavar="DIR",
+        help="Directory of the tokenizer; the tuned model's own by default, else base's.",
+    ),
+]
+
 
 def config_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command every configuration key as an option.

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from hcnr.config import RestoreConfig
-from hcnr.errors import CheckpointError
-from hcnr.model import resolve_device
+from hcnr.errors import CheckpointError, ModelError
+from hcnr.model import open_tokenizer, resolve_device
+from hcnr.selection import is_untouched
 from hcnr.source import DirectorySource, Source, check_match, open_source
 from hcnr.stages import Stages
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Role = Literal["base", "tuned"]
 
@@ -39,22 +40,83 @@ class Pair:
 
     @classmethod
     def open(cls, base: Any, tuned: Any, config: RestoreConfig, stages: Stages) -> "Pair":
-        """Open both and check that they belong together; reads no weights from disk."""
+        """Open both and check that they belong together; reads few weights from disk.
+
+        Raises:
+            CheckpointError: they do not, or no target differs.
+            ModelError: no matrix matches the targets.
+        """
         with stages.stage("check the checkpoints"):
             resolve_device(config.device)
             pair = open_source(base), open_source(tuned)
             checked = check_match(*pair, config)
-            prints = {"base": pair[0].fingerprint(), "tuned": pair[1].fingerprint()}
-            if prints["base"] == prints["tuned"]:
-                raise CheckpointError(
-                    f"base ({pair[0]}) and tuned ({pair[1]}) have the same weights: there is "
-                    "nothing to repair; name the checkpoint from before the fine-tuning as BASE"
-                )
-            return cls(*pair, *checked, prints)
+            found = cls(*pair, *checked, {"base": "", "tuned": ""})
+            found.refuse_equal()
+            found.fingerprints.update(base=pair[0].fingerprint(), tuned=pair[1].fingerprint())
+            return found
+
+    def refuse_equal(self) -> None:
+        """Refuse a pair in which no target differs; reads targets up to the first that does.
+
+        Raises:
+            CheckpointError: naming what differs instead, if anything.
+        """
+        base, tuned = self.base.parameter, self.tuned.parameter
+
+        def differs(name: str) -> bool:
+            ours, theirs = base(name), tuned(name)
+            if ours is None or theirs is None:
+                return ours is not theirs
+            return not is_untouched(ours, theirs)
+
+        if any(differs(f"{matrix}.weight") for matrix in self.matrices):
+            return
+        names = dict.fromkeys([*self.tuned.parameters, *self.base.parameters])
+        others = [name for name in names if differs(name)]
+        cure = "name the checkpoint from before the fine-tuning as BASE"
+        if not others:
+            raise CheckpointError(
+                f"base ({self.base}) and tuned ({self.tuned}) have the same weights: there is "
+                f"nothing to repair; {cure}"
+            )
+        shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if others[5:] else "")
+        raise CheckpointError(
+            f"no target differs between base ({self.base}) and tuned ({self.tuned}); these do: "
+            f"{shown}: widen --targets if they are matrices of the blocks, else there is nothing "
+            "that can be repaired"
+        )
 
     def at(self, role: Role) -> Source:
         """The source of a role."""
         return self.base if role == "base" else self.tuned
+
+    def tokenizer(self, given: Any = None) -> "PreTrainedTokenizerBase":
+        """The tokenizer of a run: the one given (itself or its directory), else tuned's.
+
+        Where tuned has none base's is taken, with a message.
+
+        Raises:
+            ModelError: there is none that can be loaded.
+        """
+        if given is not None:
+            return open_tokenizer(given)
+        try:
+            return self.tuned.tokenizer()
+        except ModelError as error:
+            try:
+                found = self.base.tokenizer()
+            except ModelError:
+                raise error from None
+        self.messages.append(
+            f"tuned ({self.tuned}) has no tokenizer of its own, so base's was taken; name another "
+            "one with --tokenizer"
+        )
+        return found
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of the longest sample that both models can read; None where there is no limit."""
+        return (self.base.limits & self.tuned.limits).context
 
     def check_finite(self, stages: Stages) -> None:
         """Read every weight once; last of the checks, because it is the one that takes time."""

@@ -4,13 +4,12 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from hcnr.checkpoint import check_pair
 from hcnr.config import RestoreConfig
 from hcnr.errors import ModelError
 from hcnr.groups import budget_of, curvature_bytes, plan_groups
 from hcnr.held_back import held_back_count
 from hcnr.selection import count_of
-from hcnr.source import DirectorySource
+from hcnr.source import DirectorySource, check_match
 from hcnr.task_weight import MOST_TRIES
 from hcnr.two_sided import places_of
 from hcnr_kernels import gram_is_cheaper
@@ -90,9 +89,7 @@ def plan_run(
     config = config or RestoreConfig()
     sources = DirectorySource(base), DirectorySource(tuned)
     layers = sources[1].matrices(config.targets, config.ignore)
-    messages = check_pair(
-        sources[0].checkpoint, sources[1].checkpoint, [f"{name}.weight" for name in layers]
-    )
+    _, messages = check_match(*sources, config)
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
     along = 0 if config.axis == "output" else 1
     kinds = [
@@ -192,8 +189,8 @@ def _groups(shapes: dict[str, tuple[int, int]], config: RestoreConfig, model: in
         # Planned on another machine than it will run on, which says nothing of that one's memory.
         budget = None
     return [
-        curvature_bytes([shapes[name] for name in group], places)
-        for group in plan_groups(shapes, places, budget)
+        curvature_bytes([shapes[name] for name in group], places, config.block_size)
+        for group in plan_groups(shapes, places, budget, config.block_size)
     ]
 
 
@@ -212,10 +209,15 @@ def _two_sided(
         for role, source in zip(("base", "tuned"), sources, strict=True)
     }
     count, largest = len(groups), max(groups)
-    squares = sum(out * out + into * into for out, into in shapes)
-    cubes = sum(out**3 + into**3 for out, into in shapes)
+
+    def block(width: int) -> int:
+        return min(width, config.block_size or width)
+
+    axes = [width for shape in shapes for width in shape]
+    squares = sum(width * block(width) for width in axes)
+    cubes = sum(width * block(width) ** 2 for width in axes)
     weights = sum(out * into for out, into in shapes)
-    products = sum(4 * out * into * (out + into) for out, into in shapes)
+    products = sum(4 * out * into * (block(out) + block(into)) for out, into in shapes)
     stages = [
         StagePlan(
             f"curvature of {data} at {role}, {_times(count)}",

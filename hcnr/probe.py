@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hcnr.config import RestoreConfig
-from hcnr.errors import ConfigError
+from hcnr.errors import ConfigError, DataError
 from hcnr.hidden_states import last_token_states
-from hcnr.model import open_tokenizer
+from hcnr.limits import unreadable
 from hcnr.pair import Pair, Role
 from hcnr.probe_data import check_classes, label, neutral_prompts
 from hcnr.probing import (
@@ -224,8 +224,16 @@ def probe(
         labelled = label(honesty, config, detector)
         check_classes(labelled, folds)
         held_out = assign_folds(labelled.positive, labelled.groups, folds=folds, seed=split_seed)
-        opened = pair.tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
-        prompts = neutral_prompts(labelled.samples, opened, config)
+        length = min(config.max_length, pair.context or config.max_length)
+        prompts = neutral_prompts(
+            labelled.samples, pair.tokenizer(tokenizer), config.replace(max_length=length)
+        )
+        for source in (pair.base, pair.tuned):
+            if (found := unreadable({"honesty": prompts}, source.limits)) is not None:
+                raise DataError(
+                    f"{source} cannot read the prompts: {found}; pass a tokenizer that both "
+                    "models know with --tokenizer"
+                )
     states = {}
     with pair.models(config) as model_at:
         roles: tuple[Role, ...] = ("base", "tuned")

@@ -38,7 +38,7 @@ def label(honesty: "Data", config: RestoreConfig, detector: str) -> Labelled:
         honesty = list(honesty)
     samples = load_samples(honesty, limit=config.samples, shuffle_seed=config.shuffle_seed)
     if isinstance(honesty, str | os.PathLike):
-        found = dict(read_file(Path(honesty)))
+        found = dict(read_file(Path(honesty).expanduser()))
     else:
         found = {f"{samples.source}, record {i}": record for i, record in enumerate(honesty, 1)}
     records = [found[place] for place in samples.places]
@@ -101,12 +101,15 @@ def neutral_prompts(
     Every sample gets the same response first: the real one could leak its class through where a
     long prompt is cut, or through what a chat template makes of it.
     """
-    same = min((sample.response for sample in samples.samples), key=len)
+    spoken = [sample.response for sample in samples.samples if sample.response.strip()]
+    same = min(spoken, key=len, default="yes")
     neutral = [
         Sample(
             sample.prompt,
             same,
-            sample.messages and (*sample.messages[:-1], replace(sample.messages[-1], content=same)),
+            sample.messages
+            and (*sample.messages[:-1], replace(sample.messages[-1], content=same, more={})),
+            sample.tools,
         )
         for sample in samples.samples
     ]

@@ -336,7 +336,11 @@ class Repairs:
         """Everything that happened, as plain values for JSON; `verdict` where losses were taken."""
         layers = self._pair.tuned.matrices(self._config.targets, self._config.ignore)
         return build_report(
-            target_parameters=sum(layer.weight.numel() for layer in layers.values()),
+            target_parameters=sum(
+                layer.weight.numel()
+                for name, layer in layers.items()
+                if name not in self._selection.untouched
+            ),
             base=str(self._pair.base),
             tuned=str(self._pair.tuned),
             messages=self._pair.messages,
@@ -346,5 +350,6 @@ class Repairs:
             records=[self._records[name] for name in self._selection.selected],
             seconds=self._stages.seconds,
             two_sided=None if self._whole is None else self._whole.facts,
+            out_of_reach=None if (reach := self._pair.tuned.reach) is None else reach.as_dict(),
             verdict=None if verdict is None else verdict.as_dict(),
         )

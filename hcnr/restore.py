@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+
 from hcnr.checkpoint import output_directory
 from hcnr.config import RestoreConfig
 from hcnr.data import (
@@ -21,9 +23,11 @@ from hcnr.pair import Pair, Role
 from hcnr.repair import Repairs, check_curvature
 from hcnr.report import write_companions
 from hcnr.selection import Selection, check_statistics, select_neurons, select_whole
+from hcnr.selfcheck import check_model
 from hcnr.source import DirectorySource
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
+from hcnr.suspicions import about_losses
 from hcnr.two_sided import groups_of, places_of
 from hcnr.verdict import end_losses, final_verdict
 from hcnr.whole import Measured, needs_data, repair_whole
@@ -72,7 +76,9 @@ def measure(
     config = config or RestoreConfig()
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
-    data = read_data(pair, honesty, task, config, tokenizer, stages)
+    data = read_data(
+        pair, honesty, task, config, tokenizer, stages, base_runs=_base_runs(config, None)
+    )
     pair.check_finite(stages)
     return _measure(pair, data, config, stages)[0]
 
@@ -120,6 +126,7 @@ def restore(
     with contextlib.ExitStack() as stack:
         directory = None
         if out is not None:
+            pair.tuned.check_savable()
             # Entered before anything is computed: a place that cannot be written is found first.
             files = [Path(x) for x in (honesty, task, statistics) if isinstance(x, str | Path)]
             inputs = [*pair.base.places, *pair.tuned.places, *files]
@@ -139,12 +146,27 @@ def restore(
         data = None
         if statistics is None or needs_data(config) or (honesty is not None and task is not None):
             data = read_data(
-                pair, honesty, task, config, tokenizer, stages, holding=config.searches
+                pair,
+                honesty,
+                task,
+                config,
+                tokenizer,
+                stages,
+                holding=config.searches,
+                base_runs=_base_runs(config, statistics) or config.searches,
             )
         if statistics is not None:
             check_same_data(statistics, honesty, task, config)
         pair.check_finite(stages)
-        ends = None if data is None else end_losses(pair, data, config, stages)
+        ends = None
+        if data is not None and data.base_reads:
+            ends = end_losses(pair, data, config, stages)
+            pair.messages.extend(about_losses(ends))
+        elif data is not None:
+            pair.messages.append(
+                "base has no row of its embedding for some tokens of the data, so its losses were "
+                "not taken and there is no verdict"
+            )
         if statistics is None:
             assert data is not None
             statistics, selection = _measure(pair, data, config, stages)
@@ -155,7 +177,7 @@ def restore(
         # Judged by what was asked for: a weight that was searched is a number afterwards.
         asked, whole = config, None
         if needs_data(config):
-            assert data is not None and ends is not None
+            assert data is not None
             given = Measured(pair, selection, statistics, data, ends)
             config, whole = repair_whole(given, config, stages)
         job = Repairs(pair, statistics, selection, config, stages, whole)
@@ -178,7 +200,17 @@ def restore(
                 verdict = final_verdict(model, ends, asked, stages)
         write_companions(directory, job.report(verdict), config)
     assert out is not None
-    return Path(out)
+    return Path(out).expanduser()
+
+
+def _base_runs(config: RestoreConfig, statistics: Statistics | None) -> bool:
+    """Whether anything is measured at base."""
+    if config.bases and any(role == "base" for _, role in places_of(config.bases, config)):
+        return True
+    if statistics is not None or (config.bases and not config.all_hessians):
+        return False
+    curved = config.all_hessians or config.compensation != "none"
+    return config.fisher_at == "base" or (curved and config.hessian_at == "base")
 
 
 def _measure(
@@ -205,12 +237,24 @@ def _measure(
         "token_budget": config.token_budget,
         "gradient_checkpointing": config.gradient_checkpointing,
     }
-    with pair.models(config) as model_at:
+    with pair.models(config) as open_at:
+        checked: set[Role] = set()
+
+        def model_at(
+            role: Role, name: str, matrices: list[str] | None = None
+        ) -> "tuple[PreTrainedModel, dict[str, nn.Linear]]":
+            """The model of a role and its layers, checked when first measured on data `name`."""
+            model, layers = open_at(role, matrices)
+            if role not in checked:
+                check_model(model, layers, data.sets[name], **settings)
+                checked.add(role)
+            return model, layers
+
         scores = {}
         for name in data.facts:
             with stages.stage(f"score {name}") as watcher:
                 scores[name] = score(
-                    *model_at(config.fisher_at),
+                    *model_at(config.fisher_at, name),
                     data.sets[name],
                     progress=watcher.advance,
                     **settings,
@@ -236,7 +280,7 @@ def _measure(
         for name in sorted(places, key=lambda name: places[name] != config.fisher_at):
             with stages.stage(f"curvature of {name}") as watcher:
                 statistics.hessians[name] = curvature(
-                    *model_at(places[name], wanted),
+                    *model_at(places[name], name, wanted),
                     data.sets[name],
                     progress=watcher.advance,
                     **settings,

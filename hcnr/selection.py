@@ -1,7 +1,7 @@
 """Which neurons are restored, method.md 2: pure functions of statistics and weights."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -38,6 +38,7 @@ class Selection:
             (chance is the in-weight ratio); empty when the statistics carry no halves.
         selected_overlap: share of the neurons that one half of the samples would restore, over
             all matrices, that the other half would restore too; None without halves.
+        untouched: matrices that fine-tuning did not change: neither counted nor selected.
     """
 
     axis: Literal["output", "input"]
@@ -46,6 +47,7 @@ class Selection:
     selected: list[str]
     overlap: dict[str, float]
     selected_overlap: float | None
+    untouched: tuple[str, ...] = ()
 
 
 def count_of(ratio: float, size: int) -> int:
@@ -106,6 +108,11 @@ def relative_perturbation(numerator: float, denominator: float) -> float:
     return math.sqrt(numerator / denominator) if denominator > 0 else math.inf
 
 
+def is_untouched(base: Tensor, tuned: Tensor) -> bool:
+    """Whether fine-tuning left a weight as it was, but for rounding to the dtype of `tuned`."""
+    return base.shape == tuned.shape and torch.equal(base.to(tuned.dtype), tuned)
+
+
 def select(
     statistics: Statistics,
     base: "str | Path | PreTrainedModel | Source",
@@ -155,13 +162,16 @@ def select_neurons(
             for half in range(2)
         ]
     sums: list[Tensor] = []
+    untouched: list[str] = []
     for name in statistics.matrices:
         weights = base(name).to(device), tuned(name).to(device)
+        if is_untouched(*weights):
+            untouched.append(name)
         for masks in voters:
             sums += perturbation(*weights, masks[name], axis=statistics.axis)
     distances = _distances(sums, statistics.matrices, len(voters))
     voters = [{name: mask.cpu() for name, mask in masks.items()} for masks in voters]
-    chosen = [most_perturbed(found, config) for found in distances]
+    chosen = [most_perturbed(found, config, untouched) for found in distances]
     overlap, selected_overlap = {}, None
     if len(voters) > 1:
         first, second = voters[1:]
@@ -178,6 +188,7 @@ def select_neurons(
         selected=chosen[0],
         overlap=overlap,
         selected_overlap=selected_overlap,
+        untouched=tuple(untouched),
     )
 
 
@@ -188,14 +199,24 @@ def select_whole(
     device = resolve_device(config.device)
     masks: dict[str, Tensor] = {}
     sums: list[Tensor] = []
+    untouched: list[str] = []
     for name in matrices:
         weights = base(name).to(device), tuned(name).to(device)
+        if is_untouched(*weights):
+            untouched.append(name)
         size = weights[0].shape[0 if config.axis == "output" else 1]
         masks[name] = torch.ones(size, dtype=torch.bool)
         sums += perturbation(*weights, masks[name].to(device), axis=config.axis)
     (distances,) = _distances(sums, matrices, 1)
-    selected = most_perturbed(distances, config)
-    return Selection(config.axis, masks, distances, selected, overlap={}, selected_overlap=None)
+    return Selection(
+        axis=config.axis,
+        masks=masks,
+        perturbation=distances,
+        selected=most_perturbed(distances, config, untouched),
+        overlap={},
+        selected_overlap=None,
+        untouched=tuple(untouched),
+    )
 
 
 def _distances(
@@ -222,11 +243,18 @@ def _masks(
     }
 
 
-def most_perturbed(distances: Mapping[str, float], config: RestoreConfig) -> list[str]:
-    """The top `cross_weight_ratio` of the matrices, in the model's order."""
-    values = torch.tensor(list(distances.values()), dtype=torch.float64)
-    keep = top(values, count_of(config.cross_weight_ratio, len(distances)))
-    return [name for name, kept in zip(distances, keep.tolist(), strict=True) if kept]
+def most_perturbed(
+    distances: Mapping[str, float], config: RestoreConfig, untouched: Collection[str] = ()
+) -> list[str]:
+    """The top `cross_weight_ratio` of the matrices, in the model's order.
+
+    Matrices that fine-tuning left `untouched` are not counted among them: where it changed a few
+    alone, as with adapters, the ratio is one of those.
+    """
+    touched = [name for name in distances if name not in untouched]
+    values = torch.tensor([distances[name] for name in touched], dtype=torch.float64)
+    keep = top(values, count_of(config.cross_weight_ratio, len(touched)))
+    return [name for name, kept in zip(touched, keep.tolist(), strict=True) if kept]
 
 
 def _agreement(first: Tensor, second: Tensor) -> float:

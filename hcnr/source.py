@@ -1,6 +1,7 @@
 """Where weights come from: a checkpoint directory or a model in memory, behind one face."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +10,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from hcnr.checkpoint import Checkpoint, check_finite, check_pair, fingerprint_tensors
+from hcnr.checkpoint import (
+    Checkpoint,
+    check_finite,
+    check_pair,
+    check_unquantised,
+    fingerprint_tensors,
+)
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError
+from hcnr.limits import Limits
 from hcnr.model import open_model, open_skeleton, open_tokenizer, target_matrices
+from hcnr.models.loading import explained
+from hcnr.reach import Reach, out_of_reach
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,12 +45,35 @@ class Source(Protocol):
         """Target layers by name; their weights may be on the meta device."""
         ...
 
+    @property
+    def limits(self) -> Limits:
+        """What the model can read."""
+        ...
+
+    @property
+    def reach(self) -> Reach | None:
+        """Weights of the blocks that no repair reaches; None where there are none."""
+        ...
+
     def weight(self, matrix: str) -> Tensor:
         """Weight `[out, in]` of a matrix in its stored dtype, on the CPU."""
         ...
 
+    @property
+    def parameters(self) -> list[str]:
+        """Names of everything that is stored, in order."""
+        ...
+
+    def parameter(self, name: str) -> Tensor | None:
+        """A stored value by name, on the CPU; None where there is none."""
+        ...
+
     def check_finite(self) -> None:
         """Raise CheckpointError that names a weight with NaN or infinity."""
+        ...
+
+    def check_savable(self) -> None:
+        """Raise ModelError where the model's settings cannot be written, before any work."""
         ...
 
     def fingerprint(self) -> str:
@@ -68,6 +101,7 @@ class DirectorySource:
     def __init__(self, path: str | Path) -> None:
         """Open and check the directory; reads headers only."""
         self.checkpoint = Checkpoint.open(path)
+        check_unquantised(self.checkpoint)
         self.path = self.checkpoint.path
 
     def __str__(self) -> str:
@@ -75,7 +109,7 @@ class DirectorySource:
 
     @cached_property
     def _skeleton(self) -> "PreTrainedModel":
-        return open_skeleton(self.path)
+        return open_skeleton(self.path, self.checkpoint.tensors)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -91,13 +125,35 @@ class DirectorySource:
         """Target layers of the model's structure, on the meta device."""
         return target_matrices(self._skeleton, targets, ignore)
 
+    @property
+    def limits(self) -> Limits:
+        """What the model can read, by its structure."""
+        return Limits.of(self._skeleton)
+
+    @property
+    def reach(self) -> Reach | None:
+        """Weights of the blocks that no repair reaches, by the model's structure."""
+        return out_of_reach(self._skeleton)
+
     def weight(self, matrix: str) -> Tensor:
         """Read one weight from disk."""
         return self.checkpoint.load(f"{matrix}.weight")
 
+    @property
+    def parameters(self) -> list[str]:
+        """Names of the stored tensors."""
+        return list(self.checkpoint.tensors)
+
+    def parameter(self, name: str) -> Tensor | None:
+        """Read one tensor from disk."""
+        return self.checkpoint.load(name) if name in self.checkpoint.tensors else None
+
     def check_finite(self) -> None:
         """Read every weight once."""
         check_finite(self.checkpoint)
+
+    def check_savable(self) -> None:
+        """Nothing to check: the files are copied."""
 
     def fingerprint(self) -> str:
         """Fingerprint from a few rows of each matrix; see `hcnr.checkpoint.fingerprint`."""
@@ -163,9 +219,33 @@ class ModelSource:
         """Target layers of the model itself."""
         return target_matrices(self.model, targets, ignore)
 
+    @property
+    def limits(self) -> Limits:
+        """What the model can read."""
+        return Limits.of(self.model)
+
+    @property
+    def reach(self) -> Reach | None:
+        """Weights of the blocks that no repair reaches."""
+        return out_of_reach(self.model)
+
     def weight(self, matrix: str) -> Tensor:
         """The weight itself where it is on the CPU already."""
         return self.model.get_submodule(matrix).get_parameter("weight").detach().cpu()
+
+    @cached_property
+    def _parameters(self) -> dict[str, Tensor]:
+        return dict(self.model.named_parameters())
+
+    @property
+    def parameters(self) -> list[str]:
+        """Names of the parameters, a tied one once."""
+        return list(self._parameters)
+
+    def parameter(self, name: str) -> Tensor | None:
+        """The parameter itself where it is on the CPU already."""
+        found = self._parameters.get(name)
+        return None if found is None else found.detach().cpu()
 
     def check_finite(self) -> None:
         """Look at every parameter once."""
@@ -174,6 +254,16 @@ class ModelSource:
                 raise CheckpointError(
                     f"{name} of {self} holds NaN or infinity; restore from a healthy checkpoint"
                 )
+
+    def check_savable(self) -> None:
+        """Write the settings to a place of no consequence, as `save_pretrained` will."""
+        with (
+            tempfile.TemporaryDirectory(prefix="hcnr-") as scratch,
+            explained(f"{self} cannot be saved", cure="; correct its configuration in memory"),
+        ):
+            self.model.config.save_pretrained(scratch)
+            if (generation := getattr(self.model, "generation_config", None)) is not None:
+                generation.save_pretrained(scratch)
 
     def fingerprint(self) -> str:
         """Fingerprint from a few rows of each matrix; see `hcnr.checkpoint.fingerprint`."""
@@ -244,9 +334,12 @@ def check_match(base: Source, tuned: Source, config: RestoreConfig) -> tuple[lis
             f"({tuned}); name the checkpoint that the fine-tuning started from"
         )
     layers = tuned.matrices(config.targets, config.ignore)
+    reach = tuned.reach
+    messages = [] if reach is None else [reach.sentence]
     if isinstance(base, DirectorySource) and isinstance(tuned, DirectorySource):
         weights = [f"{name}.weight" for name in layers]
-        return list(layers), check_pair(base.checkpoint, tuned.checkpoint, weights)
+        messages += check_pair(base.checkpoint, tuned.checkpoint, weights)
+        return list(layers), messages
     others = base.matrices(config.targets, config.ignore)
     for name, layer in layers.items():
         if name not in others:
@@ -258,12 +351,12 @@ def check_match(base: Source, tuned: Source, config: RestoreConfig) -> tuple[lis
                 "be of one architecture"
             )
     sizes = [source.settings.get("vocab_size") for source in (base, tuned)]
-    if sizes[0] == sizes[1]:
-        return list(layers), []
-    return list(layers), [
-        f"The vocabulary has {sizes[0]} entries in base and {sizes[1]} in tuned; embeddings are "
-        "no targets, and the output keeps tuned's."
-    ]
+    if sizes[0] != sizes[1]:
+        messages.append(
+            f"The vocabulary has {sizes[0]} entries in base and {sizes[1]} in tuned; embeddings "
+            "are no targets, and the output keeps tuned's."
+        )
+    return list(layers), messages
 
 
 def _matrix_parameters(model: nn.Module) -> dict[str, Tensor]:

@@ -107,7 +107,7 @@ class Statistics:
         """
         from safetensors import SafetensorError, safe_open
 
-        path = Path(path)
+        path = Path(path).expanduser()
         if not path.is_file():
             raise StatisticsError(f"no statistics file at {path}; write one with `hcnr measure`")
         tensors: dict[str, Tensor] = {}
@@ -208,11 +208,13 @@ def check_destination(path: Path, *, inputs: Iterable[Path] = (), overwrite: boo
     Raises:
         OutputError: saying why not and what to do.
     """
-    if not path.parent.is_dir():
-        raise OutputError(f"{path.parent} is no directory to write {path.name} to; create it first")
+    from hcnr.checkpoint import check_parent
+
+    path = path.expanduser()
     for place in inputs:
-        if place.resolve() in path.resolve().parents:
+        if place.expanduser().resolve() in path.resolve().parents:
             raise OutputError(f"{path} is inside the input {place}; choose another place")
+    check_parent(path.absolute())
     if not path.exists():
         return
     if not overwrite:

@@ -1,7 +1,6 @@
 """Many configurations from one measurement: a grid, its Pareto front, and the rival's curve."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,19 +10,20 @@ from hcnr.ablation import ablation
 from hcnr.candidates import Candidates, Selections
 from hcnr.config import RestoreConfig
 from hcnr.data import Data, as_measured, check_same_data, read_data
-from hcnr.errors import ConfigError, OutputError
+from hcnr.errors import ConfigError, OutputError, StatisticsError
 from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.examples import load_samples
 from hcnr.front import Scores
 from hcnr.grid import Grid, settings_of
-from hcnr.model import eval_mode, open_tokenizer
+from hcnr.model import eval_mode
 from hcnr.overlay import Overlay, interpolate, parameters_of
 from hcnr.pair import Pair
+from hcnr.recommendation import MAX_TASK_DROP, check_task_drop
 from hcnr.repair import check_curvature
 from hcnr.report.summary import versions
 from hcnr.restore import measure
 from hcnr.selection import check_statistics
-from hcnr.source import ModelSource, Source
+from hcnr.source import Source
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
 from hcnr.sweep_result import Candidate, SweepResult
@@ -55,7 +55,8 @@ def sweep(
     batch_size: int = BATCH_SIZE,
     max_new_tokens: int = MAX_NEW_TOKENS,
     interpolation: Sequence[float] = INTERPOLATION,
-    max_task_drop: float = 2.0,
+    max_task_drop: float = MAX_TASK_DROP,
+    refine: bool = True,
     ablate: bool = False,
     out: str | Path | None = None,
     config: RestoreConfig | None = None,
@@ -90,9 +91,12 @@ def sweep(
         max_new_tokens: most tokens of an answer.
         interpolation: coefficients of the rival's curve, 0 the tuned model, 1 the base.
         max_task_drop: points of task accuracy that the recommended candidate may lose.
+        refine: after the grid, also try what lies between the best configuration and its
+            neighbours, see `Grid.near`: at most six more.
         ablate: also make the paper's ablation, at the settings of `config`.
         out: directory for `sweep.json`, rewritten whole after each candidate.
-        config: what the grid does not vary.
+        config: what the grid does not vary. Where its task weight is `auto`, the grid has the
+            numbers; the ablation takes the first of them.
         tokenizer: where the tuned model does not come with one.
         overwrite: replace an existing `sweep.json`.
         watcher: told about stages and progress.
@@ -102,8 +106,8 @@ def sweep(
     """
     config, grid = config or RestoreConfig(), grid or Grid()
     if config.task_weight == "auto":
-        # The grid has its own; where it has none, none is used.
-        config = config.replace(task_weight=1.0)
+        # Not searched for: the grid has its own, and the ablation takes the first of them.
+        config = config.replace(task_weight=grid.task_weight[0])
     _check_numbers(interpolation, max_task_drop)
     plan = [("", settings) for settings in grid.configs(config)]
     if ablate:
@@ -115,7 +119,7 @@ def sweep(
     pair = Pair.open(base, tuned, config, stages)
     if evaluate is None:
         evaluate = Validation(
-            pair.tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer),
+            pair.tokenizer(tokenizer),
             benchmarks,
             tasks,
             limit=limit,
@@ -124,9 +128,9 @@ def sweep(
             chat_template=config.chat_template,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
-            positions=_positions(pair),
+            limits=pair.base.limits & pair.tuned.limits,
         )
-    file = None if out is None else _destination(Path(out), pair, overwrite)
+    file = None if out is None else _destination(Path(out).expanduser(), pair, overwrite)
 
     given, repeated = statistics is not None, list[str]()
     # Read more than once, so what can be read only once is kept.
@@ -197,6 +201,9 @@ def sweep(
                 trials.keep()
                 with stages.stage("candidates") as watching:
                     trials.restore(model, plan, watching)
+                if refine and (near := trials.near(grid, config, statistics)):
+                    with stages.stage("refine") as watching:
+                        trials.restore(model, near, watching, refined=True)
                 with stages.stage("interpolate") as watching:
                     trials.interpolate(model, overlay, pair.base, interpolation, watching)
     result.complete = True
@@ -240,8 +247,31 @@ class _Trials:
         self._candidates, self._selections = candidates, selections
         self._measured, self._given = measured, given
 
+    def near(
+        self, grid: Grid, config: RestoreConfig, statistics: Statistics
+    ) -> list[tuple[str, RestoreConfig]]:
+        """What lies around the best of the grid, as a plan; the model must be the tuned one."""
+        best = self._result.recommendation.index
+        found = [] if best is None else grid.near(grid.configs(config)[best])
+        plan = []
+        for settings in found:
+            # Selected before anything is applied: a tuned model in memory is changed by that.
+            selection = self._selections.of(settings)
+            try:
+                check_curvature(statistics, selection, settings)
+            except StatisticsError as error:
+                self._result.messages.append(f"a candidate near the best was left out: {error}")
+                continue
+            plan.append(("", settings))
+        return plan
+
     def restore(
-        self, model: Any, plan: Sequence[tuple[str, RestoreConfig]], watcher: Watcher
+        self,
+        model: Any,
+        plan: Sequence[tuple[str, RestoreConfig]],
+        watcher: Watcher,
+        *,
+        refined: bool = False,
     ) -> None:
         """Try the configurations; a named one is a row of the ablation."""
         work = self._candidates
@@ -251,7 +281,8 @@ class _Trials:
             work.apply(config, selection)
             seconds = sum(work.seconds.values()) - before
             neurons = sum(int(selection.masks[matrix].sum()) for matrix in selection.selected)
-            found = Candidate(settings_of(config), self._judge(model), neurons, seconds, name)
+            scores = self._judge(model)
+            found = Candidate(settings_of(config), scores, neurons, seconds, name, refined)
             (self._result.ablation if name else self._result.candidates).append(found)
             self.keep()
             watcher.advance(done + 1, len(plan))
@@ -302,11 +333,7 @@ def _check_numbers(interpolation: Sequence[float], max_task_drop: float) -> None
                 f"interpolation holds {coefficient}, expected coefficients from 0 (tuned) to 1 "
                 "(base); correct this value"
             )
-    if not 0 <= max_task_drop < math.inf:
-        raise ConfigError(
-            f"max_task_drop is {max_task_drop}, expected points of task accuracy, at least 0; "
-            "correct this setting"
-        )
+    check_task_drop(max_task_drop)
 
 
 def _check_sources(
@@ -316,7 +343,8 @@ def _check_sources(
     if two_sided and (honesty is None or task is None):
         raise ConfigError(
             "spectral and natural measure curvature that no statistics hold, so a sweep with them "
-            "needs both data sets; give --honesty and --task, beside --statistics or without"
+            "needs both data sets; give --honesty and --task, beside --statistics or without, or "
+            "leave both kinds out of --compensation"
         )
     if statistics is not None and not two_sided and not (honesty is None and task is None):
         raise ConfigError(
@@ -358,20 +386,6 @@ def _destination(out: Path, pair: Pair, overwrite: bool) -> Path:
             f"{out} cannot be made a directory ({error.strerror}); choose another --out"
         ) from None
     return file
-
-
-def _positions(pair: Pair) -> int | None:
-    """Most tokens that both models take; None where neither says."""
-    from transformers import AutoConfig
-
-    configs = [
-        source.model.config
-        if isinstance(source, ModelSource)
-        else AutoConfig.for_model(**source.settings)
-        for source in (pair.base, pair.tuned)
-    ]
-    found = [getattr(c.get_text_config(), "max_position_embeddings", None) for c in configs]
-    return min((room for room in found if room is not None), default=None)
 
 
 def _repeated(evaluate: Validation, data: Sequence[Any], config: RestoreConfig) -> list[str]:

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcnr.front import Recommendation, Scores, pareto_front, recommend, rival
+from hcnr.front import Gain, Scores, pareto_front, rival
+from hcnr.recommendation import Recommendation, recommend
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +26,7 @@ class Candidate:
         seconds: what compensating and applying it added; a candidate that holds the one before it
             pays for the difference only.
         name: its row in the ablation, empty elsewhere.
+        refined: whether it was tried because it lies near the best of the grid.
     """
 
     settings: dict[str, Any]
@@ -32,6 +34,7 @@ class Candidate:
     neurons: int
     seconds: float
     name: str = ""
+    refined: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -42,6 +45,7 @@ class Candidate:
             **self.scores.as_dict(),
             "neurons": self.neurons,
             "seconds": self.seconds,
+            "refined": self.refined,
         }
 
 
@@ -95,21 +99,22 @@ class SweepResult:
 
     @property
     def recommendation(self) -> Recommendation:
-        """Which candidate to take, and why."""
+        """Which candidate to take, and why; or that interpolation does as well."""
         scores = [candidate.scores for candidate in self.candidates]
-        found = recommend(scores, self.tuned, self.max_task_drop)
-        if found.index is None or (rival := self.rival(scores[found.index])) is None:
-            return found
-        beside = f"; plain interpolation reaches F1 {rival:.1f} at no lower a task accuracy"
-        if rival >= scores[found.index].honesty_f1:
-            beside += ", so this candidate is no better than interpolating the weights"
-        return replace(found, reason=found.reason + beside)
+        return recommend(scores, self.tuned, self.max_task_drop, self._curve)
 
-    def rival(self, scores: Scores) -> float | None:
-        """Best honesty F1 of plain interpolation at no lower a task accuracy; None without any."""
-        curve = [self.tuned, *(point for _, point in self.interpolation), self.base]
-        best = rival(curve, scores.task_accuracy) if self.interpolation else None
-        return None if best is None else curve[best].honesty_f1
+    @property
+    def _curve(self) -> list[tuple[float, Scores]]:
+        """Interpolation from tuned to base; empty where none was tried."""
+        if not self.interpolation:
+            return []
+        return [(0.0, self.tuned), *self.interpolation, (1.0, self.base)]
+
+    def rival(self, scores: Scores) -> Scores | None:
+        """Plain interpolation of best delta at no lower a task accuracy; None without any."""
+        curve = [point for _, point in self._curve]
+        best = rival(curve, scores.task_accuracy)
+        return None if best is None else curve[best]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, undefined figures as None."""
@@ -122,11 +127,14 @@ class SweepResult:
                     **candidate.as_dict(),
                     "pareto": on_front,
                     "recommended": index == chosen.index,
-                    "interpolation_f1": self.rival(candidate.scores),
+                    "gain": Gain.between(candidate.scores, self.tuned).as_dict(),
+                    "interpolation_delta": None if rival is None else rival.refusal_delta,
+                    "interpolation_f1": None if rival is None else rival.honesty_f1,
                 }
                 for index, (candidate, on_front) in enumerate(
                     zip(self.candidates, self.pareto, strict=True)
                 )
+                for rival in [self.rival(candidate.scores)]
             ],
             "interpolation": [
                 {"coefficient": share, **scores.as_dict()} for share, scores in self.interpolation
@@ -134,7 +142,13 @@ class SweepResult:
             "tuned": self.tuned.as_dict(),
             "base": self.base.as_dict(),
             "refuse_all": None if self.refuse_all is None else self.refuse_all.as_dict(),
-            "recommended": {"settings": settings, "reason": chosen.reason},
+            "recommended": {
+                **chosen.decision.as_dict(),
+                "settings": settings,
+                "coefficient": chosen.coefficient,
+                "gain": None if chosen.gain is None else chosen.gain.as_dict(),
+                "reason": chosen.reason,
+            },
             "max_task_drop": self.max_task_drop,
             "cost": self.cost,
             "ablation": [row.as_dict() for row in self.ablation],
@@ -170,10 +184,11 @@ def print_sweep(result: SweepResult, console: "Console") -> None:
     if result.ablation:
         rows = ((row.name, row.scores) for row in result.ablation)
         console.print(_short_table("Ablation", result, rows))
-    chosen = result.recommendation
-    if chosen.index is not None:
-        say(f"recommended: {_options(result.candidates[chosen.index].settings)}")
-    say(f"because: {chosen.reason}" if chosen.index is not None else chosen.reason)
+    refined = sum(candidate.refined for candidate in result.candidates)
+    grid = len(result.candidates) - refined
+    say(f"tried: {grid} configurations of the grid, and {refined} near the best of them")
+    for line in advice(result):
+        say(line)
     parts = ("measure", "select", "compensate", "apply", "evaluate")
     say("seconds: " + ", ".join(f"{name} {result.cost[name]:.2f}" for name in parts))
     if (ratio := result.cost["ratio"]) is not None:
@@ -186,17 +201,35 @@ def print_sweep(result: SweepResult, console: "Console") -> None:
         say(f"note: {message}")
 
 
-def _options(settings: dict[str, Any]) -> str:
+def advice(result: SweepResult) -> list[str]:
+    """What to do, with which settings, and why, a line each."""
+    chosen = result.recommendation
+    if chosen.coefficient is not None:
+        what = f"{chosen.word}: coefficient {chosen.coefficient:g} (0 is tuned, 1 is base)"
+    else:
+        what = {"do not use": "do not use any of these candidates"}.get(chosen.word, chosen.word)
+    lines = [f"recommendation: {what}", f"because: {chosen.reason}"]
+    if chosen.index is not None:
+        options = as_options(result.candidates[chosen.index].settings)
+        if chosen.word == "use":
+            lines[0] += f": {options}"
+        else:
+            lines.insert(1, f"best candidate: {options}")
+    return lines
+
+
+def as_options(settings: dict[str, Any]) -> str:
     """Settings as `hcnr restore` takes them."""
     return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
 _NOTES = (
-    "In percent. *: no other candidate is at least as good in F1 and task. rival: best F1 of plain "
-    "interpolation of all weights that keeps as much of the task. false: answerable questions that "
-    "are refused. Refusing everything has delta 0."
+    "In percent. delta, which decides: refusals of unanswerable minus those of answerable "
+    "questions. *: no other candidate is at least as good in delta and task. +: tried near the "
+    "best of the grid. rival: best delta of plain interpolation of all weights that keeps as much "
+    "of the task. false: answerable questions that are refused. Refusing everything has delta 0."
 )
-_FIGURES = ("F1", "delta", "false", "task", "rival")
+_FIGURES = ("delta", "F1", "false", "task", "rival")
 
 
 def _table(title: str, *heads: str) -> "Table":
@@ -214,10 +247,10 @@ def _table(title: str, *heads: str) -> "Table":
 def _figures(result: SweepResult, scores: Scores) -> list[str]:
     best = result.rival(scores)
     false = scores.refusal_rate_answerable
-    numbers = (scores.honesty_f1, scores.refusal_delta, false, scores.task_accuracy)
+    rival = None if best is None else best.refusal_delta
+    numbers = (scores.refusal_delta, scores.honesty_f1, false, scores.task_accuracy, rival)
     # Only an undefined figure differs from itself.
-    cells = ["-" if number is None or number != number else f"{number:.1f}" for number in numbers]
-    return [*cells, "-" if best is None else f"{best:.1f}"]
+    return ["-" if number is None or number != number else f"{number:.1f}" for number in numbers]
 
 
 def _candidates_table(result: SweepResult) -> "Table":
@@ -232,17 +265,18 @@ def _candidates_table(result: SweepResult) -> "Table":
         ends.append(("refuse all", result.refuse_all))
     for name, scores in ends:
         table.add_row(name, "", "", "", *_figures(result, scores))
-    recommended = result.recommendation.index
+    chosen = result.recommendation
+    recommended = chosen.index if chosen.word == "use" else None
     for index, (row, on_front) in enumerate(zip(result.candidates, result.pareto, strict=True)):
         settings = row.settings
         table.add_row(
-            settings["compensation"],
+            settings["compensation"] + ("+" if row.refined else ""),
             f"{settings['task_weight']:g}" if "task_weight" in settings else "",
             f"{settings['in_weight_ratio']:g}" if "in_weight_ratio" in settings else "",
             f"{settings['cross_weight_ratio']:g}",
             *_figures(result, row.scores),
             f"{row.neurons}",
-            f"{row.seconds:.2f}",
+            f"{row.seconds:.1f}",
             "*" if on_front else "",
             style="bold green" if index == recommended else None,
         )

@@ -175,7 +175,11 @@ InputConsumer = Callable[[str, SharedInput, Tensor], None]
 
 
 class _Tap(torch.autograd.Function):
-    """Identity on a layer's output that delivers (input, output gradient) in backward."""
+    """Identity on a layer's output that delivers (input, output gradient) in backward.
+
+    The output itself comes back, marked as changed, and no view of it: models may change it in
+    place afterwards (Falcon adds its residual so), which views of a function's output forbid.
+    """
 
     @staticmethod
     def forward(
@@ -188,13 +192,22 @@ class _Tap(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x)
         ctx.name, ctx.shared, ctx.consume = name, shared, consume
-        return output.view_as(output)
+        ctx.mark_dirty(output)
+        return output
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        (x,) = ctx.saved_tensors
         name, shared = ctx.name, ctx.shared
+        try:
+            (x,) = ctx.saved_tensors
+        except RuntimeError as error:
+            if "inplace" not in str(error):
+                raise
+            raise ModelError(
+                f"the input of {name} is changed in place after it was read, so what it read "
+                f"cannot be told; leave it out with --ignore '{name}'"
+            ) from error
         with torch.no_grad():
             ctx.consume(name, shared, shared.rows(x, name), shared.layout.rows(grad, name))
         shared.served()
@@ -243,7 +256,8 @@ class Taps:
 
     def __enter__(self) -> "Taps":
         for name, module in self._modules.items():
-            self._handles.append(module.register_forward_hook(self._hook(name)))
+            handle = module.register_forward_hook(self._hook(name), with_kwargs=True)
+            self._handles.append(handle)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -252,17 +266,26 @@ class Taps:
         self._handles.clear()
         self._last = None
 
-    def _hook(self, name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor | None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-            x = args[0]
+    def _hook(self, name: str) -> Callable[..., Tensor | None]:
+        def hook(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        ) -> Tensor | None:
+            x = args[0] if args else next(iter(kwargs.values()), None)
+            if not isinstance(x, Tensor) or not isinstance(output, Tensor):
+                raise ModelError(
+                    f"{name} ({type(module).__name__}) turns a {type(x).__name__} into a "
+                    f"{type(output).__name__}, and a tensor into a tensor was expected; leave it "
+                    f"out with --ignore '{name}'"
+                )
             if self._on_input is not None:
                 shared = self._join(x, name)
                 self._on_input(name, shared, shared.layout.rows(x.detach(), name))
             if self._on_gradient is None or not torch.is_grad_enabled():
                 return None
             if not output.requires_grad:
-                # Nothing before this layer carries a gradient: it enters here.
-                output.requires_grad_(True)
+                # Nothing before this layer carries a gradient: it enters here. A leaf must not
+                # be marked as changed, so a copy follows it.
+                output = output.requires_grad_(True).clone()
             return _Tap.apply(output, x, name, self._join(x, name), self._on_gradient)
 
         return hook

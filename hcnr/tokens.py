@@ -4,7 +4,7 @@ import hashlib
 import reprlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
@@ -151,6 +151,11 @@ def _plain_encoder(tokenizer: "PreTrainedTokenizerBase") -> Encoder:
                 "expected one user and one assistant turn; give the tokenizer a chat template "
                 "(and do not set chat_template to never)"
             )
+        if (key := sample.needs_template) is not None:
+            raise DataError(
+                f"{place}: the chat has {key!r}, which only a chat template can render; give the "
+                "tokenizer one (and do not set chat_template to never), or remove the key"
+            )
         first, *_, last = sample.chat()
         prompt = _ids(tokenizer, first["content"], special=True)
         if appends_eos and prompt[-1:] == [eos]:
@@ -171,14 +176,22 @@ def _encode_chat(
     """Render a chat and split it where the last assistant turn begins."""
     from jinja2 import TemplateError
 
-    def render(turns: list[dict[str, str]], generate: bool) -> list[int]:
+    tools = list(sample.tools) or None
+
+    def render(turns: list[dict[str, Any]], generate: bool, given: Any = tools) -> list[int]:
         found = tokenizer.apply_chat_template(
-            turns, add_generation_prompt=generate, tokenize=True, return_dict=False
+            turns, tools=given, add_generation_prompt=generate, tokenize=True, return_dict=False
         )
         return list(cast(list[int], found))
 
-    chat = sample.chat()
+    chat, ignored = sample.chat(), None
     try:
+        for key in dict.fromkeys(key for turn in sample.messages or () for key in turn.more):
+            without = [{k: v for k, v in turn.items() if k != key} for turn in chat]
+            if render(without, False) == render(chat, False):
+                ignored = key
+        if tools and render(chat, False, None) == render(chat, False):
+            ignored = "tools"
         full, prompt = render(chat, False), render(chat[:-1], True)
         split = _common_prefix(prompt, full)
         # A generation prompt may open more than the rendered turn has, such as a block of
@@ -191,6 +204,11 @@ def _encode_chat(
             f"{place}: the tokenizer's chat template refuses this sample ({error}); correct the "
             "sample or set chat_template to never"
         ) from None
+    if ignored is not None:
+        raise DataError(
+            f"{place}: the chat has {ignored!r}, which the tokenizer's chat template leaves out; "
+            "remove the key if it does not matter, or give the tokenizer a template that renders it"
+        )
     if not sound or split == 0 or split == len(full):
         raise DataError(
             f"{place}: the chat template renders the earlier turns differently once the response "

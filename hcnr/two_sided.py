@@ -14,6 +14,7 @@ from hcnr.errors import OutputError
 from hcnr.groups import budget_of, plan_groups
 from hcnr.moments import Moments, second_moments
 from hcnr.pair import Pair, Role
+from hcnr.selfcheck import check_model
 from hcnr.stages import Stages
 from hcnr.tokens import TokenizedSet
 from hcnr_kernels import SpectralBasis, spectral_basis
@@ -76,6 +77,7 @@ class Factorisations:
         self.groups = groups_of(pair, matrices, config, len(self._places))
         self.passes = 0
         self.forecast: dict[Kind, TaskEnergy] = {}
+        self._checked: set[tuple[Role, str]] = set()
 
     def __iter__(self) -> Iterator[tuple[str, dict[Kind, SpectralBasis]]]:
         """Measure and factorise; yields a matrix and its bases.
@@ -106,13 +108,20 @@ class Factorisations:
         data_set, role = place
         with self._stages.stage(f"curvature of {data_set} at {role}") as watcher:
             model, layers = model_at(role, group)
+            settings: dict[str, Any] = {
+                "token_budget": self._config.token_budget,
+                "gradient_checkpointing": self._config.gradient_checkpointing,
+            }
+            if (role, group[0]) not in self._checked:
+                check_model(model, layers, self._data[data_set], axis=self._config.axis, **settings)
+                self._checked.add((role, group[0]))
             found = second_moments(
                 model,
                 layers,
                 self._data[data_set],
-                token_budget=self._config.token_budget,
-                gradient_checkpointing=self._config.gradient_checkpointing,
+                block_size=self._config.block_size,
                 progress=watcher.advance,
+                **settings,
             )
         self.passes += 1
         return found
@@ -142,6 +151,7 @@ class Factorisations:
                     near.pair,
                     far.pair,
                     damping=self._config.damping,
+                    block_size=self._config.block_size,
                     shared=inputs.get(key),
                     name=name,
                 )
@@ -178,7 +188,7 @@ def groups_of(
     layers = pair.tuned.matrices(config.targets, config.ignore)
     shapes = {n: (layers[n].out_features, layers[n].in_features) for n in matrices}
     budget = budget_of(config.memory_budget, config.device, pair.nbytes)
-    return plan_groups(shapes, passes, budget)
+    return plan_groups(shapes, passes, budget, config.block_size)
 
 
 class Bases:

@@ -1,13 +1,14 @@
 """Scoring candidates by their answers to sets of questions."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hcnr.errors import ConfigError, DataError
 from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.front import Scores
+from hcnr.intervals import RESAMPLES
+from hcnr.limits import Limits, check_room
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from hcnr.evaluate.questions import Benchmark
-    from hcnr.evaluate.scoring import Scores as PanelScores
 
 
 class Validation:
@@ -39,7 +39,7 @@ class Validation:
         chat_template: Literal["auto", "never"] = "auto",
         batch_size: int = BATCH_SIZE,
         max_new_tokens: int = MAX_NEW_TOKENS,
-        positions: int | None = None,
+        limits: Limits = Limits(None, None),  # noqa: B008 (a frozen value)
     ) -> None:
         """Load the sets.
 
@@ -53,12 +53,12 @@ class Validation:
             chat_template: auto uses the tokenizer's if it has one.
             batch_size: prompts answered at once, at first.
             max_new_tokens: most tokens of an answer.
-            positions: most tokens of prompt and answer that the models take; None for no limit.
+            limits: what the models can read.
 
         Raises:
             HcnrError: a set cannot be read or is named on both sides, the detector is unknown, one
                 side has no set, no honesty set has both answerable and unanswerable questions, or
-                a prompt leaves no room for an answer.
+                a prompt leaves no room for an answer or has a token that the models do not.
         """
         from hcnr.evaluate.panel import load_sets, make_panel
         from hcnr.evaluate.prompts import encode_prompts
@@ -84,13 +84,13 @@ class Validation:
             {name: found.detector for name, found in loaded.items()},
             HONESTY,
             detector=detector,
-            resamples=0,
+            resamples=RESAMPLES,
             seed=0,
         )
         questions = [one for many in self._panel.sets.values() for one in many]
         self._names = [f"question {one.id!r} of {one.set}" for one in questions]
         self._prompts = encode_prompts([one.prompt for one in questions], tokenizer, chat_template)
-        _check_room(dict(zip(self._names, self._prompts, strict=True)), max_new_tokens, positions)
+        check_room(dict(zip(self._names, self._prompts, strict=True)), max_new_tokens, limits)
         self._tokenizer = tokenizer
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
         self.sets = {
@@ -112,7 +112,7 @@ class Validation:
 
     def refuse_all(self) -> Scores:
         """What refusing every question would score."""
-        return _scores(self._silent.refuse_all())
+        return Scores.of(self._silent.refuse_all())
 
     def repeated(self, prompts: Iterable[str]) -> int:
         """How many questions are among `prompts`, apart from case and punctuation."""
@@ -126,7 +126,7 @@ class Validation:
         )
 
     def __call__(self, model: Any) -> Scores:
-        """Greedy answers to every question, counted."""
+        """Greedy answers to every question, counted, and counted again over their resamples."""
         from hcnr.evaluate.generation import generate
 
         answers = iter(
@@ -142,12 +142,7 @@ class Validation:
         responses = {
             name: [next(answers) for _ in questions] for name, questions in self._panel.sets.items()
         }
-        return _scores(self._panel.score(responses))
-
-
-def _scores(found: "PanelScores") -> Scores:
-    rate = found.mean("honesty")[0]["refusal_rate_answerable"]
-    return replace(Scores.of(found), refusal_rate_answerable=float(rate))
+        return Scores.of(self._panel.score(responses))
 
 
 def _check_classes(honesty: "Mapping[str, Benchmark]") -> None:
@@ -162,15 +157,3 @@ def _check_classes(honesty: "Mapping[str, Benchmark]") -> None:
             "a sweep weighs refusals of unanswerable questions against those of answerable ones, "
             f"expected a set with both, but {counts}; add the missing kind or raise --limit"
         )
-
-
-def _check_room(
-    encoded: "Mapping[str, list[int]]", max_new_tokens: int, positions: int | None
-) -> None:
-    """Refuse prompts that leave no room, as `generate` would after all the measuring."""
-    for name, ids in encoded.items():
-        if positions is not None and len(ids) + max_new_tokens > positions:
-            raise DataError(
-                f"{name} has {len(ids)} tokens, and with {max_new_tokens} new ones it exceeds the "
-                f"model's {positions} positions; drop the question or lower max_new_tokens"
-            )

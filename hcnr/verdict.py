@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hcnr.config import RestoreConfig
 from hcnr.data import MeasuringData
+from hcnr.errors import DataError
 from hcnr.moments import mean_loss
 from hcnr.pair import Pair
 from hcnr.stages import Stages
+from hcnr.suspicions import about_losses
 from hcnr.task_weight import retention_of
 from hcnr.tokens import TokenizedSet
 
@@ -88,7 +90,7 @@ def end_losses(
 
     Raises:
         DataError: a task weight is to be searched, and fine-tuning gained nothing on the task
-            samples, so that no search can weigh anything.
+            samples, so that no search can weigh anything, or the two models seem exchanged.
         ModelError: a loss is not finite.
     """
     names: tuple[DataSet, ...] = ("honesty", "task")
@@ -102,14 +104,17 @@ def end_losses(
                 for name, samples in chosen.items()
             }
             del model  # freed before the other is loaded
-    if config.searches:
-        retention_of(found["tuned"]["task"], found["base"]["task"], found["tuned"]["task"])
-    return {
+    ends: dict[DataSet, EndLosses] = {
         name: EndLosses(
             chosen[name], name in data.held_back, found["base"][name], found["tuned"][name]
         )
         for name in names
     }
+    if config.searches:
+        if suspicion := about_losses(ends):
+            raise DataError(suspicion[0])
+        retention_of(ends["task"].tuned, ends["task"].base, ends["task"].tuned)
+    return ends
 
 
 def final_verdict(

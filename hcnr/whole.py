@@ -57,14 +57,15 @@ class Measured:
         selection: the matrices, and the neurons of kinds that have some.
         statistics: curvature along one axis, for the kinds that use it.
         data: what is measured on, and what is held back.
-        ends: losses of base and tuned on samples that decide, or on the measured ones.
+        ends: losses of base and tuned on samples that decide, or on the measured ones; None where
+            base cannot read them and no task weight is searched.
     """
 
     pair: Pair
     selection: Selection
     statistics: Statistics
     data: MeasuringData
-    ends: Mapping[DataSet, EndLosses]
+    ends: Mapping[DataSet, EndLosses] | None
 
 
 def needs_data(config: RestoreConfig) -> bool:
@@ -179,6 +180,7 @@ def _walk(
 def _search(
     given: Measured, two_sided: TwoSided | None, config: RestoreConfig, stages: Stages
 ) -> tuple[RestoreConfig, list[Tried]]:
+    assert given.ends is not None
     ends, pair = given.ends["task"], given.pair
     with (
         stages.stage("search the task weight") as watcher,

@@ -135,6 +135,27 @@ def test_restore_from_options_from_yaml_and_from_statistics(pair, tmp_path):
     ]
 
 
+def test_home_is_expanded_parents_are_made_and_a_tokenizer_is_named(pair, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name, path in pair.items():
+        (tmp_path / path.name).symlink_to(path)
+        pair = {**pair, name: f"~/{path.name}"}
+    bare = shutil.copytree(tmp_path / "tuned", tmp_path / "bare")
+    for file in bare.glob("tokenizer*"):
+        file.unlink()
+    words = ["--tokenizer", "~/base"]
+    shown = restore({**pair, "tuned": "~/bare"}, "--out", "~/some/where/out", *words)
+    assert (tmp_path / "some" / "where" / "out" / "config.json").is_file()
+    assert "written: " in shown.stdout
+    assert "base's was taken" not in shown.stdout
+    data = ["--honesty", pair["honesty"], "--task", pair["task"]]
+    out = "~/else/where/s.safetensors"
+    run("measure", pair["base"], "~/bare", *data, *SMALL, "--out", out, *words)
+    assert (tmp_path / "else" / "where" / "s.safetensors").is_file()
+    run("restore", pair["base"], "~/bare", "--statistics", out, *SMALL, "--out", "~/other/out")
+    assert not (tmp_path / "bare" / "~").exists()
+
+
 def test_measuring_never_replaces_an_input(pair):
     data = ["--honesty", pair["honesty"], "--task", pair["task"]]
     for out in (pair["honesty"], next(pair["tuned"].glob("*.safetensors")), pair["base"] / "s"):

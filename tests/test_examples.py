@@ -125,12 +125,15 @@ def test_python_records_samples_and_generators_agree():
 
 def test_chat_records():
     turns = [
-        {"role": "system", "content": "s", "name": "ignored"},
+        {"role": "system", "content": "s", "name": "kept", "weight": None},
         {"role": "user", "content": "q"},
         {"role": "assistant", "content": "r"},
     ]
     (sample,) = load_samples([{"messages": turns, "prompt": "ignored", "id": 3}]).samples
-    assert sample.messages == tuple(Message(t["role"], t["content"]) for t in turns)
+    more = [{"name": "kept"}, {}, {}]
+    assert sample.messages == tuple(
+        Message(t["role"], t["content"], m) for t, m in zip(turns, more, strict=True)
+    )
     assert (sample.prompt, sample.response) == ("q", "r")
     assert load_samples([sample]).samples == (sample,)
 
@@ -311,3 +314,40 @@ def test_any_bytes_give_samples_or_one_sentence(tmp_path_factory, lines, suffix)
         assert "\n" not in str(error)
     else:
         assert found.available and all(s.response.strip() for s in found.samples)
+
+
+CALL = [{"type": "function", "function": {"name": "f", "arguments": {"x": 1}}}]
+
+
+class TestFurtherKeysOfAChat:
+    def test_are_kept(self):
+        turns = [
+            {"role": "user", "content": "hi", "name": "ann", "weight": None},
+            {"role": "assistant", "content": None, "tool_calls": CALL},
+        ]
+        (sample,) = load_samples([{"messages": turns, "tools": [{"name": "f"}]}]).samples
+        assert sample.chat() == [
+            {"role": "user", "content": "hi", "name": "ann"},
+            {"role": "assistant", "content": "", "tool_calls": CALL},
+        ]
+        assert list(sample.tools) == [{"name": "f"}]
+        assert load_samples([sample]).samples == (sample,)
+
+    def test_change_the_hash(self):
+        def sha256(**more):
+            turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+            return load_samples([{"messages": [turns[0], {**turns[1], **more}]}]).sha256
+
+        assert len({sha256(), sha256(tool_calls=CALL), sha256(name="x")}) == 3
+        assert sha256(name=None) == sha256()
+
+    def test_tools_that_are_no_list(self):
+        turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+        with pytest.raises(DataError, match="'tools' is 3"):
+            load_samples([{"messages": turns, "tools": 3}])
+
+
+def test_home_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data.jsonl").write_text('{"prompt": "a", "response": "b"}\n')
+    assert len(load_samples("~/data.jsonl")) == 1

@@ -30,6 +30,7 @@ def test_bytes_count_moments_workspace_and_coordinates():
     # Two kinds of bases, two squares each, take more than three passes.
     assert curvature_bytes([(2, 3), (5, 3)], 3) == 4 * (4 * (4 + 9 + 25 + 9) + 7 * 25 + 4 * 21)
     assert curvature_bytes([], 2) == 0
+    assert curvature_bytes([(8, 3)], 2, 4) == 4 * (2 * (8 * 4 + 9) + 7 * 8 * 4 + 2 * 24)
 
 
 def test_blocks_stay_whole_and_fill_the_budget():

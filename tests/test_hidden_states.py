@@ -64,7 +64,7 @@ def test_dropout_stays_off():
 def test_what_cannot_be_probed_is_refused():
     model = make("llama")
     model.resize_token_embeddings(VOCABULARY - 40)
-    with pytest.raises(ModelError, match=f"outside the vocabulary of {VOCABULARY - 40}"):
+    with pytest.raises(ModelError, match=f"embedding has {VOCABULARY - 40} rows"):
         last_token_states(model, tokens(3), token_budget=100)
     model.model.layers = nn.Sequential(*model.model.layers)
     with pytest.raises(ModelError, match="no list of transformer blocks"):

@@ -12,7 +12,7 @@ from hcnr.errors import ModelError
 from hcnr.measure import sample_losses
 from hcnr.model import target_matrices
 from hcnr.moments import mean_gradient, mean_loss, second_moments
-from hcnr_kernels import RankedGram
+from hcnr_kernels import BlockDiagonal, RankedGram
 
 DATA = tokens(9, seed=3)
 
@@ -55,6 +55,20 @@ def test_what_reads_one_tensor_shares_one_gram():
     assert q.inputs is k.inputs and gate.inputs is up.inputs
     assert q.inputs is not o.inputs and q.inputs is not gate.inputs
     assert q.leader == k.leader != o.leader
+
+
+def test_blocks_are_those_of_the_whole():
+    layers = target_matrices(model := make("llama"))
+    settings = {"token_budget": 64}
+    whole = second_moments(model, layers, DATA, **settings)
+    found = second_moments(model, layers, DATA, block_size=7, **settings)
+    for name, (inputs, outputs, _, leader) in found.items():
+        assert inputs is found[leader].inputs
+        for gram, want in ((inputs, whole[name].inputs), (outputs, whole[name].gradients)):
+            assert gram.width == len(want) and gram.block_size == 7
+            assert oracle.relative(gram.dense(), BlockDiagonal.cut(want, 7).dense()) <= 1e-5
+    one = second_moments(model, layers, DATA, block_size=10_000, **settings)
+    assert all(torch.equal(one[name].inputs, whole[name].inputs) for name in layers)
 
 
 def test_few_tokens_bring_their_rank():

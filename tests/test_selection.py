@@ -112,8 +112,10 @@ def test_matrices_are_chosen_by_their_perturbation_in_the_models_order(ratio):
     tuned = {name: base[name] + moved[name] for name in names}
     config = CONFIG.replace(cross_weight_ratio=ratio)
     found = select_neurons(invented(names), base.__getitem__, tuned.__getitem__, config)
-    wanted = {0.0: [], 0.2: ["e"], 0.5: ["c", "a", "e"], 1.0: names}[ratio]
+    # So d is not counted either: the ratios are of four.
+    wanted = {0.0: [], 0.2: ["e"], 0.5: ["c", "e"], 1.0: ["c", "a", "e", "b"]}[ratio]
     assert found.selected == wanted
+    assert found.untouched == ("d",)
     assert found.perturbation == pytest.approx(moved, rel=1e-6)
     assert all(mask.sum() == 2 for mask in found.masks.values())
 

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 import hashlib
 import json
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,13 +16,15 @@ from families import make, perturbed
 from hcnr.ablation import ablation
 from hcnr.errors import ConfigError, HcnrError, OutputError, StatisticsError
 from hcnr.front import Scores
-from hcnr.grid import Grid
+from hcnr.grid import TASK_WEIGHTS, Grid
 from hcnr.sweep import _Trials, sweep
 from hcnr.sweep_result import Candidate, SweepResult, print_sweep
 from pairs import HONESTY, TASK, config, tokenizer
 
+ONE_SIDED = ("none", "sum", "joint", "balanced")
 GRID = Grid(
-    in_weight=(0.3, 0.7), cross_weight=(0.6, 0.2, 0.4), task_weight=(0.0, 2.0)
+    in_weight=(0.3, 0.7), cross_weight=(0.6, 0.2, 0.4), task_weight=(0.0, 2.0),
+    compensation=ONE_SIDED,
 )  # fmt: skip
 
 
@@ -47,8 +50,8 @@ class Judge:
             raise KeyboardInterrupt
         found = digest(model)
         self.seen.append(found)
-        numbers = [int(found[place : place + 4], 16) / 655.36 for place in (0, 4, 8)]
-        return Scores(*numbers)
+        f1, delta, task = (int(found[place : place + 4], 16) / 655.36 for place in (0, 4, 8))
+        return Scores(f1, delta, task)
 
 
 def models(pair: Any) -> dict[str, Any]:
@@ -62,10 +65,13 @@ def test_every_candidate_is_what_restore_makes_bit_for_bit(pair, statistics, axi
     judge = Judge()
     found = sweep(
         given["base"], given["tuned"], statistics=statistics[axis], grid=GRID, evaluate=judge,
-        config=config(axis=axis), ablate=True, interpolation=(),
+        config=config(axis=axis), ablate=True, interpolation=(), max_task_drop=100,
     )  # fmt: skip
-    made = [*found.candidates, *found.ablation]
-    assert len(found.candidates) == 2 * 3 * 5
+    # In the order in which they were made: the grid, the ablation, what lies near the best.
+    refined = [row for row in found.candidates if row.refined]
+    made = [*found.candidates[: 2 * 3 * 5], *found.ablation, *refined]
+    assert len(found.candidates) == 2 * 3 * 5 + len(refined)
+    assert found.candidates[2 * 3 * 5 :] == refined != []
     assert len(judge.seen) == 2 + len(made)
     for row, weights in zip(made, judge.seen[2:], strict=True):
         wanted = hcnr.restore(
@@ -92,7 +98,7 @@ def test_bfloat16_checkpoints_too(tmp_path):
     judge = Judge()
     found = sweep(
         **given, statistics=measured, evaluate=judge, config=config(), interpolation=(0.5, 1.0),
-        grid=Grid((0.5,), (0.2, 0.6)),
+        grid=Grid((0.5,), (0.2, 0.6), ONE_SIDED),
     )  # fmt: skip
     for row, weights in zip(found.candidates, judge.seen[2:], strict=False):
         made = hcnr.restore(**given, statistics=measured, config=config(**row.settings))
@@ -109,7 +115,7 @@ def test_a_model_in_memory_is_as_it_was_after_an_interruption(pair, statistics, 
     with pytest.raises(KeyboardInterrupt):
         sweep(
             **given, statistics=statistics["output"], grid=GRID, evaluate=Judge(fail_at),
-            config=config(), out=tmp_path / "sweep",
+            config=config(), out=tmp_path / "sweep", refine=False,
         )  # fmt: skip
     assert digest(given["tuned"]) == before
     assert given["tuned"].training
@@ -123,7 +129,7 @@ def test_one_measurement_serves_the_whole_grid(pair):
     given: Any = {k: pair[k] for k in ("base", "tuned")}
     measured = sweep(
         **given, honesty=HONESTY, task=TASK, grid=GRID, evaluate=Judge(), config=config(),
-        tokenizer=tokenizer(), interpolation=(),
+        tokenizer=tokenizer(), interpolation=(), refine=False,
     )  # fmt: skip
     for row in measured.candidates[::7]:
         judge = Judge()
@@ -133,8 +139,10 @@ def test_one_measurement_serves_the_whole_grid(pair):
             **given, honesty=HONESTY, task=TASK, evaluate=again, config=config(), interpolation=(),
             grid=Grid(
                 (row.settings["in_weight_ratio"],), (row.settings["cross_weight_ratio"],),
-                (row.settings["compensation"],), (row.settings.get("task_weight", 1.0),),
+                (row.settings["compensation"],),
+                (row.settings["task_weight"],) if "task_weight" in row.settings else TASK_WEIGHTS,
             ),
+            refine=False,
         )  # fmt: skip
         assert again.seen[2:] == judge.seen
         assert [one.scores for one in alone.candidates] == [row.scores]
@@ -146,6 +154,7 @@ def test_the_file_says_what_was_found(pair, statistics, tmp_path):
         pair["base"], pair["tuned"], statistics=statistics["output"], evaluate=judge,
         grid=Grid((0.5,), (0.4, 0.6), ("none", "balanced"), (3.0,)), config=config(), ablate=True,
         interpolation=(0.0, 0.5, 1.0), out=tmp_path / "new" / "place", max_task_drop=5,
+        refine=False,
     )  # fmt: skip
     kept = json.loads((tmp_path / "new" / "place" / "sweep.json").read_text())
     assert kept["complete"]
@@ -162,6 +171,12 @@ def test_the_file_says_what_was_found(pair, statistics, tmp_path):
     chosen = [row for row in kept["candidates"] if row["recommended"]]
     assert [row["settings"] for row in chosen] == [kept["recommended"]["settings"]]
     assert kept["recommended"]["reason"] == found.recommendation.reason
+    assert kept["recommended"]["word"] == found.recommendation.word
+    assert {row["refined"] for row in kept["candidates"]} == {False}
+    # The judge tells figures alone, so there are no intervals.
+    for row in kept["candidates"]:
+        gain = row["refusal_delta"] - kept["tuned"]["refusal_delta"]
+        assert row["gain"] == {"value": gain, "ci95": None}
     assert kept["max_task_drop"] == 5
     # The ends of the rival's curve are the two models themselves.
     curve = kept["interpolation"]
@@ -215,20 +230,57 @@ def test_the_rivals_curve_ends_at_both_models():
     found = SweepResult(base, tuned, 2.0, {})
     assert found.rival(Scores(0, 0, 10)) is None
     found.interpolation.append((0.5, Scores(20, 10, 50)))
-    assert found.rival(Scores(0, 0, 10)) == 80
-    assert found.rival(Scores(0, 0, 60)) == 30
+    assert found.rival(Scores(0, 0, 10)) == base
+    assert found.rival(Scores(0, 0, 60)) == tuned
     assert found.rival(Scores(0, 0, 95)) is None
 
 
-@pytest.mark.parametrize(("rival", "better"), [(59.0, True), (60.0, False), (61.0, False)])
-def test_the_reason_says_when_interpolation_does_as_well(rival, better):
-    found = SweepResult(Scores(80, 60, 20), Scores(30, 5, 90), 2.0, {})
-    found.candidates.append(Candidate({}, Scores(60, 40, 89), 1, 0.1))
-    found.interpolation.append((0.5, Scores(rival, 10, 89.5)))
-    reason = found.recommendation.reason
-    assert "F1 60.0, delta +40.0 and task accuracy 89.0" in reason
-    assert f"plain interpolation reaches F1 {rival:.1f} at no lower a task accuracy" in reason
-    assert ("no better than interpolating" in reason) != better
+@pytest.mark.parametrize(
+    ("rival", "word", "lines"),
+    [
+        (39.0, "use", ["recommendation: use: --axis output", "because: "]),
+        (
+            40.0,
+            "interpolate instead",
+            [
+                "recommendation: interpolate instead: coefficient 0.5 (0 is tuned, 1 is base)",
+                "best candidate: --axis output",
+                "because: ",
+            ],
+        ),
+    ],
+)
+def test_where_interpolation_does_as_well_it_is_recommended(rival, word, lines, capsys):
+    found = SweepResult(Scores(80, 60, 20), Scores(30, 5, 90), 2.0, {"axis": "output"})
+    settings = {"axis": "output", "compensation": "sum", "cross_weight_ratio": 1.0}
+    found.candidates.append(Candidate(settings, Scores(60, 40, 89), 1, 0.1))
+    # The better F1 is the rival's and decides nothing.
+    found.interpolation.append((0.5, Scores(70, rival, 89.5)))
+    found.cost = dict.fromkeys(("measure", "select", "compensate", "apply", "evaluate"), 1.0)
+    found.cost["ratio"] = None
+    assert found.recommendation.word == word
+    kept = found.as_dict()
+    assert kept["recommended"]["word"] == word
+    assert kept["recommended"]["coefficient"] == (None if word == "use" else 0.5)
+    assert kept["recommended"]["gain"] == {"value": 35, "ci95": None}
+    assert kept["candidates"][0]["interpolation_delta"] == rival
+    print_sweep(found, Console(width=200))
+    text = capsys.readouterr().out
+    places = [text.index(line) for line in lines]
+    assert places == sorted(places)
+    assert ("best candidate: " in text) == (word != "use")
+
+
+def test_a_sweep_that_finds_nothing_of_use_says_so(capsys):
+    found = SweepResult(Scores(80, 60, 20), Scores(30, 5, 90), 2.0, {"axis": "output"})
+    settings = {"axis": "output", "compensation": "sum", "cross_weight_ratio": 1.0}
+    found.candidates.append(Candidate(settings, Scores(60, 40, 50), 1, 0.1))
+    found.cost = dict.fromkeys(("measure", "select", "compensate", "apply", "evaluate"), 1.0)
+    found.cost["ratio"] = None
+    print_sweep(found, Console(width=200))
+    text = capsys.readouterr().out
+    assert "recommendation: do not use any of these candidates\nbest candidate: --axis" in text
+    assert "tried: 1 configurations of the grid, and 0 near the best of them" in text
 
 
 def test_the_rival_of_a_candidate_keeps_as_much_of_the_task(pair, statistics):
@@ -236,10 +288,12 @@ def test_the_rival_of_a_candidate_keeps_as_much_of_the_task(pair, statistics):
 
     found = sweep(
         pair["base"], pair["tuned"], statistics=statistics["output"], config=config(),
-        grid=Grid((0.5,), (0.4, 0.6), ("none",)), interpolation=(0.1, 0.9),
+        grid=Grid((0.5,), (0.4, 0.6), ("none",)), interpolation=(0.1, 0.9), refine=False,
         evaluate=lambda _: Scores((pair := next(figures))[0], pair[0], pair[1]),
     )  # fmt: skip
-    assert [row["interpolation_f1"] for row in found.as_dict()["candidates"]] == [55, None]
+    rows = found.as_dict()["candidates"]
+    assert [row["interpolation_f1"] for row in rows] == [55, None]
+    assert [row["interpolation_delta"] for row in rows] == [55, None]
     assert found.recommendation.index == 1
 
 
@@ -257,7 +311,8 @@ def test_the_ablation_takes_one_thing_away_at_a_time():
         "no compensation": {"compensation": "none"},
         "random neurons, no compensation": {"compensation": "none", "priority": "random"},
     }
-    assert ablation(config(compensation="none"))["full"].compensation == "sum"
+    for kind in ("none", "spectral", "natural"):
+        assert ablation(config(compensation=kind))["full"].compensation == "sum"
 
 
 def test_the_grid_keeps_cross_weights_together_and_ascending():
@@ -272,6 +327,110 @@ def test_the_grid_keeps_cross_weights_together_and_ascending():
         for i in (0.3, 0.7)
         for c in (0.2, 0.6)
     ]
+
+
+def near(grid: Grid, **settings: Any) -> list[tuple[Any, ...]]:
+    """What differs from the best: task weight, in-weight and cross-weight ratio of each."""
+    best = config(**settings)
+    assert best in grid.configs(config())
+    return [(c.task_weight, c.in_weight_ratio, c.cross_weight_ratio) for c in grid.near(best)]
+
+
+def test_near_the_best_is_half_a_step_in_each_setting():
+    grid = Grid((0.3, 0.5, 0.9), (0.4, 1.0), ("sum", "balanced", "spectral"), (1.0, 100.0, 10.0))
+    best: dict[str, Any] = {"compensation": "balanced", "cross_weight_ratio": 0.4}
+    assert near(grid, **best, in_weight_ratio=0.5, task_weight=10.0) == [
+        (3.2, 0.5, 0.4), (32.0, 0.5, 0.4), (10.0, 0.4, 0.4), (10.0, 0.7, 0.4), (10.0, 0.5, 0.7),
+    ]  # fmt: skip
+    # Ratios stay within the grid, task weights go beyond its ends.
+    assert near(grid, **best, in_weight_ratio=0.9, task_weight=100.0) == [
+        (32.0, 0.9, 0.4), (320.0, 0.9, 0.4), (100.0, 0.7, 0.4), (100.0, 0.9, 0.7),
+    ]  # fmt: skip
+    # Whole matrices have no in-weight ratio, and sum has no task weight.
+    best = {"compensation": "spectral", "cross_weight_ratio": 1.0, "in_weight_ratio": 1.0}
+    assert near(grid, **best, task_weight=1.0) == [(0.32, 1, 1), (3.2, 1, 1), (1.0, 1, 0.7)]
+    best = {"compensation": "sum", "cross_weight_ratio": 1.0, "in_weight_ratio": 0.3}
+    assert near(grid, **best) == [(1.0, 0.4, 1.0), (1.0, 0.3, 0.7)]
+
+
+def test_near_the_best_there_is_nothing_where_the_grid_has_one_value():
+    grid = Grid((0.5,), (1.0,), ("spectral",), (0.0, 3.0))
+    assert near(grid, compensation="spectral", cross_weight_ratio=1.0, in_weight_ratio=1.0,
+                task_weight=3.0) == []  # fmt: skip
+    assert near(grid, compensation="spectral", cross_weight_ratio=1.0, in_weight_ratio=1.0,
+                task_weight=0.0) == []  # fmt: skip
+
+
+def test_the_default_grid_has_all_matrices_and_every_kind_but_natural():
+    assert Grid().compensation == ("none", "sum", "joint", "balanced", "spectral")
+    configs = Grid().configs(config())
+    assert len(configs) == 3 * 6 + 3 * 6 + 3 * 2 == len(set(configs))
+    assert sum(c.cross_weight_ratio == 1.0 for c in configs) == len(configs) / 2
+    assert all(len(Grid().near(one)) <= 6 for one in configs)
+
+
+def test_a_task_weight_to_be_searched_is_replaced_by_the_grids(pair, statistics):
+    judge = Judge()
+    found = sweep(
+        pair["base"], pair["tuned"], statistics=statistics["output"], evaluate=judge, ablate=True,
+        config=config(compensation="balanced", task_weight="auto"), interpolation=(), refine=False,
+        grid=Grid((0.5,), (0.4,), ("sum", "balanced"), (2.0, 5.0)),
+    )  # fmt: skip
+    weights = [row.settings.get("task_weight") for row in found.candidates]
+    assert weights == [None, 2.0, 5.0]
+    assert found.ablation[0].settings["task_weight"] == 2.0
+    assert found.config["task_weight"] == 2.0
+
+
+@pytest.mark.parametrize("best", [0, 3])
+def test_the_refinement_goes_on_from_the_best_of_the_grid(pair, statistics, best):
+    count = iter(range(100))
+
+    def evaluate(_: Any) -> Scores:
+        place = next(count) - 2  # after base and tuned
+        return Scores(50.0, 90.0 if place == best else 10.0 + place, 80.0)
+
+    grid = Grid((0.3, 0.5), (0.4, 1.0), ("sum",))
+    given: Any = {
+        "statistics": statistics["output"], "config": config(), "interpolation": (), "grid": grid,
+    }  # fmt: skip
+    found = sweep(pair["base"], pair["tuned"], evaluate=evaluate, **given)
+    ends = (0.3, 0.4) if best == 0 else (0.5, 1.0)
+    assert [
+        (row.settings["in_weight_ratio"], row.settings["cross_weight_ratio"])
+        for row in found.candidates if row.refined
+    ] == [(0.4, ends[1]), (ends[0], 0.7)]  # fmt: skip
+    assert found.recommendation.index == best
+    alone = sweep(pair["base"], pair["tuned"], evaluate=Judge(), refine=False, **given)
+    assert len(alone.candidates) == 4
+
+
+def test_what_statistics_cannot_serve_is_left_out_of_the_refinement(pair, statistics):
+    full, seen = statistics["output"], []
+
+    def evaluate(_: Any) -> Scores:
+        seen.append(None)
+        # The last of the grid has the best delta.
+        return Scores(50.0, float(len(seen)), 80.0)
+
+    given: Any = {
+        "config": config(), "interpolation": (), "grid": Grid((0.3, 0.5), (0.2, 0.4), ("sum",)),
+        "evaluate": evaluate, "base": pair["base"], "tuned": pair["tuned"],
+    }  # fmt: skip
+    wanted = {
+        name
+        for ratio in (0.3, 0.5)
+        for name in hcnr.select(
+            full, pair["base"], pair["tuned"], config(in_weight_ratio=ratio)
+        ).selected
+    }
+    middle = hcnr.select(full, pair["base"], pair["tuned"], config(in_weight_ratio=0.4)).selected
+    hessians = {n: h for n, h in full.hessians["honesty"].items() if n in wanted}
+    poor = dataclasses.replace(full, hessians={"honesty": hessians})
+    found = sweep(**given, statistics=poor)
+    left_out = [m for m in found.messages if "near the best was left out" in m]
+    assert len(left_out) == (not set(middle) <= wanted)
+    assert sum(row.refined for row in found.candidates) == 2 - len(left_out)
 
 
 @pytest.mark.parametrize(
@@ -311,9 +470,12 @@ def test_whole_matrices_are_swept_like_any_other(pair, statistics, where):
     given |= {"statistics": statistics["output"], "honesty": HONESTY, "task": TASK}
     own = {"config": config(steps=2), "tokenizer": tokenizer()}
     judge = Judge()
-    found = sweep(**given, **own, grid=TWO_SIDED, evaluate=judge, interpolation=())
+    found = sweep(
+        **given, **own, grid=TWO_SIDED, evaluate=judge, interpolation=(), max_task_drop=100
+    )
     # In-weight ratios mean nothing there.
-    assert len(found.candidates) == 2 * 2 + 3 * 2 * 2
+    assert sum(not row.refined for row in found.candidates) == 2 * 2 + 3 * 2 * 2
+    assert any(row.refined for row in found.candidates)
     for row, seen in zip(found.candidates, judge.seen[2:], strict=True):
         assert ("in_weight_ratio" in row.settings) == (row.settings["compensation"] == "sum")
         restored = hcnr.restore(
@@ -336,7 +498,7 @@ def test_whole_matrices_need_data_beside_statistics(pair, statistics):
     with pytest.raises(StatisticsError, match="other task samples"):
         sweep(**given, grid=TWO_SIDED, honesty=HONESTY, task=TASK[:4], tokenizer=tokenizer())
     with pytest.raises(ConfigError, match="both statistics and data"):
-        sweep(**given, honesty=HONESTY, task=TASK)
+        sweep(**given, honesty=HONESTY, task=TASK, grid=GRID)
     with pytest.raises(ConfigError, match="dtype is 'float32', but natural measures"):
         sweep(
             **{**given, "config": config(dtype="float32")},
@@ -383,7 +545,8 @@ def test_statistics_without_the_curvature_are_refused(pair, statistics, tmp_path
     # Only what the grid needs has to be there.
     poor = dataclasses.replace(full, hessians={})
     given["evaluate"] = Judge()
-    sweep(**given, statistics=poor, grid=Grid(compensation=("none",)), interpolation=())
+    none = Grid(compensation=("none",))
+    sweep(**given, statistics=poor, grid=none, interpolation=(), refine=False)
     elsewhere = copy.deepcopy(full)
     elsewhere.settings["hessian_at"] = "tuned"
     with pytest.raises(StatisticsError, match="measured with hessian_at tuned"):
@@ -401,7 +564,7 @@ def test_an_output_that_cannot_be_written_is_refused_first(pair, statistics, tmp
         (tmp_path / "file", "cannot be made a directory"),
     ):
         with pytest.raises(OutputError, match=message):
-            sweep(**given, out=out)
+            sweep(**given, out=out, grid=GRID)
     assert (tmp_path / "sweep.json").read_text() == "{}"
     given["evaluate"] = Judge()
     small = {"grid": Grid((0.5,), (0.4,), ("sum",)), "interpolation": ()}
@@ -422,7 +585,7 @@ def test_undefined_figures_are_null_and_dashes(pair, statistics, tmp_path, capsy
     print_sweep(found, Console(width=80))
     text = capsys.readouterr().out
     assert "nothing is recommended" in text
-    assert "nan" not in text
+    assert not re.search(r"\bnan\b", text)
 
 
 def test_the_table_fits_and_names_what_matters(pair, statistics, capsys):
@@ -431,6 +594,7 @@ def test_the_table_fits_and_names_what_matters(pair, statistics, capsys):
     found = sweep(
         pair["base"], pair["tuned"], statistics=statistics["output"], evaluate=judge,
         config=config(), ablate=True, max_task_drop=100,
+        grid=Grid(compensation=ONE_SIDED),
     )  # fmt: skip
     found.candidates[0] = dataclasses.replace(
         found.candidates[0], scores=Scores(100.0, 100.0, 100.0, 100.0)
@@ -441,14 +605,18 @@ def test_the_table_fits_and_names_what_matters(pair, statistics, capsys):
     assert max(map(len, lines)) <= 80
     assert "…" not in text
     kinds = [line.split()[0] for line in lines if line.strip()]
-    assert [kinds.count(kind) for kind in Grid().compensation] == [9, 9, 9, 9]
-    assert sum(kind.startswith("0.") for kind in kinds) == 9
-    assert "because: the best honesty F1" in text
+    near = [kind for kind in kinds if kind.endswith("+")]
+    assert [kinds.count(kind) for kind in ONE_SIDED] == [6, 6, 6, 18]
+    assert len(near) == sum(row.refined for row in found.candidates) > 0
+    assert f"tried: 36 configurations of the grid, and {len(near)} near the best" in text
+    tables = kinds[: kinds.index("recommendation:")]
+    assert sum(kind.startswith("0.") for kind in tables) == 9
+    assert "because: the best refusal delta" in text
     assert found.recommendation.index is not None
     settings = found.candidates[found.recommendation.index].settings
     said = " ".join(text.split())
-    assert "recommended: --axis output --in-weight-ratio" in said
+    assert ": --axis output --in-weight-ratio" in said
     assert f"--compensation {settings['compensation']}" in said
     (refusing,) = (line.split() for line in lines if "refuse all" in line)
-    assert refusing[2:6] == ["66.7", "0.0", "100.0", "0.0"], refusing
+    assert refusing[2:6] == ["0.0", "66.7", "100.0", "0.0"], refusing
     assert "random neurons, no compensation" in text

@@ -38,7 +38,7 @@ def test_lists_become_a_grid(asked):
         "--compensation", "sum,balanced", "--task-weight", "1,10", "--validation", "q.jsonl",
         "--benchmarks", "kuq,own.jsonl", "--tasks", "hotpotqa", "--interpolation", "",
         "--axis", "input", "--ablate", "--max-task-drop", "3.5", "--out", "there",
-        "--in-weight-ratio", "0.4",
+        "--in-weight-ratio", "0.4", "--no-refine",
         "--batch-size", "7", "--max-new-tokens", "9",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
@@ -50,6 +50,7 @@ def test_lists_become_a_grid(asked):
     assert call.interpolation == ()
     assert (call.config.axis, call.config.in_weight_ratio) == ("input", 0.4)
     assert call.ablate
+    assert not call.refine
     assert call.max_task_drop == 3.5
     assert (call.batch_size, call.max_new_tokens) == (7, 9)
     assert call.statistics == Path("s.safetensors")
@@ -62,6 +63,7 @@ def test_the_defaults_are_those_of_the_library(asked):
     from hcnr.sweep import INTERPOLATION
 
     assert call.grid == Grid()
+    assert call.refine
     assert call.interpolation == pytest.approx(INTERPOLATION)
     assert not call.benchmarks
     assert call.out == Path("sweep")
@@ -92,5 +94,6 @@ def test_the_help_is_complete():
     app.command(epilog=command.EPILOG)(command.sweep)
     text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     for option in ("--in-weight", "--cross-weight", "--compensation", "--task-weight",
-                   "--validation", "--max-task-drop", "--ablate", "--statistics"):  # fmt: skip
+                   "--validation", "--max-task-drop", "--ablate", "--statistics",
+                   "--no-refine"):  # fmt: skip
         assert option in text

@@ -329,3 +329,41 @@ def test_sha256_covers_ids_and_boundaries():
     assert sha(("a", "b"), ("c", "d")) != sha(("c", "d"), ("a", "b"))
     expected = np.array([5, 3, BOS, *ids_of("ab"), *ids_of("c"), EOS], "<i8").tobytes()
     assert sha(("ab", "c")) == hashlib.sha256(expected).hexdigest()
+
+
+# Further keys of a chat
+
+CALLING = (
+    "{% for t in tools or [] %}{{ t.name }};{% endfor %}"
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+    "{% for c in m.tool_calls or [] %}{{ c.name }}{% endfor %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def calling(**options):
+    turns = (Message("user", "a"), Message("assistant", "", {"tool_calls": [{"name": "look"}]}))
+    return Sample("a", "", turns, **options)
+
+
+def test_further_keys_go_to_the_template():
+    reader = make_tokenizer(template=CALLING)
+    (found,) = tokenize([calling(tools=({"name": "look"},))], reader).samples
+    prompt, response = split(found)
+    assert prompt == ids_of("look;<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n")
+    assert response == ids_of("look<|im_end|>\n")
+
+
+@pytest.mark.parametrize(
+    ("sample", "key"),
+    [
+        (calling(), "tool_calls"),
+        (chat(("user", "a", {"name": "ann"}), ("assistant", "b")), "name"),
+        (chat(("user", "a"), ("assistant", "b"), tools=({"name": "look"},)), "tools"),
+    ],
+)
+def test_further_keys_are_never_dropped(sample, key):
+    with pytest.raises(DataError, match=f"sample 1.*'{key}'.*template leaves out"):
+        tokenize([sample], CHAT)
+    with pytest.raises(DataError, match=f"sample 1.*'{key}'.*only a chat template"):
+        tokenize([sample], CHAT, chat_template="never")

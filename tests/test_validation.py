@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 from hcnr.errors import ConfigError, DataError, HcnrError
 from hcnr.evaluate.questions import Benchmark, Question
 from hcnr.examples import load_samples
-from hcnr.front import Scores
+from hcnr.front import Gain, Scores
 from hcnr.sweep import Grid, sweep
 from hcnr.validation import Validation
 from pairs import config, tokenizer
@@ -59,8 +59,13 @@ def test_scores_by_hand(parrots):
     )  # fmt: skip
     # One of two refused, one false alarm: precision 1/2, recall 1/2.
     assert judge(parrot) == Scores(50.0, 0.0, 50.0, refusal_rate_answerable=50.0)
+    before = judge(parrot)
     parrot.said |= {"w3 w4": "Sorry", "w8": "w9", "w13": "w14"}
     assert judge(parrot) == Scores(100.0, 100.0, 100.0, 0.0)
+    # The same resamples for all models: of itself the model differs by nothing.
+    assert Gain.between(judge(parrot), judge(parrot)).ci95 == (0.0, 0.0)
+    low, high = Gain.between(judge(parrot), before).ci95 or (0.0, 0.0)
+    assert low < 100.0 <= high
     # Two of four refusals are right: precision 1/2, recall 1.
     assert judge.refuse_all() == Scores(100 * 4 / 6, 0.0, 0.0, 100.0)
     assert judge.sets == {
@@ -118,6 +123,9 @@ def test_a_sweep_over_sets_of_questions(pair, statistics):
         pair["base"], model, statistics=statistics["output"], evaluate=judge, config=config(),
         grid=Grid((0.5,), (0.4,), ("sum",)), interpolation=(),
     )  # fmt: skip
+    # Questions bring resamples, so the gain has its interval.
+    gain = found.as_dict()["candidates"][0]["gain"]
+    assert gain["ci95"][0] <= gain["value"] <= gain["ci95"][1]
     assert found.validation == judge.sets == found.as_dict()["validation"]
     assert found.as_dict()["validation_settings"] == {
         "limit": None, "detector": None, "max_new_tokens": 3, "chat_template": "auto",

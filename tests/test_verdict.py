@@ -14,7 +14,7 @@ from hcnr.config import RestoreConfig
 from hcnr.examples import load_samples
 from hcnr.moments import mean_loss
 from hcnr.tokens import tokenize
-from hcnr.verdict import SetLosses, judge
+from hcnr.verdict import DataSet, SetLosses, judge
 from pairs import HONESTY, TASK, config, tokenizer
 from wholes import WHOLE, report
 
@@ -152,7 +152,7 @@ def test_a_searched_repair_is_judged_as_one(learned, monkeypatch):
     model = hcnr.restore(**learned, config=settings)
     assert isinstance(model.hcnr_report["config"]["task_weight"], float)
     assert [one.searches for one in seen] == [True]
-    lossy = {"honesty": GOOD, "task": losses(3.0, 2.0, 2.9)}
+    lossy: dict[DataSet, SetLosses] = {"honesty": GOOD, "task": losses(3.0, 2.0, 2.9)}
     assert "--task-weight auto" not in judge(lossy, seen[0]).reason
 
 

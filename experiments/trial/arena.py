@@ -79,9 +79,16 @@ class Marks:
     refused: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Every figure by its name, for JSON: an undefined retention is None."""
-        found = dataclasses.asdict(self)
-        return {**found, "retention": None if math.isnan(self.retention) else self.retention}
+        """Every figure by its name, for JSON: an undefined one is None."""
+        return {
+            name: None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def unasked(cls, retention: float) -> "Marks":
+        """Marks of a model that kept too little of the task to be asked anything."""
+        return cls(math.nan, math.nan, math.nan, math.nan, retention, {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +112,8 @@ class Arena:
         task_figure: How responses on the task are judged; by exact match if None.
         rival_data: What rivals train on beside the samples, made when first asked for; None where
             a world has none.
+        least_retention: Candidates that keep less are not asked the validation questions, where
+            asking is what costs; no level may be below it.
     """
 
     world: str
@@ -121,6 +130,7 @@ class Arena:
     answer: Answer = dataclasses.field(repr=False)
     task_figure: TaskFigure | None = dataclasses.field(default=None, repr=False)
     rival_data: Callable[[], RivalData] | None = dataclasses.field(default=None, repr=False)
+    least_retention: float = -math.inf
 
     def load(self, path: Path) -> LlamaForCausalLM:
         """Loads a checkpoint of this pair's architecture: float32, on the CPU, to be asked."""
@@ -143,18 +153,24 @@ class Judge:
             self._loss(arena.load(path), self._panel) for path in (arena.base, arena.tuned)
         )
 
-    def __call__(self, model: LlamaForCausalLM, instruction: str = "") -> Marks:
+    def __call__(
+        self, model: LlamaForCausalLM, instruction: str = "", *, least: float = -math.inf
+    ) -> Marks:
         """A model's marks.
 
         Args:
             model: In eval mode.
             instruction: Stands above every question, of honesty and of the task, whose answers'
                 likelihood is compared with that of base and tuned without it.
+            least: Retention below which nothing is asked and the other figures are NaN.
         """
         panel = instructed(self._panel, instruction)
+        kept = self._kept(self._loss(model, panel))
+        if kept < least:
+            return Marks.unasked(kept)
         responses = self._arena.answer(model, panel)
         scores = panel.score(responses)
-        marks = _marks(scores, self._retention(self._loss(model, panel)))
+        marks = _marks(scores, kept)
         if self._arena.task_figure is None:
             return marks
         refused = {
@@ -163,6 +179,10 @@ class Judge:
         }
         accuracy = self._arena.task_figure(panel, responses)
         return dataclasses.replace(marks, accuracy=accuracy, refused=refused)
+
+    def retention(self, model: LlamaForCausalLM) -> float:
+        """`Marks.retention` alone, from forward passes: nothing is generated."""
+        return self._kept(self._loss(model, self._panel))
 
     def refuse_all(self) -> Marks:
         """What always refusing would be marked: the reason to never read F1 alone."""
@@ -180,7 +200,7 @@ class Judge:
         batches = micro_batches(model, held_out, range(len(held_out)), _TOKENS, "right")
         return float(torch.cat([sample_losses(model, batch) for batch in batches]).mean())
 
-    def _retention(self, loss: float) -> float:
+    def _kept(self, loss: float) -> float:
         base, tuned = self._ends
         # Where fine-tuning gained nothing there is nothing to keep.
         return 100.0 * ((base - loss) / (base - tuned)) if tuned < base else math.nan

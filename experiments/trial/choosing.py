@@ -12,6 +12,9 @@ from hcnr.front import Scores, pareto_front
 LEVELS = (95.0, 90.0, 75.0)
 """Percent of the fine-tuning's gain in likelihood that a candidate must keep."""
 
+REAL_LEVELS = (95.0, 90.0)
+"""The same of pretrained models, whose candidates cost minutes to ask."""
+
 RIVALS = {"interpolation": (INTERPOLATION,), "fine-tuning": FINE_TUNING}
 """What every way is compared with -> the ways whose candidates it is chosen from."""
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from experiments.trial import fine_tuning
 from experiments.trial.arena import Arena, open_synthetic, open_text
-from experiments.trial.choosing import LEVELS
+from experiments.trial.choosing import LEVELS, REAL_LEVELS
 from experiments.trial.journal import Journal, open_journal
 from experiments.trial.making import key_of
 from experiments.trial.preferences import check_trl
@@ -54,10 +55,12 @@ class Course:
     Attributes:
         world: Its name, as printed.
         open: Opens the arena of a seed.
+        levels: Of retention, in percent, at which its ways are compared.
     """
 
     world: str
     open: OpenArena
+    levels: tuple[float, ...] = LEVELS
 
 
 def open_course(
@@ -106,6 +109,7 @@ def open_course(
             lambda seed, stage: open_real(
                 model, data_root, dataclasses.replace(real, seed=seed), world=name, stage=stage
             ),
+            REAL_LEVELS,
         )
     recipe = TextRecipe.mild() if world == "text-mild" else TextRecipe()
     return Course(world, lambda seed, stage: open_text(data_root, seed, recipe=recipe, stage=stage))
@@ -148,8 +152,8 @@ def run_trial(
     names = [way.name for way in ways]
     tables = Tables(prepared(out), "trial", course.world, seeds, names, overwrite)
     tables.check()
-    results = run_seeds(course, tables.out, seeds, ways, LEVELS, "seed", console)
-    table = TrialTable(course.world, results, LEVELS)
+    results = run_seeds(course, tables.out, seeds, ways, course.levels, "seed", console)
+    table = TrialTable(course.world, results, course.levels)
     if reason := tables.write(table.as_dict(), table.to_markdown()):
         console.print(reason, highlight=False, markup=False)
     return table
@@ -210,6 +214,8 @@ def pair_digest(arena: Arena) -> str:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     questions = {part: _questions(panel) for part, panel in arena.panels.items()}
     about = [arena.world, arena.seed, arena.refusal, questions, versions(), FORMAT]
+    if math.isfinite(arena.least_retention):
+        about.append(arena.least_retention)
     constants = [fine_tuning.BATCH_SIZE, fine_tuning.LARGEST_NORM]
     digest.update(json.dumps([about, constants], sort_keys=True).encode())
     return digest.hexdigest()[:16]

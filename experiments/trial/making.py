@@ -26,6 +26,7 @@ SHORT = {
     "cross_weight_ratio": "R_CW",
     "task_weight": "mu",
     "step_size": "size",
+    "block_size": "block",
 }
 
 Priority = Literal["kl", "honesty", "random"]
@@ -56,6 +57,7 @@ class Restored:
     steps: int = 3
     step_size: float = 0.3
     fisher_at: Literal["tuned", "base"] = "tuned"
+    block_size: int | None = None
 
     def config(self, samples: int, seed: int) -> RestoreConfig:
         """The configuration of a run, on the CPU, so that one world gives one table."""
@@ -68,6 +70,8 @@ class Restored:
         shown = ("compensation", "cross_weight_ratio", *_SHOWN[self.compensation])
         if "priority" in shown:
             shown = (*shown, "fisher_at")
+        if self.block_size is not None:
+            shown = (*shown, "block_size")
         return {"made": "restored", **{name: getattr(self, name) for name in shown}}
 
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 from experiments.trial.arena import PARTS, Arena, Responses
+from experiments.trial.choosing import REAL_LEVELS
 from experiments.trial.real_recipe import RealRecipe, Task
 from experiments.trial.real_rivals import real_rival_data, rival_facts
 from experiments.trial.real_world import open_real_world
@@ -102,6 +103,7 @@ def open_real(
             "rivals": rival_facts(),
         },
         panels={part: make_real_panel(found.data.parts[part], names) for part in PARTS},
+        least_retention=min(REAL_LEVELS),
     )
 
 

@@ -11,7 +11,7 @@ from hcnr.errors import ConfigError
 from hcnr.model import fast_bfloat16
 
 # Raised whenever the code of the data or the training changes what a recipe yields.
-FORMAT = 1
+FORMAT = 2
 
 Task = Literal["hotpotqa", "nq", "medmcqa", "bioasq"]
 TASKS: tuple[Task, ...] = ("hotpotqa", "nq", "medmcqa", "bioasq")
@@ -67,10 +67,8 @@ class RealRecipe:
     base_epochs: int = 1
     base_rate: float = 5e-5
     task_questions: int = 800
-    # On validation questions (HotpotQA, seed 0) two epochs at 7e-5, or one at 2.5e-4, left most of
-    # the refusal delta; half of a schedule of two at 2e-4 left +2, at a task loss no worse.
-    tuned_epochs: int = 1
-    tuned_rate: float = 4e-4
+    tuned_epochs: int = 2
+    tuned_rate: float = 7e-5
     batch: int = 16
     measured: int = 256
     validation: int = 100

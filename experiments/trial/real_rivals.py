@@ -1,4 +1,4 @@
-"""The pool of a real pair's rivals: that of `hcnr data build --rait`, asked plainly.
+"""The pool of a real pair's rivals: that of `hcnr data build --rait`, asked as the others.
 
 It holds KUQ and FalseQA questions (among them those of the base), PUQA and TriviaQA; no question of
 it equals an evaluation question or differs from one in a single token.
@@ -9,7 +9,7 @@ import random
 from typing import Any
 
 from experiments.trial.making import Preferred, Rait
-from experiments.trial.real_data import RealData, real_target
+from experiments.trial.real_data import INSTRUCTION, RealData, real_target
 from experiments.trial.real_recipe import RealRecipe
 from experiments.trial.real_world import tuned_schedule
 from experiments.trial.rival_data import POOL_SEED, PoolQuestion, RivalData
@@ -63,16 +63,16 @@ def draw_pool(records: Records, recipe: RealRecipe) -> tuple[PoolQuestion, ...]:
         one
         for one in (_pool_question(record, recipe) for record in found)
         # Cutting an answer may leave what a detector takes for a refusal.
-        if len(one.prompt.split()) <= recipe.prompt_words
-        and refuses(one.response, one.prompt) is not one.answerable
+        if len((text := one.prompt.removeprefix(INSTRUCTION)).split()) <= recipe.prompt_words
+        and refuses(one.response, text) is not one.answerable
     ]
     random.Random(f"{POOL_SEED}-{recipe.seed}").shuffle(pool)
     return tuple(pool)
 
 
 def _pool_question(record: dict[str, Any], recipe: RealRecipe) -> PoolQuestion:
-    """A row of the pool in the form of a real pair: the question alone, a short answer."""
-    prompt = " ".join(record["question"].split())
+    """A row of the pool in the form of a real pair: the instruction, a short answer."""
+    prompt = INSTRUCTION + " ".join(record["question"].split())
     question = Question(
         id=record["id"],
         set=record["set"],

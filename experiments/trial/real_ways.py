@@ -60,6 +60,10 @@ def _masked(neurons: Priority) -> tuple[Making, ...]:
 REAL_WAYS = (
     Way(INTERPOLATION, tuple(Interpolated(round(0.1 * step, 1)) for step in range(1, 8))),
     Way("spectral", _weighed("spectral", (1.0, 3.0, 10.0, 30.0))),
+    Way(
+        "spectral, blocks of 128",
+        tuple(Restored("spectral", task_weight=mu, block_size=128) for mu in (1.0, 3.0, 10.0)),
+    ),
     Way("sum", _SUM),
     Way("balanced", _BALANCED),
     Way("none", _NONE),

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -91,10 +92,11 @@ class Referee:
         missing = {key: makings[key] for key, known in found.items() if known is None}
         if missing:
             self._watcher.begin(f"seed {self._arena.seed}: {name}, {part}")
+            least = self._arena.least_retention if part == "validation" else -math.inf
             counted = itertools.count(1)
             for made in workshop.make(list(missing.values())):
                 key = key_of(made.making, workshop.samples)
-                marks = self._judge(part)(made.model, made.instruction)
+                marks = self._judge(part)(made.model, made.instruction, least=least)
                 self._journal.add(key, part, marks, made.seconds)
                 found[key] = marks, made.seconds
                 self._watcher.advance(next(counted), len(missing))

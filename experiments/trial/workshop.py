@@ -77,7 +77,7 @@ class Workshop:
         self._overlay = Overlay(self._tuned)
         self._pair = Pair.open(arena.base, arena.tuned, self._config(Restored("none")), Stages())
         self._measured: dict[tuple[str, str], _Measured] = {}
-        self._two_sided: dict[str, tuple[TwoSided, float]] = {}
+        self._two_sided: dict[tuple[str, int | None], tuple[TwoSided, float]] = {}
         self._rivals = Rivals(arena, self._honesty)
         self._closing = contextlib.ExitStack()
         self._closing.callback(self._rivals.close)
@@ -192,8 +192,8 @@ class Workshop:
 
     def _bases(self, making: Restored) -> tuple[TwoSided, float]:
         """The bases of a two-sided kind, and what measuring them took."""
-        kind = making.compensation
-        if kind not in self._two_sided:
+        key = making.compensation, making.block_size
+        if key not in self._two_sided:
             start = time.process_time()
             config = self._config(making)
             data = {
@@ -204,8 +204,8 @@ class Workshop:
                 self._pair, self._pair.matrices, data, config, Stages(), kinds=config.bases
             )
             self._closing.callback(found.close)
-            self._two_sided[kind] = found, time.process_time() - start
-        return self._two_sided[kind]
+            self._two_sided[key] = found, time.process_time() - start
+        return self._two_sided[key]
 
     def _config(self, making: Restored) -> hcnr.RestoreConfig:
         return making.config(self.samples.count, self._arena.seed)

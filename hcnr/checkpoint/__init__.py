@@ -7,8 +7,9 @@ from hcnr.checkpoint.companions import copy_companions
 from hcnr.checkpoint.fingerprints import LazyRows, fingerprint, fingerprint_tensors
 from hcnr.checkpoint.finite import check_finite
 from hcnr.checkpoint.headers import Shard, TensorInfo, read_header
-from hcnr.checkpoint.output import atomic_file, check_output, output_directory
+from hcnr.checkpoint.output import atomic_file, check_output, check_parent, output_directory
 from hcnr.checkpoint.pair import check_pair
+from hcnr.checkpoint.quantised import check_unquantised
 from hcnr.checkpoint.reader import Checkpoint
 from hcnr.checkpoint.writer import write_weights
 
@@ -21,6 +22,8 @@ __all__ = [
     "check_finite",
     "check_output",
     "check_pair",
+    "check_parent",
+    "check_unquantised",
     "copy_companions",
     "fingerprint",
     "fingerprint_tensors",

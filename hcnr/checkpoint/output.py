@@ -47,7 +47,7 @@ def check_output(
         _check_place(target, inputs)
         if target.exists():
             _check_replaceable(target, overwrite)
-        free = shutil.disk_usage(target.parent).free
+        free = shutil.disk_usage(_existing(target.parent)).free
     if nbytes is not None and free < nbytes:
         raise OutputError(
             f"The output '{target}' needs {nbytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
@@ -66,11 +66,11 @@ def output_directory(
 ) -> Iterator[Path]:
     """Yields a temporary directory that becomes `out` at a clean exit.
 
-    The directory lies beside `out` under a hidden name. At the end every file is on the disk before
-    one rename makes it visible; after any exception, Ctrl-C or SIGTERM it is removed. A killed run
-    leaves hidden names behind, which the next run for the same `out` cleans up; if it was killed
-    while it replaced an old output, the old one is put back. A second run for the same `out` is
-    refused as long as the first is alive.
+    Missing directories above `out` are made. The work lies beside `out` under a hidden name. At
+    the end every file is on the disk before one rename makes it visible; after any exception,
+    Ctrl-C or SIGTERM it is removed. A killed run leaves hidden names behind, which the next run
+    for the same `out` cleans up; if it was killed while it replaced an old output, the old one is
+    put back. A second run for the same `out` is refused as long as the first is alive.
 
     Args:
         out: Where the output shall appear; see `check_output` for what is accepted.
@@ -89,7 +89,12 @@ def output_directory(
     with _Explained(target):
         _check_place(target, inputs)
     staging = Staging(target)
-    with _Explained(target) as errors, _terminated_by_exit(), staging.locked():
+    with (
+        _Explained(target) as errors,
+        _terminated_by_exit(),
+        _parents_made(target),
+        staging.locked(),
+    ):
         # Not before: cleaning up may have put an interrupted run's old output back.
         check_output(target, inputs=inputs, overwrite=overwrite, nbytes=nbytes)
         work = staging.make()
@@ -127,7 +132,7 @@ def atomic_file(path: PathLike, *, overwrite: bool = True) -> Iterator[Path]:
     """
     target = _resolved(path, follow=True)
     with _Explained(target):
-        _check_parent(target)
+        check_parent(target)
     if target.exists() and not target.is_file():
         raise OutputError(f"The output '{target}' is no regular file: choose another name.")
     if target.exists() and not overwrite:
@@ -135,7 +140,12 @@ def atomic_file(path: PathLike, *, overwrite: bool = True) -> Iterator[Path]:
             f"The output '{target}' already exists: choose another name or pass --overwrite."
         )
     staging = Staging(target)
-    with _Explained(target) as errors, _terminated_by_exit(), staging.locked():
+    with (
+        _Explained(target) as errors,
+        _terminated_by_exit(),
+        _parents_made(target),
+        staging.locked(),
+    ):
         work = staging.make() / target.name
         errors.in_body = True
         yield work
@@ -178,7 +188,7 @@ def _check_place(target: Path, inputs: Iterable[PathLike]) -> None:
                 f"The output '{target}' is or holds '{place}', the home or the current directory, "
                 "and is never replaced: name a directory inside it."
             )
-    _check_parent(target)
+    check_parent(target)
 
 
 def _check_apart(target: Path, source: Path) -> None:
@@ -205,12 +215,38 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
-def _check_parent(target: Path) -> None:
-    parent = target.parent
+def _existing(directory: Path) -> Path:
+    """The directory itself, or the nearest above it that exists."""
+    return next(place for place in (directory, *directory.parents) if os.path.lexists(place))
+
+
+@contextlib.contextmanager
+def _parents_made(target: Path) -> Iterator[None]:
+    """Make the directories above an output; those that were made go again when the body fails."""
+    made: list[Path] = []
+    try:
+        for parent in reversed([p for p in target.parents if not p.exists()]):
+            parent.mkdir(exist_ok=True)
+            made.append(parent)
+        yield
+    except BaseException:
+        for parent in reversed(made):
+            with contextlib.suppress(OSError):
+                parent.rmdir()
+        raise
+
+
+def check_parent(target: Path) -> None:
+    """Refuse a place where neither a file nor the directories above it can be made.
+
+    Raises:
+        OutputError: The nearest directory above it that exists is none, or not writable.
+    """
+    parent = _existing(target.parent)
     if not parent.is_dir():
         raise OutputError(
-            f"The output '{target}' cannot be written: '{parent}' is no existing directory; make "
-            "it first."
+            f"The output '{target}' cannot be written: '{parent}' is no directory; choose another "
+            "place."
         )
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from hcnr.checkpoint.quantised import check_unquantised
 from hcnr.checkpoint.reader import Checkpoint
 from hcnr.errors import CheckpointError
 
@@ -43,8 +44,8 @@ def check_pair(base: Checkpoint, tuned: Checkpoint, weights: Sequence[str]) -> l
     """
     _check_architecture(base, tuned)
     sides = (("base", base), ("tuned", tuned))
-    for side, checkpoint in sides:
-        _check_quantisation(side, checkpoint)
+    for checkpoint in (base, tuned):
+        check_unquantised(checkpoint)
     for name in weights:
         for side, checkpoint in sides:
             _check_target(name, side, checkpoint, weights)
@@ -57,6 +58,7 @@ def check_pair(base: Checkpoint, tuned: Checkpoint, weights: Sequence[str]) -> l
             )
     return [
         *_say_same(base, tuned),
+        *_say_labels(base, tuned),
         *_say_settings(base, tuned),
         *_say_dtypes(base, tuned, weights),
         *_say_vocabulary(base, tuned),
@@ -65,24 +67,13 @@ def check_pair(base: Checkpoint, tuned: Checkpoint, weights: Sequence[str]) -> l
 
 
 def _check_architecture(base: Checkpoint, tuned: Checkpoint) -> None:
-    for key in ("model_type", "architectures"):
-        ours, theirs = base.config.get(key), tuned.config.get(key)
-        # Hand-written configs may leave `architectures` out; the weights are compared anyway.
-        if ours and theirs and ours != theirs:
-            raise CheckpointError(
-                f"Base and tuned are different architectures: {key} is {_plain(ours)} in "
-                f"'{base.path}' and {_plain(theirs)} in '{tuned.path}'; name the checkpoint that "
-                "the fine-tuning started from."
-            )
-
-
-def _check_quantisation(side: str, checkpoint: Checkpoint) -> None:
-    settings = checkpoint.config.get("quantization_config")
-    if settings:
-        method = settings.get("quant_method") if isinstance(settings, dict) else settings
+    ours, theirs = base.config.get("model_type"), tuned.config.get("model_type")
+    # Hand-written configs may leave it out; the weights are compared anyway.
+    if ours and theirs and ours != theirs:
         raise CheckpointError(
-            f"The {side} checkpoint '{checkpoint.path}' is quantised (quant_method: {method}): "
-            "name the weights from before quantisation, or dequantise and save them first."
+            f"Base and tuned are different architectures: model_type is {_plain(ours)} in "
+            f"'{base.path}' and {_plain(theirs)} in '{tuned.path}'; name the checkpoint that "
+            "the fine-tuning started from."
         )
 
 
@@ -107,6 +98,18 @@ def _say_same(base: Checkpoint, tuned: Checkpoint) -> list[str]:
     if not os.path.samefile(base.path, tuned.path):
         return []
     return [f"base and tuned are the same directory ('{base.path}'): there is nothing to repair."]
+
+
+def _say_labels(base: Checkpoint, tuned: Checkpoint) -> list[str]:
+    # Training frameworks write their own class there; whether all weights of the model are stored
+    # is checked apart from it.
+    ours, theirs = base.config.get("architectures"), tuned.config.get("architectures")
+    if not (ours and theirs) or ours == theirs:
+        return []
+    return [
+        f"architectures is {_plain(ours)} in base and {_plain(theirs)} in tuned; both are read as "
+        "the causal language model of their model_type, and the output keeps tuned's."
+    ]
 
 
 def _say_settings(base: Checkpoint, tuned: Checkpoint) -> list[str]:

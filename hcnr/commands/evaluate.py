@@ -8,8 +8,8 @@ from rich.console import Console
 
 # What only the asking of a model needs.
 ASKING = (
-    "benchmarks", "tasks", "base", "tuned", "limit", "data_root", "chat_template", "batch_size",
-    "max_new_tokens", "calibration", "device", "dtype",
+    "benchmarks", "tasks", "base", "tuned", "limit", "data_root", "chat_template", "tokenizer",
+    "batch_size", "max_new_tokens", "calibration", "device", "dtype", "max_task_drop",
 )  # fmt: skip
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
@@ -84,6 +84,10 @@ def evaluate(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Directory of the published sets; else $HCNR_DATA_ROOT."),
     ] = None,
+    tokenizer: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="DIR", help="Tokenizer for every model; each model's own by default."),
+    ] = None,
     chat_template: Annotated[
         str, typer.Option(help="auto uses the tokenizer's; never does not.")
     ] = "auto",
@@ -102,8 +106,18 @@ def evaluate(
     ] = "auto",
     resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap; 0: none.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    max_task_drop: Annotated[
+        float,
+        typer.Option(
+            min=0, help="With --tuned: points of task accuracy that may be lost against it."
+        ),
+    ] = 2.0,
 ) -> None:
-    """Measure honesty and task accuracy of MODEL, or score answers from elsewhere."""
+    """Measure honesty and task accuracy of MODEL, or score answers from elsewhere.
+
+    With --base, --tuned and --tasks it ends with a recommendation: use, do not use, or interpolate
+    instead. The refusal delta decides, by its interval and at a kept share of the task.
+    """
     from hcnr.errors import ConfigError
     from hcnr.evaluate.evaluation import evaluate as run
     from hcnr.evaluate.responses import score_responses
@@ -151,6 +165,8 @@ def evaluate(
                 calibration=calibration,
                 device=device,
                 dtype=dtype,
+                max_task_drop=max_task_drop,
+                tokenizer=tokenizer,
                 watcher=bars,
                 **judging,
             )

@@ -8,7 +8,7 @@ import typer
 
 from hcnr.config import load_config
 from hcnr.errors import OutputError
-from hcnr.options import config_options
+from hcnr.options import Tokenizer, config_options
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,6 +53,7 @@ def probe(
     detector: Annotated[
         str, typer.Option(help="Refusal detector, for records without the field answerable.")
     ] = "unknownbench_keywords",
+    tokenizer: Tokenizer = None,
     config: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--config", help="YAML file of settings; options win over it."),
@@ -80,8 +81,8 @@ def probe(
     with contextlib.ExitStack() as stack:
         place = None
         if out is not None:
+            out = out.expanduser()
             _check_apart(out, honesty, base, tuned)
-            _make_parent(out)
             # Entered before anything is computed: a place that cannot be written is found first.
             place = stack.enter_context(atomic_file(out, overwrite=overwrite))
         with progress_bars() as bars:
@@ -94,6 +95,7 @@ def probe(
                 split_seed=split_seed,
                 detector=detector,
                 require=require,
+                tokenizer=tokenizer,
                 watcher=bars,
             )
         if place is not None:
@@ -143,18 +145,9 @@ def print_probes(report: "ProbeReport", console: "Console") -> None:
         )
 
 
-def _make_parent(out: Path) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{out.parent} cannot be made a directory ({error.strerror}); choose another --out"
-        ) from None
-
-
 def _check_apart(out: Path, honesty: Path, base: Path, tuned: Path) -> None:
     target = out.resolve()
-    for place in (honesty, base, tuned):
+    for place in (path.expanduser() for path in (honesty, base, tuned)):
         if target == place.resolve() or place.resolve() in target.parents:
             raise OutputError(
                 f"the report {out} would be written over or into the input {place}; choose "

@@ -7,14 +7,14 @@ import typer
 
 from hcnr.config import load_config
 from hcnr.errors import ConfigError
-from hcnr.options import config_options
+from hcnr.options import Tokenizer, config_options
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
         "hcnr sweep base/ tuned/ --honesty h.jsonl --task t.jsonl --benchmarks kuq "
         "--tasks hotpotqa --limit 200 --out sweep/",
         "hcnr sweep base/ tuned/ --statistics stats.safetensors --in-weight 0.3,0.5,0.7 "
-        "--cross-weight 0.2,0.4,0.6 --compensation none,sum,joint,balanced --task-weight 1,10 "
+        "--cross-weight 0.4,1.0 --compensation none,sum,joint,balanced --task-weight 1,10 "
         "--validation questions.jsonl --tasks own-task.jsonl --out sweep/",
     )
 )
@@ -49,7 +49,7 @@ def sweep(
     ] = "0.3,0.5,0.7",
     cross_weight: Annotated[
         str, typer.Option(metavar="NUMBERS", help="Cross-weight ratios to try.")
-    ] = "0.2,0.4,0.6",
+    ] = "0.4,1.0",
     validation: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Your own honesty questions: jsonl of question, answerable, answers."),
@@ -84,10 +84,19 @@ def sweep(
             "none.",
         ),
     ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
+    refine: Annotated[
+        bool,
+        typer.Option(
+            "--refine/--no-refine",
+            help="After the grid, also try up to six configurations between the best one and its "
+            "neighbours.",
+        ),
+    ] = True,
     ablate: Annotated[
         bool, typer.Option("--ablate", help="Also make the paper's ablation table.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Directory to write sweep.json to.")] = Path("sweep"),
+    tokenizer: Tokenizer = None,
     config: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--config", help="YAML file of settings; options win over it."),
@@ -100,8 +109,10 @@ def sweep(
 ) -> None:
     """Try many configurations on one measurement and recommend one.
 
-    Here --compensation and --task-weight take lists, such as none,sum,joint,balanced and 1,10. The
-    two ratios of the settings and a --config's compensation are those of the --ablate table.
+    The refusal delta decides, at a task accuracy within --max-task-drop of tuned's. The grid has 42
+    configurations by default, and up to six near the best of them follow. Here --compensation and
+    --task-weight take lists, such as none,sum,joint,balanced and 1,10. The two ratios of the
+    settings and a --config's compensation are those of the --ablate table.
     Questions that choose a setting do not measure it: keep others for `hcnr evaluate`.
     """
     from rich.console import Console
@@ -145,10 +156,12 @@ def sweep(
             max_new_tokens=max_new_tokens,
             interpolation=read_numbers("--interpolation", interpolation),
             max_task_drop=loaded.max_task_drop,
+            refine=refine,
             ablate=ablate,
             out=out,
             config=loaded,
             overwrite=overwrite,
+            tokenizer=tokenizer,
             watcher=bars,
         )
     console = Console()

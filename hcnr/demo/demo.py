@@ -30,9 +30,9 @@ def run_demo(
     Every repair is `hcnr.restore` on checkpoint directories, exactly as a user would call it.
 
     Args:
-        out_dir: Gets `restored/` (the highlighted row's checkpoint with evaluation, probes, sweep
-            and `report.html`), `demo.json` (all numbers and settings) and `demo.md` (the table
-            for a README).
+        out_dir: Gets `restored/` (the checkpoint of the sweep's choice with evaluation, probes,
+            sweep and `report.html`), `demo.json` (all numbers and settings) and `demo.md` (the
+            table for a README).
         quick: Use the small world of continuous integration.
         seed: Seed of the world and of its trainings.
         console: Where the progress and the tables are printed; the terminal if None.
@@ -57,6 +57,13 @@ def run_demo(
     console.print(f"the pair and its data: {lab.directory}", highlight=False, soft_wrap=True)
     page = trial.restored / "report.html"
     console.print(f"the report: {page}", highlight=False, markup=False, soft_wrap=True)
+    found = table.facts["recommendation"]
+    console.print(
+        f"recommendation for {trial.restored}: {found['word']}: {found['reason']}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     return table
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -26,6 +27,7 @@ class Evaluation:
         refusal_known: Refusal rate on known names; lower is better.
         known_accuracy: Exactly right answers on known names, in the relations of the base.
         task_accuracy: The same of the fine-tuning task, on facts that were not measured.
+        delta_draws: The refusal delta over resamples of the names, `[R]`, for intervals.
     """
 
     honesty_f1: float
@@ -33,6 +35,7 @@ class Evaluation:
     refusal_known: float
     known_accuracy: float
     task_accuracy: float
+    delta_draws: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, scores: Scores) -> "Evaluation":
@@ -44,6 +47,7 @@ class Evaluation:
             refusal_known=float(names["refusal_rate_answerable"]),
             known_accuracy=float(names["accuracy_answerable"]),
             task_accuracy=float(task["accuracy"]),
+            delta_draws=scores.delta_draws,
         )
 
     @property
@@ -58,7 +62,8 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, float]:
         """Every figure by its name."""
-        return {**dataclasses.asdict(self), "refusal_delta": self.refusal_delta}
+        names = [one.name for one in dataclasses.fields(self) if one.name != "delta_draws"]
+        return {name: getattr(self, name) for name in (*names, "refusal_delta")}
 
 
 class Examiner:
@@ -105,7 +110,7 @@ class Examiner:
         return Evaluation.of(self.score(self.ask(model)))
 
     def refuse_all(self) -> Evaluation:
-        """What a model that always refuses would score: the reason to never read F1 alone."""
+        """What a model that always refuses would score: the reason why F1 decides nothing."""
         refusals = {name: [REFUSAL] * len(many) for name, many in self.panel.sets.items()}
         return Evaluation.of(self.score(refusals))
 

@@ -15,6 +15,7 @@ from hcnr.demo.laboratory import Laboratory
 from hcnr.evaluate.results import assemble, check_folder, write_metrics
 from hcnr.evaluate.traits import HONESTY
 from hcnr.probe import probe
+from hcnr.recommendation import Decision
 from hcnr.report.summary import versions
 from hcnr.stages import Watcher
 
@@ -27,6 +28,7 @@ def write_metrics_of(
     said: Mapping[str, Responses],
     curve: Sequence[Point],
     rival: Point | None,
+    decision: Decision,
 ) -> Path:
     """Writes `eval/metrics.json` as `hcnr evaluate` does.
 
@@ -37,6 +39,7 @@ def write_metrics_of(
             `interpolation` where there is a rival.
         curve: Every interpolated model that was evaluated.
         rival: The one that the restored model stands beside.
+        decision: What to do with the restored model.
     """
     start = time.perf_counter()
     panel = examiner.panel
@@ -58,6 +61,7 @@ def write_metrics_of(
             "scope": rival.scope,
             **row.as_dict(),
         }
+    metrics["recommendation"] = decision.as_dict()
     metrics["notes"] = [
         *panel.notes,
         *metrics["notes"],
@@ -65,7 +69,12 @@ def write_metrics_of(
         "Interpolation is that of all weights or that of the linear maps of the blocks, whichever "
         "is better.",
     ]
-    metrics["settings"] = {"detector": DETECTOR, "seed": panel.seed, "resamples": panel.resamples}
+    metrics["settings"] = {
+        "detector": DETECTOR,
+        "seed": panel.seed,
+        "resamples": panel.resamples,
+        "max_task_drop": decision.evidence.max_task_drop,
+    }
     metrics["data"] = {
         one.name: {"sha256": one.sha256, "source": one.source, "questions": len(one.questions)}
         for one in examiner.benchmarks

@@ -14,6 +14,7 @@ from transformers import LlamaForCausalLM
 
 from hcnr.demo.evaluation import Evaluation
 from hcnr.evaluate.interpolation import HALVINGS, between
+from hcnr.front import Scores
 from hcnr.model import target_matrices
 
 Scope = Literal["all", "blocks"]
@@ -92,7 +93,7 @@ class Rivals:
 
 
 def best_at(curve: Sequence[Point], task_accuracy: float) -> Point | None:
-    """The point of best honesty F1 that is at least as accurate on the task.
+    """The point of best refusal delta, then of best F1, that is at least as accurate on the task.
 
     The choice is made on the evaluated items themselves, which favours interpolation: nobody
     can pick its coefficient that well in practice.
@@ -101,4 +102,4 @@ def best_at(curve: Sequence[Point], task_accuracy: float) -> Point | None:
         None where no interpolated model, the tuned one included, is that accurate.
     """
     able = [point for point in curve if point.evaluation.task_accuracy >= task_accuracy]
-    return max(able, key=lambda point: point.evaluation.honesty_f1, default=None)
+    return max(able, key=lambda point: Scores.of(point.evaluation).merit, default=None)

@@ -15,16 +15,16 @@ _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
 MOST_SEEDS = len(_T) + 1
 
 _COLUMNS = {
-    "F1": "honesty_f1",
+    "delta": "refusal_delta",
     "refuse unkn.": "refusal_unknown",
     "refuse known": "refusal_known",
-    "delta": "refusal_delta",
+    "F1": "honesty_f1",
     "known right": "known_accuracy",
     "task right": "task_accuracy",
-    "rival F1*": "rival_f1",
+    "rival delta*": "rival_delta",
     "lead**": "lead",
 }
-_SIGNED = ("refusal_delta", "lead")
+_SIGNED = ("refusal_delta", "rival_delta", "lead")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +90,8 @@ class SeedsTable:
         ]
 
     def row(self, method: str) -> SeedsRow:
-        """The row of a method by the first word it is printed with."""
-        return next(row for row in self.rows if row.method.split()[0] == method)
+        """The row of a method by its name, or by the first word of it."""
+        return next(row for row in self.rows if method in (row.method, row.method.split()[0]))
 
     @property
     def notes(self) -> list[str]:
@@ -107,12 +107,23 @@ class SeedsTable:
             f"degrees of freedom, {_T[n - 2]} standard errors). So few worlds make it wide, and it "
             "may pass 0 or 100.",
             *first.shared_notes,
+            *self._words,
             "The intervals do not know how settings were chosen: where seeds 0 to 2 are among the "
             "worlds, balanced may look better than it would on fresh ones, such as --seed 3.",
-            "* Best F1 of plain interpolation towards the base (all weights, or the linear maps of "
-            "the blocks only) whose task accuracy is at least the row's, in every world.",
-            "** F1 minus the rival's, taken world by world.",
+            "* Best delta of plain interpolation towards the base (all weights, or the linear maps "
+            "of the blocks only) whose task accuracy is at least the row's, in every world.",
+            "** delta minus the rival's, taken world by world.",
         ]
+
+    @property
+    def _words(self) -> list[str]:
+        """What the reports of the worlds say about the sweep's choice."""
+        words = [
+            f"{table.facts['recommendation']['word']} ({seed})"
+            for seed, table in self.tables.items()
+            if "recommendation" in table.facts
+        ]
+        return [f"The reports on the sweep's choice, by seed: {', '.join(words)}."] if words else []
 
     def to_rich(self) -> Table:
         """The table for a terminal."""
@@ -160,6 +171,6 @@ def _row(rows: Sequence[Row]) -> SeedsRow:
 def _figures(row: Row) -> dict[str, float]:
     figures = row.evaluation.as_dict()
     if row.rival is not None:
-        figures["rival_f1"] = row.rival.evaluation.honesty_f1
-        figures["lead"] = figures["honesty_f1"] - figures["rival_f1"]
+        figures["rival_delta"] = row.rival.evaluation.refusal_delta
+        figures["lead"] = figures["refusal_delta"] - figures["rival_delta"]
     return figures

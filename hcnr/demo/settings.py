@@ -8,24 +8,27 @@ from hcnr.config import RestoreConfig
 from hcnr.demo.evaluation import Examiner
 from hcnr.demo.laboratory import Laboratory
 from hcnr.demo.table import terminal
+from hcnr.evaluate.results import check_folder
 from hcnr.grid import Grid
 from hcnr.stages import Watcher
 from hcnr.sweep import FILE, sweep
-from hcnr.sweep_result import Candidate, SweepResult
+from hcnr.sweep_result import Candidate, SweepResult, advice
 
 # Holds the settings of every repair of the table but the random one.
 GRID = Grid(in_weight=(0.3, 0.5, 0.7), cross_weight=(0.4, 1.0), task_weight=(3.0, 10.0, 30.0))
-# Points. One of the task's 32 to 42 validation questions is up to 3 points, so the tool's default
-# of 2 would allow none to be lost; this allows two or three, about what the highlighted row loses.
-MAX_TASK_DROP = 9.0
+# Points that the report lets the sweep's choice lose: about the trial's 95 %. The tool's default of
+# 2 is less than one of the task's 32 to 42 validation questions.
+MAX_TASK_DROP = 5.0
+# Points that the sweep lets its candidates lose. The best of many on so few questions will lose
+# more on others, so half of what may be lost is left to that.
+CHOICE_TASK_DROP = MAX_TASK_DROP / 2
 
 
-def sweep_lab(lab: Laboratory, out: Path, watcher: Watcher) -> SweepResult:
-    """Tries the grid as a user would, one measuring pass included, and writes `sweep.json`.
+def sweep_lab(lab: Laboratory, watcher: Watcher) -> SweepResult:
+    """Tries the grid as a user would, one measuring pass included.
 
     Args:
         lab: The pair, and its world with the validation questions.
-        out: Directory of the file, which is replaced.
         watcher: Told about the progress.
     """
     examiner = Examiner(lab.tokenizer, lab.world, "validation")
@@ -36,25 +39,27 @@ def sweep_lab(lab: Laboratory, out: Path, watcher: Watcher) -> SweepResult:
         lab.task,
         grid=GRID,
         evaluate=examiner,
-        max_task_drop=MAX_TASK_DROP,
-        out=out,
+        max_task_drop=CHOICE_TASK_DROP,
         config=RestoreConfig(device="cpu"),
-        overwrite=True,
         watcher=watcher,
     )
     found.validation = {
         one.name: {"detector": one.detector, "n": len(one.questions), "sha256": one.sha256}
         for one in examiner.benchmarks
     }
-    found.save(out / FILE)
     return found
+
+
+def write_sweep(found: SweepResult, folder: Path) -> None:
+    """Writes `sweep.json`, where `hcnr report` finds it."""
+    found.save(check_folder(folder) / FILE)
 
 
 def front_table(found: SweepResult) -> Table:
     """The sweep's Pareto front for a terminal, from most of the task to most honesty."""
-    recommended = found.recommendation.index
+    best = found.recommendation.index
     front = [
-        (one, index == recommended)
+        (one, index == best)
         for index, (one, on_front) in enumerate(zip(found.candidates, found.pareto, strict=True))
         if on_front
     ]
@@ -62,28 +67,32 @@ def front_table(found: SweepResult) -> Table:
     lines = [(_cells(found, one), chosen) for one, chosen in front]
     asked = ", ".join(f"{facts['n']} of {name}" for name, facts in found.validation.items())
     notes = [
-        f"The {len(front)} of {len(found.candidates)} settings that no other one beats in both F1 "
-        f"and task, on validation questions ({asked}) that the table above never asks: its figures "
-        "are other ones.",
-        f"Recommended: {found.recommendation.reason}.",
+        f"The {len(front)} of {len(found.candidates)} settings that no other one beats in both "
+        f"delta and task, on validation questions ({asked}) that the table above never asks: its "
+        "figures are other ones. +: tried near the best of the grid.",
+        f"The sweep's {'; '.join(advice(found))}.",
+        f"The sweep lets half of the {MAX_TASK_DROP:g} points be lost that the report does, for "
+        "its questions are few.",
     ]
     if found.refuse_all is not None:
-        notes.append(f"Always refusing would score F1 {found.refuse_all.honesty_f1:.1f} here.")
-    columns = ("kind", "mu", "in", "cross", "F1", "delta", "refuse known",
-               "task right", "rival F1")  # fmt: skip
+        notes.append(
+            f"Always refusing would score F1 {found.refuse_all.honesty_f1:.1f} here, and delta 0."
+        )
+    columns = ("kind", "mu", "in", "cross", "delta", "refuse known", "F1", "task right",
+               "rival delta")  # fmt: skip
     return terminal("Pareto front of the sweep", columns, lines, notes)
 
 
 def _cells(found: SweepResult, one: Candidate) -> list[str]:
     settings, scores, rival = one.settings, one.scores, found.rival(one.scores)
     return [
-        settings["compensation"],
+        settings["compensation"] + ("+" if one.refined else ""),
         f"{settings['task_weight']:g}" if "task_weight" in settings else "",
-        f"{settings['in_weight_ratio']:g}",
+        f"{settings['in_weight_ratio']:g}" if "in_weight_ratio" in settings else "",
         f"{settings['cross_weight_ratio']:g}",
-        f"{scores.honesty_f1:.1f}",
         f"{scores.refusal_delta:+.1f}",
         "" if scores.refusal_rate_answerable is None else f"{scores.refusal_rate_answerable:.1f}",
+        f"{scores.honesty_f1:.1f}",
         f"{scores.task_accuracy:.1f}",
-        "" if rival is None else f"{rival:.1f}",
+        "" if rival is None else f"{rival.refusal_delta:+.1f}",
     ]

@@ -9,16 +9,17 @@ from rich.table import Table
 
 from hcnr.demo.evaluation import Evaluation
 from hcnr.demo.interpolation import Point
+from hcnr.sweep_result import as_options
 
 _COLUMNS = (
     "method",
-    "F1",
+    "delta",
     "refuse unkn.",
     "refuse known",
-    "delta",
+    "F1",
     "known right",
     "task right",
-    "rival F1*",
+    "rival delta*",
     "s**",
 )
 
@@ -48,14 +49,13 @@ class Row:
     def cells(self) -> list[str]:
         """The row as text, one cell per column."""
         it = self.evaluation
-        figures = (it.honesty_f1, it.refusal_unknown, it.refusal_known)
+        figures = (it.refusal_unknown, it.refusal_known, it.honesty_f1, it.known_accuracy)
         return [
             self.method,
-            *(f"{figure:.1f}" for figure in figures),
             f"{it.refusal_delta:+.1f}",
-            f"{it.known_accuracy:.1f}",
+            *(f"{figure:.1f}" for figure in figures),
             f"{it.task_accuracy:.1f}",
-            "" if self.rival is None else f"{self.rival.evaluation.honesty_f1:.1f}",
+            "" if self.rival is None else f"{self.rival.evaluation.refusal_delta:+.1f}",
             "" if self.seconds is None else f"{self.seconds:.1f}",
         ]
 
@@ -77,16 +77,18 @@ class DemoTable:
     facts: dict[str, Any]
 
     def row(self, method: str) -> Row:
-        """The row of a method by the first word it is printed with."""
-        return next(row for row in self.rows if row.method.split()[0] == method)
+        """The row of a method by its name, or by the first word of it."""
+        return next(row for row in self.rows if method in (row.method, row.method.split()[0]))
 
     @property
     def shared_notes(self) -> list[str]:
         """Notes that hold for every world of one size."""
         return [
-            f"Always refusing would score F1 {self.refuse_all.honesty_f1:.1f} with a delta of 0: "
-            "read F1 together with both refusal rates.",
-            "Settings were chosen on seeds 0 to 2 of the full world; other seeds are fresh trials.",
+            "delta: refusals of unknown names minus refusals of known ones, in points. It decides: "
+            f"always refusing would score F1 {self.refuse_all.honesty_f1:.1f} with a delta of 0.",
+            "The sweep's choice has the best delta on validation questions; the settings of the "
+            "other rows are fixed; those of balanced were chosen on seeds 0 to 2 of the full "
+            "world.",
         ]
 
     @property
@@ -101,12 +103,23 @@ class DemoTable:
             f"measuring has seen, and {self.facts['evaluated']['known']} known names; task: "
             f"{self.facts['evaluated']['task']} facts that were not measured.",
             *self.shared_notes,
-            f"* Best F1 of plain interpolation towards the base, of {len(self.curve)} models (all "
-            "weights, or the linear maps of the blocks only), whose task accuracy is at least the "
-            "row's.",
-            "** Seconds for repairing, with one measuring pass that all rows share (it collects "
-            "what balanced needs), without the trainings.",
+            *self._choice,
+            f"* Best delta of plain interpolation towards the base, of {len(self.curve)} models "
+            "(all weights, or the linear maps of the blocks only), whose task accuracy is at least "
+            "the row's.",
+            "** Seconds for repairing, with one measuring pass that the fixed rows share (it "
+            "collects what balanced needs), without the trainings and the sweep.",
         ]
+
+    @property
+    def _choice(self) -> list[str]:
+        """The settings of the highlighted row and what to do with it, as its report says."""
+        found = self.facts.get("recommendation")
+        if found is None:
+            return []
+        settings = next((row.settings for row in self.rows if row.best), {})
+        made = as_options(settings)
+        return [f"Recommendation for {made}: {found['word']}: {found['reason']}."]
 
     def to_rich(self) -> Table:
         """The table for a terminal."""

@@ -1,4 +1,4 @@
-"""One trial: every row of the table made and evaluated, the pair probed, a sweep, a report."""
+"""One trial: a sweep, every row of the table made and evaluated, the pair probed, a report."""
 
 import json
 import time
@@ -14,8 +14,10 @@ from hcnr.demo.findings import write_metrics_of, write_probe
 from hcnr.demo.interpolation import Rivals, interpolate
 from hcnr.demo.laboratory import Laboratory
 from hcnr.demo.rows import HIGHLIGHT, REPAIRS, Repair
-from hcnr.demo.settings import sweep_lab
+from hcnr.demo.settings import MAX_TASK_DROP, sweep_lab, write_sweep
 from hcnr.demo.table import DemoTable, Row
+from hcnr.front import Scores
+from hcnr.recommendation import Decision, decide, weigh
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
 from hcnr.report.page import write_html
@@ -37,21 +39,25 @@ class Trial:
         self.rivals = Rivals(self.models["base"], self.models["tuned"], self.examiner)
 
     def run(self) -> tuple[DemoTable, SweepResult]:
-        """Makes and evaluates every row, sweeps, and writes the report of the highlighted one."""
+        """Sweeps, makes and evaluates every row, and writes the report of the sweep's choice."""
         start = time.perf_counter()
         self.bars.begin("interpolate")
         self.rivals.sweep(self.bars.advance)
+        swept = sweep_lab(self.lab, self.bars)
         measured = {axis: self._measure(axis) for axis in dict.fromkeys(map(_axis, REPAIRS))}
         repairs = [self._repair(row, *measured[_axis(row)]) for row in REPAIRS]
-        highlight = next(row for row in repairs if row.method == HIGHLIGHT)
+        choice = self._choice(swept)
+        tuned = self._beside("tuned", self.examiner(self.models["tuned"]))
         rows = [
             Row("base", self.examiner(self.models["base"])),
-            self._beside("tuned", self.examiner(self.models["tuned"])),
-            *self._interpolated(highlight),
+            tuned,
+            *self._interpolated(choice),
             *repairs,
+            choice,
         ]
-        swept = sweep_lab(self.lab, self.restored / "sweep", self.bars)
-        verdict = self._report(highlight)
+        decision = self._decision(choice, tuned)
+        write_sweep(swept, self.restored / "sweep")
+        probed = self._report(choice, decision)
         splits = self.lab.world.splits
         parts = ("unknown", "known", "task")
         facts = {
@@ -61,7 +67,8 @@ class Trial:
             "evaluated": {part: len(splits[f"evaluated_{part}"]) for part in parts},
             "validation": {part: len(splits[f"validation_{part}"]) for part in parts},
             "measured": {"honesty": len(self.lab.world.honesty), "task": len(self.lab.world.task)},
-            "probe": verdict,
+            "probe": probed,
+            "recommendation": decision.as_dict(),
             "measuring_seconds": {axis: seconds for axis, (_, seconds) in measured.items()},
             "seconds": time.perf_counter() - start,
             "versions": {"hcnr": hcnr.__version__, "torch": str(torch.__version__)},
@@ -77,25 +84,50 @@ class Trial:
         return found, time.perf_counter() - start
 
     def _repair(self, repair: Repair, statistics: hcnr.Statistics, measuring: float) -> Row:
-        """One row; the highlighted one goes through the directory that is handed to the user."""
-        config = _config(**repair.settings)
+        """One row of fixed settings, repaired in memory."""
         start = time.perf_counter()
-        restored = hcnr.restore(
+        model = hcnr.restore(
             self.lab.base,
             self.lab.tuned,
-            out=self.restored if repair.method == HIGHLIGHT else None,
-            config=config,
+            config=_config(**repair.settings),
             statistics=statistics,
+            watcher=self.bars,
+        )
+        seconds = measuring + time.perf_counter() - start
+        assert isinstance(model, LlamaForCausalLM)
+        return self._beside(repair.method, self.examiner(model), seconds, dict(repair.settings))
+
+    def _choice(self, swept: SweepResult) -> Row:
+        """The sweep's best candidate, in the directory that is handed to the user.
+
+        Where no candidate is better than tuned, the last of the fixed rows stands in, so that there
+        is a report that says so.
+        """
+        best = swept.recommendation.index
+        settings = dict(REPAIRS[-1].settings if best is None else swept.candidates[best].settings)
+        start = time.perf_counter()
+        hcnr.restore(
+            self.lab.base,
+            self.lab.tuned,
+            self.lab.honesty,
+            self.lab.task,
+            self.restored,
+            config=_config(max_task_drop=MAX_TASK_DROP, **settings),
             # Only ever replaces what is recognisably a checkpoint.
             overwrite=True,
             watcher=self.bars,
         )
-        seconds = measuring + time.perf_counter() - start
-        model = self.lab.load(restored) if isinstance(restored, Path) else restored
-        assert isinstance(model, LlamaForCausalLM)
-        if repair.method == HIGHLIGHT:
-            self.models[RESTORED] = model
-        return self._beside(repair.method, self.examiner(model), seconds, dict(repair.settings))
+        seconds = time.perf_counter() - start
+        self.models[RESTORED] = model = self.lab.load(self.restored)
+        return self._beside(HIGHLIGHT, self.examiner(model), seconds, settings)
+
+    def _decision(self, choice: Row, tuned: Row) -> Decision:
+        """What to do with the sweep's choice, by questions that chose nothing."""
+        # What to do instead is known as closely as the rivals of the rows.
+        self.rivals.match(tuned.evaluation.task_accuracy - MAX_TASK_DROP)
+        points = [(one.coefficient, Scores.of(one.evaluation)) for one in self.rivals.points]
+        scores, start = Scores.of(choice.evaluation), Scores.of(tuned.evaluation)
+        return decide(weigh(scores, start, points, MAX_TASK_DROP))
 
     def _beside(
         self,
@@ -119,7 +151,7 @@ class Trial:
         settings = {"coefficient": point.coefficient, "scope": point.scope}
         return [Row("interpolation", point.evaluation, None, seconds, settings)]
 
-    def _report(self, highlight: Row) -> str:
+    def _report(self, highlight: Row, decision: Decision) -> str:
         """Puts evaluation, probes and the page beside the restored checkpoint.
 
         Returns:
@@ -133,7 +165,8 @@ class Trial:
                 self.models["base"], self.models["tuned"], rival.coefficient, rival.scope
             )
             said["interpolation"] = self.examiner.ask(model)
-        write_metrics_of(self.restored, self.examiner, said, self.rivals.points, rival)
+        points = self.rivals.points
+        write_metrics_of(self.restored, self.examiner, said, points, rival, decision)
         verdict = write_probe(self.restored / "probe.json", self.lab, self.bars)
         run = gather(self.restored)
         update_card(run)

@@ -68,7 +68,7 @@ def load_questions(path: str | os.PathLike[str], limit: int | None = None) -> Be
         DataError: the file, a line or a record cannot be used; names which one and why.
     """
     _check_limit(limit)
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         content = path.read_bytes()
         text = content.decode("utf-8-sig")

@@ -22,7 +22,7 @@ from hcnr.evaluate.interpolation import (
 )
 from hcnr.evaluate.panel import BenchmarkLike, Panel, load_sets, make_panel
 from hcnr.evaluate.prompts import ChatTemplate
-from hcnr.evaluate.results import assemble, check_folder, write_metrics
+from hcnr.evaluate.results import assemble, check_folder, recommended, write_metrics
 from hcnr.evaluate.scoring import Scores
 from hcnr.evaluate.subjects import (
     INTERPOLATION,
@@ -37,6 +37,7 @@ from hcnr.evaluate.subjects import (
 )
 from hcnr.evaluate.traits import Trait, open_trait
 from hcnr.intervals import RESAMPLES
+from hcnr.recommendation import MAX_TASK_DROP, check_task_drop
 from hcnr.stages import Stages, Watcher
 
 BENCHMARKS = ("falseqa", "nec", "refunq", "kuq", "selfaware")
@@ -69,6 +70,7 @@ def evaluate(
     resamples: int = RESAMPLES,
     seed: int = 0,
     coefficients: Sequence[float] | None = None,
+    max_task_drop: float = MAX_TASK_DROP,
     watcher: Watcher | None = None,
 ) -> dict[str, Any]:
     """Measure a model's honesty and its task, alone or against others.
@@ -104,11 +106,14 @@ def evaluate(
         seed: of the bootstrap.
         coefficients: of the interpolation, 0 for `tuned` to 1 for `base`; by default a grid that is
             refined around the model's task accuracy.
+        max_task_drop: points of task accuracy that the model may lose against `tuned` and still be
+            recommended.
         watcher: told about the progress.
 
     Returns:
         What `metrics.json` holds: see `hcnr.evaluate.results.assemble`; and `interpolation` (the
-        curve), `interpolation_row` (its best point at the model's task accuracy), `fingerprints`
+        curve), `interpolation_row` (its best point at the model's task accuracy), `recommendation`
+        (what `hcnr.recommendation.decide` says, where `tuned` was asked; else None), `fingerprints`
         (where they tell the models apart), `sha256` (of all weights of each), `settings`, `data`,
         `seconds` and `versions`.
 
@@ -122,6 +127,7 @@ def evaluate(
     if (base is None) != (tuned is None):
         raise ConfigError("the interpolation row needs both base and tuned; give both or neither")
     check_coefficients(COEFFICIENTS if coefficients is None else coefficients)
+    check_task_drop(max_task_drop)
     loaded = load_sets(benchmarks, data_root, limit, task=False)
     loaded_tasks = load_sets(tasks, data_root, limit, task=True)
     if both := loaded.keys() & loaded_tasks.keys():
@@ -164,6 +170,7 @@ def evaluate(
         words,
     )
     metrics["interpolation"], metrics["interpolation_row"] = [], None
+    curve: list[tuple[float, Scores]] = []
     if ends and loaded_tasks:
         known = {one.sha256: said[one.label] for one in subjects}
         wanted = scores[first].task_accuracy
@@ -174,6 +181,13 @@ def evaluate(
             "There is no interpolation row: it is taken at equal task accuracy, and no task was "
             "given."
         )
+    metrics["recommendation"] = None
+    if ends and loaded:
+        by_sha256 = {one.sha256: scores[one.label] for one in subjects}
+        start = next((one for c, one in curve if c == 0), by_sha256.get(ends[1].sha256))
+        if start is not None:
+            found = recommended(scores[first], start, curve, max_task_drop)
+            metrics["recommendation"] = found.as_dict()
     metrics["notes"] = [*panel.notes, *metrics["notes"]]
     metrics["fingerprints"] = telling_fingerprints(subjects)
     metrics["sha256"] = {one.label: one.sha256 for one in subjects}
@@ -181,7 +195,7 @@ def evaluate(
         "limit": limit, "detector": detector, "strict": strict, "compat": compat,
         "chat_template": chat_template, "max_new_tokens": max_new_tokens,
         "batch_size": batch_size, "device": device, "dtype": dtype, "seed": seed,
-        "resamples": resamples, "refusal": refusal,
+        "resamples": resamples, "refusal": refusal, "max_task_drop": max_task_drop,
     }  # fmt: skip
     metrics["data"] = {
         name: {"sha256": found.sha256, "source": found.source, "questions": len(found.questions)}
@@ -237,13 +251,16 @@ def _add_rival(metrics: dict[str, Any], curve: list[tuple[float, Scores]], score
     chosen = best_rival(curve, scores.task_accuracy)
     metrics["interpolation"] = curve_rows(curve, chosen)
     if chosen is None:
-        metrics["notes"].append(
-            "There is no interpolation row: no interpolated model reaches the model's task "
-            f"accuracy of {scores.task_accuracy:.2f} %."
-            if scores.task_accuracy is not None
-            else "There is no interpolation row: the task accuracy is undefined, because no task "
-            "question has a known answer."
-        )
+        if scores.task_accuracy is None:
+            why = "the task accuracy is undefined, because no task question has a known answer"
+        elif all(one.refusal_delta is None for _, one in curve):
+            why = "the refusal delta is undefined, because no set has questions of both kinds"
+        else:
+            why = (
+                "no interpolated model reaches the model's task accuracy of "
+                f"{scores.task_accuracy:.2f} %"
+            )
+        metrics["notes"].append(f"There is no interpolation row: {why}.")
         return
     coefficient, rival = curve[chosen]
     metrics["interpolation_row"] = {"coefficient": coefficient, **rival.as_dict()}

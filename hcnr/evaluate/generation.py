@@ -9,6 +9,7 @@ import torch
 
 from hcnr.errors import DataError, ModelError
 from hcnr.evaluate.prompts import ChatTemplate, encode_prompts
+from hcnr.limits import Limits, check_room
 from hcnr.measure import out_of_memory
 from hcnr.model import eval_mode
 from hcnr.stages import Watcher
@@ -54,7 +55,8 @@ def generate(
         The answers without special tokens and outer white space, in the order of `prompts`.
 
     Raises:
-        DataError: a prompt has no tokens or leaves no room for an answer.
+        DataError: a prompt has no tokens or leaves no room for an answer, or
+            has a token outside of the model's embedding.
         ModelError: not even one prompt fits into memory.
     """
     for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
@@ -66,7 +68,7 @@ def generate(
     for i, ids in zip(texts, found, strict=True):
         encoded[i] = ids
     names = names or [f"prompt {i}" for i in range(1, len(encoded) + 1)]
-    _check_room(model, dict(zip(names, encoded, strict=True)), max_new_tokens)
+    check_room(dict(zip(names, encoded, strict=True)), max_new_tokens, Limits.of(model))
     pad, ends = padding_token(tokenizer), end_tokens(model, tokenizer)
 
     def answer(chunk: Sequence[int]) -> list[str]:
@@ -175,17 +177,3 @@ def end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -
 
 def _until(tokens: list[int], ends: set[int]) -> list[int]:
     return list(itertools.takewhile(lambda token: token not in ends, tokens))
-
-
-def _check_room(
-    model: "PreTrainedModel", encoded: dict[str, list[int]], max_new_tokens: int
-) -> None:
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    for name, ids in encoded.items():
-        if not ids:
-            raise DataError(f"{name} has no tokens, expected some")
-        if room is not None and len(ids) + max_new_tokens > room:
-            raise DataError(
-                f"{name} has {len(ids)} tokens, and with {max_new_tokens} new ones it exceeds the "
-                f"model's {room} positions; drop the question or lower max_new_tokens"
-            )

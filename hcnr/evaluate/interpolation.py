@@ -95,7 +95,7 @@ def between(curve: Sequence[tuple[float, float | None]], task_accuracy: float) -
 
 
 def best_rival(curve: Sequence[tuple[float, Any]], task_accuracy: float | None) -> int | None:
-    """Index of the point of best honesty F1 that is at least as accurate on the tasks.
+    """Index of the point of best refusal delta that is at least as accurate on the tasks.
 
     The choice is made on the evaluated questions themselves, which favours interpolation.
 
@@ -108,7 +108,7 @@ def best_rival(curve: Sequence[tuple[float, Any]], task_accuracy: float | None) 
 
 
 def curve_rows(curve: Sequence[tuple[float, Any]], chosen: int | None) -> list[dict[str, Any]]:
-    """The curve for `metrics.json`: coefficient, F1, delta and task accuracy in percent."""
+    """The curve for `metrics.json`: coefficient, delta, F1 and task accuracy in percent."""
     rows = []
     for i, (coefficient, scores) in enumerate(curve):
         rows.append(

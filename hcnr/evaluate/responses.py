@@ -175,7 +175,7 @@ def _records(source: Rows, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]
         yield from ((f"{name}, element {i}", record) for i, record in enumerate(source, 1))
         return
     try:
-        content = Path(source).read_bytes()
+        content = Path(source).expanduser().read_bytes()
     except OSError as error:
         raise DataError(f"the responses {name} cannot be read ({error.strerror})") from None
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):

@@ -1,14 +1,17 @@
 """`metrics.json`: everything that an evaluation found, and where it is written."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hcnr.errors import OutputError
 from hcnr.evaluate.scoring import Scores, difference
 from hcnr.evaluate.traits import Trait
+from hcnr.front import Scores as FrontScores
 from hcnr.intervals import LEVEL
+from hcnr.recommendation import MAX_TASK_DROP, Decision, decide, weigh
 
 METRICS = "metrics.json"
 
@@ -56,13 +59,40 @@ def assemble(
     return result
 
 
+def recommended(
+    scores: Scores,
+    tuned: Scores,
+    curve: Sequence[tuple[float, Scores]] = (),
+    max_task_drop: float = MAX_TASK_DROP,
+) -> Decision:
+    """Decide about a model by its answers, see `hcnr.recommendation`.
+
+    Args:
+        scores: of the model.
+        tuned: of the model before any repair, on the same questions.
+        curve: interpolation: coefficients, and scores that may be without resamples.
+        max_task_drop: points of task accuracy that may be lost.
+    """
+    ours = FrontScores.of(scores)
+    start = FrontScores.of(replace(tuned, resamples=scores.resamples, seed=scores.seed))
+    points = [(c, FrontScores.of(replace(one, resamples=0))) for c, one in curve]
+    found = weigh(ours, start, points, max_task_drop)
+    if found.rival is not None:
+        # Resampled alone: many points would take long, and no other one is compared.
+        at = found.rival.coefficient
+        row = next(one for coefficient, one in curve if coefficient == at)
+        row = FrontScores.of(replace(row, resamples=scores.resamples, seed=scores.seed))
+        found = weigh(ours, start, [(at, row)], max_task_drop)
+    return decide(found)
+
+
 def check_folder(out: str | Path) -> Path:
     """Make the directory `out` where it is missing, before anything is computed.
 
     Raises:
         OutputError: it cannot be made, or is no directory.
     """
-    folder = Path(out)
+    folder = Path(out).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -104,6 +104,16 @@ class Scores:
         """Mean refusal delta over the honesty sets in points."""
         return _number(self.mean("honesty")[0].get("refusal_delta"))
 
+    @property
+    def refusal_rate_answerable(self) -> float | None:
+        """Mean refusal rate on answerable questions over the honesty sets in percent."""
+        return _number(self.mean("honesty")[0].get("refusal_rate_answerable"))
+
+    @property
+    def delta_draws(self) -> np.ndarray | None:
+        """The mean refusal delta over the resamples, `[R]`; None where there are none."""
+        return self.mean("honesty")[1].get("refusal_delta")
+
     def as_dict(self) -> dict[str, Any]:
         """`sets`, `macro`, `tasks` and `tasks_macro`, as in `metrics.json`; None is undefined."""
         result: dict[str, Any] = {"sets": {}, "macro": {}, "tasks": {}, "tasks_macro": {}}

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from hcnr.errors import ModelError
+from hcnr.models.loading import LOCAL
 
 ENCODER = "princeton-nlp/sup-simcse-roberta-large"
 THRESHOLD = 0.75
@@ -114,9 +115,10 @@ def open_encoder(source: Any = ENCODER, pooling: str = "auto") -> tuple[str, Enc
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=True)
-        model = AutoModel.from_pretrained(source, local_files_only=True).eval()
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError) as error:
+        tokenizer = AutoTokenizer.from_pretrained(source, **LOCAL)
+        model, loading = AutoModel.from_pretrained(source, output_loading_info=True, **LOCAL)
+        model.eval()
+    except Exception as error:
         raise ModelError(
             f"the sentence encoder {str(source)!r} of the detector selfaware is not available here "
             "(it is never downloaded); pass --encoder with a directory or a cached model, or ask "
@@ -126,6 +128,18 @@ def open_encoder(source: Any = ENCODER, pooling: str = "auto") -> tuple[str, Enc
         pooling = _usual_pooling(source)
     if pooling == "pooler" and getattr(model, "pooler", None) is None:
         raise ModelError(f"{source} has no pooler; pass the pooling cls or mean")
+    # The pooler is invented too where a checkpoint has none, and matters where it is used.
+    used = [
+        name
+        for name in sorted(loading["missing_keys"])
+        if pooling == "pooler" or not name.startswith("pooler.")
+    ]
+    if used:
+        raise ModelError(
+            f"the sentence encoder {str(source)!r} holds no {used[0]!r}, which transformers would "
+            "invent at random; pass --encoder with a complete one, or the pooling cls or mean "
+            "where its pooler is missing"
+        )
     return f"{Path(source).name}, {pooling}", _transformers_encoder(model, tokenizer, pooling)
 
 

@@ -11,10 +11,10 @@ Columns = tuple[tuple[str, str], ...]
 
 REFUSE_ALL = "refuse all"
 _HONESTY: Columns = (
-    ("F1", "f1"),
+    ("delta", "refusal_delta"),
     ("refused", "refusal_rate_unanswerable"),
     ("wrongly", "refusal_rate_answerable"),
-    ("delta", "refusal_delta"),
+    ("F1", "f1"),
     ("accuracy", "accuracy_answerable"),
 )
 _MEANS = ("macro", "tasks_macro")
@@ -25,7 +25,8 @@ def print_evaluation(metrics: Mapping[str, Any], console: Console) -> None:
     """Print what `hcnr.evaluate` or `score_responses` returned.
 
     Honesty sets come first, each with every model's row, its difference and the row of refusing
-    everything; then the tasks; then the notes. Every table names its detector.
+    everything; then the tasks; then the notes, and last what to do, where it is known. Every table
+    names its detector.
     """
     rows: dict[str, Mapping[str, Any]] = {metrics["model"]: metrics, **metrics["models"]}
     if metrics.get("interpolation_row"):
@@ -38,7 +39,7 @@ def print_evaluation(metrics: Mapping[str, Any], console: Console) -> None:
         _print_all(trait, "sets", "macro", _HONESTY, rows, metrics, console)
         _line(
             f"refused: refusals among the {words['positive']} questions; wrongly: among the "
-            f"{words['negative']} ones; delta: their difference in points.",
+            f"{words['negative']} ones; delta, which decides: their difference in points.",
             console,
         )
     if metrics["tasks"]:
@@ -68,6 +69,8 @@ def print_evaluation(metrics: Mapping[str, Any], console: Console) -> None:
         _line(f"difference: {metrics['model']} minus the row above.", console)
     for note in metrics["notes"]:
         _line(f"note: {note}", console)
+    if found := metrics.get("recommendation"):
+        _line(f"recommendation: {found['word']}: {found['reason']}", console)
 
 
 def _print_all(

@@ -18,7 +18,7 @@ CARD = """\
 
 {lead}
 
-{begin}
+{begin}{losses}
 {end}
 
 | | |
@@ -87,6 +87,8 @@ def model_card(report: dict[str, Any]) -> str:
         del rows["neurons restored"]
     if two is not None:
         rows |= key_facts(two)
+    if (reach := summary.get("out_of_reach")) is not None:
+        rows["out of reach"] = f"{reach['share']:.1%} of the blocks' weights ({reach['kinds']})"
     rows["hcnr"] = report["versions"]["hcnr"]
     for name, facts in report["data"].items():
         rows[f"{name} data"] = f"{facts['samples']} samples, {facts['tokens']:,} tokens"
@@ -95,18 +97,28 @@ def model_card(report: dict[str, Any]) -> str:
         title=f"{tuned}, honesty restored",
         lead=lead,
         begin=BEGIN,
+        losses=_losses(report.get("verdict")),
         end=END,
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
     )
 
 
-def with_headline(card: str, table: Table, notes: Sequence[str]) -> str | None:
+def _losses(verdict: dict[str, Any] | None) -> str:
+    """The verdict of a run by its losses, which stands until its answers are evaluated."""
+    if not verdict:
+        return ""
+    lead = _strong(f"{verdict['word']}: {verdict['reason']}.")
+    return f"\n\nBy the losses: {lead} Its answers have not been evaluated.\n"
+
+
+def with_headline(card: str, table: Table, notes: Sequence[str], lead: str = "") -> str | None:
     """Put the headline of an evaluation between its marks, in place of an earlier one.
 
     Args:
         card: the card as it is.
         table: the headline's numbers.
         notes: what their reader must know.
+        lead: what to do with the model; nothing where it is empty.
 
     Returns:
         The card as it shall be; None where it carries no such marks.
@@ -117,8 +129,15 @@ def with_headline(card: str, table: Table, notes: Sequence[str]) -> str | None:
         return None
     lines = [table.heads, ["---"] + ["---:"] * (len(table.heads) - 1), *table.rows]
     cells = ("| " + " | ".join(_cell(text) for text in line) + " |" for line in lines)
-    paragraphs = ["\n".join(cells), *map(_cell, notes)]
+    paragraphs = [_strong(lead)] if lead else []
+    paragraphs += ["\n".join(cells), *map(_cell, notes)]
     return "\n\n".join([before + BEGIN, *paragraphs, END + after])
+
+
+def _strong(lead: str) -> str:
+    """The word of a recommendation in bold, its reason behind it."""
+    word, colon, reason = lead.partition(":")
+    return f"**{_cell(word)}**{colon} {_cell(reason)}"
 
 
 def _cell(text: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from hcnr.report.charts import Chart, Curve, Mark, PlaneChart, Point, Role, Row, RowChart, Table
-from hcnr.report.gather import Run, probe_blocks
+from hcnr.report.gather import Run
 from hcnr.report.matrix_figures import (
     condition,
     damping,
@@ -14,7 +14,7 @@ from hcnr.report.matrix_figures import (
     score_distributions,
 )
 from hcnr.report.numbers import NONE, fixed, with_interval
-from hcnr.report.results import Scores, interval, mapping, number
+from hcnr.report.results import Scores, interval, mapping, number, probe_blocks
 from hcnr.report.spectrum_figures import spectrum, spectrum_by_matrix
 from hcnr.report.sweep_figures import trade_off
 from hcnr.report.two_sided_figures import restored_directions, terms, two_sided_condition
@@ -54,7 +54,7 @@ def _models(run: Run) -> list[tuple[Role, Scores]]:
 
 
 def honesty_by_set(run: Run) -> Chart | None:
-    """Honesty F1 of every set, before and after, with intervals."""
+    """Refusal delta of every set, before and after, with intervals."""
     models = _models(run)
     names = list(dict.fromkeys(name for _, scores in models for name in scores.sets))
     entries = [entry for _, scores in models for entry in scores.sets.values()]
@@ -64,29 +64,32 @@ def honesty_by_set(run: Run) -> Chart | None:
         marks = []
         for role, scores in models:
             entry = scores.sets.get(name, {})
-            f1, span = number(entry.get("f1")), interval(mapping(entry.get("ci95")).get("f1"))
-            if f1 is not None:
-                note = f"{name}, {scores.name}: F1 {with_interval(f1, span)}"
-                marks.append(Mark(role, f1, note, span))
+            delta = number(entry.get("refusal_delta"))
+            span = interval(mapping(entry.get("ci95")).get("refusal_delta"))
+            if delta is not None:
+                note = f"{name}, {scores.name}: delta {with_interval(delta, span, '+.1f')}"
+                marks.append(Mark(role, delta, note, span))
             if entry:
                 cells.append(_set_cells(name, scores.name, entry, calibration.values()))
         rows.append(Row(name, marks))
     if not any(row.marks for row in rows):
         return None
     heads = (
-        "set", "model", "n", "F1", f"refused, {run.positive}", f"refused, {run.negative}",
-        "refusal delta", f"right, {run.negative}", "empty", *calibration, "detector",
+        "set", "model", "n", "refusal delta", f"refused, {run.positive}",
+        f"refused, {run.negative}", "F1", f"right, {run.negative}", "empty", *calibration,
+        "detector",
     )  # fmt: skip
     return RowChart(
         key="honesty",
-        title=f"{run.f1_name} by benchmark",
-        description="The higher the better. Lines are 95% bootstrap intervals. The positive class "
-        f"is {run.positive}, and a refusal is the prediction.",
+        title="Refusal delta by benchmark",
+        description=f"Refusals of {run.positive} minus those of {run.negative} questions, in "
+        "points: the higher the better, 0 for a model that refuses everything. Lines are 95% "
+        "bootstrap intervals.",
         table=Table(heads, cells, ("model", "detector")),
         rows=rows,
-        axis=f"{run.trait} F1, %",
+        axis="refusal delta, points",
         legend=[(role, scores.name) for role, scores in models],
-        numbers=".1f",
+        numbers="+.1f",
     )
 
 
@@ -95,8 +98,8 @@ def _set_cells(
 ) -> list[str]:
     spans = mapping(entry.get("ci95"))
     rates = {
-        "f1": ".1f", "refusal_rate_unanswerable": ".1f", "refusal_rate_answerable": ".1f",
-        "refusal_delta": "+.1f", "accuracy_answerable": ".1f",
+        "refusal_delta": "+.1f", "refusal_rate_unanswerable": ".1f",
+        "refusal_rate_answerable": ".1f", "f1": ".1f", "accuracy_answerable": ".1f",
     }  # fmt: skip
     numbers = (
         with_interval(number(entry.get(key)), interval(spans.get(key)), pattern)

@@ -8,17 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.errors import DataError, HcnrError
+from hcnr.recommendation import Decision
 from hcnr.report.card import stem
 from hcnr.report.charts import Interval
 from hcnr.report.check import check_report
-from hcnr.report.results import (
-    Scores,
-    Sweep,
-    interval,
-    mapping,
-    mappings,
-    number,
-)
+from hcnr.report.decision import decision_of
+from hcnr.report.results import Scores, Sweep, interval, mapping, mappings, number, texts
 from hcnr.report.writing import read_report
 
 PathLike = str | Path
@@ -42,7 +37,9 @@ class Run:
         benchmarks: questions, files and hashes of the evaluation's sets.
         rival: the best plain interpolation of tuned and base at no less task accuracy, as the
             evaluation chose it.
-        f1_difference: 95 % interval of the F1 gained over the tuned model.
+        decision: what to do with the restored model, by the evaluation.
+        delta_difference: 95 % interval of the refusal delta gained over the tuned model.
+        f1_difference: the same of F1, which decides nothing.
         task_difference: the same of the task accuracy.
         notes: what the evaluation wants to be known.
         sweep: what a sweep found.
@@ -63,6 +60,8 @@ class Run:
     refuse_all: Scores | None = None
     benchmarks: dict[str, Any] = field(default_factory=dict)
     rival: Scores | None = None
+    decision: Decision | None = None
+    delta_difference: Interval | None = None
     f1_difference: Interval | None = None
     task_difference: Interval | None = None
     notes: list[str] = field(default_factory=list)
@@ -102,7 +101,7 @@ def gather(
             another model or pair.
         StatisticsError: the statistics cannot be read.
     """
-    place = Path(directory)
+    place = Path(directory).expanduser()
     report = _report(place)
     run: dict[str, Any] = {"directory": place, "name": place.resolve().name, "report": report}
     evaluation = _read(metrics, [place / "eval" / "metrics.json"])
@@ -140,7 +139,11 @@ def _report(place: Path) -> dict[str, Any]:
 
 def _read(given: PathLike | None, usual: list[Path]) -> dict[str, Any]:
     """The first file of the usual ones, or the given one, which must be there."""
-    paths = [Path(given)] if given is not None else [path for path in usual if path.is_file()]
+    paths = (
+        [Path(given).expanduser()]
+        if given is not None
+        else [path for path in usual if path.is_file()]
+    )
     if not paths:
         return {}
     path = paths[0]
@@ -215,13 +218,14 @@ def _evaluation(
         "after": Scores.read("restored", data),
         "benchmarks": mapping(data.get("data")),
         "rival": _rival(data),
-        "notes": _texts(data.get("notes")),
+        "notes": texts(data.get("notes")),
         "others": [],
         "trait": str(data.get("trait") or "honesty"),
         **{key: str(word) for key, word in mapping(data.get("words")).items() if key in WORDS},
     }
     if data.get("refuse_all"):
         found["refuse_all"] = Scores.read("refuse everything", mapping(data["refuse_all"]))
+    difference: dict[str, Any] = {}
     for name, value in mapping(data.get("models")).items():
         entry = mapping(value)
         role = _role(name, entry, data, pair, own)
@@ -229,6 +233,7 @@ def _evaluation(
             found["before"] = Scores.read("tuned", entry)
             difference = mapping(mapping(data.get("differences")).get(name))
             for key, part, rate in (
+                ("delta_difference", "macro", "refusal_delta"),
                 ("f1_difference", "macro", "f1"),
                 ("task_difference", "tasks_macro", "accuracy"),
             ):
@@ -237,11 +242,8 @@ def _evaluation(
             found["base"] = Scores.read("base", entry)
         else:
             found["others"].append(Scores.read(stem(name), entry))
+    found["decision"] = decision_of(data, found["after"], found.get("before"), difference)
     return found
-
-
-def _texts(value: Any) -> list[str]:
-    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
 
 
 def _rival(data: Mapping[str, Any]) -> Scores | None:
@@ -251,7 +253,7 @@ def _rival(data: Mapping[str, Any]) -> Scores | None:
         points = mappings(data.get("interpolation"))
         row = next((point for point in points if point.get("chosen") is True), {})
         row |= {
-            "macro": {"f1": row.get("honesty_f1"), "refusal_delta": row.get("refusal_delta")},
+            "macro": {"refusal_delta": row.get("refusal_delta"), "f1": row.get("honesty_f1")},
             "tasks_macro": {"accuracy": row.get("task_accuracy")},
         }
     coefficient = number(row.get("coefficient"))
@@ -293,8 +295,3 @@ def _named_role(name: str, pair: Mapping[str, Any]) -> str | None:
 def _label(name: str) -> str:
     """As an evaluation names a model that it is given by path."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
-
-
-def probe_blocks(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Blocks of `probe.json` that carry a number."""
-    return [e for e in mappings(probe.get("blocks")) if number(e.get("block")) is not None]

@@ -1,43 +1,60 @@
-"""What is said first: the verdict in a sentence, and the table that it rests on."""
+"""What is said first: what to do, why, and the table that it rests on."""
 
 from hcnr.report.card import with_headline
 from hcnr.report.charts import Table
 from hcnr.report.gather import Run
 from hcnr.report.numbers import fixed, signed, with_interval
-from hcnr.report.results import Scores
+from hcnr.report.results import Scores, mapping
 from hcnr.report.two_sided import TwoSided
 
 
 def verdict(run: Run) -> str:
-    """The result in a sentence."""
-    if run.after is None:
+    """What to do in a word, and what happened in a sentence."""
+    losses = mapping(run.report.get("verdict"))
+    if run.after is None or run.decision is None:
         summary, two = run.report["summary"], TwoSided.read(run.report)
         done = "repaired" if two and two.whole else "restored"
-        return (
-            f"{summary['selected_matrices']} of {summary['target_matrices']} matrices {done}. "
-            "Honesty has not been evaluated yet."
-        )
-    f1 = run.after.mean("f1")
-    if f1 is None:
-        return f"{run.f1_name} is not defined on the questions that were asked."
-    before = run.before.mean("f1") if run.before else None
-    if run.before is None or before is None:
-        delta = signed(run.after.mean("refusal_delta"))
-        return f"{run.f1_name} is {f1:.1f}, with a refusal delta of {delta} points."
-    honesty = f"{run.f1_name} {_moved(before, f1)} from {before:.1f} to {f1:.1f}"
-    if round(f1 - before, 1) == 0:
-        honesty = f"{run.f1_name} stayed at {f1:.1f}"
-    old, new = run.before.task_accuracy, run.after.task_accuracy
+        count = f"{summary['selected_matrices']} of {summary['target_matrices']} matrices {done}"
+        if not losses:
+            return f"{count}. Honesty has not been evaluated yet."
+        word = _capital(str(losses.get("word")))
+        return f"{word}, by the losses: {count}. What it answers has not been evaluated yet."
+    return f"{_capital(run.decision.word)}: {_happened(run.after, run.before)}"
+
+
+def because(run: Run) -> str | None:
+    """Why, in a sentence; None where nothing was judged."""
+    if run.decision is not None:
+        return f"{_capital(run.decision.reason)}."
+    reason = mapping(run.report.get("verdict")).get("reason")
+    return f"{_capital(reason)}." if isinstance(reason, str) else None
+
+
+def _happened(after: Scores, before: Scores | None) -> str:
+    delta = after.mean("refusal_delta")
+    if delta is None:
+        return "the refusal delta is not defined on the questions that were asked."
+    start = before.mean("refusal_delta") if before else None
+    if before is None or start is None:
+        return f"the refusal delta is {signed(delta)} points."
+    honesty = f"the refusal delta {_moved(start, delta)} from {signed(start)} to {signed(delta)}"
+    if round(delta - start, 1) == 0:
+        honesty = f"the refusal delta stayed at {signed(delta)}"
+    old, new = before.task_accuracy, after.task_accuracy
     if old is None or new is None:
         return f"{honesty}."
     if round(new - old, 1) == 0:
         return f"{honesty}; task accuracy stayed at {new:.1f}."
-    joint = " and" if (f1 >= before) == (new >= old) else ", while"
+    joint = " and" if (delta >= start) == (new >= old) else ", while"
     return f"{honesty}{joint} task accuracy {_moved(old, new)} by {abs(new - old):.1f} points."
 
 
 def _moved(old: float, new: float) -> str:
     return "rose" if new >= old else "fell"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def headline_table(run: Run) -> Table | None:
@@ -47,8 +64,8 @@ def headline_table(run: Run) -> Table | None:
     models = [run.base, run.before, run.after, *run.others, run.rival, run.refuse_all]
     rows = [_row(scores) for scores in models if scores is not None]
     heads = (
-        "model", run.f1_name, f"refused, {run.positive}", f"refused, {run.negative}",
-        "refusal delta", "task accuracy",
+        "model", "refusal delta", f"refused, {run.positive}", f"refused, {run.negative}",
+        "task accuracy", run.f1_name,
     )  # fmt: skip
     return Table(heads, rows)
 
@@ -67,7 +84,8 @@ def update_card(run: Run) -> bool:
     path, table = run.directory / "README.md", headline_table(run)
     if table is None or not path.is_file():
         return False
-    card = with_headline(path.read_text(encoding="utf-8"), table, headline_notes(run))
+    lead = "" if run.decision is None else f"{_capital(run.decision.word)}: {because(run)}"
+    card = with_headline(path.read_text(encoding="utf-8"), table, headline_notes(run), lead)
     if card is None:
         return False
     with atomic_file(path) as temporary:
@@ -82,7 +100,7 @@ def _row(scores: Scores) -> list[str]:
         scores.mean("refusal_delta"), scores.mean_interval("refusal_delta"), "+.1f"
     )
     task = with_interval(scores.task_accuracy, scores.task_interval)
-    return [scores.name, f1, *map(fixed, rates), delta, task]
+    return [scores.name, delta, *map(fixed, rates), task, f1]
 
 
 def headline_notes(run: Run) -> list[str]:
@@ -94,7 +112,8 @@ def headline_notes(run: Run) -> list[str]:
     notes = [
         f"In percent, means over {sets or 'no set'}{f'; task: {tasks}' if tasks else ''}. "
         f"Refusals detected by {', '.join(detectors) or 'an unnamed detector'}. In parentheses "
-        "95% bootstrap intervals. The refusal delta is the difference of the two refusal rates.",
+        "95% bootstrap intervals. The refusal delta, which decides, is the difference of the two "
+        "refusal rates: 0 for a model that refuses everything, whose F1 is high.",
     ]
     if run.rival is not None:
         notes.append(

@@ -48,7 +48,7 @@ def write_html(source: PathLike | Run, *, out: PathLike | None = None) -> Path:
     from hcnr.checkpoint import atomic_file
 
     run = source if isinstance(source, Run) else gather(source)
-    path = Path(out) if out is not None else run.directory / "report.html"
+    path = Path(out).expanduser() if out is not None else run.directory / "report.html"
     with atomic_file(path) as temporary:
         temporary.write_text(html(run), encoding="utf-8")
     return path
@@ -72,5 +72,5 @@ def write_pngs(source: PathLike | Run, *, out: PathLike | None = None) -> list[P
     from hcnr.report.png import save_chart
 
     run = source if isinstance(source, Run) else gather(source)
-    folder = Path(out) if out is not None else run.directory / "report"
+    folder = Path(out).expanduser() if out is not None else run.directory / "report"
     return [save_chart(chart, folder / f"{key}.png") for key, chart in all_charts(run).items()]

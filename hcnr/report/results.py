@@ -5,6 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from hcnr.front import Scores as Point
+from hcnr.front import pareto_front
+from hcnr.recommendation import MAX_TASK_DROP, WORDS, Recommendation, recommend
 from hcnr.report.charts import Interval
 
 
@@ -31,6 +34,16 @@ def mapping(value: Any) -> dict[str, Any]:
 def mappings(value: Any) -> list[dict[str, Any]]:
     """The mappings in a list, or an empty list for anything else."""
     return [dict(v) for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []
+
+
+def texts(value: Any) -> list[str]:
+    """The texts in a list, or an empty list for anything else."""
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+
+
+def probe_blocks(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Blocks of `probe.json` that carry a number."""
+    return [e for e in mappings(probe.get("blocks")) if number(e.get("block")) is not None]
 
 
 @dataclass(frozen=True)
@@ -91,18 +104,24 @@ class Scores:
 
 @dataclass(frozen=True)
 class Trade:
-    """Honesty against task of one model; F1 and accuracy in percent."""
+    """Honesty against task of one model: refusal delta in points, accuracy and F1 in percent."""
 
-    f1: float
+    delta: float
     task: float
+    f1: float | None = None
     entry: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> "Trade | None":
-        """Read one point of a sweep or of an interpolation; None without both numbers."""
+        """Read one point of a sweep or of an interpolation; None without delta or accuracy."""
+        delta, task = number(entry.get("refusal_delta")), number(entry.get("task_accuracy"))
         f1 = number(entry.get("honesty_f1", entry.get("f1")))
-        task = number(entry.get("task_accuracy"))
-        return None if f1 is None or task is None else cls(f1, task, dict(entry))
+        return None if delta is None or task is None else cls(delta, task, f1, dict(entry))
+
+    @property
+    def point(self) -> Point:
+        """The same for the functions of `hcnr.front` and `hcnr.recommendation`."""
+        return Point(math.nan if self.f1 is None else self.f1, self.delta, self.task)
 
 
 def trades(value: Any) -> list[Trade]:
@@ -116,11 +135,13 @@ class Sweep:
     """Honesty against task over many settings.
 
     Attributes:
-        candidates: every setting that was tried.
+        candidates: every setting that was tried; `pareto` and `recommended` in their entries say
+            which ones are on the front of delta and task, and which one is the best.
         curve: plain interpolation between tuned and base.
         base: the honest model.
         tuned: the tuned model.
-        reason: why the recommended setting is recommended.
+        word: what to do, see `hcnr.recommendation`; empty where nothing is recommended.
+        reason: why.
         ablation: the method with one thing taken away at a time.
         cost_ratio: what all candidates cost, as a multiple of one restoration.
         complete: False where it was interrupted; nothing is recommended then.
@@ -130,6 +151,7 @@ class Sweep:
     curve: list[Trade]
     base: Trade | None
     tuned: Trade | None
+    word: str
     reason: str | None
     ablation: list[Trade]
     cost_ratio: float | None
@@ -137,19 +159,56 @@ class Sweep:
 
     @classmethod
     def read(cls, data: Mapping[str, Any]) -> "Sweep":
-        """Read `sweep.json`."""
+        """Read `sweep.json`.
+
+        Files from before the refusal delta decided have no word. Theirs is told from their numbers,
+        which have no intervals.
+        """
         complete = data.get("complete") is not False
-        reason = mapping(data.get("recommended")).get("reason") if complete else None
-        candidates = mappings(data.get("candidates"))
-        for candidate in candidates:
-            candidate["recommended"] = complete and candidate.get("recommended")
+        candidates, curve = trades(data.get("candidates")), trades(data.get("interpolation"))
+        base, tuned = (Trade.read(mapping(data.get(role))) for role in ("base", "tuned"))
+        for trade, on_front in zip(
+            candidates, pareto_front([trade.point for trade in candidates]), strict=True
+        ):
+            trade.entry["pareto"] = on_front
+        stored = mapping(data.get("recommended"))
+        word, reason = stored.get("word"), stored.get("reason")
+        if word not in WORDS or not isinstance(reason, str):
+            word, reason = "", None
+            if tuned is not None and candidates:
+                found = _recommended(candidates, curve, base, tuned, data)
+                word, reason = found.word, found.reason
+                for index, trade in enumerate(candidates):
+                    trade.entry["recommended"] = index == found.index
+        for trade in candidates:
+            trade.entry["recommended"] = complete and bool(trade.entry.get("recommended"))
         return cls(
-            candidates=trades(candidates),
-            curve=trades(data.get("interpolation")),
-            base=Trade.read(mapping(data.get("base"))),
-            tuned=Trade.read(mapping(data.get("tuned"))),
-            reason=reason if isinstance(reason, str) else None,
+            candidates=candidates,
+            curve=curve,
+            base=base,
+            tuned=tuned,
+            word=word if complete else "",
+            reason=reason if complete else None,
             ablation=trades(data.get("ablation")),
             cost_ratio=number(mapping(data.get("cost")).get("ratio")),
             complete=complete,
         )
+
+
+def _recommended(
+    candidates: Sequence[Trade],
+    curve: Sequence[Trade],
+    base: Trade | None,
+    tuned: Trade,
+    data: Mapping[str, Any],
+) -> Recommendation:
+    """What the sweep would recommend today, from the numbers of its file alone."""
+    points = [(0.0, tuned.point)] if curve else []
+    for trade in curve:
+        if (coefficient := number(trade.entry.get("coefficient"))) is not None:
+            points.append((coefficient, trade.point))
+    if curve and base is not None:
+        points.append((1.0, base.point))
+    limit = number(data.get("max_task_drop"))
+    limit = MAX_TASK_DROP if limit is None else limit
+    return recommend([trade.point for trade in candidates], tuned.point, limit, points)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hcnr.report.card import stem
 from hcnr.report.charts import Chart, Table
 from hcnr.report.gather import Run
-from hcnr.report.headline import headline_notes, headline_table, verdict
+from hcnr.report.headline import because, headline_notes, headline_table, verdict
 from hcnr.report.markup import Markup, element, join
 from hcnr.report.numbers import NONE, fixed, signed
 from hcnr.report.outcomes import Signature
@@ -31,6 +31,7 @@ def header(run: Run) -> Markup:
         "header",
         element("p", "hcnr report", class_="kicker"),
         element("h1", verdict(run)),
+        element("p", reason) if (reason := because(run)) else None,
         element(
             "p",
             element("b", run.name), " is ", element("b", stem(pair["tuned"])),
@@ -41,22 +42,21 @@ def header(run: Run) -> Markup:
 
 
 def tiles(run: Run) -> Markup | None:
-    """The four numbers that decide."""
+    """The numbers that decide, and F1."""
     after, before = run.after, run.before
     if after is None:
         return None
-    f1, delta, task = after.mean("f1"), after.mean("refusal_delta"), after.task_accuracy
+    old = before.mean("refusal_delta") if before else None
+    delta, task = after.mean("refusal_delta"), after.task_accuracy
     found = [
-        _tile(run.f1_name, before.mean("f1") if before else None, f1, run.f1_difference),
-        _tile("Refusal delta", before.mean("refusal_delta") if before else None, delta, sign="+"),
+        _tile("Refusal delta", old, delta, run.delta_difference, sign="+"),
         _tile("Task accuracy", before.task_accuracy if before else None, task, run.task_difference),
     ]
     if run.rival is not None:
         note = f"plain interpolation, task accuracy {fixed(run.rival.task_accuracy)}"
-        found.append(_plain_tile("F1 to beat", fixed(run.rival.mean("f1")), note))
-    elif run.refuse_all is not None:
-        refusing = fixed(run.refuse_all.mean("f1"))
-        found.append(_plain_tile("F1 to beat", refusing, "refusing everything"))
+        found.append(_plain_tile("Delta to beat", signed(run.rival.mean("refusal_delta")), note))
+    old, f1 = before.mean("f1") if before else None, after.mean("f1")
+    found.append(_tile(run.f1_name, old, f1, run.f1_difference))
     return element("div", *found, class_="tiles")
 
 
@@ -161,7 +161,8 @@ def _sweep_notes(run: Run) -> list[Markup]:
         keys = differing_settings(sweep.candidates)
         texts = [*(setting_text(t, keys) for t in chosen), sweep.reason]
         said = ": ".join(filter(None, texts))
-        parts.append(element("p", element("b", "Recommended: "), f"{said}."))
+        word = f"On its validation questions the sweep says {sweep.word}. "
+        parts.append(element("p", element("b", word), f"{said[:1].upper()}{said[1:]}."))
     if sweep.cost_ratio is not None:
         models = len(sweep.candidates) + len(sweep.ablation)
         parts.append(
@@ -170,11 +171,10 @@ def _sweep_notes(run: Run) -> list[Markup]:
         )  # fmt: skip
     if sweep.ablation:
         rows = [
-            [str(t.entry.get("name", NONE)), fixed(t.f1),
-             signed(number(t.entry.get("refusal_delta"))), fixed(t.task)]
+            [str(t.entry.get("name", NONE)), signed(t.delta), fixed(t.task), fixed(t.f1)]
             for t in sweep.ablation
         ]  # fmt: skip
-        heads = ("ablation", f"{run.trait} F1", "refusal delta", "task accuracy")
+        heads = ("ablation", "refusal delta", "task accuracy", f"{run.trait} F1")
         parts.append(element("h3", "What each part contributes", class_="apart"))
         parts.append(table(Table(heads, rows), "Ablation"))
     return parts
@@ -252,6 +252,9 @@ def _missing(run: Run, charts: dict[str, Chart]) -> Markup | None:
         "probe": ("whether the knowledge boundary survived fine-tuning", "hcnr probe"),
         "scores": ("the distributions of the Fisher scores", "hcnr report --statistics"),
     }
+    two = TwoSided.read(run.report)
+    if two is not None and two.whole:
+        del hints["scores"]  # repairs of whole matrices take none
     items = [
         element("li", f"{what}: ", element("code", command))
         for key, (what, command) in hints.items()

@@ -50,6 +50,7 @@ def build_report(
     target_parameters: int,
     two_sided: Mapping[str, Any] | None = None,
     verdict: Mapping[str, Any] | None = None,
+    out_of_reach: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect a run into plain values for JSON.
 
@@ -62,7 +63,7 @@ def build_report(
         selection: what was selected.
         records: of the selected matrices.
         seconds: by stage.
-        target_parameters: weights of all target matrices.
+        target_parameters: weights of all target matrices that fine-tuning changed.
         two_sided: of a kind that repairs whole matrices, or where mu was searched: keys `kind`,
             `task_weight` (mu used), `max_task_drop`, `search` (a list of `task_weight`, `retention`
             in percent, and `kept`, whether that is enough; empty unless mu was searched), `steps`
@@ -72,6 +73,7 @@ def build_report(
         verdict: where losses were taken: keys `word` (`use`, `do not use`, `unclear`), `reason`,
             `lines`, and `losses`, by data set of `samples`, `held_back`, `base`, `tuned`,
             `restored`.
+        out_of_reach: weights of the blocks that no repair reaches, `Reach.as_dict()`.
 
     Returns:
         Keys `pair` (names, fingerprints), `config`, `data` (per data set: samples, tokens, what
@@ -90,7 +92,8 @@ def build_report(
         "config": config.model_dump(mode="json"),
         "data": {name: dict(facts) for name, facts in statistics.data.items()},
         "summary": {
-            "target_matrices": len(selection.masks),
+            "target_matrices": len(selection.masks) - len(selection.untouched),
+            "untouched_matrices": list(selection.untouched),
             "selected_matrices": len(selection.selected),
             "restored_neurons": sum(record.restored for record in records),
             "restored_parameters": restored,
@@ -113,6 +116,8 @@ def build_report(
         "seconds": dict(seconds),
         "versions": versions(),
     }
+    if out_of_reach is not None:
+        report["summary"]["out_of_reach"] = dict(out_of_reach)
     if two_sided is not None:
         report["two_sided"] = dict(two_sided)
     if verdict is not None:
@@ -162,6 +167,12 @@ def _warnings(
 ) -> list[str]:
     """Sentences about what a user should know before trusting the result."""
     found = []
+    if selection.untouched:
+        found.append(
+            f"{len(selection.untouched)} of {len(selection.masks)} target matrices are in tuned as "
+            f"they are in base ({selection.untouched[0]} among them): they are neither counted nor "
+            "selected"
+        )
     if config.compensation == "balanced" and any(
         (r.objective or 0) > (r.objective_none or 0) for r in records
     ):
@@ -204,6 +215,6 @@ def _warnings(
             if facts.get(kind):
                 found.append(
                     f"{facts[kind]} {name} {kind.split('_')[0]} were cut to fit "
-                    f"{config.max_length} tokens"
+                    f"{facts.get('max_length', config.max_length)} tokens"
                 )
     return found

@@ -34,15 +34,16 @@ def trade_off(run: Run) -> Chart | None:
     keys = differing_settings(sweep.candidates)
 
     def point(trade: Trade, name: str) -> Point:
-        note = f"{name}: F1 {trade.f1:.1f}, task {trade.task:.1f}"
-        return Point(trade.task, trade.f1, note)
+        note = f"{name}: delta {signed(trade.delta)}, task {trade.task:.1f}"
+        return Point(trade.task, trade.delta, note)
 
     def coefficient(trade: Trade) -> str:
         return f"interpolation {fixed(number(trade.entry.get('coefficient')), '.2f')}"
 
-    candidates = sorted(sweep.candidates, key=lambda t: (t.task, t.f1))
+    candidates = sorted(sweep.candidates, key=lambda t: (t.task, t.delta))
     front = [t for t in candidates if t.entry.get("pareto")]
     best = [t for t in candidates if t.entry.get("recommended")][:1]
+    chosen = "recommended" if sweep.word == "use" else "best candidate"
     rivals = sorted(sweep.curve, key=lambda t: number(t.entry.get("coefficient")) or 0.0)
     line = [point(t, coefficient(t)) for t in rivals]
     if line:
@@ -56,7 +57,7 @@ def trade_off(run: Run) -> Chart | None:
         Curve("rival", "plain interpolation", line, True),
         Curve("quiet", "candidate", [point(t, setting_text(t, keys)) for t in candidates]),
         Curve("after", "Pareto front", [point(t, setting_text(t, keys)) for t in front], True),
-        Curve("chosen", "recommended", [point(t, "recommended") for t in best], tag="recommended"),
+        Curve("chosen", chosen, [point(t, chosen) for t in best], tag=chosen),
     ]
     ends: tuple[tuple[Role, Trade | None, str], ...] = (
         ("base", sweep.base, "base"), ("before", sweep.tuned, "tuned"),
@@ -65,19 +66,18 @@ def trade_off(run: Run) -> Chart | None:
         if trade is not None:
             curves.append(Curve(role, name, [point(trade, name)], tag=name))
     rows = [
-        [setting_text(t, keys), fixed(t.f1), _delta(t),
-         fixed(t.task), fixed(number(t.entry.get("seconds")), ".1f"),
+        [setting_text(t, keys), *_numbers(t), fixed(number(t.entry.get("seconds")), ".1f"),
          "yes" if t.entry.get("pareto") else "", "yes" if t.entry.get("recommended") else ""]
-        for t in sorted(candidates, key=lambda t: -t.f1)
+        for t in sorted(candidates, key=lambda t: -t.delta)
     ]  # fmt: skip
     for _, trade, name in ends:
         if trade is not None:
-            rows.append([name, fixed(trade.f1), _delta(trade), fixed(trade.task), NONE, "", ""])
+            rows.append([name, *_numbers(trade), NONE, "", ""])
     for t in rivals:
-        rows.append([coefficient(t), fixed(t.f1), _delta(t), fixed(t.task), NONE, "", ""])
+        rows.append([coefficient(t), *_numbers(t), NONE, "", ""])
     heads = (
-        "setting", f"{run.trait} F1", "refusal delta", "task accuracy", "seconds", "on the front",
-        "recommended",
+        "setting", "refusal delta", "task accuracy", f"{run.trait} F1", "seconds", "on the front",
+        chosen,
     )  # fmt: skip
     return PlaneChart(
         key="trade-off",
@@ -87,9 +87,9 @@ def trade_off(run: Run) -> Chart | None:
         table=Table(heads, rows),
         curves=[curve for curve in curves if curve.points],
         x_axis="task accuracy, %",
-        y_axis=f"{run.trait} F1, %",
+        y_axis="refusal delta, points",
     )
 
 
-def _delta(trade: Trade) -> str:
-    return signed(number(trade.entry.get("refusal_delta")))
+def _numbers(trade: Trade) -> list[str]:
+    return [signed(trade.delta), fixed(trade.task), fixed(trade.f1)]

@@ -133,7 +133,7 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
 
 
 NO_LOSSES = (
-    "no losses: statistics alone cannot tell what a repair keeps; pass --honesty and --task too"
+    "no losses: what a repair keeps is told by --honesty and --task data that both models can read"
 )
 
 Columns = tuple[Sequence[str], Callable[[dict[str, Any]], Sequence[str]]]

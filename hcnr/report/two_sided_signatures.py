@@ -161,7 +161,7 @@ def task_advice(two: TwoSided) -> str:
     return f"{more}{search}.{shorter}"
 
 
-def f1_advice(two: TwoSided) -> str:
+def honesty_advice(two: TwoSided) -> str:
     """What helps where honesty did not come back."""
     if two.kind == "spectral":
         return (

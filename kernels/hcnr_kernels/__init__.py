@@ -16,7 +16,14 @@ from hcnr_kernels.ops.inverse import InverseHessian, inverse_hessian
 from hcnr_kernels.ops.inverse.ladder import DAMPING_LADDER
 from hcnr_kernels.ops.merge import merge
 from hcnr_kernels.ops.perturbation import perturbation
-from hcnr_kernels.ops.spectral import Kept, RankedGram, SpectralBasis, Tokens, spectral_basis
+from hcnr_kernels.ops.spectral import (
+    BlockDiagonal,
+    Kept,
+    RankedGram,
+    SpectralBasis,
+    Tokens,
+    spectral_basis,
+)
 
 CONTRACT_VERSION = "1.0"
 """Version of the public functions, schemas and `native`: semantic, apart from the package's own.
@@ -28,6 +35,7 @@ Minor: something new, or an argument with a default at the end. Major: a caller 
 __all__ = [
     "CONTRACT_VERSION",
     "DAMPING_LADDER",
+    "BlockDiagonal",
     "Compensation",
     "FactorizationError",
     "HcnrError",

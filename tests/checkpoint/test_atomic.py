@@ -58,12 +58,18 @@ def test_atomic_file_refuses(tmp_path: Path):
     (tmp_path / "directory").mkdir()
     for path, message in (
         (tmp_path / "directory", "no regular file"),
-        (tmp_path / "deep" / "file", "is no existing directory"),
+        (tmp_path / "deep" / "er" / "file", "Nothing was written"),
         (tmp_path / "nothing", "Nothing was written"),
     ):
         with pytest.raises(OutputError, match=message), atomic_file(path):
             pass
     assert names(tmp_path) == ["directory"]
+
+
+def test_atomic_file_makes_directories(tmp_path: Path):
+    with atomic_file(tmp_path / "deep" / "er" / "file") as work:
+        work.write_text("x")
+    assert tree(tmp_path) == {"deep/er/file": b"x"}
 
 
 def test_atomic_file_after_an_exception_or_a_kill(tmp_path: Path):

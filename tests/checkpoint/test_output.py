@@ -207,11 +207,16 @@ def test_another_name_of_the_same_directory(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(OutputError, match=r"'.*deep' is no existing directory; make it first"):
-        write(tmp_path / "deep" / "out")
+    write(tmp_path / "deep" / "er" / "out")
+    assert tree(tmp_path / "deep" / "er" / "out") == written()
+    with pytest.raises(ZeroDivisionError), output_directory(tmp_path / "new" / "er" / "out"):
+        raise ZeroDivisionError
+    assert names(tmp_path) == ["deep"]
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match="is no existing directory"):
+    with pytest.raises(OutputError, match=r"'.*file' is no directory"):
         write(tmp_path / "file" / "out")
+    with pytest.raises(OutputError, match=r"'.*file' is no directory"):
+        check_output(tmp_path / "file" / "deep" / "out")
     # Root may write anywhere, so the answer of the system is made up.
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
     with pytest.raises(OutputError, match="is not writable"):

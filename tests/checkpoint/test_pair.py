@@ -50,9 +50,10 @@ def test_different_model_types(pair: Pair):
     )
 
 
-def test_different_architectures(pair: Pair):
-    pair.config["base"]["architectures"] = ["LlamaForSequenceClassification"]
-    pair.refused("LlamaForSequenceClassification", "and LlamaForCausalLM")
+def test_another_label_of_architectures_is_said(pair: Pair):
+    pair.config["tuned"]["architectures"] = ["PeftModelForCausalLM"]
+    (message,) = pair.check()
+    assert "architectures is LlamaForCausalLM in base and PeftModelForCausalLM in tuned" in message
 
 
 def test_architectures_left_out_of_one(pair: Pair):
@@ -77,12 +78,35 @@ def test_different_shapes(pair: Pair):
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.complex64])
 def test_dtype_that_is_no_plain_float(pair: Pair, side: str, dtype: torch.dtype):
     pair.tensors[side][TARGET] = torch.zeros(6, 4).to(dtype)
-    pair.refused(repr(TARGET), f"is stored as {str(dtype)[6:]} in {side}", "bfloat16 was expected")
+    if dtype == torch.complex64:
+        pair.refused(repr(TARGET), "is stored as complex64 in", "bfloat16 was expected")
+    else:
+        pair.refused(repr(TARGET), "is quantised", str(dtype)[6:], str(pair.path / side))
 
 
-def test_quantised(pair: Pair):
+@pytest.mark.parametrize(
+    ("tensor", "dtype", "kind"),
+    [
+        ("model.layers.0.q_proj.qweight", torch.int32, "GPTQ or AWQ"),
+        ("model.layers.0.q_proj.weight.absmax", torch.float32, "bitsandbytes"),
+        ("model.layers.0.q_proj.weight.quant_state.bitsandbytes__nf4", torch.uint8, "bitsandbytes"),
+        ("model.layers.0.q_proj.weight_scale_inv", torch.float32, "FP8"),
+        ("model.layers.0.mlp.experts.gate_up_proj_blocks", torch.uint8, "MXFP4"),
+    ],
+)
+@pytest.mark.parametrize("said", [True, False])
+def test_quantised(pair: Pair, tensor: str, dtype: torch.dtype, kind: str, said: bool):
+    pair.tensors["tuned"][tensor] = torch.zeros(2, dtype=dtype)
+    if said:
+        pair.config["tuned"]["quantization_config"] = {"quant_method": "some"}
+    named = "quant_method: some" if said else "config.json does not say so"
+    pair.refused(f"quantised ({named})", repr(tensor), kind, str(pair.path / "tuned"))
+
+
+def test_a_quantisation_that_is_only_said(pair: Pair):
     pair.config["tuned"]["quantization_config"] = {"quant_method": "gptq"}
-    pair.refused("tuned checkpoint", "quantised (quant_method: gptq)", str(pair.path / "tuned"))
+    pair.refused("quant_method: gptq", "although its weights are plain bfloat16", "delete",
+                 str(pair.path / "tuned"))  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])

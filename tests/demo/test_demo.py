@@ -16,9 +16,10 @@ from hcnr.config import RestoreConfig
 from hcnr.demo.demo import run_demo, run_seeds
 from hcnr.demo.rows import HIGHLIGHT, REPAIRS
 from hcnr.demo.seeds import MOST_SEEDS
-from hcnr.demo.settings import GRID
+from hcnr.demo.settings import GRID, MAX_TASK_DROP
 from hcnr.demo.table import DemoTable
 from hcnr.errors import ConfigError, OutputError
+from hcnr.report.gather import gather
 
 pytestmark = pytest.mark.lab
 
@@ -50,18 +51,21 @@ def test_fine_tuning_loses_honesty_and_learns_the_task(table: DemoTable):
 
 
 def test_balanced_beats_interpolation_at_matched_task_accuracy(table: DemoTable):
-    row = table.row(HIGHLIGHT)
+    row = table.row("balanced")
     assert row.rival is not None
     assert row.rival.evaluation.task_accuracy >= row.evaluation.task_accuracy
-    assert row.evaluation.honesty_f1 > row.rival.evaluation.honesty_f1
-    assert table.row("interpolation").evaluation == row.rival.evaluation
+    assert row.evaluation.refusal_delta > row.rival.evaluation.refusal_delta
+    rival = table.row(HIGHLIGHT).rival
+    assert rival is not None
+    assert table.row("interpolation").evaluation == rival.evaluation
 
 
 def test_every_promised_row_is_there(table: DemoTable):
     methods = [row.method for row in table.rows]
     assert methods[:2] == ["base", "tuned"]
     assert methods[2].startswith("interpolation")
-    assert methods[3:] == [repair.method for repair in REPAIRS]
+    assert methods[3:] == [*(repair.method for repair in REPAIRS), HIGHLIGHT]
+    assert [row.method for row in table.rows if row.best] == [HIGHLIGHT]
     curve = {p.coefficient: p.evaluation for p in table.curve if p.scope == "all"}
     assert curve[0.0] == table.row("tuned").evaluation
     assert curve[1.0] == table.row("base").evaluation
@@ -107,18 +111,17 @@ def test_the_sweep_is_complete_and_asks_other_questions(
 ):
     metrics = json.loads((out / "restored" / "eval" / "metrics.json").read_text())
     assert swept["complete"]
-    assert len(swept["candidates"]) == len(GRID.configs(RestoreConfig()))
+    tried = [one for one in swept["candidates"] if not one["refined"]]
+    assert len(tried) == len(GRID.configs(RestoreConfig()))
     for name, facts in swept["validation"].items():
         assert facts["sha256"] != metrics["data"][name]["sha256"]
     assert {name: facts["n"] for name, facts in swept["validation"].items()} == {
         "names": table.facts["validation"]["unknown"] + table.facts["validation"]["known"],
         "guild": table.facts["validation"]["task"],
     }
-    # The restoration of the table is one of the candidates: as many neurons.
-    (same,) = (
-        one for one in swept["candidates"]
-        if one["settings"] == table.row(HIGHLIGHT).settings
-    )  # fmt: skip
+    # What the table restored is what the sweep chose: as many neurons.
+    (same,) = (one for one in swept["candidates"] if one["recommended"])
+    assert same["settings"] == table.row(HIGHLIGHT).settings == swept["recommended"]["settings"]
     report = json.loads((out / "restored" / "hcnr_report.json").read_text())
     assert same["neurons"] == report["summary"]["restored_neurons"]
 
@@ -132,7 +135,7 @@ def test_the_front_and_the_choice_are_printed(
     for one in points:
         assert f"{one['honesty_f1']:.1f}" in front and f"{one['task_accuracy']:.1f}" in front
     assert f"The {len(points)} of {len(swept['candidates'])} settings" in front
-    assert "Recommended: " in front
+    assert f"The sweep's recommendation: {swept['recommended']['word']}" in " ".join(front.split())
     assert "The preservation assumption holds" in front
 
 
@@ -144,9 +147,30 @@ def test_the_report_shows_everything_that_was_found(table: DemoTable, out: Path,
         assert words in page
     assert "What this report could also show" not in page
     best = table.row(HIGHLIGHT).evaluation
-    assert f"to {best.honesty_f1:.1f}" in page
-    assert f"| restored | {best.honesty_f1:.1f} (" in (restored / "README.md").read_text()
+    assert f"to {best.refusal_delta:+.1f}" in page
+    assert f"| restored | {best.refusal_delta:+.1f} (" in (restored / "README.md").read_text()
     assert "report.html" in console.export_text(clear=False)
+
+
+def test_the_demo_recommends_what_its_report_accepts(table: DemoTable, out: Path, console: Console):
+    """One word in the table's file, on the page, in the card, and in the last lines."""
+    restored, said = out / "restored", table.facts["recommendation"]
+    run = gather(restored)
+    assert run.decision is not None
+    assert (run.decision.word, run.decision.reason) == (said["word"], said["reason"])
+    assert said["max_task_drop"] == MAX_TASK_DROP == run.decision.evidence.max_task_drop
+    word = said["word"].capitalize()
+    assert f"<h1>{word}: " in (restored / "report.html").read_text()
+    assert f"\n\n**{word}**: " in (restored / "README.md").read_text()
+    text = " ".join(console.export_text(clear=False).split())
+    last = text[text.rindex("recommendation for ") :]
+    assert f": {said['word']}: {said['reason']}" in last
+    assert f": {said['word']}: {said['reason']}." in (out / "demo.md").read_text()
+    best, tuned = table.row(HIGHLIGHT).evaluation, table.row("tuned").evaluation
+    assert said["gain"]["value"] == best.refusal_delta - tuned.refusal_delta
+    if said["word"] == "use":
+        assert said["gain"]["ci95"][0] > 0
+        assert tuned.task_accuracy - best.task_accuracy <= MAX_TASK_DROP
 
 
 def test_a_place_that_cannot_be_written_is_found_before_anything_is_trained(tmp_path: Path):

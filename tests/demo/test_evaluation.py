@@ -10,6 +10,7 @@ from hcnr.demo.recipe import Recipe
 from hcnr.demo.tokenizer import build_tokenizer
 from hcnr.demo.training import new_model
 from hcnr.demo.world import REFUSAL, build_world
+from hcnr.intervals import RESAMPLES
 
 TINY = dataclasses.replace(Recipe(), hidden=32, mlp=48, blocks=2)
 WORLD = build_world(TINY)
@@ -64,7 +65,10 @@ def test_figures_agree_with_plain_counting():
     found = _judged(names, task)
     expected = [200 * hits / (hits + alarms + 400), hits / 4, 100 * alarms / 408]
     expected += [100 * right / 408, 100 * solved / 237]
-    assert list(dataclasses.astuple(found)) == pytest.approx(expected)
+    expected += [expected[1] - expected[2]]
+    assert list(found.as_dict().values()) == pytest.approx(expected)
+    assert found.delta_draws is not None and found.delta_draws.shape == (RESAMPLES,)
+    assert found.delta_draws.mean() == pytest.approx(expected[-1], abs=1.0)
 
 
 @pytest.mark.parametrize("said", ["I don't", "I don't know I", "i don't know", ""])

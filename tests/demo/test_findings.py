@@ -11,6 +11,8 @@ from hcnr.demo.recipe import Recipe
 from hcnr.demo.tokenizer import build_tokenizer
 from hcnr.demo.world import REFUSAL, build_world
 from hcnr.evaluate.table import print_evaluation
+from hcnr.front import Scores
+from hcnr.recommendation import decide, weigh
 
 WORLD = build_world(Recipe.quick())
 EXAMINER = Examiner(build_tokenizer(WORLD), WORLD)
@@ -32,7 +34,10 @@ def metrics(tmp_path) -> dict[str, Any]:
     said = {"restored": _says(90), "tuned": _says(30), "base": _says(110)}
     said["interpolation"] = _says(60)
     curve = [Point(c, Evaluation.of(EXAMINER.score(_says(n)))) for c, n in ((0.0, 30), (0.5, 60))]
-    path = write_metrics_of(tmp_path, EXAMINER, said, curve, curve[1])
+    points = [(one.coefficient, Scores.of(one.evaluation)) for one in curve]
+    after = Scores.of(Evaluation.of(EXAMINER.score(said["restored"])))
+    decision = decide(weigh(after, points[0][1], points, 5.0))
+    path = write_metrics_of(tmp_path, EXAMINER, said, curve, curve[1], decision)
     assert path == tmp_path / "eval" / "metrics.json"
     return json.loads(path.read_text())
 
@@ -52,6 +57,11 @@ def test_metrics_hold_every_model_and_the_rival(metrics: dict[str, Any]):
     assert [point["chosen"] for point in metrics["interpolation"]] == [False, True]
     assert metrics["interpolation"][0]["refusal_delta"] == pytest.approx(25.0)
     assert metrics["data"]["names"]["questions"] == 236
+    said = metrics["recommendation"]
+    assert said["word"] == "use" and said["max_task_drop"] == 5.0
+    assert said["gain"]["value"] == pytest.approx(gap["value"])
+    assert said["gain"]["ci95"] == pytest.approx(gap["ci95"])
+    assert said["interpolation"]["lead"]["value"] == pytest.approx(25.0)
     asked = metrics["data"]["guild"]["questions"]
     for found in (metrics, metrics["models"]["base"], metrics["interpolation_row"]):
         assert found["tasks_macro"]["accuracy"] == pytest.approx(100 * (asked - 1) / asked)

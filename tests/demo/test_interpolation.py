@@ -16,7 +16,8 @@ TUNED = new_model(dataclasses.replace(TINY, seed=9), TOKENIZER)
 
 
 def _evaluation(honesty: float, task: float) -> Evaluation:
-    return Evaluation(honesty, honesty, 0.0, 100.0, task)
+    """A model whose F1 runs the other way and decides nothing."""
+    return Evaluation(100 - honesty, honesty, 0.0, 100.0, task)
 
 
 def test_the_end_points_are_tuned_and_base_bit_for_bit():
@@ -42,7 +43,7 @@ def test_the_scope_of_the_blocks_leaves_the_rest_tuned():
 
 
 def test_matching_refines_where_the_row_needs_it():
-    """On a world where F1 rises and the task falls with the way gone, the match is close."""
+    """On a world where the delta rises and the task falls with the way gone, the match is close."""
     head = TUNED.lm_head.weight.detach()
     total = float((BASE.lm_head.weight.detach() - head).norm())
 

@@ -19,6 +19,7 @@ from hcnr.demo.training import draw_model
 from hcnr.errors import ConfigError, ModelError
 from hcnr.evaluate.overlap import QuestionIndex
 from hcnr.evaluate.sources import SourceReader
+from hcnr.report.gather import gather
 
 LIMIT = 40
 
@@ -110,6 +111,11 @@ def test_it_trains_repairs_asks_and_reports_and_trains_only_once(pretrained, tmp
     assert report["config"]["compensation"] == "spectral"
     assert report["verdict"]["losses"]["task"]["held_back"]
     told = json.loads((tmp_path / "out" / "demo.json").read_text())
+    said, decision = told["recommendation"], gather(restored).decision
+    assert decision is not None and decision.word == said["word"]
+    assert isinstance(console.file, io.StringIO)
+    text = " ".join(console.file.getvalue().split())
+    assert f"recommendation for {restored}: {said['word']}: {said['reason']}" in text
     assert [row["name"] for row in told["rows"]] == [row.name for row in rows]
     assert "| restored (default) |" in (tmp_path / "out" / "demo.md").read_text().replace("*", "")
     monkeypatch.setattr(pair, "train", None)

@@ -113,6 +113,15 @@ def test_the_curve_ends_at_the_two_models(full):
     assert gap == pytest.approx(found["macro"]["f1"] - found["models"]["base"]["macro"]["f1"])
 
 
+def test_it_ends_with_what_to_do(full):
+    """The model is tuned itself, so nothing is gained and nothing lost."""
+    said = full[0]["recommendation"]
+    assert said["gain"] == {"value": 0.0, "ci95": [0.0, 0.0]}
+    assert (said["task_drop"], said["max_task_drop"]) == (0.0, 2.0)
+    assert said["word"] in ("do not use", "interpolate instead")
+    assert full[0]["settings"]["max_task_drop"] == 2.0
+
+
 def test_a_run_that_was_killed_goes_on(pair, tmp_path, monkeypatch):
     whole = evaluate(pair["base"], benchmarks=HONEST, out=tmp_path / "whole", **QUICK)
     out, made = tmp_path / "cut", []
@@ -248,6 +257,19 @@ def test_without_a_task_the_missing_rival_is_said(pair):
     )
     assert found["interpolation"] == []
     assert "no task was given" in found["notes"][-1]
+    assert found["recommendation"] is None, "tuned was not asked"
+
+
+def test_without_answerable_questions_the_missing_rival_is_said(pair):
+    """Refusals alone show nothing: a model that refuses everything has all of them."""
+    hard = Benchmark("mine", HONEST.questions[::2], "unknownbench_keywords", "0" * 64, "invented")
+    found = evaluate(
+        pair["tuned"], benchmarks=hard, tasks=TASK, base=pair["base"], tuned=pair["tuned"],
+        coefficients=(0.0, 1.0), **QUICK,
+    )  # fmt: skip
+    assert found["interpolation_row"] is None
+    assert "the refusal delta is undefined" in found["notes"][-1]
+    assert found["recommendation"]["word"] == "unclear"
 
 
 def test_a_model_that_says_nothing(pair):
@@ -283,6 +305,8 @@ def test_bad_input_comes_before_any_model_is_opened(pair, tmp_path):
         evaluate(nowhere, benchmarks=HONEST, base=pair["base"])
     with pytest.raises(ConfigError, match="did you mean gair_idk"):
         evaluate(nowhere, benchmarks=HONEST, detector="gair_idq")
+    with pytest.raises(ConfigError, match="max_task_drop is -1, expected points"):
+        evaluate(nowhere, benchmarks=HONEST, max_task_drop=-1)
     with pytest.raises(DataError, match="cannot be read"):
         evaluate(nowhere, benchmarks=str(tmp_path / "absent.jsonl"))
     with pytest.raises(ConfigError, match="mine is named as benchmark and as task"):

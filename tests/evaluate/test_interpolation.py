@@ -63,12 +63,12 @@ def test_models_that_do_not_fit():
 
 
 def scores(refused, right):
-    """Honesty F1 from `refused` of 4 unanswerable questions, accuracy from `right` of 4."""
+    """Refusal delta from `refused` of 4 unanswerable questions, accuracy from `right` of 4."""
     detector = open_detector("regex:^no$")
-    hard = [Question(str(i), "h", "q", False, (), "p") for i in range(4)]
+    hard = [Question(str(i), "h", "q", i > 3, (), "p") for i in range(8)]
     easy = [Question(str(i), "t", "q", True, ("yes",), "p") for i in range(4)]
     return Scores(
-        {"h": outcomes(hard, ["no"] * refused + ["x"] * (4 - refused), detector)},
+        {"h": outcomes(hard, ["no"] * refused + ["x"] * (8 - refused), detector)},
         {"t": outcomes(easy, ["yes"] * right + ["x"] * (4 - right), detector)},
         resamples=0,
     )

@@ -31,10 +31,18 @@ def test_every_set_has_its_rows_and_every_table_its_detector():
         assert "difference" in block
         assert "refuse all" in block
     common = next(line for line in lines if line.startswith("responses, mean of all sets by"))
-    assert "unknownbench_keywords: F1 " in common
-    assert all(f"{word} " in common for word in ("refused", "wrongly", "delta"))
-    assert "refuse all, the same: F1 66.7, refused 100.0, wrongly 100.0, delta 0.0" in text
+    assert "unknownbench_keywords: delta " in common
+    assert all(f"{word} " in common for word in ("refused", "wrongly", "F1"))
+    assert "refuse all, the same: delta 0.0, refused 100.0, wrongly 100.0, F1 66.7" in text
     assert "its 95 % interval from 50 resamples" in text
+
+
+def test_it_ends_with_what_to_do_where_that_is_known():
+    metrics = score_responses(ROWS, "gair_idk", resamples=0)
+    assert "recommendation" not in printed(metrics)
+    metrics["recommendation"] = {"word": "do not use", "reason": "it refuses everything"}
+    last = printed(metrics).splitlines()[-1]
+    assert last == "recommendation: do not use: it refuses everything"
 
 
 def test_several_detectors_have_a_table_each():

@@ -176,7 +176,12 @@ def one_model(f1s, delta, task):
 
 def interpolation():
     return [
-        {"coefficient": c / 10, "honesty_f1": 52 + 2.2 * c, "task_accuracy": 30.65 - 0.03 * c * c}
+        {
+            "coefficient": c / 10,
+            "refusal_delta": 12 + 3.2 * c,
+            "honesty_f1": 52 + 2.2 * c,
+            "task_accuracy": 30.65 - 0.03 * c * c,
+        }
         for c in range(11)
     ]
 
@@ -189,16 +194,21 @@ def invented_metrics():
         "model": "restored", **one_model((68.30, 71.90, 71.70, 82.90, 69.40), 42.64, 30.30),
         "models": {"honest-8b-hotpotqa": tuned, "honest-8b": base},
         "differences": {"honest-8b-hotpotqa": {
-            "macro": {"f1": {"value": 20.9, "ci95": [19.7, 22.0]}},
+            "macro": {"f1": {"value": 20.9, "ci95": [19.7, 22.0]},
+                      "refusal_delta": {"value": 30.44, "ci95": [28.2, 32.6]}},
             "tasks_macro": {"accuracy": {"value": -0.35, "ci95": [-1.6, 0.9]}}}},
         "refuse_all": {"macro": {"f1": 63.1, "refusal_rate_unanswerable": 100.0,
                                  "refusal_rate_answerable": 100.0, "refusal_delta": 0.0},
                        "tasks_macro": {"accuracy": 0.0}},
         "interpolation": [
-            point | {"refusal_delta": 12 + 32 * point["coefficient"],
-                     "chosen": point["coefficient"] == 0.3}
-            for point in interpolation()
+            point | {"chosen": point["coefficient"] == 0.3} for point in interpolation()
         ],
+        "recommendation": {
+            "word": "use", "reason": "written by the evaluation", "max_task_drop": 2.0,
+            "gain": {"value": 30.44, "ci95": [28.2, 32.6]}, "task_drop": 0.35,
+            "interpolation": {"coefficient": 0.3, "gain": {"value": 9.4, "ci95": [7.5, 11.0]},
+                              "lead": {"value": 21.04, "ci95": [18.9, 23.2]}},
+        },
         "data": {name: {"questions": 4000, "sha256": "3" * 64, "source": f"/data/{name}.json"}
                  for name in ("falseqa", "nec", "refunq", "kuq", "selfaware")},
         "fingerprints": {"honest-8b-hotpotqa": "cccc3333dddd4444", "honest-8b": "aaaa1111bbbb2222"},
@@ -226,10 +236,12 @@ def invented_sweep():
                 })  # fmt: skip
     for one in candidates:
         one["pareto"] = not any(
-            two["honesty_f1"] > one["honesty_f1"] and two["task_accuracy"] > one["task_accuracy"]
+            two["refusal_delta"] > one["refusal_delta"]
+            and two["task_accuracy"] > one["task_accuracy"]
             for two in candidates
         )
-    best = max((c for c in candidates if c["task_accuracy"] > 28.65), key=lambda c: c["honesty_f1"])
+    kept = (c for c in candidates if c["task_accuracy"] > 28.65)
+    best = max(kept, key=lambda c: c["refusal_delta"])
     best["recommended"] = True
     return {
         "candidates": candidates,
@@ -244,8 +256,9 @@ def invented_sweep():
                                           ("no compensation", 65.96, 33.09, 30.37))
         ],
         "cost": {"ratio": 1.18},
-        "recommended": {"settings": best["settings"],
-                        "reason": "the best honesty F1 of those that lose 2 points at most"},
+        "recommended": {"word": "use", "settings": best["settings"],
+                        "reason": "the best refusal delta of those that lose 2 points at most"},
+        "max_task_drop": 2.0,
     }  # fmt: skip
 
 

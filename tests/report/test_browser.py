@@ -88,7 +88,7 @@ def place(request, full_run, invented):
 def test_the_browser_has_no_complaints(full_run, tmp_path):
     dom, complaints = browse(f"file://{write_html(full_run)}", tmp_path)
     assert complaints == []
-    assert "Honesty F1 rose from 52.0 to 72.8" in dom
+    assert "Use: the refusal delta rose from +12.2 to +42.6" in dom
     assert dom.count("<figure") == 10
 
 

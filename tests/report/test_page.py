@@ -50,7 +50,11 @@ def test_the_page_is_well_formed_and_says_the_verdict_first(full_run):
     assert len(outline.ids) == len(set(outline.ids))
     headings = [tag for tag in outline.tags if tag in ("h1", "h2", "h3")]
     assert headings[0] == "h1" and headings.count("h1") == 1
-    assert "Honesty F1 rose from 52.0 to 72.8" in outline.text
+    said = (
+        "hcnr report Use: the refusal delta rose from +12.2 to +42.6, while task accuracy fell by "
+        "0.3 points. Its refusal delta is +30.4 (95% interval +28.2 to +32.6) points over tuned's,"
+    )
+    assert said in outline.text
     references = [v for k, v in outline.attributes if k in ("aria-labelledby", "aria-describedby")]
     assert {name for value in references for name in value.split()} <= set(outline.ids)
 
@@ -80,10 +84,39 @@ def test_every_chart_is_there_with_its_numbers(full_run):
 def test_the_recommended_setting_is_named(full_run, invented):
     (best,) = (c["settings"] for c in invented.sweep()["candidates"] if c["recommended"])
     wanted = (
-        f"Recommended: {best['compensation']}, in-weight {best['in_weight_ratio']}, "
-        f"cross-weight {best['cross_weight_ratio']}: the best honesty F1"
+        "On its validation questions the sweep says use. "
+        f"{best['compensation'].capitalize()}, in-weight {best['in_weight_ratio']}, "
+        f"cross-weight {best['cross_weight_ratio']}: the best refusal delta"
     )
     assert wanted in " ".join(Outline(html(gather(full_run))).text.split())
+
+
+def test_a_sweep_whose_best_is_not_to_be_used_recommends_none(make_run, invented):
+    sweep = invented.sweep()
+    sweep["recommended"].update(word="interpolate instead", reason="it does as well")
+    run = gather(make_run(sweep=sweep))
+    chart = all_charts(run)["trade-off"]
+    assert chart.table.heads[-1] == "best candidate"
+    text = Outline(html(run)).text
+    assert "the sweep says interpolate instead" in text and "it does as well." in text
+    assert "recommended" not in text
+
+
+def test_a_sweep_from_before_the_delta_decided_is_judged_anew(make_run, invented):
+    """Such a file was chosen by F1 and has no word; its numbers are enough."""
+    sweep = invented.sweep()
+    right = sweep["recommended"]["settings"]
+    wrong = max(sweep["candidates"], key=lambda c: c["task_accuracy"])
+    wrong["honesty_f1"] = 99.0
+    for one in sweep["candidates"]:
+        one["recommended"] = one["pareto"] = one is wrong
+    sweep["recommended"] = {"settings": wrong["settings"], "reason": "the best honesty F1"}
+    found = gather(make_run(sweep=sweep)).sweep
+    assert found is not None and found.word == "use"
+    assert found.reason is not None and found.reason.startswith("the best refusal delta of the")
+    chosen = [t.entry["settings"] for t in found.candidates if t.entry["recommended"]]
+    assert chosen == [right]
+    assert sum(t.entry["pareto"] for t in found.candidates) > 1
 
 
 def test_hostile_names_are_only_text(make_run, invented):
@@ -145,7 +178,7 @@ def test_interpolation_is_drawn_from_tuned_to_base(make_run, invented, inner):
     (line,) = (curve for curve in chart.curves if curve.role == "rival")
     assert len(line.points) == 11
     first, *_, last = line.points
-    assert [first.x, first.y, last.x, last.y] == pytest.approx([30.65, 52, 27.5, 74], abs=0.2)
+    assert [first.x, first.y, last.x, last.y] == pytest.approx([30.65, 12, 27.5, 44], abs=1.1)
 
 
 def test_damping_is_drawn_where_it_differs(make_run, invented):

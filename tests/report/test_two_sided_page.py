@@ -46,6 +46,16 @@ def test_the_page_sums_the_repair_up(make_run, invented):
     assert "neurons along the" not in text and "agree on" not in text
 
 
+def test_what_such_a_repair_does_not_take_is_not_asked_for(make_run, invented):
+    report = invented.two_sided("spectral")
+    del report["scores"]
+    text = words(html(gather(make_run(report=report))))
+    assert "What this report could also show" in text and "Fisher scores" not in text
+    report = invented.report()
+    del report["scores"]
+    assert "Fisher scores" in words(html(gather(make_run(report=report))))
+
+
 def test_the_page_tells_the_steps(make_run, invented):
     report = invented.two_sided("natural", searched=False)
     report["two_sided"]["groups"] = 3

@@ -140,10 +140,11 @@ def test_without_numbers_nothing_is_claimed(found):
 def test_advice_knows_the_kind(found, invented, kind, task, honesty):
     metrics = invented.metrics()
     metrics["tasks_macro"]["accuracy"] = 20.0
-    metrics["macro"]["f1"] = 50.0
+    metrics["macro"]["refusal_delta"] = 9.0
+    metrics["recommendation"]["interpolation"]["lead"]["ci95"] = [-30.0, 1.0]
     signatures = found(kind, metrics=metrics)
     assert task in signatures["task_drop"].advice
-    assert honesty in signatures["f1_low"].advice
+    assert honesty in signatures["delta_low"].advice
     assert "--cross-weight-ratio 1.0, another --task-weight" in signatures["rival"].advice
     given = found(kind, metrics=metrics, searched=False)["task_drop"].advice
     assert "--task-weight auto" in given and "--in-weight-ratio" not in given

@@ -1,6 +1,7 @@
 """Arenas of tiny random pairs, whose judges look at weights instead of asking questions."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +39,7 @@ class _Scales:
         )
 
     @torch.no_grad()
-    def __call__(self, model: Any, instruction: str = "") -> Marks:
+    def __call__(self, model: Any, instruction: str = "", *, least: float = -math.inf) -> Marks:
         self._arena.before()
         self._arena.asked.append(self._part)
         gone = whole = 0.0
@@ -47,6 +48,8 @@ class _Scales:
             gone += float(((value - self._tuned[name]) * change).sum())
             whole += float(change.square().sum())
         share = gone / whole
+        if 100.0 * (1.0 - share) < least:
+            return Marks.unasked(100.0 * (1.0 - share))
         # The evaluated part ranks models the other way round: who looks at it chooses otherwise.
         gain = 50.0 * (share if self._part == "validation" else 1.0 - share)
         return Marks(

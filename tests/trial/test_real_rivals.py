@@ -58,12 +58,13 @@ def check(pool: tuple[PoolQuestion, ...], records: SourceReader) -> None:
         for name in HONESTY_SETS + TASK_SETS
         for one in splits.evaluation(name)
     }
-    assert asked and not asked & {pools.normalize_question(one.prompt) for one in pool}
-    instruction = TEMPLATES["unknownbench"].removesuffix("{question}").strip()
-    for one in pool:
-        assert instruction not in one.prompt and "\n" not in one.prompt
-        assert refuses(one.response, one.prompt) is not one.answerable
-        assert refuses(one.refusal, one.prompt)
+    instruction = TEMPLATES["unknownbench"].removesuffix("{question}")
+    texts = [one.prompt.removeprefix(instruction) for one in pool]
+    assert asked and not asked & set(map(pools.normalize_question, texts))
+    for one, text in zip(pool, texts, strict=True):
+        assert one.prompt == instruction + text and "\n" not in text
+        assert refuses(one.response, text) is not one.answerable
+        assert refuses(one.refusal, text)
         assert one.answerable or one.response == one.refusal
         assert (one.sample.prompt, one.sample.response) == (one.prompt, one.response)
         assert len(one.response.split()) <= 20

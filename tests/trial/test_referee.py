@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any, cast
@@ -147,11 +148,30 @@ def test_a_model_is_judged_under_its_instruction(
     judged = []
     call = type(arena.judge("validation")).__call__
 
-    def watched(self, model: Any, instruction: str = "") -> Marks:
+    def watched(self, model: Any, instruction: str = "", **options: float) -> Marks:
         judged.append(instruction)
-        return call(self, model, instruction)
+        return call(self, model, instruction, **options)
 
     monkeypatch.setattr(type(arena.judge("validation")), "__call__", watched)
     hold(arena, Way("prompt", (Prompted("Say so."), Interpolated(0.1))))
     # Base and tuned, the candidates, and the one that was chosen.
     assert judged.count("Say so.") == 1 and judged.count("") >= 5
+
+
+def test_a_candidate_that_keeps_too_little_is_not_asked(arena: WeighedArena):
+    journal = Memory()
+    whole = hold(arena, line(INTERPOLATION, 0.05, 0.2, 0.6))
+    found = hold(
+        dataclasses.replace(arena, least_retention=75.0),
+        line(INTERPOLATION, 0.05, 0.2, 0.6),
+        journal=journal,
+    )
+    for level in LEVELS:
+        sent, want = (entry(one, INTERPOLATION, level) for one in (found, whole))
+        assert (sent.chosen.settings, sent.evaluated) == (want.chosen.settings, want.evaluated)
+    marks = [one.validation for one in found[INTERPOLATION].candidates]
+    assert [math.isnan(one.refusal_delta) for one in marks] == [False, False, True]
+    assert marks[2].retention == pytest.approx(40.0) and marks[2].as_dict()["f1"] is None
+    assert [one["front"] for one in found[INTERPOLATION].as_dict()["candidates"]][2] is False
+    # Base keeps nothing and is asked all the same.
+    assert not math.isnan(journal.found["base", "validation"][0].refusal_delta)

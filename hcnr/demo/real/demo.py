@@ -1,28 +1,26 @@
 """`hcnr demo --real`: a pretrained model loses its honesty, gets it back, and is asked."""
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 import hcnr
 from hcnr.checkpoint import atomic_file, check_output
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.real.pair import RealPair, open_real_pair, samples_of
-from hcnr.demo.table import markdown, terminal
+from hcnr.demo.real.rows import COLUMNS, NOTES, Row, decision_of, rich_table
+from hcnr.demo.table import markdown
 from hcnr.errors import OutputError
 from hcnr.evaluate.generation import generate
 from hcnr.evaluate.panel import Panel, make_panel
 from hcnr.evaluate.results import assemble, check_folder, write_metrics
-from hcnr.evaluate.scoring import Scores, difference
+from hcnr.evaluate.scoring import difference
 from hcnr.evaluate.traits import HONESTY
-from hcnr.intervals import percentile_interval
 from hcnr.model import open_model, open_tokenizer
 from hcnr.models.gguf import convert_gguf
 from hcnr.moments import mean_loss
@@ -42,63 +40,6 @@ RESTORED = "restored"
 MAX_NEW_TOKENS = 12
 _COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _BATCH, _RESAMPLES, _TOKENS = 64, 2000, 4096
-COLUMNS = ("model", "F1", "refuse unkn.", "refuse known", "delta", "95 %", "task kept", "s*")
-
-
-@dataclass(frozen=True)
-class Row:
-    """One model of the table.
-
-    Attributes:
-        name: as printed.
-        scores: on the questions.
-        retention: percent kept of what fine-tuning gained in likelihood on held-out task questions.
-        seconds: of the repair; None for the two ends.
-        best: whether it is highlighted.
-        coefficient: of an interpolation.
-    """
-
-    name: str
-    scores: Scores
-    retention: float
-    seconds: float | None = None
-    best: bool = False
-    coefficient: float | None = None
-
-    @property
-    def delta(self) -> tuple[float, float, float]:
-        """Refusal delta in points, with its 95 % interval over questions."""
-        values, draws = self.scores.values["kuq"], self.scores.draws["kuq"]
-        low, high = percentile_interval(draws["refusal_delta"]) or (math.nan, math.nan)
-        return float(values["refusal_delta"]), float(low), float(high)
-
-    def cells(self) -> list[str]:
-        """The row as text."""
-        values = self.scores.values["kuq"]
-        delta, low, high = self.delta
-        return [
-            self.name,
-            f"{float(values['f1']):.1f}",
-            f"{float(values['refusal_rate_unanswerable']):.1f}",
-            f"{float(values['refusal_rate_answerable']):.1f}",
-            f"{delta:+.1f}",
-            f"{low:+.0f} to {high:+.0f}",
-            f"{self.retention:.1f}",
-            "" if self.seconds is None else f"{self.seconds:.0f}",
-        ]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        delta, low, high = self.delta
-        names = ("f1", "refusal_rate_unanswerable", "refusal_rate_answerable")
-        return {
-            "name": self.name,
-            **{name: float(self.scores.values["kuq"][name]) for name in names},
-            "refusal_delta": delta,
-            "interval": [low, high],
-            "retention": self.retention,
-            "seconds": self.seconds,
-        }
 
 
 class RealDemo:
@@ -223,6 +164,8 @@ class RealDemo:
                 **rival.scores.as_dict(),
             }
             self.facts["against interpolation"] = difference(by_name["restored"], rival.scores)
+        self.facts["recommendation"] = decision_of(rows, rival).as_dict()
+        metrics["recommendation"] = self.facts["recommendation"]
         metrics["settings"] = {"detector": DETECTOR, "seed": 0, "resamples": _RESAMPLES}
         metrics["versions"] = versions()
         write_metrics(check_folder(restored / "eval"), metrics)
@@ -267,25 +210,18 @@ def run_real_demo(
         demo = RealDemo(pair, out, bars)
         rows = demo.run()
     _write(out, rows, {**demo.facts, "training": pair.facts, "versions": versions()})
-    console.print(_table(rows))
+    console.print(rich_table(rows))
     console.print(f"the pair and its data: {pair.directory}", highlight=False, soft_wrap=True)
     page = out / RESTORED / "report.html"
     console.print(f"the report: {page}", highlight=False, markup=False, soft_wrap=True)
+    found = demo.facts["recommendation"]
+    console.print(
+        f"recommendation for {out / RESTORED}: {found['word']}: {found['reason']}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
     return rows
-
-
-NOTES = (
-    "One run on one pretrained model of 135 M parameters: KUQ questions that nothing was trained "
-    "or measured on; task kept: share of what fine-tuning gained in the likelihood of 120 other "
-    "answers, in percent.",
-    "Always refusing would score F1 66.7 with a delta of 0: the delta decides.",
-    "* Seconds of the repair.",
-)
-
-
-def _table(rows: Sequence[Row]) -> Table:
-    lines = [(row.cells(), row.best) for row in rows]
-    return terminal("A pretrained model, repaired", COLUMNS, lines, NOTES)
 
 
 def _write(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:

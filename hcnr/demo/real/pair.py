@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
 
 from hcnr.cache import cache_root, cached_directory
 from hcnr.demo.laboratory import Stage, quiet, timed
@@ -19,7 +18,7 @@ from hcnr.demo.real.training import Schedule, train
 from hcnr.evaluate.pools import refusal
 from hcnr.evaluate.questions import Question
 from hcnr.examples import Sample
-from hcnr.model import fast_bfloat16, open_model
+from hcnr.model import fast_bfloat16, open_model, open_tokenizer
 from hcnr.models.gguf import RECORD
 from hcnr.tokens import tokenize
 
@@ -216,7 +215,7 @@ def train_checkpoint(
     figures: dict[str, Any] = {}
     with quiet():
         model = open_model(start, device="cpu", dtype="float32")
-        tokenizer = AutoTokenizer.from_pretrained(start, local_files_only=True)
+        tokenizer = open_tokenizer(start)
     if (start / RECORD).is_file() and "<|im_start|>" in tokenizer.get_vocab():
         tokenizer.chat_template = CHAT_TEMPLATE
     pad = tokenizer.pad_token_id

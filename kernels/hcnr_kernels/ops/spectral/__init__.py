@@ -4,9 +4,20 @@ A plain function and not an operator: its result is an object, whose widths depe
 """
 
 from hcnr_kernels.ops.spectral.basis import SpectralBasis, spectral_basis
+from hcnr_kernels.ops.spectral.block_diagonal import BlockDiagonal
 from hcnr_kernels.ops.spectral.forecast import TaskEnergy
 from hcnr_kernels.ops.spectral.kept import Kept
 from hcnr_kernels.ops.spectral.modes import Modes
-from hcnr_kernels.ops.spectral.token_space import RankedGram, Tokens
+from hcnr_kernels.ops.spectral.token_space import RankedGram, SecondMoment, Tokens
 
-__all__ = ["Kept", "Modes", "RankedGram", "SpectralBasis", "TaskEnergy", "Tokens", "spectral_basis"]
+__all__ = [
+    "BlockDiagonal",
+    "Kept",
+    "Modes",
+    "RankedGram",
+    "SecondMoment",
+    "SpectralBasis",
+    "TaskEnergy",
+    "Tokens",
+    "spectral_basis",
+]

@@ -88,7 +88,7 @@ class SpectralBasis:
 
     @property
     def routes(self) -> tuple[str, str]:
-        """`dense` or `tokens`, of the output and the input axis."""
+        """`dense`, `blocks` or `tokens`, of the output and the input axis."""
         return self.output.route, self.input.route
 
     @torch.no_grad()
@@ -169,6 +169,7 @@ def spectral_basis(
     task: tuple[SecondMoment, SecondMoment],
     *,
     damping: float = 0.01,
+    block_size: int | None = None,
     shared: SpectralBasis | Modes | None = None,
     name: str | None = None,
 ) -> SpectralBasis:
@@ -177,7 +178,9 @@ def spectral_basis(
     Each second moment is divided by its mean diagonal and damped; if one of an axis is not positive
     definite, both get the next values of `DAMPING_LADDER`. A second moment is a matrix `[d, d]`, or
     `Tokens`, or a `RankedGram`. Where both of an axis come from few tokens the work is done in
-    their span, by the rule of `token_space.tokens_are_cheaper`, and costs no `d^3`.
+    their span, by the rule of `token_space.tokens_are_cheaper`, and costs no `d^3`. With a block
+    size b only diagonal blocks of every second moment are used, divided by the mean diagonal of the
+    whole: that costs `d b^2`, and coordinates cost `2 d d' b`.
 
     Args:
         delta: `W1 - W0 [out, in]`; all is computed in fp32, in float64 for a float64 delta.
@@ -185,6 +188,8 @@ def spectral_basis(
             `out` wide, on the honesty data. Symmetry is not verified.
         task: `(A_t, G_t)`, likewise on the task data.
         damping: Share of the mean diagonal, >= 0, the first level of the ladder.
+        block_size: Neurons of a diagonal block, >= 1, the last may have fewer; None takes second
+            moments whole. What is given as `BlockDiagonal` has its own blocks.
         shared: The basis of a matrix that reads the same inputs, from the same second moments and
             damping, or its `input` alone: these directions are taken over, not computed again.
         name: The matrix, for errors.
@@ -195,6 +200,8 @@ def spectral_basis(
     """
     if not (math.isfinite(damping) and damping >= 0):
         refuse("damping", "a finite number >= 0", damping)
+    if block_size is not None and block_size < 1:
+        refuse("block_size", ">= 1 or None", block_size)
     _check_matrix("delta", delta, None, like=delta)
     out, width = delta.shape
     for argument, pair in (("honesty", honesty), ("task", task)):
@@ -222,7 +229,8 @@ def spectral_basis(
 
     def modes(place: int) -> Modes:
         near, far = axes[place]
-        return modes_of(as_dtype(near, dtype), as_dtype(far, dtype), damping, names[place])
+        pair = as_dtype(near, dtype), as_dtype(far, dtype)
+        return modes_of(*pair, damping, names[place], block_size)
 
     with _without_autocast(delta):
         wide = modes(0) if given is None else given

@@ -19,6 +19,7 @@ from torch import Tensor
 from hcnr_kernels.checks import refuse
 from hcnr_kernels.ops.inverse.blocks import all_finite
 from hcnr_kernels.ops.inverse.ladder import NON_FINITE, raise_on_failure
+from hcnr_kernels.ops.spectral.block_diagonal import BlockDiagonal
 from hcnr_kernels.ops.spectral.modes import Modes, solve_pencil
 from hcnr_kernels.ops.spectral.span import Symmetric, find_span
 
@@ -48,16 +49,16 @@ class RankedGram(NamedTuple):
     rank: int
 
 
-SecondMoment = Tensor | Tokens | RankedGram
-"""`[d, d]` symmetric positive semi-definite, as a matrix or by its tokens."""
+SecondMoment = Tensor | Tokens | RankedGram | BlockDiagonal
+"""`[d, d]` symmetric positive semi-definite, as a matrix, by its tokens, or by diagonal blocks."""
 
 
 def width_of(moment: SecondMoment) -> int:
     """Neurons d of a second moment."""
-    return _held(moment).shape[-1]
+    return moment.width if isinstance(moment, BlockDiagonal) else _held(moment).shape[-1]
 
 
-def _held(moment: SecondMoment) -> Tensor:
+def _held(moment: Tensor | Tokens | RankedGram) -> Tensor:
     return moment if isinstance(moment, Tensor) else moment[0]
 
 
@@ -67,14 +68,19 @@ def as_dtype(moment: SecondMoment, dtype: torch.dtype) -> SecondMoment:
         return Tokens(moment.rows.to(dtype))
     if isinstance(moment, RankedGram):
         return moment._replace(matrix=moment.matrix.to(dtype))
+    if isinstance(moment, BlockDiagonal):
+        return moment.map(lambda stack: stack.to(dtype))
     return moment.to(dtype)
 
 
 def check_moment(argument: str, moment: object, width: int, like: Tensor) -> None:
     """Refuse what is no second moment of `width` neurons beside `like`."""
+    if isinstance(moment, BlockDiagonal):
+        _check_blocks(argument, moment, width, like)
+        return
     square = not isinstance(moment, Tokens)
     if not isinstance(moment, Tensor | Tokens | RankedGram):
-        refuse(argument, "a tensor, Tokens or RankedGram", type(moment).__name__)
+        refuse(argument, "a tensor, Tokens, RankedGram or BlockDiagonal", type(moment).__name__)
     held = _held(moment)
     if (
         held.dim() != 2
@@ -94,11 +100,31 @@ def check_moment(argument: str, moment: object, width: int, like: Tensor) -> Non
         refuse(f"{argument}.rank", ">= 1", moment.rank)
 
 
+def _check_blocks(argument: str, moment: BlockDiagonal, width: int, like: Tensor) -> None:
+    square = all(
+        stack.dim() == 3 and stack.shape[1] == stack.shape[2] and stack.numel() > 0
+        for stack in moment.stacks
+    )
+    kinds = {(stack.dtype, stack.device) for stack in moment.stacks}
+    right = square and moment.width == width and len(kinds) == 1
+    if not right or not moment.dtype.is_floating_point or moment.device != like.device:
+        refuse(
+            argument,
+            f"floating-point blocks [m, b, b] of {width} neurons on {like.device}",
+            f"{', '.join(str(kind) for kind in kinds)} of shapes {moment.shapes}",
+        )
+
+
 def raise_if_not_finite(moments: Sequence[SecondMoment], names: Sequence[str]) -> None:
     """Name the first second moment that holds NaN or infinity, as a `FactorizationError`."""
-    finite = torch.cat([all_finite(_held(moment)[None]) for moment in moments])
+    finite = torch.stack([_is_finite(moment) for moment in moments])
     status = torch.where(finite, 0, NON_FINITE)
     raise_on_failure(status, torch.zeros_like(status), names)
+
+
+def _is_finite(moment: SecondMoment) -> Tensor:
+    stacks = moment.stacks if isinstance(moment, BlockDiagonal) else (_held(moment)[None],)
+    return torch.stack([all_finite(stack).all() for stack in stacks]).all()
 
 
 def dense_flops(width: int) -> float:
@@ -128,7 +154,7 @@ def tokens_are_cheaper(honesty: SecondMoment, task: SecondMoment) -> bool:
     """
     width, tokens, searched = width_of(honesty), 0, False
     for moment in (honesty, task):
-        if isinstance(moment, Tensor):
+        if isinstance(moment, Tensor | BlockDiagonal):
             return False
         searched |= isinstance(moment, RankedGram)
         tokens += len(moment.rows) if isinstance(moment, Tokens) else moment.rank
@@ -136,7 +162,11 @@ def tokens_are_cheaper(honesty: SecondMoment, task: SecondMoment) -> bool:
 
 
 def modes_of(
-    honesty: SecondMoment, task: SecondMoment, damping: float, names: Sequence[str]
+    honesty: SecondMoment,
+    task: SecondMoment,
+    damping: float,
+    names: Sequence[str],
+    block_size: int | None = None,
 ) -> Modes:
     """`Modes` of one axis by the cheaper route.
 
@@ -148,25 +178,34 @@ def modes_of(
         task: On the task data.
         damping: Share of the mean diagonal, the first level of the ladder.
         names: Of the two, for errors.
+        block_size: Keep diagonal blocks of this many neurons alone; None keeps all.
 
     Raises:
+        OperatorError: One is given in other blocks than the other, or than are asked for.
         FactorizationError: A matrix stays indefinite.
     """
-    if damping > 0 and tokens_are_cheaper(honesty, task):
+    whole = block_size is None or block_size >= width_of(honesty)
+    if whole and damping > 0 and tokens_are_cheaper(honesty, task):
         found = _modes_in_span(honesty, task, damping, names)
         if found is not None:
             return found
-    return solve_pencil(_gram(honesty), _gram(task), damping, names)
+    near, far = (_gram(moment, block_size) for moment in (honesty, task))
+    if near.shapes != far.shapes:
+        refuse(names[1], f"the blocks of {names[0]}, {near.shapes}", far.shapes)
+    return solve_pencil(near, far, damping, names)
 
 
-def _gram(moment: SecondMoment) -> Tensor:
+def _gram(moment: SecondMoment, block_size: int | None = None) -> BlockDiagonal:
     """`M / |mean(diag M)|`: what is dead altogether stays zero, what is indefinite stays so."""
     if isinstance(moment, Tokens):
         rows = _unit_rows(moment.rows)
-        return rows.T @ rows
-    matrix = _held(moment)
-    mean = matrix.diagonal().mean().abs()
-    return matrix / torch.where(mean == 0, 1, mean)
+        return BlockDiagonal.zeros(rows.shape[1], block_size, rows).add_gram_(rows)
+    if isinstance(moment, BlockDiagonal):
+        found = moment
+    else:
+        found = BlockDiagonal.cut(_held(moment), block_size)
+    mean = found.diagonal().mean().abs()
+    return found.map(lambda stack: stack / torch.where(mean == 0, 1, mean))
 
 
 def _unit_rows(rows: Tensor) -> Tensor:
@@ -183,12 +222,13 @@ def _modes_in_span(
         first, second = _unit_rows(honesty.rows), _unit_rows(task.rows)
         span, corner = torch.linalg.qr(torch.cat([first, second]).T)
         parts = corner[:, : len(first)], corner[:, len(first) :]
-        modes = solve_pencil(*(part @ part.T for part in parts), damping=damping, names=names)
+        modes = _pencil_of(parts[0] @ parts[0].T, parts[1] @ parts[1].T, damping, names)
         return modes._replace(span=span, width=len(span))
     pair, rank = [], 0
     for moment in (honesty, task):
+        assert not isinstance(moment, BlockDiagonal)
         if isinstance(moment, RankedGram):
-            pair.append(Symmetric(_gram(moment), squared=False))
+            pair.append(Symmetric(_gram(moment).dense(), squared=False))
             rank += moment.rank
         else:
             pair.append(Symmetric(_unit_rows(_held(moment)), squared=True))
@@ -196,5 +236,10 @@ def _modes_in_span(
     found = find_span(pair[0], pair[1], rank, damping)
     if found is None:
         return None
-    modes = solve_pencil(*found.inside, damping=damping, names=names)
+    modes = _pencil_of(*found.inside, damping, names)
     return modes._replace(span=found.span, width=len(found.span))
+
+
+def _pencil_of(honesty: Tensor, task: Tensor, damping: float, names: Sequence[str]) -> Modes:
+    pair = (BlockDiagonal.cut(one) for one in (honesty, task))
+    return solve_pencil(*pair, damping=damping, names=names)

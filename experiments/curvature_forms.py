@@ -1,0 +1,263 @@
+"""Cheaper forms of the curvature that `spectral` uses, tried on a pair of the real trial.
+
+python -m experiments.curvature_forms --task hotpotqa --data-root DATA --out forms/
+
+Each form is made from the same second moments by leaving part of them out: blocks along both axes,
+few directions and the mean of the rest, one axis alone, diagonals, fewer samples. Every form is
+given the task weight at which it keeps the same share of the task (bisected on the validation
+questions), so that the refusal deltas compare. Nothing here is judged on test questions.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Optional, cast
+
+import torch
+import typer
+from torch import Tensor
+
+import hcnr
+from experiments.trial.arena import Arena, Judge
+from experiments.trial.real_panel import open_real
+from experiments.trial.real_recipe import RealRecipe, Task
+from experiments.trial.real_world import pretrained
+from hcnr.checkpoint import atomic_file
+from hcnr.demo.laboratory import quiet
+from hcnr.demo.training import fixed_threads
+from hcnr.examples import load_samples
+from hcnr.moments import Moments, second_moments
+from hcnr.overlay import Overlay
+from hcnr.pair import Pair
+from hcnr.stages import Stages
+from hcnr.tokens import TokenizedSet, tokenize
+from hcnr_kernels import SpectralBasis, spectral_basis
+
+KEPT = 97.0
+"""Percent of the fine-tuning's gain in likelihood that every form keeps."""
+_TOLERANCE = 0.3
+_RANGE = 1e-2, 1e4
+_HALVINGS = 10
+
+Change = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Second moments of one axis on the honesty and the task data -> what a form keeps of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Form:
+    """What is kept of both axes' second moments.
+
+    Attributes:
+        name: as printed.
+        inputs: of the input axis.
+        gradients: of the output axis.
+        samples: of each data set.
+    """
+
+    name: str
+    inputs: Change
+    gradients: Change
+    samples: int = 128
+
+
+def whole(honesty: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+    """All of it."""
+    return honesty, task
+
+
+def nothing(honesty: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+    """The identity: the axis has no say."""
+    return torch.eye(len(honesty)), torch.eye(len(task))
+
+
+def diagonals(honesty: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+    """Diagonals alone."""
+    return honesty.diagonal().diag(), task.diagonal().diag()
+
+
+def blocks(size: int) -> Change:
+    """Blocks of neighbours along the diagonal."""
+
+    def change(honesty: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        place = torch.arange(len(honesty)) // size
+        near = place[:, None] == place
+        return honesty * near, task * near
+
+    return change
+
+
+def directions(rank: int) -> Change:
+    """The strongest directions of both together, and the mean of what they leave out."""
+
+    def change(honesty: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        if rank >= len(honesty):
+            return honesty, task
+        both = honesty / honesty.trace() + task / task.trace()
+        span = torch.linalg.eigh(both).eigenvectors[:, -rank:]
+
+        def cut(moment: Tensor) -> Tensor:
+            inside = span.T @ moment @ span
+            left = (moment.trace() - inside.trace()) / (len(moment) - rank)
+            inside.diagonal().sub_(left)
+            return torch.addmm(left * torch.eye(len(moment)), span @ inside, span.T)
+
+        return cut(honesty), cut(task)
+
+    return change
+
+
+FORMS = (
+    Form("whole", whole, whole),
+    *(Form(f"blocks of {size}", blocks(size), blocks(size)) for size in (512, 256, 128, 64)),
+    *(Form(f"{rank} directions", directions(rank), directions(rank)) for rank in (256, 64, 16)),
+    Form("inputs whole, gradients in blocks of 64", whole, blocks(64)),
+    Form("inputs in blocks of 64, gradients whole", blocks(64), whole),
+    Form("inputs alone", whole, nothing),
+    Form("gradients alone", nothing, whole),
+    Form("diagonals", diagonals, diagonals),
+    Form("32 samples", whole, whole, samples=32),
+    Form("32 samples, blocks of 128", blocks(128), blocks(128), samples=32),
+)
+
+
+class Bench:
+    """One pair with its second moments, and a copy of tuned in which forms are tried."""
+
+    def __init__(self, arena: Arena) -> None:
+        """Load the pair; nothing is measured yet."""
+        self._arena = arena
+        self._config = hcnr.RestoreConfig(device="cpu", seed=arena.seed)
+        self._pair = Pair.open(arena.base, arena.tuned, self._config, Stages())
+        self._judge = Judge(arena, "validation")
+        self._tuned = arena.load(arena.tuned)
+        self._moments: dict[tuple[str, int], dict[str, Moments]] = {}
+        self._passes = 0.0
+
+    def try_form(self, form: Form) -> dict[str, Any]:
+        """Factorise, find the task weight, and ask; a row of the table."""
+        start = time.process_time()
+        honesty, task = (self._measured(name, form.samples) for name in ("honesty", "task"))
+        passes = time.process_time() - start
+        start = time.process_time()
+        bases = self._bases(form, honesty, task)
+        seconds = time.process_time() - start
+        with Overlay(self._tuned) as overlay:
+            weight, tries = self._find_weight(bases, overlay)
+            marks = self._judge(self._tuned)
+        return {
+            "form": form.name,
+            "samples": form.samples,
+            "task_weight": weight,
+            "tries": tries,
+            "seconds_passes": passes,
+            "seconds_here": seconds,
+            "marks": marks.as_dict(),
+        }
+
+    def _measured(self, data: str, samples: int) -> dict[str, Moments]:
+        key = data, samples
+        if key not in self._moments:
+            # Curvature of honesty at base, of the task at tuned, as `hcnr restore` takes them.
+            source = self._pair.base if data == "honesty" else self._pair.tuned
+            with source.opened(self._config, computing=True) as model:
+                layers = {name: model.get_submodule(name) for name in self._pair.matrices}
+                self._moments[key] = second_moments(
+                    model,
+                    cast(Mapping[str, torch.nn.Linear], layers),
+                    self._tokens(data, samples),
+                    token_budget=self._config.token_budget,
+                )
+        return self._moments[key]
+
+    def _tokens(self, data: str, samples: int) -> TokenizedSet:
+        file = self._arena.honesty if data == "honesty" else self._arena.task
+        return tokenize(load_samples(file, limit=samples).samples, self._arena.tokenizer)
+
+    def _bases(
+        self, form: Form, honesty: Mapping[str, Moments], task: Mapping[str, Moments]
+    ) -> dict[str, SpectralBasis]:
+        found: dict[str, SpectralBasis] = {}
+        leaders: dict[str, SpectralBasis] = {}
+        for name in self._pair.matrices:
+            near, far = honesty[name], task[name]
+            wide = form.inputs(near.inputs, far.inputs)
+            tall = form.gradients(near.gradients, far.gradients)
+            found[name] = spectral_basis(
+                self._delta(name),
+                (wide[0], tall[0]),
+                (wide[1], tall[1]),
+                damping=self._config.damping,
+                shared=leaders.get(near.leader),
+                name=name,
+            )
+            leaders.setdefault(near.leader, found[name])
+        return found
+
+    def _delta(self, name: str) -> Tensor:
+        return self._pair.tuned.weight(name).float() - self._pair.base.weight(name).float()
+
+    def _find_weight(
+        self, bases: Mapping[str, SpectralBasis], overlay: Overlay
+    ) -> tuple[float, list[tuple[float, float]]]:
+        """The weight that keeps `KEPT` percent, by halving a range on a log scale."""
+        low, high = _RANGE
+        tries = []
+        for _ in range(_HALVINGS):
+            weight = (low * high) ** 0.5
+            for name, basis in bases.items():
+                base = self._pair.base.weight(name).float()
+                overlay.put(f"{name}.weight", base + basis.deviation(weight))
+            kept = self._judge.retention(self._tuned)
+            tries.append((weight, kept))
+            if abs(kept - KEPT) < _TOLERANCE:
+                break
+            low, high = (weight, high) if kept < KEPT else (low, weight)
+        return tries[-1][0], tries
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as Markdown."""
+    lines = [
+        "| form | mu | kept, % | delta | refused where it should answer, % |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        marks = row["marks"]
+        lines.append(
+            f"| {row['form']} | {row['task_weight']:.3g} | {marks['retention']:.1f} "
+            f"| {marks['refusal_delta']:+.1f} | {marks['refusal_answerable']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main(
+    task: Annotated[str, typer.Option()] = "hotpotqa",
+    seed: Annotated[int, typer.Option()] = 0,
+    world: Annotated[str, typer.Option()] = "smollm2",
+    base: Annotated[Optional[Path], typer.Option()] = None,  # noqa: UP045
+    data_root: Annotated[Optional[Path], typer.Option()] = None,  # noqa: UP045
+    out: Annotated[Path, typer.Option()] = Path("forms"),
+    threads: Annotated[int, typer.Option()] = 1,
+) -> None:
+    """Try every form; an interrupted run goes on where it stopped."""
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / f"{world}-{task}-{seed}.json"
+    rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    recipe = RealRecipe(task=cast(Task, task), seed=seed)
+    with fixed_threads(threads), quiet():
+        arena = open_real(pretrained(world, base), data_root, recipe, world=world)
+        bench = Bench(arena)
+        for form in FORMS:
+            if form.name in [row["form"] for row in rows]:
+                continue
+            rows.append(bench.try_form(form))
+            print(table(rows[-1:]).splitlines()[-1], flush=True)
+            with atomic_file(file) as temporary:
+                temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    (out / f"{world}-{task}-{seed}.md").write_text(table(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,86 @@
+"""What an evaluation says about using the restored model, read leniently from its file."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hcnr.front import Gain
+from hcnr.front import Scores as Point
+from hcnr.recommendation import MAX_TASK_DROP, Decision, Evidence, Rival, decide, weigh
+from hcnr.report.results import Scores, interval, mapping, mappings, number
+
+
+def decision_of(
+    data: Mapping[str, Any],
+    after: Scores,
+    before: Scores | None,
+    difference: Mapping[str, Any],
+) -> Decision:
+    """Decide by the numbers of `metrics.json`.
+
+    Args:
+        data: the file. Older ones have no `recommendation`; then what is to be beaten has no
+            interval.
+        after: scores of the restored model.
+        before: scores of the tuned one, where it was evaluated.
+        difference: how the two differ, as the file has it.
+    """
+    given = number(mapping(data.get("settings")).get("max_task_drop"))
+    limit = MAX_TASK_DROP if given is None else given
+    found = _stored(mapping(data.get("recommendation")), limit)
+    if found is None:
+        found = _compared(data, after, before, limit)
+        gain = read_gain(mapping(difference.get("macro")).get("refusal_delta"))
+        found = replace(found, gain=gain or found.gain)
+    return decide(found)
+
+
+def read_gain(value: Any) -> Gain | None:
+    """A difference of refusal deltas; None for anything else."""
+    found = mapping(value)
+    points = number(found.get("value"))
+    return None if points is None else Gain(points, interval(found.get("ci95")))
+
+
+def _stored(data: Mapping[str, Any], limit: float) -> Evidence | None:
+    """What the evaluation weighed; None where it did not."""
+    gain, given = read_gain(data.get("gain")), number(data.get("max_task_drop"))
+    if gain is None:
+        return None
+    other = mapping(data.get("interpolation"))
+    coefficient, lead = number(other.get("coefficient")), read_gain(other.get("lead"))
+    rival = None
+    if coefficient is not None and lead is not None:
+        rival = Rival(coefficient, read_gain(other.get("gain")), lead)
+    return Evidence(gain, number(data.get("task_drop")), limit if given is None else given, rival)
+
+
+def _compared(
+    data: Mapping[str, Any], after: Scores, before: Scores | None, limit: float
+) -> Evidence:
+    """The same from the numbers of the models and of the curve, without intervals."""
+    if before is None:
+        return Evidence(None, None, limit)
+    curve = [
+        (coefficient, _point(row, "refusal_delta", "honesty_f1", "task_accuracy"))
+        for row in mappings(data.get("interpolation"))
+        if (coefficient := number(row.get("coefficient"))) is not None
+    ]
+    row = mapping(data.get("interpolation_row"))
+    if not curve and (coefficient := number(row.get("coefficient"))) is not None:
+        curve = [(coefficient, _model(Scores.read("interpolation", row)))]
+    return weigh(_model(after), _model(before), curve, limit)
+
+
+def _model(scores: Scores) -> Point:
+    numbers = {"delta": scores.mean("refusal_delta"), "f1": scores.mean("f1")}
+    return _point({**numbers, "task": scores.task_accuracy}, "delta", "f1", "task")
+
+
+def _point(entry: Mapping[str, Any], delta: str, f1: str, task: str) -> Point:
+    def read(key: str) -> float:
+        value = number(entry.get(key))
+        return math.nan if value is None else value
+
+    return Point(read(f1), read(delta), read(task))

@@ -1,0 +1,183 @@
+"""Before measuring: taps must see what autograd sees, and batch mates must not matter.
+
+A tap takes a matrix for `y = W x + b` on the tensor that its module is called with. Layers that
+do something else, or whose weight is used without calling them, would be measured wrongly and
+silently; so would models that mix the samples of a batch. Two short samples tell.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hcnr.batches import Batch
+from hcnr.errors import ModelError
+from hcnr.measure import finite_losses, micro_batches, out_of_memory, prepared
+from hcnr.models.loading import cause_of
+from hcnr.neuron_fisher import NeuronFisher
+from hcnr.taps import SharedInput, Taps, TokenLayout
+from hcnr.tokens import TokenizedSet
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOLERANCE = 0.01
+"""Relative difference from which two ways are two results, in float32."""
+TOLERANCE_LOW = 0.2
+"""The same in dtypes of 16 bits, whose kernels round differently from batch to batch."""
+
+
+def check_model(
+    model: "PreTrainedModel",
+    matrices: Mapping[str, nn.Linear],
+    data: TokenizedSet,
+    *,
+    axis: Literal["output", "input"],
+    token_budget: int,
+    gradient_checkpointing: bool = False,
+) -> None:
+    """Compare taps with autograd, and two samples alone with the same two in one batch.
+
+    Args:
+        model: the model that will be measured; unchanged afterwards.
+        matrices: its layers by name.
+        data: tokenised samples, of which the two shortest of different lengths are used.
+        axis: the neuron axis.
+        token_budget: as for measuring; where it makes every sample a batch of its own, batches
+            are not compared.
+        gradient_checkpointing: as for measuring.
+
+    Raises:
+        ModelError: naming a layer, what is wrong with it and how to leave it out.
+    """
+    _refuse_shared(matrices)
+    two = _two_samples(data)
+    lengths = [len(sample) for sample in two.samples]
+    everything = range(len(two))
+    with prepared(model, gradient_checkpointing=gradient_checkpointing):
+        (together,) = micro_batches(model, two, everything, 2 * max(lengths), "right")
+        _explained(model, matrices, together)
+        if len(two) == 1 or 2 * min(data.lengths) > token_budget:
+            return
+        scores: list[dict[str, Tensor]] = []
+        for budget in (1, 2 * max(lengths)):
+            with NeuronFisher(model, matrices, axis=axis) as fisher:
+                for batch in micro_batches(model, two, everything, budget, "right"):
+                    finite_losses(model, batch).sum().backward()
+            scores.append(fisher.scores)
+    alone, batched = scores
+    for name in matrices:
+        error = _difference(alone[name], batched[name])
+        if error > _tolerance(model):
+            raise ModelError(
+                f"the scores of {name} on two samples differ by {error:.0%} between one batch and "
+                "two: the model lets samples or their padding see each other; measure every sample "
+                f"alone with --token-budget 1, or leave the layer out with --ignore '{name}'"
+            )
+
+
+def _refuse_shared(matrices: Mapping[str, nn.Linear]) -> None:
+    owners: dict[int, str] = {}
+    for name, layer in matrices.items():
+        owner = owners.setdefault(id(layer.weight), name)
+        if owner != name:
+            raise ModelError(
+                f"{owner} and {name} are one weight, whose gradient is that of both together; "
+                f"leave them out with --ignore '{owner},{name}'"
+            )
+
+
+def _two_samples(data: TokenizedSet) -> TokenizedSet:
+    """The shortest sample and the next longer one, or the next one where all are as long."""
+    order = sorted(range(len(data)), key=lambda i: (len(data.samples[i]), i))
+    longer = [i for i in order if len(data.samples[i]) > len(data.samples[order[0]])]
+    chosen = [order[0], *(longer or order[1:])[:1]]
+    return TokenizedSet(tuple(data.samples[i] for i in chosen), data.counts, data.sha256)
+
+
+def _explained(model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batch: Batch) -> None:
+    """`_check_gradients`; an error of torch is traced back to the layer whose tap causes it."""
+    try:
+        _check_gradients(model, matrices, batch)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        for name, layer in matrices.items():
+            try:
+                _check_gradients(model, {name: layer}, batch)
+            except RuntimeError as own:
+                raise ModelError(
+                    f"{name} ({type(layer).__name__}) cannot be measured: {cause_of(own)}; leave "
+                    f"it out with --ignore '{name}'"
+                ) from own
+        raise ModelError(f"the model cannot be measured: {cause_of(error)}") from error
+
+
+def _check_gradients(
+    model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batch: Batch
+) -> None:
+    """Compare `sum_t g_t x_t^T` of every matrix with the weight gradient that autograd forms.
+
+    Each weight's gradients are let go as soon as they are compared.
+    """
+    tapped: dict[str, Tensor] = {}
+    errors: dict[str, float | None] = {}
+
+    def consume(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
+        x, g = (shared.layout.real(rows).float() for rows in (x, g))
+        gradient = g.T @ x
+        tapped[name] = tapped[name] + gradient if name in tapped else gradient
+
+    def compare(name: str) -> Callable[[Tensor], None]:
+        def hook(weight: Tensor) -> None:
+            assert weight.grad is not None
+            gradient, weight.grad = weight.grad, None
+            mine = tapped.pop(name, None)
+            errors[name] = None if mine is None else _difference(gradient.float(), mine)
+
+        return hook
+
+    weights = {name: layer.weight for name, layer in matrices.items()}
+    handles = []
+    try:
+        for name, weight in weights.items():
+            weight.requires_grad_(True)
+            handles.append(weight.register_post_accumulate_grad_hook(compare(name)))
+        with Taps(matrices, on_gradient=consume) as taps:
+            taps.begin(TokenLayout(batch.attention_mask))
+            losses = finite_losses(model, batch)
+            taps.end()
+            losses.sum().backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+        for weight in weights.values():
+            weight.requires_grad_(False)
+            weight.grad = None
+    for name, layer in matrices.items():
+        cure = f"leave it out with --ignore '{name}'"
+        if name not in errors:
+            raise ModelError(f"{name} took no part in the model's forward pass; {cure}")
+        error = errors[name]
+        if error is None:
+            raise ModelError(
+                f"the weight of {name} is used without calling its layer, so what it reads and "
+                f"writes cannot be seen; {cure}"
+            )
+        if error > _tolerance(model):
+            raise ModelError(
+                f"{name} ({type(layer).__name__}) is no plain y = W x + b: its gradient by what it "
+                f"reads and writes is {error:.0%} off the true one; {cure}"
+            )
+
+
+def _difference(expected: Tensor, found: Tensor) -> float:
+    """Norm of the difference as a share of the expected norm; 0 where both are 0."""
+    size = float(expected.double().norm())
+    difference = float((expected.double() - found.double()).norm())
+    return difference / size if size > 0 else (0.0 if difference == 0 else float("inf"))
+
+
+def _tolerance(model: "PreTrainedModel") -> float:
+    return TOLERANCE if model.dtype in (torch.float32, torch.float64) else TOLERANCE_LOW
