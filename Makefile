@@ -6,7 +6,7 @@ DEMO_REAL_ARGS ?= --out demo-real
 PYTEST_ARGS ?=
 GPU_ARGS ?=
 
-.PHONY: demo demo-real test lint bench gpu clean
+.PHONY: demo demo-real test lint bench gpu integrations integrations-llmcompressor clean
 
 .venv/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
@@ -48,5 +48,24 @@ bench: .venv/installed-dev
 gpu:
 	$(PYTHON) bench/gpu.py $(GPU_ARGS)
 
+# The adapters against the tools themselves, in environments of their own. kronfluence asks for
+# torchvision without importing it, and a torchvision built for CUDA breaks a torch that is not.
+integrations:
+	$(PYTHON) -m venv .venv-integrations
+	.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	.venv-integrations/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		-e .[test,integrations]
+	.venv-integrations/bin/python -m pip uninstall --quiet --yes torchvision
+	OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest tests/integrations -rs $(PYTEST_ARGS)
+
+# llm-compressor pins transformers to 5.15 to 5.17, below constraints.txt and above what hcnr needs.
+integrations-llmcompressor:
+	$(PYTHON) -m venv .venv-llmcompressor
+	.venv-llmcompressor/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	.venv-llmcompressor/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" \
+		pytest hypothesis -e .[integrations-llmcompressor]
+	OMP_NUM_THREADS=1 .venv-llmcompressor/bin/python -m pytest tests/integrations/test_llmcompressor.py \
+		-rs $(PYTEST_ARGS)
+
 clean:
-	rm -rf .venv build dist demo demo-real *.egg-info .pytest_cache .ruff_cache .benchmarks .hypothesis
+	rm -rf .venv .venv-integrations .venv-llmcompressor build dist demo demo-real *.egg-info .pytest_cache .ruff_cache .benchmarks .hypothesis

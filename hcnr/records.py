@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hcnr.errors import DataError
+from hcnr import plugins
+from hcnr.errors import DataError, HcnrError
 from hcnr.starter import STARTER, VALIDATION
 
 __all__ = [
@@ -79,7 +80,7 @@ def open_records(source: Any) -> Records:
     """
     if isinstance(source, str | os.PathLike):
         text = os.path.expanduser(os.fspath(source))
-        if text.startswith(HUB) or (os.path.isdir(text) and not text.endswith(EXTENSIONS)):
+        if text.startswith(HUB) or (os.path.isdir(text) and not text.endswith(extensions())):
             from hcnr.hub import open_dataset
 
             return Records(text, numbered(text, open_dataset(text)))
@@ -109,8 +110,13 @@ def check_source(source: Any) -> None:
     if not isinstance(source, str) or source in (STARTER, VALIDATION) or source.startswith(HUB):
         return
     source = os.path.expanduser(source)
-    if not os.path.isdir(source) or source.endswith(EXTENSIONS):
+    if not os.path.isdir(source) or source.endswith(extensions()):
         check_file(Path(source))
+
+
+def extensions() -> tuple[str, ...]:
+    """Of the files that can be read: ours, and those that other packages register."""
+    return (*EXTENSIONS, *(f".{name}" for name in plugins.names("hcnr.readers")))
 
 
 def check_file(path: Path) -> None:
@@ -119,12 +125,17 @@ def check_file(path: Path) -> None:
         hint = f"check the path{_hub_hint(path)}"
         raise DataError(f"the data file {path} does not exist; {hint}")
     if not path.is_file():
-        raise DataError(f"{path} is not a file, expected a .jsonl, .json, .csv or .parquet file")
-    if path.suffix.lower() not in EXTENSIONS:
+        raise DataError(f"{path} is not a file, expected a {_listed()} file")
+    if path.suffix.lower() not in extensions():
         raise DataError(
-            f"{path} has the unknown extension '{path.suffix}', expected .jsonl, .json, .csv or "
-            ".parquet; rename or convert it"
+            f"{path} has the unknown extension '{path.suffix}', expected {_listed()}; rename or "
+            "convert it"
         )
+
+
+def _listed() -> str:
+    *first, last = extensions()
+    return f"{', '.join(first)} or {last}"
 
 
 def _hub_hint(path: Path) -> str:
@@ -136,8 +147,12 @@ def _hub_hint(path: Path) -> str:
 def read_file(path: Path) -> Iterator[Located]:
     """Yield the records of a data file, each with its place.
 
+    An extension that is not ours is looked up, without its dot and in lower case, in the entry
+    points `hcnr.readers`: a function from a path to records, each a mapping.
+
     Raises:
         DataError: the file cannot be read; names the place and the cause.
+        ConfigError: the extension is registered, but not by one function that can be imported.
     """
     readers: dict[str, Callable[[Path], Iterator[Located]]] = {
         ".jsonl": _read_jsonl,
@@ -146,7 +161,25 @@ def read_file(path: Path) -> Iterator[Located]:
         ".csv": _read_csv,
     }
     check_file(path)
-    return readers[path.suffix.lower()](path)
+    extension = path.suffix.lower()
+    if extension in readers:
+        return readers[extension](path)
+    return _read_by(plugins.load("hcnr.readers", extension[1:]), path)
+
+
+def _read_by(plugin: Callable[[Path], Iterable[Any]], path: Path) -> Iterator[Located]:
+    """Records of another package's reader; what it raises is explained."""
+    number = 0
+    try:
+        for number, record in enumerate(plugin(path), 1):
+            yield Located(f"{path}, record {number}", number, record)
+    except HcnrError:
+        raise
+    except Exception as error:  # whatever the other package raises
+        raise DataError(
+            f"{path} cannot be read after record {number} by the reader of {path.suffix} files "
+            f"that another package registers ({type(error).__name__}: {error}); check the file"
+        ) from error
 
 
 def _read_lines(path: Path) -> list[str]:

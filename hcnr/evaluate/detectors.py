@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from hcnr import plugins
 from hcnr.errors import ConfigError
 from hcnr.evaluate.selfaware import ENCODER, has_reference, open_encoder, similar_to_reference
 from hcnr.evaluate.traits import TRAITS, Trait
@@ -80,6 +81,8 @@ def open_detector(
     - `gair_idk`: it contains one of nine phrases that the question does not contain.
     - `template:TEXT`: it is exactly TEXT, white space around it aside.
     - `regex:PATTERN`: PATTERN (Python's `re`, case and line breaks ignored) is found in it.
+    - any name that an installed package registers in the entry points `hcnr.detectors`: a function
+      of responses and questions, both sequences of texts, that gives a truth value each.
 
     Args:
         name: one of the above, or a `Trait`: what its keywords make, under its detector's name.
@@ -96,6 +99,10 @@ def open_detector(
     if isinstance(name, Trait):
         name, own = name.detector, name.keywords
     kind, _, text = name.partition(":")
+    if not own and kind not in DETECTORS and (plugin := plugins.load("hcnr.detectors", name)):
+        return Detector(
+            f"{name} (strict)" if strict else name, _batched(_registered(name, plugin), strict)
+        )
     if not own:
         check_detector(name)
     skips_empty, note = False, None
@@ -132,11 +139,15 @@ def open_detector(
 def check_detector(name: str) -> None:
     """Raise ConfigError unless there is a detector of that name."""
     kind, colon, _ = name.partition(":")
-    if kind not in DETECTORS or (colon and kind not in WITH_TEXT):
-        near = difflib.get_close_matches(kind.lower(), DETECTORS, n=1, cutoff=0.0)[0]
+    if kind in DETECTORS and (not colon or kind in WITH_TEXT):
+        return
+    registered = plugins.names("hcnr.detectors")
+    if name not in registered:
+        known = (*DETECTORS, *registered)
+        near = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.0)[0]
         raise ConfigError(
-            f"the detector {name!r} is unknown, expected one of {', '.join(DETECTORS)}; did you "
-            f"mean {near}?"
+            f"the detector {name!r} is unknown, expected one of {', '.join(known)}; did you mean "
+            f"{near}?"
         )
 
 
@@ -160,6 +171,29 @@ def _batched(decide: _Many, strict: bool) -> _Many:
         )
 
     return normalised
+
+
+def _registered(name: str, decide: _Many) -> _Many:
+    """Another package's function, whose answers are checked and whose failures are explained."""
+
+    def checked(responses: Sequence[str], questions: Sequence[str]) -> Sequence[bool]:
+        try:
+            found = list(decide(responses, questions))
+        except Exception as error:  # whatever the other package raises
+            raise ConfigError(
+                f"the detector {name!r} failed on {len(responses)} responses: "
+                f"{type(error).__name__}: {error}; ask the package that registers it"
+            ) from error
+        odd = [one for one in found if not isinstance(one, bool | np.bool_)]
+        if len(found) != len(responses) or odd:
+            what = f"{type(odd[0]).__name__} {odd[0]!r}" if odd else f"{len(found)} answers"
+            raise ConfigError(
+                f"the detector {name!r} gave {what} for {len(responses)} responses, expected a "
+                "truth value each; ask the package that registers it"
+            )
+        return found
+
+    return checked
 
 
 def _each(one: _One) -> _Many:

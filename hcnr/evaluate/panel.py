@@ -13,7 +13,7 @@ from hcnr.evaluate.questions import Benchmark, Question
 from hcnr.evaluate.scoring import Scores
 from hcnr.evaluate.sources import SourceReader
 from hcnr.evaluate.traits import Trait
-from hcnr.records import EXTENSIONS, HUB
+from hcnr.records import HUB, extensions
 from hcnr.starter import STARTER, VALIDATION
 
 BenchmarkLike = str | os.PathLike[str] | Benchmark | Iterable[Mapping[str, Any]]
@@ -222,7 +222,7 @@ def is_published(source: Any) -> bool:
         isinstance(source, str)
         and source not in (STARTER, VALIDATION)
         and not source.startswith(HUB)
-        and not source.lower().endswith(EXTENSIONS)
+        and not source.lower().endswith(extensions())
         and os.sep not in source
         and not os.path.isdir(source)
     )

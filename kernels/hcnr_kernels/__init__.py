@@ -34,7 +34,15 @@ if TYPE_CHECKING:
         spectral_basis,
     )
 
+CONTRACT_VERSION = "1.0"
+"""Version of the public functions, schemas and `native`: semantic, apart from the package's own.
+
+Minor: something new, or an argument with a default at the end. Major: a caller has to change.
+`tests/kernels/contract.json` pins what it stands for.
+"""
+
 __all__ = [
+    "CONTRACT_VERSION",
     "DAMPING_LADDER",
     "BlockDiagonal",
     "Compensation",

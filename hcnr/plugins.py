@@ -1,0 +1,48 @@
+"""Kinds that other packages add, through entry points: `hcnr.detectors` and `hcnr.readers`."""
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from hcnr.errors import ConfigError
+
+Group = Literal["hcnr.detectors", "hcnr.readers"]
+
+
+def names(group: Group) -> list[str]:
+    """Names that installed packages have registered in `group`, sorted."""
+    return sorted({point.name for point in entry_points(group=group)})
+
+
+def load(group: Group, name: str) -> Any:
+    """The function registered as `name` in `group`; None if there is none.
+
+    Raises:
+        ConfigError: two packages registered the name, or it cannot be imported or called.
+    """
+    points = {point.value: point for point in entry_points(group=group, name=name)}
+    if not points:
+        return None
+    if len(points) > 1:
+        raise ConfigError(
+            f"{name!r} is registered in {group} more than once, by "
+            f"{', '.join(sorted(map(_owner, points.values())))}; uninstall all but one of them"
+        )
+    (point,) = points.values()
+    try:
+        found = point.load()
+    except Exception as error:  # whatever the other package raises
+        raise ConfigError(
+            f"{name!r} of {group} cannot be imported from {_owner(point)}: {type(error).__name__}: "
+            f"{error}; repair or uninstall that package"
+        ) from error
+    if not callable(found):
+        raise ConfigError(
+            f"{name!r} of {group} is a {type(found).__name__} in {_owner(point)}, expected a "
+            "function; repair or uninstall that package"
+        )
+    return found
+
+
+def _owner(point: EntryPoint) -> str:
+    package = point.dist.name if point.dist is not None else "an unknown package"
+    return f"{package} ({point.value})"

@@ -1,0 +1,132 @@
+"""Detectors and readers of other packages, found by entry points of a package on the path."""
+
+import importlib
+import json
+import sys
+
+import pytest
+
+from hcnr import plugins
+from hcnr.errors import ConfigError, DataError
+from hcnr.evaluate.detectors import open_detector
+from hcnr.examples import load_samples
+
+CODE = """
+def shrug(responses, questions):
+    return ["dunno" in text for text in responses]
+
+def short(responses, questions):
+    return [True]
+
+def numbers(responses, questions):
+    return [1 for _ in responses]
+
+def broken(responses, questions):
+    raise RuntimeError("no network")
+
+def read_tsv(path):
+    for line in path.read_text().splitlines():
+        prompt, response = line.split("\\t")
+        yield {"prompt": prompt, "response": response}
+
+constant = 3
+"""
+POINTS = """
+[hcnr.detectors]
+shrug = other_kinds:shrug
+short = other_kinds:short
+numbers = other_kinds:numbers
+broken = other_kinds:broken
+constant = other_kinds:constant
+gone = other_kinds:gone
+gair_idk = other_kinds:short
+
+[hcnr.readers]
+tsv = other_kinds:read_tsv
+"""
+
+
+def install(folder, name, points):
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(points)
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    folder = tmp_path / "site"
+    folder.mkdir()
+    (folder / "other_kinds.py").write_text(CODE)
+    install(folder, "other-kinds", POINTS)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "other_kinds", raising=False)
+    importlib.invalidate_caches()
+    yield folder
+    sys.modules.pop("other_kinds", None)
+
+
+def test_a_registered_detector_decides(installed):
+    detector = open_detector("shrug")
+    assert detector.name == "shrug"
+    assert detector.many(["I dunno", "Paris", " "], ["Why?"] * 3).tolist() == [True, False, False]
+    assert "shrug" in plugins.names("hcnr.detectors")
+
+
+def test_ours_come_first(installed):
+    assert not open_detector("gair_idk")("Paris.", "Where?")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("short", "gave 1 answers for 2 responses"),
+        ("numbers", "gave int 1 for 2 responses, expected a truth value each"),
+        ("broken", "failed on 2 responses: RuntimeError: no network"),
+    ],
+)
+def test_what_a_detector_gives_is_checked(installed, name, sentence):
+    detector = open_detector(name)
+    with pytest.raises(ConfigError, match=sentence):
+        detector.many(["a", "b"], ["", ""])
+
+
+def test_what_cannot_be_imported_is_one_sentence(installed):
+    with pytest.raises(
+        ConfigError, match=r"cannot be imported from other-kinds \(other_kinds:gone"
+    ):
+        open_detector("gone")
+    with pytest.raises(ConfigError, match="is a int in other-kinds"):
+        open_detector("constant")
+    with pytest.raises(ConfigError, match=r"'shrugs' is unknown.*shrug.*did you mean shrug\?"):
+        open_detector("shrugs")
+    install(installed, "third-kinds", "[hcnr.detectors]\nshrug = elsewhere:shrug\n")
+    importlib.invalidate_caches()
+    with pytest.raises(ConfigError, match=r"more than once, by other-kinds.*third-kinds"):
+        open_detector("shrug")
+
+
+def test_a_registered_reader_reads(installed, tmp_path):
+    path = tmp_path / "data.TSV"
+    path.write_text("Why?\tI don't know.\nWhere?\tParis\n")
+    found = load_samples(path)
+    assert [sample.response for sample in found.samples] == ["I don't know.", "Paris"]
+    path.write_text("Why?\tI don't know.\nno tab\n")
+    with pytest.raises(DataError, match=r"data.TSV cannot be read after record 1 .*ValueError"):
+        load_samples(path)
+    path.write_text("Why?\t \n")
+    with pytest.raises(DataError, match=r"data.TSV, record 1 has an empty response"):
+        load_samples(path)
+
+
+def test_an_unknown_extension_names_the_registered_ones(installed, tmp_path):
+    (tmp_path / "data.xml").write_text("<a/>")
+    with pytest.raises(DataError, match=r"expected .jsonl, .json, .parquet or .tsv;"):
+        load_samples(tmp_path / "data.xml")
+
+
+def test_without_other_packages_nothing_changes(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text(json.dumps({"prompt": "Why?", "response": "Because."}))
+    assert len(load_samples(path)) == 1
+    assert plugins.load("hcnr.detectors", "nobody") is None
