@@ -85,7 +85,7 @@ def test_the_commands_of_measuring_honesty_run_and_refuse(pair, tmp_path):
         (["evaluate", "--responses", said, "--detector", "keywords"], "did you mean"),
         (["evaluate", missing, "--benchmarks", said], "none"),
         (["probe", pair["base"], pair["tuned"], "--honesty", missing], "does not exist"),
-        (["sweep", pair["base"], pair["tuned"]], "needs statistics"),
+        (["sweep", pair["base"], pair["tuned"]], "needs both data sets"),
         (["report", missing], "hcnr_report.json"),
         (["data", "build", "--data-root", missing, "--out", tmp_path / "data"], "none"),
     ):
