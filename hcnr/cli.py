@@ -144,7 +144,7 @@ def restore(
     from hcnr.report.terminal import print_report, progress_bars
 
     with progress_bars() as bars:
-        hcnr.restore(
+        out = hcnr.restore(
             base,
             tuned,
             honesty,

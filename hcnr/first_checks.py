@@ -32,10 +32,10 @@ def check_command_line(
     """
     for place in checkpoints:
         if place is not None:
-            check_directory(place)
+            check_directory(place.expanduser())
     for source in data:
         check_source(source)
-    if statistics is not None and not statistics.is_file():
+    if statistics is not None and not statistics.expanduser().is_file():
         raise StatisticsError(f"the statistics {statistics} are no file; check the path")
     if questions := list(questions):
         from hcnr.evaluate.benchmarks import check_name

@@ -5,8 +5,9 @@ do something else, or whose weight is used without calling them, would be measur
 silently; so would models that mix the samples of a batch. Two short samples tell.
 """
 
+import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ TOLERANCE = 0.01
 """Relative difference from which two ways are two results, in float32."""
 TOLERANCE_LOW = 0.2
 """The same in dtypes of 16 bits, whose kernels round differently from batch to batch."""
+FLOOR, FLOOR_LOW = 1e-4, 0.05
+"""Share of the largest gradient norm of all layers below which a layer's own is rounding: that of
+queries and keys is where all tokens of a sample are alike. Scores are squares of gradients."""
 
 
 def check_model(
@@ -84,9 +88,10 @@ def _check_batches(
                 finite_losses(model, batch).sum().backward()
         scores.append(fisher.scores)
     alone, batched = scores
-    for name in matrices:
-        error = _difference(alone[name], batched[name])
-        if error > _tolerance(model):
+    tolerance, floor = _limits(model)
+    found = {name: _difference(alone[name], batched[name]) for name in matrices}
+    for name, error in _relative(found, floor**2).items():
+        if error > tolerance:
             raise ModelError(
                 f"the scores of {name} on two samples differ by {error:.0%} between one batch and "
                 "two: the model lets samples or their padding see each other; measure every sample "
@@ -139,7 +144,7 @@ def _check_gradients(
     Each weight's gradients are let go as soon as they are compared.
     """
     tapped: dict[str, Tensor] = {}
-    errors: dict[str, float | None] = {}
+    found: dict[str, _Difference | None] = {}
 
     def consume(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
         x, g = (shared.layout.real(rows).float() for rows in (x, g))
@@ -151,7 +156,7 @@ def _check_gradients(
             assert weight.grad is not None
             gradient, weight.grad = weight.grad, None
             mine = tapped.pop(name, None)
-            errors[name] = None if mine is None else _difference(gradient.float(), mine)
+            found[name] = None if mine is None else _difference(gradient.float(), mine)
 
         return hook
 
@@ -174,31 +179,53 @@ def _check_gradients(
         for name, weight in weights.items():
             weight.requires_grad_(False)
             weight.grad = kept[name]
-    tolerance = _tolerance(model)
+    tolerance, floor = _limits(model)
+    errors = _relative({name: one for name, one in found.items() if one is not None}, floor)
     wrong = [n for n in matrices if (e := errors.get(n)) is None or e > tolerance]
     for name in wrong:
         layer = matrices[name]
         cure = f"leave it out with --ignore '{ignoring(name, wrong, matrices)}'"
-        if name not in errors:
+        if name not in found:
             raise ModelError(f"{name} took no part in the model's forward pass; {cure}")
-        error = errors[name]
-        if error is None:
+        if name not in errors:
             raise ModelError(
                 f"the weight of {name} is used without calling its layer, so what it reads and "
                 f"writes cannot be seen; {cure}"
             )
         raise ModelError(
             f"{name} ({type(layer).__name__}) is no plain y = W x + b: its gradient by what it "
-            f"reads and writes is {error:.0%} off the true one; {cure}"
+            f"reads and writes is {errors[name]:.0%} off the true one; {cure}"
         )
 
 
-def _difference(expected: Tensor, found: Tensor) -> float:
-    """Norm of the difference as a share of the expected norm; 0 where both are 0."""
-    size = float(expected.double().norm())
-    difference = float((expected.double() - found.double()).norm())
-    return difference / size if size > 0 else (0.0 if difference == 0 else float("inf"))
+class _Difference(NamedTuple):
+    """Norms of what is expected, and of what was found less that."""
+
+    size: float
+    value: float
 
 
-def _tolerance(model: "PreTrainedModel") -> float:
-    return TOLERANCE if model.dtype in (torch.float32, torch.float64) else TOLERANCE_LOW
+def _difference(expected: Tensor, found: Tensor) -> _Difference:
+    return _Difference(
+        float(expected.double().norm()), float((expected.double() - found.double()).norm())
+    )
+
+
+def _relative(found: Mapping[str, _Difference], floor: float) -> dict[str, float]:
+    """Differences as shares of the expected norms, which count as `floor` of the largest at least.
+
+    0 where nothing is expected and nothing found.
+    """
+    least = floor * max((one.size for one in found.values()), default=0.0)
+    shares = {}
+    for name, one in found.items():
+        size = max(one.size, least)
+        shares[name] = one.value / size if size > 0 else (math.inf if one.value > 0 else 0.0)
+    return shares
+
+
+def _limits(model: "PreTrainedModel") -> tuple[float, float]:
+    """Tolerance and floor of a model's dtype."""
+    if model.dtype in (torch.float32, torch.float64):
+        return TOLERANCE, FLOOR
+    return TOLERANCE_LOW, FLOOR_LOW

@@ -1,7 +1,7 @@
 """Layers that are not what a tap takes them for: exact, or refused by name before scoring."""
 
 import copy
-import sys
+import importlib
 from typing import Any
 
 import pytest
@@ -206,7 +206,7 @@ class TestBatches:
 
 @pytest.mark.parametrize("settings", [{}, {"compensation": "spectral"}])
 def test_before_scoring(llama, settings, monkeypatch):
-    monkeypatch.setattr(sys.modules["hcnr.restore"], "score", None)
+    monkeypatch.setattr(importlib.import_module("hcnr.restore"), "score", None)
     monkeypatch.setattr("hcnr.two_sided.second_moments", None)
     tuned = retyped(make("llama", seed=1), Scaled)
     base = retyped(llama, Scaled)

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from hcnr.errors import ModelError
-from hcnr.models.loading import LOCAL
 
 ENCODER = "princeton-nlp/sup-simcse-roberta-large"
 THRESHOLD = 0.75
@@ -113,6 +112,8 @@ def open_encoder(source: Any = ENCODER, pooling: str = "auto") -> tuple[str, Enc
             )
         return getattr(source, "__name__", type(source).__name__), source
     from transformers import AutoModel, AutoTokenizer
+
+    from hcnr.models.loading import LOCAL
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **LOCAL)

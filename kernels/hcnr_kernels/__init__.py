@@ -1,10 +1,11 @@
 """Operators of hcnr: tensors in, tensors out; registered with torch as `torch.ops.hcnr`.
 
-Torch is imported, and all operators are registered, when the first of the names below is used:
-the errors can be had without.
+Where torch is imported already, all operators are registered at once; otherwise it is imported, and
+they are, when the first of the names below is used: the errors can be had without.
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 from hcnr_kernels.errors import FactorizationError, HcnrError, OperatorError
@@ -95,11 +96,19 @@ def __getattr__(name: str) -> Any:
     """Import everything when the first public name is used."""
     if name not in __all__:
         raise AttributeError(f"module 'hcnr_kernels' has no attribute {name!r}")
+    _load()
+    return globals()[name]
+
+
+def _load() -> None:
     for home, names in _HOMES.items():
         module = importlib.import_module(f"hcnr_kernels.{home}")
         globals().update({one: getattr(module, one) for one in names})
-    return globals()[name]
 
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if "torch" in sys.modules:
+    _load()
