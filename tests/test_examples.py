@@ -288,23 +288,22 @@ def test_bad_paths_and_sources(tmp_path):
         load_samples(RECORDS, limit=0)
 
 
+FIELDS = [
+    "prompt", "response", "messages", "role", "content", "question", "answers", "answerable",
+    "completion", "conversations", "from", "value", "instruction", "output", "history", "system",
+]  # fmt: skip
 LINES = st.one_of(
     st.binary(max_size=30),
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(
-                st.sampled_from(["prompt", "response", "messages", "role", "content"]), inner
-            )
-        ),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner),
         max_leaves=8,
     ).map(lambda value: json.dumps(value).encode()),
 )
 
 
 @settings(deadline=None)
-@given(st.lists(LINES, max_size=4), st.sampled_from([".jsonl", ".json", ".parquet"]))
+@given(st.lists(LINES, max_size=4), st.sampled_from([".jsonl", ".json", ".parquet", ".csv"]))
 @example([b'{"prompt": "\\ud800", "response": "r"}'], ".jsonl")
 def test_any_bytes_give_samples_or_one_sentence(tmp_path_factory, lines, suffix):
     path = tmp_path_factory.getbasetemp() / f"any{suffix}"

@@ -79,7 +79,7 @@ class MadeSamples:
     format: str
 
     def counts(self) -> dict[str, int]:
-        """Questions by kind of outcome, those that make samples first, zeros left out but there."""
+        """Questions by kind of outcome: both of `KEPT`, then the others that occurred."""
         others = (WRONG, OVERREFUSED, UNREFUSED, UNJUDGED, UNFINISHED, EMPTY)
         found = {kind: len(self.of(kind)) for kind in (*KEPT, *others)}
         return {kind: count for kind, count in found.items() if count or kind in KEPT}

@@ -181,13 +181,12 @@ def load_sets(
         DataError: a set is unknown, cannot be read, or is named twice.
     """
     one = isinstance(benchmarks, str | os.PathLike | Benchmark)
-    if one or type(benchmarks).__name__.endswith("Dataset"):
-        # A data set of the `datasets` library is iterable too, over its records.
-        benchmarks = cast(tuple[BenchmarkLike], (benchmarks,))
+    # A data set of the `datasets` library is iterable too, over its records.
+    one = one or type(benchmarks).__name__.endswith("Dataset")
+    sources: list[Any] = [benchmarks] if one else list(cast(Iterable[Any], benchmarks))
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}, expected at least 1 question of each set")
-    benchmarks = list(benchmarks)
-    if published := [str(source) for source in benchmarks if is_published(source)]:
+    if published := [str(source) for source in sources if is_published(source)]:
         from hcnr.evaluate.benchmarks import HONESTY_SETS, TASK_SETS, files_of
 
         known = [name for name in published if name in HONESTY_SETS + TASK_SETS]
@@ -195,7 +194,7 @@ def load_sets(
         if known == published:
             SourceReader(data_root).check(files_of(known))
     found: dict[str, Benchmark] = {}
-    for source in benchmarks:
+    for source in sources:
         loaded = _load(source, data_root, limit, task)
         if loaded.name in found:
             kind = "tasks" if task else "benchmarks"
