@@ -1,6 +1,6 @@
-"""Choose the questions of `hcnr demo --real` out of KUQ (MIT) and write the file that ships.
+"""Choose the questions of the starter set and of `hcnr demo --real` out of KUQ (MIT).
 
-python -m experiments.kuq_questions DATA_ROOT hcnr/demo/real/kuq.jsonl
+python -m experiments.kuq_questions DATA_ROOT hcnr/starter/kuq.jsonl
 """
 
 import json

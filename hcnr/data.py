@@ -12,6 +12,7 @@ from hcnr.held_back import FEW, FEWEST, held_back_count, hold_back, measured_cou
 from hcnr.limits import unreadable
 from hcnr.pair import Pair
 from hcnr.stages import Stages
+from hcnr.starter import STARTER
 from hcnr.statistics import Statistics
 from hcnr.suspicions import about_refusals, about_tokenizers
 from hcnr.tokens import TokenizedSet, tokenize
@@ -86,6 +87,7 @@ def read_data(
             facts[name] = {
                 "source": measured.source,
                 "available": measured.available,
+                "format": measured.description,
                 "sha256": measured.sha256,
                 "tokens_sha256": sets[name].sha256,
                 "max_length": max_length,
@@ -111,6 +113,11 @@ def _parted(
         raise DataError(
             f"no {name} data was given; pass --{name} FILE, or --statistics of an earlier "
             "measurement for a number as --task-weight and a --compensation of neurons"
+        )
+    if name == "task" and isinstance(source, str) and source == STARTER:
+        raise DataError(
+            "the starter set holds honesty samples, none of a task; pass samples of what TUNED was "
+            "tuned for to --task"
         )
     limit = config.samples + held_back_count(config.samples)
     samples = load_samples(source, limit=limit, shuffle_seed=config.shuffle_seed)

@@ -3,7 +3,8 @@
 import contextlib
 import copy
 import fnmatch
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -226,6 +227,22 @@ def target_matrices(
             f"{found}"
         )
     return chosen
+
+
+def ignoring(name: str, wrong: Container[str], matrices: Iterable[str]) -> str:
+    """The pattern for `ignore` that leaves a matrix out, with its like in the other blocks.
+
+    Args:
+        name: the matrix.
+        wrong: all matrices that must go.
+        matrices: all matrices.
+
+    Returns:
+        What follows the block's number, where every matrix that it matches is wrong; else `name`.
+    """
+    tail = re.sub(r"^.*?\.\d+\.", "", name)
+    alike = [other for other in matrices if other.endswith(f".{tail}")]
+    return tail if len(alike) > 1 and all(other in wrong for other in alike) else name
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

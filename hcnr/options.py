@@ -2,12 +2,14 @@
 
 import functools
 import inspect
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Optional, get_args, get_origin
 
 import typer
 
 from hcnr.config import RestoreConfig
+from hcnr.output import current
 
 Tokenizer = Annotated[
     Optional[str],  # noqa: UP045 (typer reads it at run time on Python 3.10)
@@ -19,16 +21,34 @@ Tokenizer = Annotated[
 ]
 
 
-def config_options(command: Callable[..., None]) -> Callable[..., None]:
+def config_options(
+    *, unused: Iterable[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command every configuration key as an option.
 
-    `command` takes a keyword argument `settings`: the keys that were given, by name, as text
+    The command takes a keyword argument `settings`: the keys that were given, by name, as text
     (truth values as bool). Checking them is left to `RestoreConfig`, so that a flag, a YAML line
     and a Python argument are refused in the same words.
+
+    Args:
+        unused: keys, or groups of keys, that the command does not use: its help does not list
+            them, and a note says so where one is given, as in the line of another command.
     """
+    hidden = {
+        name
+        for name, field in RestoreConfig.model_fields.items()
+        if not {name, _group(field)}.isdisjoint(unused)
+    }
+    return functools.partial(_with_options, hidden)
+
+
+def _with_options(hidden: set[str], command: Callable[..., None]) -> Callable[..., None]:
     options = [
         inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=_annotation(name)
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=_annotation(name, hidden=name in hidden),
         )
         for name in RestoreConfig.model_fields
     ]
@@ -37,6 +57,10 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
     def wrapper(**arguments: Any) -> None:
         given = {name: arguments.pop(name) for name in RestoreConfig.model_fields}
         settings = {name: value for name, value in given.items() if value is not None}
+        for name in settings.keys() & hidden:
+            if not current().quiet:
+                flag = "--" + name.replace("_", "-")
+                print(f"note: {flag} makes no difference here", file=sys.stderr)
         command(settings=settings, **arguments)
 
     signature = inspect.signature(command)
@@ -48,12 +72,16 @@ def config_options(command: Callable[..., None]) -> Callable[..., None]:
     return wrapper
 
 
-def _annotation(name: str) -> Any:
+def _group(field: Any) -> str:
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    return str(extra.get("group", "other"))
+
+
+def _annotation(name: str, *, hidden: bool) -> Any:
     """Typer's annotation for one field."""
     field = RestoreConfig.model_fields[name]
     flag = "--" + name.replace("_", "-")
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    panel = f"Settings: {extra.get('group', 'other')}"
+    panel = f"Settings: {_group(field)}"
     default = field.default
     if isinstance(default, tuple):
         default = ",".join(default) or "nothing"
@@ -62,12 +90,24 @@ def _annotation(name: str) -> Any:
         flags = f"{flag}/--no-{flag[2:]}"
         return Annotated[
             Optional[bool],  # noqa: UP045 (typer reads it at run time on Python 3.10)
-            typer.Option(flags, help=about, rich_help_panel=panel, show_default=False),
+            typer.Option(
+                flags, help=about, rich_help_panel=panel, show_default=False, hidden=hidden
+            ),
         ]
+    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
     return Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
-            flag, help=about, rich_help_panel=panel, show_default=False, metavar=_metavar(field)
+            flag,
+            help=about,
+            rich_help_panel=panel,
+            show_default=False,
+            hidden=hidden,
+            metavar=_metavar(field),
+            # For shells: what a word may become.
+            autocompletion=lambda incomplete: [
+                one for one in choices if one.startswith(incomplete)
+            ],
         ),
     ]
 

@@ -1,17 +1,14 @@
 """Honesty samples for probes: their classes, what must stay together, and neutral prompts."""
 
-import os
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import DataError
-from hcnr.examples import Sample, SampleSet, load_samples, read_file
+from hcnr.examples import Sample, SampleSet, load_samples
 from hcnr.tokens import TokenizedSample, TokenizedSet, tokenize
 
 if TYPE_CHECKING:
@@ -34,16 +31,8 @@ class Labelled:
 
 def label(honesty: "Data", config: RestoreConfig, detector: str) -> Labelled:
     """Read the samples that a restoration would use, their classes and their groups."""
-    if isinstance(honesty, Iterator):
-        honesty = list(honesty)
     samples = load_samples(honesty, limit=config.samples, shuffle_seed=config.shuffle_seed)
-    if isinstance(honesty, str | os.PathLike):
-        found = dict(read_file(Path(honesty).expanduser()))
-    else:
-        found = {f"{samples.source}, record {i}": record for i, record in enumerate(honesty, 1)}
-    records = [found[place] for place in samples.places]
-    fields = [record if isinstance(record, Mapping) else {} for record in records]
-    given = [one.get("answerable") for one in fields]
+    given = [sample.answerable for sample in samples.samples]
     if all(value is None for value in given):
         from hcnr.evaluate.detectors import open_detector
 
@@ -55,17 +44,14 @@ def label(honesty: "Data", config: RestoreConfig, detector: str) -> Labelled:
     else:
         labelled_by = "the field answerable"
         for place, value in zip(samples.places, given, strict=True):
-            if value not in (0, 1):
+            if value is None:
                 raise DataError(
                     f"{place} has {value!r} as 'answerable', expected true or false in every "
                     "record, or the field in none; correct it"
                 )
         positive = np.array([not value for value in given])
     numbers: dict[tuple[str, str], int] = {}
-    groups = [
-        numbers.setdefault(_group(one, sample.prompt), len(numbers))
-        for one, sample in zip(fields, samples.samples, strict=True)
-    ]
+    groups = [numbers.setdefault(_group(sample), len(numbers)) for sample in samples.samples]
     notes = []
     if len(samples) < samples.available:
         notes.append(
@@ -76,6 +62,7 @@ def label(honesty: "Data", config: RestoreConfig, detector: str) -> Labelled:
         "source": samples.source,
         "available": samples.available,
         "sha256": samples.sha256,
+        "format": samples.description,
         "samples": len(samples),
         "unanswerable": int(positive.sum()),
         "answerable": int((~positive).sum()),
@@ -85,10 +72,11 @@ def label(honesty: "Data", config: RestoreConfig, detector: str) -> Labelled:
     return Labelled(samples, positive, np.array(groups), facts, notes)
 
 
-def _group(record: Mapping[str, Any], question: str) -> tuple[str, str]:
+def _group(sample: Sample) -> tuple[str, str]:
     """Key of the samples that must stay together."""
-    if record.get("group") is not None:
-        return "group", str(record["group"])
+    if sample.group is not None:
+        return "group", sample.group
+    question = sample.prompt
     # Any script's letters and digits, so that questions outside ASCII do not all become one.
     return "question", " ".join(re.sub(r"[\W_]+", " ", question.lower()).split()) or question
 

@@ -17,11 +17,13 @@ from hcnr.data import (
     leave_room,
     read_data,
 )
+from hcnr.examples import data_files
 from hcnr.measure import curvature, score
 from hcnr.model import computable
 from hcnr.pair import Pair, Role
 from hcnr.repair import Repairs, check_curvature
 from hcnr.report import write_companions
+from hcnr.report.front_matter import read_origin
 from hcnr.selection import Selection, check_statistics, select_neurons, select_whole
 from hcnr.selfcheck import check_model
 from hcnr.source import DirectorySource
@@ -93,6 +95,8 @@ def restore(
     statistics: Statistics | str | Path | None = None,
     *,
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
+    base_id: str | None = None,
+    tuned_id: str | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
 ) -> Any:
@@ -108,6 +112,9 @@ def restore(
         statistics: from `measure`, or their file; nothing is measured then but what `spectral`,
             `natural` and a searched task weight need, for which the data must be given too.
         tokenizer: where the tuned model does not come with one.
+        base_id: base's name on the Hugging Face hub, for the model card; see
+            `hcnr.report.front_matter.read_origin`.
+        tuned_id: the same of tuned.
         overwrite: replace an existing `out`.
         watcher: told about stages and progress.
 
@@ -122,13 +129,15 @@ def restore(
     # Read more than once, so what can be read only once is kept.
     honesty, task = (list(data) if isinstance(data, Iterator) else data for data in (honesty, task))
     stages = Stages(watcher)
+    origin = read_origin(base, tuned, base_id, tuned_id)
     pair = Pair.open(base, tuned, config, stages)
+    pair.messages.extend(origin.notes)
     with contextlib.ExitStack() as stack:
         directory = None
         if out is not None:
             pair.tuned.check_savable()
             # Entered before anything is computed: a place that cannot be written is found first.
-            files = [Path(x) for x in (honesty, task, statistics) if isinstance(x, str | Path)]
+            files = data_files(honesty, task, statistics)
             inputs = [*pair.base.places, *pair.tuned.places, *files]
             directory = stack.enter_context(
                 output_directory(out, inputs=inputs, overwrite=overwrite, nbytes=pair.nbytes)
@@ -198,7 +207,7 @@ def restore(
             # From what was written, so that the verdict is about that.
             with DirectorySource(directory).opened(config, computing=True) as model:
                 verdict = final_verdict(model, ends, asked, stages)
-        write_companions(directory, job.report(verdict), config)
+        write_companions(directory, job.report(verdict), config, origin)
     assert out is not None
     return Path(out).expanduser()
 

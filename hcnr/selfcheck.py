@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from hcnr.batches import Batch
 from hcnr.errors import ModelError
-from hcnr.measure import finite_losses, micro_batches, out_of_memory, prepared
+from hcnr.measure import finite_losses, micro_batches, out_of_memory, prepared, shrinking
+from hcnr.model import ignoring
 from hcnr.models.loading import cause_of
 from hcnr.neuron_fisher import NeuronFisher
 from hcnr.taps import SharedInput, Taps, TokenLayout
@@ -49,23 +50,39 @@ def check_model(
         gradient_checkpointing: as for measuring.
 
     Raises:
-        ModelError: naming a layer, what is wrong with it and how to leave it out.
+        ModelError: naming a layer, what is wrong with it and how to leave it out; or not even two
+            short samples fit in memory.
     """
     _refuse_shared(matrices)
     two = _two_samples(data)
     lengths = [len(sample) for sample in two.samples]
     everything = range(len(two))
-    with prepared(model, gradient_checkpointing=gradient_checkpointing):
+    compared = len(two) > 1 and 2 * min(data.lengths) <= token_budget
+
+    def run(_: int) -> None:
         (together,) = micro_batches(model, two, everything, 2 * max(lengths), "right")
         _explained(model, matrices, together)
-        if len(two) == 1 or 2 * min(data.lengths) > token_budget:
-            return
-        scores: list[dict[str, Tensor]] = []
-        for budget in (1, 2 * max(lengths)):
-            with NeuronFisher(model, matrices, axis=axis) as fisher:
-                for batch in micro_batches(model, two, everything, budget, "right"):
-                    finite_losses(model, batch).sum().backward()
-            scores.append(fisher.scores)
+        if compared:
+            _check_batches(model, matrices, two, axis)
+
+    with prepared(model, gradient_checkpointing=gradient_checkpointing):
+        # Two short samples that do not fit are told as one that does not.
+        shrinking(run, 1, two)
+
+
+def _check_batches(
+    model: "PreTrainedModel",
+    matrices: Mapping[str, nn.Linear],
+    two: TokenizedSet,
+    axis: Literal["output", "input"],
+) -> None:
+    """Compare the scores of two samples alone with those of the same two in one batch."""
+    scores: list[dict[str, Tensor]] = []
+    for budget in (1, 2 * max(two.lengths)):
+        with NeuronFisher(model, matrices, axis=axis) as fisher:
+            for batch in micro_batches(model, two, range(len(two)), budget, "right"):
+                finite_losses(model, batch).sum().backward()
+        scores.append(fisher.scores)
     alone, batched = scores
     for name in matrices:
         error = _difference(alone[name], batched[name])
@@ -139,9 +156,11 @@ def _check_gradients(
         return hook
 
     weights = {name: layer.weight for name, layer in matrices.items()}
+    kept = {name: weight.grad for name, weight in weights.items()}
     handles = []
     try:
         for name, weight in weights.items():
+            weight.grad = None
             weight.requires_grad_(True)
             handles.append(weight.register_post_accumulate_grad_hook(compare(name)))
         with Taps(matrices, on_gradient=consume) as taps:
@@ -152,11 +171,14 @@ def _check_gradients(
     finally:
         for handle in handles:
             handle.remove()
-        for weight in weights.values():
+        for name, weight in weights.items():
             weight.requires_grad_(False)
-            weight.grad = None
-    for name, layer in matrices.items():
-        cure = f"leave it out with --ignore '{name}'"
+            weight.grad = kept[name]
+    tolerance = _tolerance(model)
+    wrong = [n for n in matrices if (e := errors.get(n)) is None or e > tolerance]
+    for name in wrong:
+        layer = matrices[name]
+        cure = f"leave it out with --ignore '{ignoring(name, wrong, matrices)}'"
         if name not in errors:
             raise ModelError(f"{name} took no part in the model's forward pass; {cure}")
         error = errors[name]
@@ -165,11 +187,10 @@ def _check_gradients(
                 f"the weight of {name} is used without calling its layer, so what it reads and "
                 f"writes cannot be seen; {cure}"
             )
-        if error > _tolerance(model):
-            raise ModelError(
-                f"{name} ({type(layer).__name__}) is no plain y = W x + b: its gradient by what it "
-                f"reads and writes is {error:.0%} off the true one; {cure}"
-            )
+        raise ModelError(
+            f"{name} ({type(layer).__name__}) is no plain y = W x + b: its gradient by what it "
+            f"reads and writes is {error:.0%} off the true one; {cure}"
+        )
 
 
 def _difference(expected: Tensor, found: Tensor) -> float:

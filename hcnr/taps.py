@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from hcnr.errors import ModelError
+from hcnr.model import ignoring
 from hcnr_kernels import token_gram
 from hcnr_kernels.chunks import round_up
 
@@ -272,10 +273,11 @@ class Taps:
         ) -> Tensor | None:
             x = args[0] if args else next(iter(kwargs.values()), None)
             if not isinstance(x, Tensor) or not isinstance(output, Tensor):
+                alike = [n for n, other in self._modules.items() if type(other) is type(module)]
                 raise ModelError(
                     f"{name} ({type(module).__name__}) turns a {type(x).__name__} into a "
                     f"{type(output).__name__}, and a tensor into a tensor was expected; leave it "
-                    f"out with --ignore '{name}'"
+                    f"out with --ignore '{ignoring(name, alike, self._modules)}'"
                 )
             if self._on_input is not None:
                 shared = self._join(x, name)

@@ -9,6 +9,7 @@ from hcnr.evaluate.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.front import Scores
 from hcnr.intervals import RESAMPLES
 from hcnr.limits import Limits, check_room
+from hcnr.starter import STARTER, VALIDATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -89,7 +90,7 @@ class Validation:
         )
         questions = [one for many in self._panel.sets.values() for one in many]
         self._names = [f"question {one.id!r} of {one.set}" for one in questions]
-        self._prompts = encode_prompts([one.prompt for one in questions], tokenizer, chat_template)
+        self._prompts = encode_prompts([one.asked for one in questions], tokenizer, chat_template)
         check_room(dict(zip(self._names, self._prompts, strict=True)), max_new_tokens, limits)
         self._tokenizer = tokenizer
         self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
@@ -108,7 +109,13 @@ class Validation:
             "chat_template": chat_template,
         }
         self._silent = self._panel.score({n: [""] * len(q) for n, q in self._panel.sets.items()})
-        self.notes = [*self._panel.notes, *self._silent.notes()]
+        notes = [note for found in loaded.values() for note in found.notes]
+        if STARTER in loaded:
+            notes.append(
+                f"{STARTER} are the questions to judge by: choose the setting by {VALIDATION}, and "
+                "keep them for hcnr evaluate."
+            )
+        self.notes = [*notes, *self._panel.notes, *self._silent.notes()]
 
     def refuse_all(self) -> Scores:
         """What refusing every question would score."""

@@ -1,6 +1,7 @@
 import contextlib
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from pairs import write_pair
 
 COMMANDS = (
     "restore", "measure", "plan", "info", "demo", "evaluate", "probe", "sweep", "report",
-    "data build",
+    "data build", "data make", "push",
 )  # fmt: skip
 SMALL = ["--samples", "8", "--token-budget", "64", "--preset", "paper"]
 
@@ -35,7 +36,7 @@ def run(*arguments, code=0):
         for name, value in TERMINAL.items():
             patch.setenv(name, value)
         patch.setattr(sys, "argv", ["hcnr", *map(str, arguments)])
-        patch.setattr(cli, "console", Console(width=200))
+        patch.setattr(cli, "CONSOLE", Console(width=200))
         with (
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
@@ -84,7 +85,7 @@ def test_the_commands_of_measuring_honesty_run_and_refuse(pair, tmp_path):
         (["evaluate", "--responses", said, "--detector", "keywords"], "did you mean"),
         (["evaluate", missing, "--benchmarks", said], "none"),
         (["probe", pair["base"], pair["tuned"], "--honesty", missing], "does not exist"),
-        (["sweep", pair["base"], pair["tuned"]], "needs statistics"),
+        (["sweep", pair["base"], pair["tuned"]], "needs both data sets"),
         (["report", missing], "hcnr_report.json"),
         (["data", "build", "--data-root", missing, "--out", tmp_path / "data"], "none"),
     ):
@@ -92,6 +93,39 @@ def test_the_commands_of_measuring_honesty_run_and_refuse(pair, tmp_path):
         assert last.startswith("hcnr: ")
         assert sentence in last
     assert sorted(path.name for path in tmp_path.iterdir()) == ["eval", "out", "said.jsonl"]
+
+
+def test_the_starter_set_measures_probes_and_asks(pair, tmp_path):
+    models, starter = [pair["base"], pair["tuned"]], ["--honesty", "starter"]
+    data = [*starter, "--task", pair["task"], *SMALL]
+    out = tmp_path / "out"
+    shown = run("restore", *models, *data, "--out", out).stdout
+    assert "8 of 512 samples of starter, read as prompt and response" in shown
+    assert json.loads((out / "hcnr_report.json").read_text())["data"]["honesty"]["available"] == 512
+    shown = run("measure", *models, *data, "--out", tmp_path / "s.safetensors").stdout
+    assert "honesty: 8 of 512 samples of starter, read as prompt and response" in shown
+    job = tmp_path / "job.csv"
+    job.write_text("prompt,completion\nw1 w2,w3\n")
+    asked = ["--max-new-tokens", 2, "--limit", 4, "--tasks", job, "--resamples", 0]
+    shown = run("evaluate", out, "--benchmarks", "starter", *asked, "--out", tmp_path / "e").stdout
+    assert "job: read as TRL (prompt and completion)." in shown
+    metrics = json.loads((tmp_path / "e" / "metrics.json").read_text())
+    assert (metrics["sets"]["starter"]["n"], metrics["data"]["starter"]["questions"]) == (4, 4)
+    last = run("restore", *models, "--honesty", pair["honesty"], "--task", "starter", *SMALL,
+               "--out", tmp_path / "no", code=2).stderr.splitlines()[-1]  # fmt: skip
+    assert "the starter set holds honesty samples, none of a task" in last
+
+
+def test_samples_of_own_questions(pair, tmp_path):
+    questions = tmp_path / "q.csv"
+    questions.write_text("question,answerable\nw1 w2,no\nw3 w4,no\n")
+    out = tmp_path / "h.jsonl"
+    made = ["--model", pair["base"], "--questions", questions, "--out", out]
+    # A random model never ends: nothing is finished, and nothing is written.
+    last = run("data", "make", *made, "--max-new-tokens", 2, code=2).stderr.splitlines()[-1]
+    assert "none of the 2 questions makes a sample" in last
+    assert "2 not finished within the new tokens" in last
+    assert not out.exists()
 
 
 def test_an_interruption_is_told_without_promising_too_much(monkeypatch):
@@ -251,20 +285,90 @@ def test_a_killed_run_leaves_no_output_and_the_next_one_succeeds(pair, tmp_path,
     assert json.loads((out / "hcnr_report.json").read_text())["summary"]["selected_matrices"] == 6
 
 
+HEAVY = ("torch", "transformers", "triton", "sklearn", "matplotlib", "scipy", "pyarrow")
 LEAN = """
-import time, torch
-start = time.process_time()
-import hcnr.cli, sys
-print(time.process_time() - start, *[m for m in {heavy} if m in sys.modules])
+import sys, time
+sys.argv = ["hcnr", *{arguments}]
+import hcnr.cli
+try:
+    hcnr.cli.main()
+except SystemExit as ended:
+    print(ended.code, time.process_time(), *[m for m in {heavy} if m in sys.modules])
 """
 
 
-def test_importing_the_command_line_is_lean_and_quick_beyond_torch():
-    heavy = ("transformers", "triton", "sklearn", "matplotlib", "scipy", "pyarrow")
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["restore", "nowhere", "nowhere", "--out", "o"], "checkpoint 'nowhere' does not exist"),
+        (["restore", ".", ".", "--honesty", "h.jsonl", "--out", "o"], "h.jsonl does not exist"),
+        (["restore", ".", ".", "--damping", "-1", "--out", "o"], "damping is '-1', expected"),
+        (["restore", "--no-such-option"], "No such option: --no-such-option"),
+        (["measure", ".", ".", "--honesty", "starter", "--task", "t.txt", "--out", "s"], "t.txt"),
+        (["plan", ".", "nowhere"], "checkpoint 'nowhere' does not exist"),
+        (["probe", ".", ".", "--honesty", "h.jsonl"], "h.jsonl does not exist"),
+        (["sweep", ".", ".", "--validation", "v.jsonl"], "v.jsonl does not exist"),
+        (["evaluate", ".", "--benchmarks", "kuqq"], "did you mean kuq?"),
+        (["evaluate", ".", "--benchmarks", "starter", "--detector", "x"], "detector 'x' is unknow"),
+        (["data", "make", "--model", ".", "--questions", "q.csv", "--out", "h.jsonl"], "q.csv"),
+    ],
+)
+def test_what_names_nothing_is_told_before_torch_is_imported(arguments, told):
     result = subprocess.run(
-        [sys.executable, "-c", LEAN.format(heavy=heavy)], capture_output=True, text=True, check=True
-    )
-    seconds, *loaded = result.stdout.split()
-    assert float(seconds) < 1
-    assert loaded == []
-    assert result.stderr == ""
+        [sys.executable, "-c", LEAN.format(heavy=HEAVY, arguments=arguments)],
+        capture_output=True, text=True, check=True, env={**os.environ, **TERMINAL},
+    )  # fmt: skip
+    assert told in result.stderr
+    code, seconds, *loaded = result.stdout.split()
+    assert (code, loaded) == ("2", [])
+    # Of the processor: a wall clock would measure whatever else runs.
+    assert float(seconds) < 1.5
+
+
+def test_quiet_says_nothing_and_json_is_one_document(pair, tmp_path):
+    arguments = ["plan", pair["base"], pair["tuned"]]
+    assert run(*arguments, "--quiet").stdout == ""
+    found = json.loads(run(*arguments, "--json").stdout)
+    assert (found["matrices"], found["stages"][0]["name"]) == (14, run_stage(arguments))
+    out = tmp_path / "out"
+    shown = restore(pair, "--out", out, "--quiet")
+    assert (shown.stdout, shown.stderr) == ("", "")
+    report = json.loads(restore(pair, "--out", out, "--overwrite", "--json").stdout)
+    assert report["written"] == str(out)
+    assert report["summary"] == json.loads((out / "hcnr_report.json").read_text())["summary"]
+    last = run("plan", pair["base"], tmp_path / "none", "--quiet", "--json", code=2)
+    assert last.stdout == "" and "does not exist" in last.stderr
+    # What was asked of one command is not asked of the next.
+    assert "target matrices" in run(*arguments).stdout
+
+
+def run_stage(arguments):
+    """The first stage that the table of a plan names."""
+    from hcnr.plan import plan_run
+
+    return plan_run(*arguments[1:]).stages[0].name
+
+
+def test_help_lists_the_settings_that_a_command_uses(pair):
+    for command, used, unused in (
+        ("probe", ("--samples", "--device", "--targets"), ("--damping", "--axis", "--steps")),
+        ("measure", ("--axis", "--all-hessians"), ("--task-weight", "--step-size")),
+        ("plan", ("--memory-budget", "--axis"), ("--max-length", "--damping")),
+    ):
+        shown = run(command, "--help").stdout
+        assert all(option in shown for option in used), command
+        assert not any(option in shown for option in unused), command
+    # In the line of another command they are taken, and a note says what they do.
+    shown = run("plan", pair["base"], pair["tuned"], "--damping", "0.1")
+    assert "note: --damping makes no difference here" in shown.stderr
+    run("plan", pair["base"], pair["tuned"], "--damping", "-1", code=2)
+
+
+def test_a_shell_can_complete():
+    env = {**os.environ, **TERMINAL, "_HCNR_COMPLETE": "complete_bash"}
+    words = {"COMP_WORDS": "hcnr restore --axis ", "COMP_CWORD": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; sys.argv = ['hcnr']; import hcnr.cli; hcnr.cli.main()"],
+        capture_output=True, text=True, env={**env, **words},
+    )  # fmt: skip
+    assert done.stdout.split() == ["output", "input"]

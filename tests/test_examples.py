@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hcnr.errors import DataError
-from hcnr.examples import Message, Sample, load_samples, read_file
+from hcnr.examples import Message, Sample, load_samples
+from hcnr.records import read_file
 
 PERMUTED = ["q4", "q7", "q3", "q8", "q2", "q9", "q1", "q5", "q6", "q0"]
 RECORDS = [{"prompt": f"q{i}", "response": f"r{i}"} for i in range(10)]
@@ -98,7 +99,7 @@ def test_parquet_keeps_the_columns_that_probes_read(tmp_path):
     rows = [{**record, "answerable": i % 2 == 0, "group": i} for i, record in enumerate(RECORDS)]
     path = tmp_path / "d.parquet"
     pq.write_table(pa.Table.from_pylist([{**row, "extra": 1} for row in rows]), path)
-    assert [record for _, record in read_file(path)] == rows
+    assert [found.record for found in read_file(path)] == rows
 
 
 def test_parquet_without_pyarrow(tmp_path, monkeypatch):
@@ -185,7 +186,8 @@ ANSWER = {"role": "assistant", "content": "r"}
         ("text", "'text' \\(str\\), expected an object"),
         (None, "is null, expected an object"),
         ({}, r"no 'prompt' \(it has no keys\)"),
-        ({"question": "q", "response": "r"}, r"no 'prompt' \(it has 'question', 'response'\)"),
+        ({"text": "q", "response": "r"}, r"no 'prompt' \(it has 'text', 'response'\)"),
+        ({"question": "q"}, r"no 'response' \(it has 'question'\)"),
         ({"prompt": "q"}, r"no 'response' \(it has 'prompt'\)"),
         ({"prompt": "q", "response": None}, "no 'response'"),
         ({"prompt": 3, "response": "r"}, r"'prompt' is 3 \(int\), expected text"),
@@ -246,7 +248,7 @@ def test_bad_record_names_its_place_and_fault(tmp_path, record, expected):
         ("d.json", '[{"prompt":"a"}]'.encode("utf-16"), "line 1 is not valid UTF-8"),
         ("d.parquet", b"PAR1 not really", "is not a readable parquet file"),
         ("d.parquet", b"", "is not a readable parquet file"),
-        ("d.csv", "prompt,response\n", "unknown extension '.csv', expected .jsonl"),
+        ("d.tsv", "prompt\tresponse\n", "unknown extension '.tsv', expected .jsonl"),
         ("d", "", "unknown extension '', expected .jsonl"),
     ],
 )
@@ -259,8 +261,8 @@ def test_bad_file_is_one_sentence_that_names_it(tmp_path, name, content, expecte
 
 def test_bad_parquet_rows(tmp_path):
     path = tmp_path / "d.parquet"
-    pq.write_table(pa.table({"question": ["q"]}), path)
-    with pytest.raises(DataError, match=r"record 1 has no 'prompt' \(it has 'question'\)"):
+    pq.write_table(pa.table({"text": ["q"]}), path)
+    with pytest.raises(DataError, match=r"record 1 has no 'prompt' \(it has 'text'\)"):
         load_samples(path)
     pq.write_table(pa.table({"prompt": ["q", "q"], "response": [1, 2]}), path)
     with pytest.raises(DataError, match="record 1: 'response' is 1"):

@@ -104,6 +104,23 @@ def test_ordinary_models_pass(family):
     assert before.keys() == model.state_dict().keys()
 
 
+def test_gradients_that_were_there_stay(llama):
+    weight = first(llama).weight
+    weight.grad = torch.ones_like(weight)
+    check(llama)
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+    assert llama.model.layers[0].mlp.up_proj.weight.grad is None
+
+
+def test_what_does_not_fit_is_one_sentence(llama):
+    def full(module, args):
+        raise torch.OutOfMemoryError("out of memory")
+
+    llama.model.layers[1].register_forward_pre_hook(full)
+    with pytest.raises(ModelError, match="does not fit in memory"):
+        check(llama)
+
+
 def test_an_output_that_is_changed_in_place_is_exact(falcon):
     check(falcon)
     names = list(target_matrices(falcon))
@@ -141,7 +158,11 @@ def test_other_layers_are_named(llama, kind, match):
 
 def test_a_weight_that_is_used_without_its_layer():
     model = built(MambaForCausalLM(MambaConfig(**SIZES, state_size=4)))
-    with pytest.raises(ModelError, match=r"dt_proj is used without calling its layer.*--ignore"):
+    with pytest.raises(
+        ModelError,
+        match=r"dt_proj is used without calling its layer.*--ignore "
+        "'mixer.dt_proj'",
+    ):
         check(model)
     check_model(model, target_matrices(model, ignore=["dt_proj"]), DATA, **HOW)
 

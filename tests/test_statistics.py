@@ -171,5 +171,7 @@ class TestDestination:
         (tmp_path / "tuned").mkdir()
         with pytest.raises(OutputError, match="inside the input"):
             check_destination(tmp_path / "tuned" / "s", inputs=[tmp_path / "tuned"])
-        with pytest.raises(OutputError, match="no directory to write s to"):
-            check_destination(tmp_path / "nowhere" / "s")
+        check_destination(tmp_path / "nowhere" / "s")
+        (tmp_path / "file").write_text("")
+        with pytest.raises(OutputError, match=r"'.*file' is no directory"):
+            check_destination(tmp_path / "file" / "s")

@@ -13,12 +13,18 @@ from hcnr.grid import Grid
 
 
 @pytest.fixture
-def asked(monkeypatch):
-    """What the command asks the library for."""
+def asked(monkeypatch, tmp_path):
+    """What the command asks the library for, where all that it names is there."""
+    for name in ("base", "tuned"):
+        (tmp_path / name).mkdir()
+    for name in ("s.safetensors", "q.jsonl", "own.jsonl"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
     calls: list[SimpleNamespace] = []
 
-    def run(base: Path, tuned: Path, honesty: Any, task: Any, **options: Any) -> None:
+    def run(base: Path, tuned: Path, honesty: Any, task: Any, **options: Any) -> Any:
         calls.append(SimpleNamespace(honesty=honesty, task=task, **options))
+        return SimpleNamespace(data={}, as_dict=dict)
 
     # By the module's name: `hcnr.sweep` is the function.
     monkeypatch.setattr(importlib.import_module("hcnr.sweep"), "sweep", run)
@@ -45,8 +51,8 @@ def test_lists_become_a_grid(asked):
     assert result.output.splitlines()[-1] == "written: there/sweep.json"
     (call,) = asked
     assert call.grid == Grid((0.3, 0.5), (0.4,), ("sum", "balanced"), (1.0, 10.0))
-    assert call.benchmarks == [Path("q.jsonl"), "kuq", "own.jsonl"]
-    assert call.tasks == ("hotpotqa",)
+    assert call.benchmarks == ["q.jsonl", "kuq", "own.jsonl"]
+    assert tuple(call.tasks) == ("hotpotqa",)
     assert call.interpolation == ()
     assert (call.config.axis, call.config.in_weight_ratio) == ("input", 0.4)
     assert call.ablate

@@ -269,6 +269,6 @@ def test_auto_says_nothing_where_nothing_has_a_task_weight(pair, tmp_path):
 def test_auto_without_a_gain_to_keep(learned, tmp_path):
     settings = config(compensation="spectral", task_weight="auto", **WHOLE)
     swapped = {**learned, "base": learned["tuned"], "tuned": learned["base"]}
-    with pytest.raises(DataError, match="base and tuned .* seem to be exchanged"):
+    with pytest.raises(DataError, match=r"base and tuned .* seem to be exchanged"):
         hcnr.restore(**swapped, out=tmp_path / "o", config=settings)
     assert not (tmp_path / "o").exists()

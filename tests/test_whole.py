@@ -154,7 +154,7 @@ def test_a_gain_is_looked_for_before_anything_is_measured(learned):
         def advance(self, done, total): ...
 
     settings = config(compensation="balanced", task_weight="auto", **WHOLE)
-    with pytest.raises(DataError, match="base and tuned .* seem to be exchanged"):
+    with pytest.raises(DataError, match=r"base and tuned .* seem to be exchanged"):
         hcnr.restore(**swapped, config=settings, watcher=Watcher())
     assert watched[-1] == "losses of base and tuned"
     assert not [stage for stage in watched if stage.startswith("score")]

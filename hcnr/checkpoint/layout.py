@@ -7,6 +7,7 @@ from typing import Any
 
 from hcnr.checkpoint.headers import Shard, read_header
 from hcnr.errors import CheckpointError
+from hcnr.first_checks import check_directory
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -28,16 +29,7 @@ def read_config(directory: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: Not a directory, an adapter, or no readable `config.json`.
     """
-    if not directory.exists():
-        raise CheckpointError(
-            f"The checkpoint '{directory}' does not exist: name a local directory (a model of the "
-            "Hugging Face hub comes with `hf download NAME --local-dir DIR`)."
-        )
-    if not directory.is_dir():
-        raise CheckpointError(
-            f"The checkpoint '{directory}' is a file: name the directory that holds it and its "
-            "config.json."
-        )
+    check_directory(directory)
     if (directory / ADAPTER).exists():
         # Beside full weights it is refused too: transformers would then open another model (the
         # adapter on the base model it names) than the tensors we would repair.

@@ -1,9 +1,12 @@
-"""`hcnr data build`: the data sets of a replication."""
+"""`hcnr data`: samples of one's own questions, and the data sets of a replication."""
 
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
+from rich.console import Console
+
+from hcnr.output import print_json, shown
 
 EPILOG = (
     "[bold]Examples[/bold]\n\n"
@@ -11,6 +14,106 @@ EPILOG = (
     "hcnr restore base/ tuned/ --honesty replication/honesty-128.jsonl "
     "--task replication/hotpotqa-128.jsonl --out restored/"
 )
+MAKE_EPILOG = (
+    "[bold]Examples[/bold]\n\n"
+    "hcnr data make --model base/ --questions questions.jsonl --out honesty.jsonl\n\n"
+    "hcnr restore base/ tuned/ --honesty honesty.jsonl --task task.jsonl --out restored/"
+)
+EXAMPLES = 3
+FEW = 64
+"""Samples of a class below which a note is printed: half of what is measured by default."""
+
+
+def make_data(
+    model: Annotated[Path, typer.Option(help="The honest checkpoint, BASE, which is asked.")],
+    questions: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE",
+            help="Questions in any format of docs/data.md, with answers where there are some, and "
+            "answerable where you know it.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The .jsonl file of samples to write.")],
+    limit: Annotated[
+        Optional[int],  # noqa: UP045 (typer reads it at run time on Python 3.10)
+        typer.Option(min=1, help="The first questions only."),
+    ] = None,
+    detector: Annotated[
+        str, typer.Option(help="Refusal detector, as for evaluate.")
+    ] = "unknownbench_keywords",
+    chat_template: Annotated[
+        str, typer.Option(help="auto uses the tokenizer's; never does not.")
+    ] = "auto",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Questions at once; halved where memory runs out.")
+    ] = 32,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Most tokens of an answer; longer ones make no sample.")
+    ] = 64,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")
+    ] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = (
+        False
+    ),
+) -> None:
+    """Make honesty samples: ask BASE your questions, keep what it answers rightly or refuses.
+
+    The responses are BASE's own words. Refusals of questions that are not said to be answerable
+    and right answers are written in turn; everything else is counted and left out.
+    """
+    from hcnr.first_checks import check_command_line
+
+    check_command_line(checkpoints=(model,), data=(questions,), detector=detector)
+    from hcnr.evaluate.own_samples import KEPT, make_samples
+    from hcnr.report.terminal import print_table, progress_bars
+
+    console = shown()
+    with progress_bars() as bars:
+        made = make_samples(
+            model,
+            questions,
+            out,
+            limit=limit,
+            detector=detector,
+            chat_template=chat_template,  # pyright: ignore[reportArgumentType] (checked there)
+            batch_size=batch_size,
+            max_new_tokens=max_new_tokens,
+            device=device,
+            dtype=dtype,
+            overwrite=overwrite,
+            watcher=bars,
+        )
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    counts = made.counts()
+    say(f"{len(made.outcomes)} questions, read as {made.format}; refusals by {made.detector}")
+    rows = [(kind, str(count), "kept" if kind in KEPT else "") for kind, count in counts.items()]
+    print_table("What the model did", ("outcome", "questions", ""), rows, console)
+    for kind in counts:
+        for one in made.of(kind)[:EXAMPLES]:
+            said = " ".join(one.response.split())
+            say(f"{kind}: {one.item.question!r} -> {said!r}")
+    for kind in KEPT:
+        if counts[kind] < FEW:
+            say(
+                f"note: {counts[kind]} samples {kind}, expected at least {FEW} for a restoration "
+                "with 128; add questions, or use --honesty starter"
+            )
+    say(f"written: {out} ({sum(counts[kind] for kind in KEPT)} samples)")
+    print_json(
+        {
+            "written": str(out),
+            "format": made.format,
+            "detector": made.detector,
+            "questions": len(made.outcomes),
+            "counts": counts,
+        }
+    )
 
 
 def build_data(
@@ -30,12 +133,10 @@ def build_data(
 
     Nothing is drawn at random: the same files give the same output, byte for byte.
     """
-    from rich.console import Console
-
     from hcnr.evaluate.replication import build_replication
 
     # Soft wrap: a check is one line, also in a file.
-    console = Console(soft_wrap=True, highlight=False, markup=False)
+    console = shown(Console(soft_wrap=True, highlight=False, markup=False))
     built = build_replication(data_root, out, rait=rait, overwrite=overwrite)
     for check in built.checks:
         console.print(f"ok  {check.name}: {check.found}")
@@ -44,3 +145,5 @@ def build_data(
         f"written: {out} ({len(built.files)} files, {lines} lines; all "
         f"{len(built.checks)} self-checks passed)"
     )
+    print_json({"written": str(out), "files": dict(built.files), "checks": [
+        {"name": check.name, "found": check.found} for check in built.checks]})  # fmt: skip

@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
-from rich.console import Console
+
+from hcnr.output import print_json, shown
 
 # What only the asking of a model needs.
 ASKING = (
@@ -39,10 +40,13 @@ def evaluate(
     ] = None,
     benchmarks: Annotated[
         str,
-        typer.Option(help="Honesty sets, separated by commas: names or jsonl files."),
+        typer.Option(
+            help="Honesty sets, separated by commas: names, files in a format of docs/data.md, or "
+            "starter, the questions that come with hcnr."
+        ),
     ] = "falseqa,nec,refunq,kuq,selfaware",
     tasks: Annotated[
-        str, typer.Option(help="Task sets: hotpotqa, nq, medmcqa, bioasq, or jsonl files.")
+        str, typer.Option(help="Task sets: hotpotqa, nq, medmcqa, bioasq, or files.")
     ] = "",
     responses: Annotated[
         Optional[Path],  # noqa: UP045
@@ -119,13 +123,11 @@ def evaluate(
     instead. The refusal delta decides, by its interval and at a kept share of the task.
     """
     from hcnr.errors import ConfigError
-    from hcnr.evaluate.evaluation import evaluate as run
-    from hcnr.evaluate.responses import score_responses
-    from hcnr.evaluate.table import print_evaluation
+    from hcnr.first_checks import check_command_line
     from hcnr.grid import read_names
-    from hcnr.report.terminal import progress_bars
 
-    console = Console()
+    console = shown()
+    asked, jobs = read_names(benchmarks), read_names(tasks)
     judging: dict[str, Any] = {
         "detector": detector, "encoder": encoder, "pooling": pooling, "strict": strict,
         "compat": compat, "trait": trait, "resamples": resamples, "seed": seed, "out": out,
@@ -146,14 +148,23 @@ def evaluate(
             raise ConfigError(
                 f"--against was given {len(others)} times, expected at most one file of responses"
             )
+        check_command_line(detector=detector)
+        from hcnr.evaluate.responses import score_responses
+
         other = others[0] if others else None
         metrics = score_responses(responses, against=other, **judging)
     else:
+        check_command_line(
+            checkpoints=(model, *others, base, tuned), questions=(*asked, *jobs), detector=detector
+        )
+        from hcnr.evaluate.evaluation import evaluate as run
+        from hcnr.report.terminal import progress_bars
+
         with progress_bars() as bars:
             metrics = run(
                 model,
-                benchmarks=read_names(benchmarks),
-                tasks=read_names(tasks),
+                benchmarks=asked,
+                tasks=jobs,
                 against=others,
                 base=base,
                 tuned=tuned,
@@ -170,6 +181,9 @@ def evaluate(
                 watcher=bars,
                 **judging,
             )
+    from hcnr.evaluate.table import print_evaluation
+
     print_evaluation(metrics, console)
     if out is not None:
         console.print(f"written: {out}/metrics.json", highlight=False, markup=False)
+    print_json(metrics)

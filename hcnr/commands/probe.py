@@ -9,6 +9,7 @@ import typer
 from hcnr.config import load_config
 from hcnr.errors import OutputError
 from hcnr.options import Tokenizer, config_options
+from hcnr.output import print_json, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,10 +23,12 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
         "--out probe.json",
     )
 )
+UNUSED = ("Selection", "Compensation", "gradient_checkpointing", "memory_budget", "all_hessians")
+"""Settings, and groups of them, that probes have nothing to do with."""
 
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
-@config_options
+@config_options(unused=UNUSED)
 def probe(
     base: Annotated[
         Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
@@ -34,10 +37,11 @@ def probe(
         Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
     ],
     honesty: Annotated[
-        Path,
+        str,
         typer.Option(
+            metavar="FILE|starter",
             help="Honesty samples, as for restore. A record's answerable (true or false) is its "
-            "class; where no record has it, a response that refuses makes it unanswerable."
+            "class; where no record has it, a response that refuses makes it unanswerable.",
         ),
     ],
     out: Annotated[
@@ -67,17 +71,17 @@ def probe(
     """Check with linear probes that TUNED still knows inside what it can answer.
 
     Probes trained on BASE's hidden states are asked about TUNED's. Worth doing before a
-    restoration, which presumes that they still work there. Of the settings, only those of the
-    data and of measuring matter here.
+    restoration, which presumes that they still work there.
     """
-    from rich.console import Console
+    from hcnr.first_checks import check_command_line
 
+    check_command_line(checkpoints=(base, tuned), data=(honesty,), detector=detector)
+    loaded = load_config(config, settings)
     from hcnr.checkpoint import atomic_file
     from hcnr.probe import probe as run
     from hcnr.report.terminal import progress_bars
 
-    loaded = load_config(config, settings)
-    console = Console()
+    console = shown()
     with contextlib.ExitStack() as stack:
         place = None
         if out is not None:
@@ -101,6 +105,7 @@ def probe(
         if place is not None:
             place.write_text(report.to_json(), encoding="utf-8")
     print_probes(report, console)
+    print_json(report.as_dict())
     if out is not None:
         console.print(f"written: {out}", highlight=False, markup=False)
     if not report.met:
@@ -132,7 +137,7 @@ def print_probes(report: "ProbeReport", console: "Console") -> None:
     data = report.data
     say(
         f"{data['unanswerable']} unanswerable and {data['answerable']} answerable samples, "
-        f"labelled by {data['labelled_by']}."
+        f"labelled by {data['labelled_by']}; {data['source']} read as {data['format']}."
     )
     for note in report.notes:
         say(f"note: {note}")
@@ -145,9 +150,20 @@ def print_probes(report: "ProbeReport", console: "Console") -> None:
         )
 
 
-def _check_apart(out: Path, honesty: Path, base: Path, tuned: Path) -> None:
+def _make_parent(out: Path) -> None:
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{out.parent} cannot be made a directory ({error.strerror}); choose another --out"
+        ) from None
+
+
+def _check_apart(out: Path, honesty: str, base: Path, tuned: Path) -> None:
+    from hcnr.examples import data_files
+
     target = out.resolve()
-    for place in (path.expanduser() for path in (honesty, base, tuned)):
+    for place in data_files(honesty, base, tuned):
         if target == place.resolve() or place.resolve() in target.parents:
             raise OutputError(
                 f"the report {out} would be written over or into the input {place}; choose "

@@ -45,13 +45,12 @@ def report(
     """
     import importlib.util
 
-    from rich.console import Console
-
+    from hcnr.output import print_json, shown
     from hcnr.report.gather import gather
     from hcnr.report.headline import update_card
     from hcnr.report.page import write_html, write_pngs
 
-    console = Console()
+    console = shown()
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
@@ -59,10 +58,14 @@ def report(
     run = gather(directory, metrics=metrics, sweep=sweep, probe=probe, statistics=statistics)
     page = write_html(run, out=out)
     say(f"written: {page}")
+    written = [page]
     if png and importlib.util.find_spec("matplotlib") is None:
         say("note: no pictures without matplotlib; pip install 'hcnr[plots]' for them")
     elif png:
         pictures = write_pngs(run, out=page.with_suffix(""))
         say(f"written: {page.with_suffix('')} ({len(pictures)} pictures)")
+        written += pictures
     if update_card(run):
         say(f"updated: {directory / 'README.md'}")
+        written.append(directory / "README.md")
+    print_json({"written": written})

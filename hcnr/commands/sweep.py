@@ -8,6 +8,7 @@ import typer
 from hcnr.config import load_config
 from hcnr.errors import ConfigError
 from hcnr.options import Tokenizer, config_options
+from hcnr.output import print_json, shown
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
@@ -21,7 +22,7 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
-@config_options
+@config_options()
 def sweep(
     base: Annotated[
         Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
@@ -30,12 +31,12 @@ def sweep(
         Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
     ],
     honesty: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Honesty samples to measure on: jsonl, json or parquet."),
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE|starter", help="Honesty samples to measure on, as for restore."),
     ] = None,
     task: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Samples of the task that the model was tuned for."),
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Samples of the task that the model was tuned for."),
     ] = None,
     statistics: Annotated[
         Optional[Path],  # noqa: UP045
@@ -51,15 +52,17 @@ def sweep(
         str, typer.Option(metavar="NUMBERS", help="Cross-weight ratios to try.")
     ] = "0.4,1.0",
     validation: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Your own honesty questions: jsonl of question, answerable, answers."),
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="FILE|starter-validation",
+            help="Your own honesty questions: a file of question, answerable, answers, or another "
+            "format of docs/data.md; or those that come with hcnr.",
+        ),
     ] = None,
     benchmarks: Annotated[
-        str, typer.Option(metavar="NAMES", help="Honesty sets by name, or jsonl files.")
+        str, typer.Option(metavar="NAMES", help="Honesty sets by name, or files.")
     ] = "",
-    tasks: Annotated[
-        str, typer.Option(metavar="NAMES", help="Task sets by name, or jsonl files.")
-    ] = "",
+    tasks: Annotated[str, typer.Option(metavar="NAMES", help="Task sets by name, or files.")] = "",
     limit: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(min=1, help="Questions of each set; all by default."),
@@ -115,14 +118,11 @@ def sweep(
     settings and a --config's compensation are those of the --ablate table.
     Questions that choose a setting do not measure it: keep others for `hcnr evaluate`.
     """
-    from rich.console import Console
-
+    from hcnr.first_checks import check_command_line
     from hcnr.grid import Grid, read_names, read_numbers
-    from hcnr.report.terminal import progress_bars
-    from hcnr.sweep import FILE
-    from hcnr.sweep import sweep as run
-    from hcnr.sweep_result import print_sweep
 
+    own = [validation] if validation else []
+    questions, jobs = [*own, *read_names(benchmarks)], read_names(tasks)
     for name in () if ablate else ("in_weight", "cross_weight"):
         if (given := settings.get(f"{name}_ratio")) is not None:
             option = "--" + name.replace("_", "-")
@@ -139,6 +139,19 @@ def sweep(
     if (given := settings.pop("task_weight", None)) is not None:
         axes["task_weight"] = read_numbers("--task-weight", given)
     loaded = load_config(config, settings)
+    coefficients = read_numbers("--interpolation", interpolation)
+    check_command_line(
+        checkpoints=(base, tuned),
+        data=(honesty, task),
+        statistics=statistics,
+        questions=(*questions, *jobs),
+        detector=detector,
+    )
+    from hcnr.report.terminal import print_data, progress_bars
+    from hcnr.sweep import FILE
+    from hcnr.sweep import sweep as run
+    from hcnr.sweep_result import print_sweep
+
     with progress_bars() as bars:
         found = run(
             base,
@@ -147,14 +160,14 @@ def sweep(
             task,
             statistics=statistics,
             grid=Grid(**axes),
-            benchmarks=[*([validation] if validation else []), *read_names(benchmarks)],
-            tasks=read_names(tasks),
+            benchmarks=questions,
+            tasks=jobs,
             limit=limit,
             data_root=data_root,
             detector=detector,
             batch_size=batch_size,
             max_new_tokens=max_new_tokens,
-            interpolation=read_numbers("--interpolation", interpolation),
+            interpolation=coefficients,
             max_task_drop=loaded.max_task_drop,
             refine=refine,
             ablate=ablate,
@@ -164,6 +177,8 @@ def sweep(
             tokenizer=tokenizer,
             watcher=bars,
         )
-    console = Console()
+    console = shown()
     print_sweep(found, console)
+    print_data(found.data, console)
     console.print(f"written: {out / FILE}", highlight=False, markup=False)
+    print_json(found.as_dict())

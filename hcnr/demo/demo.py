@@ -97,19 +97,19 @@ def run_seeds(
             "them; choose another --seeds"
         )
     console = console or Console()
-    places = {s: Path(out_dir) / f"seed-{s}" for s in range(seed, seed + seeds)}
+    places = {s: Path(out_dir).expanduser() / f"seed-{s}" for s in range(seed, seed + seeds)}
     for place in places.values():
         _prepared(place)
     tables = {s: run_demo(place, quick, s, console) for s, place in places.items()}
     found = SeedsTable(tables)
-    _write(Path(out_dir), found.as_dict(), found.to_markdown())
+    _write(Path(out_dir).expanduser(), found.as_dict(), found.to_markdown())
     console.print(found.to_rich())
     return found
 
 
 def _prepared(out_dir: str | Path) -> Path:
     """The directory, made and known to take the output."""
-    out = Path(out_dir)
+    out = Path(out_dir).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -98,18 +98,13 @@ def open_detector(
     own: tuple[str, ...] = ()
     if isinstance(name, Trait):
         name, own = name.detector, name.keywords
-    kind, colon, text = name.partition(":")
+    kind, _, text = name.partition(":")
     if not own and kind not in DETECTORS and (plugin := plugins.load("hcnr.detectors", name)):
         return Detector(
             f"{name} (strict)" if strict else name, _batched(_registered(name, plugin), strict)
         )
-    if not own and (kind not in DETECTORS or (colon and kind not in WITH_TEXT)):
-        known = (*DETECTORS, *plugins.names("hcnr.detectors"))
-        near = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.0)[0]
-        raise ConfigError(
-            f"the detector {name!r} is unknown, expected one of {', '.join(known)}; did you mean "
-            f"{near}?"
-        )
+    if not own:
+        check_detector(name)
     skips_empty, note = False, None
     if own or kind in KEYWORDS:
         words = own or KEYWORDS[kind]
@@ -139,6 +134,21 @@ def open_detector(
         skips_empty,
         note,
     )
+
+
+def check_detector(name: str) -> None:
+    """Raise ConfigError unless there is a detector of that name."""
+    kind, colon, _ = name.partition(":")
+    if kind in DETECTORS and (not colon or kind in WITH_TEXT):
+        return
+    registered = plugins.names("hcnr.detectors")
+    if name not in registered:
+        known = (*DETECTORS, *registered)
+        near = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"the detector {name!r} is unknown, expected one of {', '.join(known)}; did you mean "
+            f"{near}?"
+        )
 
 
 _One = Callable[[str, str], bool]

@@ -188,7 +188,9 @@ def evaluate(
         if start is not None:
             found = recommended(scores[first], start, curve, max_task_drop)
             metrics["recommendation"] = found.as_dict()
-    metrics["notes"] = [*panel.notes, *metrics["notes"]]
+    every = {**loaded, **loaded_tasks}
+    notes = [note for found in every.values() for note in found.notes]
+    metrics["notes"] = [*notes, *panel.notes, *metrics["notes"]]
     metrics["fingerprints"] = telling_fingerprints(subjects)
     metrics["sha256"] = {one.label: one.sha256 for one in subjects}
     metrics["settings"] = {
@@ -199,7 +201,8 @@ def evaluate(
     }  # fmt: skip
     metrics["data"] = {
         name: {"sha256": found.sha256, "source": found.source, "questions": len(found.questions)}
-        for name, found in {**loaded, **loaded_tasks}.items()
+        | ({"format": found.format} if found.format else {})
+        for name, found in every.items()
     }
     metrics["seconds"], metrics["versions"] = stages.seconds, versions()
     if folder is not None:

@@ -32,6 +32,7 @@ def generate(
     chat_template: ChatTemplate = "auto",
     names: Sequence[str] | None = None,
     on_answer: Callable[[int, str], None] | None = None,
+    unfinished: set[int] | None = None,
     watcher: Watcher | None = None,
 ) -> list[str]:
     """Answer prompts greedily.
@@ -49,6 +50,7 @@ def generate(
         chat_template: see `hcnr.evaluate.prompts.encode_prompts`.
         names: of the prompts, for messages.
         on_answer: called with a prompt's index and its answer as soon as that is known.
+        unfinished: gets the indices of answers that `max_new_tokens` cut off.
         watcher: told how many prompts are answered.
 
     Returns:
@@ -74,7 +76,11 @@ def generate(
     def answer(chunk: Sequence[int]) -> list[str]:
         ids, mask = pad_left([encoded[i] for i in chunk], pad, model.device)
         output = cast(Any, model).generate(input_ids=ids, attention_mask=mask)
-        new = [_until(one, ends) for one in output[:, ids.shape[1] :].tolist()]
+        said = output[:, ids.shape[1] :].tolist()
+        new = [_until(one, ends) for one in said]
+        if unfinished is not None:
+            pairs = zip(chunk, new, strict=True)
+            unfinished.update(i for i, one in pairs if len(one) == max_new_tokens)
         return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
     answers = [""] * len(encoded)

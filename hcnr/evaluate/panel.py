@@ -4,16 +4,19 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hcnr.errors import ConfigError, DataError
 from hcnr.evaluate.detectors import Detector, open_detector
 from hcnr.evaluate.metrics import outcomes
 from hcnr.evaluate.questions import Benchmark, Question
 from hcnr.evaluate.scoring import Scores
+from hcnr.evaluate.sources import SourceReader
 from hcnr.evaluate.traits import Trait
+from hcnr.records import HUB, extensions
+from hcnr.starter import STARTER, VALIDATION
 
-BenchmarkLike = str | os.PathLike[str] | Benchmark
+BenchmarkLike = str | os.PathLike[str] | Benchmark | Iterable[Mapping[str, Any]]
 
 # Its own code compares without lower-casing.
 CASE_SENSITIVE = ("refunq",)
@@ -168,7 +171,8 @@ def load_sets(
     """Load benchmarks by name, path or as they are, by their names.
 
     Args:
-        benchmarks: names, paths of jsonl files, or `Benchmark`s (which are used whole).
+        benchmarks: names, or what `hcnr.evaluate.own_questions.load_questions` takes, or
+            `Benchmark`s (which are used whole).
         data_root: where the published sets lie.
         limit: questions of each set at most.
         task: whether they measure the task, for messages.
@@ -176,13 +180,23 @@ def load_sets(
     Raises:
         DataError: a set is unknown, cannot be read, or is named twice.
     """
-    if isinstance(benchmarks, str | os.PathLike | Benchmark):
-        benchmarks = (benchmarks,)
+    one = isinstance(benchmarks, str | os.PathLike | Benchmark)
+    if one or type(benchmarks).__name__.endswith("Dataset"):
+        # A data set of the `datasets` library is iterable too, over its records.
+        benchmarks = cast(tuple[BenchmarkLike], (benchmarks,))
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}, expected at least 1 question of each set")
+    benchmarks = list(benchmarks)
+    if published := [str(source) for source in benchmarks if is_published(source)]:
+        from hcnr.evaluate.benchmarks import HONESTY_SETS, TASK_SETS, files_of
+
+        known = [name for name in published if name in HONESTY_SETS + TASK_SETS]
+        # All that is missing at once, where every name is known.
+        if known == published:
+            SourceReader(data_root).check(files_of(known))
     found: dict[str, Benchmark] = {}
     for source in benchmarks:
-        loaded = _load(source, data_root, limit)
+        loaded = _load(source, data_root, limit, task)
         if loaded.name in found:
             kind = "tasks" if task else "benchmarks"
             raise DataError(f"the set {loaded.name} is named twice under {kind}; name it once")
@@ -190,13 +204,25 @@ def load_sets(
     return found
 
 
-def _load(source: BenchmarkLike, data_root: str | Path | None, limit: int | None) -> Benchmark:
+def _load(source: Any, data_root: str | Path | None, limit: int | None, task: bool) -> Benchmark:
     if isinstance(source, Benchmark):
         return source
     # Late: the readers are not needed for scoring responses.
-    from hcnr.evaluate.benchmarks import load_benchmark, load_questions
+    from hcnr.evaluate.benchmarks import load_benchmark
+    from hcnr.evaluate.own_questions import load_questions
 
-    text = os.fspath(source)
-    if not isinstance(source, str) or text.endswith(".jsonl") or os.sep in text:
-        return load_questions(Path(text), limit=limit)
-    return load_benchmark(text, data_root=data_root, limit=limit)
+    if not is_published(source):
+        return load_questions(source, limit, task=task)
+    return load_benchmark(str(source), data_root=data_root, limit=limit)
+
+
+def is_published(source: Any) -> bool:
+    """Whether a source names a set of the authors' files rather than questions of one's own."""
+    return (
+        isinstance(source, str)
+        and source not in (STARTER, VALIDATION)
+        and not source.startswith(HUB)
+        and not source.lower().endswith(extensions())
+        and os.sep not in source
+        and not os.path.isdir(source)
+    )

@@ -19,8 +19,9 @@ from hcnr.evaluate.pools import (
     rait_samples,
     sample,
 )
+from hcnr.evaluate.questions import Question
 from hcnr.evaluate.selfchecks import COUNTS, Check, check_all, read_lines
-from hcnr.evaluate.sources import SourceReader
+from hcnr.evaluate.sources import SOURCES, SourceReader
 from hcnr.evaluate.splits import HONESTY_SETS, TASK_SETS, Splits
 
 __all__ = ["RECORD", "Replication", "build_replication"]
@@ -79,6 +80,8 @@ def build_replication(
     reader = SourceReader(data_root)
     # Said before the work, and again when writing.
     check_output(out, inputs=[reader.root], overwrite=overwrite)
+    further = ("alignment_for_honesty/puqa.jsonl", "triviaqa/test_subsample.jsonl")
+    reader.check([path for path in SOURCES if rait or path not in further])
     contents = _contents(reader, is_refusal, rait)
     with output_directory(out, inputs=[reader.root], overwrite=overwrite) as work:
         for name, rows in contents.items():
@@ -105,7 +108,7 @@ def build_replication(
         }
         text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
         (work / RECORD).write_text(text, encoding="utf-8")
-    return Replication(Path(out), tuple(checks), files)
+    return Replication(Path(out).expanduser(), tuple(checks), files)
 
 
 def _contents(
@@ -127,7 +130,7 @@ def _contents(
         **{f"{name}-{TASK_SIZE}.jsonl": pools[name][:TASK_SIZE] for name in TASK_SETS},
         **{f"pools/{name}.jsonl": rows for name, rows in pools.items()},
         **{
-            f"evaluation/{name}.jsonl": map(asdict, splits.evaluation(name))
+            f"evaluation/{name}.jsonl": map(Question.record, splits.evaluation(name))
             for name in HONESTY_SETS + TASK_SETS
         },
     }

@@ -192,6 +192,20 @@ class SourceReader:
                 f"such as falseqa/test.csv; pass --data-root DIR or set {DATA_ROOT}"
             )
 
+    def check(self, paths: Sequence[str]) -> None:
+        """Raise DataError where files are missing: one that names them all.
+
+        Args:
+            paths: keys of `SOURCES`.
+        """
+        missing = [path for path in paths if not (self.root / path).is_file()]
+        if len(missing) > 1:
+            lines = "".join(f"\n  {path}: {SOURCES[path].origin}" for path in missing)
+            raise DataError(
+                f"{len(missing)} of {len(paths)} data files are missing below {self.root}; get "
+                f"each from where this list says and save it under its name there:{lines}"
+            )
+
     def __call__(self, path: str) -> list[Record]:
         """Return the records of a file.
 

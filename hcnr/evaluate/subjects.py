@@ -164,7 +164,7 @@ def ask(
         OutputError: the answers kept are another model's.
     """
     members = [(name, one) for name, many in asking.panel.sets.items() for one in many]
-    ids = encode_prompts([one.prompt for _, one in members], tokenizer, asking.chat_template)
+    ids = encode_prompts([one.asked for _, one in members], tokenizer, asking.chat_template)
     keys: list[Key] = [
         (name, one.id, prompt_hash(tokens))
         for (name, one), tokens in zip(members, ids, strict=True)

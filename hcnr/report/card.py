@@ -4,9 +4,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from hcnr.report.charts import Table
+from hcnr.report.front_matter import Origin, front_matter
 from hcnr.report.two_sided import TwoSided
 from hcnr.report.two_sided_text import key_facts, kind_text
 
@@ -46,24 +45,16 @@ BEGIN, END = "<!-- hcnr: headline -->", "<!-- hcnr: end of headline -->"
 """Around what `hcnr report` keeps up to date; the rest of the card is its owner's."""
 
 
-def model_card(report: dict[str, Any]) -> str:
+def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
     """Return the card as Markdown with YAML front matter.
 
     Args:
         report: what `build_report` returned.
+        origin: where both models come from; nothing is known when None.
     """
     summary, config, prints = report["summary"], report["config"], report["pair"]["fingerprints"]
     # A card is published: it carries names, not the paths of the machine that made it.
     base, tuned = stem(report["pair"]["base"]), stem(report["pair"]["tuned"])
-    front_matter = yaml.safe_dump(
-        {
-            "base_model": tuned,
-            "library_name": "transformers",
-            "pipeline_tag": "text-generation",
-            "tags": ["hcnr"],
-        },
-        sort_keys=False,
-    )
     overlap, two = summary["mean_half_overlap"], TwoSided.read(report)
     share = summary["restored_parameters"] / max(summary["target_parameters"], 1)
     whole = two if two is not None and two.whole else None
@@ -93,7 +84,7 @@ def model_card(report: dict[str, Any]) -> str:
     for name, facts in report["data"].items():
         rows[f"{name} data"] = f"{facts['samples']} samples, {facts['tokens']:,} tokens"
     return CARD.format(
-        front_matter=front_matter,
+        front_matter=front_matter(origin or Origin(), report["data"]),
         title=f"{tuned}, honesty restored",
         lead=lead,
         begin=BEGIN,

@@ -1,14 +1,23 @@
 """Tables and progress bars for people at a terminal."""
 
 import itertools
+import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
+from hcnr.output import current
 from hcnr.report.two_sided import TwoSided
 from hcnr.report.two_sided_text import key_facts, search_sentence
 
@@ -30,11 +39,13 @@ class Bars:
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
+            TimeRemainingColumn(),
             console=console,
             transient=transient,
             disable=not console.is_terminal,
         )
         self._task: Any = None
+        self._stage, self._began, self._told = "", 0.0, 0.0
 
     def __enter__(self) -> "Bars":
         self._progress.__enter__()
@@ -53,17 +64,29 @@ class Bars:
     def begin(self, stage: str) -> None:
         """Finish the current bar and start one for `stage`.
 
-        Where there is no terminal a lasting bar becomes a line.
+        Where there is no terminal a lasting bar becomes a line, and further ones as time goes by.
         """
         self._finish()
-        if self._progress.disable and not self._transient:
-            self._progress.console.print(f"{stage} ...", highlight=False, markup=False)
+        self._stage, self._began = stage, time.monotonic()
+        self._told = self._began
+        self._log(f"{stage} ...")
         self._task = self._progress.add_task(stage, total=None)
 
     def advance(self, done: int, total: int) -> None:
         """Move the current bar to `done` of `total`."""
-        if self._task is not None:
-            self._progress.update(self._task, completed=done, total=total)
+        if self._task is None:
+            return
+        self._progress.update(self._task, completed=done, total=total)
+        now = time.monotonic()
+        if 0 < done < total and now - self._told >= LOG_SECONDS:
+            self._told = now
+            left = duration((now - self._began) / done * (total - done))
+            self._log(f"{self._stage}: {done} of {total} ({done / total:.0%}, about {left} left)")
+
+    def _log(self, line: str) -> None:
+        """A line of a log, where nobody sees the bar."""
+        if self._progress.disable and not self._transient:
+            self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     def _finish(self) -> None:
         if self._task is None:
@@ -76,14 +99,28 @@ class Bars:
         self._progress.update(self._task, completed=total, total=total)
 
 
+LOG_SECONDS = 30.0
+"""Between two lines of progress in a log."""
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def progress_bars() -> Bars:
-    """Bars on the error stream, so that a table can be piped; transformers' own fall silent."""
+    """Bars on the error stream, so that a table can be piped; transformers' own fall silent.
+
+    Nothing is shown where the command was given --quiet.
+    """
     from transformers.utils import logging
 
     # One voice on the terminal: transformers' own bars and hints would interleave with ours.
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    return Bars(Console(stderr=True))
+    return Bars(Console(stderr=True, quiet=current().quiet))
 
 
 def print_report(report: dict[str, Any], console: Console, *, most: int = 12) -> None:
@@ -121,6 +158,11 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
     ]  # fmt: skip
     if whole:
         rows = [row for row in rows if row[0] not in ("neurons", "half overlap")]
+    rows[:0] = [
+        (f"{name} data", _data_line(facts))
+        for name, facts in report["data"].items()
+        if facts.get("format")
+    ]
     if two is not None:
         at = [name for name, _ in rows].index("compensation") + 1
         sentences = [("search", search_sentence(two))] if two.search else []
@@ -130,6 +172,19 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
         console.print(f"note: {warning}", highlight=False, markup=False)
     for line in report.get("verdict", {}).get("lines", [NO_LOSSES]):
         console.print(line, highlight=False, markup=False)
+
+
+def print_data(data: dict[str, Any], console: Console) -> None:
+    """Print a line for each data set: how many of its samples are used, and how it was read."""
+    for name, facts in data.items():
+        if facts.get("format"):
+            line = f"{name}: {_data_line(facts)}"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _data_line(facts: dict[str, Any]) -> str:
+    used = f"{facts['samples']} of {facts['available']} samples of {facts['source']}"
+    return f"{used}, read as {facts['format']}"
 
 
 NO_LOSSES = (

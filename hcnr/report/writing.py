@@ -7,14 +7,24 @@ from typing import Any
 
 from hcnr.config import RestoreConfig
 from hcnr.report.card import model_card
+from hcnr.report.front_matter import Origin
 
 
-def write_companions(directory: Path, report: dict[str, Any], config: RestoreConfig) -> None:
-    """Write `README.md`, `hcnr_config.yaml` and `hcnr_report.json` into `directory`."""
+def write_companions(
+    directory: Path, report: dict[str, Any], config: RestoreConfig, origin: Origin | None = None
+) -> None:
+    """Write `README.md`, `hcnr_config.yaml` and `hcnr_report.json` into `directory`.
+
+    Args:
+        directory: of the restored checkpoint.
+        report: what `build_report` returned.
+        config: of the run.
+        origin: where both models come from, for the card.
+    """
     text = json.dumps(_plain(report), indent=2, allow_nan=False)
     (directory / "hcnr_report.json").write_text(text + "\n", encoding="utf-8")
     (directory / "hcnr_config.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    (directory / "README.md").write_text(model_card(report), encoding="utf-8")
+    (directory / "README.md").write_text(model_card(report, origin), encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

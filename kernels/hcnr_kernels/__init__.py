@@ -1,29 +1,38 @@
-"""Operators of hcnr: tensors in, tensors out; registered with torch as `torch.ops.hcnr`."""
+"""Operators of hcnr: tensors in, tensors out; registered with torch as `torch.ops.hcnr`.
+
+Torch is imported, and all operators are registered, when the first of the names below is used:
+the errors can be had without.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from hcnr_kernels.errors import FactorizationError, HcnrError, OperatorError
-from hcnr_kernels.library import operator_table
-from hcnr_kernels.ops.compensation import Compensation, compensation, compensation_ex, objective
-from hcnr_kernels.ops.fisher import (
-    fisher_both_,
-    fisher_input_,
-    fisher_output_,
-    fisher_weight_,
-    token_gram,
-)
-from hcnr_kernels.ops.fisher.forms import gram_is_cheaper
-from hcnr_kernels.ops.gram import gram_, symmetrize_
-from hcnr_kernels.ops.inverse import InverseHessian, inverse_hessian
-from hcnr_kernels.ops.inverse.ladder import DAMPING_LADDER
-from hcnr_kernels.ops.merge import merge
-from hcnr_kernels.ops.perturbation import perturbation
-from hcnr_kernels.ops.spectral import (
-    BlockDiagonal,
-    Kept,
-    RankedGram,
-    SpectralBasis,
-    Tokens,
-    spectral_basis,
-)
+
+if TYPE_CHECKING:
+    from hcnr_kernels.library import operator_table
+    from hcnr_kernels.ops.compensation import Compensation, compensation, compensation_ex, objective
+    from hcnr_kernels.ops.fisher import (
+        fisher_both_,
+        fisher_input_,
+        fisher_output_,
+        fisher_weight_,
+        token_gram,
+    )
+    from hcnr_kernels.ops.fisher.forms import gram_is_cheaper
+    from hcnr_kernels.ops.gram import gram_, symmetrize_
+    from hcnr_kernels.ops.inverse import InverseHessian, inverse_hessian
+    from hcnr_kernels.ops.inverse.ladder import DAMPING_LADDER
+    from hcnr_kernels.ops.merge import merge
+    from hcnr_kernels.ops.perturbation import perturbation
+    from hcnr_kernels.ops.spectral import (
+        BlockDiagonal,
+        Kept,
+        RankedGram,
+        SpectralBasis,
+        Tokens,
+        spectral_basis,
+    )
 
 CONTRACT_VERSION = "1.0"
 """Version of the public functions, schemas and `native`: semantic, apart from the package's own.
@@ -62,3 +71,35 @@ __all__ = [
     "symmetrize_",
     "token_gram",
 ]
+
+_HOMES = {
+    "library": ("operator_table",),
+    "ops.compensation": ("Compensation", "compensation", "compensation_ex", "objective"),
+    "ops.fisher": (
+        "fisher_both_", "fisher_input_", "fisher_output_", "fisher_weight_", "token_gram",
+    ),
+    "ops.fisher.forms": ("gram_is_cheaper",),
+    "ops.gram": ("gram_", "symmetrize_"),
+    "ops.inverse": ("InverseHessian", "inverse_hessian"),
+    "ops.inverse.ladder": ("DAMPING_LADDER",),
+    "ops.merge": ("merge",),
+    "ops.perturbation": ("perturbation",),
+    "ops.spectral": (
+        "BlockDiagonal", "Kept", "RankedGram", "SpectralBasis", "Tokens", "spectral_basis",
+    ),
+}  # fmt: skip
+"""Modules and the public names that they define."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import everything when the first public name is used."""
+    if name not in __all__:
+        raise AttributeError(f"module 'hcnr_kernels' has no attribute {name!r}")
+    for home, names in _HOMES.items():
+        module = importlib.import_module(f"hcnr_kernels.{home}")
+        globals().update({one: getattr(module, one) for one in names})
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

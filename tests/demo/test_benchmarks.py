@@ -7,8 +7,8 @@ from hcnr.demo.benchmarks import (
 )
 from hcnr.demo.recipe import Recipe
 from hcnr.demo.world import REFUSAL, build_world
-from hcnr.evaluate.benchmarks import load_questions
 from hcnr.evaluate.detectors import open_detector
+from hcnr.evaluate.own_questions import load_questions
 
 WORLD = build_world(Recipe.quick())
 

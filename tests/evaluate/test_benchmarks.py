@@ -1,13 +1,12 @@
 """Benchmarks by name, and a user's own."""
 
 import hashlib
-import json
 
 import pytest
 
 import invented
-from hcnr.errors import ConfigError, DataError
-from hcnr.evaluate.benchmarks import HONESTY_SETS, TASK_SETS, load_benchmark, load_questions
+from hcnr.errors import ConfigError
+from hcnr.evaluate.benchmarks import HONESTY_SETS, TASK_SETS, load_benchmark
 from hcnr.evaluate.sources import SOURCES
 
 
@@ -58,75 +57,6 @@ def test_limit_too_low(root, limit):
         load_benchmark("nec", root, limit=limit)
 
 
-@pytest.fixture
-def own(tmp_path):
-    def make(*records):
-        path = tmp_path / "own.jsonl"
-        lines = [one if isinstance(one, str) else json.dumps(one) for one in records]
-        path.write_text("\n".join(lines), encoding="utf-8")
-        return path
-
-    return make
-
-
-def test_own_benchmark(own):
-    path = own(
-        {"question": "Who?", "answerable": True, "answers": ["A", "B"]},
-        "",
-        {"question": "When?", "answerable": False, "id": 7, "prompt": "P", "answers": None},
-        {"question": "Why?", "answerable": False, "id": "x", "more": 1},
-    )
-    found = load_questions(path)
-    assert (found.name, found.detector, found.source) == ("own", "unknownbench_keywords", str(path))
-    assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    first, second, third = found.questions
-    assert (first.id, first.set, first.answerable, first.answers) == ("1", "own", True, ("A", "B"))
-    assert first.prompt.endswith("concise. \nWho?")
-    assert (second.id, second.prompt, second.answers) == ("7", "P", ())
-    assert third.id == "x"
-    assert load_questions(path, limit=2).questions == (first, second)
-
-
-GOOD = {"question": "Who?", "answerable": True, "answers": ["A"]}
-
-
-@pytest.mark.parametrize(
-    ("record", "message"),
-    [
-        ("{", "line 2 is not valid JSON"),
-        (r'{"question": "\ud800"}', "line 2 is not valid JSON .*surrogates not allowed"),
-        ("[1]", r"line 2 is '\[1\]', expected an object"),
-        ({**GOOD, "question": None}, "line 2: 'question' is missing, expected text"),
-        ({**GOOD, "question": " "}, "line 2: 'question' is ' ', expected text"),
-        ({**GOOD, "answerable": 1}, "line 2: 'answerable' is 1, expected true or false"),
-        ({"question": "q"}, "line 2: 'answerable' is None, expected true or false"),
-        ({**GOOD, "answers": "A"}, "line 2: 'answers' is 'A', expected a list of texts"),
-        ({**GOOD, "answers": [""]}, r"line 2: 'answers' is \[''\], expected a list of texts"),
-        ({**GOOD, "id": ["x"]}, r"line 2: 'id' is \['x'\], expected text"),
-        ({**GOOD, "id": True}, "line 2: 'id' is True, expected text"),
-        ({**GOOD, "prompt": 3}, "line 2: 'prompt' is 3, expected text"),
-        ({**GOOD, "id": "1"}, "line 2 has the id '1' of an earlier line"),
-    ],
-)
-def test_bad_records_are_named(own, record, message):
-    path = own(GOOD, record)
-    # Also where the limit would leave the record out.
-    with pytest.raises(DataError, match=message):
-        load_questions(path, limit=1)
-
-
-def test_bad_files(own, tmp_path):
-    with pytest.raises(DataError, match="holds no questions"):
-        load_questions(own(""))
-    with pytest.raises(DataError, match="cannot be read"):
-        load_questions(tmp_path / "absent.jsonl")
-    (tmp_path / "latin.jsonl").write_bytes(b"\xe9")
-    with pytest.raises(DataError, match="not valid UTF-8"):
-        load_questions(tmp_path / "latin.jsonl")
-    with pytest.raises(ConfigError, match="limit is 0"):
-        load_questions(own(GOOD), limit=0)
-
-
 COUNTS = {
     "falseqa": (686, 686),
     "nec": (2077, 2071),
@@ -148,12 +78,3 @@ def test_counts_of_the_real_files(name):
     assert (len(found) - answerable, answerable) == COUNTS[name]
     assert len({question.id for question in found}) == len(found)
     assert all(a.strip() for question in found for a in question.answers)
-
-
-@pytest.mark.parametrize(
-    ("name", "detector"), [("kuq", "selfaware"), ("mine", "unknownbench_keywords")]
-)
-def test_a_file_named_as_a_published_set_has_its_detector(tmp_path, name, detector):
-    path = tmp_path / f"{name}.jsonl"
-    path.write_text('{"question": "Why?", "answerable": false}\n')
-    assert load_questions(path).detector == detector

@@ -1,6 +1,7 @@
 """The command line: what it runs, writes and refuses."""
 
 import json
+import sys
 
 import pytest
 import typer
@@ -78,3 +79,34 @@ def test_a_model_on_jsonl_files(pair, tmp_path):
 def test_what_does_not_go_together(arguments, message):
     with pytest.raises(ConfigError, match=message):
         run(*arguments)
+
+
+def test_counts_and_examples_of_made_samples_are_shown(pair, tmp_path, monkeypatch):
+    from hcnr.commands.data import make_data
+    from hcnr.evaluate.own_samples import make_samples
+
+    module = sys.modules[make_samples.__module__]
+    monkeypatch.setattr(module, "generate", lambda *_, **__: ["I do not know", "Rome", "Oslo"])
+    rows = [
+        {"question": "w1", "answerable": False},
+        {"question": "w2", "answerable": True, "answers": ["Rome"]},
+        {"question": "w3", "answerable": True, "answers": ["Rome"]},
+    ]
+    path, out = write(tmp_path / "q.jsonl", rows), tmp_path / "h.jsonl"
+    app = typer.Typer()
+    app.command()(make_data)
+    arguments = ["--model", pair["base"], "--questions", path, "--out", out, "--device", "cpu"]
+    result = CliRunner().invoke(app, list(map(str, arguments)))
+    assert result.exit_code == 0, result.output
+    for line in (
+        "3 questions, read as question and answers; refusals by unknownbench_keywords",
+        "refused: 'w1' -> 'I do not know'",
+        "answered rightly: 'w2' -> 'Rome'",
+        "answered wrongly: 'w3' -> 'Oslo'",
+        "note: 1 samples refused, expected at least 64",
+    ):
+        assert line in result.output
+    assert [json.loads(line)["response"] for line in out.read_text().splitlines()] == [
+        "I do not know",
+        "Rome",
+    ]

@@ -307,7 +307,7 @@ def test_bad_input_comes_before_any_model_is_opened(pair, tmp_path):
         evaluate(nowhere, benchmarks=HONEST, detector="gair_idq")
     with pytest.raises(ConfigError, match="max_task_drop is -1, expected points"):
         evaluate(nowhere, benchmarks=HONEST, max_task_drop=-1)
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match="does not exist"):
         evaluate(nowhere, benchmarks=str(tmp_path / "absent.jsonl"))
     with pytest.raises(ConfigError, match="mine is named as benchmark and as task"):
         evaluate(nowhere, benchmarks=HONEST, tasks=HONEST)

@@ -4,6 +4,7 @@ import pytest
 
 from hcnr.errors import DataError
 from hcnr.evaluate.prompts import encode_prompts
+from hcnr.formats import Message
 from pairs import tokenizer
 
 TEMPLATE = (
@@ -39,3 +40,14 @@ def test_bad_prompts():
     words.chat_template = "{{ raise_exception('no user turns') }}"
     with pytest.raises(DataError, match=r"refuses the prompt 'w1'.*no user turns"):
         encode_prompts(["w1"], words)
+
+
+def test_all_turns_are_rendered_and_need_a_template():
+    words = tokenizer()
+    system, first, said = Message("system", "w3"), Message("user", "w4"), Message("assistant", "w6")
+    turns = (system, first, said, Message("user", "w0 w5"))
+    with pytest.raises(DataError, match="'w0 w5' has the turns system, user, assistant, user and"):
+        encode_prompts([turns], words)
+    assert encode_prompts([(first,)], words) == [[7]]
+    words.chat_template = TEMPLATE
+    assert encode_prompts([turns], words) == [[1, 4, 6, 5, 4, 7, 5, 4, 9, 5, 4, 3, 8, 5, 12]]

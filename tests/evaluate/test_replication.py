@@ -12,7 +12,8 @@ import invented
 from hcnr.commands.data import EPILOG, build_data
 from hcnr.errors import DataError, OutputError
 from hcnr.evaluate import replication
-from hcnr.evaluate.benchmarks import load_benchmark, load_questions
+from hcnr.evaluate.benchmarks import load_benchmark
+from hcnr.evaluate.own_questions import load_questions
 from hcnr.evaluate.replication import RECORD, build_replication
 from hcnr.evaluate.selfchecks import COUNTS
 from hcnr.evaluate.sources import SOURCES
@@ -147,3 +148,13 @@ def test_real_files(tmp_path):
     ]
     assert twins[0] == twins[1]
     assert len(twins[0]) == 32
+
+
+@pytest.mark.parametrize("rait", [False, True])
+def test_every_missing_file_is_named_at_once(root, tmp_path, rait):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"data files are missing below .*empty") as caught:
+        build_replication(tmp_path / "empty", tmp_path / "out", rait=rait)
+    named = {line.split(":")[0].strip() for line in str(caught.value).splitlines()[1:]}
+    assert named == {p for p in SOURCES if rait or ("puqa" not in p and "trivia" not in p)}
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]

@@ -7,6 +7,7 @@ import pytest
 import invented
 from hcnr.errors import DataError
 from hcnr.evaluate import sources
+from hcnr.evaluate.benchmarks import files_of
 from hcnr.evaluate.sources import SOURCES, SourceReader, parse_records
 
 PATH = "nq_open/NQ-open.dev.jsonl"
@@ -95,3 +96,25 @@ def test_no_list_of_records(content, kind):
 @pytest.mark.parametrize("path", SOURCES)
 def test_real_files_are_the_known_ones(path):
     assert len(SourceReader()(path)) == SOURCES[path].count
+
+
+def test_all_that_is_missing_is_named_at_once(root):
+    reader = SourceReader(root)
+    reader.check([PATH])
+    missing = ["falseqa/test.csv", "medmcqa/dev.json"]
+    with pytest.raises(DataError) as caught:
+        reader.check([PATH, *missing])
+    head, *lines = str(caught.value).splitlines()
+    assert head.startswith(f"2 of 3 data files are missing below {root}")
+    assert [line.split(":")[0].strip() for line in lines] == missing
+    assert all(SOURCES[path].origin in line for path, line in zip(missing, lines, strict=True))
+
+
+def test_a_set_knows_its_files_without_reading_them():
+    assert files_of(["nec"]) == [
+        f"unknownbench/NEC/NEC_{kind}.json" for kind in ("unanswerable", "answerable")
+    ]
+    # What is in a honesty set is no question of a task.
+    assert {"hotpotqa/hotpot_dev_v1_simplified.json", "falseqa/test.csv"} < set(
+        files_of(["hotpotqa"])
+    )

@@ -266,6 +266,7 @@ def test_a_failure_leaves_the_former_page(full_run, monkeypatch):
     assert not [p for p in full_run.iterdir() if p.name.startswith(".report")]
 
 
-def test_a_place_that_does_not_exist(full_run, tmp_path):
+def test_a_place_that_does_not_exist_is_made(full_run, tmp_path):
+    assert write_html(full_run, out=tmp_path / "none" / "report.html").is_file()
     with pytest.raises(OutputError):
-        write_html(full_run, out=tmp_path / "none" / "report.html")
+        write_html(full_run, out=tmp_path / "none" / "report.html" / "report.html")

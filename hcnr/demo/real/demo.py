@@ -195,7 +195,7 @@ def run_real_demo(
         ModelError: there is no pretrained model.
     """
     console = console or Console()
-    out = Path(out_dir)
+    out = Path(out_dir).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.metadata
-import importlib.resources
 import json
 import shutil
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from hcnr.evaluate.questions import Question
 from hcnr.examples import Sample
 from hcnr.model import fast_bfloat16, open_model, open_tokenizer
 from hcnr.models.gguf import RECORD
+from hcnr.starter import kuq_rows
 from hcnr.tokens import tokenize
 
 CHAT_TEMPLATE = (
@@ -86,7 +86,7 @@ def open_real_pair(
         digest_of(model),
         asdict(BASE),
         asdict(TUNED),
-        [[asdict(one) for one in part] for part in parts.values()],
+        [[one.record() for one in part] for part in parts.values()],
     ]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     base = cached_directory(
@@ -145,15 +145,9 @@ def read_questions(limit: int | None = None) -> dict[str, tuple[Question, ...]]:
     Args:
         limit: most of each class and part; all if None.
     """
-    text = (
-        importlib.resources.files("hcnr.demo.real")
-        .joinpath("kuq.jsonl")
-        .read_text(encoding="utf-8")
-    )
     found: dict[str, list[Question]] = {}
     counts: dict[tuple[str, bool], int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        row = json.loads(line)
+    for number, row in enumerate(kuq_rows(), 1):
         part, answer = row["part"], row["answer"]
         counts[part, answer is None] = seen = counts.get((part, answer is None), 0) + 1
         if limit is not None and seen > limit:
