@@ -121,7 +121,7 @@ def test_a_registered_reader_reads(installed, tmp_path):
 
 def test_an_unknown_extension_names_the_registered_ones(installed, tmp_path):
     (tmp_path / "data.xml").write_text("<a/>")
-    with pytest.raises(DataError, match=r"expected .jsonl, .json, .parquet, .csv or .tsv;"):
+    with pytest.raises(DataError, match=r"expected \.jsonl, .* or \.tsv;"):
         load_samples(tmp_path / "data.xml")
 
 
