@@ -181,18 +181,17 @@ class Bench:
         found: dict[str, SpectralBasis] = {}
         leaders: dict[str, SpectralBasis] = {}
         for name in self._pair.matrices:
-            near, far = honesty[name], task[name]
-            wide = form.inputs(near.inputs, far.inputs)
-            tall = form.gradients(near.gradients, far.gradients)
+            near, far = honesty[name].dense(), task[name].dense()
+            wide, tall = form.inputs(near[0], far[0]), form.gradients(near[1], far[1])
             found[name] = spectral_basis(
                 self._delta(name),
                 (wide[0], tall[0]),
                 (wide[1], tall[1]),
                 damping=self._config.damping,
-                shared=leaders.get(near.leader),
+                shared=leaders.get(honesty[name].leader),
                 name=name,
             )
-            leaders.setdefault(near.leader, found[name])
+            leaders.setdefault(honesty[name].leader, found[name])
         return found
 
     def _delta(self, name: str) -> Tensor:

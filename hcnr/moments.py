@@ -49,6 +49,13 @@ class Moments(NamedTuple):
         """The same on a device."""
         return self._replace(inputs=self.inputs.to(device), gradients=self.gradients.to(device))
 
+    def dense(self) -> tuple[Tensor, Tensor]:
+        """A and G as whole matrices, zero outside blocks."""
+        inputs, gradients = (
+            one.dense() if isinstance(one, BlockDiagonal) else one for one in self[:2]
+        )
+        return inputs, gradients
+
     @property
     def pair(self) -> tuple[SecondMoment, SecondMoment]:
         """(A, G) as `spectral_basis` takes them, with their rank where tokens are few."""

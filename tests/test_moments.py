@@ -11,7 +11,7 @@ from families import FAMILIES, make, tokens
 from hcnr.errors import ModelError
 from hcnr.measure import sample_losses
 from hcnr.model import target_matrices
-from hcnr.moments import mean_gradient, mean_loss, second_moments
+from hcnr.moments import Moments, mean_gradient, mean_loss, second_moments
 from hcnr_kernels import BlockDiagonal, RankedGram
 
 DATA = tokens(9, seed=3)
@@ -36,8 +36,10 @@ def test_moments_and_gradients_equal_the_float64_loop(family):
         mean = mean_gradient(model, layers, DATA, **settings)
         assert list(found) == list(mean.weights) == list(layers)
         assert mean.loss == pytest.approx(loss, rel=1e-5)
-        for name, (inputs, outputs, count, _) in found.items():
-            assert count == sum(DATA.lengths)
+        for name, one in found.items():
+            assert one.tokens == sum(DATA.lengths)
+            inputs, outputs = one.dense()
+            assert inputs is one.inputs and outputs is one.gradients
             assert inputs.dtype == outputs.dtype == mean.weights[name].dtype == torch.float32
             assert oracle.relative(inputs, moments["input"][name]) <= 1e-5
             assert oracle.relative(outputs, moments["output"][name]) <= 1e-5
@@ -59,23 +61,26 @@ def test_what_reads_one_tensor_shares_one_gram():
 
 def test_blocks_are_those_of_the_whole():
     layers = target_matrices(model := make("llama"))
-    settings = {"token_budget": 64}
-    whole = second_moments(model, layers, DATA, **settings)
-    found = second_moments(model, layers, DATA, block_size=7, **settings)
-    for name, (inputs, outputs, _, leader) in found.items():
-        assert inputs is found[leader].inputs
-        for gram, want in ((inputs, whole[name].inputs), (outputs, whole[name].gradients)):
-            assert gram.width == len(want) and gram.block_size == 7
-            assert oracle.relative(gram.dense(), BlockDiagonal.cut(want, 7).dense()) <= 1e-5
-    one = second_moments(model, layers, DATA, block_size=10_000, **settings)
-    assert all(torch.equal(one[name].inputs, whole[name].inputs) for name in layers)
+
+    def measured(size: int | None) -> dict[str, Moments]:
+        return second_moments(model, layers, DATA, token_budget=64, block_size=size)
+
+    whole, found, one = measured(None), measured(7), measured(10_000)
+    for name, moments in found.items():
+        assert moments.inputs is found[moments.leader].inputs
+        for gram, mine, want in zip(moments[:2], moments.dense(), whole[name].dense(), strict=True):
+            assert isinstance(gram, BlockDiagonal) and gram.block_size == 7
+            assert gram.width == len(want)
+            assert oracle.relative(mine, BlockDiagonal.cut(want, 7).dense()) <= 1e-5
+    for name in layers:
+        assert all(map(torch.equal, one[name].dense(), whole[name].dense()))
 
 
 def test_few_tokens_bring_their_rank():
     layers = target_matrices(model := make("llama"))
     few = tokens(1, seed=1)
     for found in second_moments(model, layers, few, token_budget=64).values():
-        for gram, pair in zip(found[:2], found.pair, strict=True):
+        for gram, pair in zip(found.dense(), found.pair, strict=True):
             assert isinstance(pair, RankedGram) == (gram.shape[0] > sum(few.lengths))
             if isinstance(pair, RankedGram):
                 assert pair.rank == sum(few.lengths) and pair.matrix is gram

@@ -46,10 +46,10 @@ def test_spectral_writes_the_solution_of_the_dense_system(
     far = moments(loaded["tuned"], names, TASK)
     found = written(out, names)
     if block_size is not None:
-        near, far = (
-            {name: [BlockDiagonal.cut(one, block_size).dense() for one in ms[name]] for name in ms}
-            for ms in (near, far)
-        )
+        for kept in (near, far):
+            for name, pair_of in kept.items():
+                cut = [BlockDiagonal.cut(one, block_size).dense() for one in pair_of]
+                kept[name] = cut[0], cut[1]
         assert report(out)["matrices"][0]["two_sided"]["routes"] == ["blocks", "blocks"]
     for name in names:
         wanted = oracle.two_sided(delta[name], near[name], far[name], 0.7, 0.05)

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -212,7 +212,7 @@ def train_checkpoint(
         tokenizer = open_tokenizer(start)
     if (start / RECORD).is_file() and "<|im_start|>" in tokenizer.get_vocab():
         tokenizer.chat_template = CHAT_TEMPLATE
-    pad = tokenizer.pad_token_id
+    pad = cast(int | None, tokenizer.pad_token_id)
     train(
         model,
         tokenize(list(samples), tokenizer),
