@@ -20,7 +20,7 @@ import typer
 from torch import Tensor
 
 import hcnr
-from experiments.trial.arena import Arena, Judge
+from experiments.trial.arena import Arena
 from experiments.trial.real_panel import open_real
 from experiments.trial.real_recipe import RealRecipe, Task
 from experiments.trial.real_world import pretrained
@@ -69,7 +69,7 @@ def whole(honesty: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
 
 def nothing(honesty: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
     """The identity: the axis has no say."""
-    return torch.eye(len(honesty)), torch.eye(len(task))
+    return _identity(honesty), _identity(task)
 
 
 def diagonals(honesty: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,11 +101,15 @@ def directions(rank: int) -> Change:
             inside = span.T @ moment @ span
             left = (moment.trace() - inside.trace()) / (len(moment) - rank)
             inside.diagonal().sub_(left)
-            return torch.addmm(left * torch.eye(len(moment)), span @ inside, span.T)
+            return torch.addmm(left * _identity(moment), span @ inside, span.T)
 
         return cut(honesty), cut(task)
 
     return change
+
+
+def _identity(like: Tensor) -> Tensor:
+    return torch.eye(len(like), dtype=like.dtype)
 
 
 FORMS = (
@@ -130,10 +134,9 @@ class Bench:
         self._arena = arena
         self._config = hcnr.RestoreConfig(device="cpu", seed=arena.seed)
         self._pair = Pair.open(arena.base, arena.tuned, self._config, Stages())
-        self._judge = Judge(arena, "validation")
+        self._judge = arena.judge("validation")
         self._tuned = arena.load(arena.tuned)
         self._moments: dict[tuple[str, int], dict[str, Moments]] = {}
-        self._passes = 0.0
 
     def try_form(self, form: Form) -> dict[str, Any]:
         """Factorise, find the task weight, and ask; a row of the table."""

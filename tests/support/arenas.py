@@ -42,12 +42,7 @@ class _Scales:
     def __call__(self, model: Any, instruction: str = "", *, least: float = -math.inf) -> Marks:
         self._arena.before()
         self._arena.asked.append(self._part)
-        gone = whole = 0.0
-        for name, value in model.named_parameters():
-            change = self._base[name] - self._tuned[name]
-            gone += float(((value - self._tuned[name]) * change).sum())
-            whole += float(change.square().sum())
-        share = gone / whole
+        share = self._share(model)
         if 100.0 * (1.0 - share) < least:
             return Marks.unasked(100.0 * (1.0 - share))
         # The evaluated part ranks models the other way round: who looks at it chooses otherwise.
@@ -60,6 +55,19 @@ class _Scales:
             retention=100.0 * (1.0 - share),
             sets={"names": {"f1": 40.0 + gain}},
         )
+
+    @torch.no_grad()
+    def retention(self, model: Any) -> float:
+        return 100.0 * (1.0 - self._share(model))
+
+    def _share(self, model: Any) -> float:
+        """How far a model has gone from tuned towards base."""
+        gone = whole = 0.0
+        for name, value in model.named_parameters():
+            change = self._base[name] - self._tuned[name]
+            gone += float(((value - self._tuned[name]) * change).sum())
+            whole += float(change.square().sum())
+        return gone / whole
 
     def refuse_all(self) -> Marks:
         return Marks(66.7, 0.0, 100.0, 0.0, float("nan"), {"names": {"f1": 66.7}})
