@@ -287,13 +287,13 @@ def test_a_killed_run_leaves_no_output_and_the_next_one_succeeds(pair, tmp_path,
 
 HEAVY = ("torch", "transformers", "triton", "sklearn", "matplotlib", "scipy", "pyarrow")
 LEAN = """
-import sys, time
+import sys
 sys.argv = ["hcnr", *{arguments}]
 import hcnr.cli
 try:
     hcnr.cli.main()
 except SystemExit as ended:
-    print(ended.code, time.process_time(), *[m for m in {heavy} if m in sys.modules])
+    print(ended.code, *[m for m in {heavy} if m in sys.modules])
 """
 
 
@@ -319,10 +319,9 @@ def test_what_names_nothing_is_told_before_torch_is_imported(arguments, told):
         capture_output=True, text=True, check=True, env={**os.environ, **TERMINAL},
     )  # fmt: skip
     assert told in result.stderr
-    code, seconds, *loaded = result.stdout.split()
+    # What costs the time; a clock would measure whatever else runs.
+    code, *loaded = result.stdout.split()
     assert (code, loaded) == ("2", [])
-    # Of the processor: a wall clock would measure whatever else runs.
-    assert float(seconds) < 1.5
 
 
 def test_quiet_says_nothing_and_json_is_one_document(pair, tmp_path):
