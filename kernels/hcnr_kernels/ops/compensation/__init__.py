@@ -141,7 +141,7 @@ def compensation(
         kind: `none`, `sum`, `joint` or `balanced`.
         task_hessian: `[d', d']`, on the task data, for `balanced`. Dropping the other Kronecker
             factor is exact for one Hessian but an approximation for two: it must be alike on both.
-        task_weight: mu of (9): 0 is `joint`, infinity gives the tuned weights back.
+        task_weight: mu of (9), finite: 0 is `joint`, the limit of a large one the tuned weights.
         damping: Share of the mean diagonal of the whole H, raised along `DAMPING_LADDER`.
         block_size: Use the diagonal blocks of this size only.
         name: The matrix, for errors.

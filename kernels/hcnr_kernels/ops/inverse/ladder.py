@@ -81,7 +81,8 @@ def raise_on_failure(status: Tensor, damping: Tensor, names: Sequence[str]) -> N
         if code > 0:
             raise FactorizationError(
                 f"The curvature of {name} is not positive definite: its leading minor of order "
-                f"{code} fails even with damping {used:g}; its rank is at most the number of "
-                "tokens measured: measure more tokens than it has neurons, ask for a larger "
-                "damping, or set a block size."
+                f"{code} fails even with damping {used:g}. A second moment fails by rounding alone "
+                "and where tokens are few: measure more tokens than it has neurons, ask for a "
+                "larger damping, or set a block size; if it is your own, check that it is x^T x, "
+                "symmetrised."
             )

@@ -96,7 +96,7 @@ class SpectralBasis:
         """E `[out, in]` of method.md (10): `U [mu g a / (1 + mu g a) * Y] V^T`.
 
         Args:
-            task_weight: mu, finite, >= 0: zero is base, E = 0, and infinity tuned, E = delta.
+            task_weight: mu, finite, >= 0: zero is base, E = 0; the limit of a large one is tuned.
         """
         honesty, task = self._curvatures(task_weight)
         weight = task.div_(honesty.add_(task))
