@@ -175,12 +175,15 @@ def leave_room(config: RestoreConfig, task: Data | None, messages: list[str]) ->
         return config
     available = load_samples(task, limit=config.samples).available
     count = measured_count(available, config.samples)
+    rest = min(available - count, held_back_count(count))
     if count != config.samples:
+        enough = config.samples + held_back_count(config.samples)
         messages.append(
-            f"samples is {count}, not {config.samples}: of {available} task samples some are held "
-            "back to choose the task weight by"
+            f"samples is {count}, not {config.samples}, of both data sets: of {available} task "
+            f"samples {rest} are held back to choose the task weight by; {enough} would be enough "
+            "for both"
         )
-    if (rest := min(available - count, held_back_count(count))) < FEW:
+    if rest < FEW:
         messages.append(f"the task weight was chosen by {rest} held-back samples only")
     return config.replace(samples=count)
 

@@ -153,8 +153,8 @@ def pareto_front(points: Sequence[Scores]) -> list[bool]:
 def rival(curve: Sequence[Scores], task_accuracy: float) -> int | None:
     """Which of the rival's models has the best refusal delta at no lower a task accuracy.
 
-    Ties go to F1, then to the task. The choice is made on the evaluated items themselves, which
-    favours the rival.
+    Ties go to F1, then to the one that keeps least of the task, which is nearest to what is
+    compared with it. The choice is made on the evaluated items themselves, which favours the rival.
 
     Args:
         curve: the rival's models, the tuned model among them.
@@ -164,4 +164,4 @@ def rival(curve: Sequence[Scores], task_accuracy: float) -> int | None:
         Its place, the first of equals; None where no model of the curve is that accurate.
     """
     able = [i for i, p in enumerate(curve) if p.defined and p.task_accuracy >= task_accuracy]
-    return max(able, key=lambda i: curve[i].merit, default=None)
+    return max(able, key=lambda i: (*curve[i].merit[:2], -curve[i].task_accuracy), default=None)

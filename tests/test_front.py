@@ -56,8 +56,8 @@ def test_the_rival_is_its_best_model_that_keeps_as_much_of_the_task():
     assert rival(curve, 80.0) == 1
     assert rival(curve, 80.1) == 0
     assert rival(curve, 91.0) is None
-    # Equal deltas: F1 decides, then the task, then the order.
-    assert rival([Scores(5, 40, 80), Scores(6, 40, 80), Scores(6, 40, 81)], 80.0) == 2
+    # Equal deltas: F1 decides, then what keeps least of the task, then the order.
+    assert rival([Scores(5, 40, 80), Scores(6, 40, 82), Scores(6, 40, 81)], 80.0) == 2
     assert rival([Scores(NAN, 40, 80), Scores(6, 40, 80), Scores(6, 40, 80)], 80.0) == 1
 
 
