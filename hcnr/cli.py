@@ -32,8 +32,8 @@ UNMEASURED = (
 """Settings that `hcnr measure` does not use."""
 UNPLANNED = (
     "priority", "score_normalization", "seed", "max_task_drop", "step_size", "damping",
-    "block_size", "shuffle_seed", "max_length", "chat_template", "token_budget",
-    "gradient_checkpointing", "attention", "dtype",
+    "shuffle_seed", "max_length", "chat_template", "token_budget", "gradient_checkpointing",
+    "attention", "dtype",
 )  # fmt: skip
 """Settings that `hcnr plan` does not use."""
 

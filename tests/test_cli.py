@@ -352,7 +352,7 @@ def test_help_lists_the_settings_that_a_command_uses(pair):
     for command, used, unused in (
         ("probe", ("--samples", "--device", "--targets"), ("--damping", "--axis", "--steps")),
         ("measure", ("--axis", "--all-hessians"), ("--task-weight", "--step-size")),
-        ("plan", ("--memory-budget", "--axis"), ("--max-length", "--damping")),
+        ("plan", ("--memory-budget", "--axis", "--block-size"), ("--max-length", "--damping")),
     ):
         shown = run(command, "--help").stdout
         assert all(option in shown for option in used), command

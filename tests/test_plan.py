@@ -35,6 +35,18 @@ def test_stages_follow_the_configuration(pair):
     assert stages(compensation="balanced") == [*head, *both, *last]
 
 
+def test_blocks_are_what_is_held_and_factorised(pair):
+    def planned(size):
+        settings = RestoreConfig(compensation="spectral", task_weight=1.0, block_size=size)
+        return plan_run(pair["base"], pair["tuned"], settings)
+
+    whole, small = planned(None), planned(4)
+    assert planned(40).groups == whole.groups and small.groups[0] < whole.groups[0]
+    for name in ("curvature of honesty at base, 1 pass", "factorise"):
+        assert planned(40) == whole
+        assert stage(small, name).flops < stage(whole, name).flops
+
+
 def test_whole_matrices_are_measured_in_groups(pair):
     def planned(**settings):
         settings = {"task_weight": 1.0, **settings}

@@ -33,8 +33,8 @@ def demo(
         bool,
         typer.Option(
             "--real",
-            help="A pretrained model of 135 M parameters instead, from a package: half an hour on "
-            "two cores the first time, minutes afterwards.",
+            help="A pretrained model of 135 M parameters instead, from a package: two long "
+            "trainings the first time, which go on where they were stopped.",
         ),
     ] = False,
     model: Annotated[
