@@ -76,6 +76,27 @@ def test_sweep(race: Race, device: torch.device) -> None:
     )
 
 
+@pytest.mark.parametrize("size", [64, 256])
+def test_blocks(size: int, race: Race, device: torch.device) -> None:
+    delta, honesty, task = whole_matrix(device)
+
+    def blocks() -> Tensor:
+        return hk.spectral_basis(delta, honesty, task, block_size=size).deviation(1.0)
+
+    def whole() -> Tensor:
+        return hk.spectral_basis(delta, honesty, task).deviation(1.0)
+
+    zeroed = [
+        tuple(hk.BlockDiagonal.cut(one, size).dense() for one in pair) for pair in (honesty, task)
+    ]
+    assert relative_error(blocks(), textbook(delta, zeroed[0], zeroed[1])) < 1e-2
+    race(
+        f"spectral_basis 4096 x 1024 and one E, blocks of {size}",
+        {"blocks": blocks, "whole": whole},
+        rounds=2,
+    )
+
+
 @pytest.mark.parametrize("given", ["tokens", "ranked"])
 @pytest.mark.parametrize("part", [16, 8, 4])
 def test_few_tokens(given: str, part: int, race: Race, device: torch.device) -> None:

@@ -1,6 +1,7 @@
 """Layers that are not what a tap takes them for: exact, or refused by name before scoring."""
 
 import copy
+import dataclasses
 import importlib
 from typing import Any
 
@@ -50,6 +51,14 @@ def llama():
 
 def check(model, **changes):
     check_model(model, target_matrices(model), DATA, **{**HOW, **changes})
+
+
+def test_gradients_that_are_rounding_are_no_fault(llama):
+    """All tokens alike: what queries and keys get is zero but for rounding, in either batch."""
+    alike = tokens(6)
+    samples = [dataclasses.replace(one, input_ids=(5,) * len(one)) for one in alike.samples]
+    data = dataclasses.replace(alike, samples=tuple(samples))
+    check_model(llama, target_matrices(llama), data, **HOW)
 
 
 def first(model: Any) -> nn.Linear:

@@ -185,8 +185,9 @@ def _asked(question: Question) -> Question:
     """The question after one instruction, the same for every set; MedMCQA with its choices.
 
     Asked as they are, questions of a task have so little in common with the others that
-    fine-tuning on them left most of the refusal delta: +36 of +50 after one epoch of HotpotQA at a
-    constant rate of 1e-4, +27 at 4e-4, which no longer learned the task.
+    fine-tuning on them left most of the refusal delta. Seen once, HotpotQA, one epoch, KUQ and
+    SelfAware: +36 of +56 at a constant rate of 1e-4 (200 questions), and +26 of +49 at 4e-4 (400),
+    where the task was no longer learned.
     """
     text = question.prompt.removeprefix(INSTRUCTION) if question.task else question.question
     lines = "\n".join(" ".join(line.split()) for line in text.splitlines())

@@ -6,11 +6,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from hcnr_kernels.ops.inverse.blocks import split_blocks
+
 
 class BlockDiagonal(NamedTuple):
     """A square matrix `[d, d]` that is zero outside blocks of neighbours along its diagonal.
 
-    All blocks are alike in size but the last, which may be smaller.
+    All blocks are alike in size but the last, which may be smaller: it is not padded, as those of
+    `inverse.blocks` are, because padding would add directions that no neuron has.
 
     Attributes:
         stacks: `[m, b, b]` the m blocks of size b, and `[1, r, r]` the last one if it is smaller.
@@ -30,8 +33,7 @@ class BlockDiagonal(NamedTuple):
         if block_size is None or block_size >= width:
             return cls((matrix[None],))
         edge = width - width % block_size
-        tiled = matrix[:edge, :edge].unflatten(1, (-1, block_size)).unflatten(0, (-1, block_size))
-        whole = tiled.diagonal(dim1=0, dim2=2).movedim(-1, 0).contiguous()
+        whole = split_blocks(matrix[None, :edge, :edge], block_size)[0]
         return cls((whole, matrix[None, edge:, edge:]) if edge < width else (whole,))
 
     @classmethod
