@@ -3,6 +3,7 @@
 The arena of the invented world and the arena of real questions look alike from here on.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -114,6 +115,8 @@ class Arena:
             a world has none.
         least_retention: Candidates that keep less are not asked the validation questions, where
             asking is what costs; no level may be below it.
+        bfloat16: Whether models are asked, and their likelihoods taken, with products in bfloat16;
+            weights stay float32.
     """
 
     world: str
@@ -131,6 +134,11 @@ class Arena:
     task_figure: TaskFigure | None = dataclasses.field(default=None, repr=False)
     rival_data: Callable[[], RivalData] | None = dataclasses.field(default=None, repr=False)
     least_retention: float = -math.inf
+    bfloat16: bool = False
+
+    def asking(self) -> contextlib.AbstractContextManager[Any]:
+        """In which models are asked, see `bfloat16`."""
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16)
 
     def load(self, path: Path) -> LlamaForCausalLM:
         """Loads a checkpoint of this pair's architecture: float32, on the CPU, to be asked."""
@@ -168,7 +176,8 @@ class Judge:
         kept = self._kept(self._loss(model, panel))
         if kept < least:
             return Marks.unasked(kept)
-        responses = self._arena.answer(model, panel)
+        with self._arena.asking():
+            responses = self._arena.answer(model, panel)
         scores = panel.score(responses)
         marks = _marks(scores, kept)
         if self._arena.task_figure is None:
@@ -198,7 +207,9 @@ class Judge:
         ]
         held_out = tokenize(samples, self._arena.tokenizer)
         batches = micro_batches(model, held_out, range(len(held_out)), _TOKENS, "right")
-        return float(torch.cat([sample_losses(model, batch) for batch in batches]).mean())
+        with self._arena.asking():
+            losses = [sample_losses(model, batch) for batch in batches]
+        return float(torch.cat(losses).float().mean())
 
     def _kept(self, loss: float) -> float:
         base, tuned = self._ends

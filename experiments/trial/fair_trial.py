@@ -216,6 +216,8 @@ def pair_digest(arena: Arena) -> str:
     about = [arena.world, arena.seed, arena.refusal, questions, versions(), FORMAT]
     if math.isfinite(arena.least_retention):
         about.append(arena.least_retention)
+    if arena.bfloat16:
+        about.append("bfloat16")
     constants = [fine_tuning.BATCH_SIZE, fine_tuning.LARGEST_NORM]
     digest.update(json.dumps([about, constants], sort_keys=True).encode())
     return digest.hexdigest()[:16]

@@ -27,7 +27,7 @@ from hcnr.evaluate.questions import Question
 from hcnr.evaluate.sources import SourceReader
 from hcnr.evaluate.traits import HONESTY
 from hcnr.intervals import percentile_interval
-from hcnr.model import open_tokenizer
+from hcnr.model import fast_bfloat16, open_tokenizer
 
 DETECTOR = "unknownbench_keywords"
 # The slowest of the taught refusals fires the detector with its tenth token.
@@ -77,13 +77,18 @@ def open_real(
         task=found.directory / "task.jsonl",
         refusal="I don't know.",
         tokenizer=tokenizer,  # pyright: ignore[reportArgumentType]
-        facts={**found.facts, "parameters": _parameters(found.base)},
+        facts={
+            **found.facts,
+            "parameters": _parameters(found.base),
+            "bfloat16": fast_bfloat16(),
+        },
         panels={},
         answer=functools.partial(answer_real, tokenizer, recipe.task),
         task_figure=functools.partial(task_figure, recipe.task),
         rival_data=functools.cache(
             lambda: real_rival_data(SourceReader(data_root), recipe, found.data)
         ),
+        bfloat16=fast_bfloat16(),
     )
     admission = admitted(arena, found.data.admission)
     names = [name for name, one in admission.items() if one["admitted"]]
@@ -134,7 +139,8 @@ def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dic
     if place.is_file():
         return json.loads(place.read_text(encoding="utf-8"))
     panel = make_real_panel(Asked(dict(questions), ()), list(questions))
-    scores = panel.score(arena.answer(arena.load(arena.base), panel))
+    with arena.asking():
+        scores = panel.score(arena.answer(arena.load(arena.base), panel))
     found = {}
     for name in panel.honesty:
         interval = percentile_interval(scores.draws[name]["refusal_delta"])
