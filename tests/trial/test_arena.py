@@ -60,6 +60,22 @@ def test_a_pair_is_where_it_says_and_can_be_measured(arena):
     )
 
 
+def test_models_are_asked_in_bfloat16_where_the_arena_says_so(text):
+    """Answers and likelihoods alike; weights stay as they are."""
+    model = text.load(text.tuned)
+    products: list[torch.dtype] = []
+    layer = model.model.layers[0].mlp.down_proj
+    layer.register_forward_hook(lambda *call: products.append(call[2].dtype))
+    for bfloat16, dtype in ((False, torch.float32), (True, torch.bfloat16)):
+        judge = dataclasses.replace(text, bfloat16=bfloat16).judge("validation")
+        products.clear()
+        kept = judge.retention(model)
+        assert set(products) == {dtype} and kept == pytest.approx(100.0, abs=1e-3)
+        products.clear()
+        judge(model)
+        assert set(products) == {dtype} and model.dtype == torch.float32
+
+
 def test_no_sample_is_about_a_name_that_is_asked(synthetic):
     """Neither in validation, by which settings are chosen, nor afterwards."""
     world = build_world(dataclasses.replace(FAST, seed=3))

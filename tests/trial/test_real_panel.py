@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -45,6 +46,9 @@ class FakeArena:
     def load(self, path: Path) -> str:
         assert path == self.base
         return "base"
+
+    def asking(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
 
     def answer(self, model: str, panel: Any) -> dict[str, list[str]]:
         self.asked += 1
