@@ -241,7 +241,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     file = out / f"{world}-{task}-{seed}.json"
     rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    recipe = RealRecipe(task=cast(Task, task), seed=seed)
+    recipe = RealRecipe.of(cast(Task, task), seed)
     with fixed_threads(threads), quiet():
         arena = open_real(pretrained(world, base), data_root, recipe, world=world)
         bench = Bench(arena)

@@ -66,6 +66,14 @@ def trial(
             help="Ways to compare, such as sum,spectral-natural,fine-tuning-both; all by default.",
         ),
     ] = None,
+    collect: Annotated[
+        bool,
+        typer.Option(
+            "--collect",
+            help="Only make the tables of the seeds that are finished in --out, on whichever "
+            "machine; every other option is ignored.",
+        ),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option(
@@ -85,7 +93,7 @@ def trial(
     """
     from rich.console import Console
 
-    from experiments.trial.fair_trial import check_seeds, open_course, run_trial
+    from experiments.trial.fair_trial import check_seeds, collect_trial, open_course, run_trial
     from experiments.trial.real_ways import ways_of
     from experiments.trial.variations import run_variations
     from experiments.trial.ways import find_ways
@@ -95,6 +103,10 @@ def trial(
     progress, console = Console(stderr=True), Console()
     # Figures that are cut short say nothing: a narrower terminal wraps whole lines.
     console.width = max(console.width, WIDTH)
+    if collect:
+        console.print(collect_trial(out).to_rich())
+        console.print(f"written: {out}", highlight=False, markup=False)
+        return
     names = read_names(ways or "")
     if ways is not None and not names:
         raise ConfigError(

@@ -23,7 +23,13 @@ from experiments.trial.real_world import PACKAGES, pretrained
 from experiments.trial.referee import Referee
 from experiments.trial.seed_result import SeedResult
 from experiments.trial.text_recipe import TextRecipe
-from experiments.trial.trial_files import Tables, prepared, read_result, write_json
+from experiments.trial.trial_files import (
+    Tables,
+    finished_results,
+    prepared,
+    read_result,
+    write_json,
+)
 from experiments.trial.trial_table import TrialTable
 from experiments.trial.ways import WAYS, Way
 from hcnr.demo.laboratory import quiet
@@ -102,7 +108,7 @@ def open_course(
     # Asked here, so that a missing folder is known before anything is made.
     SourceReader(data_root)
     if world in PACKAGES:
-        real, model = RealRecipe(task=cast(Task, task)), pretrained(world, base)
+        real, model = RealRecipe.of(cast(Task, task)), pretrained(world, base)
         name = f"{world if base is None else model.name}, {task}"
         return Course(
             name,
@@ -156,6 +162,29 @@ def run_trial(
     table = TrialTable(course.world, results, course.levels)
     if reason := tables.write(table.as_dict(), table.to_markdown()):
         console.print(reason, highlight=False, markup=False)
+    return table
+
+
+def collect_trial(out: str | Path) -> TrialTable:
+    """Make the tables of the seeds that are finished in a directory; opens no pair.
+
+    Seeds may come from several machines, each of which trained models of its own: what a seed found
+    is in its file, and nothing else is read. Tables that are there are replaced.
+
+    Args:
+        out: Holds `seed-N.json`; gets `trial.json` and `trial.md`.
+
+    Raises:
+        OutputError: There is no finished seed, they differ in world, ways or levels, or `out`
+            cannot be written to.
+    """
+    results = finished_results(out)
+    first = results[0]
+    levels = next(iter(first.showings.values())).entries
+    table = TrialTable(first.world, results, list(levels))
+    seeds = [one.seed for one in results]
+    tables = Tables(prepared(out), "trial", first.world, seeds, list(first.showings), True)
+    tables.write(table.as_dict(), table.to_markdown())
     return table
 
 

@@ -17,6 +17,7 @@ from experiments.trial.real_recipe import RealRecipe, Task
 from experiments.trial.real_rivals import real_rival_data, rival_facts
 from experiments.trial.real_world import open_real_world
 from experiments.trial.text_data import Asked
+from experiments.trial.within_seed import answerable_digits
 from hcnr.checkpoint import atomic_file
 from hcnr.demo.laboratory import Stage
 from hcnr.errors import DataError
@@ -98,6 +99,7 @@ def open_real(
             "expected at least one whose refusal delta is above 0 by its interval; a repair has "
             "nothing to give back here, so take another model or train it longer"
         )
+    panels = {part: make_real_panel(found.data.parts[part], names) for part in PARTS}
     return dataclasses.replace(
         arena,
         facts={
@@ -105,9 +107,10 @@ def open_real(
             "admission": admission,
             "measured_sets": [name for name in ("kuq", "falseqa") if name in names],
             "task_figure": TASK_FIGURES[recipe.task],
+            "answerable": {part: answerable_digits(panel) for part, panel in panels.items()},
             "rivals": rival_facts(),
         },
-        panels={part: make_real_panel(found.data.parts[part], names) for part in PARTS},
+        panels=panels,
         least_retention=min(REAL_LEVELS),
     )
 

@@ -50,22 +50,67 @@ def read_result(file: Path, key: str) -> SeedResult | None:
     Raises:
         OutputError: The file is no result of a trial.
     """
-    try:
-        found = json.loads(file.read_bytes())
-        if not found.keys() >= _RESULT:
-            raise ValueError("something else")
-    except FileNotFoundError:
+    if not file.exists():
         return None
-    except (OSError, *_ODD) as error:
-        reason = error.strerror if isinstance(error, OSError) else "something else"
-        raise OutputError(
-            f"{file} is no result of a trial ({reason}); choose another --out, or remove it"
-        ) from None
+    found = _content(file)
     if found["key"] == key:
         # What an older version wrote under the same key is made again.
         with contextlib.suppress(*_ODD):
             return SeedResult.from_dict(found)
     return None
+
+
+def finished_results(out: str | Path) -> list[SeedResult]:
+    """All results of a directory by rising seed, whichever machine they come from.
+
+    Raises:
+        OutputError: There are none, a file is no result of a trial, or they differ in the world,
+            the ways or the levels, so that they make no table together.
+    """
+    files = sorted(Path(out).glob("seed-*.json"))
+    if not files:
+        raise OutputError(
+            f"{out} holds no finished seed (seed-N.json), expected at least one; run the trial "
+            "there first"
+        )
+    results: list[SeedResult] = []
+    for file in files:
+        try:
+            results.append(SeedResult.from_dict(_content(file)))
+        except _ODD:
+            raise OutputError(
+                f"{file} is of another version of the trial; run that seed again"
+            ) from None
+        first, last = (_about(one) for one in (results[0], results[-1]))
+        for what, value in last.items():
+            if value != first[what]:
+                raise OutputError(
+                    f"{file} has the {what} {value}, expected {first[what]} as in {files[0]}; move "
+                    "it to a directory of its own, or run that seed again"
+                )
+    return sorted(results, key=lambda one: one.seed)
+
+
+def _about(result: SeedResult) -> dict[str, Any]:
+    """What seeds of one table have in common."""
+    return {
+        "world": result.world,
+        "ways": list(result.showings),
+        "levels": sorted({level for one in result.showings.values() for level in one.entries}),
+    }
+
+
+def _content(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_bytes())
+        if not found.keys() >= _RESULT:
+            raise ValueError("something else")
+    except (OSError, *_ODD) as error:
+        reason = error.strerror if isinstance(error, OSError) else "something else"
+        raise OutputError(
+            f"{file} is no result of a trial ({reason}); choose another --out, or remove it"
+        ) from None
+    return found
 
 
 def write_json(path: Path, facts: dict[str, Any]) -> None:

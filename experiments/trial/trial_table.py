@@ -22,6 +22,7 @@ from experiments.trial.standings import (
     half_width,
     lead_text,
 )
+from experiments.trial.within_seed import admission_table, seed_tables
 from hcnr.demo.table import markdown, terminal
 
 _HEADS = tuple(f"{figure} vs {rival}" for rival in ("int.*", "tun.**") for figure in COMPARED)
@@ -145,7 +146,7 @@ class TrialTable:
                 "twenty would exclude 0 by chance."
             )
         else:
-            notes.append("One seed has no interval, and decides nothing.")
+            notes.append("One seed has no interval over seeds, and decides nothing about others.")
         return notes
 
     def to_rich(self) -> Group:
@@ -173,6 +174,7 @@ class TrialTable:
             parts.append(f"### Settings at {level:g} %\n")
             parts.append(markdown(heads, lines, []))
         parts.append(f"{EDGE}\n")
+        parts += self._seed_by_seed()
         title = f"## Fair trial, {self.world} world\n"
         return "\n".join([title, *parts, *(f"{note}\n" for note in map(_plain, self.notes))])
 
@@ -191,10 +193,30 @@ class TrialTable:
                 }
                 for level in self.levels
             },
+            "by_seed": [
+                {"seed": result.seed, "level": one.level, "rows": one.rows()}
+                for result in self.results
+                for one in seed_tables(result, self.levels)
+            ],
             "comparisons": self.comparisons,
             "notes": self.notes,
             "results": [one.as_dict() for one in self.results],
         }
+
+    def _seed_by_seed(self) -> list[str]:
+        """What each seed shows by itself, with the sets that took part in it."""
+        parts = []
+        for result in self.results:
+            if tables := seed_tables(result, self.levels):
+                admission = admission_table(result.facts["arena"]["admission"])
+                parts += [f"### Seed {result.seed}, which sets take part\n", admission]
+                parts += [one.to_markdown() for one in tables]
+        if parts:
+            parts.append(
+                "In brackets: 95 % intervals over the questions of that seed (paired bootstrap); "
+                "they tell the models of one pair apart, not the ways of all pairs.\n"
+            )
+        return parts
 
     def _entries(self, name: str, level: float) -> list[Entry | None]:
         return [one.showings[name].entries[level] for one in self.results]

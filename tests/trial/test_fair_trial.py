@@ -12,7 +12,14 @@ from arenas import WeighedArena, course_of, write_arena
 from experiments.trial import fair_trial, fine_tuning
 from experiments.trial.arena import Marks
 from experiments.trial.choosing import LEVELS
-from experiments.trial.fair_trial import Course, open_course, pair_digest, run_seeds, run_trial
+from experiments.trial.fair_trial import (
+    Course,
+    collect_trial,
+    open_course,
+    pair_digest,
+    run_seeds,
+    run_trial,
+)
 from experiments.trial.journal import open_journal
 from experiments.trial.making import FineTuned, Interpolated, Restored, Samples
 from experiments.trial.seed_result import SeedResult
@@ -88,6 +95,27 @@ def test_a_finished_seed_is_read_and_a_lost_result_is_made_from_the_journal(cour
     again = run_trial(held, tmp_path, range(2), ways=WAYS, console=QUIET)
     assert asked(arenas) == [Counter(), Counter()]
     assert again.as_dict()["tables"] == first.as_dict()["tables"]
+
+
+def test_seeds_of_several_machines_make_one_table(tmp_path: Path):
+    """Each of them trained models of its own, so that no run would take the other's seed."""
+    together = tmp_path / "together"
+    together.mkdir()
+    for number in range(2):
+        held, _ = course_of(tmp_path / f"worlds-{number}")
+        run_trial(held, tmp_path / str(number), [number], ways=WAYS, console=QUIET)
+        name = f"seed-{number}.json"
+        (together / name).write_bytes((tmp_path / str(number) / name).read_bytes())
+    table = collect_trial(together)
+    assert [one.seed for one in table.results] == [0, 1] and list(table.levels) == list(LEVELS)
+    assert (together / "trial.md").read_text() == table.to_markdown()
+    few = json.loads((together / "seed-1.json").read_text())
+    del few["ways"]["sum"]
+    (together / "seed-1.json").write_text(json.dumps(few))
+    with pytest.raises(OutputError, match=r"seed-1.json has the ways .*expected .* as in"):
+        collect_trial(together)
+    with pytest.raises(OutputError, match="no finished seed"):
+        collect_trial(tmp_path / "worlds-0")
 
 
 @pytest.mark.parametrize("calls", [1, 5, 9, 14])
