@@ -27,7 +27,8 @@ app = typer.Typer(
 CONSOLE = Console()
 INTERRUPTED = 130
 UNMEASURED = (
-    "task_weight", "max_task_drop", "steps", "step_size", "damping", "block_size", "memory_budget",
+    "task_weight", "coefficient", "max_task_drop", "steps", "step_size", "damping", "block_size",
+    "memory_budget",
 )  # fmt: skip
 """Settings that `hcnr measure` does not use."""
 UNPLANNED = (
@@ -97,6 +98,8 @@ def root(
         "hcnr restore base/ tuned/ --honesty honesty.jsonl --task task.jsonl --out restored/",
         "hcnr restore base/ tuned/ --statistics stats.safetensors --compensation balanced "
         "--cross-weight-ratio 1.0 --out restored/",
+        "hcnr restore base/ tuned/ --honesty h.jsonl --task t.jsonl "
+        "--compensation interpolate --out mixed/",
         "hcnr restore base/ tuned/ --honesty h.jsonl --task t.jsonl "
         "--config restored/hcnr_config.yaml --out again/",
     )
