@@ -297,7 +297,7 @@ class RestoreConfig(BaseModel):
     @property
     def candidate_ratio(self) -> float:
         """Share of each matrix's neurons that are candidates: all where matrices are whole."""
-        return 1.0 if self.bases else self.in_weight_ratio
+        return 1.0 if self.bases or self.interpolates else self.in_weight_ratio
 
     def replace(self, **changes: Any) -> "RestoreConfig":
         """Return a validated copy with some settings changed.

@@ -327,7 +327,7 @@ def test_what_follows_from_the_compensation():
     ):
         config = RestoreConfig().replace(compensation=kind, in_weight_ratio=0.3)
         assert (config.bases, config.weighs_task) == (bases, weighs)
-        assert config.candidate_ratio == (1.0 if bases else 0.3)
+        assert config.candidate_ratio == (1.0 if bases or kind == "interpolate" else 0.3)
 
 
 def test_what_is_searched_for():
