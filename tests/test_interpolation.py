@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_cli import run
 from transformers import AutoModelForCausalLM
 
 import hcnr
 import oracle
+from commands import run
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError, ConfigError, DataError
 from hcnr.interpolation import FINEST, MOST_TRIES, search_coefficient

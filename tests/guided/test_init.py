@@ -2,9 +2,9 @@
 
 import json
 
-from test_cli import run
 from typer.testing import CliRunner
 
+from commands import run
 from hcnr.cli import app
 from hcnr.guided.recipe import load_recipe
 from pairs import write_jsonl

@@ -1,10 +1,14 @@
 """One command to its verdict, interrupted after each step, and told what has changed."""
 
 import json
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from test_cli import run
+from typer.main import get_command
 
+from commands import run
+from hcnr.cli import app
 from hcnr.errors import ConfigError, DataError, OutputError
 from hcnr.guided import work
 from hcnr.guided.recipe import load_recipe, recipe_of
@@ -71,18 +75,13 @@ def test_a_run_ends_with_a_verdict_and_leaves_everything(first, given):
 
 
 def test_the_next_command_is_one_of_ours(first):
-    from dataclasses import replace
-
-    from typer.main import get_command
-
-    from hcnr.cli import app
-
     rival = {"coefficient": 0.2}
     for word in WORDS:
         facts = {**first.recommendation, "word": word, "interpolation": rival}
         arguments = replace(first, recommendation=facts).next_command.split()[1:]
-        command = get_command(app).commands[arguments[0]]
-        command.make_context(arguments[0], list(arguments[1:]))
+        # Parsed and not run: every option is one that the command has.
+        program: Any = get_command(app)
+        program.commands[arguments[0]].make_context(arguments[0], list(arguments[1:]))
         if word == "interpolate instead":
             assert arguments[arguments.index("--coefficient") + 1] == "0.2"
 
