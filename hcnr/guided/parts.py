@@ -32,6 +32,10 @@ class Sizes:
     choosing: int
     judging: int
 
+    def __str__(self) -> str:
+        judging = f", and {self.judging} judge" if self.judging else ""
+        return f"{self.measured} are measured, {self.choosing} choose{judging}"
+
 
 def sizes_of(available: int, wanted: int, *, judging: bool = True) -> Sizes:
     """Divide samples: as many as wanted to measure, half as many to choose, the rest to judge by.

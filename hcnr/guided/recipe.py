@@ -27,6 +27,8 @@ _HEADER = """\
 # this file. Paths may be relative to it. Steps whose settings you change are done again.
 """
 
+Place = tuple[str, ...]
+"""Keys from the top down to one."""
 _NAMES = (STARTER, VALIDATION, *HONESTY_SETS, *TASK_SETS)
 
 
@@ -229,11 +231,11 @@ def recipe_of(values: dict[str, Any]) -> Recipe:
         raise ConfigError(message) from None
 
 
-def _lines(path: Path) -> dict[tuple[str, ...], int]:
+def _lines(path: Path) -> dict[Place, int]:
     """Line of every key, counted from 1, by its place."""
-    found: dict[tuple[str, ...], int] = {}
+    found: dict[Place, int] = {}
 
-    def walk(node: yaml.Node | None, where: tuple[str, ...]) -> None:
+    def walk(node: yaml.Node | None, where: Place) -> None:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 inner = (*where, str(key.value))
@@ -245,17 +247,14 @@ def _lines(path: Path) -> dict[tuple[str, ...], int]:
 
 
 def _problem(
-    path: Path | None,
-    error: ValidationError,
-    values: dict[str, Any],
-    lines: dict[tuple[str, ...], int],
+    path: Path | None, error: ValidationError, values: dict[str, Any], lines: dict[Place, int]
 ) -> str:
     """Pydantic's page as one sentence about the first key that it refuses."""
     first = error.errors(include_url=False, include_context=True)[0]
     where = tuple(str(part) for part in first["loc"])
     if first["type"] != "missing":
         where = _known(where, values)
-    near = next((where[:n] for n in range(len(where), 0, -1) if where[:n] in lines), ())
+    near = next((where[:n] for n in (2, 1) if where[:n] in lines), ())
     at = f"{path}, line {lines[near]}: " if near else f"{path}: "
     name, part = ".".join(where), _part(where)
     if path is None:
@@ -266,11 +265,11 @@ def _problem(
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(where[-1].lower(), part.model_fields, 1, cutoff=0.0)[0]
         return f"{at}unknown key {reprlib.repr(name)}; did you mean '{close}'?"
-    found = functools.reduce(dict.__getitem__, where, values)
-    return f"{at}{name} is {reprlib.repr(found)}, expected {_expected(part, where)}; correct it"
+    found = reprlib.repr(functools.reduce(dict.__getitem__, where, values))
+    return f"{at}{name} is {found}, expected {_expected(part, where)}; correct it"
 
 
-def _known(where: tuple[str, ...], values: Any) -> tuple[str, ...]:
+def _known(where: Place, values: Any) -> Place:
     """As much of a place as there is; a union's own parts are no keys."""
     for depth, step in enumerate(where):
         if not isinstance(values, dict) or step not in values:
@@ -279,13 +278,13 @@ def _known(where: tuple[str, ...], values: Any) -> tuple[str, ...]:
     return where
 
 
-def _part(where: tuple[str, ...]) -> type[BaseModel]:
+def _part(where: Place) -> type[BaseModel]:
     """The model that a key belongs to."""
     parts = {"models": Models, "data": DataFiles, "settings": Settings}
     return parts.get(where[0], Recipe) if len(where) > 1 else Recipe
 
 
-def _expected(part: type[BaseModel], where: tuple[str, ...]) -> str:
+def _expected(part: type[BaseModel], where: Place) -> str:
     found: FieldInfo | None = part.model_fields.get(where[-1])
     extra = found.json_schema_extra if found is not None else None
     if isinstance(extra, dict) and extra.get("expected"):

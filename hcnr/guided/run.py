@@ -57,10 +57,7 @@ def run_recipe(
     job, sizes = work.parted(recipe, out, watcher)
     known = _inputs(recipe, pair, job)
     notes += work.overlap_notes(job)
-    judging = f", and {sizes.judging} judge" if sizes.judging else ""
-    notes.append(
-        f"of the task samples {sizes.measured} are measured, {sizes.choosing} choose{judging}"
-    )
+    notes.append(f"of the task samples {sizes}")
 
     def done(name: str, outputs: tuple[str, ...], function: Callable[..., Any], **more: Any) -> Any:
         inputs = {**known[name], **more}
@@ -82,11 +79,7 @@ def run_recipe(
         written=_outputs(out, ("model", "eval/metrics.json", "sweep.json", "probe.json")),
     )  # fmt: skip
     right = found["tuned_right"]
-    if right is not None and right < LEAST_RIGHT:
-        notes.append(
-            f"tuned itself gets {right:.1f} % of the task questions right by their words, so its "
-            "accuracy says little: go by the task loss, or give --task-questions with short answers"
-        )
+    notes += _accuracy_notes(right)
     return Outcome(
         out, recipe, probed, choice, lines, found["recommendation"], right,
         [*notes, *choice["notes"]], steps.done,
@@ -186,6 +179,16 @@ def _version_notes(recipe: Recipe) -> list[str]:
         if now.get(name) != found
     ]
     return [f"the recipe was written with {'; '.join(odd)}"] if odd else []
+
+
+def _accuracy_notes(right: float | None) -> list[str]:
+    """A sentence where tuned's accuracy on the task questions says little, in percent."""
+    if right is None or right >= LEAST_RIGHT:
+        return []
+    return [
+        f"tuned itself gets {right:.1f} % of the task questions right by their words, so its "
+        "accuracy says little: go by the task loss, or give --task-questions with short answers"
+    ]
 
 
 def _inputs(recipe: Recipe, pair: Pair, job: Job) -> dict[str, dict[str, Any]]:
