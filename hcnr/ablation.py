@@ -7,11 +7,11 @@ def ablation(config: RestoreConfig) -> dict[str, RestoreConfig]:
     """Rows of the paper's table, by name: one thing taken away at a time.
 
     Args:
-        config: the full method; a compensation of `none`, or one that repairs whole matrices, is
-            replaced by `sum`, the paper's, since there would be nothing to take away, or no choice
-            of neurons.
+        config: the full method; a compensation of `none`, or one without a choice of neurons, is
+            replaced by `sum`, the paper's, since there would be nothing to take away.
     """
-    kind = "sum" if config.compensation == "none" or config.bases else config.compensation
+    chooses = config.compensation != "none" and not config.bases and not config.interpolates
+    kind = config.compensation if chooses else "sum"
     full = config.replace(priority="kl", compensation=kind)
     return {
         "full": full,

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from hcnr._version import __version__
-from hcnr.commands import data, demo, evaluate, info, probe, push, report, sweep
+from hcnr.commands import data, demo, evaluate, info, init, probe, push, report, sweep
+from hcnr.commands import run as guided
 from hcnr.config import PRESETS, load_config
 from hcnr.errors import ConfigError, HcnrError
 from hcnr.first_checks import check_command_line
@@ -27,7 +28,8 @@ app = typer.Typer(
 CONSOLE = Console()
 INTERRUPTED = 130
 UNMEASURED = (
-    "task_weight", "max_task_drop", "steps", "step_size", "damping", "block_size", "memory_budget",
+    "task_weight", "coefficient", "max_task_drop", "steps", "step_size", "damping", "block_size",
+    "memory_budget",
 )  # fmt: skip
 """Settings that `hcnr measure` does not use."""
 UNPLANNED = (
@@ -80,6 +82,7 @@ def _version(value: bool) -> None:
 @app.callback(
     epilog=_examples(
         "hcnr demo",
+        "hcnr run BASE TUNED --task task.jsonl",
         "hcnr restore BASE TUNED --honesty honesty.jsonl --task task.jsonl --out restored",
     )
 )
@@ -97,6 +100,8 @@ def root(
         "hcnr restore base/ tuned/ --honesty honesty.jsonl --task task.jsonl --out restored/",
         "hcnr restore base/ tuned/ --statistics stats.safetensors --compensation balanced "
         "--cross-weight-ratio 1.0 --out restored/",
+        "hcnr restore base/ tuned/ --honesty h.jsonl --task t.jsonl "
+        "--compensation interpolate --out mixed/",
         "hcnr restore base/ tuned/ --honesty h.jsonl --task t.jsonl "
         "--config restored/hcnr_config.yaml --out again/",
     )
@@ -248,6 +253,8 @@ def plan(
     print_json(dataclasses.asdict(found))
 
 
+app.command("run", epilog=guided.EPILOG)(output_options(guided.run))
+app.command("init", epilog=init.EPILOG)(output_options(init.init))
 app.command("demo", epilog=demo.EPILOG)(demo.demo)
 app.command("probe", epilog=probe.EPILOG)(output_options(probe.probe))
 app.command("sweep", epilog=sweep.EPILOG)(output_options(sweep.sweep))

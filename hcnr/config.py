@@ -102,14 +102,15 @@ class RestoreConfig(BaseModel):
     )
 
     compensation: Literal[
-        "none", "sum", "joint", "balanced", "spectral", "natural", "spectral,natural"
+        "none", "sum", "joint", "balanced", "spectral", "natural", "spectral,natural", "interpolate"
     ] = _setting(
         "spectral",
         "Compensation",
         "spectral (method.md 10) repairs whole matrices, direction by direction, by curvature of "
         "both axes on both data sets; natural steps down the honesty loss, also after it as "
-        "spectral,natural. The others restore neurons and differ in what these do about the task "
-        "neurons beside them: none (6), sum (7, the paper's), joint (8, exact), balanced (9).",
+        "spectral,natural. interpolate (11) mixes every tensor with base's and measures nothing. "
+        "The others restore neurons and differ in what these do about the task neurons beside "
+        "them: none (6), sum (7, the paper's), joint (8, exact), balanced (9).",
     )
     hessian_at: Literal["base", "tuned"] = _setting(
         "base",
@@ -122,6 +123,12 @@ class RestoreConfig(BaseModel):
         "mu, the weight of task data against honesty data in balanced, spectral and natural "
         "(method.md 9, 10); auto searches the smallest that max_task_drop allows. The other kinds "
         "have none.",
+    )
+    coefficient: Annotated[float, Ge(0), Le(1)] | Literal["auto"] = _setting(
+        "auto",
+        "Compensation",
+        "c of interpolate (method.md 11), 0 the tuned model and 1 base; auto searches the largest "
+        "that max_task_drop allows. The other kinds have none.",
     )
     max_task_drop: float = _setting(
         2.0,
@@ -251,8 +258,20 @@ class RestoreConfig(BaseModel):
 
     @property
     def searches(self) -> bool:
-        """Whether the task weight is searched: it is auto, and the compensation has one."""
-        return self.task_weight == "auto" and self.weighs_task
+        """Whether anything is searched for on held-back samples, see `searched`."""
+        return self.searched is not None
+
+    @property
+    def searched(self) -> Literal["task weight", "coefficient"] | None:
+        """What is searched for: what is auto and the compensation has; None where nothing is."""
+        if self.interpolates:
+            return "coefficient" if self.coefficient == "auto" else None
+        return "task weight" if self.task_weight == "auto" and self.weighs_task else None
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether all weights are mixed with base's, and nothing is measured or selected."""
+        return self.compensation == "interpolate"
 
     @property
     def mu(self) -> float:
@@ -278,7 +297,7 @@ class RestoreConfig(BaseModel):
     @property
     def candidate_ratio(self) -> float:
         """Share of each matrix's neurons that are candidates: all where matrices are whole."""
-        return 1.0 if self.bases else self.in_weight_ratio
+        return 1.0 if self.bases or self.interpolates else self.in_weight_ratio
 
     def replace(self, **changes: Any) -> "RestoreConfig":
         """Return a validated copy with some settings changed.
@@ -295,7 +314,7 @@ class RestoreConfig(BaseModel):
             if _group(field) != group:
                 group = _group(field)
                 lines.append(f"\n# {group}\n")
-            about = f"{field.description} Expected: {_expected(field)}."
+            about = f"{field.description} Expected: {expected_of(field)}."
             lines.append(textwrap.indent(textwrap.fill(about, 96), "# ") + "\n")
             value = getattr(self, name)
             plain = list(value) if isinstance(value, tuple) else value
@@ -339,7 +358,7 @@ def load_config(
     start = preset(preset_name or "default")
     from_file: dict[str, Any] = {}
     if path is not None:
-        from_file = _read_yaml(Path(path).expanduser())
+        from_file = read_yaml(Path(path).expanduser())
         try:
             RestoreConfig(**from_file)
         except ValueError as error:
@@ -364,7 +383,7 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
     """Return the mapping in a YAML file, keys as strings."""
     try:
         text = path.read_text(encoding="utf-8")
@@ -425,16 +444,17 @@ def _unknown_key(key: str) -> str:
 def _first_problem(error: ValidationError, values: Mapping[str, Any]) -> str:
     """Turn pydantic's page into one sentence about the first setting it refuses."""
     name = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
-    expected = _expected(RestoreConfig.model_fields[name])
+    expected = expected_of(RestoreConfig.model_fields[name])
     return f"{name} is {reprlib.repr(values[name])}, expected {expected}; correct this setting"
 
 
-def _expected(field: FieldInfo) -> str:
+def expected_of(field: FieldInfo) -> str:
     """Say in words what a field accepts."""
     annotation = field.annotation
     parts = get_args(annotation)
     if any(get_origin(part) is Literal for part in parts):
-        return "auto or a finite number, at least 0"
+        limits = [limit.le for part in parts for limit in _limits(part) if isinstance(limit, Le)]
+        return "auto or a finite number, at least 0" + "".join(f", at most {le}" for le in limits)
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(get_args(annotation))
     if get_origin(annotation) is tuple:
@@ -454,6 +474,11 @@ def _expected(field: FieldInfo) -> str:
         elif isinstance(limit, Le):
             words.append(f"at most {limit.le}")
     return ", ".join(words) + (", or null" if NoneType in get_args(annotation) else "")
+
+
+def _limits(annotation: Any) -> tuple[Any, ...]:
+    """Limits of one part of a union."""
+    return getattr(annotation, "__metadata__", ())
 
 
 def _group(field: FieldInfo) -> str:

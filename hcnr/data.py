@@ -111,7 +111,9 @@ def _parted(
     """Samples of one data set to measure, and those to hold back; None where too few are left."""
     if source is None:
         raise DataError(
-            f"no {name} data was given; pass --{name} FILE, or --statistics of an earlier "
+            f"no {name} data was given; pass --{name} FILE, or a number as --coefficient"
+            if config.interpolates
+            else f"no {name} data was given; pass --{name} FILE, or --statistics of an earlier "
             "measurement for a number as --task-weight and a --compensation of neurons"
         )
     if name == "task" and isinstance(source, str) and source == STARTER:
@@ -150,9 +152,9 @@ def _check_tokens(
     if (found := unreadable(sets, pair.base.limits)) is None:
         return True
     if base_runs:
-        cures = ["--hessian-at tuned"]
-        cures += ["--fisher-at tuned"] if config.fisher_at == "base" else []
-        cures += ["a number as --task-weight"] if config.searches else []
+        cures = [] if config.interpolates else ["--hessian-at tuned"]
+        cures += ["--fisher-at tuned"] if config.fisher_at == "base" and cures else []
+        cures += [f"a number as --{config.searched.replace(' ', '-')}"] if config.searched else []
         raise DataError(
             f"base ({pair.base}) cannot read the data: {found}; measure at tuned alone "
             f"({', '.join(cures)}), or use samples without the tokens that fine-tuning added"
@@ -161,13 +163,13 @@ def _check_tokens(
 
 
 def leave_room(config: RestoreConfig, task: Data | None, messages: list[str]) -> RestoreConfig:
-    """Measure fewer samples where a searched task weight would have none left to hold back.
+    """Measure fewer samples where a search would have none left to hold back.
 
     The smaller number holds for both data sets and is in the configuration, so that a run with it
     and the weight that was found measures the same samples.
 
     Args:
-        config: of a run with `task_weight` auto.
+        config: of a run that searches.
         task: the task samples, readable more than once.
         messages: gets a sentence where the number changes, or where few samples decide.
     """
@@ -180,11 +182,11 @@ def leave_room(config: RestoreConfig, task: Data | None, messages: list[str]) ->
         enough = config.samples + held_back_count(config.samples)
         messages.append(
             f"samples is {count}, not {config.samples}, of both data sets: of {available} task "
-            f"samples {rest} are held back to choose the task weight by; {enough} would be enough "
-            "for both"
+            f"samples {rest} are held back to choose the {config.searched} by; {enough} would be "
+            "enough for both"
         )
     if rest < FEW:
-        messages.append(f"the task weight was chosen by {rest} held-back samples only")
+        messages.append(f"the {config.searched} was chosen by {rest} held-back samples only")
     return config.replace(samples=count)
 
 

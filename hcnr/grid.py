@@ -10,7 +10,12 @@ from typing import Any, get_args
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError
 
-KINDS: tuple[str, ...] = get_args(RestoreConfig.model_fields["compensation"].annotation)
+KINDS: tuple[str, ...] = tuple(
+    kind
+    for kind in get_args(RestoreConfig.model_fields["compensation"].annotation)
+    if kind != "interpolate"
+)
+"""What a grid may hold; interpolation is the rival of all of them, and has a curve of its own."""
 TASK_WEIGHTS = (1.0, 3.0, 10.0)
 
 

@@ -42,8 +42,9 @@ def hold_back(samples: SampleSet, measured: int) -> tuple[SampleSet, SampleSet]:
     if count < 3 or count <= measured:
         raise DataError(
             f"{samples.source} holds {count} samples, expected at least 3 and more than the "
-            f"{measured} that are measured: a search for a task weight holds some back; add "
-            "samples, measure fewer with --samples, or give --task-weight a number"
+            f"{measured} that are measured: a search for a task weight or a coefficient holds some "
+            "back; add samples, measure fewer with --samples, or give --task-weight (with "
+            "--compensation interpolate: --coefficient) a number"
         )
     rest = min(count, measured + held_back_count(measured))
     return samples.part(0, measured), samples.part(measured, rest)

@@ -52,13 +52,27 @@ class Overlay:
         self._originals.clear()
 
 
+def mixed(tuned: Tensor, base: Tensor, coefficient: float) -> Tensor:
+    """`(1 - c) W1 + c W0`, method.md (11): formed in float32 at least, exact at both ends.
+
+    Args:
+        tuned: W1, floating-point of any shape, whose dtype counts.
+        base: W0 of the same shape, on the same device.
+        coefficient: c, 0 the tuned value and 1 the base's.
+
+    Returns:
+        In tuned's dtype, rounded once.
+    """
+    dtype = torch.promote_types(torch.float32, tuned.dtype)
+    return torch.lerp(tuned.to(dtype), base.to(dtype), coefficient).to(tuned.dtype)
+
+
 def interpolate(
     model: nn.Module, overlay: Overlay, honest: Callable[[str], Tensor | None], share: float
 ) -> list[str]:
-    """Turn the tuned model into `(1 - c) tuned + c base` over all weights, exact at both ends.
+    """Turn the tuned model into `(1 - c) tuned + c base` over all weights, see `mixed`.
 
-    Formed in float32 at least and rounded once to each parameter's dtype. What is no floating-point
-    number stays as tuned.
+    What is no floating-point number stays as tuned.
 
     Args:
         model: the tuned model.
@@ -77,9 +91,8 @@ def interpolate(
         if end is None or end.shape != start.shape:
             left.append(name)
             continue
-        dtype = torch.promote_types(torch.float32, start.dtype)
-        start, end = (value.to(parameter.device, dtype) for value in (start, end))
-        overlay.put(name, torch.lerp(start, end, share).to(parameter.dtype))
+        start, end = (value.to(parameter.device) for value in (start, end))
+        overlay.put(name, mixed(start, end, share))
     return left
 
 

@@ -1,17 +1,19 @@
 """The pair of models that a run works on: checked together, opened one at a time."""
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError
-from hcnr.model import open_tokenizer, resolve_device
+from hcnr.model import open_model, open_tokenizer, resolve_device
 from hcnr.selection import is_untouched
-from hcnr.source import DirectorySource, Source, check_match, open_source
+from hcnr.source import DirectorySource, ModelSource, Source, check_match, open_source
 from hcnr.stages import Stages
 
 if TYPE_CHECKING:
@@ -51,12 +53,15 @@ class Pair:
             pair = open_source(base), open_source(tuned)
             checked = check_match(*pair, config)
             found = cls(*pair, *checked, {"base": "", "tuned": ""})
-            found.refuse_equal()
+            found.refuse_equal(everything=config.interpolates)
             found.fingerprints.update(base=pair[0].fingerprint(), tuned=pair[1].fingerprint())
             return found
 
-    def refuse_equal(self) -> None:
+    def refuse_equal(self, *, everything: bool = False) -> None:
         """Refuse a pair in which no target differs; reads targets up to the first that does.
+
+        Args:
+            everything: whether all weights count, and not the targets alone.
 
         Raises:
             CheckpointError: naming what differs instead, if anything.
@@ -79,6 +84,8 @@ class Pair:
                 f"base ({self.base}) and tuned ({self.tuned}) have the same weights: there is "
                 f"nothing to repair; {cure}"
             )
+        if everything:
+            return
         shown = ", ".join(others[:5]) + (f" and {len(others) - 5} more" if others[5:] else "")
         raise CheckpointError(
             f"no target differs between base ({self.base}) and tuned ({self.tuned}); these do: "
@@ -128,6 +135,28 @@ class Pair:
     def nbytes(self) -> int | None:
         """Size of the output, where it is known."""
         return self.tuned.checkpoint.nbytes if isinstance(self.tuned, DirectorySource) else None
+
+    def copy_of_tuned(self, config: RestoreConfig) -> "PreTrainedModel":
+        """A model in memory with tuned's weights, to be changed; one in memory is copied.
+
+        Raises:
+            ModelError: it can be neither loaded nor copied.
+        """
+        if isinstance(self.tuned, ModelSource):
+            return copy.deepcopy(self.tuned.model).eval()
+        if isinstance(self.tuned, DirectorySource):
+            return open_model(self.tuned.path, device=config.device, attention=config.attention)
+        raise ModelError(f"{self.tuned} cannot be copied into a restored model")
+
+    def save(self, model: "PreTrainedModel", directory: Path, tokenizer: Any) -> None:
+        """Write a model that was in memory, with the tokenizer given or tuned's; a note if none."""
+        model.save_pretrained(directory)
+        try:
+            opened = self.tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
+        except ModelError as error:
+            self.messages.append(f"no tokenizer was written: {error}")
+        else:
+            opened.save_pretrained(directory)
 
     @contextlib.contextmanager
     def models(

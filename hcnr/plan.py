@@ -8,6 +8,7 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import ModelError
 from hcnr.groups import budget_of, curvature_bytes, plan_groups
 from hcnr.held_back import held_back_count
+from hcnr.interpolation import MOST_TRIES as COEFFICIENTS
 from hcnr.selection import count_of
 from hcnr.source import DirectorySource, check_match
 from hcnr.task_weight import MOST_TRIES
@@ -90,6 +91,11 @@ def plan_run(
     sources = DirectorySource(base), DirectorySource(tuned)
     layers = sources[1].matrices(config.targets, config.ignore)
     _, messages = check_match(*sources, config)
+    if config.interpolates:
+        messages.append(
+            "interpolation mixes every floating-point tensor that both share: embeddings, norms, "
+            "biases and the head too"
+        )
     shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
     along = 0 if config.axis == "output" else 1
     kinds = [
@@ -98,7 +104,7 @@ def plan_run(
             (name.rsplit(".", 1)[-1], shape) for name, shape in shapes.items()
         ).items()
     ]
-    selected = count_of(config.cross_weight_ratio, len(shapes))
+    selected = count_of(1.0 if config.interpolates else config.cross_weight_ratio, len(shapes))
     tokens = config.samples * tokens_per_sample
     model = sources[1].checkpoint.nbytes
     groups = _groups(shapes, config, model) if config.bases else []
@@ -136,6 +142,8 @@ def _stages(
         StagePlan("score both data sets", read=fisher, held=fisher, flops=scoring),
         StagePlan("select", read=2 * _stored(sources, weights), flops=5 * weights),
     ]
+    if config.interpolates:
+        return [stages[0], *_mixing(base, tuned, forward, config)]
     if config.bases and not config.all_hessians:
         # Whole matrices need no ranking of neurons.
         del stages[1]
@@ -178,6 +186,22 @@ def _stages(
         )
     )
     return stages
+
+
+def _mixing(base: int, tuned: int, forward: int, config: RestoreConfig) -> list[StagePlan]:
+    """Stages of plain interpolation; `forward`: operations of one pass over a data set."""
+    stages = []
+    if config.searches:
+        rest = forward * held_back_count(config.samples) // config.samples
+        stages.append(
+            StagePlan(
+                f"search the coefficient, {COEFFICIENTS} tried at most",
+                read=tuned + COEFFICIENTS * (base + tuned),
+                held=2 * tuned,
+                flops=COEFFICIENTS * rest,
+            )
+        )
+    return [*stages, StagePlan("interpolate and write", read=base + tuned, written=tuned)]
 
 
 def _groups(shapes: dict[str, tuple[int, int]], config: RestoreConfig, model: int) -> list[int]:

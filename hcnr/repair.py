@@ -1,6 +1,5 @@
 """Compensation and merge, one matrix at a time, with a record of the numerics of each."""
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -9,12 +8,12 @@ from torch import Tensor
 
 from hcnr.checkpoint import copy_companions, write_weights
 from hcnr.config import RestoreConfig
-from hcnr.errors import CheckpointError, ModelError, StatisticsError
-from hcnr.model import open_model, open_tokenizer, resolve_device
+from hcnr.errors import CheckpointError, StatisticsError
+from hcnr.model import resolve_device
 from hcnr.pair import Pair
 from hcnr.report import MatrixRecord, build_report
 from hcnr.selection import Selection, refuse_unless
-from hcnr.source import DirectorySource, ModelSource
+from hcnr.source import DirectorySource
 from hcnr.stages import Stages
 from hcnr.statistics import Statistics
 from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merge, objective
@@ -294,14 +293,8 @@ class Repairs:
 
     def model(self) -> "PreTrainedModel":
         """A restored model in memory; a source that is a model is copied, not changed."""
-        tuned, config = self._pair.tuned, self._config
         with self._stages.stage("compensate and merge"), torch.no_grad():
-            if isinstance(tuned, ModelSource):
-                model = copy.deepcopy(tuned.model).eval()
-            elif isinstance(tuned, DirectorySource):
-                model = open_model(tuned.path, device=config.device, attention=config.attention)
-            else:
-                raise ModelError(f"{tuned} cannot be copied into a restored model")
+            model = self._pair.copy_of_tuned(self._config)
             for matrix in self._selection.selected:
                 parameter = model.get_submodule(matrix).get_parameter("weight")
                 parameter.copy_(self.weight(matrix))
@@ -324,13 +317,7 @@ class Repairs:
             return
         model = self.model()
         with self._stages.stage("write"):
-            model.save_pretrained(directory)
-            try:
-                opened = tuned.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
-            except ModelError as error:
-                self._pair.messages.append(f"no tokenizer was written: {error}")
-            else:
-                opened.save_pretrained(directory)
+            self._pair.save(model, directory, tokenizer)
 
     def report(self, verdict: "Verdict | None" = None) -> dict[str, Any]:
         """Everything that happened, as plain values for JSON; `verdict` where losses were taken."""

@@ -1,11 +1,9 @@
 """The pipeline: measure, select, compensate, write. The one place that knows the order."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from torch import nn
 
 from hcnr.checkpoint import output_directory
 from hcnr.config import RestoreConfig
@@ -17,31 +15,26 @@ from hcnr.data import (
     leave_room,
     read_data,
 )
+from hcnr.errors import ConfigError
 from hcnr.examples import data_files
-from hcnr.measure import curvature, score
+from hcnr.interpolation import Interpolation
+from hcnr.measuring import base_runs, measure_pair
 from hcnr.model import computable
-from hcnr.pair import Pair, Role
+from hcnr.pair import Pair
 from hcnr.repair import Repairs, check_curvature
 from hcnr.report import write_companions
 from hcnr.report.front_matter import read_origin
-from hcnr.selection import Selection, check_statistics, select_neurons, select_whole
-from hcnr.selfcheck import check_model
+from hcnr.selection import check_statistics, select_neurons
 from hcnr.source import DirectorySource
 from hcnr.stages import Stages, Watcher
 from hcnr.statistics import Statistics
 from hcnr.suspicions import about_losses
 from hcnr.two_sided import groups_of, places_of
-from hcnr.verdict import end_losses, final_verdict
+from hcnr.verdict import DataSet, EndLosses, end_losses, final_verdict
 from hcnr.whole import Measured, needs_data, repair_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-MEASURED_WITH = (
-    "axis", "targets", "ignore", "fisher_at", "hessian_at", "samples", "shuffle_seed",
-    "max_length", "chat_template", "attention", "dtype",
-)  # fmt: skip
-"""Settings that the numbers in the statistics depend on."""
 
 
 def measure(
@@ -76,13 +69,18 @@ def measure(
         HcnrError: anything wrong with the input, before or while measuring.
     """
     config = config or RestoreConfig()
+    if config.interpolates:
+        raise ConfigError(
+            "the compensation interpolate has nothing to measure; restore with it at once, or "
+            "measure for another --compensation"
+        )
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
     data = read_data(
-        pair, honesty, task, config, tokenizer, stages, base_runs=_base_runs(config, None)
+        pair, honesty, task, config, tokenizer, stages, base_runs=base_runs(config, None)
     )
     pair.check_finite(stages)
-    return _measure(pair, data, config, stages)[0]
+    return measure_pair(pair, data, config, stages)[0]
 
 
 def restore(
@@ -110,7 +108,8 @@ def restore(
         out: directory to write; None returns a model instead.
         config: all settings; the defaults when None.
         statistics: from `measure`, or their file; nothing is measured then but what `spectral`,
-            `natural` and a searched task weight need, for which the data must be given too.
+            `natural` and a searched task weight need, for which the data must be given too; none
+            with `interpolate`, which measures nothing: its search and the verdict take the data.
         tokenizer: where the tuned model does not come with one.
         base_id: base's name on the Hugging Face hub, for the model card; see
             `hcnr.report.front_matter.read_origin`.
@@ -126,6 +125,11 @@ def restore(
         HcnrError: anything wrong; then nothing has been written.
     """
     config = config or RestoreConfig()
+    if config.interpolates and statistics is not None:
+        raise ConfigError(
+            "statistics were given with the compensation interpolate, which measures nothing; "
+            "leave them out"
+        )
     # Read more than once, so what can be read only once is kept.
     honesty, task = (list(data) if isinstance(data, Iterator) else data for data in (honesty, task))
     stages = Stages(watcher)
@@ -153,7 +157,9 @@ def restore(
         elif config.searches:
             config = leave_room(config, task, pair.messages)
         data = None
-        if statistics is None or needs_data(config) or (honesty is not None and task is not None):
+        measures = statistics is None and not config.interpolates
+        both = honesty is not None and task is not None
+        if measures or needs_data(config) or both:
             data = read_data(
                 pair,
                 honesty,
@@ -162,7 +168,7 @@ def restore(
                 tokenizer,
                 stages,
                 holding=config.searches,
-                base_runs=_base_runs(config, statistics) or config.searches,
+                base_runs=base_runs(config, statistics) or config.searches,
             )
         if statistics is not None:
             check_same_data(statistics, honesty, task, config)
@@ -176,20 +182,9 @@ def restore(
                 "base has no row of its embedding for some tokens of the data, so its losses were "
                 "not taken and there is no verdict"
             )
-        if statistics is None:
-            assert data is not None
-            statistics, selection = _measure(pair, data, config, stages)
-        else:
-            with stages.stage("select"):
-                selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
-        check_curvature(statistics, selection, config)
-        # Judged by what was asked for: a weight that was searched is a number afterwards.
-        asked, whole = config, None
-        if needs_data(config):
-            assert data is not None
-            given = Measured(pair, selection, statistics, data, ends)
-            config, whole = repair_whole(given, config, stages)
-        job = Repairs(pair, statistics, selection, config, stages, whole)
+        # Judged by what was asked for: a value that was searched is a number afterwards.
+        asked = config
+        config, job = _repairs(pair, statistics, data, ends, config, stages)
         if directory is None:
             model = job.model()
             verdict = None
@@ -212,86 +207,31 @@ def restore(
     return Path(out).expanduser()
 
 
-def _base_runs(config: RestoreConfig, statistics: Statistics | None) -> bool:
-    """Whether anything is measured at base."""
-    if config.bases and any(role == "base" for _, role in places_of(config.bases, config)):
-        return True
-    if statistics is not None or (config.bases and not config.all_hessians):
-        return False
-    curved = config.all_hessians or config.compensation != "none"
-    return config.fisher_at == "base" or (curved and config.hessian_at == "base")
-
-
-def _measure(
+def _repairs(
     pair: Pair,
-    data: MeasuringData,
+    statistics: Statistics | None,
+    data: MeasuringData | None,
+    ends: Mapping[DataSet, EndLosses] | None,
     config: RestoreConfig,
     stages: Stages,
-) -> tuple[Statistics, Selection]:
-    """Scores, then the selection they lead to, then curvature where it is needed.
+) -> tuple[RestoreConfig, Repairs | Interpolation]:
+    """Everything that comes before the weights: measuring, selecting, searching.
 
-    Where whole matrices are repaired nothing is ranked, so no scores are taken.
+    Returns:
+        The configuration, what was searched for a number; and what makes the weights.
     """
-    known: dict[str, Any] = {
-        "fingerprints": pair.fingerprints,
-        "settings": {key: config.model_dump(mode="json")[key] for key in MEASURED_WITH},
-        "data": data.facts,
-    }
-    if config.bases and not config.all_hessians:
-        with stages.stage("select"):
-            selection = select_whole(pair.matrices, pair.base.weight, pair.tuned.weight, config)
-        return Statistics(axis=config.axis, scores={}, halves={}, **known), selection
-    settings: dict[str, Any] = {
-        "axis": config.axis,
-        "token_budget": config.token_budget,
-        "gradient_checkpointing": config.gradient_checkpointing,
-    }
-    with pair.models(config) as open_at:
-        checked: set[Role] = set()
-
-        def model_at(
-            role: Role, name: str, matrices: list[str] | None = None
-        ) -> "tuple[PreTrainedModel, dict[str, nn.Linear]]":
-            """The model of a role and its layers, checked when first measured on data `name`."""
-            model, layers = open_at(role, matrices)
-            if role not in checked:
-                check_model(model, layers, data.sets[name], **settings)
-                checked.add(role)
-            return model, layers
-
-        scores = {}
-        for name in data.facts:
-            with stages.stage(f"score {name}") as watcher:
-                scores[name] = score(
-                    *model_at(config.fisher_at, name),
-                    data.sets[name],
-                    progress=watcher.advance,
-                    **settings,
-                )
-        statistics = Statistics(
-            axis=config.axis,
-            scores={name: found.mean for name, found in scores.items()},
-            halves={name: found.halves for name, found in scores.items()}
-            if all(found.halves for found in scores.values())
-            else {},
-            **known,
-        )
+    if config.interpolates:
+        return Interpolation.find(pair, data, ends, config, stages)
+    if statistics is None:
+        assert data is not None
+        statistics, selection = measure_pair(pair, data, config, stages)
+    else:
         with stages.stage("select"):
             selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
-        wanted = pair.matrices if config.all_hessians else selection.selected
-        places: dict[str, Role] = {}
-        along_one_axis = config.compensation != "none" and not config.bases
-        if wanted and (along_one_axis or config.all_hessians):
-            places["honesty"] = config.hessian_at
-        if wanted and config.compensation == "balanced":
-            places["task"] = "tuned"
-        # The model that is open already goes first, so that none is loaded twice.
-        for name in sorted(places, key=lambda name: places[name] != config.fisher_at):
-            with stages.stage(f"curvature of {name}") as watcher:
-                statistics.hessians[name] = curvature(
-                    *model_at(places[name], name, wanted),
-                    data.sets[name],
-                    progress=watcher.advance,
-                    **settings,
-                )
-    return statistics, selection
+    check_curvature(statistics, selection, config)
+    whole = None
+    if needs_data(config):
+        assert data is not None
+        given = Measured(pair, selection, statistics, data, ends)
+        config, whole = repair_whole(given, config, stages)
+    return config, Repairs(pair, statistics, selection, config, stages, whole)

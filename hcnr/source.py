@@ -335,7 +335,7 @@ def check_match(base: Source, tuned: Source, config: RestoreConfig) -> tuple[lis
         )
     layers = tuned.matrices(config.targets, config.ignore)
     reach = tuned.reach
-    messages = [] if reach is None else [reach.sentence]
+    messages = [] if reach is None or config.interpolates else [reach.sentence]
     if isinstance(base, DirectorySource) and isinstance(tuned, DirectorySource):
         weights = [f"{name}.weight" for name in layers]
         messages += check_pair(base.checkpoint, tuned.checkpoint, weights)

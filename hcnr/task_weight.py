@@ -54,7 +54,8 @@ def retention_of(loss: float, base: float, tuned: float) -> float:
         raise DataError(
             f"fine-tuning did not lower the loss on the task samples held back ({base:.4g} at "
             f"base, {tuned:.4g} at tuned), so there is no gain to keep; pass samples of the task "
-            "that tuned was trained for, or give --task-weight a number"
+            "that tuned was trained for, or give what is searched (--task-weight, --coefficient) "
+            "a number"
         )
     return 100 * (base - loss) / (base - tuned)
 

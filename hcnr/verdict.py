@@ -89,8 +89,8 @@ def end_losses(
     """Take the losses of base and tuned that a repair is judged between.
 
     Raises:
-        DataError: a task weight is to be searched, and fine-tuning gained nothing on the task
-            samples, so that no search can weigh anything, or the two models seem exchanged.
+        DataError: a task weight or coefficient is to be searched, and fine-tuning gained nothing on
+            the task samples, so that no search can weigh anything, or the two seem exchanged.
         ModelError: a loss is not finite.
     """
     names: tuple[DataSet, ...] = ("honesty", "task")
@@ -187,11 +187,12 @@ def judge(losses: Mapping[DataSet, SetLosses], config: RestoreConfig) -> Verdict
             "the task that tuned was trained for",
         )
     if task.kept < 100 - config.max_task_drop - _ROUNDING:
-        cure = (
-            "take another model, more samples, or a larger --max-task-drop"
-            if config.searches
-            else "let the task weight be searched (--compensation spectral --task-weight auto)"
-        )
+        search = "the task weight be searched (--compensation spectral --task-weight auto)"
+        if config.interpolates:
+            search = "the coefficient be searched (--coefficient auto)"
+        cure = f"let {search}"
+        if config.searches:
+            cure = "take another model, more samples, or a larger --max-task-drop"
         return Verdict(
             found,
             "do not use",

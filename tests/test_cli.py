@@ -1,5 +1,3 @@
-import contextlib
-import io
 import json
 import os
 import shutil
@@ -11,43 +9,18 @@ import time
 import pytest
 import torch
 import yaml
-from rich.console import Console
 from safetensors.torch import load_file, save_file
 
 import hcnr
-from hcnr import cli
+from commands import TERMINAL, run
 from hcnr.config import RestoreConfig
 from pairs import write_pair
 
 COMMANDS = (
     "restore", "measure", "plan", "info", "demo", "evaluate", "probe", "sweep", "report",
-    "data build", "data make", "push",
+    "data build", "data make", "push", "run", "init",
 )  # fmt: skip
 SMALL = ["--samples", "8", "--token-budget", "64", "--preset", "paper"]
-
-
-TERMINAL = {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-
-
-def run(*arguments, code=0):
-    """Run `main` in this process, which spares the import of torch."""
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in TERMINAL.items():
-            patch.setenv(name, value)
-        patch.setattr(sys, "argv", ["hcnr", *map(str, arguments)])
-        patch.setattr(cli, "CONSOLE", Console(width=200))
-        with (
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            pytest.raises(SystemExit) as ended,
-        ):
-            cli.main()
-    shown = subprocess.CompletedProcess(
-        [], int(ended.value.code or 0), out.getvalue(), err.getvalue()
-    )
-    assert shown.returncode == code, shown.stdout + shown.stderr
-    return shown
 
 
 def restore(pair, *more, code=0):

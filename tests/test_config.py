@@ -28,6 +28,7 @@ DEFAULTS = {
     "compensation": "spectral",
     "hessian_at": "base",
     "task_weight": "auto",
+    "coefficient": "auto",
     "max_task_drop": 2.0,
     "steps": 3,
     "step_size": 0.3,
@@ -59,6 +60,7 @@ OTHERS = {
     "compensation": "balanced",
     "hessian_at": "tuned",
     "task_weight": 0.0,
+    "coefficient": 1.0,
     "max_task_drop": 0.0,
     "steps": 1,
     "step_size": 1e-3,
@@ -99,6 +101,8 @@ BAD = [
     ("task_weight", "much", "auto or a finite number"),
     ("task_weight", True, "auto or a finite number"),
     ("task_weight", None, "auto or a finite number"),
+    ("coefficient", 1.01, "auto or a finite number, at least 0, at most 1"),
+    ("coefficient", "half", "auto or a finite number, at least 0, at most 1"),
     ("max_task_drop", -0.1, "a finite number, at least 0"),
     ("steps", 0, "a whole number, at least 1"),
     ("step_size", 0, "a finite number, above 0"),
@@ -319,10 +323,24 @@ def test_what_follows_from_the_compensation():
         ("balanced", (), True),
         ("spectral", ("spectral",), True),
         ("natural", ("natural",), True),
+        ("interpolate", (), False),
     ):
         config = RestoreConfig().replace(compensation=kind, in_weight_ratio=0.3)
         assert (config.bases, config.weighs_task) == (bases, weighs)
-        assert config.candidate_ratio == (1.0 if bases else 0.3)
+        assert config.candidate_ratio == (1.0 if bases or kind == "interpolate" else 0.3)
+
+
+def test_what_is_searched_for():
+    for changes, searched in (
+        ({}, "task weight"),
+        ({"task_weight": 1.0}, None),
+        ({"compensation": "sum"}, None),
+        ({"compensation": "interpolate"}, "coefficient"),
+        ({"compensation": "interpolate", "task_weight": 1.0}, "coefficient"),
+        ({"compensation": "interpolate", "coefficient": 0.2}, None),
+    ):
+        config = RestoreConfig().replace(**changes)
+        assert (config.searched, config.searches) == (searched, searched is not None)
 
 
 def test_a_searched_task_weight_is_no_number():

@@ -22,7 +22,7 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
-@config_options()
+@config_options(unused=("coefficient",))
 def sweep(
     base: Annotated[
         Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")

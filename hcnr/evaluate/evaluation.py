@@ -174,7 +174,10 @@ def evaluate(
     if ends and loaded_tasks:
         known = {one.sha256: said[one.label] for one in subjects}
         wanted = scores[first].task_accuracy
-        curve = _rivals(ends[0], ends[1], asking, tokenizer, config, coefficients, wanted, known)
+        notes = metrics["notes"]
+        curve = _rivals(
+            ends[0], ends[1], asking, tokenizer, config, coefficients, wanted, known, notes
+        )
         _add_rival(metrics, curve, scores[first])
     elif ends:
         metrics["notes"].append(
@@ -219,16 +222,21 @@ def _rivals(
     coefficients: Sequence[float] | None,
     task_accuracy: float | None,
     known: Mapping[str, Said],
+    notes: list[str],
 ) -> list[tuple[float, Scores]]:
     """Scores of every interpolated model, without intervals; `known` answers by SHA-256.
 
-    Without `coefficients` a grid is refined towards `task_accuracy`.
+    Without `coefficients` a grid is refined towards `task_accuracy`. What stays as tuned in all of
+    them is told in `notes`.
     """
     panel: Panel = dataclasses.replace(asking.panel, resamples=0)
     asking = dataclasses.replace(asking, refusal=None)
     curve: list[tuple[float, Scores]] = []
     with opened(tuned, tokenizer, config) as (network, reader), base.source.opened(config) as end:
-        check_interpolable(end, network)
+        if left := check_interpolable(end, network):
+            notes.append(
+                f"Interpolation leaves {' and '.join(left)} as tuned: base has another vocabulary."
+            )
         honest = floating_parameters(end)
 
         def add(coefficient: float) -> None:

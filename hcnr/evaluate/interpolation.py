@@ -40,20 +40,33 @@ def floating_parameters(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in model.named_parameters() if p.is_floating_point()}
 
 
-def check_interpolable(base: nn.Module, tuned: nn.Module) -> None:
-    """Check that both have the same parameters.
+def check_interpolable(base: nn.Module, tuned: nn.Module) -> list[str]:
+    """Check that both have the same parameters, vocabularies apart.
+
+    Returns:
+        Names of tuned's embedding and head where base has them in another shape, as after
+        fine-tuning with further tokens; they stay as tuned.
 
     Raises:
-        CheckpointError: a parameter is missing or has another shape.
+        CheckpointError: another parameter is missing or has another shape.
     """
-    honest = floating_parameters(base)
-    for name, parameter in floating_parameters(tuned).items():
+    honest, left = floating_parameters(base), []
+    ends = (getattr(tuned, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output"))
+    words = {id(getattr(end, "weight", None)) for end in ends if end is not None}
+    for name, parameter in tuned.named_parameters():
+        if not parameter.is_floating_point():
+            continue
         found = list(honest[name].shape) if name in honest else "absent"
-        if found != list(parameter.shape):
-            raise CheckpointError(
-                f"{name} is {list(parameter.shape)} in the tuned model and {found} in the base: "
-                "interpolation needs two models of one shape; leave out --base and --tuned"
-            )
+        if found == list(parameter.shape):
+            continue
+        if name in honest and id(parameter) in words and found[1:] == list(parameter.shape[1:]):
+            left.append(name)
+            continue
+        raise CheckpointError(
+            f"{name} is {list(parameter.shape)} in the tuned model and {found} in the base: "
+            "interpolation needs two models of one shape; leave out --base and --tuned"
+        )
+    return left
 
 
 @contextlib.contextmanager

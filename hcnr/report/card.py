@@ -6,6 +6,8 @@ from typing import Any
 
 from hcnr.report.charts import Table
 from hcnr.report.front_matter import Origin, front_matter
+from hcnr.report.interpolation import HOW, Interpolated
+from hcnr.report.interpolation import key_facts as mixing_facts
 from hcnr.report.two_sided import TwoSided
 from hcnr.report.two_sided_text import key_facts, kind_text
 
@@ -40,6 +42,9 @@ TWO_SIDED = """\
 This model is `{tuned}`, repaired with `{base}` so that it says again when it does not know, by
 a two-sided variant of [HCNR](https://arxiv.org/abs/2511.12991) (Honesty-Critical Neurons
 Restoration): {how}"""
+MIXED = """\
+This model is `{tuned}` interpolated towards `{base}` so that it says again when it does not know:
+{how}. No training was involved."""
 
 BEGIN, END = "<!-- hcnr: headline -->", "<!-- hcnr: end of headline -->"
 """Around what `hcnr report` keeps up to date; the rest of the card is its owner's."""
@@ -78,6 +83,9 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
         del rows["neurons restored"]
     if two is not None:
         rows |= key_facts(two)
+    if (mix := Interpolated.read(report)) is not None:
+        lead = MIXED.format(tuned=tuned, base=base, how=HOW)
+        rows = {role: rows[role] for role in ("base", "tuned", "compensation")} | mixing_facts(mix)
     if (reach := summary.get("out_of_reach")) is not None:
         rows["out of reach"] = f"{reach['share']:.1%} of the blocks' weights ({reach['kinds']})"
     rows["hcnr"] = report["versions"]["hcnr"]

@@ -49,7 +49,8 @@ def check_report(path: Path, report: Any) -> dict[str, Any]:
         _check_kind(path, f"scores.{name}", found, dict)
         for data_set, levels in found.items():
             _check_kind(path, f"scores.{name}.{data_set}", levels, list)
-    _check_kind(path, "two_sided", report.get("two_sided") or {}, dict)
+    for part in ("two_sided", "interpolation"):
+        _check_kind(path, part, report.get(part) or {}, dict)
     _check_kind(path, "warnings", report.get("warnings") or [], list)
     return report
 

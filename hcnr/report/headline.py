@@ -3,6 +3,7 @@
 from hcnr.report.card import with_headline
 from hcnr.report.charts import Table
 from hcnr.report.gather import Run
+from hcnr.report.interpolation import Interpolated
 from hcnr.report.numbers import fixed, signed, with_interval
 from hcnr.report.results import Scores, mapping
 from hcnr.report.two_sided import TwoSided
@@ -15,6 +16,8 @@ def verdict(run: Run) -> str:
         summary, two = run.report["summary"], TwoSided.read(run.report)
         done = "repaired" if two and two.whole else "restored"
         count = f"{summary['selected_matrices']} of {summary['target_matrices']} matrices {done}"
+        if (mix := Interpolated.read(run.report)) is not None:
+            count = mix.name
         if not losses:
             return f"{count}. Honesty has not been evaluated yet."
         word = _capital(str(losses.get("word")))

@@ -6,6 +6,7 @@ from hcnr.report.card import stem
 from hcnr.report.charts import Chart, Table
 from hcnr.report.gather import Run
 from hcnr.report.headline import because, headline_notes, headline_table, verdict
+from hcnr.report.interpolation import Interpolated, section_parts
 from hcnr.report.markup import Markup, element, join
 from hcnr.report.numbers import NONE, fixed, signed
 from hcnr.report.outcomes import Signature
@@ -27,6 +28,8 @@ def header(run: Run) -> Markup:
     """Verdict and names."""
     pair = run.report["pair"]
     between, end = lead(TwoSided.read(run.report))
+    if Interpolated.read(run.report) is not None:
+        between, end = " interpolated towards ", "."
     return element(
         "header",
         element("p", "hcnr report", class_="kicker"),
@@ -133,7 +136,7 @@ def body(run: Run, charts: dict[str, Chart]) -> list[Markup]:
                 element("p", sentence) if isinstance(sentence, str) else None,
                 *figures("probe")),
         section("restored", "What was repaired" if whole else "What was restored",
-                restored_matrices(run, whole) if whole else _restored(run),
+                *_repair(run, whole),
                 summary_table(two) if two else None,
                 *figures("restored", "spectrum", "spectrum-by-matrix", "directions", "terms"),
                 *(search_and_steps(two) if two else ()),
@@ -145,6 +148,13 @@ def body(run: Run, charts: dict[str, Chart]) -> list[Markup]:
         section("more", "What this report could also show", _missing(run, charts)),
     ]  # fmt: skip
     return [part for part in found if part is not None]
+
+
+def _repair(run: Run, whole: TwoSided | None) -> list[Markup]:
+    """What the repair did to the weights."""
+    if (mix := Interpolated.read(run.report)) is not None:
+        return section_parts(mix)
+    return [restored_matrices(run, whole) if whole else _restored(run)]
 
 
 def _sweep_notes(run: Run) -> list[Markup]:
@@ -253,8 +263,8 @@ def _missing(run: Run, charts: dict[str, Chart]) -> Markup | None:
         "scores": ("the distributions of the Fisher scores", "hcnr report --statistics"),
     }
     two = TwoSided.read(run.report)
-    if two is not None and two.whole:
-        del hints["scores"]  # repairs of whole matrices take none
+    if (two is not None and two.whole) or Interpolated.read(run.report):
+        del hints["scores"]  # these repairs take none
     items = [
         element("li", f"{what}: ", element("code", command))
         for key, (what, command) in hints.items()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from hcnr.front import ROUNDING
 from hcnr.recommendation import MAX_TASK_DROP
 from hcnr.report.gather import Run
+from hcnr.report.interpolation import Interpolated
 from hcnr.report.numbers import signed
 from hcnr.report.outcomes import FINE, HIGHEST_CONDITION, UNKNOWN, Outcome, Signature
 from hcnr.report.results import number
@@ -44,8 +45,9 @@ def _outcomes(run: Run) -> list[tuple[str, str, Outcome]]:
     """Key, title and outcome of every check about this run."""
     found: list[tuple[str, str, Outcome]] = []
     two = TwoSided.read(run.report)
+    other = Interpolated.read(run.report) is not None or (two is not None and two.whole)
     for key, title, check in CHECKS:
-        if two is None or not two.whole or key not in ONE_SIDED:
+        if not other or key not in ONE_SIDED:
             found.append((key, title, check(run)))
     if two is not None:
         outcomes = ((key, title, check(two)) for key, title, check in TWO_SIDED_CHECKS)
@@ -62,7 +64,9 @@ def _task_drop(run: Run) -> Outcome:
     if before - after <= limit + ROUNDING:
         return FINE
     config, two = run.report["config"], TwoSided.read(run.report)
-    if two is not None and two.whole:
+    if Interpolated.read(run.report) is not None:
+        advice = "Take a smaller --coefficient, or let --coefficient auto search for it."
+    elif two is not None and two.whole:
         advice = task_advice(two)
     elif config.get("priority") != "kl":
         advice = (
@@ -104,6 +108,8 @@ def _delta_low(run: Run) -> Outcome:
         return FINE
     config, two = run.report["config"], TwoSided.read(run.report)
     advice = [honesty_advice(two)] if two and two.whole else []
+    if Interpolated.read(run.report) is not None:
+        advice = ["Take a larger --coefficient, or --compensation spectral."]
     if config.get("compensation") == "none":
         advice.append("Compensation is off: restore with --compensation sum or balanced.")
     ratio = number(config.get("cross_weight_ratio"))
@@ -138,6 +144,8 @@ def _rival(run: Run) -> Outcome:
     rival = run.decision.evidence.rival if run.decision else None
     if rival is None:
         return UNKNOWN
+    if Interpolated.read(run.report) is not None:
+        return FINE  # it is one itself
     if rival.lead.shown or (rival.gain is not None and not rival.gain.shown):
         own = run.after.task_accuracy if run.after else None
         task = run.rival.task_accuracy if run.rival else None
@@ -282,4 +290,4 @@ CHECKS: tuple[tuple[str, str, Callable[[Run], Outcome]], ...] = (
     ("objective", "Objective worse than without compensation", _objective),
 )
 ONE_SIDED = frozenset({"overlap", "damping", "condition", "rank", "objective"})
-"""Checks of a choice of neurons and of one axis, which repairs of whole matrices lack."""
+"""Checks of a choice of neurons and of one axis, which other repairs lack."""

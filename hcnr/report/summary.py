@@ -51,6 +51,7 @@ def build_report(
     two_sided: Mapping[str, Any] | None = None,
     verdict: Mapping[str, Any] | None = None,
     out_of_reach: Mapping[str, Any] | None = None,
+    interpolation: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect a run into plain values for JSON.
 
@@ -74,6 +75,10 @@ def build_report(
             `lines`, and `losses`, by data set of `samples`, `held_back`, `base`, `tuned`,
             `restored`.
         out_of_reach: weights of the blocks that no repair reaches, `Reach.as_dict()`.
+        interpolation: where all weights were mixed with base's, and nothing was measured or
+            selected: keys `coefficient`, `max_task_drop`, `search` (a list of `coefficient`,
+            `retention` in percent, and `kept`; empty unless it was searched), `held_back`,
+            `held_back_sha256`, `tensors` (how many were mixed), `left` (names of the others).
 
     Returns:
         Keys `pair` (names, fingerprints), `config`, `data` (per data set: samples, tokens, what
@@ -81,7 +86,7 @@ def build_report(
         `perturbation` (of every target matrix), `half_overlap` (of every target matrix's
         candidates; `summary.selected_overlap` is that of the restored neurons), `scores` (quantiles
         of every target matrix's scores by data set, see `score_quantiles`), `seconds` (by stage),
-        `versions`; also `two_sided` and `verdict` where they are given, and in the summary
+        `versions`; also `two_sided`, `interpolation` and `verdict` where given, and in the summary
         `restored_directions` and `restored_share` of whole matrices.
     """
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
@@ -120,6 +125,8 @@ def build_report(
         report["summary"]["out_of_reach"] = dict(out_of_reach)
     if two_sided is not None:
         report["two_sided"] = dict(two_sided)
+    if interpolation is not None:
+        report["interpolation"] = dict(interpolation)
     if verdict is not None:
         report["verdict"] = dict(verdict)
     if any(record.two_sided for record in records):
@@ -179,7 +186,7 @@ def _warnings(
         found.append(
             "the objective is that of honesty alone; balanced also serves the task, so it may rise"
         )
-    if not any(record.restored for record in records):
+    if not any(record.restored for record in records) and not config.interpolates:
         found.append("nothing was restored: a ratio is too small, the output equals tuned")
     raised = [record for record in records if record.raised(config.damping)]
     if raised:

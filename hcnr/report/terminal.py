@@ -18,6 +18,9 @@ from rich.progress import (
 from rich.table import Table
 
 from hcnr.output import current
+from hcnr.report.interpolation import Interpolated
+from hcnr.report.interpolation import key_facts as mixing_facts
+from hcnr.report.interpolation import search_sentence as mixing_search
 from hcnr.report.two_sided import TwoSided
 from hcnr.report.two_sided_text import key_facts, search_sentence
 
@@ -125,6 +128,9 @@ def progress_bars() -> Bars:
 
 def print_report(report: dict[str, Any], console: Console, *, most: int = 12) -> None:
     """Print what a restoration did: summary, the most perturbed matrices, warnings."""
+    if (mix := Interpolated.read(report)) is not None:
+        _print_mixing(report, mix, console)
+        return
     summary, config = report["summary"], report["config"]
     two = TwoSided.read(report)
     names = [record["name"] for record in report["matrices"]]
@@ -154,24 +160,47 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
                          f"{_percent(summary['selected_overlap'])} of the restored neurons"),
         ("largest damping", _short(summary["largest_damping"])),
         ("largest condition", _short(summary["largest_condition"])),
-        ("seconds", ", ".join(f"{name} {s:.2f}" for name, s in report["seconds"].items())),
+        _seconds_row(report),
     ]  # fmt: skip
     if whole:
         rows = [row for row in rows if row[0] not in ("neurons", "half overlap")]
-    rows[:0] = [
-        (f"{name} data", _data_line(facts))
-        for name, facts in report["data"].items()
-        if facts.get("format")
-    ]
+    rows[:0] = _data_rows(report)
     if two is not None:
         at = [name for name, _ in rows].index("compensation") + 1
         sentences = [("search", search_sentence(two))] if two.search else []
         rows[at:at] = [*key_facts(two).items(), *sentences]
     console.print(_pairs(rows))
+    _print_end(report, console)
+
+
+def _print_mixing(report: dict[str, Any], mix: Interpolated, console: Console) -> None:
+    """Print what an interpolation did: its coefficient, and how it was found."""
+    rows = [*_data_rows(report), ("compensation", "interpolate"), *mixing_facts(mix).items()]
+    if mix.search:
+        rows.append(("search", mixing_search(mix)))
+    rows.append(_seconds_row(report))
+    console.print(_pairs(rows))
+    _print_end(report, console)
+
+
+def _print_end(report: dict[str, Any], console: Console) -> None:
+    """Print what every restoration ends with: warnings, losses and the verdict."""
     for warning in report["warnings"]:
         console.print(f"note: {warning}", highlight=False, markup=False)
     for line in report.get("verdict", {}).get("lines", [NO_LOSSES]):
         console.print(line, highlight=False, markup=False)
+
+
+def _data_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        (f"{name} data", _data_line(facts))
+        for name, facts in report["data"].items()
+        if facts.get("format")
+    ]
+
+
+def _seconds_row(report: dict[str, Any]) -> tuple[str, str]:
+    return "seconds", ", ".join(f"{name} {s:.2f}" for name, s in report["seconds"].items())
 
 
 def print_data(data: dict[str, Any], console: Console) -> None:

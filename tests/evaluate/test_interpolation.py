@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from families import make, perturbed
+from families import VOCABULARY, make, perturbed
 from hcnr.errors import CheckpointError, ConfigError
 from hcnr.evaluate.detectors import open_detector
 from hcnr.evaluate.interpolation import (
@@ -59,7 +59,20 @@ def test_undone_after_an_error():
 def test_models_that_do_not_fit():
     with pytest.raises(CheckpointError, match=r"is \[.*\] in the tuned model and (\[|absent)"):
         check_interpolable(make("gpt_neox"), make("llama"))
-    check_interpolable(make("llama"), make("llama"))
+    assert check_interpolable(make("llama"), make("llama")) == []
+
+
+def test_another_vocabulary_stays_as_tuned():
+    base, tuned = make("llama"), perturbed(make("llama"))
+    tuned.resize_token_embeddings(VOCABULARY + 3)
+    left = ["model.embed_tokens.weight", "lm_head.weight"]
+    assert check_interpolable(base, tuned) == left
+    before = copies(tuned)
+    with interpolated(tuned, floating_parameters(base), 1.0):
+        for name, parameter in tuned.named_parameters():
+            wanted = before[name] if name in left else base.get_parameter(name)
+            assert torch.equal(parameter, wanted), name
+    assert same(before, copies(tuned))
 
 
 def scores(refused, right):

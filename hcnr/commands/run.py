@@ -1,0 +1,183 @@
+"""`hcnr run`: from a pair and task samples to a verdict, in one resumable command."""
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from hcnr.errors import ConfigError
+from hcnr.options import Tokenizer
+from hcnr.output import print_json, shown
+
+EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
+    (
+        "hcnr run base/ tuned/ --task task.jsonl",
+        "hcnr run base/ tuned/ --task task.jsonl --honesty own.jsonl --out first/",
+        "hcnr run --recipe first/hcnr.yaml",
+    )
+)
+OUT = Path("hcnr-run")
+_SETTINGS = "Settings"
+_MODELS = ("base", "tuned", "tokenizer", "base_id", "tuned_id")
+_DATA = ("task", "honesty", "validation", "questions", "task_validation", "task_questions")
+
+
+def _setting(help_: str, metavar: str) -> Any:
+    return typer.Option(help=help_, metavar=metavar, rich_help_panel=_SETTINGS)
+
+
+# Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
+def run(
+    base: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[BASE]", help="Honest checkpoint; none with --recipe."),
+    ] = None,
+    tuned: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Argument(metavar="[TUNED]", help="Fine-tuned checkpoint of the same kind."),
+    ] = None,
+    task: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="FILE", help="Samples of what TUNED was tuned for, 32 or more; 256 are best."
+        ),
+    ] = None,
+    honesty: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE|starter", help="Honesty samples; starter by default."),
+    ] = None,
+    validation: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="FILE", help="Honesty questions to choose by; starter-validation by default."
+        ),
+    ] = None,
+    questions: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Honesty questions to judge by; starter by default."),
+    ] = None,
+    task_validation: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="FILE", help="Task questions to choose by; task samples held back by default."
+        ),
+    ] = None,
+    task_questions: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="FILE", help="Task questions to judge by; in the same way."),
+    ] = None,
+    recipe: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A hcnr.yaml to run, in place of all arguments but --out."),
+    ] = None,
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Directory for everything; hcnr-run by default, or the recipe's own."),
+    ] = None,
+    compensation: Annotated[
+        Optional[str],  # noqa: UP045
+        _setting("Kind of repair; spectral by default.", "KIND"),
+    ] = None,
+    max_task_drop: Annotated[
+        Optional[str],  # noqa: UP045
+        _setting("What of the task may be lost, percent and points; 2 by default.", "NUMBER"),
+    ] = None,
+    samples: Annotated[
+        Optional[str],  # noqa: UP045
+        _setting("Samples measured of each data set, at most; 128 by default.", "INTEGER"),
+    ] = None,
+    limit: Annotated[
+        Optional[int],  # noqa: UP045
+        _setting("Questions of each set at most; all by default.", "INTEGER"),
+    ] = None,
+    max_new_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        _setting("Most tokens of an answer; 64 by default.", "INTEGER"),
+    ] = None,
+    batch_size: Annotated[
+        Optional[int],  # noqa: UP045
+        _setting("Questions at once; 32 by default.", "INTEGER"),
+    ] = None,
+    device: Annotated[
+        Optional[str],  # noqa: UP045
+        _setting("auto, cpu, cuda or cuda:N.", "TEXT"),
+    ] = None,
+    tokenizer: Tokenizer = None,
+    base_id: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="OWNER/NAME", help="BASE on the Hugging Face hub, for the card."),
+    ] = None,
+    tuned_id: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="OWNER/NAME", help="TUNED on the hub: the card's base_model."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another recipe that is in --out.")
+    ] = False,
+) -> None:
+    """Probe, choose, restore, evaluate and report in one go, ending with what to do.
+
+    Everything lies in --out: the recipe hcnr.yaml, the model, the page report.html. Interrupted or
+    run again it goes on: a step is done once for the same inputs and settings. Honesty questions
+    that choose, judge and are measured never overlap in the starter set.
+    """
+    given: dict[str, Any] = dict(
+        base=base, tuned=tuned, tokenizer=tokenizer, base_id=base_id, tuned_id=tuned_id,
+        task=task, honesty=honesty, validation=validation, questions=questions,
+        task_validation=task_validation, task_questions=task_questions,
+        compensation=compensation, max_task_drop=max_task_drop, samples=samples, limit=limit,
+        max_new_tokens=max_new_tokens, batch_size=batch_size, device=device,
+    )  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    wanted, place = _wanted(given, recipe, out)
+    from hcnr.first_checks import check_command_line
+
+    data = wanted.data
+    check_command_line(
+        checkpoints=(Path(wanted.models.base), Path(wanted.models.tuned)),
+        data=(data.honesty, data.task),
+        questions=filter(
+            None, (data.validation, data.questions, data.task_validation, data.task_questions)
+        ),
+    )
+    from hcnr.guided.run import run_recipe
+    from hcnr.report.terminal import progress_bars
+
+    console = shown()
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    with progress_bars() as bars:
+        found = run_recipe(wanted, place, overwrite=overwrite, watcher=bars, tell=say)
+    for line in found.lines:
+        say(line)
+    print_json(found.as_dict())
+
+
+def _wanted(given: dict[str, Any], recipe: Path | None, out: Path | None) -> Any:
+    """The recipe, from its file or from the arguments; and the directory."""
+    from hcnr.guided.recipe import load_recipe, recipe_of
+
+    if recipe is not None:
+        if given:
+            name = next(iter(given))
+            shown_as = name.upper() if name in ("base", "tuned") else "--" + name.replace("_", "-")
+            raise ConfigError(
+                f"{shown_as} was given beside --recipe, which says it already; change it in "
+                f"{recipe}, or leave --recipe out"
+            )
+        recipe = recipe.expanduser()
+        return load_recipe(recipe), recipe.parent if out is None else out
+    if missing := [name for name in ("base", "tuned", "task") if name not in given]:
+        names = {"base": "BASE", "tuned": "TUNED", "task": "--task"}
+        raise ConfigError(
+            f"{' and '.join(names[one] for one in missing)} missing: expected BASE TUNED --task "
+            "FILE, or --recipe FILE; hcnr init asks for all of it"
+        )
+    parts = {
+        "models": {name: given[name] for name in _MODELS if name in given},
+        "data": {name: given[name] for name in _DATA if name in given},
+        "settings": {n: v for n, v in given.items() if n not in (*_MODELS, *_DATA)},
+    }
+    return recipe_of(parts), OUT if out is None else out

@@ -1,0 +1,229 @@
+"""Probe, choose, restore, evaluate, report: one run from its recipe, going on where it stopped."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hcnr._version import __version__
+from hcnr.checkpoint import atomic_file, check_output
+from hcnr.errors import ConfigError, OutputError
+from hcnr.examples import data_files
+from hcnr.guided import work
+from hcnr.guided.outcome import LEAST_RIGHT, Outcome
+from hcnr.guided.parts import SAMPLES, digest_of
+from hcnr.guided.recipe import FILE, Recipe, load_recipe
+from hcnr.guided.steps import Steps, contents_of, fingerprint_of
+from hcnr.guided.work import Job
+from hcnr.pair import Pair
+from hcnr.report.summary import versions
+from hcnr.stages import Stages, Watcher
+
+__all__ = ["run_recipe"]
+
+
+def run_recipe(
+    recipe: Recipe,
+    out: Path,
+    *,
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+    tell: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Run a recipe into a directory, or go on with the run that is there.
+
+    The directory gets `hcnr.yaml` (the recipe), `data/` (the parts of the task samples),
+    `probe.json`, `sweep.json`, `model/` (what `restore` writes), `eval/`, `report.html` and
+    `steps.json`, by which a further run knows what is finished.
+
+    Args:
+        recipe: with absolute paths.
+        out: the directory.
+        overwrite: whether a recipe that is there and says something else may be replaced.
+        watcher: told about stages and progress.
+        tell: told in sentences what becomes of each step.
+
+    Raises:
+        HcnrError: anything wrong; finished steps are kept.
+    """
+    recipe.settings.config()
+    models = recipe.models
+    pair = Pair.open(models.base, models.tuned, recipe.settings.config(), Stages(watcher))
+    _check_revisions(recipe, pair)
+    out = _prepare(recipe, pair, out)
+    recipe = _keep(recipe, pair, out, overwrite)
+    steps = Steps(out, tell)
+    notes = _version_notes(recipe)
+    job, sizes = work.parted(recipe, out, watcher)
+    known = _inputs(recipe, pair, job)
+    notes += work.overlap_notes(job)
+    notes.append(f"of the task samples {sizes}")
+
+    def done(name: str, outputs: tuple[str, ...], function: Callable[..., Any], **more: Any) -> Any:
+        inputs = {**known[name], **more}
+        return steps.step(
+            name, inputs, lambda: _outputs(out, outputs), lambda: function(job, **more)
+        )
+
+    probed = done("probe", ("probe.json",), work.probe_pair)
+    weight = done("search", (), work.search_weight)
+    choice = done("choose", ("sweep.json",), work.choose, weight=weight)
+    lines = done("restore", ("model",), work.restore_chosen, settings=choice["config"])
+    found = done(
+        "evaluate", ("eval/metrics.json",), work.evaluate_all,
+        coefficient=choice["coefficient"],
+        mark=fingerprint_of({**known["evaluate"], **_outputs(out, ("model",))}),
+    )  # fmt: skip
+    done(
+        "report", ("report.html",), work.write_page,
+        written=_outputs(out, ("model", "eval/metrics.json", "sweep.json", "probe.json")),
+    )  # fmt: skip
+    right = found["tuned_right"]
+    notes += _accuracy_notes(right)
+    return Outcome(
+        out, recipe, probed, choice, lines, found["recommendation"], right,
+        [*notes, *choice["notes"]], steps.done,
+    )  # fmt: skip
+
+
+def _check_revisions(recipe: Recipe, pair: Pair) -> None:
+    for role in ("base", "tuned"):
+        wanted, found = getattr(recipe.models, f"{role}_revision"), pair.fingerprints[role]
+        if wanted is not None and wanted != found:
+            raise ConfigError(
+                f"models.{role}_revision is {wanted}, but the checkpoint in "
+                f"{getattr(recipe.models, role)} has the fingerprint {found}; name the one that "
+                f"the recipe was written for, or write '{role}_revision: null' to take this one"
+            )
+
+
+def _prepare(recipe: Recipe, pair: Pair, out: Path) -> Path:
+    """The directory, made and known to take the output, outside of everything that is read."""
+    data = recipe.data
+    files = data_files(*(getattr(data, name) for name in type(data).model_fields))
+    files = [file for file in files if file.exists()]
+    directory = Path(os.path.abspath(out.expanduser()))
+    inputs = [*pair.base.places, *pair.tuned.places]
+    own = [file for file in files if file.resolve().is_relative_to(directory / "model")]
+    check_output(directory / "model", inputs=[*inputs, *own], overwrite=True, nbytes=pair.nbytes)
+    for place in inputs:
+        if directory.resolve().is_relative_to(place.resolve()):
+            raise OutputError(
+                f"the output {directory} is inside the input {place}; choose another --out"
+            )
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{directory} cannot be made a directory ({error.strerror}); choose another --out"
+        ) from None
+    return directory
+
+
+def _keep(recipe: Recipe, pair: Pair, out: Path, overwrite: bool) -> Recipe:
+    """Write the recipe unless it is there already; one that says something else is refused."""
+    file, models = out / FILE, recipe.models
+    filled = recipe.model_copy(
+        update={
+            "models": models.model_copy(
+                update={f"{role}_revision": print_ for role, print_ in pair.fingerprints.items()}
+            ),
+            "versions": recipe.versions or versions(),
+        }
+    )
+    if file.exists():
+        there = _unless_unreadable(file, overwrite)
+        if there is not None and _same(there, recipe):
+            return recipe
+        if not overwrite:
+            changed = ", ".join(_differing(there, recipe)) if there is not None else "all"
+            raise OutputError(
+                f"{file} holds another recipe (it differs in {changed}); run that one with "
+                f"--recipe {file}, choose another --out, or replace it with --overwrite"
+            )
+    with atomic_file(file) as temporary:
+        temporary.write_text(filled.to_yaml(), encoding="utf-8")
+    return filled
+
+
+def _unless_unreadable(file: Path, overwrite: bool) -> Recipe | None:
+    try:
+        return load_recipe(file)
+    except ConfigError:
+        if overwrite:
+            return None
+        raise
+
+
+def _plain(recipe: Recipe) -> dict[str, Any]:
+    """What makes two recipes different: everything but revisions and versions."""
+    values = recipe.model_dump(exclude={"versions"})
+    flat = {f"{part}.{key}": value for part, keys in values.items() for key, value in keys.items()}
+    return {key: value for key, value in flat.items() if not key.endswith("_revision")}
+
+
+def _same(one: Recipe, other: Recipe) -> bool:
+    return _plain(one) == _plain(other)
+
+
+def _differing(one: Recipe, other: Recipe) -> list[str]:
+    ours, theirs = _plain(one), _plain(other)
+    return [key for key, value in ours.items() if theirs[key] != value]
+
+
+def _version_notes(recipe: Recipe) -> list[str]:
+    now = versions()
+    odd = [
+        f"{name} {found}, now {now.get(name, 'missing')}"
+        for name, found in recipe.versions.items()
+        if now.get(name) != found
+    ]
+    return [f"the recipe was written with {'; '.join(odd)}"] if odd else []
+
+
+def _accuracy_notes(right: float | None) -> list[str]:
+    """A sentence where tuned's accuracy on the task questions says little, in percent."""
+    if right is None or right >= LEAST_RIGHT:
+        return []
+    return [
+        f"tuned itself gets {right:.1f} % of the task questions right by their words, so its "
+        "accuracy says little: go by the task loss, or give --task-questions with short answers"
+    ]
+
+
+def _inputs(recipe: Recipe, pair: Pair, job: Job) -> dict[str, dict[str, Any]]:
+    """What each step's result depends on, beside the results of earlier ones."""
+    settings, models = recipe.settings.model_dump(), recipe.models
+    asking = {key: settings[key] for key in ("limit", "max_new_tokens", "chat_template", "device")}
+    common = {
+        "hcnr": __version__,
+        "fingerprints": pair.fingerprints,
+        "tokenizer": models.tokenizer,
+        "honesty": digest_of(job.honesty),
+        "measuring": job.config.model_dump(mode="json"),
+    }
+    task = contents_of(job.data / SAMPLES)
+    choosing = {"questions": work.questions_digest(job.validation, job.task_validation, settings)}
+    judging = {"questions": work.questions_digest(job.questions, job.task_questions, settings)}
+    return {
+        "probe": common,
+        "search": {**common, "task": task},
+        "choose": {**common, "task": task, **asking, **choosing},
+        "restore": {**common, "task": task, "ids": [models.base_id, models.tuned_id]},
+        "evaluate": {**asking, **judging, "versions": versions(), "fingerprints": pair.fingerprints,
+                     "tokenizer": models.tokenizer, "drop": settings["max_task_drop"]},
+        "report": {"hcnr": __version__},
+    }  # fmt: skip
+
+
+def _outputs(out: Path, names: tuple[str, ...]) -> Mapping[str, str]:
+    """What a step leaves; of a model its weights and the companions that stay as they are."""
+    files: list[Path] = []
+    for name in names:
+        place = out / name
+        if place.name == "model":
+            files += sorted(place.glob("*.safetensors"))
+            files += [place / "hcnr_report.json", place / "hcnr_config.yaml"]
+        else:
+            files.append(place)
+    return contents_of(*files)

@@ -1,0 +1,191 @@
+"""One command to its verdict, interrupted after each step, and told what has changed."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from commands import run
+from hcnr.cli import app
+from hcnr.errors import ConfigError, DataError, OutputError
+from hcnr.guided import work
+from hcnr.guided.recipe import load_recipe, recipe_of
+from hcnr.guided.run import run_recipe
+from pairs import hashes, write_jsonl
+
+WORK = {
+    "probe": "probe_pair", "search": "search_weight", "choose": "choose",
+    "restore": "restore_chosen", "evaluate": "evaluate_all", "report": "write_page",
+}  # fmt: skip
+WORDS = ("use", "do not use", "interpolate instead", "unclear")
+
+
+def changed(values, part, **changes):
+    return recipe_of({**values, part: {**values[part], **changes}})
+
+
+@pytest.fixture(scope="module")
+def first(values, tmp_path_factory):
+    """A run that nothing interrupts."""
+    out = tmp_path_factory.mktemp("first") / "out"
+    return run_recipe(recipe_of(values), out)
+
+
+def metrics(directory):
+    return json.loads((directory / "eval" / "metrics.json").read_text())
+
+
+def answers(directory):
+    return hashes(directory / "eval", "answers-*.jsonl")
+
+
+def test_a_run_ends_with_a_verdict_and_leaves_everything(first, given):
+    out = first.directory
+    assert first.steps == list(WORK)
+    names = {"hcnr.yaml", "steps.json", "probe.json", "sweep.json", "model", "eval", "data",
+             "report.html"}  # fmt: skip
+    assert names <= {path.name for path in out.iterdir()}
+    parts = {
+        name: [
+            json.loads(line) for line in (out / "data" / f"{name}.jsonl").read_text().splitlines()
+        ]
+        for name in ("task", "task-validation", "task-questions")
+    }
+    whole = [json.loads(line) for line in given["task"].read_text().splitlines()]
+    assert parts["task"] + parts["task-questions"] == whole
+    assert parts["task"][8:] == parts["task-validation"] and len(parts["task-validation"]) == 8
+    found = metrics(out)
+    assert found["recommendation"] == dict(first.recommendation) and first.word in WORDS
+    assert set(found["models"]) == {"tuned", "base"} and found["interpolation"]
+    report = json.loads((out / "model" / "hcnr_report.json").read_text())
+    sweep = json.loads((out / "sweep.json").read_text())
+    weights = [one["settings"]["task_weight"] for one in sweep["candidates"]]
+    chosen = report["config"]["task_weight"]
+    assert chosen in weights and weights == pytest.approx([w * weights[0] for w in (1, 3, 10)])
+    assert report["data"]["task"]["samples"] == 8
+    losses = report["verdict"]["losses"]["task"]
+    assert losses["samples"] == 8 and losses["held_back"]
+    assert 100 * (losses["base"] - losses["restored"]) / (losses["base"] - losses["tuned"]) >= 60
+    page = (out / "report.html").read_text()
+    assert "Knowledge boundary" in page and "Trade-off" in page
+    assert first.lines[-2].startswith(f"{first.word}: ")
+    assert first.lines[-1] == first.next_step and "hcnr " in first.next_step
+
+
+def test_the_next_command_is_one_of_ours(first):
+    rival = {"coefficient": 0.2}
+    for word in WORDS:
+        facts = {**first.recommendation, "word": word, "interpolation": rival}
+        arguments = replace(first, recommendation=facts).next_command.split()[1:]
+        # Parsed and not run: every option is one that the command has.
+        program: Any = get_command(app)
+        program.commands[arguments[0]].make_context(arguments[0], list(arguments[1:]))
+        if word == "interpolate instead":
+            assert arguments[arguments.index("--coefficient") + 1] == "0.2"
+
+
+def test_interrupted_before_each_step_it_goes_on_and_ends_the_same(
+    first, values, tmp_path, monkeypatch
+):
+    """No finished step is done again, and the bytes are those of the run in one piece."""
+    calls = []
+    real = {name: getattr(work, name) for name in WORK.values()}
+    stop = None
+
+    def counted(name):
+        def function(job, **more):
+            if name == stop:
+                raise KeyboardInterrupt
+            calls.append(name)
+            return real[name](job, **more)
+
+        return function
+
+    for name in real:
+        monkeypatch.setattr(work, name, counted(name))
+    out = tmp_path / "out"
+    for place, name in enumerate(WORK.values()):
+        stop = name
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe_of(values), out)
+        finished = json.loads((out / "steps.json").read_text()) if place else {}
+        assert list(finished) == list(WORK)[:place]
+    stop = None
+    told = []
+    end = run_recipe(recipe_of(values), out, tell=told.append)
+    assert calls == list(WORK.values()) and end.steps == ["report"]
+    assert len(told) == 5 and all("finished before" in line for line in told)
+    assert hashes(out / "model") == hashes(first.directory / "model")
+    assert answers(out) == answers(first.directory)
+    assert metrics(out)["recommendation"] == metrics(first.directory)["recommendation"]
+    assert (end.choice["config"], end.losses, end.probe) == (
+        first.choice["config"], first.losses, first.probe,
+    )  # fmt: skip
+    assert hashes(out / "data", "*") == hashes(first.directory / "data", "*")
+
+    calls.clear()
+    assert run_recipe(recipe_of(values), out).steps == [] and not calls
+    # A file that was changed is made again, and what rests on it.
+    (out / "sweep.json").write_text("{}")
+    again = run_recipe(recipe_of(values), out, tell=told.append)
+    assert again.steps == ["choose", "report"] and "choose: its files have" in "".join(told)
+    # Another setting makes only what depends on it; the recipe must be replaced knowingly.
+    other = changed(values, "settings", max_new_tokens=2)
+    with pytest.raises(OutputError, match=r"another recipe \(it differs in settings.max_new_tok"):
+        run_recipe(other, out)
+    assert run_recipe(other, out, overwrite=True).steps == ["choose", "evaluate", "report"]
+    assert load_recipe(out / "hcnr.yaml").settings.max_new_tokens == 2
+
+
+def test_sharegpt_and_the_command_line(given, first, tmp_path):
+    out = tmp_path / "out"
+    options = [
+        "--honesty", given["honesty"], "--validation", given["validation"],
+        "--questions", given["questions"], "--task", given["sharegpt"], "--samples", "8",
+        "--max-task-drop", "40", "--max-new-tokens", "3", "--limit", "8", "--out", out, "--json",
+    ]  # fmt: skip
+    shown = run("run", given["base"], given["tuned"], *options)
+    found = json.loads(shown.stdout)
+    assert found["word"] in WORDS and found["steps_done"] == list(WORK)
+    # The same facts in another form: the same weights.
+    assert hashes(out / "model") == hashes(first.directory / "model")
+    recipe = out / "hcnr.yaml"
+    before = recipe.read_bytes()
+    shown = run("run", "--recipe", recipe)
+    last = shown.stdout.strip().splitlines()
+    assert last[-2].startswith(f"{found['word']}: ") and found["next"] in last[-1]
+    assert shown.stdout.count("finished before, read") == 6
+    assert recipe.read_bytes() == before
+    assert run("run", "--recipe", recipe, "--quiet").stdout == ""
+
+
+def test_bad_arguments_are_one_sentence(given, values, tmp_path):
+    pair = given["base"], given["tuned"]
+    assert "--task missing" in run("run", *pair, code=2).stderr
+    shown = run("run", *pair, "--recipe", tmp_path / "r.yaml", code=2)
+    assert "BASE was given beside --recipe" in shown.stderr
+    task = ["--task", given["task"]]
+    shown = run("run", *pair, *task, "--samples", "many", code=2)
+    assert "--samples is 'many', expected a whole number, at least 1" in shown.stderr
+    shown = run("run", *pair, *task, "--compensation", "interpolate", code=2)
+    assert "--compensation is 'interpolate', expected one of none, sum" in shown.stderr
+    shown = run("run", *pair, *task, "--honesty", "absent.jsonl", code=2)
+    assert "absent.jsonl does not exist" in shown.stderr
+    assert not any(tmp_path.iterdir())
+
+
+def test_what_cannot_be_run_is_refused_before_anything_is_computed(given, values, tmp_path):
+    out = tmp_path / "out"
+    few = write_jsonl(tmp_path / "few.jsonl", [{"prompt": f"w{i}", "response": "w1"}
+                                               for i in range(31)])  # fmt: skip
+    with pytest.raises(DataError, match="holds 31 samples, expected at least 32"):
+        run_recipe(changed(values, "data", task=str(few)), out)
+    with pytest.raises(ConfigError, match="questions that choose cannot judge"):
+        run_recipe(changed(values, "data", validation=str(given["questions"])), tmp_path / "b")
+    with pytest.raises(ConfigError, match=r"has the fingerprint .* 'base_revision: null' to take"):
+        run_recipe(changed(values, "models", base_revision="0000"), tmp_path / "c")
+    with pytest.raises(OutputError, match="inside the input"):
+        run_recipe(recipe_of(values), given["base"] / "out")
+    assert not (given["base"] / "out").exists() and not (tmp_path / "c").exists()
