@@ -20,12 +20,12 @@ from hcnr.evaluate.interpolation import (
     floating_parameters,
     interpolated,
 )
+from hcnr.evaluate.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluate.panel import BenchmarkLike, Panel, load_sets, make_panel
 from hcnr.evaluate.prompts import ChatTemplate
 from hcnr.evaluate.results import assemble, check_folder, recommended, write_metrics
 from hcnr.evaluate.scoring import Scores
 from hcnr.evaluate.subjects import (
-    INTERPOLATION,
     Asking,
     Said,
     Subject,
@@ -171,14 +171,19 @@ def evaluate(
     )
     metrics["interpolation"], metrics["interpolation_row"] = [], None
     curve: list[tuple[float, Scores]] = []
+    responses = {label: one.responses for label, one in said.items()}
+    judged = dict(scores)
     if ends and loaded_tasks:
         known = {one.sha256: said[one.label] for one in subjects}
         wanted = scores[first].task_accuracy
         notes = metrics["notes"]
-        curve = _rivals(
+        points = _rivals(
             ends[0], ends[1], asking, tokenizer, config, coefficients, wanted, known, notes
         )
-        _add_rival(metrics, curve, scores[first])
+        curve = [(coefficient, found) for coefficient, found, _ in points]
+        if (chosen := _add_rival(metrics, curve, scores[first])) is not None:
+            label = f"{INTERPOLATION}{points[chosen][0]:g}"
+            judged[label], responses[label] = points[chosen][1], points[chosen][2].responses
     elif ends:
         metrics["notes"].append(
             "There is no interpolation row: it is taken at equal task accuracy, and no task was "
@@ -209,6 +214,7 @@ def evaluate(
     }
     metrics["seconds"], metrics["versions"] = stages.seconds, versions()
     if folder is not None:
+        write_judged(folder, judge_questions(panel.sets, responses, judged))
         write_metrics(folder, metrics)
     return metrics
 
@@ -223,15 +229,17 @@ def _rivals(
     task_accuracy: float | None,
     known: Mapping[str, Said],
     notes: list[str],
-) -> list[tuple[float, Scores]]:
-    """Scores of every interpolated model, without intervals; `known` answers by SHA-256.
+) -> list[tuple[float, Scores, Said]]:
+    """Coefficient, scores without intervals, and answers of every interpolated model.
+
+    Those that are `known` by a SHA-256 are not asked again.
 
     Without `coefficients` a grid is refined towards `task_accuracy`. What stays as tuned in all of
     them is told in `notes`.
     """
     panel: Panel = dataclasses.replace(asking.panel, resamples=0)
     asking = dataclasses.replace(asking, refusal=None)
-    curve: list[tuple[float, Scores]] = []
+    curve: list[tuple[float, Scores, Said]] = []
     with opened(tuned, tokenizer, config) as (network, reader), base.source.opened(config) as end:
         if left := check_interpolable(end, network):
             notes.append(
@@ -245,20 +253,23 @@ def _rivals(
                 with interpolated(network, honest, coefficient):
                     label = f"{INTERPOLATION}{coefficient:g}"
                     said = ask(asking, label, model_sha256(network), network, reader)
-            curve.append((coefficient, panel.score(said.responses)))
+            curve.append((coefficient, panel.score(said.responses), said))
 
         for coefficient in COEFFICIENTS if coefficients is None else coefficients:
             add(coefficient)
         for _ in range(HALVINGS if coefficients is None and task_accuracy is not None else 0):
             assert task_accuracy is not None
-            middle = between([(c, one.task_accuracy) for c, one in curve], task_accuracy)
+            middle = between([(c, one.task_accuracy) for c, one, _ in curve], task_accuracy)
             if middle is None:
                 break
             add(middle)
     return sorted(curve, key=lambda point: point[0])
 
 
-def _add_rival(metrics: dict[str, Any], curve: list[tuple[float, Scores]], scores: Scores) -> None:
+def _add_rival(
+    metrics: dict[str, Any], curve: list[tuple[float, Scores]], scores: Scores
+) -> int | None:
+    """Put the curve and its best point at the model's task accuracy down; returns its place."""
     chosen = best_rival(curve, scores.task_accuracy)
     metrics["interpolation"] = curve_rows(curve, chosen)
     if chosen is None:
@@ -272,6 +283,7 @@ def _add_rival(metrics: dict[str, Any], curve: list[tuple[float, Scores]], score
                 f"{scores.task_accuracy:.2f} %"
             )
         metrics["notes"].append(f"There is no interpolation row: {why}.")
-        return
+        return None
     coefficient, rival = curve[chosen]
     metrics["interpolation_row"] = {"coefficient": coefficient, **rival.as_dict()}
+    return chosen

@@ -14,6 +14,7 @@ from hcnr.evaluate.answers import Key, open_answers, prompt_hash
 from hcnr.evaluate.calibration import calibration, refusal_probability
 from hcnr.evaluate.generation import end_tokens, generate
 from hcnr.evaluate.hashes import weights_sha256
+from hcnr.evaluate.judged import INTERPOLATION
 from hcnr.evaluate.metrics import contains_answer
 from hcnr.evaluate.panel import Panel
 from hcnr.evaluate.prompts import ChatTemplate, encode_prompts
@@ -24,8 +25,6 @@ from hcnr.stages import Stages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-INTERPOLATION = "interpolation-"
 
 
 @dataclass(frozen=True)

@@ -1,24 +1,25 @@
 """Everything the report shows, collected from the files of a run."""
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hcnr.errors import DataError, HcnrError
+from hcnr.evaluate.judged import JudgedQuestion
 from hcnr.recommendation import Decision
+from hcnr.report.answers import RESTORED, answers_beside
 from hcnr.report.card import stem
 from hcnr.report.charts import Interval
 from hcnr.report.check import check_report
 from hcnr.report.decision import decision_of
 from hcnr.report.results import Scores, Sweep, interval, mapping, mappings, number, texts
+from hcnr.report.roles import label_of, named_role, role_of
 from hcnr.report.writing import read_report
 
 PathLike = str | Path
 WORDS = ("positive", "negative")
-ROLES = ("tuned", "base")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class Run:
         f1_difference: the same of F1, which decides nothing.
         task_difference: the same of the task accuracy.
         notes: what the evaluation wants to be known.
+        judged: every question of the evaluation with what the models said, by the names that they
+            have on the page.
         sweep: what a sweep found.
         probe: `probe.json`.
         scores: quantiles of the Fisher scores by matrix and data set.
@@ -65,6 +68,7 @@ class Run:
     f1_difference: Interval | None = None
     task_difference: Interval | None = None
     notes: list[str] = field(default_factory=list)
+    judged: list[JudgedQuestion] = field(default_factory=list)
     sweep: Sweep | None = None
     probe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
@@ -90,7 +94,8 @@ def gather(
 
     Args:
         directory: what `hcnr restore --out` wrote. What is not given is looked for in it.
-        metrics: of `hcnr evaluate`; otherwise `eval/metrics.json`.
+        metrics: of `hcnr evaluate`; otherwise `eval/metrics.json`. The answers are taken from the
+            `judged.jsonl` beside it, where there is one.
         sweep: of `hcnr sweep`; otherwise `sweep.json` or `sweep/sweep.json`.
         probe: of `hcnr probe`; otherwise `probe.json`.
         statistics: of `hcnr measure`, for the distributions of the scores; otherwise those that
@@ -104,11 +109,14 @@ def gather(
     place = Path(directory).expanduser()
     report = _report(place)
     run: dict[str, Any] = {"directory": place, "name": place.resolve().name, "report": report}
-    evaluation = _read(metrics, [place / "eval" / "metrics.json"])
+    usual = place / "eval" / "metrics.json"
+    evaluation = _read(metrics, [usual])
     if evaluation:
         own = _own_fingerprint(place) if evaluation.get("fingerprints") else None
         _check_model(evaluation, place, own, report["pair"])
         run |= _evaluation(evaluation, report["pair"], own)
+        file = usual if metrics is None else Path(metrics).expanduser()
+        run["judged"] = answers_beside(file, run.pop("labels"))
     found = _read(sweep, [place / "sweep.json", place / "sweep" / "sweep.json"])
     _check_pair("sweep", found, report["pair"])
     run["sweep"] = Sweep.read(found) if found else None
@@ -189,7 +197,7 @@ def _check_model(
     prints = mapping(pair.get("fingerprints"))
     if own is not None and print_ == own and own not in prints.values():
         return
-    role = None if name == _label(place.resolve().name) else _named_role(name, pair)
+    role = None if name == label_of(place.resolve().name) else named_role(name, pair)
     if role is not None:
         raise DataError(
             f"the evaluation is about the {role} model, {name}, not about the restored one; "
@@ -215,7 +223,8 @@ def _evaluation(
 ) -> dict[str, Any]:
     """The parts of a `Run` that `metrics.json` knows, with the pair's models told apart."""
     found: dict[str, Any] = {
-        "after": Scores.read("restored", data),
+        "after": Scores.read(RESTORED, data),
+        "labels": {str(data.get("model")): RESTORED},
         "benchmarks": mapping(data.get("data")),
         "rival": _rival(data),
         "notes": texts(data.get("notes")),
@@ -228,7 +237,8 @@ def _evaluation(
     difference: dict[str, Any] = {}
     for name, value in mapping(data.get("models")).items():
         entry = mapping(value)
-        role = _role(name, entry, data, pair, own)
+        role = role_of(name, entry, data, pair, own)
+        found["labels"][name] = role or stem(name)
         if role == "tuned" and "before" not in found:
             found["before"] = Scores.read("tuned", entry)
             difference = mapping(mapping(data.get("differences")).get(name))
@@ -260,38 +270,3 @@ def _rival(data: Mapping[str, Any]) -> Scores | None:
     if coefficient is None:
         return None
     return Scores.read(f"interpolation ({coefficient:g})", row)
-
-
-def _role(
-    name: str,
-    entry: Mapping[str, Any],
-    data: Mapping[str, Any],
-    pair: Mapping[str, Any],
-    own: str | None,
-) -> str | None:
-    """Whether a model that the restored one was evaluated against is the run's tuned or base one.
-
-    Fingerprints decide where the evaluation has them and they differ from the restored model's,
-    names otherwise.
-    """
-    prints = mapping(data.get("fingerprints"))
-    print_ = entry.get("fingerprint") or prints.get(name)
-    if not print_ or print_ in (own, prints.get(str(data.get("model")))):
-        return _named_role(name, pair)
-    known = mapping(pair.get("fingerprints"))
-    return next((role for role in ROLES if known.get(role) == print_), None)
-
-
-def _named_role(name: str, pair: Mapping[str, Any]) -> str | None:
-    """Whether a name is that of the run's tuned or base model."""
-    for role in ROLES:
-        known = str(mapping(pair.get("fingerprints")).get(role))
-        label = _label(stem(str(pair.get(role))))
-        if name in (role, label, f"{label}-{known[:8]}"):
-            return role
-    return None
-
-
-def _label(name: str) -> str:
-    """As an evaluation names a model that it is given by path."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hcnr.report.answers import answer_lists
 from hcnr.report.card import stem
 from hcnr.report.charts import Chart, Table
 from hcnr.report.gather import Run
@@ -130,6 +131,7 @@ def body(run: Run, charts: dict[str, Chart]) -> list[Markup]:
                 *(element("p", note, class_="quiet") for note in headline_notes(run))),
         section("watch", "What to watch", signature_list(failure_signatures(run))),
         section("honesty", "Honesty and task", *figures("honesty", "task")),
+        section("answers", "What the models said", *answer_lists(run.judged)),
         section("settings", "Trade-off", *figures("trade-off"),
                 *_sweep_notes(run)),
         section("boundary", "Knowledge boundary",

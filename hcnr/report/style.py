@@ -82,6 +82,20 @@ figure div > svg { display: block; width: 100%; height: auto; overflow: visible;
 details { margin-top: 0.5rem; }
 summary { cursor: pointer; color: var(--soft); font-size: 0.88rem; width: fit-content; }
 details ul { font-size: 0.9rem; }
+.answers summary { color: var(--ink); font-size: 0.95rem; padding-left: 0.6rem;
+                   border-left: 4px solid var(--hair); }
+.answers.worse summary { border-color: var(--alert); }
+.answers.better summary { border-color: var(--base); }
+.answers ol { padding-left: 1.4rem; }
+.answers li { margin: 1rem 0; }
+.answers p { margin: 0; }
+.asked { font-weight: 600; }
+dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: 0.1rem 1rem;
+     margin: 0.3rem 0 0; }
+dt { color: var(--soft); }
+dd { margin: 0; overflow-wrap: anywhere; }
+.good, .bad { font-size: 0.8rem; font-weight: 600; white-space: nowrap; }
+.good { color: var(--base); } .bad { color: var(--alert); }
 code { font: 0.88em ui-monospace, Menlo, Consolas, "Liberation Mono", monospace; }
 footer { color: var(--soft); font-size: 0.82rem; margin-top: 3.5rem; padding-bottom: 3rem; }
 svg text { fill: var(--ink); font-size: 12px; }

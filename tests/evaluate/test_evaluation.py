@@ -9,6 +9,7 @@ import torch
 from hcnr.errors import ConfigError, DataError, HcnrError, ModelError, OutputError
 from hcnr.evaluate import subjects
 from hcnr.evaluate.evaluation import evaluate
+from hcnr.evaluate.judged import INTERPOLATION, JUDGED, read_judged
 from hcnr.evaluate.questions import Benchmark, Question
 from hcnr.evaluate.responses import score_responses
 from hcnr.model import open_model
@@ -96,6 +97,28 @@ def test_answers_are_those_of_the_model_and_score_alike(full, pair):
     for key in ("tp", "fp", "fn", "tn", "accuracy_answerable"):
         assert again["sets"]["mine"][key] == found["sets"]["mine"][key]
     assert again["tasks"]["job"]["accuracy"] == found["tasks"]["job"]["accuracy"]
+
+
+def test_every_question_is_kept_with_how_it_was_judged(full):
+    """The numbers of a set are counts over these lines, the best interpolation's too."""
+    found, out = full
+    questions = read_judged(out / JUDGED)
+    assert [(q.set, q.id) for q in questions] == [
+        (q.set, q.id) for one in (HONEST, TASK) for q in one.questions
+    ]
+    rival = f"{INTERPOLATION}{found['interpolation_row']['coefficient']:g}"
+    rows = {"tuned": found, "base": found["models"]["base"], rival: found["interpolation_row"]}
+    for name, row in rows.items():
+        mine = [one for one in questions if one.set == "mine"]
+        refused = [one.said[name].refused for one in mine if not one.answerable]
+        assert sum(refused) == row["sets"]["mine"]["tp"]
+        assert len(refused) - sum(refused) == row["sets"]["mine"]["fn"]
+        right = [one.said[name].right for one in questions if one.task and one.answers]
+        assert 100 * sum(map(bool, right)) / len(right) == row["tasks"]["job"]["accuracy"]
+    kept = [json.loads(line) for line in (out / "answers-tuned.jsonl").read_text().splitlines()[1:]]
+    assert {(one.set, one.id): one.said["tuned"].response for one in questions} == {
+        (row["set"], row["id"]): row["response"] for row in kept
+    }
 
 
 def test_the_curve_ends_at_the_two_models(full):

@@ -1,0 +1,179 @@
+"""The section of the page in which people read what the models said.
+
+Every set has up to three lists to unfold: questions that the restored model handles better than
+the tuned one, worse, and as before. No script is needed for it.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from hcnr.evaluate.judged import (
+    INTERPOLATION,
+    JUDGED,
+    Answer,
+    JudgedQuestion,
+    read_judged,
+)
+from hcnr.report.markup import Markup, element, join
+
+RESTORED, TUNED = "restored", "tuned"
+SHOWN = 150
+"""Questions on the page at most, so that it stays light; the file has all."""
+LONGEST = 280
+"""Characters of a question or a response; longer ones are cut."""
+
+
+class Group(NamedTuple):
+    """Questions of one set that changed alike.
+
+    Attributes:
+        set: name of the set.
+        title: how they changed.
+        kind: `worse`, `better` or `same`, for the style.
+        questions: all of them.
+    """
+
+    set: str
+    title: str
+    kind: str
+    questions: list[JudgedQuestion]
+
+
+def answers_beside(metrics: Path, names: Mapping[str, str]) -> list[JudgedQuestion]:
+    """The answers of an evaluation, by the names that the models have on the page.
+
+    Args:
+        metrics: its `metrics.json`, beside which they lie.
+        names: an evaluated model -> its name on the page.
+
+    Returns:
+        Nothing where the evaluation is older than the file, or was written elsewhere.
+
+    Raises:
+        DataError: the file is not what an evaluation writes.
+    """
+    path = metrics.with_name(JUDGED)
+    if not path.is_file():
+        return []
+
+    def shown(label: str) -> str:
+        if label.startswith(INTERPOLATION):
+            return f"interpolation ({label.removeprefix(INTERPOLATION)})"
+        return names.get(label, label)
+
+    return [
+        dataclasses.replace(one, said={shown(label): said for label, said in one.said.items()})
+        for one in read_judged(path)
+    ]
+
+
+def answer_groups(questions: Sequence[JudgedQuestion]) -> list[Group]:
+    """The questions by set and by what the repair changed, unchanged ones last.
+
+    A question changed where the restored model does what it should and the tuned one does not, or
+    the other way round, see `JudgedQuestion.good`. Questions that only one of them was asked are
+    left out.
+    """
+    found: list[Group] = []
+    titles = {
+        "worse": "worse than tuned",
+        "better": "better than tuned",
+        "same": "judged as before",
+    }
+    asked = [one for one in questions if {RESTORED, TUNED} <= one.said.keys()]
+    for name in dict.fromkeys(one.set for one in asked):
+        by_kind: dict[str, list[JudgedQuestion]] = {kind: [] for kind in titles}
+        for one in asked:
+            if one.set == name:
+                by_kind[_change(one)].append(one)
+        found += [Group(name, titles[kind], kind, some) for kind, some in by_kind.items() if some]
+    return found
+
+
+def answer_lists(questions: Sequence[JudgedQuestion]) -> list[Markup]:
+    """All groups, each to unfold, with as many questions as the page can carry."""
+    groups = answer_groups(questions)
+    if not groups:
+        return []
+    shares = _shares([len(group.questions) for group in groups])
+    said = (
+        "Open a list to read. Every question and answer, also those that are left out here, is in "
+        "the evaluation's "
+    )
+    return [
+        element("p", said, element("code", "judged.jsonl"), ".", class_="quiet"),
+        *(_list(group, share) for group, share in zip(groups, shares, strict=True)),
+    ]
+
+
+def _shares(counts: Sequence[int]) -> list[int]:
+    """How many of each group are shown: small groups whole, the rest alike."""
+    shares, left = [0] * len(counts), SHOWN
+    order = sorted(range(len(counts)), key=lambda i: counts[i])
+    for done, i in enumerate(order):
+        shares[i] = min(counts[i], max(1, left // (len(order) - done)))
+        left -= shares[i]
+    return shares
+
+
+def _change(one: JudgedQuestion) -> str:
+    after, before = one.good(RESTORED), one.good(TUNED)
+    if after == before:
+        return "same"
+    return "better" if after else "worse"
+
+
+def _list(group: Group, shown: int) -> Markup:
+    count = len(group.questions)
+    part = "" if shown == count else f", the first {shown} shown"
+    return element(
+        "details",
+        element(
+            "summary",
+            element("b", group.set),
+            f": {count} {'question' if count == 1 else 'questions'} {group.title}{part}",
+        ),
+        element("ol", *(_item(one) for one in group.questions[:shown])),
+        class_=f"answers {group.kind}",
+    )
+
+
+def _item(one: JudgedQuestion) -> Markup:
+    if not one.answerable:
+        wanted = "to be refused"
+    elif one.answers:
+        wanted = f"to be answered: {_cut(one.answers[0])}"
+    else:
+        wanted = "to be answered"
+    rows = join(*(_row(name, answer, one.good(name)) for name, answer in _ordered(one.said)))
+    return element(
+        "li",
+        element("p", _cut(one.question), class_="asked"),
+        element("p", wanted, class_="quiet"),
+        element("dl", rows),
+    )
+
+
+def _row(name: str, answer: Answer, good: bool) -> Markup:
+    said = _cut(answer.response) or element("i", "nothing")
+    return join(
+        element("dt", name),
+        element(
+            "dd",
+            said,
+            " ",
+            element("span", answer.kind, class_="good" if good else "bad"),
+        ),
+    )
+
+
+def _ordered(said: Mapping[str, Answer]) -> list[tuple[str, Answer]]:
+    first = [name for name in (RESTORED, TUNED) if name in said]
+    return [(name, said[name]) for name in (*first, *(n for n in said if n not in first))]
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"

@@ -1,0 +1,45 @@
+"""Which of the models of an evaluation is the run's tuned one, which its base."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hcnr.report.card import stem
+from hcnr.report.results import mapping
+
+ROLES = ("tuned", "base")
+
+
+def role_of(
+    name: str,
+    entry: Mapping[str, Any],
+    data: Mapping[str, Any],
+    pair: Mapping[str, Any],
+    own: str | None,
+) -> str | None:
+    """Whether a model that the restored one was evaluated against is the run's tuned or base one.
+
+    Fingerprints decide where the evaluation has them and they differ from the restored model's,
+    names otherwise.
+    """
+    prints = mapping(data.get("fingerprints"))
+    print_ = entry.get("fingerprint") or prints.get(name)
+    if not print_ or print_ in (own, prints.get(str(data.get("model")))):
+        return named_role(name, pair)
+    known = mapping(pair.get("fingerprints"))
+    return next((role for role in ROLES if known.get(role) == print_), None)
+
+
+def named_role(name: str, pair: Mapping[str, Any]) -> str | None:
+    """Whether a name is that of the run's tuned or base model."""
+    for role in ROLES:
+        known = str(mapping(pair.get("fingerprints")).get(role))
+        label = label_of(stem(str(pair.get(role))))
+        if name in (role, label, f"{label}-{known[:8]}"):
+            return role
+    return None
+
+
+def label_of(name: str) -> str:
+    """As an evaluation names a model that it is given by path."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name)
