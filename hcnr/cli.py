@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from hcnr._version import __version__
-from hcnr.commands import data, demo, evaluate, info, init, probe, push, report, sweep
+from hcnr.commands import chat, data, demo, evaluate, info, init, probe, push, report, sweep
 from hcnr.commands import run as guided
 from hcnr.config import PRESETS, load_config
 from hcnr.errors import ConfigError, HcnrError
@@ -260,6 +260,7 @@ app.command("probe", epilog=probe.EPILOG)(output_options(probe.probe))
 app.command("sweep", epilog=sweep.EPILOG)(output_options(sweep.sweep))
 app.command("evaluate", epilog=evaluate.EPILOG)(output_options(evaluate.evaluate))
 app.command("report", epilog=report.EPILOG)(output_options(report.report))
+app.command("chat", epilog=chat.EPILOG)(output_options(chat.chat))
 app.command("push", epilog=push.EPILOG)(output_options(push.push))
 app.command("info", epilog=info.EPILOG)(output_options(info.info))
 data_sets = typer.Typer(

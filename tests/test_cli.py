@@ -18,7 +18,7 @@ from pairs import write_pair
 
 COMMANDS = (
     "restore", "measure", "plan", "info", "demo", "evaluate", "probe", "sweep", "report",
-    "data build", "data make", "push", "run", "init",
+    "data build", "data make", "push", "run", "init", "chat",
 )  # fmt: skip
 SMALL = ["--samples", "8", "--token-budget", "64", "--preset", "paper"]
 
