@@ -4,10 +4,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hcnr.errors import CheckpointError, StatisticsError
+from hcnr.errors import CheckpointError, ConfigError, StatisticsError
 from hcnr.records import check_source
 
-__all__ = ["check_command_line", "check_directory"]
+__all__ = ["ADAPTER", "check_command_line", "check_directory", "named_pair"]
+
+ADAPTER = "adapter_config.json"
+"""What makes a directory that of a PEFT adapter."""
 
 
 def check_command_line(
@@ -50,6 +53,22 @@ def check_command_line(
         from hcnr.evaluate.detectors import check_detector
 
         check_detector(detector)
+
+
+def named_pair(base: Path, tuned: Path | None) -> tuple[Path | None, Path]:
+    """Tell BASE and TUNED apart on a command line; an adapter alone names its base itself.
+
+    Raises:
+        ConfigError: one model was named, and it is no adapter.
+    """
+    if tuned is not None:
+        return base, tuned
+    if base.expanduser().is_dir() and not (base.expanduser() / ADAPTER).is_file():
+        raise ConfigError(
+            f"one model is named, '{base}', and expected were BASE and TUNED, or an adapter alone, "
+            "which names its base itself; name the other one"
+        )
+    return None, base
 
 
 def check_directory(directory: Path) -> None:

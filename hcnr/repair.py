@@ -352,4 +352,5 @@ class Repairs:
             two_sided=None if self._whole is None else self._whole.facts,
             out_of_reach=None if (reach := self._pair.tuned.reach) is None else reach.as_dict(),
             verdict=None if verdict is None else verdict.as_dict(),
+            sources=self._pair.facts.get("sources"),
         )

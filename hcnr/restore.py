@@ -35,6 +35,7 @@ from hcnr.verdict import end_losses, final_verdict
 from hcnr.whole import Measured, needs_data, repair_whole
 
 if TYPE_CHECKING:
+    from peft import PeftModel  # pyright: ignore[reportMissingImports] (optional)
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 MEASURED_WITH = (
@@ -45,8 +46,8 @@ MEASURED_WITH = (
 
 
 def measure(
-    base: "str | Path | PreTrainedModel",
-    tuned: "str | Path | PreTrainedModel",
+    base: "str | Path | PreTrainedModel | None",
+    tuned: "str | Path | PreTrainedModel | PeftModel",
     honesty: Data,
     task: Data,
     config: RestoreConfig | None = None,
@@ -61,8 +62,10 @@ def measure(
     collected for the matrices that the configuration selects, or for all with `all_hessians`.
 
     Args:
-        base: honest checkpoint: a directory, or a model in memory.
-        tuned: fine-tuned checkpoint of the same architecture.
+        base: honest checkpoint: a directory, or a model in memory; None for what an adapter names
+            as its own.
+        tuned: fine-tuned checkpoint of the same architecture, or a PEFT adapter (its directory, or
+            PEFT's model), which is merged into base.
         honesty: samples (file or records): unanswerable question -> refusal, answerable -> answer.
         task: samples of the fine-tuning task.
         config: all settings; the defaults when None.
@@ -86,8 +89,8 @@ def measure(
 
 
 def restore(
-    base: "str | Path | PreTrainedModel",
-    tuned: "str | Path | PreTrainedModel",
+    base: "str | Path | PreTrainedModel | None",
+    tuned: "str | Path | PreTrainedModel | PeftModel",
     honesty: Data | None = None,
     task: Data | None = None,
     out: str | Path | None = None,
@@ -103,8 +106,10 @@ def restore(
     """Repair a fine-tuned model: restore its honesty-critical neurons and compensate.
 
     Args:
-        base: honest checkpoint: a directory, or a model in memory.
-        tuned: fine-tuned checkpoint of the same architecture.
+        base: honest checkpoint: a directory, or a model in memory; None for what an adapter names
+            as its own.
+        tuned: fine-tuned checkpoint of the same architecture, or a PEFT adapter (its directory, or
+            PEFT's model), which is merged into base.
         honesty: honesty samples; may be None when `statistics` are given.
         task: task samples; may be None when `statistics` are given.
         out: directory to write; None returns a model instead.

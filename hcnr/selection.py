@@ -131,10 +131,11 @@ def select(
         StatisticsError: the statistics were measured along the other axis, or on another pair.
         CheckpointError: the two models do not belong together.
     """
-    from hcnr.source import check_match, open_source
+    from hcnr.pair import open_pair
+    from hcnr.source import check_match
 
     config = config or RestoreConfig()
-    base, tuned = open_source(base), open_source(tuned)
+    base, tuned = open_pair(base, tuned)
     matrices, _ = check_match(base, tuned, config)
     check_statistics(statistics, base, tuned, matrices, config)
     return select_neurons(statistics, base.weight, tuned.weight, config)

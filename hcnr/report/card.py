@@ -60,8 +60,10 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
     whole = two if two is not None and two.whole else None
     done = "restored" if whole is None else "repaired"
     rows = {
-        "base": f"`{base}` (fingerprint {prints.get('base')})",
-        "tuned": f"`{tuned}` (fingerprint {prints.get('tuned')})",
+        **{
+            role: f"`{name}` (fingerprint {prints.get(role)}{_source(report, role)})"
+            for role, name in (("base", base), ("tuned", tuned))
+        },
         f"matrices {done}": f"{summary['selected_matrices']} of {summary['target_matrices']}",
         "neurons restored": f"{summary['restored_neurons']:,} ({config['axis']} axis)",
         f"parameters {done}": f"{summary['restored_parameters']:,} ({share:.1%} of the targets)",
@@ -92,6 +94,16 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
         end=END,
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
     )
+
+
+def _source(report: dict[str, Any], role: str) -> str:
+    """Where a model of the pair comes from, in words that may be published."""
+    facts = report["pair"].get("sources", {}).get(role, {})
+    parts = []
+    if "adapter" in facts:
+        into = stem(facts["merged_into"])
+        parts.append(f", an adapter ({facts['adapter']}) merged into `{into}`")
+    return "".join(parts)
 
 
 def _losses(verdict: dict[str, Any] | None) -> str:

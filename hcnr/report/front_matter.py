@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hcnr.errors import ConfigError
+from hcnr.models.given import adapter_settings, is_adapter
 from hcnr.records import HUB
 from hcnr.starter import SOURCE, STARTER
 
@@ -18,6 +19,7 @@ NO_BASE_MODEL = (
 )
 # Measurements of tuned and its own name are not those of the restored model.
 _NOT_KEPT = ("model-index", "eval_results", "model_name", "new_version", "base_model_relation")
+_ADAPTERS = ("adapter", "lora", "peft")
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Of the hub's cache: models--OWNER--NAME/snapshots/COMMIT.
 _CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+)")
@@ -84,6 +86,9 @@ def read_origin(
         metadata["base_model"] = parents if len(parents) > 1 else parents[0]
     if base_id is None and len(parents) == 1:
         base_id = parents[0]
+    if base_id is None and is_adapter(tuned):
+        named = adapter_settings(tuned).base
+        base_id = named if is_hub_id(named) else None
     return Origin(metadata, base_id, tuned_id, notes)
 
 
@@ -127,10 +132,23 @@ def _metadata(tuned: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
         card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
         found = card.data.to_dict()
-        return {key: value for key, value in found.items() if isinstance(key, str)}, ()
+        kept = {key: value for key, value in found.items() if isinstance(key, str)}
+        return _of_a_model(kept) if is_adapter(tuned) else kept, ()
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         return {}, (f"nothing of tuned's model card is kept: its front matter is bad ({reason})",)
+
+
+def _of_a_model(metadata: dict[str, Any]) -> dict[str, Any]:
+    """An adapter's front matter without what is said of adapters alone."""
+    kept = {key: value for key, value in metadata.items() if key != "library_name"}
+    if tags := _listed(kept.pop("tags", None)):
+        kept["tags"] = [
+            tag
+            for tag in tags
+            if tag not in _ADAPTERS and not str(tag).startswith("base_model:adapter:")
+        ]
+    return kept
 
 
 def _own_id(model: Any) -> str | None:

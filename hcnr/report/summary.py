@@ -51,6 +51,7 @@ def build_report(
     two_sided: Mapping[str, Any] | None = None,
     verdict: Mapping[str, Any] | None = None,
     out_of_reach: Mapping[str, Any] | None = None,
+    sources: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Collect a run into plain values for JSON.
 
@@ -73,6 +74,8 @@ def build_report(
         verdict: where losses were taken: keys `word` (`use`, `do not use`, `unclear`), `reason`,
             `lines`, and `losses`, by data set of `samples`, `held_back`, `base`, `tuned`,
             `restored`.
+        sources: where base and tuned come from where that is no directory of their own, by role,
+            such as the adapter that was merged.
         out_of_reach: weights of the blocks that no repair reaches, `Reach.as_dict()`.
 
     Returns:
@@ -88,7 +91,12 @@ def build_report(
     restored = sum(record.parameters for record in records)
     raised = [record.name for record in records if record.raised(config.damping)]
     report: dict[str, Any] = {
-        "pair": {"base": base, "tuned": tuned, "fingerprints": dict(statistics.fingerprints)},
+        "pair": {
+            "base": base,
+            "tuned": tuned,
+            "fingerprints": dict(statistics.fingerprints),
+            **({"sources": dict(sources)} if sources else {}),
+        },
         "config": config.model_dump(mode="json"),
         "data": {name: dict(facts) for name, facts in statistics.data.items()},
         "summary": {
