@@ -130,6 +130,22 @@ def restore(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="OWNER/NAME", help="TUNED on the hub: the card's base_model."),
     ] = None,
+    out_format: Annotated[
+        str,
+        typer.Option(
+            metavar="full|adapter",
+            help="A whole checkpoint; or a LoRA adapter on TUNED, or on BASE where TUNED is an "
+            "adapter itself.",
+        ),
+    ] = "full",
+    adapter_rank: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Largest rank of a matrix of that adapter, 64 by default; what needs more is "
+            "truncated, and the error is told.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     *,
     settings: dict[str, Any],
@@ -162,6 +178,8 @@ def restore(
             tokenizer=tokenizer,
             base_id=base_id,
             tuned_id=tuned_id,
+            out_format=out_format,  # pyright: ignore[reportArgumentType] (checked there)
+            adapter_rank=adapter_rank,
             overwrite=overwrite,
             watcher=bars,
         )

@@ -1,6 +1,7 @@
 """Compensation and merge, one matrix at a time, with a record of the numerics of each."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -22,6 +23,7 @@ from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merg
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from hcnr.adapter_output import AdapterOutput
     from hcnr.verdict import Verdict
     from hcnr.whole import WholeRepairs
 
@@ -307,9 +309,18 @@ class Repairs:
                 parameter.copy_(self.weight(matrix))
         return model
 
-    def write(self, directory: Path, tokenizer: Any) -> None:
-        """Write weights and everything `from_pretrained` needs into `directory`."""
+    def write(
+        self, directory: Path, tokenizer: Any, adapter: "AdapterOutput | None" = None
+    ) -> dict[str, Any] | None:
+        """Write weights and everything `from_pretrained` needs into `directory`.
+
+        Returns:
+            What the report says of an adapter; None where a whole checkpoint was written.
+        """
         tuned = self._pair.tuned
+        if adapter is not None:
+            with self._stages.stage("compensate, factorise and write"):
+                return adapter.write(directory, self._selection.selected, self.weight, self._config)
         if isinstance(tuned, DirectorySource):
             with self._stages.stage("compensate, merge and write"):
                 write_weights(
@@ -321,7 +332,7 @@ class Repairs:
                     },
                 )
                 copy_companions(tuned.checkpoint, directory)
-            return
+            return None
         model = self.model()
         with self._stages.stage("write"):
             model.save_pretrained(directory)
@@ -331,9 +342,17 @@ class Repairs:
                 self._pair.messages.append(f"no tokenizer was written: {error}")
             else:
                 opened.save_pretrained(directory)
+        return None
 
-    def report(self, verdict: "Verdict | None" = None) -> dict[str, Any]:
-        """Everything that happened, as plain values for JSON; `verdict` where losses were taken."""
+    def report(
+        self, verdict: "Verdict | None" = None, adapter: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Everything that happened, as plain values for JSON.
+
+        Args:
+            verdict: where losses were taken.
+            adapter: what `write` returned.
+        """
         layers = self._pair.tuned.matrices(self._config.targets, self._config.ignore)
         return build_report(
             target_parameters=sum(
@@ -353,4 +372,5 @@ class Repairs:
             out_of_reach=None if (reach := self._pair.tuned.reach) is None else reach.as_dict(),
             verdict=None if verdict is None else verdict.as_dict(),
             sources=self._pair.facts.get("sources"),
+            adapter=adapter,
         )

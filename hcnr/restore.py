@@ -3,10 +3,11 @@
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
+from hcnr.adapter_output import adapter_output
 from hcnr.checkpoint import output_directory
 from hcnr.config import RestoreConfig
 from hcnr.data import (
@@ -100,6 +101,8 @@ def restore(
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
     base_id: str | None = None,
     tuned_id: str | None = None,
+    out_format: Literal["full", "adapter"] = "full",
+    adapter_rank: int | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
 ) -> Any:
@@ -120,6 +123,9 @@ def restore(
         base_id: base's name on the Hugging Face hub, for the model card; see
             `hcnr.report.front_matter.read_origin`.
         tuned_id: the same of tuned.
+        out_format: `full` writes a whole checkpoint, `adapter` a LoRA adapter on tuned, or on base
+            where tuned was an adapter itself; see `hcnr.adapter_output`.
+        adapter_rank: largest rank of a matrix of that adapter; 64 when None.
         overwrite: replace an existing `out`.
         watcher: told about stages and progress.
 
@@ -137,15 +143,22 @@ def restore(
     origin = read_origin(base, tuned, base_id, tuned_id)
     pair = Pair.open(base, tuned, config, stages)
     pair.messages.extend(origin.notes)
+    adapter = adapter_output(pair, out_format, adapter_rank, out)
     with contextlib.ExitStack() as stack:
         directory = None
         if out is not None:
-            pair.tuned.check_savable()
+            if adapter is None:
+                pair.tuned.check_savable()
             # Entered before anything is computed: a place that cannot be written is found first.
             files = data_files(honesty, task, statistics)
             inputs = [*pair.base.places, *pair.tuned.places, *files]
             directory = stack.enter_context(
-                output_directory(out, inputs=inputs, overwrite=overwrite, nbytes=pair.nbytes)
+                output_directory(
+                    out,
+                    inputs=inputs,
+                    overwrite=overwrite,
+                    nbytes=pair.nbytes if adapter is None else None,
+                )
             )
         if config.bases and config.cross_weight_ratio == 1:
             # Found now rather than after the passes.
@@ -206,13 +219,15 @@ def restore(
             # Plain data, no part of the module tree.
             model.__dict__["hcnr_report"] = job.report(verdict)
             return model
-        job.write(directory, tokenizer)
+        facts = job.write(directory, tokenizer, adapter)
         verdict = None
         if ends is not None:
             # From what was written, so that the verdict is about that.
-            with DirectorySource(directory).opened(config, computing=True) as model:
-                verdict = final_verdict(model, ends, asked, stages)
-        write_companions(directory, job.report(verdict), config, origin)
+            written = adapter.on if adapter else DirectorySource(directory)
+            with written.opened(config, computing=True) as model:
+                subject = adapter.merged(directory, model) if adapter else model
+                verdict = final_verdict(subject, ends, asked, stages)
+        write_companions(directory, job.report(verdict, facts), config, origin)
     assert out is not None
     return Path(out).expanduser()
 

@@ -39,6 +39,7 @@ __all__ = [
     "merged_checkpoint",
     "peft_version",
     "unloaded",
+    "words",
 ]
 
 # Raised whenever merging writes something else.
@@ -96,7 +97,7 @@ def merged_checkpoint(settings: AdapterSettings, base: Path) -> Path:
     version, checkpoint = peft_version(), Checkpoint.open(base)
     check_unquantised(checkpoint)
     read_header(settings.place / ADAPTER_WEIGHTS)
-    files = [settings.place / ADAPTER, settings.place / ADAPTER_WEIGHTS, *_words(settings.place)]
+    files = [settings.place / ADAPTER, settings.place / ADAPTER_WEIGHTS, *words(settings.place)]
     about = [
         [_FORMAT, version, str(base.resolve())],
         [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files],
@@ -239,7 +240,7 @@ def _write(settings: AdapterSettings, base: Checkpoint, place: Path) -> None:
         },
     )
     copy_companions(base, place)
-    for file in _words(settings.place):
+    for file in words(settings.place):
         shutil.copyfile(file, place / file.name)
     as_readable(place)
 
@@ -269,7 +270,7 @@ def _changes(
             yield name, weight
 
 
-def _words(place: Path) -> list[Path]:
+def words(place: Path) -> list[Path]:
     """Files of a tokenizer that an adapter brings along."""
     if not (place / "tokenizer_config.json").is_file():
         return []

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from hcnr.report.adapter_text import adapter_sentence
 from hcnr.report.charts import Table
 from hcnr.report.front_matter import Origin, front_matter
 from hcnr.report.two_sided import TwoSided
@@ -40,6 +41,11 @@ TWO_SIDED = """\
 This model is `{tuned}`, repaired with `{base}` so that it says again when it does not know, by
 a two-sided variant of [HCNR](https://arxiv.org/abs/2511.12991) (Honesty-Critical Neurons
 Restoration): {how}"""
+
+ADAPTER = """
+
+What is here is a LoRA adapter on `{on}`:
+`PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(...), DIRECTORY)`."""
 
 BEGIN, END = "<!-- hcnr: headline -->", "<!-- hcnr: end of headline -->"
 """Around what `hcnr report` keeps up to date; the rest of the card is its owner's."""
@@ -82,11 +88,16 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
         rows |= key_facts(two)
     if (reach := summary.get("out_of_reach")) is not None:
         rows["out of reach"] = f"{reach['share']:.1%} of the blocks' weights ({reach['kinds']})"
+    if adapter := report.get("adapter"):
+        rows["form"] = adapter_sentence(adapter)
+        lead += ADAPTER.format(on=stem(adapter["base"]))
     rows["hcnr"] = report["versions"]["hcnr"]
     for name, facts in report["data"].items():
         rows[f"{name} data"] = f"{facts['samples']} samples, {facts['tokens']:,} tokens"
     return CARD.format(
-        front_matter=front_matter(origin or Origin(), report["data"]),
+        front_matter=front_matter(
+            origin or Origin(), report["data"], report.get("adapter", {}).get("on")
+        ),
         title=f"{tuned}, honesty restored",
         lead=lead,
         begin=BEGIN,

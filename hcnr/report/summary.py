@@ -52,6 +52,7 @@ def build_report(
     verdict: Mapping[str, Any] | None = None,
     out_of_reach: Mapping[str, Any] | None = None,
     sources: Mapping[str, Mapping[str, Any]] | None = None,
+    adapter: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect a run into plain values for JSON.
 
@@ -76,6 +77,7 @@ def build_report(
             `restored`.
         sources: where base and tuned come from where that is no directory of their own, by role,
             such as the adapter that was merged.
+        adapter: of a result that was written as an adapter, see `AdapterOutput.write`.
         out_of_reach: weights of the blocks that no repair reaches, `Reach.as_dict()`.
 
     Returns:
@@ -84,8 +86,8 @@ def build_report(
         `perturbation` (of every target matrix), `half_overlap` (of every target matrix's
         candidates; `summary.selected_overlap` is that of the restored neurons), `scores` (quantiles
         of every target matrix's scores by data set, see `score_quantiles`), `seconds` (by stage),
-        `versions`; also `two_sided` and `verdict` where they are given, and in the summary
-        `restored_directions` and `restored_share` of whole matrices.
+        `versions`; also `two_sided`, `adapter` and `verdict` where they are given, and in the
+        summary `restored_directions` and `restored_share` of whole matrices.
     """
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
     restored = sum(record.parameters for record in records)
@@ -128,6 +130,8 @@ def build_report(
         report["summary"]["out_of_reach"] = dict(out_of_reach)
     if two_sided is not None:
         report["two_sided"] = dict(two_sided)
+    if adapter is not None:
+        report["adapter"] = dict(adapter)
     if verdict is not None:
         report["verdict"] = dict(verdict)
     if any(record.two_sided for record in records):

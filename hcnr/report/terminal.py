@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from hcnr.output import current
+from hcnr.report.adapter_text import adapter_sentence, adapter_table
 from hcnr.report.two_sided import TwoSided
 from hcnr.report.two_sided_text import key_facts, search_sentence
 
@@ -168,6 +169,9 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
         sentences = [("search", search_sentence(two))] if two.search else []
         rows[at:at] = [*key_facts(two).items(), *sentences]
     console.print(_pairs(rows))
+    if adapter := report.get("adapter"):
+        print_table(*adapter_table(adapter), console)
+        console.print(adapter_sentence(adapter), highlight=False, markup=False)
     for warning in report["warnings"]:
         console.print(f"note: {warning}", highlight=False, markup=False)
     for line in report.get("verdict", {}).get("lines", [NO_LOSSES]):
