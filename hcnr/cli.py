@@ -39,7 +39,12 @@ UNPLANNED = (
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 Base = Annotated[
-    Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
+    Path,
+    typer.Argument(
+        metavar="BASE",
+        help="Honest checkpoint, before fine-tuning: a directory, or OWNER/NAME@REVISION of the "
+        "Hugging Face hub.",
+    ),
 ]
 Tuned = Annotated[
     Optional[Path],  # noqa: UP045

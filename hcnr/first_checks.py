@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.errors import CheckpointError, ConfigError, StatisticsError
+from hcnr.hub import is_model_name, model_snapshot
 from hcnr.records import check_source
 
 __all__ = ["ADAPTER", "check_command_line", "check_directory", "named_pair"]
@@ -24,7 +25,7 @@ def check_command_line(
     """Refuse what names nothing, in the words of whoever would find out later.
 
     Args:
-        checkpoints: directories.
+        checkpoints: directories, or models of the hub, which are downloaded here.
         data: files or data sets of samples.
         statistics: a file.
         questions: sets by name, or files.
@@ -34,7 +35,11 @@ def check_command_line(
         HcnrError: the first that cannot be.
     """
     for place in checkpoints:
-        if place is not None:
+        if place is None:
+            continue
+        if is_model_name(place):
+            model_snapshot(place)
+        else:
             check_directory(place.expanduser())
     for source in data:
         check_source(source)
@@ -75,8 +80,8 @@ def check_directory(directory: Path) -> None:
     """Raise CheckpointError unless a checkpoint's directory exists."""
     if not directory.exists():
         raise CheckpointError(
-            f"The checkpoint '{directory}' does not exist: name a local directory (a model of the "
-            "Hugging Face hub comes with `hf download NAME --local-dir DIR`)."
+            f"The checkpoint '{directory}' does not exist: name a local directory, or a model of "
+            "the Hugging Face hub as OWNER/NAME."
         )
     if not directory.is_dir():
         raise CheckpointError(

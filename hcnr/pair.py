@@ -48,7 +48,7 @@ def open_pair(base: Any, tuned: Any) -> tuple[Source, Source]:
     assert isinstance(honest, ModelSource)
     settings = adapter_settings(tuned)
     merged = merge_into(copy.deepcopy(honest.model), settings)
-    note = f"'{settings.place}' is an adapter ({settings.kind}) and was merged into {honest}"
+    note = f"'{settings.name}' is an adapter ({settings.kind}) and was merged into {honest}"
     return honest, ModelSource(merged, (note,))
 
 

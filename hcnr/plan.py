@@ -145,12 +145,12 @@ def _read(
     }
     if not layers:
         raise CheckpointError(
-            f"the adapter '{settings.place}' changes none of the targets in base ({source}): widen "
+            f"the adapter '{settings.name}' changes none of the targets in base ({source}): widen "
             "--targets, or name the checkpoint that it was trained on as BASE"
         )
     reach = [] if source.reach is None else [source.reach.sentence]
     note = (
-        f"'{settings.place}' is an adapter ({settings.kind}): a run merges it into '{source}' in "
+        f"'{settings.name}' is an adapter ({settings.kind}): a run merges it into '{source}' in "
         f"float32 and keeps {source.checkpoint.nbytes / 1e9:.3g} GB in '{cache_root()}'; its "
         f"{len(layers)} matrices count"
     )

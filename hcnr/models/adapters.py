@@ -106,7 +106,7 @@ def merged_checkpoint(settings: AdapterSettings, base: Path) -> Path:
         hashlib.sha256((base / "config.json").read_bytes()).hexdigest(),
     ]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", settings.place.name)[:80]
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(settings.name).name)[:80]
     try:
         return cached_directory(
             f"adapter-{name}-{key}", lambda place: _write(settings, checkpoint, place)
@@ -136,7 +136,7 @@ def merge_into(model: "PreTrainedModel", settings: AdapterSettings) -> "PreTrain
     peft_version()
     from peft import PeftConfig, PeftModelForCausalLM
 
-    where = f"the adapter '{settings.place}' ({settings.kind})"
+    where = f"the adapter '{settings.name}' ({settings.kind})"
     with explained(f"{where} cannot be put on {type(model).__name__}"), _silent():
         config: Any = PeftConfig.from_pretrained(str(settings.place))
         if config.is_prompt_learning or config.is_adaption_prompt:
@@ -255,14 +255,14 @@ def _changes(
             if weight.data_ptr() in places:
                 continue  # tied to a stored one
             raise CheckpointError(
-                f"the adapter '{settings.place}' gives the model a {name} of its own, which "
+                f"the adapter '{settings.name}' gives the model a {name} of its own, which "
                 f"'{base.path}' does not store (its head is its embedding): merge it yourself "
                 "(peft: `merge_and_unload()`, then `save_pretrained` with tie_word_embeddings "
                 "false) and name the merged directory as TUNED"
             )
         if weight.shape != base.tensors[name].shape:
             raise CheckpointError(
-                f"{name} is {list(weight.shape)} with the adapter '{settings.place}' and "
+                f"{name} is {list(weight.shape)} with the adapter '{settings.name}' and "
                 f"{list(base.tensors[name].shape)} in '{base.path}': merge it yourself (peft: "
                 "`merge_and_unload()`, then `save_pretrained`) and name the merged directory"
             )

@@ -11,6 +11,7 @@ from typing import Any
 
 from hcnr.errors import CheckpointError, ConfigError
 from hcnr.first_checks import ADAPTER, check_directory
+from hcnr.hub import is_model_name, model_snapshot
 
 __all__ = [
     "ADAPTER",
@@ -19,6 +20,7 @@ __all__ = [
     "adapted_modules",
     "adapter_settings",
     "is_adapter",
+    "located",
     "named_base",
     "resolve",
 ]
@@ -33,6 +35,7 @@ class AdapterSettings:
 
     Attributes:
         place: the directory, absolute.
+        name: as messages call it.
         kind: of PEFT's types, such as `LORA`.
         base: what it names as its base model; None where it names none.
         revision: of the base on the hub; None where it names none.
@@ -40,6 +43,7 @@ class AdapterSettings:
     """
 
     place: Path
+    name: str
     kind: str
     base: str | None
     revision: str | None
@@ -68,19 +72,31 @@ class Given:
 
 
 def is_adapter(source: Any) -> bool:
-    """Whether a path names the directory of a PEFT adapter."""
+    """Whether a path, or a name of the hub, is that of a PEFT adapter."""
     if not isinstance(source, str | os.PathLike):
         return False
-    return (Path(source).expanduser() / ADAPTER).is_file()
+    return (located(source) / ADAPTER).is_file()
 
 
-def adapter_settings(directory: str | os.PathLike[str]) -> AdapterSettings:
+def located(source: str | os.PathLike[str]) -> Path:
+    """The directory of a model; one of the hub is downloaded unless it is in its cache.
+
+    Raises:
+        CheckpointError: it is neither, see `hcnr.hub.model_snapshot`.
+    """
+    if is_model_name(source):
+        return model_snapshot(source).directory
+    return Path(source).expanduser().absolute()
+
+
+def adapter_settings(source: str | os.PathLike[str]) -> AdapterSettings:
     """Read what an adapter says of itself; none of its weights.
 
     Raises:
         CheckpointError: it is malformed, has no safetensors weights, or full weights beside them.
     """
-    place = Path(directory).expanduser().absolute()
+    place = located(source)
+    name = os.fspath(source) if is_model_name(source) else str(place)
     if any((place / name).exists() for name in _FULL):
         raise CheckpointError(
             f"'{place}' holds an adapter ({ADAPTER}) and full weights, and only one of them can be "
@@ -109,6 +125,7 @@ def adapter_settings(directory: str | os.PathLike[str]) -> AdapterSettings:
     base, revision = content.get("base_model_name_or_path"), content.get("revision")
     return AdapterSettings(
         place,
+        name,
         kind,
         base if isinstance(base, str) and base else None,
         revision if isinstance(revision, str) and revision else None,
@@ -123,15 +140,17 @@ def resolve(source: str | os.PathLike[str], base: Given | None = None) -> Given:
     the cache, see `hcnr.models.adapters.merged_checkpoint`.
 
     Args:
-        source: a checkpoint directory, or that of a PEFT adapter.
+        source: a checkpoint directory or that of a PEFT adapter, or the name of one on the hub,
+            OWNER/NAME or OWNER/NAME@REVISION.
         base: what an adapter is merged into, whatever it names itself; None takes what it names.
 
     Raises:
         HcnrError: there is nothing of that name, or the adapter cannot be merged.
     """
+    facts, notes = _of_the_hub(source)
     if not is_adapter(source):
-        place = Path(source).expanduser().absolute()
-        return Given(str(place), place, (place,))
+        place = located(source)
+        return Given(os.fspath(source) if facts else str(place), place, (place,), facts, notes)
     settings = adapter_settings(source)
     chosen = named_base(settings) if base is None else base
     from hcnr.models.adapters import merged_checkpoint, peft_version
@@ -141,10 +160,11 @@ def resolve(source: str | os.PathLike[str], base: Given | None = None) -> Given:
     if base is not None and settings.base is not None and not _names(settings, base):
         although = f", as given, although it names {settings.base!r} as its base"
     return Given(
-        str(settings.place),
+        settings.name,
         merged,
         (settings.place, merged, *chosen.places),
         {
+            **facts,
             "adapter": settings.kind,
             "named_base": settings.base,
             "merged_into": chosen.name,
@@ -153,7 +173,8 @@ def resolve(source: str | os.PathLike[str], base: Given | None = None) -> Given:
         },
         (
             *chosen.notes,
-            f"'{settings.place}' is an adapter ({settings.kind}) and was merged into "
+            *notes,
+            f"'{settings.name}' is an adapter ({settings.kind}) and was merged into "
             f"'{chosen.name}'{although}; the merged checkpoint is kept in '{merged}'",
         ),
         chosen,
@@ -185,28 +206,46 @@ def named_base(settings: AdapterSettings) -> Given:
     """
     cure = "name the checkpoint that it was trained on as BASE"
     if settings.base is None:
-        raise ConfigError(f"the adapter '{settings.place}' names no base model; {cure}")
-    place = Path(settings.base).expanduser()
-    if place.is_dir() and place.resolve() == settings.place.resolve():
-        raise ConfigError(f"the adapter '{settings.place}' names itself as its base model; {cure}")
+        raise ConfigError(f"the adapter '{settings.name}' names no base model; {cure}")
+    base = settings.base
+    if is_model_name(base) and settings.revision is not None:
+        base = f"{base}@{settings.revision}"
     try:
+        place = located(base)
         check_directory(place)
-    except CheckpointError:
+    except CheckpointError as error:
+        hub = f" ({error})" if is_model_name(base) else ""
         raise ConfigError(
-            f"the adapter '{settings.place}' names {settings.base!r} as its base model, which is "
-            f"not there; {cure}"
+            f"the adapter '{settings.name}' names {base!r} as its base model, which is not "
+            f"there{hub}; {cure}"
         ) from None
-    if is_adapter(place):
+    if place.resolve() == settings.place.resolve():
+        raise ConfigError(f"the adapter '{settings.name}' names itself as its base model; {cure}")
+    if is_adapter(base):
         raise ConfigError(
-            f"the adapter '{settings.place}' names another adapter, '{place}', as its base model; "
+            f"the adapter '{settings.name}' names another adapter, '{base}', as its base model; "
             "merge that one first (peft: `merge_and_unload()`, then `save_pretrained`) and name "
             "the merged directory as BASE"
         )
-    return resolve(place)
+    return resolve(base)
+
+
+def _of_the_hub(source: str | os.PathLike[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Facts and notes about a model of the hub; nothing of a directory."""
+    if not is_model_name(source):
+        return {}, ()
+    found = model_snapshot(source)
+    note = (
+        f"'{os.fspath(source)}' is of the Hugging Face hub, at the revision {found.revision}; name "
+        f"it as {found.name}@{found.revision} to get the same again"
+    )
+    return {"hub": found.name, "revision": found.revision}, (note,)
 
 
 def _names(settings: AdapterSettings, base: Given) -> bool:
-    """Whether an adapter names this very directory as its base."""
+    """Whether an adapter names this very directory, or model of the hub, as its base."""
+    if base.facts.get("hub") == settings.base:
+        return True
     named = Path(str(settings.base)).expanduser()
     return named.is_dir() and any(
         place.exists() and os.path.samefile(named, place) for place in base.places[:1]

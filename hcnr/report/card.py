@@ -111,6 +111,8 @@ def _source(report: dict[str, Any], role: str) -> str:
     """Where a model of the pair comes from, in words that may be published."""
     facts = report["pair"].get("sources", {}).get(role, {})
     parts = []
+    if "revision" in facts:
+        parts.append(f", of the hub's `{facts['hub']}` at `{facts['revision']}`")
     if "adapter" in facts:
         into = stem(facts["merged_into"])
         parts.append(f", an adapter ({facts['adapter']}) merged into `{into}`")

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hcnr.errors import ConfigError
-from hcnr.models.given import adapter_settings, is_adapter
+from hcnr.hub import model_name
+from hcnr.models.given import adapter_settings, is_adapter, located
 from hcnr.records import HUB
 from hcnr.starter import SOURCE, STARTER
 
@@ -136,7 +137,7 @@ def front_matter(
 
 
 def _metadata(tuned: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    path = Path(tuned) / "README.md" if isinstance(tuned, str | os.PathLike) else None
+    path = located(tuned) / "README.md" if isinstance(tuned, str | os.PathLike) else None
     if path is None or not path.is_file():
         return {}, ()
     import yaml
@@ -166,6 +167,8 @@ def _of_a_model(metadata: dict[str, Any]) -> dict[str, Any]:
 
 def _own_id(model: Any) -> str | None:
     """The hub's name of a model, by where it lies in the hub's cache or by its configuration."""
+    if (name := model_name(model)) is not None:
+        return name
     if isinstance(model, str | os.PathLike):
         for part in reversed(Path(os.path.abspath(model)).parts):
             if found := _CACHED.fullmatch(part):
