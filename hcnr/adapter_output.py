@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError, ModelError
+from hcnr.linear import is_linear, is_transposed
 from hcnr.model import open_skeleton, resolve_device
 from hcnr.models.adapters import merge_into, peft_version, words
 from hcnr.models.given import ADAPTER, ADAPTER_WEIGHTS, adapter_settings
@@ -200,6 +201,7 @@ class AdapterOutput:
                 task_type="CAUSAL_LM",
                 base_model_name_or_path=self._named,
                 inference_mode=True,
+                fan_in_fan_out=self._transposed(found),
             )
             settings.save_pretrained(str(directory))
         _ordered(directory)
@@ -216,6 +218,11 @@ class AdapterOutput:
         tuned = self.pair.tuned
         for file in words(tuned.path) if isinstance(tuned, DirectorySource) else ():
             shutil.copyfile(file, directory / file.name)
+
+    def _transposed(self, found: Iterable[str]) -> bool:
+        """Whether the layers store their transpose, as PEFT wants to be told."""
+        layers = self.on.matrices(("*",), ())
+        return any(is_transposed(layers.get(name)) for name in found)
 
     @property
     def _named(self) -> str:
@@ -268,7 +275,7 @@ def _differing(base: DirectorySource, tuned: DirectorySource) -> list[str]:
         if before is not None and torch.equal(before, after):
             continue
         module = name.removesuffix(".weight")
-        if before is None or not isinstance(modules.get(module), nn.Linear) or module == name:
+        if before is None or not is_linear(modules.get(module)) or module == name:
             raise ModelError(
                 f"tuned ({tuned}) changes {name}, which is no linear layer, so its repair is no "
                 "LoRA adapter on base; write the full form (--out-format full)"

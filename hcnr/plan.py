@@ -11,6 +11,7 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.groups import budget_of, curvature_bytes, plan_groups
 from hcnr.held_back import held_back_count
+from hcnr.linear import shape_of
 from hcnr.models.given import (
     adapted_modules,
     adapter_settings,
@@ -102,7 +103,7 @@ def plan_run(
     """
     config = config or RestoreConfig()
     sources, layers, messages = _read(base, tuned, config)
-    shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+    shapes = {name: shape_of(layer) for name, layer in layers.items()}
     along = 0 if config.axis == "output" else 1
     kinds = [
         MatrixKind(role, shape, n, shape[along], count_of(config.candidate_ratio, shape[along]))

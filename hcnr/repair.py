@@ -11,6 +11,7 @@ from torch import Tensor
 from hcnr.checkpoint import copy_companions, write_weights
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError, StatisticsError
+from hcnr.linear import as_stored
 from hcnr.model import open_model, open_tokenizer, resolve_device
 from hcnr.pair import Pair
 from hcnr.report import MatrixRecord, build_report
@@ -305,8 +306,8 @@ class Repairs:
             else:
                 raise ModelError(f"{tuned} cannot be copied into a restored model")
             for matrix in self._selection.selected:
-                parameter = model.get_submodule(matrix).get_parameter("weight")
-                parameter.copy_(self.weight(matrix))
+                layer = model.get_submodule(matrix)
+                layer.get_parameter("weight").copy_(as_stored(layer, self.weight(matrix)))
         return model
 
     def write(
@@ -327,7 +328,7 @@ class Repairs:
                     tuned.checkpoint,
                     directory,
                     {
-                        f"{name}.weight": lambda name=name: self.weight(name)
+                        f"{name}.weight": lambda name=name: tuned.stored(name, self.weight(name))
                         for name in self._selection.selected
                     },
                 )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import StatisticsError
+from hcnr.linear import shape_of
 from hcnr.model import resolve_device
 from hcnr.statistics import Statistics
 from hcnr_kernels import perturbation
@@ -288,7 +289,7 @@ def check_statistics(
         )
     layers = tuned.matrices(config.targets, config.ignore)
     for name, layer in layers.items():
-        size = layer.out_features if config.axis == "output" else layer.in_features
+        size = shape_of(layer)[0 if config.axis == "output" else 1]
         found = statistics.scores["honesty"][name].shape[0]
         if found != size:
             raise StatisticsError(

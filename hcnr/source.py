@@ -20,6 +20,7 @@ from hcnr.checkpoint import (
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError
 from hcnr.limits import Limits
+from hcnr.linear import as_matrix, as_stored
 from hcnr.model import open_model, open_skeleton, open_tokenizer, target_matrices
 from hcnr.models.given import Given, resolve
 from hcnr.models.loading import explained
@@ -159,7 +160,12 @@ class DirectorySource:
 
     def weight(self, matrix: str) -> Tensor:
         """Read one weight from disk."""
-        return self.checkpoint.load(f"{matrix}.weight")
+        layer = self._skeleton.get_submodule(matrix)
+        return as_matrix(layer, self.checkpoint.load(f"{matrix}.weight"))
+
+    def stored(self, matrix: str, weight: Tensor) -> Tensor:
+        """A weight in the layout of the files."""
+        return as_stored(self._skeleton.get_submodule(matrix), weight)
 
     @property
     def parameters(self) -> list[str]:
@@ -259,7 +265,8 @@ class ModelSource:
 
     def weight(self, matrix: str) -> Tensor:
         """The weight itself where it is on the CPU already."""
-        return self.model.get_submodule(matrix).get_parameter("weight").detach().cpu()
+        layer = self.model.get_submodule(matrix)
+        return as_matrix(layer, layer.get_parameter("weight").detach().cpu())
 
     @cached_property
     def _parameters(self) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 import hcnr
 from hcnr.adapter_output import factorise
@@ -18,7 +17,7 @@ from pairs import bits, config, hashes
 
 pytest.importorskip("peft", reason="the package peft is not installed")
 
-from adapters import lora, silent, write_adapter
+from adapters import assert_equal, lora, merged_by_user, write_adapter
 
 WIDE = 40
 """No matrix of the pair has a higher rank."""
@@ -34,24 +33,8 @@ def data(pair):
     return {"honesty": pair["honesty"], "task": pair["task"]}
 
 
-def merged(on: Path, directory: Path) -> dict[str, torch.Tensor]:
-    """What a user gets, with transformers and PEFT alone."""
-    from peft import PeftModel
-
-    with silent():
-        model = AutoModelForCausalLM.from_pretrained(on)
-        adapted: Any = PeftModel.from_pretrained(model, str(directory))
-        return adapted.merge_and_unload().state_dict()
-
-
 def facts(directory: Path) -> dict[str, Any]:
     return json.loads((directory / "hcnr_report.json").read_text())["adapter"]
-
-
-def assert_equal(directory: Path, state: dict[str, torch.Tensor]) -> None:
-    full = Checkpoint.open(directory)
-    for name in full.tensors:
-        torch.testing.assert_close(state[name], full.load(name), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("kind", ["none", "joint", "spectral"])
@@ -65,7 +48,7 @@ def test_on_tuned_it_is_the_whole_checkpoint(pair, data, tmp_path, kind):
     )
     assert made == out and facts(out)["on"] == "tuned" and facts(out)["exact"]
     assert not list(out.glob("model*"))
-    assert_equal(full, merged(pair["tuned"], out))
+    assert_equal(full, merged_by_user(pair["tuned"], out))
     ranks = {one["rank"] for one in facts(out)["matrices"].values()}
     selected = json.loads((full / "hcnr_report.json").read_text())["matrices"]
     assert facts(out)["matrices"].keys() == {one["name"] for one in selected}
@@ -83,7 +66,7 @@ def test_truncated_by_svd_with_its_error(pair, data, tmp_path):
     full = hcnr.restore(*ends, **data, out=tmp_path / "full", config=config())
     out = tmp_path / "adapter"
     hcnr.restore(*ends, **data, out=out, config=config(), out_format="adapter", adapter_rank=2)
-    state, found = merged(pair["tuned"], out), facts(out)
+    state, found = merged_by_user(pair["tuned"], out), facts(out)
     before, after, squares = Checkpoint.open(pair["tuned"]), Checkpoint.open(full), [0.0, 0.0]
     for name, one in found["matrices"].items():
         change = (after.load(f"{name}.weight") - before.load(f"{name}.weight")).double()
@@ -106,7 +89,7 @@ def test_on_base_where_tuned_was_an_adapter(pair, data, tmp_path, kind):
     full = hcnr.restore(pair["base"], tuned, **data, out=tmp_path / "full", config=settings)
     out = tmp_path / "out"
     hcnr.restore(pair["base"], tuned, **data, out=out, config=settings, out_format="adapter")
-    assert_equal(full, merged(pair["base"], out))
+    assert_equal(full, merged_by_user(pair["base"], out))
     found = facts(out)
     assert found["on"] == "base" and found["base"] == str(pair["base"]) and found["exact"]
     # Of all that the adapter changed, and not of what was repaired alone.
@@ -146,7 +129,7 @@ def test_models_in_memory(pair, data, loaded, tmp_path):
     )  # fmt: skip
     assert bits(loaded["tuned"]) == kept
     full = hcnr.restore(pair["base"], pair["tuned"], **data, out=tmp_path / "full", config=config())
-    assert_equal(full, merged(pair["tuned"], tmp_path / "out"))
+    assert_equal(full, merged_by_user(pair["tuned"], tmp_path / "out"))
 
 
 def test_factors_are_as_wide_as_rounding_asks():

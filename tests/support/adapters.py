@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from hcnr.checkpoint import Checkpoint
+
 
 @contextlib.contextmanager
 def silent() -> Iterator[None]:
@@ -61,3 +63,20 @@ def merged(base: Path, adapter: Path, dtype: torch.dtype) -> dict[str, torch.Ten
             if "lora_" in name:
                 parameter.data = parameter.data.to(dtype)
         return peft_model.merge_and_unload().state_dict()
+
+
+def merged_by_user(on: Path, directory: Path) -> dict[str, torch.Tensor]:
+    """What a user gets, with transformers and PEFT alone."""
+    from peft import PeftModel
+
+    with silent():
+        model = AutoModelForCausalLM.from_pretrained(on)
+        adapted: Any = PeftModel.from_pretrained(model, str(directory))
+        return adapted.merge_and_unload().state_dict()
+
+
+def assert_equal(directory: Path, state: dict[str, torch.Tensor]) -> None:
+    """The state is that of a whole checkpoint, to the rounding of float32."""
+    full = Checkpoint.open(directory)
+    for name in full.tensors:
+        torch.testing.assert_close(state[name], full.load(name), rtol=0, atol=2e-6)
