@@ -48,6 +48,21 @@ def cached_directory(key: str, build: Callable[[Path], None]) -> Path:
     return place
 
 
+def as_readable(place: Path) -> None:
+    """Makes a built directory and its files as readable as what the user writes otherwise.
+
+    Until then they are private, as temporary files are.
+    """
+    probe = place / ".mode"
+    probe.touch()
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for written in place.iterdir():
+        if written.is_file():
+            written.chmod(mode)
+    place.chmod(mode | (mode & 0o444) >> 2)
+
+
 def _sweep(root: Path) -> None:
     """Removes what killed builds left behind; a day is far longer than any build takes."""
     for leftover in root.glob(".*-*"):

@@ -114,7 +114,7 @@ class Candidates:
             with self._timed("compensate"), torch.no_grad():
                 weight = self._weight(name, selection, config)
             with self._timed("apply"):
-                self._overlay.put(f"{name}.weight", weight)
+                self._overlay.put_matrix(name, weight)
             self._done.add(name)
         self.dearest = max(self.dearest, sum(self.seconds.values()) - self._start)
 
@@ -171,7 +171,7 @@ class Candidates:
         if isinstance(self._pair.tuned, DirectorySource):
             return self._pair.tuned.weight(matrix)
         # The source is the very model that is being changed.
-        return self._overlay.original(f"{matrix}.weight").cpu()
+        return self._overlay.original_matrix(matrix)
 
     @contextlib.contextmanager
     def _timed(self, name: str) -> Iterator[None]:

@@ -14,7 +14,7 @@ from hcnr.commands import chat, data, demo, evaluate, info, init, probe, push, r
 from hcnr.commands import run as guided
 from hcnr.config import PRESETS, load_config
 from hcnr.errors import ConfigError, HcnrError
-from hcnr.first_checks import check_command_line
+from hcnr.first_checks import check_command_line, named_pair
 from hcnr.options import Tokenizer, config_options
 from hcnr.output import output_options, print_json, shown
 
@@ -41,10 +41,21 @@ UNPLANNED = (
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 Base = Annotated[
-    Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
+    Path,
+    typer.Argument(
+        metavar="BASE",
+        help="Honest checkpoint, before fine-tuning: a directory, or OWNER/NAME@REVISION of the "
+        "Hugging Face hub.",
+    ),
 ]
 Tuned = Annotated[
-    Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
+    Optional[Path],  # noqa: UP045
+    typer.Argument(
+        metavar="TUNED",
+        help="Fine-tuned checkpoint of the same kind, or a PEFT adapter on BASE; an adapter alone "
+        "names its base itself.",
+        show_default=False,
+    ),
 ]
 HONESTY = typer.Option(
     metavar="FILE|starter",
@@ -110,8 +121,8 @@ def root(
 @config_options()
 def restore(
     base: Base,
-    tuned: Tuned,
     out: Annotated[Path, typer.Option(help="Directory to write the restored checkpoint to.")],
+    tuned: Tuned = None,
     honesty: Annotated[Optional[str], HONESTY] = None,  # noqa: UP045
     task: Annotated[Optional[str], TASK] = None,  # noqa: UP045
     statistics: Annotated[
@@ -129,6 +140,22 @@ def restore(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="OWNER/NAME", help="TUNED on the hub: the card's base_model."),
     ] = None,
+    out_format: Annotated[
+        str,
+        typer.Option(
+            metavar="full|adapter",
+            help="A whole checkpoint; or a LoRA adapter on TUNED, or on BASE where TUNED is an "
+            "adapter itself.",
+        ),
+    ] = "full",
+    adapter_rank: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(
+            help="Largest rank of a matrix of that adapter, 64 by default; what needs more is "
+            "truncated, and the error is told.",
+            show_default=False,
+        ),
+    ] = None,
     overwrite: Overwrite = False,
     *,
     settings: dict[str, Any],
@@ -139,18 +166,19 @@ def restore(
     that loses at most 2 percent of what fine-tuning gained, by task samples held back from
     measuring. It ends with the losses of both data sets and a verdict.
     """
-    check_command_line(checkpoints=(base, tuned), data=(honesty, task), statistics=statistics)
+    honest, tuned = named_pair(base, tuned)
+    check_command_line(checkpoints=(honest, tuned), data=(honesty, task), statistics=statistics)
     loaded = load_config(config, settings, preset_name=preset)
     from hcnr.report.front_matter import NO_BASE_MODEL, read_origin
 
-    origin = read_origin(base, tuned, base_id, tuned_id)
+    origin = read_origin(honest, tuned, base_id, tuned_id)
     import hcnr
     from hcnr.report import read_report
     from hcnr.report.terminal import print_report, progress_bars
 
     with progress_bars() as bars:
         out = hcnr.restore(
-            base,
+            honest,
             tuned,
             honesty,
             task,
@@ -160,6 +188,8 @@ def restore(
             tokenizer=tokenizer,
             base_id=base_id,
             tuned_id=tuned_id,
+            out_format=out_format,  # pyright: ignore[reportArgumentType] (checked there)
+            adapter_rank=adapter_rank,
             overwrite=overwrite,
             watcher=bars,
         )
@@ -183,10 +213,10 @@ def restore(
 @config_options(unused=UNMEASURED)
 def measure(
     base: Base,
-    tuned: Tuned,
     honesty: Annotated[str, HONESTY],
     task: Annotated[str, TASK],
     out: Annotated[Path, typer.Option(help="Safetensors file to write the statistics to.")],
+    tuned: Tuned = None,
     tokenizer: Tokenizer = None,
     config: Config = None,
     preset: Preset = None,
@@ -195,16 +225,20 @@ def measure(
     settings: dict[str, Any],
 ) -> None:
     """Measure scores and curvature once, for any number of restorations."""
-    check_command_line(checkpoints=(base, tuned), data=(honesty, task))
+    honest, tuned = named_pair(base, tuned)
+    check_command_line(checkpoints=(honest, tuned), data=(honesty, task))
     loaded = load_config(config, settings, preset_name=preset)
     import hcnr
     from hcnr.report.terminal import print_data, progress_bars
     from hcnr.statistics import check_destination
 
-    check_destination(out, inputs=(base, tuned), overwrite=overwrite)
+    inputs = [place for place in (honest, tuned) if place is not None]
+    check_destination(out, inputs=inputs, overwrite=overwrite)
     console = shown(CONSOLE)
     with progress_bars() as bars:
-        found = hcnr.measure(base, tuned, honesty, task, loaded, tokenizer=tokenizer, watcher=bars)
+        found = hcnr.measure(
+            honest, tuned, honesty, task, loaded, tokenizer=tokenizer, watcher=bars
+        )
     found.save(out)
     print_data(found.data, console)
     curvatures = sum(len(matrices) for matrices in found.hessians.values())
@@ -233,7 +267,7 @@ def measure(
 @config_options(unused=UNPLANNED)
 def plan(
     base: Base,
-    tuned: Tuned,
+    tuned: Tuned = None,
     config: Config = None,
     preset: Preset = None,
     tokens_per_sample: Annotated[
@@ -243,12 +277,13 @@ def plan(
     settings: dict[str, Any],
 ) -> None:
     """Show what a restoration would do: matrices, bytes and operations; computes nothing."""
-    check_command_line(checkpoints=(base, tuned))
+    honest, tuned = named_pair(base, tuned)
+    check_command_line(checkpoints=(honest, tuned))
     loaded = load_config(config, settings, preset_name=preset)
     from hcnr.plan import plan_run
     from hcnr.report.terminal import print_plan
 
-    found = plan_run(base, tuned, loaded, tokens_per_sample=tokens_per_sample)
+    found = plan_run(honest, tuned, loaded, tokens_per_sample=tokens_per_sample)
     print_plan(found, shown(CONSOLE))
     print_json(dataclasses.asdict(found))
 

@@ -4,10 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hcnr.errors import CheckpointError, StatisticsError
+from hcnr.errors import CheckpointError, ConfigError, StatisticsError
+from hcnr.hub import is_model_name, model_snapshot
 from hcnr.records import check_source
 
-__all__ = ["check_command_line", "check_directory"]
+__all__ = ["ADAPTER", "check_command_line", "check_directory", "named_pair"]
+
+ADAPTER = "adapter_config.json"
+"""What makes a directory that of a PEFT adapter."""
 
 
 def check_command_line(
@@ -21,7 +25,7 @@ def check_command_line(
     """Refuse what names nothing, in the words of whoever would find out later.
 
     Args:
-        checkpoints: directories.
+        checkpoints: directories, or models of the hub, which are downloaded here.
         data: files or data sets of samples.
         statistics: a file.
         questions: sets by name, or files.
@@ -31,7 +35,11 @@ def check_command_line(
         HcnrError: the first that cannot be.
     """
     for place in checkpoints:
-        if place is not None:
+        if place is None:
+            continue
+        if is_model_name(place):
+            model_snapshot(place)
+        else:
             check_directory(place.expanduser())
     for source in data:
         check_source(source)
@@ -52,12 +60,28 @@ def check_command_line(
         check_detector(detector)
 
 
+def named_pair(base: Path, tuned: Path | None) -> tuple[Path | None, Path]:
+    """Tell BASE and TUNED apart on a command line; an adapter alone names its base itself.
+
+    Raises:
+        ConfigError: one model was named, and it is no adapter.
+    """
+    if tuned is not None:
+        return base, tuned
+    if base.expanduser().is_dir() and not (base.expanduser() / ADAPTER).is_file():
+        raise ConfigError(
+            f"one model is named, '{base}', and expected were BASE and TUNED, or an adapter alone, "
+            "which names its base itself; name the other one"
+        )
+    return None, base
+
+
 def check_directory(directory: Path) -> None:
     """Raise CheckpointError unless a checkpoint's directory exists."""
     if not directory.exists():
         raise CheckpointError(
-            f"The checkpoint '{directory}' does not exist: name a local directory (a model of the "
-            "Hugging Face hub comes with `hf download NAME --local-dir DIR`)."
+            f"The checkpoint '{directory}' does not exist: name a local directory, or a model of "
+            "the Hugging Face hub as OWNER/NAME."
         )
     if not directory.is_dir():
         raise CheckpointError(

@@ -6,12 +6,13 @@ import fnmatch
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 
 from hcnr.errors import ModelError
+from hcnr.linear import is_linear
 from hcnr.models.loading import LOCAL, check_loaded, explained
 
 if TYPE_CHECKING:
@@ -192,9 +193,10 @@ def transformer_blocks(model: nn.Module) -> str | None:
 def target_matrices(
     model: nn.Module, targets: Iterable[str] = ("*",), ignore: Iterable[str] = ()
 ) -> dict[str, nn.Linear]:
-    """List the matrices to work on: every `nn.Linear` inside the transformer blocks.
+    """List the matrices to work on: every linear layer inside the transformer blocks.
 
-    A module without a list of blocks offers all of its `nn.Linear`s. Names are the checkpoint's
+    These are `nn.Linear`s and the transposed maps of GPT-2, see `hcnr.linear`. A module without a
+    list of blocks offers all of them. Names are the checkpoint's
     without `.weight`. `targets` and `ignore` are glob patterns on whole names or their ends
     (`q_proj` means `*.q_proj`).
 
@@ -208,9 +210,9 @@ def target_matrices(
     prefix = "" if blocks is None else f"{blocks}."
     head = getattr(model, "get_output_embeddings", lambda: None)()
     candidates = {
-        name: module
+        name: cast(nn.Linear, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith(prefix) and module is not head
+        if is_linear(module) and name.startswith(prefix) and module is not head
     }
     targets, ignore = tuple(targets), tuple(ignore)
     chosen = {
@@ -221,7 +223,7 @@ def target_matrices(
     if not chosen:
         where = f"inside {blocks}" if blocks else f"in {type(model).__name__}"
         kinds = sorted({name.rsplit(".", 1)[-1] for name in candidates})
-        found = f"the candidates are {', '.join(kinds)}" if kinds else "it has no nn.Linear"
+        found = f"the candidates are {', '.join(kinds)}" if kinds else "it has no linear layer"
         raise ModelError(
             f"no matrix {where} matches targets {list(targets)} without ignore {list(ignore)}: "
             f"{found}"

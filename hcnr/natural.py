@@ -92,7 +92,7 @@ def natural_steps(
     def put() -> None:
         for name in names:
             weight = whole_weight(name, *weights(name), found.deviations[name])
-            overlay.put(f"{name}.weight", weight)
+            overlay.put_matrix(name, weight)
 
     if start is not None:
         put()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hcnr.errors import ModelError
+from hcnr.linear import shape_of
 from hcnr.model import target_matrices
 from hcnr.taps import SharedInput, Taps, TokenLayout, frozen
 from hcnr_kernels import fisher_input_, fisher_output_, gram_is_cheaper
@@ -75,7 +76,7 @@ class NeuronFisher:
         """Forget everything collected so far."""
         self._sums = {
             name: torch.zeros(
-                layer.out_features if self._axis == "output" else layer.in_features,
+                shape_of(layer)[0 if self._axis == "output" else 1],
                 dtype=torch.float32,
                 device=layer.weight.device,
             )

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from hcnr.linear import as_matrix, as_stored
 from hcnr.source import DirectorySource, ModelSource, Source
 
 
@@ -42,6 +43,15 @@ class Overlay:
             # Kept before anything is written: an interruption in between loses nothing.
             self._originals[id(parameter)] = parameter, parameter.detach().to("cpu", copy=True)
         parameter.copy_(value)
+
+    def original_matrix(self, matrix: str) -> Tensor:
+        """The weight `[out, in]` of a linear layer before it was replaced, on the CPU."""
+        layer = self.model.get_submodule(matrix)
+        return as_matrix(layer, self.original(f"{matrix}.weight").cpu())
+
+    def put_matrix(self, matrix: str, weight: Tensor) -> None:
+        """Replace the weight `[out, in]` of a linear layer."""
+        self.put(f"{matrix}.weight", as_stored(self.model.get_submodule(matrix), weight))
 
     @torch.no_grad()
     def undo(self) -> None:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from torch import nn
 
 from hcnr.config import RestoreConfig
-from hcnr.errors import CheckpointError, ModelError
+from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.model import open_model, open_tokenizer, resolve_device
+from hcnr.models.adapters import is_peft_model, merge_into, merge_model, unloaded
+from hcnr.models.given import Given, adapter_settings, is_adapter, named_base, resolve
 from hcnr.selection import is_untouched
 from hcnr.source import DirectorySource, ModelSource, Source, check_match, open_source
 from hcnr.stages import Stages
@@ -20,6 +22,65 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Role = Literal["base", "tuned"]
+NO_BASE = (
+    "base is None, and tuned is no adapter that names its own; name the honest checkpoint from "
+    "before the fine-tuning as BASE"
+)
+
+
+def open_pair(base: Any, tuned: Any) -> tuple[Source, Source]:
+    """Open base and tuned, each a directory, a model in memory or a source.
+
+    An adapter as tuned, a directory or PEFT's model, is merged: into base, or into what it names
+    where base is None.
+
+    Raises:
+        ConfigError: base is None and tuned names none.
+        HcnrError: one cannot be opened or merged.
+    """
+    if base is None:
+        return _open_alone(tuned)
+    honest = open_source(base)
+    if not is_adapter(tuned):
+        return honest, open_source(tuned)
+    if isinstance(honest, DirectorySource):
+        own = Given(str(honest), honest.path, tuple(honest.places), honest.facts, honest.notes)
+        return honest, DirectorySource(resolve(tuned, honest.given or own))
+    assert isinstance(honest, ModelSource)
+    settings = adapter_settings(tuned)
+    merged = merge_into(copy.deepcopy(honest.model), settings)
+    note = f"'{settings.name}' is an adapter ({settings.kind}) and was merged into {honest}"
+    return honest, ModelSource(merged, (note,))
+
+
+def open_evaluated(model: Any, base: Any = None) -> Source:
+    """Open a model that is asked as it is: an adapter belongs to the base that it names itself.
+
+    Args:
+        model: a directory, a model in memory or a source.
+        base: what an adapter is merged into whose own base is not there.
+
+    Raises:
+        HcnrError: it cannot be opened or merged.
+    """
+    if base is None or not is_adapter(model):
+        return open_source(model)
+    try:
+        named_base(adapter_settings(model))
+    except ConfigError:
+        return open_pair(base, model)[1]
+    return open_source(model)
+
+
+def _open_alone(tuned: Any) -> tuple[Source, Source]:
+    """Both models where tuned alone is given."""
+    if is_adapter(tuned):
+        given = resolve(tuned)
+        assert given.base is not None
+        return DirectorySource(given.base), DirectorySource(given)
+    if is_peft_model(tuned):
+        return ModelSource(unloaded(tuned)), ModelSource(merge_model(tuned))
+    raise ConfigError(NO_BASE)
 
 
 @dataclass(frozen=True)
@@ -50,9 +111,11 @@ class Pair:
         """
         with stages.stage("check the checkpoints"):
             resolve_device(config.device)
-            pair = open_source(base), open_source(tuned)
-            checked = check_match(*pair, config)
-            found = cls(*pair, *checked, {"base": "", "tuned": ""})
+            pair = open_pair(base, tuned)
+            matrices, messages = check_match(*pair, config)
+            # A base that an adapter was merged into has told its own before.
+            notes = dict.fromkeys([*pair[0].notes, *pair[1].notes, *messages])
+            found = cls(*pair, matrices, list(notes), {"base": "", "tuned": ""})
             found.refuse_equal(everything=config.interpolates)
             found.fingerprints.update(base=pair[0].fingerprint(), tuned=pair[1].fingerprint())
             return found
@@ -119,6 +182,21 @@ class Pair:
             "one with --tokenizer"
         )
         return found
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Names and fingerprints of both models, plain values for a report.
+
+        With `sources`, by role, where one comes from no directory of its own.
+        """
+        sources = {"base": self.base.facts, "tuned": self.tuned.facts}
+        known = {role: facts for role, facts in sources.items() if facts}
+        return {
+            "base": str(self.base),
+            "tuned": str(self.tuned),
+            "fingerprints": dict(self.fingerprints),
+            **({"sources": known} if known else {}),
+        }
 
     @property
     def context(self) -> int | None:

@@ -4,11 +4,23 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import nn
+
+from hcnr.cache import cache_root
 from hcnr.config import RestoreConfig
-from hcnr.errors import ModelError
+from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.groups import budget_of, curvature_bytes, plan_groups
 from hcnr.held_back import held_back_count
 from hcnr.interpolation import MOST_TRIES as COEFFICIENTS
+from hcnr.linear import shape_of
+from hcnr.models.given import (
+    adapted_modules,
+    adapter_settings,
+    is_adapter,
+    named_base,
+    resolve,
+)
+from hcnr.pair import NO_BASE
 from hcnr.selection import count_of
 from hcnr.source import DirectorySource, check_match
 from hcnr.task_weight import MOST_TRIES
@@ -64,7 +76,7 @@ class Plan:
 
 
 def plan_run(
-    base: str | Path,
+    base: str | Path | None,
     tuned: str | Path,
     config: RestoreConfig | None = None,
     *,
@@ -76,9 +88,12 @@ def plan_run(
     of an average matrix times the number to be selected. Attention's own products and the output
     head are left out.
 
+    An adapter is not merged: base's structure stands for its own, and only matrices that it
+    changes count.
+
     Args:
-        base: base checkpoint directory.
-        tuned: tuned checkpoint directory.
+        base: base checkpoint directory; None for what an adapter names itself.
+        tuned: tuned checkpoint directory, or that of an adapter.
         config: settings; the defaults when None.
         tokens_per_sample: tokens assumed per sample.
 
@@ -88,15 +103,13 @@ def plan_run(
         ConfigError: one block alone exceeds the memory budget.
     """
     config = config or RestoreConfig()
-    sources = DirectorySource(base), DirectorySource(tuned)
-    layers = sources[1].matrices(config.targets, config.ignore)
-    _, messages = check_match(*sources, config)
+    sources, layers, messages = _read(base, tuned, config)
     if config.interpolates:
         messages.append(
             "interpolation mixes every floating-point tensor that both share: embeddings, norms, "
             "biases and the head too"
         )
-    shapes = {name: (layer.out_features, layer.in_features) for name, layer in layers.items()}
+    shapes = {name: shape_of(layer) for name, layer in layers.items()}
     along = 0 if config.axis == "output" else 1
     kinds = [
         MatrixKind(role, shape, n, shape[along], count_of(config.candidate_ratio, shape[along]))
@@ -117,6 +130,38 @@ def plan_run(
         messages=messages,
         groups=groups,
     )
+
+
+def _read(
+    base: str | Path | None, tuned: str | Path, config: RestoreConfig
+) -> tuple[tuple[DirectorySource, DirectorySource], dict[str, nn.Linear], list[str]]:
+    """Both sources, the layers that count, and messages."""
+    if not is_adapter(tuned):
+        if base is None:
+            raise ConfigError(NO_BASE)
+        sources = DirectorySource(resolve(base)), DirectorySource(resolve(tuned))
+        layers = sources[1].matrices(config.targets, config.ignore)
+        notes = dict.fromkeys([*sources[0].notes, *sources[1].notes])
+        return sources, layers, [*notes, *check_match(*sources, config)[1]]
+    settings = adapter_settings(tuned)
+    source = DirectorySource(named_base(settings) if base is None else resolve(base))
+    layers = {
+        name: layer
+        for name, layer in source.matrices(config.targets, config.ignore).items()
+        if name in adapted_modules(settings)
+    }
+    if not layers:
+        raise CheckpointError(
+            f"the adapter '{settings.name}' changes none of the targets in base ({source}): widen "
+            "--targets, or name the checkpoint that it was trained on as BASE"
+        )
+    reach = [] if source.reach is None else [source.reach.sentence]
+    note = (
+        f"'{settings.name}' is an adapter ({settings.kind}): a run merges it into '{source}' in "
+        f"float32 and keeps {source.checkpoint.nbytes / 1e9:.3g} GB in '{cache_root()}'; its "
+        f"{len(layers)} matrices count"
+    )
+    return (source, source), layers, [*source.notes, note, *reach]
 
 
 def _stages(

@@ -29,6 +29,7 @@ from hcnr.report.summary import versions
 from hcnr.stages import Stages, Watcher
 
 if TYPE_CHECKING:
+    from peft import PeftModel  # pyright: ignore[reportMissingImports] (optional)
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from hcnr.restore import Data
@@ -175,8 +176,8 @@ class ProbeReport:
 
 
 def probe(
-    base: "str | Path | PreTrainedModel",
-    tuned: "str | Path | PreTrainedModel",
+    base: "str | Path | PreTrainedModel | None",
+    tuned: "str | Path | PreTrainedModel | PeftModel",
     honesty: "Data",
     *,
     config: RestoreConfig | None = None,
@@ -195,8 +196,10 @@ def probe(
     duplicates, or samples with the same `group`.
 
     Args:
-        base: honest checkpoint: a directory, or a model in memory.
-        tuned: fine-tuned checkpoint of the same architecture.
+        base: honest checkpoint: a directory, or a model in memory; None for what an adapter names
+            as its own.
+        tuned: fine-tuned checkpoint of the same architecture, or a PEFT adapter (its directory, or
+            PEFT's model), which is merged into base.
         honesty: samples as for `hcnr.restore`. A record may also carry `answerable` (true or
             false; in all records or in none, and then the response decides: a refusal means
             unanswerable) and `group`, equal for samples that must not be torn apart, such as the
@@ -265,11 +268,7 @@ def probe(
     return ProbeReport(
         blocks=tuple(blocks),
         required=require,
-        pair={
-            "base": str(pair.base),
-            "tuned": str(pair.tuned),
-            "fingerprints": pair.fingerprints,
-        },
+        pair=pair.facts,
         data={
             **labelled.facts,
             "prompts_truncated": prompts.counts.prompts_truncated,

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from hcnr.linear import is_linear
 from hcnr.model import transformer_blocks
 
 NAMED = 4
@@ -14,7 +15,7 @@ NAMED = 4
 
 @dataclass(frozen=True)
 class Reach:
-    """What stays out of reach: weights of two dimensions and more that belong to no `nn.Linear`.
+    """What stays out of reach: weights of two dimensions and more in no linear layer.
 
     Attributes:
         names: of the parameters, in the model's order; such as experts stored as one tensor.
@@ -45,7 +46,7 @@ class Reach:
 
 
 def out_of_reach(model: nn.Module) -> Reach | None:
-    """Find the weights inside a model's blocks that are no `nn.Linear`; None where all are.
+    """Find the weights inside a model's blocks that are no linear layers; None where all are.
 
     Norms and biases have one dimension and are no weights here. The model may be on the meta
     device.
@@ -53,9 +54,7 @@ def out_of_reach(model: nn.Module) -> Reach | None:
     blocks = transformer_blocks(model)
     if blocks is None:
         return None
-    reached = {
-        f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Linear)
-    }
+    reached = {f"{name}.weight" for name, module in model.named_modules() if is_linear(module)}
     inside = {
         name: parameter.numel()
         for name, parameter in model.named_parameters()

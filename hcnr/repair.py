@@ -1,5 +1,6 @@
 """Compensation and merge, one matrix at a time, with a record of the numerics of each."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from hcnr.checkpoint import copy_companions, write_weights
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, StatisticsError
+from hcnr.linear import as_stored
 from hcnr.model import resolve_device
 from hcnr.pair import Pair
 from hcnr.report import MatrixRecord, build_report
@@ -21,6 +23,7 @@ from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merg
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from hcnr.adapter_output import AdapterOutput
     from hcnr.verdict import Verdict
     from hcnr.whole import WholeRepairs
 
@@ -296,31 +299,48 @@ class Repairs:
         with self._stages.stage("compensate and merge"), torch.no_grad():
             model = self._pair.copy_of_tuned(self._config)
             for matrix in self._selection.selected:
-                parameter = model.get_submodule(matrix).get_parameter("weight")
-                parameter.copy_(self.weight(matrix))
+                layer = model.get_submodule(matrix)
+                layer.get_parameter("weight").copy_(as_stored(layer, self.weight(matrix)))
         return model
 
-    def write(self, directory: Path, tokenizer: Any) -> None:
-        """Write weights and everything `from_pretrained` needs into `directory`."""
+    def write(
+        self, directory: Path, tokenizer: Any, adapter: "AdapterOutput | None" = None
+    ) -> dict[str, Any] | None:
+        """Write weights and everything `from_pretrained` needs into `directory`.
+
+        Returns:
+            What the report says of an adapter; None where a whole checkpoint was written.
+        """
         tuned = self._pair.tuned
+        if adapter is not None:
+            with self._stages.stage("compensate, factorise and write"):
+                return adapter.write(directory, self._selection.selected, self.weight, self._config)
         if isinstance(tuned, DirectorySource):
             with self._stages.stage("compensate, merge and write"):
                 write_weights(
                     tuned.checkpoint,
                     directory,
                     {
-                        f"{name}.weight": lambda name=name: self.weight(name)
+                        f"{name}.weight": lambda name=name: tuned.stored(name, self.weight(name))
                         for name in self._selection.selected
                     },
                 )
                 copy_companions(tuned.checkpoint, directory)
-            return
+            return None
         model = self.model()
         with self._stages.stage("write"):
             self._pair.save(model, directory, tokenizer)
+        return None
 
-    def report(self, verdict: "Verdict | None" = None) -> dict[str, Any]:
-        """Everything that happened, as plain values for JSON; `verdict` where losses were taken."""
+    def report(
+        self, verdict: "Verdict | None" = None, adapter: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Everything that happened, as plain values for JSON.
+
+        Args:
+            verdict: where losses were taken.
+            adapter: what `write` returned.
+        """
         layers = self._pair.tuned.matrices(self._config.targets, self._config.ignore)
         return build_report(
             target_parameters=sum(
@@ -339,4 +359,6 @@ class Repairs:
             two_sided=None if self._whole is None else self._whole.facts,
             out_of_reach=None if (reach := self._pair.tuned.reach) is None else reach.as_dict(),
             verdict=None if verdict is None else verdict.as_dict(),
+            sources=self._pair.facts.get("sources"),
+            adapter=adapter,
         )

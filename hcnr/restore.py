@@ -3,8 +3,9 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from hcnr.adapter_output import adapter_output
 from hcnr.checkpoint import output_directory
 from hcnr.config import RestoreConfig
 from hcnr.data import (
@@ -34,12 +35,13 @@ from hcnr.verdict import DataSet, EndLosses, end_losses, final_verdict
 from hcnr.whole import Measured, needs_data, repair_whole
 
 if TYPE_CHECKING:
+    from peft import PeftModel  # pyright: ignore[reportMissingImports] (optional)
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def measure(
-    base: "str | Path | PreTrainedModel",
-    tuned: "str | Path | PreTrainedModel",
+    base: "str | Path | PreTrainedModel | None",
+    tuned: "str | Path | PreTrainedModel | PeftModel",
     honesty: Data,
     task: Data,
     config: RestoreConfig | None = None,
@@ -54,8 +56,10 @@ def measure(
     collected for the matrices that the configuration selects, or for all with `all_hessians`.
 
     Args:
-        base: honest checkpoint: a directory, or a model in memory.
-        tuned: fine-tuned checkpoint of the same architecture.
+        base: honest checkpoint: a directory, or a model in memory; None for what an adapter names
+            as its own.
+        tuned: fine-tuned checkpoint of the same architecture, or a PEFT adapter (its directory, or
+            PEFT's model), which is merged into base.
         honesty: samples (file or records): unanswerable question -> refusal, answerable -> answer.
         task: samples of the fine-tuning task.
         config: all settings; the defaults when None.
@@ -84,8 +88,8 @@ def measure(
 
 
 def restore(
-    base: "str | Path | PreTrainedModel",
-    tuned: "str | Path | PreTrainedModel",
+    base: "str | Path | PreTrainedModel | None",
+    tuned: "str | Path | PreTrainedModel | PeftModel",
     honesty: Data | None = None,
     task: Data | None = None,
     out: str | Path | None = None,
@@ -95,14 +99,18 @@ def restore(
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
     base_id: str | None = None,
     tuned_id: str | None = None,
+    out_format: Literal["full", "adapter"] = "full",
+    adapter_rank: int | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
 ) -> Any:
     """Repair a fine-tuned model: restore its honesty-critical neurons and compensate.
 
     Args:
-        base: honest checkpoint: a directory, or a model in memory.
-        tuned: fine-tuned checkpoint of the same architecture.
+        base: honest checkpoint: a directory, or a model in memory; None for what an adapter names
+            as its own.
+        tuned: fine-tuned checkpoint of the same architecture, or a PEFT adapter (its directory, or
+            PEFT's model), which is merged into base.
         honesty: honesty samples; may be None when `statistics` are given.
         task: task samples; may be None when `statistics` are given.
         out: directory to write; None returns a model instead.
@@ -114,6 +122,9 @@ def restore(
         base_id: base's name on the Hugging Face hub, for the model card; see
             `hcnr.report.front_matter.read_origin`.
         tuned_id: the same of tuned.
+        out_format: `full` writes a whole checkpoint, `adapter` a LoRA adapter on tuned, or on base
+            where tuned was an adapter itself; see `hcnr.adapter_output`.
+        adapter_rank: largest rank of a matrix of that adapter; 64 when None.
         overwrite: replace an existing `out`.
         watcher: told about stages and progress.
 
@@ -130,21 +141,33 @@ def restore(
             "statistics were given with the compensation interpolate, which measures nothing; "
             "leave them out"
         )
+    if config.interpolates and out_format == "adapter":
+        raise ConfigError(
+            "out_format is 'adapter' with the compensation interpolate, which changes every tensor "
+            "and is no adapter; write the full form (--out-format full)"
+        )
     # Read more than once, so what can be read only once is kept.
     honesty, task = (list(data) if isinstance(data, Iterator) else data for data in (honesty, task))
     stages = Stages(watcher)
     origin = read_origin(base, tuned, base_id, tuned_id)
     pair = Pair.open(base, tuned, config, stages)
     pair.messages.extend(origin.notes)
+    adapter = adapter_output(pair, out_format, adapter_rank, out)
     with contextlib.ExitStack() as stack:
         directory = None
         if out is not None:
-            pair.tuned.check_savable()
+            if adapter is None:
+                pair.tuned.check_savable()
             # Entered before anything is computed: a place that cannot be written is found first.
             files = data_files(honesty, task, statistics)
             inputs = [*pair.base.places, *pair.tuned.places, *files]
             directory = stack.enter_context(
-                output_directory(out, inputs=inputs, overwrite=overwrite, nbytes=pair.nbytes)
+                output_directory(
+                    out,
+                    inputs=inputs,
+                    overwrite=overwrite,
+                    nbytes=pair.nbytes if adapter is None else None,
+                )
             )
         if config.bases and config.cross_weight_ratio == 1:
             # Found now rather than after the passes.
@@ -196,13 +219,20 @@ def restore(
             # Plain data, no part of the module tree.
             model.__dict__["hcnr_report"] = job.report(verdict)
             return model
-        job.write(directory, tokenizer)
+        facts = None
+        if isinstance(job, Repairs):
+            facts = job.write(directory, tokenizer, adapter)
+        else:
+            job.write(directory, tokenizer)
         verdict = None
         if ends is not None:
             # From what was written, so that the verdict is about that.
-            with DirectorySource(directory).opened(config, computing=True) as model:
-                verdict = final_verdict(model, ends, asked, stages)
-        write_companions(directory, job.report(verdict), config, origin)
+            written = adapter.on if adapter else DirectorySource(directory)
+            with written.opened(config, computing=True) as model:
+                subject = adapter.merged(directory, model) if adapter else model
+                verdict = final_verdict(subject, ends, asked, stages)
+        report = job.report(verdict, facts) if isinstance(job, Repairs) else job.report(verdict)
+        write_companions(directory, report, config, origin)
     assert out is not None
     return Path(out).expanduser()
 

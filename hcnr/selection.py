@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import StatisticsError
+from hcnr.linear import shape_of
 from hcnr.model import resolve_device
 from hcnr.statistics import Statistics
 from hcnr_kernels import perturbation
@@ -131,10 +132,11 @@ def select(
         StatisticsError: the statistics were measured along the other axis, or on another pair.
         CheckpointError: the two models do not belong together.
     """
-    from hcnr.source import check_match, open_source
+    from hcnr.pair import open_pair
+    from hcnr.source import check_match
 
     config = config or RestoreConfig()
-    base, tuned = open_source(base), open_source(tuned)
+    base, tuned = open_pair(base, tuned)
     matrices, _ = check_match(base, tuned, config)
     check_statistics(statistics, base, tuned, matrices, config)
     return select_neurons(statistics, base.weight, tuned.weight, config)
@@ -287,7 +289,7 @@ def check_statistics(
         )
     layers = tuned.matrices(config.targets, config.ignore)
     for name, layer in layers.items():
-        size = layer.out_features if config.axis == "output" else layer.in_features
+        size = shape_of(layer)[0 if config.axis == "output" else 1]
         found = statistics.scores["honesty"][name].shape[0]
         if found != size:
             raise StatisticsError(

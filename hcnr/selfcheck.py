@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hcnr.batches import Batch
 from hcnr.errors import ModelError
+from hcnr.linear import as_matrix
 from hcnr.measure import finite_losses, micro_batches, out_of_memory, prepared, shrinking
 from hcnr.model import ignoring
 from hcnr.models.loading import cause_of
@@ -156,7 +157,8 @@ def _check_gradients(
             assert weight.grad is not None
             gradient, weight.grad = weight.grad, None
             mine = tapped.pop(name, None)
-            found[name] = None if mine is None else _difference(gradient.float(), mine)
+            gradient = as_matrix(matrices[name], gradient).float()
+            found[name] = None if mine is None else _difference(gradient, mine)
 
         return hook
 

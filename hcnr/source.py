@@ -20,7 +20,9 @@ from hcnr.checkpoint import (
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError
 from hcnr.limits import Limits
+from hcnr.linear import as_matrix, as_stored
 from hcnr.model import open_model, open_skeleton, open_tokenizer, target_matrices
+from hcnr.models.given import Given, resolve
 from hcnr.models.loading import explained
 from hcnr.reach import Reach, out_of_reach
 
@@ -39,6 +41,16 @@ class Source(Protocol):
     @property
     def places(self) -> list[Path]:
         """Directories that the model comes from, which no output may replace."""
+        ...
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Where the model comes from beside that, plain values for the report."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know about how it was found, one sentence each."""
         ...
 
     def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
@@ -98,14 +110,15 @@ class Source(Protocol):
 class DirectorySource:
     """A checkpoint directory; weights are read when asked for."""
 
-    def __init__(self, path: str | Path) -> None:
-        """Open and check the directory; reads headers only."""
-        self.checkpoint = Checkpoint.open(path)
+    def __init__(self, path: str | Path | Given) -> None:
+        """Open and check the directory, or the one that stands for a model; reads headers only."""
+        self.given = path if isinstance(path, Given) else None
+        self.checkpoint = Checkpoint.open(path.directory if isinstance(path, Given) else path)
         check_unquantised(self.checkpoint)
         self.path = self.checkpoint.path
 
     def __str__(self) -> str:
-        return str(self.path)
+        return str(self.path) if self.given is None else self.given.name
 
     @cached_property
     def _skeleton(self) -> "PreTrainedModel":
@@ -118,8 +131,18 @@ class DirectorySource:
 
     @property
     def places(self) -> list[Path]:
-        """The directory itself."""
-        return [self.path]
+        """The directory itself, and what it was made from."""
+        return [self.path] if self.given is None else list(self.given.places)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How the directory was found; empty where it was named itself."""
+        return {} if self.given is None else dict(self.given.facts)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done on the way to the directory."""
+        return () if self.given is None else self.given.notes
 
     def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
         """Target layers of the model's structure, on the meta device."""
@@ -137,7 +160,12 @@ class DirectorySource:
 
     def weight(self, matrix: str) -> Tensor:
         """Read one weight from disk."""
-        return self.checkpoint.load(f"{matrix}.weight")
+        layer = self._skeleton.get_submodule(matrix)
+        return as_matrix(layer, self.checkpoint.load(f"{matrix}.weight"))
+
+    def stored(self, matrix: str, weight: Tensor) -> Tensor:
+        """A weight in the layout of the files."""
+        return as_stored(self._skeleton.get_submodule(matrix), weight)
 
     @property
     def parameters(self) -> list[str]:
@@ -187,13 +215,14 @@ class DirectorySource:
 class ModelSource:
     """A model in memory; whoever puts other weights into it puts its own back."""
 
-    def __init__(self, model: "PreTrainedModel") -> None:
-        """Wrap `model`.
+    def __init__(self, model: "PreTrainedModel", notes: tuple[str, ...] = ()) -> None:
+        """Wrap `model`; `notes` say how it was made.
 
         Raises:
             ModelError: it has no output head, so it predicts no tokens.
         """
         self.model = model
+        self.notes = notes
         if model.get_output_embeddings() is None:
             raise ModelError(
                 f"{self} has no output head; pass the causal language model "
@@ -215,6 +244,11 @@ class ModelSource:
         path = Path(self.model.name_or_path or "")
         return [path.resolve()] if self.model.name_or_path and path.is_dir() else []
 
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Nothing is known of a model in memory but its name."""
+        return {}
+
     def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
         """Target layers of the model itself."""
         return target_matrices(self.model, targets, ignore)
@@ -231,7 +265,8 @@ class ModelSource:
 
     def weight(self, matrix: str) -> Tensor:
         """The weight itself where it is on the CPU already."""
-        return self.model.get_submodule(matrix).get_parameter("weight").detach().cpu()
+        layer = self.model.get_submodule(matrix)
+        return as_matrix(layer, layer.get_parameter("weight").detach().cpu())
 
     @cached_property
     def _parameters(self) -> dict[str, Tensor]:
@@ -297,7 +332,9 @@ class ModelSource:
 
 
 def open_source(source: "str | Path | PreTrainedModel | Source") -> Source:
-    """Put a directory or a model behind the `Source` face.
+    """Put a directory, an adapter's directory or a model behind the `Source` face.
+
+    An adapter is merged into the base that it names, PEFT's model into a copy of its own.
 
     Raises:
         CheckpointError: the directory is not a usable checkpoint.
@@ -306,11 +343,15 @@ def open_source(source: "str | Path | PreTrainedModel | Source") -> Source:
     if isinstance(source, DirectorySource | ModelSource):
         return source
     if isinstance(source, str | Path):
-        return DirectorySource(source)
+        return DirectorySource(resolve(source))
     from transformers import PreTrainedModel
+
+    from hcnr.models.adapters import is_peft_model, merge_model
 
     if isinstance(source, PreTrainedModel):
         return ModelSource(source)
+    if is_peft_model(source):
+        return ModelSource(merge_model(source))
     raise ModelError(
         f"a {type(source).__name__} is neither a checkpoint directory nor a transformers "
         "PreTrainedModel; pass one of those"

@@ -31,6 +31,7 @@ from hcnr.two_sided import Kind, TwoSided
 from hcnr.validation import Validation
 
 if TYPE_CHECKING:
+    from peft import PeftModel  # pyright: ignore[reportMissingImports] (optional)
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 FILE = "sweep.json"
@@ -39,8 +40,8 @@ INTERPOLATION = tuple(step / 10 for step in range(1, 10))
 
 
 def sweep(
-    base: "str | Path | PreTrainedModel",
-    tuned: "str | Path | PreTrainedModel",
+    base: "str | Path | PreTrainedModel | None",
+    tuned: "str | Path | PreTrainedModel | PeftModel",
     honesty: Data | None = None,
     task: Data | None = None,
     *,
@@ -71,8 +72,10 @@ def sweep(
     meanwhile and is as it was at the end, whatever happens.
 
     Args:
-        base: honest checkpoint: a directory, or a model in memory.
-        tuned: fine-tuned checkpoint of the same architecture.
+        base: honest checkpoint: a directory, or a model in memory; None for what an adapter names
+            as its own.
+        tuned: fine-tuned checkpoint of the same architecture, or a PEFT adapter (its directory, or
+            PEFT's model), which is merged into base.
         honesty: honesty samples to measure on, unless `statistics` are given.
         task: task samples to measure on, unless `statistics` are given. Kinds that repair whole
             matrices need both data sets even then.
@@ -142,7 +145,7 @@ def sweep(
         assert honesty is not None and task is not None
         needed = _measuring(config, [settings for _, settings in plan])
         statistics = measure(
-            base, tuned, honesty, task, needed, tokenizer=tokenizer, watcher=watcher
+            pair.base, pair.tuned, honesty, task, needed, tokenizer=tokenizer, watcher=watcher
         )
     else:
         if not isinstance(statistics, Statistics):
@@ -188,11 +191,7 @@ def sweep(
                 result.messages += [*evaluate.notes, *repeated]
             if (refusing := getattr(evaluate, "refuse_all", None)) is not None:
                 result.refuse_all = Scores.of(refusing())
-            result.pair = {
-                "base": str(pair.base),
-                "tuned": str(pair.tuned),
-                "fingerprints": pair.fingerprints,
-            }
+            result.pair = pair.facts
             result.data = {name: dict(facts) for name, facts in statistics.data.items()}
             result.versions = versions()
             with Overlay(model) as overlay:

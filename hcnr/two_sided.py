@@ -12,6 +12,7 @@ import torch
 from hcnr.config import RestoreConfig
 from hcnr.errors import OutputError
 from hcnr.groups import budget_of, plan_groups
+from hcnr.linear import shape_of
 from hcnr.moments import Moments, second_moments
 from hcnr.pair import Pair, Role
 from hcnr.selfcheck import check_model
@@ -186,7 +187,7 @@ def groups_of(
         ModelError: there is no such device.
     """
     layers = pair.tuned.matrices(config.targets, config.ignore)
-    shapes = {n: (layers[n].out_features, layers[n].in_features) for n in matrices}
+    shapes = {n: shape_of(layers[n]) for n in matrices}
     budget = budget_of(config.memory_budget, config.device, pair.nbytes)
     return plan_groups(shapes, passes, budget, config.block_size)
 

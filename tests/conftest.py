@@ -2,6 +2,9 @@
 
 import os
 
+# Before the hub's library is imported, which reads it then: no test asks a network.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
 import pytest
 from hypothesis import settings
 from transformers import AutoModelForCausalLM

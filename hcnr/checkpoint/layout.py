@@ -7,11 +7,10 @@ from typing import Any
 
 from hcnr.checkpoint.headers import Shard, read_header
 from hcnr.errors import CheckpointError
-from hcnr.first_checks import check_directory
+from hcnr.first_checks import ADAPTER, check_directory
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-ADAPTER = "adapter_config.json"
 
 # Formats that run code when they are opened, or that other tools read.
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -34,8 +33,9 @@ def read_config(directory: Path) -> dict[str, Any]:
         # Beside full weights it is refused too: transformers would then open another model (the
         # adapter on the base model it names) than the tensors we would repair.
         raise CheckpointError(
-            f"'{directory}' is an adapter (it holds {ADAPTER}): merge it into its base model first "
-            "(peft: `merge_and_unload()`, then `save_pretrained`) and name the merged directory."
+            f"'{directory}' is an adapter (it holds {ADAPTER}), and a whole checkpoint is needed "
+            "here: merge it into its base model first (peft: `merge_and_unload()`, then "
+            "`save_pretrained`) and name the merged directory."
         )
     if not (directory / "config.json").is_file():
         raise CheckpointError(

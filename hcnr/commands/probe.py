@@ -33,9 +33,6 @@ def probe(
     base: Annotated[
         Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
     ],
-    tuned: Annotated[
-        Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
-    ],
     honesty: Annotated[
         str,
         typer.Option(
@@ -44,6 +41,15 @@ def probe(
             "class; where no record has it, a response that refuses makes it unanswerable.",
         ),
     ],
+    tuned: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Argument(
+            metavar="TUNED",
+            help="Fine-tuned checkpoint of the same kind, or a PEFT adapter on BASE; an adapter "
+            "alone names its base itself.",
+            show_default=False,
+        ),
+    ] = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="JSON file to write the report to."),
@@ -73,9 +79,10 @@ def probe(
     Probes trained on BASE's hidden states are asked about TUNED's. Worth doing before a
     restoration, which presumes that they still work there.
     """
-    from hcnr.first_checks import check_command_line
+    from hcnr.first_checks import check_command_line, named_pair
 
-    check_command_line(checkpoints=(base, tuned), data=(honesty,), detector=detector)
+    honest, tuned = named_pair(base, tuned)
+    check_command_line(checkpoints=(honest, tuned), data=(honesty,), detector=detector)
     loaded = load_config(config, settings)
     from hcnr.checkpoint import atomic_file
     from hcnr.probe import probe as run
@@ -91,7 +98,7 @@ def probe(
             place = stack.enter_context(atomic_file(out, overwrite=overwrite))
         with progress_bars() as bars:
             report = run(
-                base,
+                honest,
                 tuned,
                 honesty,
                 config=loaded,

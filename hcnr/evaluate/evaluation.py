@@ -148,8 +148,8 @@ def evaluate(
         seed=seed,
     )
     config = RestoreConfig.model_validate({"device": device, "dtype": dtype})
-    subjects = name_subjects([model, *against])
-    ends = name_subjects([base, tuned]) if base is not None else []
+    subjects = name_subjects([model, *against], base)
+    ends = name_subjects([base, tuned], base) if base is not None else []
     folder = None if out is None else check_folder(out)
     refusal = words.refusal if calibration else None
     asking = Asking(panel, folder, batch_size, max_new_tokens, chat_template, refusal, stages)
@@ -197,7 +197,8 @@ def evaluate(
             found = recommended(scores[first], start, curve, max_task_drop)
             metrics["recommendation"] = found.as_dict()
     every = {**loaded, **loaded_tasks}
-    notes = [note for found in every.values() for note in found.notes]
+    opening = [note for one in (*subjects, *ends) for note in one.source.notes]
+    notes = [*dict.fromkeys(opening), *(n for found in every.values() for n in found.notes)]
     metrics["notes"] = [*notes, *panel.notes, *metrics["notes"]]
     metrics["fingerprints"] = telling_fingerprints(subjects)
     metrics["sha256"] = {one.label: one.sha256 for one in subjects}

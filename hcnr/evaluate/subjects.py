@@ -19,8 +19,9 @@ from hcnr.evaluate.metrics import contains_answer
 from hcnr.evaluate.panel import Panel
 from hcnr.evaluate.prompts import ChatTemplate, encode_prompts
 from hcnr.model import open_tokenizer
+from hcnr.pair import open_evaluated
 from hcnr.report.summary import versions
-from hcnr.source import DirectorySource, ModelSource, Source, open_source
+from hcnr.source import DirectorySource, ModelSource, Source
 from hcnr.stages import Stages
 
 if TYPE_CHECKING:
@@ -78,8 +79,12 @@ class Said:
     calibration: dict[str, dict[str, Any]]
 
 
-def name_subjects(models: Sequence[Any]) -> list[Subject]:
+def name_subjects(models: Sequence[Any], base: Any = None) -> list[Subject]:
     """Open models or directories and give each a label of its own.
+
+    Args:
+        models: each a checkpoint directory, that of an adapter, or a model in memory.
+        base: what adapters are merged into that name no base which is there.
 
     Raises:
         ConfigError: one model is given twice, or named as the interpolated ones are.
@@ -87,7 +92,7 @@ def name_subjects(models: Sequence[Any]) -> list[Subject]:
     """
     found: list[Subject] = []
     for model in models:
-        source = open_source(model)
+        source = open_evaluated(model, base)
         if any(_same(source, other.source) for other in found):
             raise ConfigError(f"the model {source} is given twice; give each model once")
         print_ = source.fingerprint()

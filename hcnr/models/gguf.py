@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError
 
-from hcnr.cache import cache_root, cached_directory
+from hcnr.cache import as_readable, cache_root, cached_directory
 from hcnr.errors import HcnrError, ModelError, OutputError
 from hcnr.models.packaged import Located, located
 
@@ -225,11 +225,7 @@ def _convert(found: Located, sha256: str, dtype: str, place: Path) -> None:
     (place / RECORD).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     (place / "README.md").write_text(_card(about), encoding="utf-8")
     _copy_licences(found.licences, place)
-    # As readable as what the user writes otherwise: directory and weights are private until here.
-    mode = (place / "README.md").stat().st_mode & 0o777
-    for written in place.iterdir():
-        written.chmod(mode)
-    place.chmod(mode | (mode & 0o444) >> 2)
+    as_readable(place)
 
 
 def _write(read: Any, tokenizer: Any, dtype: str, name: str, place: Path) -> None:

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from hcnr.report.adapter_text import adapter_sentence
 from hcnr.report.charts import Table
 from hcnr.report.front_matter import Origin, front_matter
 from hcnr.report.interpolation import HOW, Interpolated
@@ -46,6 +47,11 @@ MIXED = """\
 This model is `{tuned}` interpolated towards `{base}` so that it says again when it does not know:
 {how}. No training was involved."""
 
+ADAPTER = """
+
+What is here is a LoRA adapter on `{on}`:
+`PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(...), DIRECTORY)`."""
+
 BEGIN, END = "<!-- hcnr: headline -->", "<!-- hcnr: end of headline -->"
 """Around what `hcnr report` keeps up to date; the rest of the card is its owner's."""
 
@@ -65,8 +71,10 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
     whole = two if two is not None and two.whole else None
     done = "restored" if whole is None else "repaired"
     rows = {
-        "base": f"`{base}` (fingerprint {prints.get('base')})",
-        "tuned": f"`{tuned}` (fingerprint {prints.get('tuned')})",
+        **{
+            role: f"`{name}` (fingerprint {prints.get(role)}{_source(report, role)})"
+            for role, name in (("base", base), ("tuned", tuned))
+        },
         f"matrices {done}": f"{summary['selected_matrices']} of {summary['target_matrices']}",
         "neurons restored": f"{summary['restored_neurons']:,} ({config['axis']} axis)",
         f"parameters {done}": f"{summary['restored_parameters']:,} ({share:.1%} of the targets)",
@@ -88,11 +96,16 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
         rows = {role: rows[role] for role in ("base", "tuned", "compensation")} | mixing_facts(mix)
     if (reach := summary.get("out_of_reach")) is not None:
         rows["out of reach"] = f"{reach['share']:.1%} of the blocks' weights ({reach['kinds']})"
+    if adapter := report.get("adapter"):
+        rows["form"] = adapter_sentence(adapter)
+        lead += ADAPTER.format(on=stem(adapter["base"]))
     rows["hcnr"] = report["versions"]["hcnr"]
     for name, facts in report["data"].items():
         rows[f"{name} data"] = f"{facts['samples']} samples, {facts['tokens']:,} tokens"
     return CARD.format(
-        front_matter=front_matter(origin or Origin(), report["data"]),
+        front_matter=front_matter(
+            origin or Origin(), report["data"], report.get("adapter", {}).get("on")
+        ),
         title=f"{tuned}, honesty restored",
         lead=lead,
         begin=BEGIN,
@@ -100,6 +113,18 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
         end=END,
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
     )
+
+
+def _source(report: dict[str, Any], role: str) -> str:
+    """Where a model of the pair comes from, in words that may be published."""
+    facts = report["pair"].get("sources", {}).get(role, {})
+    parts = []
+    if "revision" in facts:
+        parts.append(f", of the hub's `{facts['hub']}` at `{facts['revision']}`")
+    if "adapter" in facts:
+        into = stem(facts["merged_into"])
+        parts.append(f", an adapter ({facts['adapter']}) merged into `{into}`")
+    return "".join(parts)
 
 
 def _losses(verdict: dict[str, Any] | None) -> str:

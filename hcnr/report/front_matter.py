@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hcnr.errors import ConfigError
+from hcnr.hub import model_name
+from hcnr.models.given import adapter_settings, is_adapter, located
 from hcnr.records import HUB
 from hcnr.starter import SOURCE, STARTER
 
@@ -18,6 +20,7 @@ NO_BASE_MODEL = (
 )
 # Measurements of tuned and its own name are not those of the restored model.
 _NOT_KEPT = ("model-index", "eval_results", "model_name", "new_version", "base_model_relation")
+_ADAPTERS = ("adapter", "lora", "peft")
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 # Of the hub's cache: models--OWNER--NAME/snapshots/COMMIT.
 _CACHED = re.compile(r"models--([^/\\]+?)--([^/\\]+)")
@@ -84,10 +87,17 @@ def read_origin(
         metadata["base_model"] = parents if len(parents) > 1 else parents[0]
     if base_id is None and len(parents) == 1:
         base_id = parents[0]
+    if base_id is None and is_adapter(tuned):
+        named = adapter_settings(tuned).base
+        base_id = named if is_hub_id(named) else None
     return Origin(metadata, base_id, tuned_id, notes)
 
 
-def front_matter(origin: Origin, data: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+def front_matter(
+    origin: Origin,
+    data: Mapping[str, Mapping[str, Any]] | None = None,
+    adapter_on: str | None = None,
+) -> str:
     """YAML of the front matter, between no marks.
 
     Everything that tuned's card says is kept, such as the licence and the languages, except what
@@ -97,6 +107,8 @@ def front_matter(origin: Origin, data: Mapping[str, Mapping[str, Any]] | None = 
     Args:
         origin: what `read_origin` found.
         data: of the report, by data set, with `source`.
+        adapter_on: `base` or `tuned`, where the result is an adapter on one of them; None where it
+            is a whole checkpoint.
     """
     from huggingface_hub import ModelCardData
 
@@ -107,6 +119,13 @@ def front_matter(origin: Origin, data: Mapping[str, Mapping[str, Any]] | None = 
         fields["base_model_relation"] = "merge" if len(both) > 1 else "finetune"
     elif "base_model" in fields and "base_model_relation" in origin.metadata:
         fields["base_model_relation"] = origin.metadata["base_model_relation"]
+    if adapter_on is not None:
+        on = origin.base if adapter_on == "base" else origin.tuned
+        tags = [*_listed(fields.get("tags")), "lora"]
+        # The hub takes what is named there for the model that the adapter is put on.
+        named = {} if on is None else {"base_model": on, "base_model_relation": "adapter"}
+        fields = {k: v for k, v in fields.items() if k not in ("base_model", "base_model_relation")}
+        fields |= {"library_name": "peft", "tags": tags, **named}
     sets = _listed(fields.get("datasets"))
     sets += [name for one in (data or {}).values() if (name := _data_set(one.get("source")))]
     if sets:
@@ -118,7 +137,7 @@ def front_matter(origin: Origin, data: Mapping[str, Mapping[str, Any]] | None = 
 
 
 def _metadata(tuned: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
-    path = Path(tuned) / "README.md" if isinstance(tuned, str | os.PathLike) else None
+    path = located(tuned) / "README.md" if isinstance(tuned, str | os.PathLike) else None
     if path is None or not path.is_file():
         return {}, ()
     import yaml
@@ -127,14 +146,29 @@ def _metadata(tuned: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
         card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
         found = card.data.to_dict()
-        return {key: value for key, value in found.items() if isinstance(key, str)}, ()
+        kept = {key: value for key, value in found.items() if isinstance(key, str)}
+        return _of_a_model(kept) if is_adapter(tuned) else kept, ()
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         return {}, (f"nothing of tuned's model card is kept: its front matter is bad ({reason})",)
 
 
+def _of_a_model(metadata: dict[str, Any]) -> dict[str, Any]:
+    """An adapter's front matter without what is said of adapters alone."""
+    kept = {key: value for key, value in metadata.items() if key != "library_name"}
+    if tags := _listed(kept.pop("tags", None)):
+        kept["tags"] = [
+            tag
+            for tag in tags
+            if tag not in _ADAPTERS and not str(tag).startswith("base_model:adapter:")
+        ]
+    return kept
+
+
 def _own_id(model: Any) -> str | None:
     """The hub's name of a model, by where it lies in the hub's cache or by its configuration."""
+    if (name := model_name(model)) is not None:
+        return name
     if isinstance(model, str | os.PathLike):
         for part in reversed(Path(os.path.abspath(model)).parts):
             if found := _CACHED.fullmatch(part):

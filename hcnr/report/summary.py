@@ -52,6 +52,8 @@ def build_report(
     verdict: Mapping[str, Any] | None = None,
     out_of_reach: Mapping[str, Any] | None = None,
     interpolation: Mapping[str, Any] | None = None,
+    sources: Mapping[str, Mapping[str, Any]] | None = None,
+    adapter: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Collect a run into plain values for JSON.
 
@@ -74,6 +76,9 @@ def build_report(
         verdict: where losses were taken: keys `word` (`use`, `do not use`, `unclear`), `reason`,
             `lines`, and `losses`, by data set of `samples`, `held_back`, `base`, `tuned`,
             `restored`.
+        sources: where base and tuned come from where that is no directory of their own, by role,
+            such as the adapter that was merged.
+        adapter: of a result that was written as an adapter, see `AdapterOutput.write`.
         out_of_reach: weights of the blocks that no repair reaches, `Reach.as_dict()`.
         interpolation: where all weights were mixed with base's, and nothing was measured or
             selected: keys `coefficient`, `max_task_drop`, `search` (a list of `coefficient`,
@@ -86,14 +91,19 @@ def build_report(
         `perturbation` (of every target matrix), `half_overlap` (of every target matrix's
         candidates; `summary.selected_overlap` is that of the restored neurons), `scores` (quantiles
         of every target matrix's scores by data set, see `score_quantiles`), `seconds` (by stage),
-        `versions`; also `two_sided`, `interpolation` and `verdict` where given, and in the summary
-        `restored_directions` and `restored_share` of whole matrices.
+        `versions`; also `two_sided`, `interpolation`, `adapter` and `verdict` where given, and in
+        the summary `restored_directions` and `restored_share` of whole matrices.
     """
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
     restored = sum(record.parameters for record in records)
     raised = [record.name for record in records if record.raised(config.damping)]
     report: dict[str, Any] = {
-        "pair": {"base": base, "tuned": tuned, "fingerprints": dict(statistics.fingerprints)},
+        "pair": {
+            "base": base,
+            "tuned": tuned,
+            "fingerprints": dict(statistics.fingerprints),
+            **({"sources": dict(sources)} if sources else {}),
+        },
         "config": config.model_dump(mode="json"),
         "data": {name: dict(facts) for name, facts in statistics.data.items()},
         "summary": {
@@ -127,6 +137,8 @@ def build_report(
         report["two_sided"] = dict(two_sided)
     if interpolation is not None:
         report["interpolation"] = dict(interpolation)
+    if adapter is not None:
+        report["adapter"] = dict(adapter)
     if verdict is not None:
         report["verdict"] = dict(verdict)
     if any(record.two_sided for record in records):

@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.table import Table
 
 from hcnr.output import current
+from hcnr.report.adapter_text import adapter_sentence, adapter_table
 from hcnr.report.interpolation import Interpolated
 from hcnr.report.interpolation import key_facts as mixing_facts
 from hcnr.report.interpolation import search_sentence as mixing_search
@@ -170,6 +171,9 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
         sentences = [("search", search_sentence(two))] if two.search else []
         rows[at:at] = [*key_facts(two).items(), *sentences]
     console.print(_pairs(rows))
+    if adapter := report.get("adapter"):
+        print_table(*adapter_table(adapter), console)
+        console.print(adapter_sentence(adapter), highlight=False, markup=False)
     _print_end(report, console)
 
 

@@ -111,3 +111,16 @@ def test_restore_writes_it(pair, statistics, tmp_path):
     fields = ModelCard.load(out / "README.md").data.to_dict()
     assert fields["base_model"] == ["org/tuned", "org/base"]
     assert fields["base_model_relation"] == "merge"
+
+
+def test_of_an_adapter():
+    """The hub takes base_model for what the adapter is put on, so tuned's own parent is not it."""
+    metadata = {"license": "mit", "base_model": "owner/parent", "tags": ["mine"]}
+    origin = Origin(metadata, base="owner/base", tuned="owner/tuned")
+    for on in ("base", "tuned"):
+        found = yaml.safe_load(front_matter(origin, adapter_on=on))
+        assert found["base_model"] == f"owner/{on}" and found["library_name"] == "peft"
+        assert found["base_model_relation"] == "adapter"
+        assert found["tags"] == ["mine", "lora", "hcnr"] and found["license"] == "mit"
+    unnamed = yaml.safe_load(front_matter(Origin(metadata), adapter_on="tuned"))
+    assert "base_model" not in unnamed and "base_model_relation" not in unnamed
