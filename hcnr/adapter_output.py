@@ -110,7 +110,8 @@ class AdapterOutput:
         """Decide what the adapter is put on; everything that can be refused is refused here.
 
         Raises:
-            ConfigError: there is no output directory, or the rank is below 1.
+            ConfigError: there is no output directory, the rank is below 1, or tuned is the merged
+                copy of an adapter in memory.
             ModelError: PEFT is missing, or tuned changes what no adapter holds.
         """
         if out is None:
@@ -121,9 +122,15 @@ class AdapterOutput:
             raise ConfigError(f"adapter_rank is {rank}; it must be at least 1")
         peft_version()
         tuned = pair.tuned
-        merged = isinstance(tuned, DirectorySource) and tuned.given and tuned.given.base
-        if not merged or not isinstance(pair.base, DirectorySource):
+        if isinstance(tuned, ModelSource) and tuned.notes:
+            raise ConfigError(
+                f"tuned ({tuned}) was merged in memory from an adapter, so no directory holds what "
+                "the result would be put on; name base and adapter as directories"
+            )
+        own = tuned.given if isinstance(tuned, DirectorySource) else None
+        if own is None or own.base is None:
             return cls(pair, "tuned", rank or RANK, ())
+        assert isinstance(tuned, DirectorySource) and isinstance(pair.base, DirectorySource)
         return cls(pair, "base", rank or RANK, tuple(_differing(pair.base, tuned)))
 
     @property
@@ -228,7 +235,7 @@ class AdapterOutput:
     def _named(self) -> str:
         """What the adapter names as its base."""
         on = self.on
-        return on.model.name_or_path if isinstance(on, ModelSource) else str(on)
+        return on.model.name_or_path or "" if isinstance(on, ModelSource) else str(on)
 
     def merged(self, directory: Path, model: Any) -> Any:
         """The written adapter, merged into an opened model of `on`; one in memory is copied.

@@ -15,7 +15,7 @@ from hcnr.model import open_model, open_tokenizer, resolve_device
 from hcnr.models.adapters import is_peft_model, merge_into, merge_model, unloaded
 from hcnr.models.given import Given, adapter_settings, is_adapter, named_base, resolve
 from hcnr.selection import is_untouched
-from hcnr.source import DirectorySource, ModelSource, Source, check_match, open_source
+from hcnr.source import MERGED, DirectorySource, ModelSource, Source, check_match, open_source
 from hcnr.stages import Stages
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _open_alone(tuned: Any) -> tuple[Source, Source]:
         assert given.base is not None
         return DirectorySource(given.base), DirectorySource(given)
     if is_peft_model(tuned):
-        return ModelSource(unloaded(tuned)), ModelSource(merge_model(tuned))
+        return ModelSource(unloaded(tuned)), ModelSource(merge_model(tuned), (MERGED,))
     raise ConfigError(NO_BASE)
 
 

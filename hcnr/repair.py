@@ -1,5 +1,6 @@
 """Compensation and merge, one matrix at a time, with a record of the numerics of each."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -316,12 +317,16 @@ class Repairs:
             with self._stages.stage("compensate, factorise and write"):
                 return adapter.write(directory, self._selection.selected, self.weight, self._config)
         if isinstance(tuned, DirectorySource):
+
+            def stored(name: str, source: DirectorySource = tuned) -> Tensor:
+                return source.stored(name, self.weight(name))
+
             with self._stages.stage("compensate, merge and write"):
                 write_weights(
                     tuned.checkpoint,
                     directory,
                     {
-                        f"{name}.weight": lambda name=name: tuned.stored(name, self.weight(name))
+                        f"{name}.weight": functools.partial(stored, name)
                         for name in self._selection.selected
                     },
                 )

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+MERGED = "PEFT's model was merged in a copy, and is itself unchanged"
+
+
 class Source(Protocol):
     """One model of the pair."""
 
@@ -351,7 +354,7 @@ def open_source(source: "str | Path | PreTrainedModel | Source") -> Source:
     if isinstance(source, PreTrainedModel):
         return ModelSource(source)
     if is_peft_model(source):
-        return ModelSource(merge_model(source))
+        return ModelSource(merge_model(source), (MERGED,))
     raise ModelError(
         f"a {type(source).__name__} is neither a checkpoint directory nor a transformers "
         "PreTrainedModel; pass one of those"

@@ -120,6 +120,9 @@ def sweep(
     _check_dtype(config, kinds)
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
+    # Opened already: an adapter is not looked up twice.
+    honest_end: Any = pair.base
+    tuned_end: Any = pair.tuned
     if evaluate is None:
         evaluate = Validation(
             pair.tokenizer(tokenizer),
@@ -145,7 +148,7 @@ def sweep(
         assert honesty is not None and task is not None
         needed = _measuring(config, [settings for _, settings in plan])
         statistics = measure(
-            pair.base, pair.tuned, honesty, task, needed, tokenizer=tokenizer, watcher=watcher
+            honest_end, tuned_end, honesty, task, needed, tokenizer=tokenizer, watcher=watcher
         )
     else:
         if not isinstance(statistics, Statistics):

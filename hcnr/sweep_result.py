@@ -253,6 +253,13 @@ def _figures(result: SweepResult, scores: Scores) -> list[str]:
     return ["-" if number is None or number != number else f"{number:.1f}" for number in numbers]
 
 
+def _brief(seconds: float) -> str:
+    """Seconds in three characters, minutes with an m from 1000 on: the table has no more room."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}"
+    return f"{seconds:.0f}" if seconds < 999.5 else f"{seconds / 60:.0f}m"
+
+
 def _candidates_table(result: SweepResult) -> "Table":
     detectors = dict.fromkeys(found["detector"] for found in result.validation.values())
     judged = f", refusals by {', '.join(detectors)}" if detectors else ""
@@ -276,7 +283,7 @@ def _candidates_table(result: SweepResult) -> "Table":
             f"{settings['cross_weight_ratio']:g}",
             *_figures(result, row.scores),
             f"{row.neurons}",
-            f"{row.seconds:.1f}",
+            _brief(row.seconds),
             "*" if on_front else "",
             style="bold green" if index == recommended else None,
         )

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
 import hcnr
 from hcnr.adapter_output import factorise
@@ -17,7 +18,7 @@ from pairs import bits, config, hashes
 
 pytest.importorskip("peft", reason="the package peft is not installed")
 
-from adapters import assert_equal, lora, merged_by_user, write_adapter
+from adapters import adapted, assert_equal, lora, merged_by_user, write_adapter
 
 WIDE = 40
 """No matrix of the pair has a higher rank."""
@@ -162,6 +163,8 @@ def test_refusals(pair, data, tmp_path):
     refused(ModelError, "changes model.*norm.weight, which is no linear layer", head)
     nothing = config(compensation="none", in_weight_ratio=0.0)
     refused(ModelError, "an adapter would hold nothing", config=nothing)
+    merged_in_memory = adapted(AutoModelForCausalLM.from_pretrained(pair["base"]), lora())
+    refused(ConfigError, "was merged in memory from an adapter", merged_in_memory)
 
 
 def test_command_line(pair, data, tmp_path, capsys):

@@ -45,7 +45,8 @@ def untransposed(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
     twin = copy.deepcopy(model)
     for name, layer in list(twin.named_modules()):
         if isinstance(layer, Conv1D):
-            linear = nn.Linear(*layer.weight.shape)
+            into, out = layer.weight.shape
+            linear = nn.Linear(into, out)
             linear.weight.data.copy_(layer.weight.data.T)
             linear.bias.data.copy_(layer.bias.data)
             twin.set_submodule(name, linear)

@@ -215,7 +215,7 @@ class TestBatches:
 
 @pytest.mark.parametrize("settings", [{}, {"compensation": "spectral"}])
 def test_before_scoring(llama, settings, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("hcnr.restore"), "score", None)
+    monkeypatch.setattr(importlib.import_module("hcnr.measuring"), "score", None)
     monkeypatch.setattr("hcnr.two_sided.second_moments", None)
     tuned = retyped(make("llama", seed=1), Scaled)
     base = retyped(llama, Scaled)
