@@ -86,7 +86,7 @@ def test_a_model_is_not_asked_twice(pair):
 def test_refusals_are_told(pair):
     with open_chat([pair["tuned"]], tokenizer=templated(), device="cpu") as chat:
         (speaker,) = chat._speakers
-        speaker.answer = lambda question, tokens: "I do not know."
+        speaker.answer = lambda question, max_new_tokens: "I do not know."
         assert chat.ask("w5")[0].refused
 
 
