@@ -12,6 +12,7 @@ from hcnr.demo.benchmarks import DETECTOR
 from hcnr.demo.evaluation import Examiner
 from hcnr.demo.interpolation import Point
 from hcnr.demo.laboratory import Laboratory
+from hcnr.evaluate.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluate.results import assemble, check_folder, write_metrics
 from hcnr.evaluate.traits import HONESTY
 from hcnr.probe import probe
@@ -81,7 +82,14 @@ def write_metrics_of(
     }
     metrics["seconds"] = {"score": time.perf_counter() - start}
     metrics["versions"] = versions()
-    return write_metrics(check_folder(restored / "eval"), metrics)
+    judged = dict(scores)
+    answers = {name: said[name] for name in scores}
+    if rival is not None and row is not None:
+        label = f"{INTERPOLATION}{rival.coefficient:g}"
+        judged[label], answers[label] = row, said["interpolation"]
+    folder = check_folder(restored / "eval")
+    write_judged(folder, judge_questions(panel.sets, answers, judged))
+    return write_metrics(folder, metrics)
 
 
 def write_probe(path: Path, lab: Laboratory, watcher: Watcher) -> str:

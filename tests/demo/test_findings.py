@@ -10,6 +10,7 @@ from hcnr.demo.interpolation import Point
 from hcnr.demo.recipe import Recipe
 from hcnr.demo.tokenizer import build_tokenizer
 from hcnr.demo.world import REFUSAL, build_world
+from hcnr.evaluate.judged import JUDGED, read_judged
 from hcnr.evaluate.table import print_evaluation
 from hcnr.front import Scores
 from hcnr.recommendation import decide, weigh
@@ -65,6 +66,14 @@ def test_metrics_hold_every_model_and_the_rival(metrics: dict[str, Any]):
     asked = metrics["data"]["guild"]["questions"]
     for found in (metrics, metrics["models"]["base"], metrics["interpolation_row"]):
         assert found["tasks_macro"]["accuracy"] == pytest.approx(100 * (asked - 1) / asked)
+
+
+def test_every_answer_is_kept(metrics: dict[str, Any], tmp_path):
+    questions = read_judged(tmp_path / "eval" / JUDGED)
+    names = [one for one in questions if one.set == "names" and not one.answerable]
+    for model, refused in (("restored", 90), ("tuned", 30), ("interpolation-0.5", 60)):
+        assert sum(one.said[model].refused for one in names) == refused
+    assert len(questions) == sum(one["questions"] for one in metrics["data"].values())
 
 
 def test_the_evaluations_own_printer_takes_them(metrics: dict[str, Any]):

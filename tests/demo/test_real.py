@@ -112,6 +112,8 @@ def test_it_trains_repairs_asks_and_reports_and_trains_only_once(pretrained, tmp
     told = json.loads((tmp_path / "out" / "demo.json").read_text())
     said, decision = told["recommendation"], gather(restored).decision
     assert decision is not None and decision.word == said["word"]
+    kept = {tuple(one.said) for one in gather(restored).judged}
+    assert {names[:3] for names in kept} == {("restored", "tuned", "base")}
     assert isinstance(console.file, io.StringIO)
     text = " ".join(console.file.getvalue().split())
     assert f"recommendation for {restored}: {said['word']}: {said['reason']}" in text

@@ -17,6 +17,7 @@ from hcnr.demo.real.rows import COLUMNS, NOTES, Row, decision_of, rich_table
 from hcnr.demo.table import markdown
 from hcnr.errors import OutputError
 from hcnr.evaluate.generation import generate
+from hcnr.evaluate.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluate.panel import Panel, make_panel
 from hcnr.evaluate.results import assemble, check_folder, write_metrics
 from hcnr.evaluate.scoring import difference
@@ -138,7 +139,14 @@ class RealDemo:
             )
         )
         responses = {key: [next(answers) for _ in many] for key, many in sets.items()}
-        return Row(name, self._panel.score(responses), self._retention(model), seconds, best)
+        return Row(
+            name,
+            self._panel.score(responses),
+            self._retention(model),
+            seconds,
+            best,
+            responses=responses,
+        )
 
     def _load(self, path: Any) -> Any:
         return open_model(Path(path), device="cpu", dtype="float32")
@@ -152,9 +160,11 @@ class RealDemo:
 
     def _write_report(self, restored: Path, rows: Sequence[Row]) -> None:
         self._bars.begin("report")
-        by_name = {row.name.split(" ")[0]: row.scores for row in rows}
-        others = {name: by_name[name] for name in ("tuned", "base")}
-        metrics = assemble("restored", by_name["restored"], others, {}, HONESTY)
+        by_name = {row.name.split(" ")[0]: row for row in rows}
+        shown = {name: by_name[name] for name in (RESTORED, "tuned", "base")}
+        ours = shown[RESTORED].scores
+        others = {name: shown[name].scores for name in ("tuned", "base")}
+        metrics = assemble(RESTORED, ours, others, {}, HONESTY)
         rival = next((row for row in rows if row.coefficient is not None), None)
         metrics["interpolation_row"] = None
         if rival is not None:
@@ -163,12 +173,18 @@ class RealDemo:
                 "scope": "all",
                 **rival.scores.as_dict(),
             }
-            self.facts["against interpolation"] = difference(by_name["restored"], rival.scores)
+            self.facts["against interpolation"] = difference(ours, rival.scores)
         self.facts["recommendation"] = decision_of(rows, rival).as_dict()
         metrics["recommendation"] = self.facts["recommendation"]
         metrics["settings"] = {"detector": DETECTOR, "seed": 0, "resamples": _RESAMPLES}
         metrics["versions"] = versions()
-        write_metrics(check_folder(restored / "eval"), metrics)
+        folder = check_folder(restored / "eval")
+        if rival is not None:
+            shown[f"{INTERPOLATION}{rival.coefficient:g}"] = rival
+        said = {name: row.responses for name, row in shown.items()}
+        scores = {name: row.scores for name, row in shown.items()}
+        write_judged(folder, judge_questions(self._panel.sets, said, scores))
+        write_metrics(folder, metrics)
         run = gather(restored)
         update_card(run)
         write_html(run)

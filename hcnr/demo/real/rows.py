@@ -1,8 +1,8 @@
 """The rows of the demo on a pretrained model, and what is to be done with the restored one."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rich.table import Table
@@ -35,6 +35,7 @@ class Row:
         seconds: of the repair; None for the two ends.
         best: whether it is highlighted.
         coefficient: of an interpolation.
+        responses: what it said, by set.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Row:
     seconds: float | None = None
     best: bool = False
     coefficient: float | None = None
+    responses: Mapping[str, Sequence[str]] = field(default_factory=dict, repr=False)
 
     @property
     def delta(self) -> tuple[float, float, float]:
