@@ -1,12 +1,16 @@
 """One command to its verdict, interrupted after each step, and told what has changed."""
 
 import json
+import shutil
 from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 from typer.main import get_command
 
+from adapters import silent, write_adapter
 from commands import run
 from hcnr.cli import app
 from hcnr.errors import ConfigError, DataError, OutputError
@@ -189,3 +193,28 @@ def test_what_cannot_be_run_is_refused_before_anything_is_computed(given, values
     with pytest.raises(OutputError, match="inside the input"):
         run_recipe(recipe_of(values), given["base"] / "out")
     assert not (given["base"] / "out").exists() and not (tmp_path / "c").exists()
+
+
+def test_an_adapter_goes_through_like_a_checkpoint(values, given, tmp_path):
+    """It is measured, chosen, restored and asked as what it makes of its base."""
+    peft = pytest.importorskip("peft", reason="PEFT is not installed")
+    adapter = write_adapter(given["tuned"], tmp_path / "adapter", scale=0.4)
+    # A base that this adapter turns into the model that has learned the task.
+    base = tmp_path / "base"
+    shutil.copytree(given["tuned"], base)
+    model = AutoModelForCausalLM.from_pretrained(given["tuned"])
+    with silent(), torch.no_grad():
+        without = peft.PeftModel.from_pretrained(model, adapter)
+        for name, parameter in without.named_parameters():
+            if "lora_B" in name:
+                parameter.neg_()
+        for shard in base.glob("*.safetensors*"):
+            shard.unlink()
+        without.merge_and_unload().save_pretrained(base)
+    models = {"base": str(base), "tuned": str(adapter)}
+    made = run_recipe(changed(values, "models", **models), tmp_path / "out")
+    assert made.steps == list(WORK) and made.word in WORDS
+    pair = json.loads((made.directory / "model" / "hcnr_report.json").read_text())["pair"]
+    assert pair["tuned"] == str(adapter)
+    assert set(metrics(made.directory)["models"]) == {"adapter", "base"}
+    assert "tuned" in (made.directory / "report.html").read_text()
