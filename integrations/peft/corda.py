@@ -3,6 +3,7 @@
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -46,7 +47,8 @@ def corda_model(
         raise ConfigError("config must have init_lora_weights='corda' and a corda_config")
     first = config.corda_config.corda_method == "ipm"
     used: dict[str, float] = {}
-    for name, layer in target_modules(model, config):
+    targets: Any = target_modules(model, config)
+    for name, layer in targets:
         if not isinstance(layer, nn.Linear):
             raise ModelError(f"{name} is a {type(layer).__name__}; only nn.Linear is supported")
         moment = curvature.get(name)
@@ -64,12 +66,13 @@ def corda_model(
         rank = _rank(config, name)
         kept = slice(0, rank) if first else slice(len(s) - rank, None)
         v = (vh[kept] @ inverse.matrix).T
-        layer.eigens = CordaEigens(  # pyright: ignore[reportArgumentType] (PEFT reads it there)
+        # PEFT reads it there.
+        layer.eigens = cast(Any, CordaEigens)(
             S_WC=s[kept].clone(), U_WC=u[:, kept].clone(), V_WC=v.contiguous()
         )
-    adapted = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
+    adapted: Any = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
     adapted.__dict__["hcnr_damping"] = used
-    return adapted  # pyright: ignore[reportReturnType]
+    return adapted
 
 
 def _rank(config: LoraConfig, name: str) -> int:

@@ -32,7 +32,7 @@ def clear_neurons(
     """
     if axis not in ("output", "input"):
         raise ConfigError(f"axis is {axis!r}; it must be 'output' or 'input'")
-    layers = lora_layers(model)
+    layers: dict[str, Any] = dict(lora_layers(model))
     for name, mask in masks.items():
         if name not in layers:
             raise ModelError(f"{name} has no adapter; those that have: {', '.join(layers)}")
@@ -103,7 +103,8 @@ def repair_as_adapter(
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=sorted(changes))
     adapted: Any = get_peft_model(tuned, config)  # pyright: ignore[reportArgumentType]
     kept: dict[str, float] = {}
-    for name, layer in lora_layers(adapted).items():
+    layers: dict[str, Any] = dict(lora_layers(adapted))
+    for name, layer in layers.items():
         u, s, vh = torch.linalg.svd(changes[name], full_matrices=False)
         width = min(rank, len(s))
         part_a, part_b = layer.lora_A["default"].weight, layer.lora_B["default"].weight

@@ -32,7 +32,7 @@ def lora(**options):
     return LoraConfig(**{"r": 3, "lora_alpha": 6, "target_modules": TARGETS, **options})
 
 
-def corda(method="ipm"):
+def corda(method: Any = "ipm"):
     return lora(init_lora_weights="corda", corda_config=CordaConfig(corda_method=method))
 
 
@@ -69,6 +69,7 @@ def test_corda_is_pefts(tmp_path, method):
     theirs = copy.deepcopy(model)
     torch.save(curvature, tmp_path / "covariance.pt")
     options = corda(method)
+    assert options.corda_config is not None
     options.corda_config.covariance_file = str(tmp_path / "covariance.pt")
     preprocess_corda(theirs, options)
     theirs = get_peft_model(theirs, options)
