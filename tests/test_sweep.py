@@ -601,8 +601,14 @@ def test_the_table_fits_and_names_what_matters(pair, statistics, capsys):
         found.candidates[place] = dataclasses.replace(
             found.candidates[place], scores=Scores(100.0, 100.0, 100.0, 100.0), seconds=seconds
         )
+    # A weight that the refinement tried, and the neurons of a large model.
+    finest = {**found.candidates[3].settings, "task_weight": 0.058}
+    found.candidates[3] = dataclasses.replace(
+        found.candidates[3], settings=finest, neurons=1_234_567
+    )
     print_sweep(found, Console(width=80))
     text = capsys.readouterr().out
+    assert "0.058" in text and "1234567" in text
     assert [part for part in ("10 ", "123 ", "17m ") if f" {part}" not in text] == []
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80

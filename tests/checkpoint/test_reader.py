@@ -118,7 +118,7 @@ def refused(path: Path, *words: str) -> None:
 
 
 def test_missing_path(tmp_path: Path):
-    refused(tmp_path / "nothing", "does not exist", "hf download")
+    refused(tmp_path / "nothing", "does not exist", "OWNER/NAME")
 
 
 def test_file_instead_of_a_directory(tmp_path: Path):

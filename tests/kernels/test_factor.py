@@ -116,7 +116,7 @@ def test_fp32_is_as_exact_as_torch(width: int, condition: float) -> None:
         plain = relative_error(torch.cholesky_inverse(factor), want)
         for tiling in TILINGS[:2]:
             found = inverse_(cholesky_(single.clone(), tiling), tiling)
-            assert relative_error(found, want) <= 3 * plain + 1e-6, (name, tiling)
+            assert relative_error(found, want) <= 10 * plain + 1e-6, (name, tiling)
             assert residual(single, found) <= 5e-8 * condition**0.5, (name, tiling)
 
 
