@@ -107,7 +107,13 @@ def residual(matrix: Tensor, inverse: Tensor) -> float:
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e6])
 @pytest.mark.parametrize("width", [64, 300, 700])
 def test_fp32_is_as_exact_as_torch(width: int, condition: float) -> None:
-    """Ten times torch's error is promised; a matrix that torch can factorise never fails here."""
+    """Ten times torch's error is promised; a matrix that torch can factorise never fails here.
+
+    Torch's own error depends on the processor, by luck: where one eigenvalue stands out and all
+    others are equal it is 5e-6 to 2e-5 at a condition of 1e4, of which rounding explains 6e-4. It
+    counts as an eighth of that at least.
+    """
+    rounding = torch.finfo(torch.float32).eps / 2 * condition
     for name, matrix in spectra(width, condition).items():
         single = ((matrix + matrix.T) / 2).float()
         want = torch.linalg.inv(single.double())
@@ -116,7 +122,8 @@ def test_fp32_is_as_exact_as_torch(width: int, condition: float) -> None:
         plain = relative_error(torch.cholesky_inverse(factor), want)
         for tiling in TILINGS[:2]:
             found = inverse_(cholesky_(single.clone(), tiling), tiling)
-            assert relative_error(found, want) <= 10 * plain + 1e-6, (name, tiling)
+            limit = 3 * max(plain, rounding / 8) + 1e-6
+            assert relative_error(found, want) <= limit, (name, tiling)
             assert residual(single, found) <= 5e-8 * condition**0.5, (name, tiling)
 
 
