@@ -15,7 +15,7 @@ from hcnr.commands import run as guided
 from hcnr.config import PRESETS, load_config
 from hcnr.errors import ConfigError, HcnrError
 from hcnr.first_checks import check_command_line, named_pair
-from hcnr.options import Tokenizer, config_options
+from hcnr.options import BaseId, Tokenizer, TunedId, config_options
 from hcnr.output import output_options, print_json, shown
 
 app = typer.Typer(
@@ -132,14 +132,8 @@ def restore(
     tokenizer: Tokenizer = None,
     config: Config = None,
     preset: Preset = None,
-    base_id: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="OWNER/NAME", help="BASE on the Hugging Face hub, for the card."),
-    ] = None,
-    tuned_id: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="OWNER/NAME", help="TUNED on the hub: the card's base_model."),
-    ] = None,
+    base_id: BaseId = None,
+    tuned_id: TunedId = None,
     out_format: Annotated[
         str,
         typer.Option(

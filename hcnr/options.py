@@ -19,6 +19,18 @@ Tokenizer = Annotated[
         help="Directory of the tokenizer; the tuned model's own by default, else base's.",
     ),
 ]
+BaseId = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--base-id", metavar="OWNER/NAME", help="BASE on the Hugging Face hub, for the card."
+    ),
+]
+TunedId = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--tuned-id", metavar="OWNER/NAME", help="TUNED on the hub: the card's base_model."
+    ),
+]
 
 
 def config_options(

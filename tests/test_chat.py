@@ -78,6 +78,21 @@ def test_a_chat_that_is_too_long_leaves_the_histories_as_they_were(pair):
         assert chat.ask("w5", max_new_tokens=4) == first
 
 
+def test_where_one_model_fails_no_history_grows(pair, monkeypatch):
+    with open_chat([pair["tuned"], pair["base"]], tokenizer=templated(), device="cpu") as chat:
+        first, second = chat._speakers
+
+        def fail(question, max_new_tokens):
+            assert first.turns[-1].role == "assistant"
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(second, "answer", fail)
+            with pytest.raises(KeyboardInterrupt):
+                chat.ask("w5", max_new_tokens=4)
+        assert first.turns == second.turns == []
+
+
 def test_a_model_is_not_asked_twice(pair):
     with pytest.raises(ConfigError, match="given twice"), open_chat([pair["base"], pair["base"]]):
         pass

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from hcnr.errors import ConfigError
-from hcnr.options import Tokenizer
+from hcnr.options import BaseId, Tokenizer, TunedId
 from hcnr.output import print_json, shown
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
@@ -103,14 +103,8 @@ def run(
         _setting("auto, cpu, cuda or cuda:N.", "TEXT"),
     ] = None,
     tokenizer: Tokenizer = None,
-    base_id: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="OWNER/NAME", help="BASE on the Hugging Face hub, for the card."),
-    ] = None,
-    tuned_id: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="OWNER/NAME", help="TUNED on the hub: the card's base_model."),
-    ] = None,
+    base_id: BaseId = None,
+    tuned_id: TunedId = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace another recipe that is in --out.")
     ] = False,

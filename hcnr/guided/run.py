@@ -8,6 +8,7 @@ from typing import Any
 from hcnr._version import __version__
 from hcnr.checkpoint import atomic_file, check_output
 from hcnr.errors import ConfigError, OutputError
+from hcnr.evaluate.results import check_folder
 from hcnr.examples import data_files
 from hcnr.guided import work
 from hcnr.guided.outcome import LEAST_RIGHT, Outcome
@@ -111,13 +112,7 @@ def _prepare(recipe: Recipe, pair: Pair, out: Path) -> Path:
             raise OutputError(
                 f"the output {directory} is inside the input {place}; choose another --out"
             )
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{directory} cannot be made a directory ({error.strerror}); choose another --out"
-        ) from None
-    return directory
+    return check_folder(directory)
 
 
 def _keep(recipe: Recipe, pair: Pair, out: Path, overwrite: bool) -> Recipe:

@@ -14,7 +14,7 @@ HOW = "every weight is a mix of both, (1 - c) tuned + c base, by one coefficient
 
 
 @dataclass(frozen=True)
-class Trial:
+class CoefficientTrial:
     """A coefficient that the search tried.
 
     Attributes:
@@ -46,7 +46,7 @@ class Interpolated:
     held_back: int | None = None
     tensors: int | None = None
     left: list[str] = field(default_factory=list)
-    search: list[Trial] = field(default_factory=list)
+    search: list[CoefficientTrial] = field(default_factory=list)
 
     @classmethod
     def read(cls, report: Mapping[str, Any]) -> "Interpolated | None":
@@ -63,7 +63,7 @@ class Interpolated:
             tensors=None if tensors is None else int(tensors),
             left=texts(found.get("left")),
             search=[
-                Trial(c, number(one.get("retention")), one.get("kept") is True)
+                CoefficientTrial(c, number(one.get("retention")), one.get("kept") is True)
                 for c, one in known
                 if c is not None
             ],
