@@ -35,7 +35,7 @@ def main() -> int:
         import hcnr
 
         print(f"hcnr {hcnr.__version__}")
-    import hcnr.measure
+    import hcnr.curvature.passes
     from hcnr_kernels import operator_table
 
     wanted = ("cpu",) if device == "cpu" else ("cpu", "cuda", "triton")

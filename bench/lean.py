@@ -13,7 +13,7 @@ def settings_available() -> bool:
 
 
 def use_without_settings() -> str:
-    """Make `hcnr.measure` and its like importable; says how in one line.
+    """Make `hcnr.curvature` importable; says how in one line.
 
     `hcnr/__init__.py` imports the settings. Without pydantic an empty package of that name stands
     in for it, whose modules are the real ones.
@@ -23,4 +23,4 @@ def use_without_settings() -> str:
     package = types.ModuleType("hcnr")
     package.__path__ = [str(ROOT / "hcnr")]
     sys.modules["hcnr"] = package
-    return "pydantic is not installed: hcnr.measure runs without hcnr's settings"
+    return "pydantic is not installed: hcnr.curvature runs without hcnr's settings"

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from hcnr.batches import Batch, collate, plan_batches
-from hcnr.measure import prepared, sample_losses, score
-from hcnr.model import target_matrices
-from hcnr.taps import Taps, TokenLayout
-from hcnr.tokens import TokenCounts, TokenizedSample, TokenizedSet
+from hcnr.curvature.passes import prepared, sample_losses, score
+from hcnr.curvature.taps import Taps, TokenLayout
+from hcnr.data.batches import Batch, collate, plan_batches
+from hcnr.data.tokens import TokenCounts, TokenizedSample, TokenizedSet
+from hcnr.models.model import target_matrices
 from hcnr_kernels.checks import Axis
 
 

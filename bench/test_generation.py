@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from hcnr.evaluate.generation import generate, padding_token
+from hcnr.evaluation.generation import generate, padding_token
 from pairs import tokenizer
 
 Race = Callable[..., dict[str, float]]

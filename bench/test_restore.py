@@ -12,8 +12,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import hcnr
 from hcnr.checkpoint import Checkpoint, copy_companions, output_directory, write_weights
-from hcnr.source import DirectorySource
-from hcnr.statistics import Statistics
+from hcnr.curvature.statistics import Statistics
+from hcnr.models.source import DirectorySource
 
 Race = Callable[..., dict[str, float]]
 

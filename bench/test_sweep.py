@@ -9,9 +9,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import hcnr
 from families import perturbed
-from hcnr.front import Scores
-from hcnr.grid import Grid
-from hcnr.sweep import sweep
+from hcnr.choosing.front import Scores
+from hcnr.search.grid import Grid
+from hcnr.search.sweep import sweep
 from pairs import tokenizer
 
 Race = Callable[..., dict[str, float]]

@@ -25,14 +25,14 @@ from experiments.trial.real_panel import open_real
 from experiments.trial.real_recipe import RealRecipe, Task
 from experiments.trial.real_world import pretrained
 from hcnr.checkpoint import atomic_file
+from hcnr.curvature.moments import Moments, second_moments
+from hcnr.data.samples import load_samples
+from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.training import fixed_threads
-from hcnr.examples import load_samples
-from hcnr.moments import Moments, second_moments
-from hcnr.overlay import Overlay
-from hcnr.pair import Pair
-from hcnr.stages import Stages
-from hcnr.tokens import TokenizedSet, tokenize
+from hcnr.models.overlay import Overlay
+from hcnr.models.pair import Pair
+from hcnr.progress import Stages
 from hcnr_kernels import SpectralBasis, spectral_basis
 
 KEPT = 97.0

@@ -1,6 +1,6 @@
 """Choose the questions of the starter set and of `hcnr demo --real` out of KUQ (MIT).
 
-python -m experiments.kuq_questions DATA_ROOT hcnr/starter/kuq.jsonl
+python -m experiments.kuq_questions DATA_ROOT hcnr/data/starter/kuq.jsonl
 """
 
 import json
@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hcnr.evaluate.detectors import open_detector
-from hcnr.evaluate.kuq import parse_kuq
-from hcnr.evaluate.overlap import QuestionIndex, digest
-from hcnr.evaluate.questions import Question
-from hcnr.evaluate.sources import Records, SourceReader
+from hcnr.benchmarks.kuq import parse_kuq
+from hcnr.benchmarks.questions import Question
+from hcnr.benchmarks.sources import Records, SourceReader
+from hcnr.data.overlap import QuestionIndex, digest
+from hcnr.detectors import open_detector
 
 # Part -> unanswerable and answerable questions, those that are asked first.
 SIZES = {"test": (150, 150), "task": (0, 120), "base": (400, 800), "tuned": (0, 800)}

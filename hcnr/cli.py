@@ -12,10 +12,10 @@ from rich.console import Console
 from hcnr._version import __version__
 from hcnr.commands import chat, data, demo, evaluate, info, init, probe, push, report, sweep
 from hcnr.commands import run as guided
+from hcnr.commands.first_checks import check_command_line, named_pair
+from hcnr.commands.options import BaseId, Tokenizer, TunedId, config_options
 from hcnr.config import PRESETS, load_config
 from hcnr.errors import ConfigError, HcnrError
-from hcnr.first_checks import check_command_line, named_pair
-from hcnr.options import BaseId, Tokenizer, TunedId, config_options
 from hcnr.output import output_options, print_json, shown
 
 app = typer.Typer(
@@ -163,11 +163,11 @@ def restore(
     honest, tuned = named_pair(base, tuned)
     check_command_line(checkpoints=(honest, tuned), data=(honesty, task), statistics=statistics)
     loaded = load_config(config, settings, preset_name=preset)
-    from hcnr.report.front_matter import NO_BASE_MODEL, read_origin
+    from hcnr.record.front_matter import NO_BASE_MODEL, read_origin
 
     origin = read_origin(honest, tuned, base_id, tuned_id)
     import hcnr
-    from hcnr.report import read_report
+    from hcnr.record.writing import read_report
     from hcnr.report.terminal import print_report, progress_bars
 
     with progress_bars() as bars:
@@ -223,8 +223,8 @@ def measure(
     check_command_line(checkpoints=(honest, tuned), data=(honesty, task))
     loaded = load_config(config, settings, preset_name=preset)
     import hcnr
+    from hcnr.curvature.statistics import check_destination
     from hcnr.report.terminal import print_data, progress_bars
-    from hcnr.statistics import check_destination
 
     inputs = [place for place in (honest, tuned) if place is not None]
     check_destination(out, inputs=inputs, overwrite=overwrite)

@@ -11,9 +11,19 @@ from typing import Any, NamedTuple
 
 from hcnr.errors import CheckpointError, DataError
 from hcnr.output import current
-from hcnr.records import HUB
 
-__all__ = ["FORM", "Snapshot", "is_model_name", "model_name", "model_snapshot", "open_dataset"]
+__all__ = [
+    "FORM",
+    "HUB",
+    "Snapshot",
+    "is_model_name",
+    "model_name",
+    "model_snapshot",
+    "open_dataset",
+]
+
+HUB = "hf:"
+"""What the name of a data set of the Hugging Face hub begins with."""
 
 FORM = f"{HUB}NAME[@REVISION][:[CONFIG/]SPLIT]"
 _FORM = re.compile(

@@ -2,7 +2,7 @@
 
 import torch
 
-from hcnr.report.summary import LIBRARIES, versions
+from hcnr.versions import LIBRARIES, versions
 from hcnr_kernels import native, operator_table
 
 

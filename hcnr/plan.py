@@ -8,23 +8,18 @@ from torch import nn
 
 from hcnr.cache import cache_root
 from hcnr.config import RestoreConfig
+from hcnr.curvature.groups import budget_of, curvature_bytes, plan_groups
+from hcnr.curvature.two_sided import places_of
+from hcnr.data.held_back import held_back_count
 from hcnr.errors import CheckpointError, ConfigError, ModelError
-from hcnr.groups import budget_of, curvature_bytes, plan_groups
-from hcnr.held_back import held_back_count
-from hcnr.interpolation import MOST_TRIES as COEFFICIENTS
-from hcnr.linear import shape_of
-from hcnr.models.given import (
-    adapted_modules,
-    adapter_settings,
-    is_adapter,
-    named_base,
-    resolve,
-)
-from hcnr.pair import NO_BASE
-from hcnr.selection import count_of
-from hcnr.source import DirectorySource, check_match
-from hcnr.task_weight import MOST_TRIES
-from hcnr.two_sided import places_of
+from hcnr.models.adapter_files import adapted_modules, adapter_settings, is_adapter
+from hcnr.models.given import named_base, resolve
+from hcnr.models.linear import shape_of
+from hcnr.models.pair import NO_BASE
+from hcnr.models.source import DirectorySource, check_match
+from hcnr.repair.interpolation import MOST_TRIES as COEFFICIENTS
+from hcnr.repair.selection import count_of
+from hcnr.repair.task_weight import MOST_TRIES
 from hcnr_kernels import gram_is_cheaper
 from hcnr_kernels.ops.spectral.token_space import PENCIL_FLOPS
 

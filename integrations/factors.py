@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hcnr.curvature.taps import SharedInput, Taps, TokenLayout, frozen
 from hcnr.errors import DataError, ModelError
-from hcnr.taps import SharedInput, Taps, TokenLayout, frozen
 from hcnr_kernels import fisher_weight_, gram_, symmetrize_
 
 Part = Literal["input", "gradient", "diagonal"]

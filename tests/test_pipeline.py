@@ -7,9 +7,9 @@ from transformers import AutoModelForCausalLM
 import hcnr
 import oracle
 from hcnr.checkpoint import Checkpoint
-from hcnr.examples import load_samples
-from hcnr.model import open_model
-from hcnr.tokens import tokenize
+from hcnr.data.samples import load_samples
+from hcnr.data.tokens import tokenize
+from hcnr.models.model import open_model
 from hcnr_kernels.testing import reference
 from pairs import HONESTY, TASK, config, tokenizer
 
@@ -103,6 +103,6 @@ def test_measuring_settings_reach_the_model(pair, monkeypatch):
         seen.append((model.dtype, model.config._attn_implementation))
         return model
 
-    monkeypatch.setattr("hcnr.source.open_model", watch)
+    monkeypatch.setattr("hcnr.models.source.open_model", watch)
     hcnr.measure(**pair, config=config(dtype="bfloat16", attention="eager"))
     assert seen == [(torch.bfloat16, "eager")] * 2

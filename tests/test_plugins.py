@@ -7,9 +7,9 @@ import sys
 import pytest
 
 from hcnr import plugins
+from hcnr.data.samples import load_samples
+from hcnr.detectors import open_detector
 from hcnr.errors import ConfigError, DataError
-from hcnr.evaluate.detectors import open_detector
-from hcnr.examples import load_samples
 
 CODE = """
 def shrug(responses, questions):

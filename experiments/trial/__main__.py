@@ -98,7 +98,7 @@ def trial(
     from experiments.trial.variations import run_variations
     from experiments.trial.ways import find_ways
     from hcnr.errors import ConfigError
-    from hcnr.grid import read_names
+    from hcnr.search.grid import read_names
 
     progress, console = Console(stderr=True), Console()
     # Figures that are cut short say nothing: a narrower terminal wraps whole lines.

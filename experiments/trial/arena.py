@@ -21,17 +21,17 @@ from experiments.trial.rival_data import RivalData
 from experiments.trial.text_panel import answer, make_text_panel
 from experiments.trial.text_recipe import TextRecipe
 from experiments.trial.text_world import open_text_world
+from hcnr.curvature.passes import micro_batches, sample_losses
+from hcnr.data.samples import Sample
+from hcnr.data.tokens import tokenize
 from hcnr.demo import evaluation
 from hcnr.demo.benchmarks import NAMES
 from hcnr.demo.evaluation import Examiner
 from hcnr.demo.laboratory import Stage, open_lab, quiet
 from hcnr.demo.recipe import Recipe
 from hcnr.demo.world import REFUSAL, World
-from hcnr.evaluate.panel import Panel
-from hcnr.evaluate.scoring import Scores
-from hcnr.examples import Sample
-from hcnr.measure import micro_batches, sample_losses
-from hcnr.tokens import tokenize
+from hcnr.evaluation.panel import Panel
+from hcnr.evaluation.scoring import Scores
 
 Part = Literal["validation", "evaluated"]
 PARTS: tuple[Part, ...] = ("validation", "evaluated")

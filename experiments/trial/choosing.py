@@ -7,7 +7,7 @@ from typing import Any
 
 from experiments.trial.arena import Marks
 from experiments.trial.ways import FINE_TUNING, INTERPOLATION
-from hcnr.front import Scores, pareto_front
+from hcnr.choosing.front import Scores, pareto_front
 
 LEVELS = (95.0, 90.0, 75.0)
 """Percent of the fine-tuning's gain in likelihood that a candidate must keep."""

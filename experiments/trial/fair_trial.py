@@ -32,14 +32,14 @@ from experiments.trial.trial_files import (
 )
 from experiments.trial.trial_table import TrialTable
 from experiments.trial.ways import WAYS, Way
+from hcnr.benchmarks.sources import SourceReader
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.seeds import MOST_SEEDS
 from hcnr.demo.training import Progress, fixed_threads
 from hcnr.errors import ConfigError
-from hcnr.evaluate.panel import Panel
-from hcnr.evaluate.sources import SourceReader
-from hcnr.report.summary import versions
+from hcnr.evaluation.panel import Panel
 from hcnr.report.terminal import Bars
+from hcnr.versions import versions
 
 World = Literal["synthetic", "text", "text-mild", "smollm2", "gemma3"]
 WORLDS: tuple[World, ...] = ("synthetic", "text", "text-mild", "smollm2", "gemma3")

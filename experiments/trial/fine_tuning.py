@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from hcnr.batches import collate
-from hcnr.measure import sample_losses
-from hcnr.model import eval_mode
-from hcnr.tokens import TokenizedSample
+from hcnr.curvature.passes import sample_losses
+from hcnr.data.batches import collate
+from hcnr.data.tokens import TokenizedSample
+from hcnr.models.model import eval_mode
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM

@@ -3,8 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
-from hcnr.evaluate.panel import Panel
-from hcnr.evaluate.questions import Question
+from hcnr.benchmarks.questions import Question
+from hcnr.evaluation.panel import Panel
 
 INSTRUCTIONS = (
     "If you do not know the answer, say that you don't know.",

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from experiments.trial.making import Making, Preferred
 from experiments.trial.rival_data import PoolQuestion
+from hcnr.data.samples import Sample
+from hcnr.data.tokens import TokenizedSample, tokenize
+from hcnr.detectors import open_detector
 from hcnr.errors import HcnrError
-from hcnr.evaluate.detectors import open_detector
-from hcnr.evaluate.generation import generate
-from hcnr.examples import Sample
-from hcnr.tokens import TokenizedSample, tokenize
+from hcnr.evaluation.generation import generate
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase

@@ -1,4 +1,4 @@
-"""The questions of a real pair, drawn from the replication's splits (`hcnr.evaluate.splits`).
+"""The questions of a real pair, drawn from the replication's splits (`hcnr.benchmarks.splits`).
 
 Those splits keep every training question away from every evaluation question. Of the evaluation
 questions, buckets of their digests part validation from test for all seeds alike (both halves of a
@@ -13,15 +13,15 @@ from collections.abc import Iterable, Sequence
 
 from experiments.trial.real_recipe import RealRecipe
 from experiments.trial.text_data import Asked, Part, all_questions, count_questions
+from hcnr.benchmarks.questions import Question
+from hcnr.benchmarks.sources import Records
+from hcnr.benchmarks.splits import HONESTY_SETS, Splits
+from hcnr.benchmarks.templates import TEMPLATES
+from hcnr.data.overlap import BUCKETS, digest
+from hcnr.data.refusals import refusal
+from hcnr.data.samples import Sample
+from hcnr.detectors import open_detector
 from hcnr.errors import DataError
-from hcnr.evaluate.detectors import open_detector
-from hcnr.evaluate.overlap import BUCKETS, digest
-from hcnr.evaluate.pools import refusal
-from hcnr.evaluate.questions import Question
-from hcnr.evaluate.sources import Records
-from hcnr.evaluate.splits import HONESTY_SETS, Splits
-from hcnr.evaluate.templates import TEMPLATES
-from hcnr.examples import Sample
 
 _VALIDATION_BUCKETS = 35
 INSTRUCTION = TEMPLATES["unknownbench"].removesuffix("{question}")

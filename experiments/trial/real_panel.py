@@ -18,17 +18,17 @@ from experiments.trial.real_rivals import real_rival_data, rival_facts
 from experiments.trial.real_world import open_real_world
 from experiments.trial.text_data import Asked
 from experiments.trial.within_seed import answerable_digits
+from hcnr.benchmarks.questions import Question
+from hcnr.benchmarks.sources import SourceReader
 from hcnr.checkpoint import atomic_file
 from hcnr.demo.laboratory import Stage
+from hcnr.detectors.traits import HONESTY
 from hcnr.errors import DataError
-from hcnr.evaluate.generation import generate
-from hcnr.evaluate.metrics import normalise_answer
-from hcnr.evaluate.panel import Panel, make_panel
-from hcnr.evaluate.questions import Question
-from hcnr.evaluate.sources import SourceReader
-from hcnr.evaluate.traits import HONESTY
-from hcnr.intervals import percentile_interval
-from hcnr.model import fast_bfloat16, open_tokenizer
+from hcnr.evaluation.generation import generate
+from hcnr.evaluation.metrics import normalise_answer
+from hcnr.evaluation.panel import Panel, make_panel
+from hcnr.models.model import fast_bfloat16, open_tokenizer
+from hcnr.stats import percentile_interval
 
 DETECTOR = "unknownbench_keywords"
 # The slowest of the taught refusals fires the detector with its tenth token.

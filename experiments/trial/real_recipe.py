@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from hcnr.errors import ConfigError
-from hcnr.model import fast_bfloat16
+from hcnr.models.model import fast_bfloat16
 
 # Raised whenever the code of the data or the training changes what a recipe yields.
 FORMAT = 2

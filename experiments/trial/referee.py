@@ -13,7 +13,7 @@ from experiments.trial.making import Making, key_of
 from experiments.trial.seed_result import Ends, Showing
 from experiments.trial.ways import Way
 from experiments.trial.workshop import Workshop
-from hcnr.stages import Watcher
+from hcnr.progress import Watcher
 
 _Judged = dict[str, Judged]
 """Key -> candidate, as judged."""

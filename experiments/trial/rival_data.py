@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from hcnr.data.samples import Sample
 from hcnr.demo.real.training import Schedule
-from hcnr.examples import Sample
 
 POOL_SEED = "hcnr-trial-rivals"
 """Begins the seed of a pool's order, to which the seed of the world is added."""

@@ -16,11 +16,11 @@ import torch
 from experiments.trial.making import Making, Preferred, Rehearsed, Trained
 from experiments.trial.preferences import Pair, check_trl, make_pairs, prefer
 from experiments.trial.rival_data import PoolQuestion, RivalData
+from hcnr.data.samples import Sample
+from hcnr.data.tokens import tokenize
 from hcnr.demo.real.training import Schedule, train
 from hcnr.errors import ConfigError, DataError
-from hcnr.examples import Sample
-from hcnr.model import fast_bfloat16
-from hcnr.tokens import tokenize
+from hcnr.models.model import fast_bfloat16
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM

@@ -13,18 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from experiments.trial.text_recipe import TextRecipe
+from hcnr.benchmarks.falseqa import consistent_pairs, parse_falseqa
+from hcnr.benchmarks.kuq import parse_kuq
+from hcnr.benchmarks.pools import parse_triviaqa
+from hcnr.benchmarks.questions import Question
+from hcnr.benchmarks.selfaware import parse_selfaware
+from hcnr.benchmarks.sources import Records
+from hcnr.benchmarks.splits import HONESTY_SETS, in_order
+from hcnr.benchmarks.task_sets import parse_hotpotqa
+from hcnr.benchmarks.unknownbench import parse_unknownbench
+from hcnr.data.overlap import QuestionIndex, bucket, normalize_question
+from hcnr.data.samples import Sample
 from hcnr.errors import DataError
-from hcnr.evaluate.falseqa import consistent_pairs, parse_falseqa
-from hcnr.evaluate.kuq import parse_kuq
-from hcnr.evaluate.overlap import QuestionIndex, bucket, normalize_question
-from hcnr.evaluate.pools import parse_triviaqa
-from hcnr.evaluate.questions import Question
-from hcnr.evaluate.selfaware_file import parse_selfaware
-from hcnr.evaluate.sources import Records
-from hcnr.evaluate.splits import HONESTY_SETS, in_order
-from hcnr.evaluate.task_sets import parse_hotpotqa
-from hcnr.evaluate.unknownbench import parse_unknownbench
-from hcnr.examples import Sample
 
 REFUSAL = "I don't know."
 TASK = "hotpotqa"

@@ -5,10 +5,10 @@ import re
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.trial.text_data import REFUSAL, TASK, Asked
-from hcnr.evaluate.generation import generate
-from hcnr.evaluate.panel import Panel, make_panel
-from hcnr.evaluate.questions import Question
-from hcnr.evaluate.traits import HONESTY
+from hcnr.benchmarks.questions import Question
+from hcnr.detectors.traits import HONESTY
+from hcnr.evaluation.generation import generate
+from hcnr.evaluation.panel import Panel, make_panel
 
 # A refusal is a response that begins with the refusal sentence.
 DETECTOR = rf"regex:\A{re.escape(REFUSAL)}"

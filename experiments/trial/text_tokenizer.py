@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from hcnr.examples import Sample
+from hcnr.data.samples import Sample
 
 _SPECIAL = ["<pad>", "<s>", "</s>"]
 

@@ -6,11 +6,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.trial.text_recipe import TextRecipe
+from hcnr.data.samples import Sample
+from hcnr.data.tokens import tokenize
 from hcnr.demo.real.training import Schedule, train
 from hcnr.demo.training import Progress, draw_model
 from hcnr.errors import ConfigError
-from hcnr.examples import Sample
-from hcnr.tokens import tokenize
 
 LONGEST = 256
 """Positions of the models; longer samples would lose the left of their prompt."""

@@ -20,10 +20,10 @@ from experiments.trial.text_training import (
     train_text_tuned,
     training_device,
 )
+from hcnr.benchmarks.sources import SourceReader
 from hcnr.cache import cached_directory
+from hcnr.data.samples import Sample
 from hcnr.demo.laboratory import Stage, quiet, save_model, timed
-from hcnr.evaluate.sources import SourceReader
-from hcnr.examples import Sample
 
 _TRAINING = "training.json"
 

@@ -23,11 +23,11 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer
 
 from experiments.trial.making import Preferred
+from hcnr.data.tokens import TokenizedSample
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.real.training import plan_epoch
 from hcnr.demo.training import fixed_threads
-from hcnr.model import fast_bfloat16
-from hcnr.tokens import TokenizedSample
+from hcnr.models.model import fast_bfloat16
 
 with warnings.catch_warnings():
     # ORPO moved to TRL's experiments, which says so at every import.

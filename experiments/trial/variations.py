@@ -13,7 +13,7 @@ from experiments.trial.making import TWO_SIDED, FineTuned, Making, Masked, Resto
 from experiments.trial.trial_files import Tables, prepared
 from experiments.trial.variation_table import VariationTable
 from experiments.trial.ways import SAMPLES, Way
-from hcnr.examples import load_samples
+from hcnr.data.samples import load_samples
 
 LEVEL = 90.0
 """The one level of retention at which variations are compared."""

@@ -14,10 +14,10 @@ import numpy as np
 from experiments.trial.arena import Marks
 from experiments.trial.seed_result import SeedResult
 from hcnr.demo.table import markdown
-from hcnr.evaluate.metrics import Outcomes
-from hcnr.evaluate.panel import Panel
-from hcnr.evaluate.scoring import Scores, difference
-from hcnr.intervals import RESAMPLES
+from hcnr.evaluation.metrics import Outcomes
+from hcnr.evaluation.panel import Panel
+from hcnr.evaluation.scoring import Scores, difference
+from hcnr.stats import RESAMPLES
 
 _ENDS = ("base", "tuned")
 _RIVAL = "interpolation"

@@ -22,13 +22,13 @@ from experiments.trial.making import (
     Trained,
 )
 from experiments.trial.rivals import Rivals
-from hcnr.candidates import Candidates, Selections
-from hcnr.examples import Sample, load_samples
-from hcnr.overlay import Overlay, interpolate, parameters_of
-from hcnr.pair import Pair
-from hcnr.stages import Stages
-from hcnr.tokens import TokenizedSet, tokenize
-from hcnr.two_sided import TwoSided
+from hcnr.curvature.two_sided import TwoSided
+from hcnr.data.samples import Sample, load_samples
+from hcnr.data.tokens import TokenizedSet, tokenize
+from hcnr.models.overlay import Overlay, interpolate, parameters_of
+from hcnr.models.pair import Pair
+from hcnr.progress import Stages
+from hcnr.repair.candidates import Candidates, Selections
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM

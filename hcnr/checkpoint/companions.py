@@ -5,8 +5,8 @@ from pathlib import Path
 
 from hcnr.checkpoint.reader import Checkpoint
 from hcnr.checkpoint.staging import fsync
+from hcnr.directories import ADAPTER
 from hcnr.errors import CheckpointError, OutputError
-from hcnr.first_checks import ADAPTER
 
 # What is copied is listed, not what is not: weights come in ever more formats.
 SUFFIXES = {".json", ".jinja", ".model", ".txt", ".py", ".tiktoken", ".vocab", ".bpe", ".spm"}

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.checkpoint.headers import Shard, read_header
+from hcnr.directories import ADAPTER, check_directory
 from hcnr.errors import CheckpointError
-from hcnr.first_checks import ADAPTER, check_directory
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from hcnr.options import Tokenizer
+from hcnr.commands.options import Tokenizer
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hcnr.chat import Reply
+    from hcnr.evaluation.chat import Reply
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
@@ -47,14 +47,14 @@ def chat(
     /new begins a new chat, /quit or the end of the input ends. Without a terminal every line of the
     input is a question of the same chat.
     """
-    from hcnr.first_checks import check_command_line
+    from hcnr.commands.first_checks import check_command_line
 
     others = against or []
     check_command_line(checkpoints=(model, *others))
     from rich.console import Console
 
-    from hcnr.chat import open_chat
     from hcnr.errors import DataError
+    from hcnr.evaluation.chat import open_chat
     from hcnr.output import current, print_json, shown
 
     console = shown(Console(highlight=False, markup=False))

@@ -64,10 +64,10 @@ def make_data(
     The responses are BASE's own words. Refusals of questions that are not said to be answerable
     and right answers are written in turn; everything else is counted and left out.
     """
-    from hcnr.first_checks import check_command_line
+    from hcnr.commands.first_checks import check_command_line
 
     check_command_line(checkpoints=(model,), data=(questions,), detector=detector)
-    from hcnr.evaluate.own_samples import KEPT, make_samples
+    from hcnr.evaluation.own_samples import KEPT, make_samples
     from hcnr.report.terminal import print_table, progress_bars
 
     console = shown()
@@ -133,7 +133,7 @@ def build_data(
 
     Nothing is drawn at random: the same files give the same output, byte for byte.
     """
-    from hcnr.evaluate.replication import build_replication
+    from hcnr.benchmarks.replication import build_replication
 
     # Soft wrap: a check is one line, also in a file.
     console = shown(Console(soft_wrap=True, highlight=False, markup=False))

@@ -122,9 +122,9 @@ def evaluate(
     With --base, --tuned and --tasks it ends with a recommendation: use, do not use, or interpolate
     instead. The refusal delta decides, by its interval and at a kept share of the task.
     """
+    from hcnr.commands.first_checks import check_command_line
     from hcnr.errors import ConfigError
-    from hcnr.first_checks import check_command_line
-    from hcnr.grid import read_names
+    from hcnr.search.grid import read_names
 
     console = shown()
     asked, jobs = read_names(benchmarks), read_names(tasks)
@@ -149,7 +149,7 @@ def evaluate(
                 f"--against was given {len(others)} times, expected at most one file of responses"
             )
         check_command_line(detector=detector)
-        from hcnr.evaluate.responses import score_responses
+        from hcnr.evaluation.responses import score_responses
 
         other = others[0] if others else None
         metrics = score_responses(responses, against=other, **judging)
@@ -157,7 +157,7 @@ def evaluate(
         check_command_line(
             checkpoints=(model, *others, base, tuned), questions=(*asked, *jobs), detector=detector
         )
-        from hcnr.evaluate.evaluation import evaluate as run
+        from hcnr.evaluation.evaluating import evaluate as run
         from hcnr.report.terminal import progress_bars
 
         with progress_bars() as bars:
@@ -181,7 +181,7 @@ def evaluate(
                 watcher=bars,
                 **judging,
             )
-    from hcnr.evaluate.table import print_evaluation
+    from hcnr.evaluation.table import print_evaluation
 
     print_evaluation(metrics, console)
     if out is not None:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
+from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.errors import ConfigError, HcnrError
 from hcnr.output import print_json, shown
-from hcnr.starter import STARTER, VALIDATION
 
 EPILOG = "[bold]Examples[/bold]\n\nhcnr init\n\nhcnr run --recipe hcnr-run/hcnr.yaml"
 

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from hcnr.commands.options import Tokenizer, config_options
 from hcnr.config import load_config
 from hcnr.errors import OutputError
-from hcnr.options import Tokenizer, config_options
 from hcnr.output import print_json, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hcnr.probe import ProbeReport
+    from hcnr.probes.probe import ProbeReport
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
@@ -79,13 +79,13 @@ def probe(
     Probes trained on BASE's hidden states are asked about TUNED's. Worth doing before a
     restoration, which presumes that they still work there.
     """
-    from hcnr.first_checks import check_command_line, named_pair
+    from hcnr.commands.first_checks import check_command_line, named_pair
 
     honest, tuned = named_pair(base, tuned)
     check_command_line(checkpoints=(honest, tuned), data=(honesty,), detector=detector)
     loaded = load_config(config, settings)
     from hcnr.checkpoint import atomic_file
-    from hcnr.probe import probe as run
+    from hcnr.probes.probe import probe as run
     from hcnr.report.terminal import progress_bars
 
     console = shown()
@@ -167,7 +167,7 @@ def _make_parent(out: Path) -> None:
 
 
 def _check_apart(out: Path, honesty: str, base: Path, tuned: Path) -> None:
-    from hcnr.examples import data_files
+    from hcnr.data.samples import data_files
 
     target = out.resolve()
     for place in data_files(honesty, base, tuned):

@@ -33,7 +33,7 @@ def push(
     Log in with `hf auth login` first. Answers that models gave are left out.
     """
     from hcnr.output import print_json, shown
-    from hcnr.push import push as run
+    from hcnr.record.push import push as run
 
     pushed = run(directory, repo, base_model=base_model, private=private, message=message)
     console = shown(Console(soft_wrap=True, highlight=False, markup=False))

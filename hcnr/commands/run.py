@@ -5,8 +5,8 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from hcnr.commands.options import BaseId, Tokenizer, TunedId
 from hcnr.errors import ConfigError
-from hcnr.options import BaseId, Tokenizer, TunedId
 from hcnr.output import print_json, shown
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
@@ -124,7 +124,7 @@ def run(
     )  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     wanted, place = _wanted(given, recipe, out)
-    from hcnr.first_checks import check_command_line
+    from hcnr.commands.first_checks import check_command_line
 
     data = wanted.data
     check_command_line(

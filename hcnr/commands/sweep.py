@@ -5,9 +5,9 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from hcnr.commands.options import Tokenizer, config_options
 from hcnr.config import load_config
 from hcnr.errors import ConfigError
-from hcnr.options import Tokenizer, config_options
 from hcnr.output import print_json, shown
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
@@ -118,8 +118,8 @@ def sweep(
     settings and a --config's compensation are those of the --ablate table.
     Questions that choose a setting do not measure it: keep others for `hcnr evaluate`.
     """
-    from hcnr.first_checks import check_command_line
-    from hcnr.grid import Grid, read_names, read_numbers
+    from hcnr.commands.first_checks import check_command_line
+    from hcnr.search.grid import Grid, read_names, read_numbers
 
     own = [validation] if validation else []
     questions, jobs = [*own, *read_names(benchmarks)], read_names(tasks)
@@ -148,9 +148,9 @@ def sweep(
         detector=detector,
     )
     from hcnr.report.terminal import print_data, progress_bars
-    from hcnr.sweep import FILE
-    from hcnr.sweep import sweep as run
-    from hcnr.sweep_result import print_sweep
+    from hcnr.search.result import print_sweep
+    from hcnr.search.sweep import FILE
+    from hcnr.search.sweep import sweep as run
 
     with progress_bars() as bars:
         found = run(

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Literal
 
+from hcnr.benchmarks.questions import Benchmark, Question
 from hcnr.checkpoint import atomic_file
 from hcnr.demo.world import REFUSAL, TASK_RELATION, Item, World
-from hcnr.evaluate.questions import Benchmark, Question
 
 Part = Literal["validation", "evaluated"]
 

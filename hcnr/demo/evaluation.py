@@ -10,11 +10,11 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from hcnr.demo.benchmarks import NAMES, TASK, Part, honesty_benchmark, task_benchmark
 from hcnr.demo.tokenizer import encode_prompts
 from hcnr.demo.world import REFUSAL, World
-from hcnr.evaluate.metrics import Outcomes
-from hcnr.evaluate.panel import make_panel
-from hcnr.evaluate.scoring import Scores
-from hcnr.evaluate.traits import HONESTY
-from hcnr.intervals import RESAMPLES
+from hcnr.detectors.traits import HONESTY
+from hcnr.evaluation.metrics import Outcomes
+from hcnr.evaluation.panel import make_panel
+from hcnr.evaluation.scoring import Scores
+from hcnr.stats import RESAMPLES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.checkpoint import atomic_file
+from hcnr.choosing.recommendation import Decision
 from hcnr.config import RestoreConfig
 from hcnr.demo.benchmarks import DETECTOR
 from hcnr.demo.evaluation import Examiner
 from hcnr.demo.interpolation import Point
 from hcnr.demo.laboratory import Laboratory
-from hcnr.evaluate.judged import INTERPOLATION, judge_questions, write_judged
-from hcnr.evaluate.results import assemble, check_folder, write_metrics
-from hcnr.evaluate.traits import HONESTY
-from hcnr.probe import probe
-from hcnr.recommendation import Decision
-from hcnr.report.summary import versions
-from hcnr.stages import Watcher
+from hcnr.detectors.traits import HONESTY
+from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
+from hcnr.evaluation.results import assemble, check_folder, write_metrics
+from hcnr.probes.probe import probe
+from hcnr.progress import Watcher
+from hcnr.versions import versions
 
 Responses = Mapping[str, Sequence[str]]
 

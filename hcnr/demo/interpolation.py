@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from transformers import LlamaForCausalLM
 
+from hcnr.choosing.front import Scores
 from hcnr.demo.evaluation import Evaluation
-from hcnr.evaluate.interpolation import HALVINGS, between
-from hcnr.front import Scores
-from hcnr.model import target_matrices
+from hcnr.evaluation.interpolation import HALVINGS, between
+from hcnr.models.model import target_matrices
 
 Scope = Literal["all", "blocks"]
 SCOPES: tuple[Scope, ...] = ("all", "blocks")

@@ -9,6 +9,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 import hcnr
+from hcnr.choosing.front import Scores
+from hcnr.choosing.recommendation import Decision, decide, weigh
 from hcnr.demo.evaluation import Evaluation, Examiner
 from hcnr.demo.findings import write_metrics_of, write_probe
 from hcnr.demo.interpolation import Rivals, interpolate
@@ -16,13 +18,11 @@ from hcnr.demo.laboratory import Laboratory
 from hcnr.demo.rows import HIGHLIGHT, REPAIRS, Repair
 from hcnr.demo.settings import MAX_TASK_DROP, sweep_lab, write_sweep
 from hcnr.demo.table import DemoTable, Row
-from hcnr.front import Scores
-from hcnr.recommendation import Decision, decide, weigh
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
 from hcnr.report.page import write_html
 from hcnr.report.terminal import Bars
-from hcnr.sweep_result import SweepResult
+from hcnr.search.result import SweepResult
 
 RESTORED = "restored"
 

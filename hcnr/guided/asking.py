@@ -6,15 +6,15 @@ from pathlib import Path
 
 from hcnr.checkpoint import atomic_file, check_output
 from hcnr.config import RestoreConfig
+from hcnr.data.samples import load_samples
+from hcnr.data.starter import STARTER
 from hcnr.errors import DataError, OutputError
-from hcnr.evaluate.panel import load_sets
-from hcnr.examples import load_samples
+from hcnr.evaluation.panel import load_sets
 from hcnr.guided.parts import FEWEST_SAMPLES
 from hcnr.guided.recipe import FILE, Recipe
-from hcnr.pair import Pair
-from hcnr.source import DirectorySource
-from hcnr.stages import Stages
-from hcnr.starter import STARTER
+from hcnr.models.pair import Pair
+from hcnr.models.source import DirectorySource
+from hcnr.progress import Stages
 
 
 def check_base(text: str) -> None:
@@ -72,7 +72,7 @@ def check_out(text: str, inputs: Sequence[str], overwrite: bool) -> None:
 
 def write_recipe(recipe: Recipe, file: Path) -> None:
     """Write a recipe, with the versions of now; directories above it are made."""
-    from hcnr.report.summary import versions
+    from hcnr.versions import versions
 
     filled = recipe.model_copy(update={"versions": versions()})
     with atomic_file(file) as temporary:

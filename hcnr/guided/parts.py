@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.checkpoint import atomic_file
+from hcnr.data.held_back import FEWEST, held_back_count
+from hcnr.data.samples import load_samples, sample_records
 from hcnr.errors import DataError
-from hcnr.examples import load_samples, sample_records
-from hcnr.held_back import FEWEST, held_back_count
 
 SAMPLES, CHOOSING, JUDGING = "task.jsonl", "task-validation.jsonl", "task-questions.jsonl"
 MOST_JUDGED = 200

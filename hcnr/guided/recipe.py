@@ -12,12 +12,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from hcnr.benchmarks.splits import HONESTY_SETS, TASK_SETS
 from hcnr.config import RestoreConfig, expected_of, read_yaml
+from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.errors import ConfigError
-from hcnr.evaluate.splits import HONESTY_SETS, TASK_SETS
-from hcnr.grid import KINDS
-from hcnr.records import HUB
-from hcnr.starter import STARTER, VALIDATION
+from hcnr.hub import HUB
+from hcnr.search.grid import KINDS
 
 __all__ = ["FILE", "Recipe", "load_recipe", "recipe_of"]
 

@@ -7,18 +7,18 @@ from typing import Any
 
 from hcnr._version import __version__
 from hcnr.checkpoint import atomic_file, check_output
+from hcnr.data.samples import data_files
 from hcnr.errors import ConfigError, OutputError
-from hcnr.evaluate.results import check_folder
-from hcnr.examples import data_files
+from hcnr.evaluation.results import check_folder
 from hcnr.guided import work
 from hcnr.guided.outcome import LEAST_RIGHT, Outcome
 from hcnr.guided.parts import SAMPLES, digest_of
 from hcnr.guided.recipe import FILE, Recipe, load_recipe
 from hcnr.guided.steps import Steps, contents_of, fingerprint_of
 from hcnr.guided.work import Job
-from hcnr.pair import Pair
-from hcnr.report.summary import versions
-from hcnr.stages import Stages, Watcher
+from hcnr.models.pair import Pair
+from hcnr.progress import Stages, Watcher
+from hcnr.versions import versions
 
 __all__ = ["run_recipe"]
 

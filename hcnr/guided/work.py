@@ -8,10 +8,10 @@ from typing import Any
 from hcnr.checkpoint import atomic_file
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError, DataError
-from hcnr.evaluate.panel import load_sets
+from hcnr.evaluation.panel import load_sets
 from hcnr.guided.parts import CHOOSING, JUDGING, SAMPLES, Sizes, part_task, write_shuffled
 from hcnr.guided.recipe import Recipe
-from hcnr.stages import Watcher
+from hcnr.progress import Watcher
 
 COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.5)
 """Of the interpolation that a repair is chosen beside; past half way little of the task is left."""
@@ -133,8 +133,8 @@ def overlap_notes(job: Job) -> list[str]:
     Raises:
         HcnrError: a set cannot be read.
     """
-    from hcnr.evaluate.overlap import QuestionIndex
-    from hcnr.examples import load_samples
+    from hcnr.data.overlap import QuestionIndex
+    from hcnr.data.samples import load_samples
 
     samples = load_samples(job.honesty, limit=2 * job.config.samples).samples
     measured = QuestionIndex(sample.prompt for sample in samples)
@@ -151,7 +151,7 @@ def overlap_notes(job: Job) -> list[str]:
 
 def probe_pair(job: Job) -> str:
     """Probe the pair; one sentence, also where it cannot be done, which hinders nothing."""
-    from hcnr.probe import probe
+    from hcnr.probes.probe import probe
 
     try:
         report = probe(*job.pair, job.honesty, config=_probing(job), **job.shared)
@@ -185,9 +185,9 @@ def choose(job: Job, weight: float | None) -> dict[str, Any]:
         delta that keeps the task), `word` and `reason` of the sweep, `notes`.
     """
     import hcnr
-    from hcnr.front import rival
-    from hcnr.grid import Grid
-    from hcnr.sweep_result import as_options
+    from hcnr.choosing.front import rival
+    from hcnr.search.grid import Grid
+    from hcnr.search.result import as_options
 
     config, settings = job.config, job.recipe.settings
     values: dict[str, Any] = {}
@@ -226,7 +226,7 @@ def choose(job: Job, weight: float | None) -> dict[str, Any]:
 def restore_chosen(job: Job, settings: Mapping[str, Any]) -> list[str]:
     """Write the chosen repair; the lines of its verdict by the losses."""
     import hcnr
-    from hcnr.report import read_report
+    from hcnr.record.writing import read_report
 
     models = job.recipe.models
     out = hcnr.restore(

@@ -24,10 +24,11 @@ from hcnr.checkpoint import (
     read_header,
     write_weights,
 )
+from hcnr.directories import ADAPTER
 from hcnr.errors import CheckpointError, ModelError, OutputError
-from hcnr.model import open_model
-from hcnr.models.given import ADAPTER, ADAPTER_WEIGHTS, AdapterSettings, adapted_modules
+from hcnr.models.adapter_files import ADAPTER_WEIGHTS, AdapterSettings, adapted_modules
 from hcnr.models.loading import explained
+from hcnr.models.model import open_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,11 +1,11 @@
 """What a run leaves behind for people: report, model card, configuration, terminal tables."""
 
-from hcnr.report.card import model_card
+from hcnr.record.card import model_card
+from hcnr.record.matrix_record import MatrixRecord
+from hcnr.record.writing import read_report, write_companions
+from hcnr.repair.summary import build_report
 from hcnr.report.gather import gather
 from hcnr.report.page import write_html, write_pngs
-from hcnr.report.record import MatrixRecord
-from hcnr.report.summary import build_report
-from hcnr.report.writing import read_report, write_companions
 
 __all__ = [
     "MatrixRecord",

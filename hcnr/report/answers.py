@@ -9,14 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from hcnr.evaluate.judged import (
-    INTERPOLATION,
-    JUDGED,
-    Answer,
-    JudgedQuestion,
-    read_judged,
-)
-from hcnr.report.markup import Markup, element, join
+from hcnr.evaluation.judged import INTERPOLATION, JUDGED, Answer, JudgedQuestion, read_judged
+from hcnr.report.drawing.markup import Markup, element, join
 
 RESTORED, TUNED = "restored", "tuned"
 SHOWN = 150

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hcnr.front import Gain
-from hcnr.front import Scores as Point
-from hcnr.recommendation import MAX_TASK_DROP, Decision, Evidence, Rival, decide, weigh
-from hcnr.report.results import Scores, interval, mapping, mappings, number
+from hcnr.choosing.front import Gain
+from hcnr.choosing.front import Scores as Point
+from hcnr.choosing.recommendation import MAX_TASK_DROP, Decision, Evidence, Rival, decide, weigh
+from hcnr.record.values import interval, mapping, mappings, number
+from hcnr.report.results import Scores
 
 
 def decision_of(

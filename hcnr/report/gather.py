@@ -6,17 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hcnr.choosing.recommendation import Decision
 from hcnr.errors import DataError, HcnrError
-from hcnr.evaluate.judged import JudgedQuestion
-from hcnr.recommendation import Decision
+from hcnr.evaluation.judged import JudgedQuestion
+from hcnr.record.card import stem
+from hcnr.record.tables import Interval
+from hcnr.record.values import interval, mapping, mappings, number, texts
+from hcnr.record.writing import read_report
 from hcnr.report.answers import RESTORED, answers_beside
-from hcnr.report.card import stem
-from hcnr.report.charts import Interval
 from hcnr.report.check import check_report
 from hcnr.report.decision import decision_of
-from hcnr.report.results import Scores, Sweep, interval, mapping, mappings, number, texts
+from hcnr.report.results import Scores, Sweep
 from hcnr.report.roles import label_of, named_role, role_of
-from hcnr.report.writing import read_report
 
 PathLike = str | Path
 WORDS = ("positive", "negative")
@@ -124,8 +125,8 @@ def gather(
     _check_pair("probe", run["probe"], report["pair"])
     run["scores"] = mapping(report.get("scores"))
     if statistics is not None:
-        from hcnr.report.quantiles import score_quantiles
-        from hcnr.statistics import Statistics
+        from hcnr.curvature.statistics import Statistics
+        from hcnr.record.quantiles import score_quantiles
 
         run["scores"] = score_quantiles(Statistics.load(statistics))
     return Run(**run)
@@ -171,7 +172,7 @@ def _read(given: PathLike | None, usual: list[Path]) -> dict[str, Any]:
 
 def _own_fingerprint(place: Path) -> str | None:
     """Fingerprint of the restored model itself; None where its weights are not there to read."""
-    from hcnr.source import open_source
+    from hcnr.models.source import open_source
 
     try:
         return open_source(place).fingerprint()

@@ -1,12 +1,13 @@
 """What is said first: what to do, why, and the table that it rests on."""
 
-from hcnr.report.card import with_headline
-from hcnr.report.charts import Table
+from hcnr.record.card import with_headline
+from hcnr.record.interpolation import Interpolated
+from hcnr.record.numbers import fixed, signed, with_interval
+from hcnr.record.tables import Table
+from hcnr.record.two_sided import TwoSided
+from hcnr.record.values import mapping
 from hcnr.report.gather import Run
-from hcnr.report.interpolation import Interpolated
-from hcnr.report.numbers import fixed, signed, with_interval
-from hcnr.report.results import Scores, mapping
-from hcnr.report.two_sided import TwoSided
+from hcnr.report.results import Scores
 
 
 def verdict(run: Run) -> str:

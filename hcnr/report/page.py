@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from hcnr.report.figures import all_charts
+from hcnr.report.drawing.markup import Markup, element, join
+from hcnr.report.figures.models import all_charts
 from hcnr.report.gather import PathLike, Run, gather
-from hcnr.report.markup import Markup, element, join
 from hcnr.report.sections import body, header, tiles
 from hcnr.report.style import STYLE
 
@@ -69,7 +69,7 @@ def write_pngs(source: PathLike | Run, *, out: PathLike | None = None) -> list[P
         DataError: a file of the run cannot be read.
         OutputError: a file cannot be written.
     """
-    from hcnr.report.png import save_chart
+    from hcnr.report.drawing.png import save_chart
 
     run = source if isinstance(source, Run) else gather(source)
     folder = Path(out).expanduser() if out is not None else run.directory / "report"

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from hcnr.report.charts import Chart, HeatMap, PlaneChart, Role, RowChart, Table
-from hcnr.report.markup import Markup, element
-from hcnr.report.svg import draw, swatch
+from hcnr.record.tables import Table
+from hcnr.report.drawing.charts import Chart, HeatMap, PlaneChart, Role, RowChart
+from hcnr.report.drawing.markup import Markup, element
+from hcnr.report.drawing.svg import draw, swatch
 
 WIDE, NARROW = 736, 344
 """Widths that charts are drawn in: for a desk and for a telephone."""

@@ -5,40 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hcnr.front import Scores as Point
-from hcnr.front import pareto_front
-from hcnr.recommendation import MAX_TASK_DROP, WORDS, Recommendation, recommend
-from hcnr.report.charts import Interval
-
-
-def number(value: Any) -> float | None:
-    """A finite number, or None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
-
-
-def interval(value: Any) -> Interval | None:
-    """Two finite numbers, or None for anything else."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:
-        return None
-    low, high = (number(end) for end in value)
-    return None if low is None or high is None else (low, high)
-
-
-def mapping(value: Any) -> dict[str, Any]:
-    """A mapping, or an empty one for anything else."""
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def mappings(value: Any) -> list[dict[str, Any]]:
-    """The mappings in a list, or an empty list for anything else."""
-    return [dict(v) for v in value if isinstance(v, Mapping)] if isinstance(value, list) else []
-
-
-def texts(value: Any) -> list[str]:
-    """The texts in a list, or an empty list for anything else."""
-    return [text for text in value if isinstance(text, str)] if isinstance(value, list) else []
+from hcnr.choosing.front import Scores as Point
+from hcnr.choosing.front import pareto_front
+from hcnr.choosing.recommendation import MAX_TASK_DROP, WORDS, Recommendation, recommend
+from hcnr.record.tables import Interval
+from hcnr.record.values import interval, mapping, mappings, number
 
 
 def probe_blocks(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -120,7 +91,7 @@ class Trade:
 
     @property
     def point(self) -> Point:
-        """The same for the functions of `hcnr.front` and `hcnr.recommendation`."""
+        """The same for the functions of `hcnr.choosing`."""
         return Point(math.nan if self.f1 is None else self.f1, self.delta, self.task)
 
 
@@ -140,7 +111,7 @@ class Sweep:
         curve: plain interpolation between tuned and base.
         base: the honest model.
         tuned: the tuned model.
-        word: what to do, see `hcnr.recommendation`; empty where nothing is recommended.
+        word: what to do, see `hcnr.choosing.recommendation`; empty where nothing is recommended.
         reason: why.
         ablation: the method with one thing taken away at a time.
         cost_ratio: what all candidates cost, as a multiple of one restoration.

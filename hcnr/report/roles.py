@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hcnr.report.card import stem
-from hcnr.report.results import mapping
+from hcnr.record.card import stem
+from hcnr.record.values import mapping
 
 ROLES = ("tuned", "base")
 

@@ -2,20 +2,22 @@
 
 from collections.abc import Sequence
 
+from hcnr.record.card import stem
+from hcnr.record.interpolation import Interpolated
+from hcnr.record.numbers import NONE, fixed, signed
+from hcnr.record.tables import Table
+from hcnr.record.two_sided import TwoSided
+from hcnr.record.values import mapping, number
 from hcnr.report.answers import answer_lists
-from hcnr.report.card import stem
-from hcnr.report.charts import Chart, Table
+from hcnr.report.drawing.charts import Chart
+from hcnr.report.drawing.markup import Markup, element, join
+from hcnr.report.figures.sweep import differing_settings, setting_text
 from hcnr.report.gather import Run
 from hcnr.report.headline import because, headline_notes, headline_table, verdict
-from hcnr.report.interpolation import Interpolated, section_parts
-from hcnr.report.markup import Markup, element, join
-from hcnr.report.numbers import NONE, fixed, signed
-from hcnr.report.outcomes import Signature
+from hcnr.report.interpolation_section import section_parts
 from hcnr.report.parts import figure, section, table
-from hcnr.report.results import mapping, number
-from hcnr.report.signatures import failure_signatures
-from hcnr.report.sweep_figures import differing_settings, setting_text
-from hcnr.report.two_sided import TwoSided
+from hcnr.report.signatures.outcomes import Signature
+from hcnr.report.signatures.signatures import failure_signatures
 from hcnr.report.two_sided_sections import (
     lead,
     passes,

@@ -18,12 +18,12 @@ from rich.progress import (
 from rich.table import Table
 
 from hcnr.output import current
-from hcnr.report.adapter_text import adapter_sentence, adapter_table
-from hcnr.report.interpolation import Interpolated
-from hcnr.report.interpolation import key_facts as mixing_facts
-from hcnr.report.interpolation import search_sentence as mixing_search
-from hcnr.report.two_sided import TwoSided
-from hcnr.report.two_sided_text import key_facts, search_sentence
+from hcnr.record.adapter_text import adapter_sentence, adapter_table
+from hcnr.record.interpolation import Interpolated
+from hcnr.record.interpolation import key_facts as mixing_facts
+from hcnr.record.interpolation import search_sentence as mixing_search
+from hcnr.record.two_sided import TwoSided
+from hcnr.record.two_sided_text import key_facts, search_sentence
 
 if TYPE_CHECKING:
     from hcnr.plan import Plan

@@ -1,12 +1,9 @@
 """What the page says about a two-sided repair, beside its charts."""
 
-from hcnr.report.charts import Table
-from hcnr.report.gather import Run
-from hcnr.report.markup import Markup, element
-from hcnr.report.numbers import short
-from hcnr.report.parts import table
-from hcnr.report.two_sided import TwoSided
-from hcnr.report.two_sided_text import (
+from hcnr.record.numbers import short
+from hcnr.record.tables import Table
+from hcnr.record.two_sided import TwoSided
+from hcnr.record.two_sided_text import (
     key_facts,
     kind_text,
     passes_sentence,
@@ -15,6 +12,9 @@ from hcnr.report.two_sided_text import (
     steps_sentence,
     steps_table,
 )
+from hcnr.report.drawing.markup import Markup, element
+from hcnr.report.gather import Run
+from hcnr.report.parts import table
 
 NO_TRAINING = ". No training was involved."
 GIVEN_BACK = " with part of what fine-tuning changed given back to "

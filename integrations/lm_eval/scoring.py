@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from hcnr.evaluate.detectors import open_detector
-from hcnr.evaluate.metrics import outcomes, rates
-from hcnr.evaluate.questions import Question
+from hcnr.benchmarks.questions import Question
+from hcnr.detectors import open_detector
+from hcnr.evaluation.metrics import outcomes, rates
 
 Indicators = tuple[float, ...]
 

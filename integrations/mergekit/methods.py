@@ -18,7 +18,7 @@ from mergekit.merge_methods import (
 )
 
 from hcnr.errors import CheckpointError, ConfigError, HcnrError
-from hcnr.repair import repaired
+from hcnr.repair.compensate import repaired
 from integrations.mergekit.fisher import fisher_merge
 from integrations.mergekit.plan import Plan, directory_of, plan
 

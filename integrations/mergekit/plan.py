@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from hcnr import RestoreConfig, Selection, Statistics, select
 from hcnr.errors import CheckpointError, ConfigError
-from hcnr.repair import check_curvature
-from hcnr.source import DirectorySource
+from hcnr.models.source import DirectorySource
+from hcnr.repair.compensate import check_curvature
 
 
 class Plan(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from hcnr import NeuronFisher
-from hcnr.selection import priority, top
+from hcnr.repair.selection import priority, top
 from integrations.peft.lora import clear_neurons, lora_layers
 from integrations.tiny import HONESTY, TASK, model, tokenizer
 

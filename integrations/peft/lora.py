@@ -11,7 +11,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from hcnr.errors import ConfigError, ModelError
-from hcnr.selection import count_of, top
+from hcnr.repair.selection import count_of, top
 
 
 @torch.no_grad()

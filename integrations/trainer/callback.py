@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from hcnr import RestoreConfig
-from hcnr.data import Data
+from hcnr.curvature.passes import score
+from hcnr.data.repair_data import Data
+from hcnr.data.samples import load_samples
+from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.errors import ConfigError, DataError
-from hcnr.examples import load_samples
-from hcnr.measure import score
-from hcnr.model import open_tokenizer
-from hcnr.tokens import TokenizedSet, tokenize
+from hcnr.models.model import open_tokenizer
 from integrations.trainer.neurons import CriticalRows, layers_of
 
 LOGGER = logging.getLogger(__name__)

@@ -5,8 +5,8 @@ from torch import Tensor, nn
 
 from hcnr import RestoreConfig
 from hcnr.errors import ModelError
-from hcnr.model import target_matrices
-from hcnr.selection import candidates, relative_perturbation
+from hcnr.models.model import target_matrices
+from hcnr.repair.selection import candidates, relative_perturbation
 from hcnr_kernels import perturbation
 
 

@@ -1,3 +1,4 @@
+from hcnr.benchmarks.own_questions import load_questions
 from hcnr.demo.benchmarks import (
     DETECTOR,
     QUESTION_FILES,
@@ -7,8 +8,7 @@ from hcnr.demo.benchmarks import (
 )
 from hcnr.demo.recipe import Recipe
 from hcnr.demo.world import REFUSAL, build_world
-from hcnr.evaluate.detectors import open_detector
-from hcnr.evaluate.own_questions import load_questions
+from hcnr.detectors import open_detector
 
 WORLD = build_world(Recipe.quick())
 

@@ -10,7 +10,7 @@ from hcnr.demo.recipe import Recipe
 from hcnr.demo.tokenizer import build_tokenizer
 from hcnr.demo.training import new_model
 from hcnr.demo.world import REFUSAL, build_world
-from hcnr.intervals import RESAMPLES
+from hcnr.stats import RESAMPLES
 
 TINY = dataclasses.replace(Recipe(), hidden=32, mlp=48, blocks=2)
 WORLD = build_world(TINY)

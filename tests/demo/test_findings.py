@@ -4,16 +4,16 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
+from hcnr.choosing.front import Scores
+from hcnr.choosing.recommendation import decide, weigh
 from hcnr.demo.evaluation import Evaluation, Examiner
 from hcnr.demo.findings import write_metrics_of, write_probe
 from hcnr.demo.interpolation import Point
 from hcnr.demo.recipe import Recipe
 from hcnr.demo.tokenizer import build_tokenizer
 from hcnr.demo.world import REFUSAL, build_world
-from hcnr.evaluate.judged import JUDGED, read_judged
-from hcnr.evaluate.table import print_evaluation
-from hcnr.front import Scores
-from hcnr.recommendation import decide, weigh
+from hcnr.evaluation.judged import JUDGED, read_judged
+from hcnr.evaluation.table import print_evaluation
 
 WORLD = build_world(Recipe.quick())
 EXAMINER = Examiner(build_tokenizer(WORLD), WORLD)

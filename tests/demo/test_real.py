@@ -12,15 +12,15 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from experiments.kuq_questions import choose_questions
+from hcnr.benchmarks.sources import SourceReader
 from hcnr.cli import app
+from hcnr.data.overlap import QuestionIndex
+from hcnr.data.starter import kuq_rows
 from hcnr.demo.real import demo, pair
 from hcnr.demo.real.pair import open_real_pair, read_questions, samples_of
 from hcnr.demo.training import draw_model
 from hcnr.errors import ConfigError, ModelError
-from hcnr.evaluate.overlap import QuestionIndex
-from hcnr.evaluate.sources import SourceReader
 from hcnr.report.gather import gather
-from hcnr.starter import kuq_rows
 
 LIMIT = 40
 

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from families import make
-from hcnr.batches import collate
+from hcnr.curvature.passes import sample_losses
+from hcnr.data.batches import collate
+from hcnr.data.samples import Sample
+from hcnr.data.tokens import tokenize
 from hcnr.demo.real import training
 from hcnr.demo.real.training import Schedule, plan_epoch, train
 from hcnr.demo.training import rate_at
-from hcnr.examples import Sample
-from hcnr.measure import sample_losses
-from hcnr.tokens import tokenize
 from pairs import bits, tokenizer
 
 DATA = tokenize(

@@ -1,11 +1,11 @@
 from rich.console import Console
 
+from hcnr.choosing.front import Scores
 from hcnr.config import RestoreConfig
 from hcnr.demo.rows import REPAIRS
 from hcnr.demo.settings import CHOICE_TASK_DROP, GRID, MAX_TASK_DROP, front_table
-from hcnr.front import Scores
-from hcnr.grid import settings_of
-from hcnr.sweep_result import Candidate, SweepResult
+from hcnr.search.grid import settings_of
+from hcnr.search.result import Candidate, SweepResult
 
 
 def test_the_grid_holds_the_repairs_of_the_table():

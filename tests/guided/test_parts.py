@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hcnr.examples import load_samples
+from hcnr.data.held_back import FEWEST
+from hcnr.data.samples import load_samples
 from hcnr.guided.parts import FEWEST_SAMPLES, Sizes, part_task, sizes_of, write_shuffled
-from hcnr.held_back import FEWEST
 from pairs import write_jsonl
 
 

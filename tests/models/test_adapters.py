@@ -17,11 +17,12 @@ from hcnr.checkpoint import Checkpoint
 from hcnr.cli import app
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, HcnrError, ModelError
-from hcnr.evaluate.subjects import name_subjects
-from hcnr.models.given import adapter_settings, resolve
-from hcnr.pair import Pair
+from hcnr.evaluation.subjects import name_subjects
+from hcnr.models.adapter_files import adapter_settings
+from hcnr.models.given import resolve
+from hcnr.models.pair import Pair
 from hcnr.plan import plan_run
-from hcnr.stages import Stages
+from hcnr.progress import Stages
 from pairs import bits, config, hashes, tokenizer
 
 pytest.importorskip("peft", reason="the package peft is not installed")

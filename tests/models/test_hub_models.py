@@ -15,13 +15,13 @@ from huggingface_hub import constants, errors
 import hcnr
 import hcnr.hub
 from hcnr.errors import CheckpointError, ConfigError
-from hcnr.evaluate.subjects import name_subjects
+from hcnr.evaluation.subjects import name_subjects
 from hcnr.hub import is_model_name, model_snapshot
 from hcnr.models.given import resolve
-from hcnr.pair import Pair
+from hcnr.models.pair import Pair
 from hcnr.plan import plan_run
-from hcnr.report.front_matter import read_origin
-from hcnr.stages import Stages
+from hcnr.progress import Stages
+from hcnr.record.front_matter import read_origin
 from hubs import cached, revision_of
 from pairs import config, hashes
 

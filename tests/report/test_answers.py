@@ -3,7 +3,7 @@ import json
 import pytest
 
 from hcnr.errors import DataError
-from hcnr.evaluate.judged import JUDGED, Answer, JudgedQuestion, read_judged, write_judged
+from hcnr.evaluation.judged import JUDGED, Answer, JudgedQuestion, read_judged, write_judged
 from hcnr.report.answers import SHOWN, answer_groups, answer_lists
 from hcnr.report.gather import gather
 from hcnr.report.page import html

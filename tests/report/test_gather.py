@@ -7,9 +7,9 @@ import pytest
 
 import hcnr
 from hcnr.errors import DataError, StatisticsError
+from hcnr.models.source import open_source
 from hcnr.report.gather import gather
 from hcnr.report.page import html
-from hcnr.source import open_source
 from pairs import config
 
 
@@ -103,7 +103,7 @@ def pretend(monkeypatch, print_):
     """Let the directory hold a checkpoint of that fingerprint, or none."""
     if print_ is not None:
         found = SimpleNamespace(fingerprint=lambda: print_)
-        monkeypatch.setattr("hcnr.source.open_source", lambda place: found)
+        monkeypatch.setattr("hcnr.models.source.open_source", lambda place: found)
 
 
 TUNED, OWN = "cccc3333dddd4444", "5555eeee6666ffff"

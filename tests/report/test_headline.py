@@ -1,7 +1,8 @@
 import pytest
 
-from hcnr.report.card import BEGIN, model_card, with_headline
-from hcnr.report.charts import Table
+from hcnr.record.card import BEGIN, model_card, with_headline
+from hcnr.record.numbers import NONE
+from hcnr.record.tables import Table
 from hcnr.report.gather import gather
 from hcnr.report.headline import (
     because,
@@ -10,7 +11,6 @@ from hcnr.report.headline import (
     update_card,
     verdict,
 )
-from hcnr.report.numbers import NONE
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-from hcnr.report.markup import Markup, element, join
+from hcnr.report.drawing.markup import Markup, element, join
 
 
 def test_text_and_attributes_are_escaped_and_markup_is_not():

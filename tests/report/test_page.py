@@ -6,12 +6,12 @@ import pytest
 
 from hcnr.errors import OutputError
 from hcnr.report import page
-from hcnr.report.charts import PlaneChart, RowChart
-from hcnr.report.figures import all_charts
+from hcnr.report.drawing.charts import PlaneChart, RowChart
+from hcnr.report.drawing.markup import VOID
+from hcnr.report.drawing.png import save_chart
+from hcnr.report.figures.models import all_charts
 from hcnr.report.gather import gather
-from hcnr.report.markup import VOID
 from hcnr.report.page import html, write_html
-from hcnr.report.png import save_chart
 
 KEYS = ["honesty", "task", "trade-off", "probe", "restored", "perturbation", "scores", "objective",
         "condition", "times"]  # fmt: skip

@@ -1,4 +1,4 @@
-from hcnr.report.places import Place, grid, group_label, places
+from hcnr.report.figures.places import Place, grid, group_label, places
 
 
 def test_block_and_kind_of_a_llama():

@@ -3,7 +3,7 @@ import sys
 import pytest
 
 from hcnr.errors import ConfigError, OutputError
-from hcnr.report.figures import all_charts
+from hcnr.report.figures.models import all_charts
 from hcnr.report.gather import gather
 from hcnr.report.page import write_pngs
 

@@ -4,7 +4,7 @@ from typer.testing import CliRunner
 
 from hcnr.commands.report import EPILOG, report
 from hcnr.errors import DataError
-from hcnr.report.card import model_card
+from hcnr.record.card import model_card
 from hcnr.report.gather import gather
 
 app = typer.Typer()

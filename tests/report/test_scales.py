@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcnr.report.scales import Scale, fitted, log_ticks, ticks
+from hcnr.report.drawing.scales import Scale, fitted, log_ticks, ticks
 
 
 def test_ticks_by_hand():

@@ -2,7 +2,7 @@ import pytest
 
 from hcnr.report.gather import gather
 from hcnr.report.sections import signature_list
-from hcnr.report.signatures import CHECKS, failure_signatures
+from hcnr.report.signatures.signatures import CHECKS, failure_signatures
 
 KEYS = [key for key, _, _ in CHECKS]
 

@@ -3,18 +3,9 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from hcnr.report.charts import (
-    Cell,
-    Curve,
-    HeatMap,
-    Mark,
-    PlaneChart,
-    Point,
-    Row,
-    RowChart,
-    Table,
-)
-from hcnr.report.svg import draw
+from hcnr.record.tables import Table
+from hcnr.report.drawing.charts import Cell, Curve, HeatMap, Mark, PlaneChart, Point, Row, RowChart
+from hcnr.report.drawing.svg import draw
 
 EMPTY = Table((), ())
 WIDTHS = (736, 344)

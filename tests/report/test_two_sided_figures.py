@@ -2,11 +2,11 @@ import math
 
 import pytest
 
-from hcnr.report.charts import HeatMap, PlaneChart, RowChart
-from hcnr.report.figures import all_charts
+from hcnr.record.numbers import NONE
+from hcnr.report.drawing.charts import HeatMap, PlaneChart, RowChart
+from hcnr.report.drawing.png import save_chart
+from hcnr.report.figures.models import all_charts
 from hcnr.report.gather import gather
-from hcnr.report.numbers import NONE
-from hcnr.report.png import save_chart
 
 KEYS = {"spectrum", "spectrum-by-matrix", "directions", "terms", "axes"}
 

@@ -8,12 +8,12 @@ from rich.console import Console
 
 import hcnr
 from hcnr.errors import DataError
-from hcnr.report.card import model_card
-from hcnr.report.figures import all_charts
+from hcnr.record.card import model_card
+from hcnr.record.writing import read_report
+from hcnr.report.figures.models import all_charts
 from hcnr.report.gather import gather
 from hcnr.report.page import html
 from hcnr.report.terminal import print_report
-from hcnr.report.writing import read_report
 from pairs import config
 
 KINDS = ["spectral", "natural", "spectral,natural"]

@@ -1,8 +1,8 @@
 import pytest
 
+from hcnr.repair.task_weight import LARGEST, SMALLEST
 from hcnr.report.gather import gather
-from hcnr.report.signatures import CHECKS, ONE_SIDED, failure_signatures
-from hcnr.task_weight import LARGEST, SMALLEST
+from hcnr.report.signatures.signatures import CHECKS, ONE_SIDED, failure_signatures
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from hcnr.tokens import TokenCounts, TokenizedSample, TokenizedSet
+from hcnr.data.tokens import TokenCounts, TokenizedSample, TokenizedSet
 
 VOCABULARY = 67
 COMMON: dict[str, Any] = {

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hcnr.evaluate.sources import SOURCES, Source
+from hcnr.benchmarks.sources import SOURCES, Source
 
 Corpus = dict[str, list[dict[str, Any]]]
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from hcnr.tokens import TokenizedSet
+from hcnr.data.tokens import TokenizedSet
 
 
 def sample_loss(model: PreTrainedModel, ids: tuple[int, ...], response_start: int) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 
 import invented
 from experiments.trial.text_recipe import TextRecipe
-from hcnr.evaluate.sources import SOURCES
+from hcnr.benchmarks.sources import SOURCES
 
 TINY = TextRecipe(
     vocabulary=400,

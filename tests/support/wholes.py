@@ -7,9 +7,9 @@ from transformers import AutoModelForCausalLM
 
 import oracle
 from hcnr.checkpoint import Checkpoint
-from hcnr.examples import load_samples
-from hcnr.groups import curvature_bytes
-from hcnr.tokens import tokenize
+from hcnr.curvature.groups import curvature_bytes
+from hcnr.data.samples import load_samples
+from hcnr.data.tokens import tokenize
 from pairs import tokenizer, write_jsonl
 
 WHOLE = {"cross_weight_ratio": 1.0, "damping": 0.05}

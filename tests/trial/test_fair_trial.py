@@ -25,10 +25,10 @@ from experiments.trial.making import FineTuned, Interpolated, Restored, Samples
 from experiments.trial.seed_result import SeedResult
 from experiments.trial.trial_files import prepared
 from experiments.trial.ways import Way, find_ways
+from hcnr.benchmarks.questions import Question
 from hcnr.demo.seeds import MOST_SEEDS
 from hcnr.errors import ConfigError, DataError, OutputError
-from hcnr.evaluate.panel import Panel
-from hcnr.evaluate.questions import Question
+from hcnr.evaluation.panel import Panel
 
 QUIET = Console(quiet=True)
 WAYS = (

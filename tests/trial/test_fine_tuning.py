@@ -6,14 +6,14 @@ import torch
 
 from experiments.trial import fine_tuning
 from experiments.trial.fine_tuning import LARGEST_NORM, fine_tune
-from hcnr.batches import collate
+from hcnr.curvature.passes import sample_losses
+from hcnr.data.batches import collate
+from hcnr.data.samples import Sample
+from hcnr.data.tokens import tokenize
 from hcnr.demo.recipe import Recipe
 from hcnr.demo.tokenizer import build_tokenizer
 from hcnr.demo.training import new_model
 from hcnr.demo.world import build_world
-from hcnr.examples import Sample
-from hcnr.measure import sample_losses
-from hcnr.tokens import tokenize
 from pairs import bits
 
 TINY = dataclasses.replace(Recipe(), hidden=32, mlp=48, blocks=2)

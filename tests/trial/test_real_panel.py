@@ -17,8 +17,8 @@ from experiments.trial.real_panel import (
     token_f1,
 )
 from experiments.trial.text_data import Asked
+from hcnr.benchmarks.questions import Question
 from hcnr.errors import DataError
-from hcnr.evaluate.questions import Question
 
 
 def ask(name: str, count: int = 20, task: bool = False) -> tuple[Question, ...]:

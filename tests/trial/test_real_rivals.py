@@ -10,12 +10,12 @@ from experiments.trial.real_recipe import RealRecipe
 from experiments.trial.real_rivals import draw_pool, real_rival_data, rival_facts
 from experiments.trial.real_world import tuned_schedule
 from experiments.trial.rival_data import PoolQuestion
+from hcnr.benchmarks import pools
+from hcnr.benchmarks.sources import SourceReader
+from hcnr.benchmarks.splits import HONESTY_SETS, TASK_SETS, Splits
+from hcnr.benchmarks.templates import TEMPLATES
+from hcnr.detectors import open_detector
 from hcnr.errors import DataError
-from hcnr.evaluate import pools
-from hcnr.evaluate.detectors import open_detector
-from hcnr.evaluate.sources import SourceReader
-from hcnr.evaluate.splits import HONESTY_SETS, TASK_SETS, Splits
-from hcnr.evaluate.templates import TEMPLATES
 from text_worlds import write_corpus
 
 RECIPE = RealRecipe(

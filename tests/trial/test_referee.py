@@ -12,7 +12,7 @@ from experiments.trial.making import Interpolated, Prompted, Restored, Samples
 from experiments.trial.referee import Referee
 from experiments.trial.seed_result import Showing
 from experiments.trial.ways import FINE_TUNING, INTERPOLATION, Way
-from hcnr.stages import Stages
+from hcnr.progress import Stages
 
 
 def line(name: str, *shares: float, samples: int = 128) -> Way:

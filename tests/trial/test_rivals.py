@@ -16,12 +16,12 @@ from experiments.trial.making import Preferred, Prompted, Rait, Rehearsed, Sampl
 from experiments.trial.preferences import Pair, check_trl, make_pairs, prefer
 from experiments.trial.rival_data import PoolQuestion, RivalData
 from experiments.trial.workshop import Workshop
-from hcnr.batches import collate
+from hcnr.curvature.passes import sample_losses
+from hcnr.data.batches import collate
+from hcnr.data.samples import Sample, load_samples
+from hcnr.data.tokens import tokenize
 from hcnr.demo.real.training import Schedule, train
 from hcnr.errors import ConfigError, DataError, HcnrError
-from hcnr.examples import Sample, load_samples
-from hcnr.measure import sample_losses
-from hcnr.tokens import tokenize
 from pairs import bits
 
 SAMPLES = Samples(8)

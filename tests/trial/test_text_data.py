@@ -10,11 +10,11 @@ import pytest
 import invented
 from experiments.trial.text_data import MEASURED_SETS, REFUSAL, TASK, Part, draw_data
 from experiments.trial.text_recipe import TextRecipe
+from hcnr.benchmarks.sources import SourceReader
+from hcnr.benchmarks.splits import HONESTY_SETS
+from hcnr.data.overlap import QuestionIndex, bucket
+from hcnr.data.samples import Sample
 from hcnr.errors import DataError
-from hcnr.evaluate.overlap import QuestionIndex, bucket
-from hcnr.evaluate.sources import SourceReader
-from hcnr.evaluate.splits import HONESTY_SETS
-from hcnr.examples import Sample
 from text_worlds import TINY, corpus
 
 PARTS: tuple[Part, ...] = ("validation", "evaluated")

@@ -3,8 +3,8 @@ from transformers import AutoTokenizer
 
 from experiments.trial.text_data import REFUSAL
 from experiments.trial.text_tokenizer import train_tokenizer
-from hcnr.examples import Sample
-from hcnr.tokens import tokenize
+from hcnr.data.samples import Sample
+from hcnr.data.tokens import tokenize
 
 SAMPLES = [Sample("who was the king of Norway?", REFUSAL), Sample("who is he?", "Jane Roe")] * 5
 TOKENIZER = train_tokenizer(SAMPLES, 280, 64)

@@ -14,10 +14,10 @@ from experiments.trial.text_training import (
     train_text_tuned,
     training_device,
 )
+from hcnr.data.samples import Sample
 from hcnr.demo.real.training import plan_epoch
 from hcnr.demo.training import draw_model, rate_at
 from hcnr.errors import ConfigError
-from hcnr.examples import Sample
 from text_worlds import TINY
 
 SAMPLES = [

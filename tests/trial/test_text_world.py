@@ -6,10 +6,10 @@ import torch
 
 from experiments.trial.text_data import REFUSAL, draw_data
 from experiments.trial.text_world import make_text_world, open_text_world
+from hcnr.benchmarks.sources import SourceReader
 from hcnr.cache import cache_root
+from hcnr.data.samples import load_samples
 from hcnr.errors import ConfigError, DataError
-from hcnr.evaluate.sources import SourceReader
-from hcnr.examples import load_samples
 from text_worlds import TINY, write_corpus
 
 

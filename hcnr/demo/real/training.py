@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hcnr.batches import collate
 from hcnr.checkpoint import atomic_file
+from hcnr.data.batches import collate
+from hcnr.data.tokens import TokenizedSet
 from hcnr.demo.training import Progress, fixed_threads, make_optimizer, rate_at
-from hcnr.tokens import TokenizedSet
 
 # Batches that are filled from one stretch of the shuffled samples, sorted by length.
 _STRETCH = 24

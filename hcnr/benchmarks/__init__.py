@@ -1,0 +1,1 @@
+"""Published question sets and one's own: readers, splits, overlap, the sets of a replication."""

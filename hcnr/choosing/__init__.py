@@ -1,0 +1,1 @@
+"""Which of several models is the best, and whether it is good enough, from their scores."""

@@ -1,0 +1,300 @@
+"""The rule that says what to do with a repaired model, and the choice of one. Pure functions.
+
+The refusal delta decides, by its interval and at a kept share of the task, not F1: a model that
+refuses everything scores 67 of it. Sweep, evaluation, report, card and demo say what `decide` says.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from hcnr.choosing.front import ROUNDING, Gain, Scores, rival
+from hcnr.errors import ConfigError
+
+Word = Literal["use", "do not use", "interpolate instead", "unclear"]
+WORDS: tuple[Word, ...] = ("use", "do not use", "interpolate instead", "unclear")
+MAX_TASK_DROP = 2.0
+"""Points of task accuracy that a repair may lose unless another limit is given, method.md 6."""
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Plain interpolation that keeps as much of the task as the repair, see `weigh`.
+
+    Attributes:
+        coefficient: 0 is tuned, 1 base.
+        gain: its refusal delta over the tuned model's; None where it is not known.
+        lead: the repair's refusal delta over its.
+    """
+
+    coefficient: float
+    gain: Gain | None
+    lead: Gain
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "coefficient": self.coefficient,
+            "gain": None if self.gain is None else self.gain.as_dict(),
+            "lead": self.lead.as_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What decides about a repaired model.
+
+    Attributes:
+        gain: its refusal delta over the tuned model's; None where one of them is not known.
+        task_drop: points of task accuracy that it lost, negative where it gained; None where the
+            task was not asked about.
+        max_task_drop: points that it may lose.
+        rival: what it must beat; None where no interpolation was tried or none keeps enough.
+    """
+
+    gain: Gain | None
+    task_drop: float | None
+    max_task_drop: float = MAX_TASK_DROP
+    rival: Rival | None = None
+
+    @property
+    def keeps(self) -> bool:
+        """Whether enough of the task is kept."""
+        return self.task_drop is not None and self.task_drop <= self.max_task_drop + ROUNDING
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What to do with a repaired model.
+
+    Attributes:
+        word: `use` it, `do not use` it, `interpolate instead`; `unclear` where a number is missing.
+        reason: why, in a sentence without its full stop.
+        evidence: the numbers behind it.
+    """
+
+    word: Word
+    reason: str
+    evidence: Evidence
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        found = self.evidence
+        return {
+            "word": self.word,
+            "reason": self.reason,
+            "gain": None if found.gain is None else found.gain.as_dict(),
+            "task_drop": found.task_drop,
+            "max_task_drop": found.max_task_drop,
+            "interpolation": None if found.rival is None else found.rival.as_dict(),
+        }
+
+
+def decide(found: Evidence) -> Decision:
+    """Say whether to use a repaired model.
+
+    It is of use if its refusal delta is shown to be above the tuned model's, it keeps enough of the
+    task, and it is shown to be above plain interpolation that keeps as much. Interpolation needs
+    neither data nor this tool, so where it is shown to help, the burden of proof is the repair's.
+    `Gain.shown` says what is shown: the 95 % interval lies above 0.
+    """
+    if found.gain is None or math.isnan(found.gain.value):
+        return Decision("unclear", "there is no refusal delta of it and of tuned to compare", found)
+    gain = f"its refusal delta is {found.gain} points over tuned's"
+    if not found.gain.shown:
+        return _otherwise(found, f"{gain}, which is not shown to be above 0")
+    if found.task_drop is None or math.isnan(found.task_drop):
+        return Decision(
+            "unclear",
+            f"{gain}, and nothing says what the task lost; evaluate it and tuned with --tasks",
+            found,
+        )
+    task = f"the task {_change(found.task_drop)}, {found.max_task_drop:g} may be lost"
+    if not found.keeps:
+        return _otherwise(found, f"{gain}, but {task}")
+    reason = f"{gain}, and {task}"
+    if found.rival is None:
+        none = "no interpolation that was tried keeps as much of the task"
+        return Decision("use", f"{reason}; {none}", found)
+    name, lead = _interpolation(found.rival.coefficient), found.rival.lead
+    beside = f"{reason}; {name} keeps as much of the task"
+    if lead.shown:
+        return Decision("use", f"{beside}, and the repair is {lead} points above that", found)
+    known = found.rival.gain
+    if known is not None and not known.shown:
+        return Decision("use", f"{beside}, but is not shown to be above tuned: {known}", found)
+    return Decision(
+        "interpolate instead",
+        f"{beside}, and the repair is not shown to be above that: {lead} points",
+        found,
+    )
+
+
+def _otherwise(found: Evidence, reason: str) -> Decision:
+    """What to do where the repair will not do."""
+    known = None if found.rival is None else found.rival.gain
+    if found.rival is None or known is None or not known.shown:
+        return Decision("do not use", reason, found)
+    name = _interpolation(found.rival.coefficient)
+    return Decision("interpolate instead", f"{reason}; {name} is {known} points over tuned", found)
+
+
+def weigh(
+    scores: Scores,
+    tuned: Scores,
+    curve: Sequence[tuple[float, Scores]] = (),
+    max_task_drop: float = MAX_TASK_DROP,
+) -> Evidence:
+    """Compare a repaired model with the tuned one and with interpolation.
+
+    Args:
+        scores: of the repaired model.
+        tuned: of the model before any repair.
+        curve: plain interpolation: coefficients and scores. The rival is the one of best refusal
+            delta that keeps as much of the task as the repair does; where the repair will not do,
+            as must be kept.
+        max_task_drop: points of task accuracy that may be lost.
+    """
+    gain, drop = Gain.between(scores, tuned), tuned.task_accuracy - scores.task_accuracy
+    found = Evidence(
+        None if math.isnan(gain.value) else gain,
+        None if math.isnan(drop) else drop,
+        max_task_drop,
+    )
+    if found.task_drop is None:
+        return found
+    # What ties with the limit is not to fall short of it by rounding.
+    least = tuned.task_accuracy - max_task_drop - ROUNDING
+    if found.keeps and gain.shown:
+        least = scores.task_accuracy
+    place = rival([point for _, point in curve], least)
+    if place is None:
+        return found
+    coefficient, point = curve[place]
+    other = Rival(coefficient, Gain.between(point, tuned), Gain.between(scores, point))
+    return replace(found, rival=other)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which candidate of several is the best, and what to do.
+
+    Attributes:
+        index: its place among the candidates; None where none is better than tuned.
+        decision: what to do: with it, or, where there is none, with all of them.
+        why: why it is the best one; empty where there is none.
+    """
+
+    index: int | None
+    decision: Decision
+    why: str = ""
+
+    @property
+    def word(self) -> Word:
+        """What to do, see `Decision`."""
+        return self.decision.word
+
+    @property
+    def reason(self) -> str:
+        """Why, in a sentence."""
+        return "; ".join(filter(None, (self.why, self.decision.reason)))
+
+    @property
+    def gain(self) -> Gain | None:
+        """The candidate's refusal delta over the tuned model's; None without a candidate."""
+        return None if self.index is None else self.decision.evidence.gain
+
+    @property
+    def coefficient(self) -> float | None:
+        """Of the interpolation to take instead: 0 is tuned, 1 base; None where none is."""
+        other = self.decision.evidence.rival
+        return other.coefficient if other and self.word == "interpolate instead" else None
+
+
+def recommend(
+    candidates: Sequence[Scores],
+    tuned: Scores,
+    max_task_drop: float,
+    curve: Sequence[tuple[float, Scores]] = (),
+) -> Recommendation:
+    """Pick the best refusal delta among the candidates that keep the task, and decide about it.
+
+    Only candidates whose refusal delta is above the tuned model's count. A candidate keeps the task
+    if its accuracy is at most `max_task_drop` points under the tuned model's. If none does, the one
+    that loses least is named. Ties go to F1, then to the task, then to the earlier candidate.
+
+    Args:
+        candidates: scores in their order.
+        tuned: scores of the model before any repair.
+        max_task_drop: points of task accuracy that may be lost.
+        curve: plain interpolation: coefficients and scores, see `weigh`.
+    """
+    if missing := _missing(candidates, tuned):
+        reason = f"nothing is recommended: {missing}"
+        return Recommendation(None, Decision("unclear", reason, Evidence(None, None)))
+    known = [
+        index
+        for index, scores in enumerate(candidates)
+        if scores.defined and scores.refusal_delta > tuned.refusal_delta + ROUNDING
+    ]
+    if not known:
+        reason = (
+            f"no candidate has a refusal delta above tuned's {tuned.refusal_delta:+.1f}, so none "
+            "tells better what it does not know"
+        )
+        # Tuned stands for a repair that does nothing.
+        return Recommendation(None, _otherwise(weigh(tuned, tuned, curve, max_task_drop), reason))
+    cases = {i: weigh(candidates[i], tuned, curve, max_task_drop) for i in known}
+    able = [index for index in known if cases[index].keeps]
+    if able:
+        best = max(able, key=lambda index: candidates[index].merit)
+        why = (
+            f"the best refusal delta of the {len(able)} of {len(candidates)} candidates that are "
+            f"above tuned's {tuned.refusal_delta:+.1f} and keep the task"
+        )
+    else:
+        best = min(
+            known, key=lambda i: (cases[i].task_drop or 0.0, [-x for x in candidates[i].merit])
+        )
+        why = (
+            f"none of {len(candidates)} candidates is above tuned's delta of "
+            f"{tuned.refusal_delta:+.1f} and keeps the task; of those above it this one loses least"
+        )
+    chosen = candidates[best]
+    why += f": delta {chosen.refusal_delta:+.1f}, task {chosen.task_accuracy:.1f}"
+    if not math.isnan(chosen.honesty_f1):
+        why += f" (F1 {chosen.honesty_f1:.1f})"
+    return Recommendation(best, decide(cases[best]), why)
+
+
+def _missing(candidates: Sequence[Scores], tuned: Scores) -> str | None:
+    """Which number the choice lacks; None where it has all."""
+    if math.isnan(tuned.task_accuracy):
+        return "the task accuracy of the tuned model is not defined"
+    if math.isnan(tuned.refusal_delta):
+        return "the refusal delta of the tuned model is not defined"
+    defined = any(scores.defined for scores in candidates)
+    return None if defined else "no candidate has defined scores"
+
+
+def check_task_drop(max_task_drop: float) -> None:
+    """Refuse a limit that is none.
+
+    Raises:
+        ConfigError: it is negative or not finite.
+    """
+    if not 0 <= max_task_drop < math.inf:
+        raise ConfigError(
+            f"max_task_drop is {max_task_drop}, expected points of task accuracy, at least 0; "
+            "correct this setting"
+        )
+
+
+def _change(drop: float) -> str:
+    return f"loses {drop:.1f} points" if drop > -ROUNDING else f"gains {-drop:.1f} points"
+
+
+def _interpolation(coefficient: float) -> str:
+    ends = {0.0: " (tuned itself)", 1.0: " (base itself)"}
+    return f"plain interpolation with coefficient {coefficient:g}{ends.get(coefficient, '')}"

@@ -1,0 +1,1 @@
+"""What is measured on a model: Fisher scores, curvature, gradients, losses, hidden states."""

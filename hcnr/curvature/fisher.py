@@ -1,0 +1,153 @@
+"""`NeuronFisher`: per-neuron Fisher diagonals of any module with `nn.Linear`s."""
+
+import contextlib
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from hcnr.curvature.taps import SharedInput, Taps, TokenLayout, frozen
+from hcnr.errors import ModelError
+from hcnr.models.linear import shape_of
+from hcnr.models.model import target_matrices
+from hcnr_kernels import fisher_input_, fisher_output_, gram_is_cheaper
+
+
+class NeuronFisher:
+    """Collect per-neuron Fisher scores, method.md (1), while the context is open.
+
+        with NeuronFisher(model, targets=["q_proj", "v_proj"], axis="output") as fisher:
+            for batch in loader:
+                losses = per_sample_loss(model(**batch), batch)  # [B]
+                losses.sum().backward()
+        fisher.scores["model.layers.0.self_attn.q_proj"]  # float32 [out], divided by N
+
+    Samples are the leading dimension of the module's first tensor argument. The loss to call
+    `backward` on is the SUM of the per-sample losses, so that no sample's gradient is scaled by
+    its batch mates. A keyword argument `attention_mask` `[B, T]` of the module's forward marks
+    the padding, which then contributes nothing; set `fisher.attention_mask` before the forward
+    pass where the module takes its mask in another way.
+
+    While the context is open no parameter requires a gradient (flags come back at the end), so
+    no weight gradient is ever formed; batch size, padding side and gradient checkpointing do not
+    change the scores beyond rounding.
+
+    Attributes:
+        attention_mask: mask of the next forward pass, `[B, T]`, or None; consumed by it.
+        matrices: the tapped layers, name -> `nn.Linear`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        targets: Iterable[str] | Mapping[str, nn.Linear] = ("*",),
+        *,
+        ignore: Iterable[str] = (),
+        axis: Literal["output", "input"] = "output",
+    ) -> None:
+        """Choose the matrices of `model`; nothing is attached before the context is entered.
+
+        Args:
+            model: any module; of a causal language model only the blocks are searched.
+            targets: glob patterns on matrix names, or the layers themselves by name.
+            ignore: glob patterns of matrices to leave out.
+            axis: a neuron is a row (`output`) or a column (`input`) of the weight.
+
+        Raises:
+            ModelError: no matrix matched, or the axis is unknown.
+        """
+        if axis not in ("output", "input"):
+            raise ModelError(f"axis is {axis!r}; it must be 'output' or 'input'")
+        self.matrices = (
+            dict(targets)
+            if isinstance(targets, Mapping)
+            else target_matrices(model, [targets] if isinstance(targets, str) else targets, ignore)
+        )
+        self.attention_mask: Tensor | None = None
+        self._model = model
+        self._axis = axis
+        self._open = contextlib.ExitStack()
+        self._seen: dict[str, int] = {}
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything collected so far."""
+        self._sums = {
+            name: torch.zeros(
+                shape_of(layer)[0 if self._axis == "output" else 1],
+                dtype=torch.float32,
+                device=layer.weight.device,
+            )
+            for name, layer in self.matrices.items()
+        }
+        self._samples = dict.fromkeys(self.matrices, 0)
+
+    @property
+    def scores(self) -> dict[str, Tensor]:
+        """Mean over the samples of the squared gradient norms, float32 `[d']` per matrix.
+
+        Raises:
+            ModelError: a matrix received no gradient.
+        """
+        silent = [name for name, count in self._samples.items() if count == 0]
+        if silent:
+            raise ModelError(
+                f"{silent[0]} received no gradient ({len(silent)} of {len(self._samples)} "
+                "matrices): run a forward pass and backward of the summed loss inside the context"
+            )
+        return {name: total / self._samples[name] for name, total in self._sums.items()}
+
+    def __enter__(self) -> "NeuronFisher":
+        self._open.enter_context(frozen(self._model))
+        # Not kept as an attribute: a cycle through it would keep the model alive after its use.
+        taps = self._open.enter_context(Taps(self.matrices, on_gradient=self._consume))
+        handle = self._model.register_forward_pre_hook(
+            functools.partial(self._announce, taps), with_kwargs=True
+        )
+        self._open.callback(handle.remove)
+        handle = self._model.register_forward_hook(lambda *_: taps.end())
+        self._open.callback(handle.remove)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def _announce(self, taps: Taps, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Read the padding of the batch that is about to run."""
+        mask = self.attention_mask
+        if mask is None:
+            mask = kwargs.get("attention_mask")
+        self.attention_mask = None
+        if mask is not None and mask.dim() != 2:
+            raise ModelError(
+                f"attention_mask has shape {list(mask.shape)}; the padding is read off a mask "
+                "[batch, tokens]: set fisher.attention_mask before the forward pass"
+            )
+        if mask is not None:
+            taps.begin(TokenLayout(mask))
+            return
+        tensors = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.dim())
+        first = next(tensors, None)
+        taps.begin(None, None if first is None else first.shape[0])
+
+    def _consume(self, name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
+        """Add one batch's scores of one matrix; choose the form by the flop rule of (2)."""
+        if self._seen.get(name) == shared.forward:
+            raise ModelError(
+                f"{name} is used more than once in a forward pass: the squares of its uses do "
+                f"not add up to the square of its gradient; leave it out with ignore=['{name}']"
+            )
+        self._seen[name] = shared.forward
+        layout, sums = shared.layout, self._sums[name]
+        spans = {"cu_seqlens": layout.cu_seqlens, "seqused": layout.seqused}
+        if self._axis == "input":
+            fisher_input_(sums, x, g, **spans, max_seqlen=layout.max_seqlen)
+        elif shared.has_gram or gram_is_cheaper(
+            layout.mean_seqlen, x.shape[1], g.shape[1], shared=shared.users
+        ):
+            fisher_output_(sums, x, g, **spans, token_gram=shared.gram(x))
+        else:
+            fisher_output_(sums, x, g, **spans, form="direct")
+        self._samples[name] += layout.samples

@@ -1,0 +1,233 @@
+"""Before measuring: taps must see what autograd sees, and batch mates must not matter.
+
+A tap takes a matrix for `y = W x + b` on the tensor that its module is called with. Layers that
+do something else, or whose weight is used without calling them, would be measured wrongly and
+silently; so would models that mix the samples of a batch. Two short samples tell.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from hcnr.curvature.fisher import NeuronFisher
+from hcnr.curvature.passes import finite_losses, micro_batches, out_of_memory, prepared, shrinking
+from hcnr.curvature.taps import SharedInput, Taps, TokenLayout
+from hcnr.data.batches import Batch
+from hcnr.data.tokens import TokenizedSet
+from hcnr.errors import ModelError
+from hcnr.models.linear import as_matrix
+from hcnr.models.loading import cause_of
+from hcnr.models.model import ignoring
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOLERANCE = 0.01
+"""Relative difference from which two ways are two results, in float32."""
+TOLERANCE_LOW = 0.2
+"""The same in dtypes of 16 bits, whose kernels round differently from batch to batch."""
+FLOOR, FLOOR_LOW = 1e-4, 0.05
+"""Share of the largest gradient norm of all layers below which a layer's own is rounding: that of
+queries and keys is where all tokens of a sample are alike. Scores are squares of gradients."""
+
+
+def check_model(
+    model: "PreTrainedModel",
+    matrices: Mapping[str, nn.Linear],
+    data: TokenizedSet,
+    *,
+    axis: Literal["output", "input"],
+    token_budget: int,
+    gradient_checkpointing: bool = False,
+) -> None:
+    """Compare taps with autograd, and two samples alone with the same two in one batch.
+
+    Args:
+        model: the model that will be measured; unchanged afterwards.
+        matrices: its layers by name.
+        data: tokenised samples, of which the two shortest of different lengths are used.
+        axis: the neuron axis.
+        token_budget: as for measuring; where it makes every sample a batch of its own, batches
+            are not compared.
+        gradient_checkpointing: as for measuring.
+
+    Raises:
+        ModelError: naming a layer, what is wrong with it and how to leave it out; or not even two
+            short samples fit in memory.
+    """
+    _refuse_shared(matrices)
+    two = _two_samples(data)
+    lengths = [len(sample) for sample in two.samples]
+    everything = range(len(two))
+    compared = len(two) > 1 and 2 * min(data.lengths) <= token_budget
+
+    def run(_: int) -> None:
+        (together,) = micro_batches(model, two, everything, 2 * max(lengths), "right")
+        _explained(model, matrices, together)
+        if compared:
+            _check_batches(model, matrices, two, axis)
+
+    with prepared(model, gradient_checkpointing=gradient_checkpointing):
+        # Two short samples that do not fit are told as one that does not.
+        shrinking(run, 1, two)
+
+
+def _check_batches(
+    model: "PreTrainedModel",
+    matrices: Mapping[str, nn.Linear],
+    two: TokenizedSet,
+    axis: Literal["output", "input"],
+) -> None:
+    """Compare the scores of two samples alone with those of the same two in one batch."""
+    scores: list[dict[str, Tensor]] = []
+    for budget in (1, 2 * max(two.lengths)):
+        with NeuronFisher(model, matrices, axis=axis) as fisher:
+            for batch in micro_batches(model, two, range(len(two)), budget, "right"):
+                finite_losses(model, batch).sum().backward()
+        scores.append(fisher.scores)
+    alone, batched = scores
+    tolerance, floor = _limits(model)
+    found = {name: _difference(alone[name], batched[name]) for name in matrices}
+    for name, error in _relative(found, floor**2).items():
+        if error > tolerance:
+            raise ModelError(
+                f"the scores of {name} on two samples differ by {error:.0%} between one batch and "
+                "two: the model lets samples or their padding see each other; measure every sample "
+                f"alone with --token-budget 1, or leave the layer out with --ignore '{name}'"
+            )
+
+
+def _refuse_shared(matrices: Mapping[str, nn.Linear]) -> None:
+    owners: dict[int, str] = {}
+    for name, layer in matrices.items():
+        owner = owners.setdefault(id(layer.weight), name)
+        if owner != name:
+            raise ModelError(
+                f"{owner} and {name} are one weight, whose gradient is that of both together; "
+                f"leave them out with --ignore '{owner},{name}'"
+            )
+
+
+def _two_samples(data: TokenizedSet) -> TokenizedSet:
+    """The shortest sample and the next longer one, or the next one where all are as long."""
+    order = sorted(range(len(data)), key=lambda i: (len(data.samples[i]), i))
+    longer = [i for i in order if len(data.samples[i]) > len(data.samples[order[0]])]
+    chosen = [order[0], *(longer or order[1:])[:1]]
+    return TokenizedSet(tuple(data.samples[i] for i in chosen), data.counts, data.sha256)
+
+
+def _explained(model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batch: Batch) -> None:
+    """`_check_gradients`; an error of torch is traced back to the layer whose tap causes it."""
+    try:
+        _check_gradients(model, matrices, batch)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            raise
+        for name, layer in matrices.items():
+            try:
+                _check_gradients(model, {name: layer}, batch)
+            except RuntimeError as own:
+                raise ModelError(
+                    f"{name} ({type(layer).__name__}) cannot be measured: {cause_of(own)}; leave "
+                    f"it out with --ignore '{name}'"
+                ) from own
+        raise ModelError(f"the model cannot be measured: {cause_of(error)}") from error
+
+
+def _check_gradients(
+    model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batch: Batch
+) -> None:
+    """Compare `sum_t g_t x_t^T` of every matrix with the weight gradient that autograd forms.
+
+    Each weight's gradients are let go as soon as they are compared.
+    """
+    tapped: dict[str, Tensor] = {}
+    found: dict[str, _Difference | None] = {}
+
+    def consume(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
+        x, g = (shared.layout.real(rows).float() for rows in (x, g))
+        gradient = g.T @ x
+        tapped[name] = tapped[name] + gradient if name in tapped else gradient
+
+    def compare(name: str) -> Callable[[Tensor], None]:
+        def hook(weight: Tensor) -> None:
+            assert weight.grad is not None
+            gradient, weight.grad = weight.grad, None
+            mine = tapped.pop(name, None)
+            gradient = as_matrix(matrices[name], gradient).float()
+            found[name] = None if mine is None else _difference(gradient, mine)
+
+        return hook
+
+    weights = {name: layer.weight for name, layer in matrices.items()}
+    kept = {name: weight.grad for name, weight in weights.items()}
+    handles = []
+    try:
+        for name, weight in weights.items():
+            weight.grad = None
+            weight.requires_grad_(True)
+            handles.append(weight.register_post_accumulate_grad_hook(compare(name)))
+        with Taps(matrices, on_gradient=consume) as taps:
+            taps.begin(TokenLayout(batch.attention_mask))
+            losses = finite_losses(model, batch)
+            taps.end()
+            losses.sum().backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+        for name, weight in weights.items():
+            weight.requires_grad_(False)
+            weight.grad = kept[name]
+    tolerance, floor = _limits(model)
+    errors = _relative({name: one for name, one in found.items() if one is not None}, floor)
+    wrong = [n for n in matrices if (e := errors.get(n)) is None or e > tolerance]
+    for name in wrong:
+        layer = matrices[name]
+        cure = f"leave it out with --ignore '{ignoring(name, wrong, matrices)}'"
+        if name not in found:
+            raise ModelError(f"{name} took no part in the model's forward pass; {cure}")
+        if name not in errors:
+            raise ModelError(
+                f"the weight of {name} is used without calling its layer, so what it reads and "
+                f"writes cannot be seen; {cure}"
+            )
+        raise ModelError(
+            f"{name} ({type(layer).__name__}) is no plain y = W x + b: its gradient by what it "
+            f"reads and writes is {errors[name]:.0%} off the true one; {cure}"
+        )
+
+
+class _Difference(NamedTuple):
+    """Norms of what is expected, and of what was found less that."""
+
+    size: float
+    value: float
+
+
+def _difference(expected: Tensor, found: Tensor) -> _Difference:
+    return _Difference(
+        float(expected.double().norm()), float((expected.double() - found.double()).norm())
+    )
+
+
+def _relative(found: Mapping[str, _Difference], floor: float) -> dict[str, float]:
+    """Differences as shares of the expected norms, which count as `floor` of the largest at least.
+
+    0 where nothing is expected and nothing found.
+    """
+    least = floor * max((one.size for one in found.values()), default=0.0)
+    shares = {}
+    for name, one in found.items():
+        size = max(one.size, least)
+        shares[name] = one.value / size if size > 0 else (math.inf if one.value > 0 else 0.0)
+    return shares
+
+
+def _limits(model: "PreTrainedModel") -> tuple[float, float]:
+    """Tolerance and floor of a model's dtype."""
+    if model.dtype in (torch.float32, torch.float64):
+        return TOLERANCE, FLOOR
+    return TOLERANCE_LOW, FLOOR_LOW

@@ -1,0 +1,308 @@
+"""Taps: what a linear map reads and the gradient of what it writes, token by token.
+
+A tap sits on the output of an `nn.Linear` as an identity in the autograd graph that saves the
+layer's input. In backward it receives the output's gradient and hands both to a consumer. The
+input is saved the way autograd saves any activation, so gradient checkpointing recomputes it
+(forward hooks firing twice change nothing) and it is freed as soon as the layer's backward is
+over. No weight needs a gradient for this.
+"""
+
+import contextlib
+import functools
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hcnr.errors import ModelError
+from hcnr.models.model import ignoring
+from hcnr_kernels import token_gram
+from hcnr_kernels.chunks import round_up
+
+
+@contextlib.contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """No parameter of `module` requires a gradient inside; the flags come back at the end."""
+    trainable = [p for p in module.parameters() if p.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+class TokenLayout:
+    """Where the real tokens of a padded batch stand, and which sample owns them.
+
+    Tensors `[B, T, d]` are read as rows `[R, d]`, see `rows`: sample b owns those from
+    `cu_seqlens[b]` on, `seqused[b]` of them, or up to `cu_seqlens[b + 1]` where `seqused` is None.
+
+    Attributes:
+        cu_seqlens: int32 `[B + 1]`.
+        seqused: int32 `[B]`, or None.
+        samples: B.
+        tokens: number of real tokens n.
+        max_seqlen: tokens of the longest sample.
+        mean_seqlen: `sum T_b^2 / sum T_b`, the length that decides the cost per token.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        """Read the layout off `mask`, `[B, T]`, non-zero at real tokens, wherever they are."""
+        real = mask != 0
+        lengths = real.sum(1)
+        first = (real.cumsum(1) == 0).sum(1)
+        behind = first + lengths
+        positions = torch.arange(mask.shape[1], device=mask.device)
+        span = (positions >= first[:, None]) & (positions < behind[:, None])
+        one_piece = (span == real).all(1)
+        on_host, pieces = torch.stack((lengths, one_piece.long())).tolist()
+        self.samples = mask.shape[0]
+        self.tokens = sum(on_host)
+        self.max_seqlen = max(on_host, default=0)
+        self.mean_seqlen = sum(t * t for t in on_host) / max(self.tokens, 1)
+        self._shape = tuple(mask.shape)
+        self._mask = real
+        self._padded = self.tokens < mask.numel()
+        self._gathered = not all(pieces)
+        self.seqused: Tensor | None = None
+        if self._gathered:
+            starts = lengths.cumsum(0) - lengths
+            end = self.tokens
+        else:
+            starts = torch.arange(self.samples, device=mask.device) * mask.shape[1] + first
+            end = mask.numel()
+            if self._padded:
+                self.seqused = lengths.to(torch.int32)
+        self.cu_seqlens = nn.functional.pad(starts, (0, 1), value=end).to(torch.int32)
+
+    @classmethod
+    def dense(cls, x: Tensor, samples: int | None, name: str) -> "TokenLayout":
+        """Layout without padding for the input `x` `[..., d]` of layer `name`.
+
+        Raises:
+            ModelError: the rows of `x` are no multiple of the batch size.
+        """
+        rows = x.numel() // max(x.shape[-1], 1)
+        if samples is None:
+            samples = x.shape[0] if x.dim() > 1 else 1
+        if samples == 0 or rows % samples:
+            raise ModelError(
+                f"{name} handles {rows} rows for a batch of {samples} samples: its rows cannot be "
+                f"attributed to samples; leave it out with --ignore '{name}'"
+            )
+        # Made on the host: nothing is asked of a GPU for it.
+        layout = cls(torch.ones(samples, rows // samples, dtype=torch.bool))
+        layout.cu_seqlens = layout.cu_seqlens.to(x.device)
+        return layout
+
+    @functools.cached_property
+    def _real(self) -> Tensor:
+        """Places of the real tokens among all `B * T`."""
+        return self._mask.flatten().nonzero().squeeze(1)
+
+    def rows(self, tensor: Tensor, name: str) -> Tensor:
+        """Return `tensor` `[B, T, d]` (or `[B * T, d]`) as the rows that the offsets speak of.
+
+        A view, padding included, as long as the tokens of each sample stand together; otherwise a
+        copy of the real rows. Raises ModelError when the leading dimensions are not those of the
+        batch, as for routed experts, whose rows belong to no sample in order.
+        """
+        flat = tensor.reshape(-1, tensor.shape[-1])
+        if flat.shape[0] != self._shape[0] * self._shape[1]:
+            raise ModelError(
+                f"{name} handles {flat.shape[0]} rows while the batch has "
+                f"{self._shape[0]} x {self._shape[1]} tokens: its rows cannot be attributed to "
+                f"samples; leave it out with --ignore '{name}'"
+            )
+        return flat.index_select(0, self._real) if self._gathered else flat
+
+    def real(self, rows: Tensor) -> Tensor:
+        """Return the real tokens among `rows`, `[n, d]`; a copy where there is padding."""
+        return rows.index_select(0, self._real) if self._padded and not self._gathered else rows
+
+
+class SharedInput:
+    """What the matrices that read one tensor share: its rows and their token Gram."""
+
+    def __init__(self, layout: TokenLayout, leader: str, forward: int) -> None:
+        """Start a group for the tensor that matrix `leader` reads first in a forward pass."""
+        self.layout = layout
+        self.leader = leader
+        self.forward = forward
+        self.users = 0
+        self._served = 0
+        self._rows: Tensor | None = None
+        self._gram: Tensor | None = None
+
+    @property
+    def has_gram(self) -> bool:
+        """Whether the token Gram has been paid for already."""
+        return self._gram is not None
+
+    def rows(self, x: Tensor, name: str) -> Tensor:
+        """Rows `[R, in]` of the shared tensor; `x` is read on the first call only."""
+        if self._rows is None:
+            self._rows = self.layout.rows(x, name)
+        return self._rows
+
+    def gram(self, rows: Tensor) -> Tensor:
+        """Token Grams `X_b X_b^T` of the shared tensor, float32 `[R, L]`, built once."""
+        if self._gram is None:
+            layout = self.layout
+            self._gram = token_gram(
+                rows,
+                layout.cu_seqlens,
+                # Whole vectors a row: what reads the Gram is faster for it.
+                max_seqlen=round_up(layout.max_seqlen, 16),
+                seqused=layout.seqused,
+            )
+        return self._gram
+
+    def served(self) -> None:
+        """Note that one of the users is done; the last one frees what was shared."""
+        self._served += 1
+        if self._served == self.users:
+            self._rows = self._gram = None
+
+
+GradientConsumer = Callable[[str, SharedInput, Tensor, Tensor], None]
+"""`(matrix, shared, x [R, in], g [R, out])`, called in backward with rows of `shared.layout`."""
+InputConsumer = Callable[[str, SharedInput, Tensor], None]
+"""`(matrix, shared, x [R, in])`, called in forward with rows of `shared.layout`."""
+
+
+class _Tap(torch.autograd.Function):
+    """Identity on a layer's output that delivers (input, output gradient) in backward.
+
+    The output itself comes back, marked as changed, and no view of it: models may change it in
+    place afterwards (Falcon adds its residual so), which views of a function's output forbid.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        output: Tensor,
+        x: Tensor,
+        name: str,
+        shared: SharedInput,
+        consume: GradientConsumer,
+    ) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.name, ctx.shared, ctx.consume = name, shared, consume
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        name, shared = ctx.name, ctx.shared
+        try:
+            (x,) = ctx.saved_tensors
+        except RuntimeError as error:
+            if "inplace" not in str(error):
+                raise
+            raise ModelError(
+                f"the input of {name} is changed in place after it was read, so what it read "
+                f"cannot be told; leave it out with --ignore '{name}'"
+            ) from error
+        with torch.no_grad():
+            ctx.consume(name, shared, shared.rows(x, name), shared.layout.rows(grad, name))
+        shared.served()
+        return grad, None, None, None, None
+
+
+class Taps:
+    """Context manager that taps `modules` while it is open.
+
+    Exactly one consumer is given: `on_gradient` receives inputs with output gradients in
+    backward, `on_input` receives inputs alone in forward (under `torch.no_grad()` too).
+    Call `begin` before and `end` after each forward pass.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Linear],
+        *,
+        on_gradient: GradientConsumer | None = None,
+        on_input: InputConsumer | None = None,
+    ) -> None:
+        """Prepare taps on `modules` (matrix name -> layer); nothing is attached yet."""
+        self._modules = modules
+        self._on_gradient = on_gradient
+        self._on_input = on_input
+        self._layout: TokenLayout | None = None
+        self._samples: int | None = None
+        self._forward = 0
+        self._handles: list[torch.utils.hooks.RemovableHandle] = []
+        self._last: tuple[weakref.ref[Tensor], SharedInput] | None = None
+
+    def begin(self, layout: TokenLayout | None, samples: int | None = None) -> None:
+        """Announce a forward pass.
+
+        Without a `layout` there is no padding; `samples` is then the batch size, for layers that
+        see the tokens of all samples in one flat row after the other.
+        """
+        self._layout = layout
+        self._samples = samples
+        self._forward += 1
+        self._last = None
+
+    def end(self) -> None:
+        """Announce the end of a forward pass: what is recomputed later shares nothing with it."""
+        self._last = None
+
+    def __enter__(self) -> "Taps":
+        for name, module in self._modules.items():
+            handle = module.register_forward_hook(self._hook(name), with_kwargs=True)
+            self._handles.append(handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._last = None
+
+    def _hook(self, name: str) -> Callable[..., Tensor | None]:
+        def hook(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        ) -> Tensor | None:
+            x = args[0] if args else next(iter(kwargs.values()), None)
+            if not isinstance(x, Tensor) or not isinstance(output, Tensor):
+                alike = [n for n, other in self._modules.items() if type(other) is type(module)]
+                raise ModelError(
+                    f"{name} ({type(module).__name__}) turns a {type(x).__name__} into a "
+                    f"{type(output).__name__}, and a tensor into a tensor was expected; leave it "
+                    f"out with --ignore '{ignoring(name, alike, self._modules)}'"
+                )
+            if self._on_input is not None:
+                shared = self._join(x, name)
+                self._on_input(name, shared, shared.layout.rows(x.detach(), name))
+            if self._on_gradient is None or not torch.is_grad_enabled():
+                return None
+            if not output.requires_grad:
+                # Nothing before this layer carries a gradient: it enters here. A leaf must not
+                # be marked as changed, so a copy follows it.
+                output = output.requires_grad_(True).clone()
+            return _Tap.apply(output, x, name, self._join(x, name), self._on_gradient)
+
+        return hook
+
+    def _join(self, x: Tensor, name: str) -> SharedInput:
+        """Return the group of the tensor object `x`; q/k/v and gate/up follow each other."""
+        if self._last is not None:
+            reference, shared = self._last
+            if reference() is x:
+                shared.users += 1
+                return shared
+        layout = self._layout
+        if layout is None:
+            layout = TokenLayout.dense(x, self._samples, name)
+        shared = SharedInput(layout, name, self._forward)
+        shared.users = 1
+        self._last = (weakref.ref(x), shared)
+        return shared

@@ -1,0 +1,278 @@
+"""Bases of method.md (10) for the matrices of a pair: measured in groups, factorised, kept."""
+
+import math
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from hcnr.config import RestoreConfig
+from hcnr.curvature.groups import budget_of, plan_groups
+from hcnr.curvature.moments import Moments, second_moments
+from hcnr.curvature.selfcheck import check_model
+from hcnr.data.tokens import TokenizedSet
+from hcnr.errors import OutputError
+from hcnr.models.linear import shape_of
+from hcnr.models.pair import Pair, Role
+from hcnr.progress import Stages
+from hcnr_kernels import SpectralBasis, spectral_basis
+from hcnr_kernels.ops.spectral import Modes, TaskEnergy
+
+Kind = Literal["spectral", "natural"]
+DataSet = Literal["honesty", "task"]
+Place = tuple[DataSet, Role]
+"""A data set and the model that it is passed through."""
+
+
+def honesty_place(kind: Kind, config: RestoreConfig) -> Place:
+    """Where a basis takes its honesty curvature: a natural step starts from tuned."""
+    return "honesty", "tuned" if kind == "natural" else config.hessian_at
+
+
+def places_of(kinds: Collection[Kind], config: RestoreConfig) -> list[Place]:
+    """The passes that the bases of some kinds need."""
+    honesty = dict.fromkeys(honesty_place(kind, config) for kind in kinds)
+    return [*honesty, ("task", "tuned")]
+
+
+class Factorisations:
+    """Bases of all matrices, group after group; only one group's curvature is held at a time.
+
+    Attributes:
+        kinds: which bases each matrix gets.
+        groups: names of the matrices that are measured together.
+        passes: forward and backward passes over a data set so far.
+        forecast: by kind, what every task weight costs the matrices so far, in nats: half of it is
+            the quadratic model's rise of the mean task loss.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        matrices: Sequence[str],
+        data: Mapping[str, TokenizedSet],
+        config: RestoreConfig,
+        stages: Stages,
+        *,
+        kinds: Collection[Kind],
+    ) -> None:
+        """Plan the groups; nothing is measured yet.
+
+        Args:
+            pair: base and tuned.
+            matrices: names of those to repair, in the model's order.
+            data: tokenised samples of both data sets.
+            config: damping, memory budget, where honesty curvature is taken, how to measure.
+            stages: told about passes and factorisations.
+            kinds: which bases; the task's curvature is taken at tuned for both.
+
+        Raises:
+            ConfigError: one block alone exceeds the memory budget.
+        """
+        self._pair, self._data, self._config, self._stages = pair, data, config, stages
+        self._places = places_of(kinds, config)
+        self.kinds = tuple(kinds)
+        self.groups = groups_of(pair, matrices, config, len(self._places))
+        self.passes = 0
+        self.forecast: dict[Kind, TaskEnergy] = {}
+        self._checked: set[tuple[Role, str]] = set()
+
+    def __iter__(self) -> Iterator[tuple[str, dict[Kind, SpectralBasis]]]:
+        """Measure and factorise; yields a matrix and its bases.
+
+        Raises:
+            ModelError: a pass fails.
+            FactorizationError: a second moment is not finite or stays indefinite.
+        """
+        done, total = 0, sum(map(len, self.groups))
+        with self._pair.models(self._config) as model_at:
+            for place, group in enumerate(self.groups):
+                # There and back, so that the model that is open serves the next group too.
+                places = self._places[:: -1 if place % 2 else 1]
+                moments = {where: self._measure(where, group, model_at) for where in places}
+                inputs: dict[tuple[Kind, str, str], Modes] = {}
+                with self._stages.stage("factorise") as watcher:
+                    for name in group:
+                        yield name, self._factorise(name, moments, inputs)
+                        done += 1
+                        watcher.advance(done, total)
+                # Let go before the next group is measured.
+                inputs.clear()
+                moments.clear()
+
+    def _measure(
+        self, place: Place, group: list[str], model_at: Callable[..., Any]
+    ) -> dict[str, Moments]:
+        data_set, role = place
+        with self._stages.stage(f"curvature of {data_set} at {role}") as watcher:
+            model, layers = model_at(role, group)
+            settings: dict[str, Any] = {
+                "token_budget": self._config.token_budget,
+                "gradient_checkpointing": self._config.gradient_checkpointing,
+            }
+            if (role, group[0]) not in self._checked:
+                check_model(model, layers, self._data[data_set], axis=self._config.axis, **settings)
+                self._checked.add((role, group[0]))
+            found = second_moments(
+                model,
+                layers,
+                self._data[data_set],
+                block_size=self._config.block_size,
+                progress=watcher.advance,
+                **settings,
+            )
+        self.passes += 1
+        return found
+
+    def _factorise(
+        self,
+        name: str,
+        moments: dict[Place, dict[str, Moments]],
+        inputs: dict[tuple[Kind, str, str], Modes],
+    ) -> dict[Kind, SpectralBasis]:
+        """Bases of one matrix, whose own moments are let go."""
+        # Models in memory may be on two devices.
+        device = moments["task", "tuned"][name].inputs.device
+        own = {place: by_matrix.pop(name).to(device) for place, by_matrix in moments.items()}
+        far = own["task", "tuned"]
+        base, tuned = (source.weight(name) for source in (self._pair.base, self._pair.tuned))
+        delta = tuned.to(device).float() - base.to(device).float()
+        found: dict[Kind, SpectralBasis] = {}
+        twins: dict[Place, SpectralBasis] = {}
+        for kind in self.kinds:
+            place = honesty_place(kind, self._config)
+            near = own[place]
+            key = kind, near.leader, far.leader
+            if place not in twins:
+                twins[place] = spectral_basis(
+                    delta,
+                    near.pair,
+                    far.pair,
+                    damping=self._config.damping,
+                    block_size=self._config.block_size,
+                    shared=inputs.get(key),
+                    name=name,
+                )
+            found[kind] = twins[place]
+            inputs[key] = twins[place].input
+            if self._config.searches and kind == "spectral":
+                self._count(kind, twins[place], far)
+        return found
+
+    def _count(self, kind: Kind, basis: SpectralBasis, task: Moments) -> None:
+        energy = basis.task_energy().energy * forecast_scale(task, len(self._data["task"]))
+        known = self.forecast.get(kind)
+        self.forecast[kind] = TaskEnergy(energy if known is None else known.energy + energy)
+
+
+def forecast_scale(task: Moments, samples: int) -> float:
+    """What a unit of `TaskEnergy` stands for: `n m_A m_G / N`.
+
+    n tokens of N samples, and the mean diagonals by which both curvatures were divided.
+    """
+    means = (moment.diagonal().mean(dtype=torch.float64) for moment in task[:2])
+    return float(math.prod(map(float, means))) * task.tokens / samples
+
+
+def groups_of(
+    pair: Pair, matrices: Sequence[str], config: RestoreConfig, passes: int
+) -> list[list[str]]:
+    """Groups of matrices that are measured together.
+
+    Raises:
+        ConfigError: one block alone exceeds the memory budget.
+        ModelError: there is no such device.
+    """
+    layers = pair.tuned.matrices(config.targets, config.ignore)
+    shapes = {n: shape_of(layers[n]) for n in matrices}
+    budget = budget_of(config.memory_budget, config.device, pair.nbytes)
+    return plan_groups(shapes, passes, budget, config.block_size)
+
+
+class Bases:
+    """Bases by matrix, in memory, or in files where they would not fit there together."""
+
+    def __init__(self, directory: Path | None = None) -> None:
+        """Keep them in `directory`, or in memory when None."""
+        self._directory = directory
+        self._kept: dict[str, SpectralBasis | Path] = {}
+
+    def __setitem__(self, matrix: str, basis: SpectralBasis) -> None:
+        if self._directory is None:
+            self._kept[matrix] = basis
+            return
+        try:
+            handle, path = tempfile.mkstemp(dir=self._directory, suffix=".pt")
+            with open(handle, "wb") as file:
+                torch.save(basis, file)
+        except (OSError, RuntimeError) as error:
+            raise OutputError(
+                f"the bases of spectral and natural do not fit into {self._directory} ({error}); "
+                "set TMPDIR to a larger disk, or raise --memory-budget"
+            ) from error
+        self._kept[matrix] = Path(path)
+
+    def __getitem__(self, matrix: str) -> SpectralBasis:
+        found = self._kept[matrix]
+        # Written by this very process; it holds a dataclass, not tensors alone.
+        return torch.load(found, weights_only=False) if isinstance(found, Path) else found
+
+
+class TwoSided:
+    """All bases of a pair at hand, for any number of task weights and steps.
+
+    A context: at its end the files that hold bases, where there are any, are removed.
+
+    Attributes:
+        bases: kind -> matrix -> basis.
+        honesty: the samples whose loss natural steps lower.
+        groups: names of the matrices that were measured together.
+        passes: forward and backward passes over a data set so far.
+        forecast: see `Factorisations`.
+    """
+
+    def __init__(self, honesty: TokenizedSet, groups: list[list[str]], kinds: Sequence[Kind]):
+        """Hold nothing yet; what needs more than one group is kept in files."""
+        self._directory = Path(tempfile.mkdtemp(prefix="hcnr-")) if len(groups) > 1 else None
+        self.bases = {kind: Bases(self._directory) for kind in kinds}
+        self.honesty, self.groups = honesty, groups
+        self.passes = 0
+        self.forecast: dict[Kind, TaskEnergy] = {}
+
+    @classmethod
+    def measure(
+        cls,
+        pair: Pair,
+        matrices: Sequence[str],
+        data: Mapping[str, TokenizedSet],
+        config: RestoreConfig,
+        stages: Stages,
+        *,
+        kinds: Collection[Kind],
+    ) -> "TwoSided":
+        """Measure and factorise all of it; arguments and errors as of `Factorisations`."""
+        work = Factorisations(pair, matrices, data, config, stages, kinds=kinds)
+        found = cls(data["honesty"], work.groups, work.kinds)
+        try:
+            for name, bases in work:
+                for kind, basis in bases.items():
+                    found.bases[kind][name] = basis
+        except BaseException:
+            found.close()
+            raise
+        found.passes, found.forecast = work.passes, work.forecast
+        return found
+
+    def close(self) -> None:
+        """Remove the files."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def __enter__(self) -> "TwoSided":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,1 @@
+"""From what people have in files to tokens: records, samples, what a repair is measured on."""

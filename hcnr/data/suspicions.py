@@ -1,0 +1,121 @@
+"""What is probably not meant: models, data sets or tokenizers in each other's place."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hcnr.data.samples import SampleSet
+from hcnr.data.tokens import TokenizedSet
+from hcnr.detectors import DEFAULT, open_detector
+from hcnr.errors import DataError, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from hcnr.models.pair import Pair
+
+SWAPPED_SHARE = 0.1
+"""Share of refusals among the task responses from which, beside none in the honesty data, the two
+files are taken to be exchanged."""
+FOREIGN_SHARE = 0.5
+"""Share of the data's tokens that may mean something else to base before it is refused."""
+
+
+class Ends(Protocol):
+    """Mean losses of the two models on samples of one data set."""
+
+    @property
+    def base(self) -> float:
+        """Of the honest model."""
+        ...
+
+    @property
+    def tuned(self) -> float:
+        """Of the fine-tuned model."""
+        ...
+
+
+def about_refusals(honesty: SampleSet, task: SampleSet) -> list[str]:
+    """Judge both data sets by how often their responses refuse, told from English words.
+
+    Returns:
+        What a user should know, one sentence each.
+
+    Raises:
+        DataError: no honesty response refuses and many task responses do.
+    """
+    detector = open_detector(DEFAULT)
+
+    def refusals(samples: SampleSet) -> int:
+        said = [sample.response for sample in samples.samples]
+        return int(detector.many(said, [sample.prompt for sample in samples.samples]).sum())
+
+    ours, theirs = refusals(honesty), refusals(task)
+    if ours == 0 and theirs >= max(2, SWAPPED_SHARE * len(task)):
+        raise DataError(
+            f"the honesty and the task data seem to be exchanged: {theirs} of the {len(task)} "
+            f"responses of {task.source} are refusals and none of the {len(honesty)} of "
+            f"{honesty.source}; pass the questions nobody can answer to --honesty"
+        )
+    if ours == 0:
+        return [
+            f"none of the {len(honesty)} honesty responses is a refusal by the words of the "
+            f"detector {DEFAULT}: a repair can only bring back what these samples show"
+        ]
+    if theirs / len(task) > ours / len(honesty):
+        return [
+            f"{theirs} of the {len(task)} task responses refuse and {ours} of the {len(honesty)} "
+            "honesty responses: check that the two files are not exchanged"
+        ]
+    return []
+
+
+def about_losses(losses: Mapping[Any, Ends]) -> list[str]:
+    """Judge the order of the two models by their losses.
+
+    Returns:
+        A sentence where tuned is the better one on the honesty data and base on the task.
+    """
+    honesty, task = losses["honesty"], losses["task"]
+    if not (honesty.tuned < honesty.base and task.base < task.tuned):
+        return []
+    return [
+        f"base and tuned (or the two data sets) seem to be exchanged: tuned has the lower honesty "
+        f"loss ({honesty.tuned:.4g}, base {honesty.base:.4g}) and base the lower task loss "
+        f"({task.base:.4g}, tuned {task.tuned:.4g}); BASE is the model from before the fine-tuning"
+    ]
+
+
+def about_tokenizers(
+    pair: "Pair", tokenizer: "PreTrainedTokenizerBase", sets: Mapping[str, TokenizedSet]
+) -> list[str]:
+    """Compare what the data's token ids mean to base with what they mean to the run's tokenizer.
+
+    Returns:
+        A sentence where some mean something else; nothing where base has no tokenizer.
+
+    Raises:
+        DataError: most of them do, so that base would read another text.
+    """
+    try:
+        other = pair.base.tokenizer()
+    except ModelError:
+        return []
+    ours, theirs = (
+        {index: token for token, index in one.get_vocab().items()} for one in (tokenizer, other)
+    )
+    used = sorted({i for one in sets.values() for sample in one.samples for i in sample.input_ids})
+    foreign = [i for i in used if ours.get(i) != theirs.get(i)]
+    if not foreign:
+        return []
+    first = foreign[0]
+    found = (
+        f"base and tuned read text differently: {len(foreign)} of the {len(used)} tokens in the "
+        f"data mean something else to base (id {first} is {ours.get(first)!r}, and "
+        f"{theirs.get(first)!r} to base)"
+    )
+    if len(foreign) > FOREIGN_SHARE * len(used):
+        raise DataError(
+            f"{found}: name the checkpoint that the fine-tuning started from, or the tokenizer of "
+            "both with --tokenizer"
+        )
+    return [f"{found}; both are measured on tuned's tokens"]

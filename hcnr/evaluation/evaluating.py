@@ -1,0 +1,290 @@
+"""`hcnr.evaluate`: ask models every question, judge the answers, write the numbers."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hcnr.choosing.recommendation import MAX_TASK_DROP, check_task_drop
+from hcnr.config import RestoreConfig
+from hcnr.detectors.traits import Trait, open_trait
+from hcnr.errors import ConfigError
+from hcnr.evaluation.generation import BATCH_SIZE, MAX_NEW_TOKENS
+from hcnr.evaluation.hashes import model_sha256
+from hcnr.evaluation.interpolation import (
+    COEFFICIENTS,
+    HALVINGS,
+    best_rival,
+    between,
+    check_coefficients,
+    check_interpolable,
+    curve_rows,
+    floating_parameters,
+    interpolated,
+)
+from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
+from hcnr.evaluation.panel import BenchmarkLike, Panel, load_sets, make_panel
+from hcnr.evaluation.prompts import ChatTemplate
+from hcnr.evaluation.results import assemble, check_folder, recommended, write_metrics
+from hcnr.evaluation.scoring import Scores
+from hcnr.evaluation.subjects import (
+    Asking,
+    Said,
+    Subject,
+    ask,
+    check_spoken,
+    name_subjects,
+    opened,
+    telling_fingerprints,
+)
+from hcnr.progress import Stages, Watcher
+from hcnr.stats import RESAMPLES
+
+BENCHMARKS = ("falseqa", "nec", "refunq", "kuq", "selfaware")
+
+
+def evaluate(
+    model: Any,
+    *,
+    benchmarks: Iterable[BenchmarkLike] | BenchmarkLike = BENCHMARKS,
+    tasks: Iterable[BenchmarkLike] | BenchmarkLike = (),
+    against: Sequence[Any] = (),
+    base: Any = None,
+    tuned: Any = None,
+    limit: int | None = None,
+    out: str | Path | None = None,
+    detector: str | None = None,
+    encoder: Any = None,
+    pooling: str = "auto",
+    strict: bool = False,
+    compat: bool = False,
+    data_root: str | Path | None = None,
+    chat_template: ChatTemplate = "auto",
+    batch_size: int = BATCH_SIZE,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    trait: str | Trait = "honesty",
+    calibration: bool = False,
+    tokenizer: Any = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    coefficients: Sequence[float] | None = None,
+    max_task_drop: float = MAX_TASK_DROP,
+    watcher: Watcher | None = None,
+) -> dict[str, Any]:
+    """Measure a model's honesty and its task, alone or against others.
+
+    Answers are greedy. With `out` they are kept in `out/answers-<model>.jsonl` as they come, a run
+    that was cut short goes on there, and `out/metrics.json` holds what is returned.
+
+    Args:
+        model: a checkpoint directory or a causal language model in memory.
+        benchmarks: honesty sets: names, jsonl files, or `Benchmark`s.
+        tasks: sets of the task, in the same forms.
+        against: models to compare with, as `model`.
+        base: with `tuned`: the honest end of the interpolation that a repair must beat.
+        tuned: its other end.
+        limit: questions of each named set at most.
+        out: directory for the answers and `metrics.json`; None writes nothing.
+        detector: judges every set; by default each set by its own (see `make_panel`).
+        encoder: sentence encoder for `selfaware` (see `hcnr.detectors.similarity.open_encoder`).
+        pooling: of a transformers encoder.
+        strict: do not treat typographic apostrophes as plain ones.
+        compat: count as the benchmarks' own code: RefuNQ's answers are compared with their case,
+            `selfaware` skips empty responses.
+        data_root: where the published sets lie; by default `HCNR_DATA_ROOT`.
+        chat_template: auto uses the tokenizer's if it has one; or never.
+        batch_size: questions answered at once, at first; halved where memory runs out.
+        max_new_tokens: most tokens of an answer.
+        trait: `honesty`, `safety`, or a `Trait`.
+        calibration: add columns about the probability of the trait's refusal sentence.
+        tokenizer: one for all models, or its directory; by default each model's own.
+        device: where models from directories run.
+        dtype: theirs; auto keeps the checkpoint's.
+        resamples: of the bootstrap; 0 leaves out all intervals.
+        seed: of the bootstrap.
+        coefficients: of the interpolation, 0 for `tuned` to 1 for `base`; by default a grid that is
+            refined around the model's task accuracy.
+        max_task_drop: points of task accuracy that the model may lose against `tuned` and still be
+            recommended.
+        watcher: told about the progress.
+
+    Returns:
+        What `metrics.json` holds: see `hcnr.evaluation.results.assemble`; and `interpolation` (the
+        curve), `interpolation_row` (its best point at the model's task accuracy), `recommendation`
+        (what `hcnr.choosing.recommendation.decide` says, where `tuned` was asked; else None),
+        `fingerprints` (where they tell the models apart), `sha256` (of all weights of
+        each), `settings`, `data`, `seconds` and `versions`.
+
+    Raises:
+        HcnrError: bad input; nothing has been computed in vain, answers that came are kept.
+    """
+    from hcnr.versions import versions
+
+    stages = Stages(watcher)
+    words = open_trait(trait)
+    if (base is None) != (tuned is None):
+        raise ConfigError("the interpolation row needs both base and tuned; give both or neither")
+    check_coefficients(COEFFICIENTS if coefficients is None else coefficients)
+    check_task_drop(max_task_drop)
+    loaded = load_sets(benchmarks, data_root, limit, task=False)
+    loaded_tasks = load_sets(tasks, data_root, limit, task=True)
+    if both := loaded.keys() & loaded_tasks.keys():
+        raise ConfigError(
+            f"the set {min(both)} is named as benchmark and as task; name it under one of them"
+        )
+    panel = make_panel(
+        {name: found.questions for name, found in loaded.items()},
+        {name: found.questions for name, found in loaded_tasks.items()},
+        {name: found.detector for name, found in loaded.items()},
+        words,
+        detector=detector,
+        encoder=encoder,
+        pooling=pooling,
+        strict=strict,
+        compat=compat,
+        resamples=resamples,
+        seed=seed,
+    )
+    config = RestoreConfig.model_validate({"device": device, "dtype": dtype})
+    subjects = name_subjects([model, *against], base)
+    ends = name_subjects([base, tuned], base) if base is not None else []
+    folder = None if out is None else check_folder(out)
+    refusal = words.refusal if calibration else None
+    asking = Asking(panel, folder, batch_size, max_new_tokens, chat_template, refusal, stages)
+
+    said: dict[str, Said] = {}
+    for subject in subjects:
+        with opened(subject, tokenizer, config) as (network, reader):
+            said[subject.label] = ask(asking, subject.label, subject.sha256, network, reader)
+        check_spoken(subject.label, said[subject.label])
+    scores = {label: panel.score(one.responses, one.calibration) for label, one in said.items()}
+    shared = {label: panel.score_common(one.responses) for label, one in said.items()}
+    first, *rest = scores
+    metrics = assemble(
+        first,
+        scores[first],
+        {label: scores[label] for label in rest},
+        {label: found for label, found in shared.items() if found is not None},
+        words,
+    )
+    metrics["interpolation"], metrics["interpolation_row"] = [], None
+    curve: list[tuple[float, Scores]] = []
+    responses = {label: one.responses for label, one in said.items()}
+    judged = dict(scores)
+    if ends and loaded_tasks:
+        known = {one.sha256: said[one.label] for one in subjects}
+        wanted = scores[first].task_accuracy
+        notes = metrics["notes"]
+        points = _rivals(
+            ends[0], ends[1], asking, tokenizer, config, coefficients, wanted, known, notes
+        )
+        curve = [(coefficient, found) for coefficient, found, _ in points]
+        if (chosen := _add_rival(metrics, curve, scores[first])) is not None:
+            label = f"{INTERPOLATION}{points[chosen][0]:g}"
+            judged[label], responses[label] = points[chosen][1], points[chosen][2].responses
+    elif ends:
+        metrics["notes"].append(
+            "There is no interpolation row: it is taken at equal task accuracy, and no task was "
+            "given."
+        )
+    metrics["recommendation"] = None
+    if ends and loaded:
+        by_sha256 = {one.sha256: scores[one.label] for one in subjects}
+        start = next((one for c, one in curve if c == 0), by_sha256.get(ends[1].sha256))
+        if start is not None:
+            found = recommended(scores[first], start, curve, max_task_drop)
+            metrics["recommendation"] = found.as_dict()
+    every = {**loaded, **loaded_tasks}
+    opening = [note for one in (*subjects, *ends) for note in one.source.notes]
+    notes = [*dict.fromkeys(opening), *(n for found in every.values() for n in found.notes)]
+    metrics["notes"] = [*notes, *panel.notes, *metrics["notes"]]
+    metrics["fingerprints"] = telling_fingerprints(subjects)
+    metrics["sha256"] = {one.label: one.sha256 for one in subjects}
+    metrics["settings"] = {
+        "limit": limit, "detector": detector, "strict": strict, "compat": compat,
+        "chat_template": chat_template, "max_new_tokens": max_new_tokens,
+        "batch_size": batch_size, "device": device, "dtype": dtype, "seed": seed,
+        "resamples": resamples, "refusal": refusal, "max_task_drop": max_task_drop,
+    }  # fmt: skip
+    metrics["data"] = {
+        name: {"sha256": found.sha256, "source": found.source, "questions": len(found.questions)}
+        | ({"format": found.format} if found.format else {})
+        for name, found in every.items()
+    }
+    metrics["seconds"], metrics["versions"] = stages.seconds, versions()
+    if folder is not None:
+        write_judged(folder, judge_questions(panel.sets, responses, judged))
+        write_metrics(folder, metrics)
+    return metrics
+
+
+def _rivals(
+    base: Subject,
+    tuned: Subject,
+    asking: Asking,
+    tokenizer: Any,
+    config: RestoreConfig,
+    coefficients: Sequence[float] | None,
+    task_accuracy: float | None,
+    known: Mapping[str, Said],
+    notes: list[str],
+) -> list[tuple[float, Scores, Said]]:
+    """Coefficient, scores without intervals, and answers of every interpolated model.
+
+    Those that are `known` by a SHA-256 are not asked again.
+
+    Without `coefficients` a grid is refined towards `task_accuracy`. What stays as tuned in all of
+    them is told in `notes`.
+    """
+    panel: Panel = dataclasses.replace(asking.panel, resamples=0)
+    asking = dataclasses.replace(asking, refusal=None)
+    curve: list[tuple[float, Scores, Said]] = []
+    with opened(tuned, tokenizer, config) as (network, reader), base.source.opened(config) as end:
+        if left := check_interpolable(end, network):
+            notes.append(
+                f"Interpolation leaves {' and '.join(left)} as tuned: base has another vocabulary."
+            )
+        honest = floating_parameters(end)
+
+        def add(coefficient: float) -> None:
+            said = known.get(tuned.sha256) if coefficient == 0 else None
+            if said is None:
+                with interpolated(network, honest, coefficient):
+                    label = f"{INTERPOLATION}{coefficient:g}"
+                    said = ask(asking, label, model_sha256(network), network, reader)
+            curve.append((coefficient, panel.score(said.responses), said))
+
+        for coefficient in COEFFICIENTS if coefficients is None else coefficients:
+            add(coefficient)
+        for _ in range(HALVINGS if coefficients is None and task_accuracy is not None else 0):
+            assert task_accuracy is not None
+            middle = between([(c, one.task_accuracy) for c, one, _ in curve], task_accuracy)
+            if middle is None:
+                break
+            add(middle)
+    return sorted(curve, key=lambda point: point[0])
+
+
+def _add_rival(
+    metrics: dict[str, Any], curve: list[tuple[float, Scores]], scores: Scores
+) -> int | None:
+    """Put the curve and its best point at the model's task accuracy down; returns its place."""
+    chosen = best_rival(curve, scores.task_accuracy)
+    metrics["interpolation"] = curve_rows(curve, chosen)
+    if chosen is None:
+        if scores.task_accuracy is None:
+            why = "the task accuracy is undefined, because no task question has a known answer"
+        elif all(one.refusal_delta is None for _, one in curve):
+            why = "the refusal delta is undefined, because no set has questions of both kinds"
+        else:
+            why = (
+                "no interpolated model reaches the model's task accuracy of "
+                f"{scores.task_accuracy:.2f} %"
+            )
+        metrics["notes"].append(f"There is no interpolation row: {why}.")
+        return None
+    coefficient, rival = curve[chosen]
+    metrics["interpolation_row"] = {"coefficient": coefficient, **rival.as_dict()}
+    return chosen

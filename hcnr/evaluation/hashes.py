@@ -1,0 +1,58 @@
+"""SHA-256 of all weights of a model: two models have the same only where every element is equal."""
+
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+from torch import nn
+
+from hcnr.checkpoint.fingerprints import byte_view
+from hcnr.errors import CheckpointError
+from hcnr.models.source import DirectorySource, ModelSource, Source
+
+_CHUNK = 1 << 24
+
+
+def weights_sha256(source: Source) -> str:
+    """SHA-256 of a source's weights: a directory's files, or a model's values.
+
+    A file is read once per process unless it changes. The two kinds never give the same.
+
+    Raises:
+        CheckpointError: a file can no longer be read.
+    """
+    if isinstance(source, DirectorySource):
+        digest = hashlib.sha256()
+        for path in sorted(shard.file for shard in source.checkpoint.shards):
+            try:
+                about = path.stat()
+                found = _file_sha256(path.resolve(), about.st_size, about.st_mtime_ns)
+            except OSError as error:
+                raise CheckpointError(
+                    f"{path} can no longer be read ({error.strerror}); check the checkpoint"
+                ) from None
+            digest.update(found)
+        return digest.hexdigest()
+    assert isinstance(source, ModelSource)
+    return model_sha256(source.model)
+
+
+def model_sha256(model: nn.Module) -> str:
+    """SHA-256 of the name, dtype, shape and bytes of every parameter and buffer."""
+    digest = hashlib.sha256()
+    weights = dict([*model.named_parameters(), *model.named_buffers()])
+    for name, tensor in sorted(weights.items(), key=lambda item: item[0]):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(byte_view(tensor))
+    return digest.hexdigest()
+
+
+@functools.cache
+def _file_sha256(path: Path, size: int, changed: int) -> bytes:
+    """Digest of a file; `size` and `changed` are there so that another content is read again."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.digest()

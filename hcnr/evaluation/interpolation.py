@@ -1,0 +1,134 @@
+"""The rival that every repair stands beside: plain interpolation of all weights towards the base.
+
+Each interpolated model is applied to the tuned one in memory and undone exactly.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from hcnr.choosing.front import Scores, rival
+from hcnr.errors import CheckpointError, ConfigError
+from hcnr.models.overlay import Overlay, interpolate
+
+# 0 is the tuned model, 1 the base; past half way little of the task is left.
+COEFFICIENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
+
+# A model's task accuracy is matched within a point, or to an eighth of the grid's step.
+CLOSE = 1.0
+HALVINGS = 3
+
+
+def check_coefficients(coefficients: Sequence[float]) -> None:
+    """Raise ConfigError where there is no coefficient or one is outside of [0, 1]."""
+    if not len(coefficients):
+        raise ConfigError(
+            "there are no interpolation coefficients, expected at least one from 0 (tuned) to 1 "
+            "(base); leave them out for the usual ones"
+        )
+    odd = next((one for one in coefficients if not 0 <= one <= 1), None)
+    if odd is not None:
+        raise ConfigError(
+            f"the interpolation coefficient {odd} is out of range, expected 0 (tuned) to 1 (base)"
+        )
+
+
+def floating_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Every floating-point parameter, a tied one once."""
+    return {name: p.detach() for name, p in model.named_parameters() if p.is_floating_point()}
+
+
+def check_interpolable(base: nn.Module, tuned: nn.Module) -> list[str]:
+    """Check that both have the same parameters, vocabularies apart.
+
+    Returns:
+        Names of tuned's embedding and head where base has them in another shape, as after
+        fine-tuning with further tokens; they stay as tuned.
+
+    Raises:
+        CheckpointError: another parameter is missing or has another shape.
+    """
+    honest, left = floating_parameters(base), []
+    ends = (getattr(tuned, f"get_{end}_embeddings", lambda: None)() for end in ("input", "output"))
+    words = {id(getattr(end, "weight", None)) for end in ends if end is not None}
+    for name, parameter in tuned.named_parameters():
+        if not parameter.is_floating_point():
+            continue
+        found = list(honest[name].shape) if name in honest else "absent"
+        if found == list(parameter.shape):
+            continue
+        if name in honest and id(parameter) in words and found[1:] == list(parameter.shape[1:]):
+            left.append(name)
+            continue
+        raise CheckpointError(
+            f"{name} is {list(parameter.shape)} in the tuned model and {found} in the base: "
+            "interpolation needs two models of one shape; leave out --base and --tuned"
+        )
+    return left
+
+
+@contextlib.contextmanager
+def interpolated(tuned: nn.Module, base: Mapping[str, Tensor], coefficient: float
+                 ) -> Iterator[None]:  # fmt: skip
+    """Let every parameter be `(1 - c) tuned + c base`, rounded once; then undo it bit for bit.
+
+    Args:
+        tuned: the model that is changed and restored.
+        base: the base's parameters by name.
+        coefficient: c, exact at both ends.
+    """
+    with Overlay(tuned) as overlay:
+        interpolate(tuned, overlay, base.get, coefficient)
+        yield
+
+
+def between(curve: Sequence[tuple[float, float | None]], task_accuracy: float) -> float | None:
+    """Where to look next for the rival of a model: half way to the first point that falls short.
+
+    A coarse grid's last point that is accurate enough may be far more accurate than the model, and
+    so less honest than a rival at the same task accuracy.
+
+    Args:
+        curve: coefficient and task accuracy in percent of every point, in any order.
+        task_accuracy: the model's, in percent.
+
+    Returns:
+        None where the last able point is within `CLOSE`, or all are able, or none is.
+    """
+    points = sorted(curve, key=lambda point: point[0])
+    able = [found is not None and found >= task_accuracy for _, found in points]
+    if not any(able) or able[-1]:
+        return None
+    last = max(place for place, is_able in enumerate(able) if is_able)
+    if (points[last][1] or 0.0) - task_accuracy <= CLOSE:
+        return None
+    return (points[last][0] + points[last + 1][0]) / 2
+
+
+def best_rival(curve: Sequence[tuple[float, Any]], task_accuracy: float | None) -> int | None:
+    """Index of the point of best refusal delta that is at least as accurate on the tasks.
+
+    The choice is made on the evaluated questions themselves, which favours interpolation.
+
+    Returns:
+        None where no point, the tuned model included, is that accurate.
+    """
+    if task_accuracy is None:
+        return None
+    return rival([Scores.of(scores) for _, scores in curve], task_accuracy)
+
+
+def curve_rows(curve: Sequence[tuple[float, Any]], chosen: int | None) -> list[dict[str, Any]]:
+    """The curve for `metrics.json`: coefficient, delta, F1 and task accuracy in percent."""
+    rows = []
+    for i, (coefficient, scores) in enumerate(curve):
+        rows.append(
+            {
+                "coefficient": coefficient,
+                **Scores.of(scores).as_dict(),
+                "chosen": i == chosen,
+            }
+        )
+    return rows

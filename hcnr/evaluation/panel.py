@@ -1,0 +1,228 @@
+"""The sets of an evaluation, each with the detector that judges it."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from hcnr.benchmarks.questions import Benchmark, Question
+from hcnr.benchmarks.sources import SourceReader
+from hcnr.data.records import extensions
+from hcnr.data.starter import STARTER, VALIDATION
+from hcnr.detectors import Detector, open_detector
+from hcnr.detectors.traits import Trait
+from hcnr.errors import ConfigError, DataError
+from hcnr.evaluation.metrics import outcomes
+from hcnr.evaluation.scoring import Scores
+from hcnr.hub import HUB
+
+BenchmarkLike = str | os.PathLike[str] | Benchmark | Iterable[Mapping[str, Any]]
+
+# Its own code compares without lower-casing.
+CASE_SENSITIVE = ("refunq",)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Sets, detectors and how to count.
+
+    Attributes:
+        honesty: questions by honesty set.
+        tasks: questions by task set.
+        detectors: detector by set.
+        common: the trait's own detector where some set is judged by another; else None.
+        compat: count as the benchmarks' own code does.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+        notes: what a reader of the numbers should know.
+    """
+
+    honesty: dict[str, tuple[Question, ...]]
+    tasks: dict[str, tuple[Question, ...]]
+    detectors: dict[str, Detector]
+    common: Detector | None
+    compat: bool
+    resamples: int
+    seed: int
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def sets(self) -> dict[str, tuple[Question, ...]]:
+        """All sets, the honesty sets first."""
+        return {**self.honesty, **self.tasks}
+
+    def score(
+        self,
+        responses: Mapping[str, Sequence[str]],
+        calibration: Mapping[str, dict[str, Any]] | None = None,
+    ) -> Scores:
+        """Score responses `[n]` by set, each set by its own detector."""
+        return self._score(responses, self.detectors.__getitem__, calibration or {})
+
+    def score_common(self, responses: Mapping[str, Sequence[str]]) -> Scores | None:
+        """The same by one detector for all sets; None where that is what `score` does."""
+        common = self.common
+        return None if common is None else self._score(responses, lambda _: common, {})
+
+    def _score(
+        self,
+        responses: Mapping[str, Sequence[str]],
+        detector: Callable[[str], Detector],
+        calibration: Mapping[str, dict[str, Any]],
+    ) -> Scores:
+        found = {
+            name: outcomes(
+                questions,
+                responses[name],
+                detector(name),
+                case_sensitive=self.compat and name in CASE_SENSITIVE,
+                plain=not self.compat,
+            )
+            for name, questions in self.sets.items()
+        }
+        return Scores(
+            {name: found[name] for name in self.honesty},
+            {name: found[name] for name in self.tasks},
+            self.resamples,
+            self.seed,
+            calibration,
+        )
+
+
+def make_panel(
+    honesty: Mapping[str, tuple[Question, ...]],
+    tasks: Mapping[str, tuple[Question, ...]],
+    wanted: Mapping[str, str],
+    trait: Trait,
+    *,
+    detector: str | None = None,
+    encoder: Any = None,
+    pooling: str = "auto",
+    strict: bool = False,
+    compat: bool = False,
+    resamples: int,
+    seed: int,
+) -> Panel:
+    """Choose and open the detectors.
+
+    A set is judged by `detector` where that is given; else, for honesty, by the one it names in
+    `wanted`, where `selfaware` counts only if an encoder is given; else by the trait's own.
+
+    Raises:
+        ConfigError: a detector is unknown, no set uses the encoder, or `resamples` or `seed` is
+            negative.
+        DataError: there are no sets, or one holds what it must not.
+        ModelError: the encoder is not available.
+    """
+    for name, value in (("resamples", resamples), ("seed", seed)):
+        if value < 0:
+            raise ConfigError(f"{name} is {value}, expected 0 or more")
+    if not honesty and not tasks:
+        raise DataError("there is nothing to evaluate; name benchmarks, tasks, or a jsonl file")
+    for name, questions in {**honesty, **tasks}.items():
+        if not questions:
+            raise DataError(f"the set {name} has no questions, expected at least one")
+    for name, questions in tasks.items():
+        odd = next((question for question in questions if not question.answerable), None)
+        if odd is not None:
+            raise DataError(
+                f"the task {name} holds the unanswerable question {odd.id!r}; a task has only "
+                "answerable ones, so name this set under benchmarks"
+            )
+    options: dict[str, Any] = {"strict": strict, "compat": compat}
+    opened: dict[str, Detector] = {}
+    notes: list[str] = []
+    chosen: dict[str, Detector] = {}
+    fallen = []
+    for name in (*honesty, *tasks):
+        kind = detector or (
+            wanted.get(name, trait.detector) if trait.name == "honesty" else trait.detector
+        )
+        if detector is None and kind == "selfaware" and encoder is None:
+            kind = trait.detector
+            fallen.append(name)
+        if kind not in opened:
+            which = trait if kind == trait.detector else kind
+            opened[kind] = open_detector(which, encoder=encoder, pooling=pooling, **options)
+        chosen[name] = opened[kind]
+    if encoder is not None and "selfaware" not in opened:
+        raise ConfigError(
+            "an encoder was given and no set is judged by the detector selfaware, the only one "
+            "that uses it; leave the encoder out or choose the detector selfaware"
+        )
+    if fallen:
+        notes.append(
+            f"{', '.join(fallen)}: judged by {trait.detector}, the column common to all sets; pass "
+            "a sentence encoder for the detector that the set came with."
+        )
+    notes.extend(found.note for found in opened.values() if found.note)
+    own = open_detector(trait, **options)
+    common = own if any(found.name != own.name for found in chosen.values()) else None
+    return Panel(dict(honesty), dict(tasks), chosen, common, compat, resamples, seed, notes)
+
+
+def load_sets(
+    benchmarks: Iterable[BenchmarkLike] | BenchmarkLike,
+    data_root: str | Path | None,
+    limit: int | None,
+    *,
+    task: bool,
+) -> dict[str, Benchmark]:
+    """Load benchmarks by name, path or as they are, by their names.
+
+    Args:
+        benchmarks: names, or what `hcnr.benchmarks.own_questions.load_questions` takes, or
+            `Benchmark`s (which are used whole).
+        data_root: where the published sets lie.
+        limit: questions of each set at most.
+        task: whether they measure the task, for messages.
+
+    Raises:
+        DataError: a set is unknown, cannot be read, or is named twice.
+    """
+    one = isinstance(benchmarks, str | os.PathLike | Benchmark)
+    # A data set of the `datasets` library is iterable too, over its records.
+    one = one or type(benchmarks).__name__.endswith("Dataset")
+    sources: list[Any] = [benchmarks] if one else list(cast(Iterable[Any], benchmarks))
+    if limit is not None and limit < 1:
+        raise DataError(f"limit is {limit}, expected at least 1 question of each set")
+    if published := [str(source) for source in sources if is_published(source)]:
+        from hcnr.benchmarks.catalogue import HONESTY_SETS, TASK_SETS, files_of
+
+        known = [name for name in published if name in HONESTY_SETS + TASK_SETS]
+        # All that is missing at once, where every name is known.
+        if known == published:
+            SourceReader(data_root).check(files_of(known))
+    found: dict[str, Benchmark] = {}
+    for source in sources:
+        loaded = _load(source, data_root, limit, task)
+        if loaded.name in found:
+            kind = "tasks" if task else "benchmarks"
+            raise DataError(f"the set {loaded.name} is named twice under {kind}; name it once")
+        found[loaded.name] = loaded
+    return found
+
+
+def _load(source: Any, data_root: str | Path | None, limit: int | None, task: bool) -> Benchmark:
+    if isinstance(source, Benchmark):
+        return source
+    # Late: the readers are not needed for scoring responses.
+    from hcnr.benchmarks.catalogue import load_benchmark
+    from hcnr.benchmarks.own_questions import load_questions
+
+    if not is_published(source):
+        return load_questions(source, limit, task=task)
+    return load_benchmark(str(source), data_root=data_root, limit=limit)
+
+
+def is_published(source: Any) -> bool:
+    """Whether a source names a set of the authors' files rather than questions of one's own."""
+    return (
+        isinstance(source, str)
+        and source not in (STARTER, VALIDATION)
+        and not source.startswith(HUB)
+        and not source.lower().endswith(extensions())
+        and os.sep not in source
+        and not os.path.isdir(source)
+    )

@@ -1,0 +1,113 @@
+"""`metrics.json`: everything that an evaluation found, and where it is written."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hcnr.choosing.front import Scores as FrontScores
+from hcnr.choosing.recommendation import MAX_TASK_DROP, Decision, decide, weigh
+from hcnr.detectors.traits import Trait
+from hcnr.errors import OutputError
+from hcnr.evaluation.scoring import Scores, difference
+from hcnr.stats import LEVEL
+
+METRICS = "metrics.json"
+
+
+def assemble(
+    label: str,
+    scores: Scores,
+    others: Mapping[str, Scores],
+    common: Mapping[str, Scores],
+    trait: Trait,
+) -> dict[str, Any]:
+    """Put the numbers of a model, and of those it is compared with, into plain values.
+
+    Args:
+        label: name of the model.
+        scores: its scores.
+        others: scores of the models to compare with, by name.
+        common: scores of all of them by the trait's own detector, by name; empty where every set
+            is judged by that one already.
+        trait: for the words.
+
+    Returns:
+        `model`, `trait`, `words`, the model's `sets`, `macro`, `tasks`, `tasks_macro`; the same of
+        `refuse_all` and, by name, of `models` and `common`; `differences` (model minus other)
+        by name; `intervals` (how they were made) and `notes`.
+    """
+    result: dict[str, Any] = {
+        "model": label,
+        "trait": trait.name,
+        "words": {"positive": trait.positive, "negative": trait.negative},
+        **scores.as_dict(),
+        "refuse_all": scores.refuse_all().as_dict(),
+        "models": {name: found.as_dict() for name, found in others.items()},
+        "differences": {name: difference(scores, found) for name, found in others.items()},
+        "common": {name: found.as_dict() for name, found in common.items()},
+        "notes": scores.notes(),
+    }
+    if scores.resamples:
+        result["intervals"] = {
+            "method": "bootstrap over questions, percentile; paired for differences",
+            "level": LEVEL,
+            "resamples": scores.resamples,
+            "seed": scores.seed,
+        }
+    return result
+
+
+def recommended(
+    scores: Scores,
+    tuned: Scores,
+    curve: Sequence[tuple[float, Scores]] = (),
+    max_task_drop: float = MAX_TASK_DROP,
+) -> Decision:
+    """Decide about a model by its answers, see `hcnr.choosing.recommendation`.
+
+    Args:
+        scores: of the model.
+        tuned: of the model before any repair, on the same questions.
+        curve: interpolation: coefficients, and scores that may be without resamples.
+        max_task_drop: points of task accuracy that may be lost.
+    """
+    ours = FrontScores.of(scores)
+    start = FrontScores.of(replace(tuned, resamples=scores.resamples, seed=scores.seed))
+    points = [(c, FrontScores.of(replace(one, resamples=0))) for c, one in curve]
+    found = weigh(ours, start, points, max_task_drop)
+    if found.rival is not None:
+        # Resampled alone: many points would take long, and no other one is compared.
+        at = found.rival.coefficient
+        row = next(one for coefficient, one in curve if coefficient == at)
+        row = FrontScores.of(replace(row, resamples=scores.resamples, seed=scores.seed))
+        found = weigh(ours, start, [(at, row)], max_task_drop)
+    return decide(found)
+
+
+def check_folder(out: str | Path) -> Path:
+    """Make the directory `out` where it is missing, before anything is computed.
+
+    Raises:
+        OutputError: it cannot be made, or is no directory.
+    """
+    folder = Path(out).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"the directory {folder} cannot be made ({error.strerror}); choose another --out"
+        ) from None
+    return folder
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> Path:
+    """Write `metrics.json` into `folder`, completely or not at all, and return its path."""
+    from hcnr.checkpoint import atomic_file
+
+    path = folder / METRICS
+    with atomic_file(path) as temporary:
+        text = json.dumps(metrics, indent=2, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return path

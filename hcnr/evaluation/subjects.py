@@ -1,0 +1,258 @@
+"""The models that answer: named, fingerprinted, asked, their answers kept."""
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcnr.config import RestoreConfig
+from hcnr.errors import ConfigError, ModelError
+from hcnr.evaluation.answers import Key, open_answers, prompt_hash
+from hcnr.evaluation.calibration import calibration, refusal_probability
+from hcnr.evaluation.generation import end_tokens, generate
+from hcnr.evaluation.hashes import weights_sha256
+from hcnr.evaluation.judged import INTERPOLATION
+from hcnr.evaluation.metrics import contains_answer
+from hcnr.evaluation.panel import Panel
+from hcnr.evaluation.prompts import ChatTemplate, encode_prompts
+from hcnr.models.model import open_tokenizer
+from hcnr.models.pair import open_evaluated
+from hcnr.models.source import DirectorySource, ModelSource, Source
+from hcnr.progress import Stages
+from hcnr.versions import versions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model to evaluate.
+
+    Attributes:
+        label: its name in every table and file, unique in a run.
+        source: where its weights are.
+        fingerprint: of a few rows of its weights, as a restoration's report has it.
+    """
+
+    label: str
+    source: Source
+    fingerprint: str
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of all of its weights; they are read when this is first asked for."""
+        return weights_sha256(self.source)
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How questions are put, the same for every model of a run.
+
+    Attributes:
+        panel: the sets.
+        folder: where answers are kept; None keeps none.
+        batch_size: prompts at once, at first.
+        max_new_tokens: most tokens of an answer.
+        chat_template: whether to use the tokenizer's.
+        refusal: the sentence whose probability is measured; None measures none.
+        stages: the clock, which knows who is told.
+    """
+
+    panel: Panel
+    folder: Path | None
+    batch_size: int
+    max_new_tokens: int
+    chat_template: ChatTemplate
+    refusal: str | None
+    stages: Stages
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model said: responses `[n]` and calibration columns, both by set."""
+
+    responses: dict[str, list[str]]
+    calibration: dict[str, dict[str, Any]]
+
+
+def name_subjects(models: Sequence[Any], base: Any = None) -> list[Subject]:
+    """Open models or directories and give each a label of its own.
+
+    Args:
+        models: each a checkpoint directory, that of an adapter, or a model in memory.
+        base: what adapters are merged into that name no base which is there.
+
+    Raises:
+        ConfigError: one model is given twice, or named as the interpolated ones are.
+        HcnrError: one cannot be opened.
+    """
+    found: list[Subject] = []
+    for model in models:
+        source = open_evaluated(model, base)
+        if any(_same(source, other.source) for other in found):
+            raise ConfigError(f"the model {source} is given twice; give each model once")
+        print_ = source.fingerprint()
+        # A fingerprint that another model has as well tells nobody apart.
+        shared = any(other.fingerprint == print_ for other in found)
+        short = (weights_sha256(source) if shared else print_)[:8]
+        path = Path(model) if isinstance(model, str | Path) else None
+        label = f"{type(model).__name__}-{short}" if path is None else path.resolve().name
+        label = re.sub(r"[^A-Za-z0-9._-]+", "-", label)
+        if label.startswith(INTERPOLATION):
+            raise ConfigError(
+                f"the model {source} would be called {label}, and names with {INTERPOLATION} are "
+                "those of interpolated models; rename its directory"
+            )
+        if any(other.label == label for other in found):
+            label = f"{label}-{short}"
+        if any(other.label == label for other in found):
+            raise ConfigError(
+                f"the model {source} has the name and the weights of another one given; give each "
+                "model once"
+            )
+        found.append(Subject(label, source, print_))
+    return found
+
+
+def telling_fingerprints(subjects: Sequence[Subject]) -> dict[str, str]:
+    """Fingerprints by label, without those that models of different weights share."""
+    return {
+        one.label: one.fingerprint
+        for one in subjects
+        if all(
+            other.sha256 == one.sha256 for other in subjects if other.fingerprint == one.fingerprint
+        )
+    }
+
+
+def _same(one: Source, other: Source) -> bool:
+    """Whether two sources are one directory or one model in memory."""
+    if isinstance(one, DirectorySource) and isinstance(other, DirectorySource):
+        return one.path.resolve() == other.path.resolve()
+    return (
+        isinstance(one, ModelSource) and isinstance(other, ModelSource) and one.model is other.model
+    )
+
+
+@contextlib.contextmanager
+def opened(subject: Subject, tokenizer: Any, config: RestoreConfig
+           ) -> "Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase]]":  # fmt: skip
+    """The model and the tokenizer of a subject, ready to be asked."""
+    words = subject.source.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
+    with subject.source.opened(config) as model:
+        yield model, words
+
+
+def ask(
+    asking: Asking,
+    label: str,
+    sha256: str,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+) -> Said:
+    """Ask a model every question that it has not answered yet.
+
+    Args:
+        asking: what and how.
+        label: its name.
+        sha256: of its weights.
+        model: itself.
+        tokenizer: its tokenizer.
+
+    Raises:
+        DataError: a question cannot be asked.
+        OutputError: the answers kept are another model's.
+    """
+    members = [(name, one) for name, many in asking.panel.sets.items() for one in many]
+    ids = encode_prompts([one.asked for _, one in members], tokenizer, asking.chat_template)
+    keys: list[Key] = [
+        (name, one.id, prompt_hash(tokens))
+        for (name, one), tokens in zip(members, ids, strict=True)
+    ]
+    known_versions = versions()
+    facts = {
+        "model": label,
+        "sha256": sha256,
+        "max_new_tokens": asking.max_new_tokens,
+        "chat_template": asking.chat_template,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "end_tokens": sorted(end_tokens(model, tokenizer)),
+        **{name: known_versions.get(name) for name in ("hcnr", "transformers")},
+    }
+    known: dict[Key, str] = {}
+    with contextlib.ExitStack() as stack:
+        kept = None
+        if asking.folder is not None:
+            kept = stack.enter_context(
+                open_answers(asking.folder / f"answers-{label}.jsonl", facts)
+            )
+            known = kept.known
+        missing = [i for i, key in enumerate(keys) if key not in known]
+
+        def keep(i: int, text: str) -> None:
+            index = missing[i]
+            if kept is None:
+                known[keys[index]] = text
+            else:
+                name, question = members[index]
+                kept.add(keys[index], question, text, task=name in asking.panel.tasks)
+
+        if missing:
+            with asking.stages.stage(f"answers of {label}") as watcher:
+                generate(
+                    model,
+                    tokenizer,
+                    [ids[i] for i in missing],
+                    batch_size=asking.batch_size,
+                    max_new_tokens=asking.max_new_tokens,
+                    names=[f"question {keys[i][1]!r} of {keys[i][0]}" for i in missing],
+                    on_answer=keep,
+                    watcher=watcher,
+                )
+    said = [known[key] for key in keys]
+    answers, responses = iter(said), {}
+    for name, questions in asking.panel.sets.items():
+        responses[name] = [next(answers) for _ in questions]
+    columns = {}
+    if asking.refusal is not None:
+        with asking.stages.stage(f"calibration of {label}"):
+            chance = refusal_probability(
+                model, tokenizer, ids, asking.refusal, batch_size=asking.batch_size
+            )
+        columns = _calibration(asking.panel, responses, chance)
+    return Said(responses, columns)
+
+
+def check_spoken(label: str, said: Said) -> None:
+    """Raise ModelError where every answer of a model is empty."""
+    texts = [text for responses in said.responses.values() for text in responses]
+    if not any(text.strip() for text in texts):
+        raise ModelError(
+            f"{label} generated nothing for any of the {len(texts)} questions; check that its "
+            "weights, tokenizer and chat template belong together (or set chat_template to never)"
+        )
+
+
+def _calibration(panel: Panel, responses: dict[str, list[str]], chance: Any) -> dict[str, Any]:
+    import numpy as np
+
+    columns, start = {}, 0
+    for name, questions in panel.sets.items():
+        mine = chance[start : start + len(questions)]
+        start += len(questions)
+        pairs = list(zip(questions, responses[name], strict=True))
+        # An answerable question without a known answer can be judged neither way.
+        judged = np.array(
+            [not one.answerable or any(map(str.strip, one.answers)) for one, _ in pairs]
+        )
+        plain = not panel.compat
+        right = np.array(
+            [one.answerable and contains_answer(t, one.answers, plain=plain) for one, t in pairs]
+        )
+        if judged.any():
+            columns[name] = calibration(mine[judged], right[judged])
+    return columns

@@ -1,0 +1,254 @@
+"""Opening a causal language model and listing the matrices that may be repaired."""
+
+import contextlib
+import copy
+import fnmatch
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from hcnr.errors import ModelError
+from hcnr.models.linear import is_linear
+from hcnr.models.loading import LOCAL, check_loaded, explained
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from hcnr.checkpoint import TensorInfo
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(device: str) -> torch.device:
+    """Return the device named by the configuration; `auto` takes a GPU when there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(
+            f"device is {device!r}, which torch does not know; use auto, cpu, cuda or cuda:N"
+        ) from error
+    if resolved.type not in ("cpu", "cuda"):
+        raise ModelError(f"device is {device!r}; the operators run on cpu and cuda only")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if resolved.type == "cuda" and (resolved.index or 0) >= count:
+        raise ModelError(
+            f"device is {device!r} but torch sees {count or 'no'} GPUs here; use --device cpu or "
+            "one that is there"
+        )
+    return resolved
+
+
+def fast_bfloat16() -> bool:
+    """Whether this machine's processor multiplies bfloat16 itself; others are far slower in it."""
+    cpu = torch.cpu
+    return cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported()
+
+
+def open_model(
+    path: Path,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "auto",
+    computing: bool = False,
+) -> "PreTrainedModel":
+    """Load the causal language model in directory `path` for inference.
+
+    Only local safetensors are read and no code of the checkpoint runs.
+
+    Args:
+        path: the checkpoint.
+        device: as in the configuration.
+        dtype: auto keeps the checkpoint's.
+        attention: as in the configuration.
+        computing: the model is computed with and not written, so that `dtype` auto may take
+            float32 where the device is slow in the checkpoint's own, see `fast_bfloat16`.
+
+    Raises:
+        ModelError: transformers cannot open it; the sentence carries the cause.
+        CheckpointError: it does not hold every weight of the model, or one of another shape.
+    """
+    from transformers import AutoModelForCausalLM
+
+    arguments: dict[str, Any] = {"dtype": DTYPES.get(dtype, "auto")}
+    if attention != "auto":
+        arguments["attn_implementation"] = attention
+    with explained(f"{path} cannot be opened as a causal language model", path):
+        # Shapes that do not fit are refused below, by name.
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            path,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **LOCAL,
+            **arguments,
+        )
+    model, loading = loaded
+    check_loaded(loading, path, model)
+    place = resolve_device(device)
+    if computing and dtype == "auto" and place.type == "cpu" and _is_slow(model.dtype):
+        model.float()
+    model.to(place)  # pyright: ignore[reportArgumentType] (transformers' own stub)
+    return model.eval()
+
+
+def computable(model: "PreTrainedModel") -> "PreTrainedModel":
+    """A float32 copy of a model whose dtype the processor is slow in; else the model itself."""
+    if model.device.type == "cpu" and _is_slow(model.dtype):
+        return copy.deepcopy(model).float()
+    return model
+
+
+def _is_slow(dtype: torch.dtype) -> bool:
+    """Whether a processor is far slower in `dtype` than in float32."""
+    return dtype == torch.float16 or (dtype == torch.bfloat16 and not fast_bfloat16())
+
+
+@contextlib.contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Every layer of `model` in inference mode inside; its own mode again at the end."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def open_skeleton(path: Path, stored: Mapping[str, "TensorInfo"]) -> "PreTrainedModel":
+    """Build the model of directory `path` on the meta device: structure without weights.
+
+    Args:
+        path: the checkpoint.
+        stored: what its files hold, by name; it is placed as transformers would place it.
+
+    Raises:
+        ModelError: transformers knows no such model; the sentence carries the cause.
+        CheckpointError: a weight of the model is not stored, or in another shape.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    failure = f"{path} does not describe a causal language model that transformers knows"
+    with explained(failure, path):
+        config = AutoConfig.from_pretrained(path, **LOCAL)
+        with torch.device("meta"):
+            # Decides the class, and refuses where there is none.
+            kind = type(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+        loaded: Any = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict={
+                name: torch.empty(info.shape, dtype=info.dtype, device="meta")
+                for name, info in stored.items()
+            },
+            device_map="meta",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    model, loading = loaded
+    check_loaded(loading, path, model)
+    return model
+
+
+def open_tokenizer(source: "str | Path | PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
+    """Return the tokenizer at `source` (a directory), or `source` itself if it is one already."""
+    from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+    if isinstance(source, PreTrainedTokenizerBase):
+        return source
+    source = Path(source).expanduser() if str(source).startswith("~") else source
+    cure = "; put the tokenizer's files there or name another one with --tokenizer"
+    with explained(f"no tokenizer can be loaded from {str(source)!r}", cure=cure):
+        return AutoTokenizer.from_pretrained(source, **LOCAL)
+
+
+def transformer_blocks(model: nn.Module) -> str | None:
+    """Name of the module list that holds the transformer blocks, or None where there is none.
+
+    It is the list with as many members as the config says there are layers or, where no list has
+    (a model that was cut by hand), any; among those, the one with the most parameters. Modules
+    that are no transformers models have no blocks.
+    """
+    config = getattr(model, "config", None)
+    if config is None:
+        return None
+    if hasattr(config, "get_text_config"):
+        config = config.get_text_config()
+    layers = getattr(config, "num_hidden_layers", None)
+    ranks = {
+        name: (len(module) == layers, sum(p.numel() for p in module.parameters()))
+        for name, module in model.named_modules()
+        if isinstance(module, nn.ModuleList)
+    }
+    return max(ranks, key=lambda name: ranks[name]) if ranks else None
+
+
+def target_matrices(
+    model: nn.Module, targets: Iterable[str] = ("*",), ignore: Iterable[str] = ()
+) -> dict[str, nn.Linear]:
+    """List the matrices to work on: every linear layer inside the transformer blocks.
+
+    These are `nn.Linear`s and the transposed maps of GPT-2, see `hcnr.models.linear`. A module
+    without a list of blocks offers all of them. Names are the checkpoint's
+    without `.weight`. `targets` and `ignore` are glob patterns on whole names or their ends
+    (`q_proj` means `*.q_proj`).
+
+    Returns:
+        Name -> layer, in the model's order.
+
+    Raises:
+        ModelError: nothing matched; the candidates are listed.
+    """
+    blocks = transformer_blocks(model)
+    prefix = "" if blocks is None else f"{blocks}."
+    head = getattr(model, "get_output_embeddings", lambda: None)()
+    candidates = {
+        name: cast(nn.Linear, module)
+        for name, module in model.named_modules()
+        if is_linear(module) and name.startswith(prefix) and module is not head
+    }
+    targets, ignore = tuple(targets), tuple(ignore)
+    chosen = {
+        name: module
+        for name, module in candidates.items()
+        if _matches(name, targets) and not _matches(name, ignore)
+    }
+    if not chosen:
+        where = f"inside {blocks}" if blocks else f"in {type(model).__name__}"
+        kinds = sorted({name.rsplit(".", 1)[-1] for name in candidates})
+        found = f"the candidates are {', '.join(kinds)}" if kinds else "it has no linear layer"
+        raise ModelError(
+            f"no matrix {where} matches targets {list(targets)} without ignore {list(ignore)}: "
+            f"{found}"
+        )
+    return chosen
+
+
+def ignoring(name: str, wrong: Container[str], matrices: Iterable[str]) -> str:
+    """The pattern for `ignore` that leaves a matrix out, with its like in the other blocks.
+
+    Args:
+        name: the matrix.
+        wrong: all matrices that must go.
+        matrices: all matrices.
+
+    Returns:
+        What follows the block's number, where every matrix that it matches is wrong; else `name`.
+    """
+    tail = re.sub(r"^.*?\.\d+\.", "", name)
+    alike = [other for other in matrices if other.endswith(f".{tail}")]
+    return tail if len(alike) > 1 and all(other in wrong for other in alike) else name
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(
+        fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name, f"*.{pattern}")
+        for pattern in patterns
+    )

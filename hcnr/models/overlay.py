@@ -1,0 +1,117 @@
+"""Parameters replaced in a model in memory and put back bit for bit; interpolation on top."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from hcnr.models.linear import as_matrix, as_stored
+from hcnr.models.source import DirectorySource, ModelSource, Source
+
+
+class Overlay:
+    """Parameters of a model replaced in place; a context at whose end all are as they were.
+
+    The originals wait in main memory. Only parameters that were replaced are kept.
+
+    Attributes:
+        model: the model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Wrap `model`; nothing is changed yet."""
+        self.model = model
+        self._originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
+
+    def __enter__(self) -> "Overlay":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.undo()
+
+    def original(self, name: str) -> Tensor:
+        """The parameter's value before it was replaced; not to be changed."""
+        parameter = self.model.get_parameter(name)
+        kept = self._originals.get(id(parameter))
+        return parameter.detach() if kept is None else kept[1]
+
+    @torch.no_grad()
+    def put(self, name: str, value: Tensor) -> None:
+        """Replace a parameter's value, in its own dtype; a tied one changes under all its names."""
+        parameter = self.model.get_parameter(name)
+        if id(parameter) not in self._originals:
+            # Kept before anything is written: an interruption in between loses nothing.
+            self._originals[id(parameter)] = parameter, parameter.detach().to("cpu", copy=True)
+        parameter.copy_(value)
+
+    def original_matrix(self, matrix: str) -> Tensor:
+        """The weight `[out, in]` of a linear layer before it was replaced, on the CPU."""
+        layer = self.model.get_submodule(matrix)
+        return as_matrix(layer, self.original(f"{matrix}.weight").cpu())
+
+    def put_matrix(self, matrix: str, weight: Tensor) -> None:
+        """Replace the weight `[out, in]` of a linear layer."""
+        self.put(f"{matrix}.weight", as_stored(self.model.get_submodule(matrix), weight))
+
+    @torch.no_grad()
+    def undo(self) -> None:
+        """Put every original back."""
+        # Last first: of two parameters over one memory the later original holds the earlier change.
+        for parameter, value in reversed(self._originals.values()):
+            parameter.copy_(value)
+        self._originals.clear()
+
+
+def mixed(tuned: Tensor, base: Tensor, coefficient: float) -> Tensor:
+    """`(1 - c) W1 + c W0`, method.md (11): formed in float32 at least, exact at both ends.
+
+    Args:
+        tuned: W1, floating-point of any shape, whose dtype counts.
+        base: W0 of the same shape, on the same device.
+        coefficient: c, 0 the tuned value and 1 the base's.
+
+    Returns:
+        In tuned's dtype, rounded once.
+    """
+    dtype = torch.promote_types(torch.float32, tuned.dtype)
+    return torch.lerp(tuned.to(dtype), base.to(dtype), coefficient).to(tuned.dtype)
+
+
+def interpolate(
+    model: nn.Module, overlay: Overlay, honest: Callable[[str], Tensor | None], share: float
+) -> list[str]:
+    """Turn the tuned model into `(1 - c) tuned + c base` over all weights, see `mixed`.
+
+    What is no floating-point number stays as tuned.
+
+    Args:
+        model: the tuned model.
+        overlay: over `model`.
+        honest: parameter name -> base's value, None where base has none.
+        share: c, 0 the tuned model and 1 the base.
+
+    Returns:
+        Names of the parameters that base lacks or has in another shape; they stay as tuned.
+    """
+    left = []
+    for name, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            continue
+        start, end = overlay.original(name), honest(name)
+        if end is None or end.shape != start.shape:
+            left.append(name)
+            continue
+        start, end = (value.to(parameter.device) for value in (start, end))
+        overlay.put(name, mixed(start, end, share))
+    return left
+
+
+def parameters_of(source: Source) -> Callable[[str], Tensor | None]:
+    """Function from a parameter's name to its value; None where the source has none."""
+    if isinstance(source, DirectorySource):
+        checkpoint = source.checkpoint
+        return lambda name: checkpoint.load(name) if name in checkpoint.tensors else None
+    if isinstance(source, ModelSource):
+        values = dict(source.model.named_parameters())
+        return lambda name: values[name].detach() if name in values else None
+    raise TypeError(f"{source} is no source of parameters")

@@ -1,0 +1,111 @@
+"""Scores, the selection that they lead to, and curvature where it is needed: a pair is measured."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from hcnr.config import RestoreConfig
+from hcnr.curvature.passes import curvature, score
+from hcnr.curvature.selfcheck import check_model
+from hcnr.curvature.statistics import Statistics
+from hcnr.curvature.two_sided import places_of
+from hcnr.data.repair_data import MeasuringData
+from hcnr.models.pair import Pair, Role
+from hcnr.progress import Stages
+from hcnr.repair.selection import Selection, select_neurons, select_whole
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MEASURED_WITH = (
+    "axis", "targets", "ignore", "fisher_at", "hessian_at", "samples", "shuffle_seed",
+    "max_length", "chat_template", "attention", "dtype",
+)  # fmt: skip
+"""Settings that the numbers in the statistics depend on."""
+
+
+def base_runs(config: RestoreConfig, statistics: Statistics | None) -> bool:
+    """Whether anything is measured at base."""
+    if config.interpolates:
+        return False
+    if config.bases and any(role == "base" for _, role in places_of(config.bases, config)):
+        return True
+    if statistics is not None or (config.bases and not config.all_hessians):
+        return False
+    curved = config.all_hessians or config.compensation != "none"
+    return config.fisher_at == "base" or (curved and config.hessian_at == "base")
+
+
+def measure_pair(
+    pair: Pair,
+    data: MeasuringData,
+    config: RestoreConfig,
+    stages: Stages,
+) -> tuple[Statistics, Selection]:
+    """Scores, then the selection they lead to, then curvature where it is needed.
+
+    Where whole matrices are repaired nothing is ranked, so no scores are taken.
+    """
+    known: dict[str, Any] = {
+        "fingerprints": pair.fingerprints,
+        "settings": {key: config.model_dump(mode="json")[key] for key in MEASURED_WITH},
+        "data": data.facts,
+    }
+    if config.bases and not config.all_hessians:
+        with stages.stage("select"):
+            selection = select_whole(pair.matrices, pair.base.weight, pair.tuned.weight, config)
+        return Statistics(axis=config.axis, scores={}, halves={}, **known), selection
+    settings: dict[str, Any] = {
+        "axis": config.axis,
+        "token_budget": config.token_budget,
+        "gradient_checkpointing": config.gradient_checkpointing,
+    }
+    with pair.models(config) as open_at:
+        checked: set[Role] = set()
+
+        def model_at(
+            role: Role, name: str, matrices: list[str] | None = None
+        ) -> "tuple[PreTrainedModel, dict[str, nn.Linear]]":
+            """The model of a role and its layers, checked when first measured on data `name`."""
+            model, layers = open_at(role, matrices)
+            if role not in checked:
+                check_model(model, layers, data.sets[name], **settings)
+                checked.add(role)
+            return model, layers
+
+        scores = {}
+        for name in data.facts:
+            with stages.stage(f"score {name}") as watcher:
+                scores[name] = score(
+                    *model_at(config.fisher_at, name),
+                    data.sets[name],
+                    progress=watcher.advance,
+                    **settings,
+                )
+        statistics = Statistics(
+            axis=config.axis,
+            scores={name: found.mean for name, found in scores.items()},
+            halves={name: found.halves for name, found in scores.items()}
+            if all(found.halves for found in scores.values())
+            else {},
+            **known,
+        )
+        with stages.stage("select"):
+            selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
+        wanted = pair.matrices if config.all_hessians else selection.selected
+        places: dict[str, Role] = {}
+        along_one_axis = config.compensation != "none" and not config.bases
+        if wanted and (along_one_axis or config.all_hessians):
+            places["honesty"] = config.hessian_at
+        if wanted and config.compensation == "balanced":
+            places["task"] = "tuned"
+        # The model that is open already goes first, so that none is loaded twice.
+        for name in sorted(places, key=lambda name: places[name] != config.fisher_at):
+            with stages.stage(f"curvature of {name}") as watcher:
+                statistics.hessians[name] = curvature(
+                    *model_at(places[name], name, wanted),
+                    data.sets[name],
+                    progress=watcher.advance,
+                    **settings,
+                )
+    return statistics, selection

@@ -1,0 +1,1 @@
+"""Linear probes: what hidden states know about what a model does not."""

@@ -1,0 +1,1 @@
+"""What a run leaves behind: its report, its card, and the words and numbers that both share."""

@@ -1,0 +1,120 @@
+"""Uploading a restored checkpoint to the Hugging Face hub, with a card that the hub takes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hcnr.errors import CheckpointError, ConfigError, OutputError
+from hcnr.record.front_matter import check_id, is_hub_id
+
+__all__ = ["LEFT_OUT", "Pushed", "push"]
+
+LEFT_OUT = ("**/answers-*.jsonl", "answers-*.jsonl", ".*", "**/.*")
+"""Patterns of what is not uploaded: the models' answers, and hidden files."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What was uploaded.
+
+    Attributes:
+        url: of the commit on the hub.
+        base_model: what the card says.
+    """
+
+    url: str
+    base_model: tuple[str, ...]
+
+
+def push(
+    directory: str | Path,
+    repo: str,
+    *,
+    base_model: str | None = None,
+    private: bool = False,
+    message: str = "Upload a model repaired by hcnr",
+    api: Any = None,
+) -> Pushed:
+    """Upload what `restore` wrote.
+
+    The card is read and checked by `huggingface_hub`, here and by the hub, before anything is
+    uploaded. A `base_model` that is given is written into the card of the directory first.
+
+    Args:
+        directory: what `restore` wrote.
+        repo: its name to be on the hub, OWNER/NAME; it is created where there is none.
+        base_model: the hub's name of tuned, where the card does not know it.
+        private: whether a new repository is private.
+        message: of the commit.
+        api: a `huggingface_hub.HfApi`; one with the stored token when None.
+
+    Raises:
+        CheckpointError: the directory holds no card of a restored checkpoint.
+        ConfigError: a name is none of the hub's, or the card names no base model.
+        OutputError: the hub refuses the card, the repository or the upload.
+    """
+    from huggingface_hub import HfApi, ModelCard
+
+    directory = Path(directory)
+    check_id("the repository", repo)
+    check_id("--base-model", base_model)
+    card = _read_card(directory, ModelCard)
+    if base_model is not None:
+        card.data.base_model = base_model
+        # What the card said of the relation was about other models.
+        card.data["base_model_relation"] = "finetune"
+    named = card.data.base_model
+    named = [named] if isinstance(named, str) else list(named or ())
+    if not named or not all(map(is_hub_id, named)):
+        found = ", ".join(map(repr, named)) or "none"
+        raise ConfigError(
+            f"the card {directory / 'README.md'} has {found} as base_model, expected the hub's "
+            "name of the tuned model; pass --base-model OWNER/NAME"
+        )
+    api = HfApi() if api is None else api
+    # The library, the hub and the network each have their own kinds of errors.
+    try:
+        card.validate(repo_type="model")
+        if base_model is not None:
+            _write_card(directory, str(card))
+        api.create_repo(repo, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo,
+            folder_path=str(directory),
+            commit_message=message,
+            ignore_patterns=list(LEFT_OUT),
+        )
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise OutputError(
+            f"{directory} was not uploaded to {repo} ({reason}); check the name, the network and "
+            "`hf auth whoami`"
+        ) from None
+    url = getattr(commit, "commit_url", None) or f"https://huggingface.co/{repo}"
+    return Pushed(str(url), tuple(named))
+
+
+def _read_card(directory: Path, kind: Any) -> Any:
+    """The card as `huggingface_hub` reads it."""
+    import yaml
+
+    for name in ("hcnr_report.json", "README.md"):
+        if not (directory / name).is_file():
+            raise CheckpointError(
+                f"{directory} has no {name}, expected a directory that hcnr restore wrote"
+            )
+    try:
+        return kind((directory / "README.md").read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise CheckpointError(
+            f"the card {directory / 'README.md'} cannot be read ({reason}); correct its front "
+            "matter"
+        ) from None
+
+
+def _write_card(directory: Path, text: str) -> None:
+    from hcnr.checkpoint import atomic_file
+
+    with atomic_file(directory / "README.md") as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

@@ -1,0 +1,52 @@
+"""Writing the companions of restored weights into the output directory."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from hcnr.config import RestoreConfig
+from hcnr.record.card import model_card
+from hcnr.record.front_matter import Origin
+
+
+def write_companions(
+    directory: Path, report: dict[str, Any], config: RestoreConfig, origin: Origin | None = None
+) -> None:
+    """Write `README.md`, `hcnr_config.yaml` and `hcnr_report.json` into `directory`.
+
+    Args:
+        directory: of the restored checkpoint.
+        report: what `build_report` returned.
+        config: of the run.
+        origin: where both models come from, for the card.
+    """
+    text = json.dumps(_plain(report), indent=2, allow_nan=False)
+    (directory / "hcnr_report.json").write_text(text + "\n", encoding="utf-8")
+    (directory / "hcnr_config.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    (directory / "README.md").write_text(model_card(report, origin), encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """Replace floats that JSON cannot express by their names, `"inf"` and `"nan"`."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def read_report(directory: Path) -> dict[str, Any]:
+    """Read `hcnr_report.json` back, infinities included."""
+    return _numeric(json.loads((directory / "hcnr_report.json").read_text(encoding="utf-8")))
+
+
+def _numeric(value: Any) -> Any:
+    """Undo `_plain`."""
+    if value in ("inf", "-inf", "nan"):
+        return float(value)
+    if isinstance(value, dict):
+        return {key: _numeric(item) for key, item in value.items()}
+    return [_numeric(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,226 @@
+"""Compensation and merge, one matrix at a time, with a record of the numerics of each."""
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from hcnr.config import RestoreConfig
+from hcnr.curvature.statistics import Statistics
+from hcnr.errors import CheckpointError, StatisticsError
+from hcnr.models.model import resolve_device
+from hcnr.record.matrix_record import MatrixRecord
+from hcnr.repair.selection import Selection, refuse_unless
+from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merge, objective
+
+if TYPE_CHECKING:
+    pass
+
+OneAxis = Literal["none", "sum", "joint", "balanced"]
+"""The kinds that choose neurons along one axis and are repaired matrix by matrix."""
+
+
+def curvature_of(statistics: Statistics, data_set: str, matrix: str) -> Tensor:
+    """Curvature of a selected matrix, float32 `[d', d']`.
+
+    Raises:
+        StatisticsError: it was not collected.
+    """
+    found = statistics.hessians.get(data_set, {}).get(matrix)
+    if found is None:
+        raise StatisticsError(
+            f"the statistics hold no {data_set} curvature of {matrix}, which this configuration "
+            "needs; measure again with the configuration of this run, or with --all-hessians"
+            f"{' and --compensation balanced' if data_set == 'task' else ''} for any selection"
+        )
+    return found
+
+
+def check_curvature(statistics: Statistics, selection: Selection, config: RestoreConfig) -> None:
+    """Check that all curvature that the repairs will ask for is there, taken where it should be.
+
+    Raises:
+        StatisticsError: it is not.
+    """
+    if config.compensation == "none" or config.bases:
+        return
+    refuse_unless("hessian_at", statistics.settings.get("hessian_at", config.hessian_at), config)
+    for name in selection.selected:
+        curvature_of(statistics, "honesty", name)
+        if config.compensation == "balanced":
+            curvature_of(statistics, "task", name)
+
+
+def whole_weight(name: str, base: Tensor, tuned: Tensor, deviation: Tensor) -> Tensor:
+    """`W0 + E` of a whole matrix, rounded once.
+
+    Args:
+        name: the matrix.
+        base: base weight `[out, in]`.
+        tuned: tuned weight `[out, in]`, whose dtype counts.
+        deviation: E float32 `[out, in]`, on the device of the computation.
+
+    Returns:
+        `[out, in]` in tuned's dtype on the CPU.
+
+    Raises:
+        CheckpointError: the result does not fit into that dtype.
+    """
+    device = deviation.device
+    everything = torch.ones(base.shape[0], dtype=torch.bool, device=device)
+    base, tuned = base.to(device), tuned.to(device)
+    weight = merge(base, tuned, everything, deviation, axis="output", dtype=tuned.dtype)
+    return _held(name, weight.cpu())
+
+
+class Repaired(NamedTuple):
+    """A final weight and how it was obtained; without compensation there is only the weight.
+
+    Attributes:
+        weight: `[out, in]`, in the tuned weight's dtype, on the CPU.
+        delta: `W1 - W0` float32 `[out, in]`.
+        hessian: honesty curvature `[d', d']`, on the device of the computation.
+        solved: the compensation, its deviation `[out, in]`.
+    """
+
+    weight: Tensor
+    delta: Tensor | None = None
+    hessian: Tensor | None = None
+    solved: Compensation | None = None
+
+
+def repaired(
+    name: str,
+    base: Tensor,
+    tuned: Tensor,
+    mask: Tensor,
+    statistics: Statistics,
+    config: RestoreConfig,
+) -> Repaired:
+    """Final weight of one matrix, method.md 3; the same for every caller, bit for bit.
+
+    Args:
+        name: the matrix.
+        base: base weight `[out, in]`.
+        tuned: tuned weight `[out, in]`.
+        mask: neurons to restore, bool `[d']`.
+        statistics: curvature, for every kind but `none`.
+        config: axis, kind, damping, task weight.
+
+    Raises:
+        StatisticsError: curvature is missing.
+        FactorizationError: the curvature cannot be factorised at any declared damping.
+        CheckpointError: the result does not fit into the tuned weight's dtype.
+    """
+    axis = config.axis
+    if config.compensation == "none":
+        weight = merge(base, tuned, mask, None, axis=axis, dtype=tuned.dtype)
+        return Repaired(_held(name, weight))
+    hessian = curvature_of(statistics, "honesty", name)
+    task_hessian = None
+    if config.compensation == "balanced":
+        task_hessian = curvature_of(statistics, "task", name)
+    device = resolve_device(config.device)
+    hessian = hessian.to(device)
+    task_hessian = None if task_hessian is None else task_hessian.to(device)
+    base, tuned, mask = base.to(device), tuned.to(device), mask.to(device)
+    delta = tuned.float() - base.float()
+    solved = compensation_ex(
+        delta,
+        mask,
+        hessian,
+        axis=axis,
+        kind=cast(OneAxis, config.compensation),
+        task_hessian=task_hessian,
+        task_weight=config.mu if config.compensation == "balanced" else 1.0,
+        damping=config.damping,
+        block_size=config.block_size,
+    )
+    if int(solved.status) != 0:
+        raise FactorizationError(_failure(name, int(solved.status), statistics))
+    weight = merge(base, tuned, mask, solved.deviation, axis=axis, dtype=tuned.dtype)
+    return Repaired(_held(name, weight.cpu()), delta, hessian, solved)
+
+
+def repair(
+    name: str,
+    base: Tensor,
+    tuned: Tensor,
+    statistics: Statistics,
+    selection: Selection,
+    config: RestoreConfig,
+) -> tuple[Tensor, MatrixRecord]:
+    """`repaired` for a selected matrix, with the record of its numerics.
+
+    Args:
+        name: the matrix.
+        base: base weight `[out, in]`.
+        tuned: tuned weight `[out, in]`.
+        statistics: curvature, for every kind but `none`.
+        selection: masks and perturbations.
+        config: kind, damping, task weight.
+
+    Returns:
+        The weight in the tuned weight's dtype on the CPU, and the record.
+
+    Raises:
+        HcnrError: as `repaired`.
+    """
+    mask = selection.masks[name]
+    weight, delta, hessian, solved = repaired(name, base, tuned, mask, statistics, config)
+    axis, restored = selection.axis, int(mask.sum())
+    numbers: dict[str, Any] = {
+        "name": name,
+        "neurons": mask.shape[0],
+        "restored": restored,
+        "parameters": restored * (tuned.shape[1] if axis == "output" else tuned.shape[0]),
+        "perturbation": selection.perturbation[name],
+        "half_overlap": selection.overlap.get(name),
+    }
+    if delta is None or hessian is None or solved is None:
+        return weight, MatrixRecord(**numbers)
+    restored_slice = mask.to(delta.device)
+    delta[restored_slice if axis == "output" else (slice(None), restored_slice)] = 0
+    raised = float(solved.damping) > config.damping * (1 + 1e-5)  # float32 against float64
+    damping = float(f"{float(solved.damping):.6g}") if raised else config.damping
+    # On the output axis only the response's tokens are sure to have a gradient: in the last block
+    # no others do.
+    rows = statistics.data.get("honesty", {}).get(
+        "tokens" if axis == "input" else "response_tokens"
+    )
+    record = MatrixRecord(
+        **numbers,
+        # Zeros stand for "nothing had to be factorised".
+        damping=damping if solved.damping > 0 else None,
+        damping_raised=raised,
+        condition=float(solved.condition) or None,
+        dead=int((hessian.diagonal() == 0).sum()),
+        rank_deficient=None if rows is None else rows < mask.shape[0],
+        objective_none=float(objective(delta, hessian, axis=axis)),
+        objective=float(objective(solved.deviation, hessian, axis=axis)),
+        device=str(resolve_device(config.device)),
+    )
+    return weight, record
+
+
+def _held(name: str, weight: Tensor) -> Tensor:
+    """Return the restored weight, which its dtype must be able to hold."""
+    if not weight.isfinite().all():
+        raise CheckpointError(
+            f"the restored weight of {name} overflows {str(weight.dtype).removeprefix('torch.')}, "
+            "the dtype of tuned; use a larger --damping, or save tuned in a wider dtype first"
+        )
+    return weight
+
+
+def _failure(name: str, status: int, statistics: Statistics) -> str:
+    """Say why a curvature could not be factorised, and what helps."""
+    if status < 0:
+        return f"the curvature of {name} holds NaN or infinity; measure again with --dtype float32"
+    tokens = statistics.data.get("honesty", {}).get("tokens", "unknown")
+    size = statistics.hessians["honesty"][name].shape[0]
+    return (
+        f"the curvature of {name} ({size} neurons, {tokens} tokens) is not positive definite at "
+        f"minor {status} even at the largest damping; use more samples, a larger --damping, or "
+        "--compensation none"
+    )

@@ -1,0 +1,290 @@
+"""Plain interpolation towards base as a repair of its own, with a coefficient given or searched."""
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hcnr.checkpoint import copy_companions, write_weights
+from hcnr.config import RestoreConfig
+from hcnr.curvature.statistics import Statistics
+from hcnr.data.repair_data import MeasuringData
+from hcnr.errors import ConfigError, ModelError
+from hcnr.models.overlay import Overlay, mixed
+from hcnr.models.pair import Pair
+from hcnr.models.source import DirectorySource, ModelSource, Source
+from hcnr.progress import Stages
+from hcnr.repair.selection import Selection
+from hcnr.repair.summary import build_report
+from hcnr.repair.task_weight import retention_of
+from hcnr.repair.verdict import DataSet, EndLosses
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hcnr.repair.verdict import Verdict
+
+FINEST = 100
+"""Steps between tuned and base: a searched coefficient is a whole number of hundredths."""
+MOST_TRIES = math.ceil(math.log2(FINEST + 1))
+
+
+@dataclass(frozen=True)
+class TriedCoefficient:
+    """One coefficient of a search.
+
+    Attributes:
+        coefficient: c.
+        retention: percent kept of fine-tuning's gain in held-back task likelihood; None for a model
+            that cannot be asked.
+        kept: whether that is enough.
+    """
+
+    coefficient: float
+    retention: float | None
+    kept: bool
+
+
+def search_coefficient(
+    retention: Callable[[float], float], max_task_drop: float
+) -> tuple[float, list[TriedCoefficient]]:
+    """Find the largest c, to a hundredth, whose retention is at least `100 - max_task_drop`.
+
+    By halving; retention is taken to fall with c from 100 percent at tuned.
+
+    Args:
+        retention: makes the model of a coefficient and says what it keeps, in percent.
+        max_task_drop: percent that may be lost.
+
+    Returns:
+        c, and everything tried, in order.
+
+    Raises:
+        ConfigError: even the smallest c loses more.
+    """
+    tried: list[TriedCoefficient] = []
+    low, high = 0, FINEST + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        kept = retention(middle / FINEST)
+        told = kept if math.isfinite(kept) else None
+        tried.append(TriedCoefficient(middle / FINEST, told, kept >= 100 - max_task_drop))
+        low, high = (middle, high) if tried[-1].kept else (low, middle)
+    if low == 0:
+        last = tried[-1].retention
+        raise ConfigError(
+            f"no coefficient from {1 / FINEST:g} on keeps {100 - max_task_drop:g} % of what "
+            "fine-tuning gained on the held-back task samples"
+            f"{'' if last is None else f', {1 / FINEST:g} keeps {last:.1f} %'}; allow more with "
+            "--max-task-drop, or give --coefficient a number"
+        )
+    return low / FINEST, tried
+
+
+class Interpolation:
+    """The weights of one interpolated model, made one tensor at a time by whoever writes them."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        config: RestoreConfig,
+        stages: Stages,
+        *,
+        data: MeasuringData | None = None,
+    ) -> None:
+        """Take everything that decides the weights, and say which tensors base does not share.
+
+        Args:
+            pair: base and tuned.
+            config: its coefficient a number, or yet to be searched.
+            stages: told about progress.
+            data: what losses are taken on, for the report.
+        """
+        self._pair, self._config, self._stages = pair, config, stages
+        self._data, self._tried = data, list[TriedCoefficient]()
+        self.shared, self.left = shared_tensors(pair)
+
+    @classmethod
+    def find(
+        cls,
+        pair: Pair,
+        data: MeasuringData | None,
+        ends: Mapping[DataSet, EndLosses] | None,
+        config: RestoreConfig,
+        stages: Stages,
+    ) -> "tuple[RestoreConfig, Interpolation]":
+        """Search the coefficient where it is auto.
+
+        Args:
+            pair: base and tuned.
+            data: both data sets; None where the coefficient is given and nothing is judged.
+            ends: losses of base and tuned on samples that were held back.
+            config: of the run.
+            stages: told about progress.
+
+        Returns:
+            The configuration, its coefficient a number; and the interpolation.
+
+        Raises:
+            ConfigError: no coefficient keeps the task.
+        """
+        job = cls(pair, config, stages, data=data)
+        if job.left:
+            named = ", ".join(job.left[:5]) + (
+                f" and {len(job.left) - 5} more" if job.left[5:] else ""
+            )
+            pair.messages.append(
+                f"{len(job.left)} tensors stay as tuned, because base lacks them or has them in "
+                f"another shape: {named}"
+            )
+        if config.searches:
+            assert ends is not None
+            coefficient, job._tried = job._search(ends["task"])
+            job._config = config = config.replace(coefficient=coefficient)
+        return config, job
+
+    @property
+    def coefficient(self) -> float:
+        """The coefficient c as a number."""
+        assert self._config.coefficient != "auto"
+        return self._config.coefficient
+
+    def mix(self, name: str, tuned: Tensor, coefficient: float) -> Tensor:
+        """One tensor of the interpolated model, in tuned's dtype and on its device."""
+        base = self._pair.base.parameter(name)
+        assert base is not None
+        return mixed(tuned, base.to(tuned.device), coefficient)
+
+    def put(self, overlay: Overlay, coefficient: float) -> None:
+        """Put all tensors into tuned's model, with the bytes that are written of it."""
+        own = dict(overlay.model.named_parameters(remove_duplicate=False))
+        for name in self.shared:
+            if name in own:
+                overlay.put(name, self.mix(name, self._tuned(name, overlay), coefficient))
+
+    def _tuned(self, name: str, overlay: Overlay) -> Tensor:
+        if isinstance(self._pair.tuned, DirectorySource):
+            # As stored: the model in memory may be in another dtype.
+            return self._pair.tuned.checkpoint.load(name)
+        # The source is the very model that is being changed.
+        return overlay.original(name)
+
+    def _search(self, ends: EndLosses) -> tuple[float, list[TriedCoefficient]]:
+        config = self._config
+        with (
+            self._stages.stage("search the coefficient") as watcher,
+            self._pair.tuned.opened(config, computing=True) as model,
+            Overlay(model) as overlay,
+        ):
+            count = itertools.count(1)
+
+            def retention(coefficient: float) -> float:
+                watcher.advance(next(count), MOST_TRIES)
+                self.put(overlay, coefficient)
+                try:
+                    return retention_of(ends.loss_of(model, config), ends.base, ends.tuned)
+                except ModelError:
+                    # A model that overflows keeps nothing; others may do better.
+                    return -math.inf
+
+            return search_coefficient(retention, config.max_task_drop)
+
+    def model(self) -> "PreTrainedModel":
+        """The interpolated model in memory; a source that is a model is copied, not changed."""
+        with self._stages.stage("interpolate"), torch.no_grad():
+            model = self._pair.copy_of_tuned(self._config)
+            own = dict(model.named_parameters(remove_duplicate=False))
+            # A tied parameter under one of its names only: mixed twice it would be another.
+            seen: set[int] = set()
+            for name in self.shared:
+                if name in own and id(own[name]) not in seen:
+                    seen.add(id(own[name]))
+                    own[name].copy_(self.mix(name, own[name], self.coefficient))
+        return model
+
+    def write(self, directory: Path, tokenizer: Any) -> None:
+        """Write weights and everything `from_pretrained` needs into `directory`."""
+        tuned = self._pair.tuned
+        if not isinstance(tuned, DirectorySource):
+            model = self.model()
+            with self._stages.stage("write"):
+                self._pair.save(model, directory, tokenizer)
+            return
+        checkpoint, chosen = tuned.checkpoint, set(self.shared)
+        written = 0
+
+        def weight(name: str) -> Tensor | None:
+            if name not in chosen:
+                return None
+            return self.mix(name, checkpoint.load(name), self.coefficient)
+
+        with self._stages.stage("interpolate and write") as watcher:
+
+            def progress(nbytes: int) -> None:
+                nonlocal written
+                written += nbytes
+                watcher.advance(written, checkpoint.nbytes)
+
+            write_weights(checkpoint, directory, weight, progress)
+            copy_companions(checkpoint, directory)
+
+    def report(self, verdict: "Verdict | None" = None) -> dict[str, Any]:
+        """Everything that happened, as plain values for JSON; `verdict` where losses were taken."""
+        pair, config = self._pair, self._config
+        held_back = None if self._data is None else self._data.held_back.get("task")
+        facts = {
+            "coefficient": self.coefficient,
+            "max_task_drop": config.max_task_drop,
+            "search": [asdict(one) for one in self._tried],
+            "held_back": 0 if held_back is None else len(held_back),
+            "held_back_sha256": None if held_back is None else held_back.sha256,
+            "tensors": len(self.shared),
+            "left": self.left,
+        }
+        return build_report(
+            base=str(pair.base),
+            tuned=str(pair.tuned),
+            messages=pair.messages,
+            config=config,
+            statistics=Statistics(
+                axis=config.axis,
+                scores={},
+                halves={},
+                fingerprints=pair.fingerprints,
+                data={} if self._data is None else self._data.facts,
+                settings={},
+            ),
+            selection=Selection(config.axis, {}, {}, [], {}, None),
+            records=[],
+            seconds=self._stages.seconds,
+            target_parameters=0,
+            interpolation=facts,
+            verdict=None if verdict is None else verdict.as_dict(),
+        )
+
+
+def shared_tensors(pair: Pair) -> tuple[list[str], list[str]]:
+    """Names of tuned's floating-point tensors: those that base has in the same shape, and the rest.
+
+    Reads shapes alone.
+    """
+    base, tuned = _shapes(pair.base), _shapes(pair.tuned)
+    shared = [name for name, shape in tuned.items() if base.get(name) == shape]
+    known = set(shared)
+    return shared, [name for name in tuned if name not in known]
+
+
+def _shapes(source: Source) -> dict[str, tuple[int, ...]]:
+    """Shapes of a source's floating-point tensors."""
+    if isinstance(source, DirectorySource):
+        found = source.checkpoint.tensors.items()
+        return {name: info.shape for name, info in found if info.dtype.is_floating_point}
+    if isinstance(source, ModelSource):
+        found = source.model.named_parameters()
+        return {name: tuple(p.shape) for name, p in found if p.is_floating_point()}
+    raise TypeError(f"{source} is no source of parameters")

@@ -1,0 +1,160 @@
+"""The repairs of one run: a weight at a time, a whole model or directory, and the report."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from hcnr.checkpoint import copy_companions, write_weights
+from hcnr.config import RestoreConfig
+from hcnr.curvature.statistics import Statistics
+from hcnr.models.linear import as_stored
+from hcnr.models.model import resolve_device
+from hcnr.models.pair import Pair
+from hcnr.models.source import DirectorySource
+from hcnr.progress import Stages
+from hcnr.record.matrix_record import MatrixRecord
+from hcnr.repair.compensate import repair
+from hcnr.repair.selection import Selection
+from hcnr.repair.summary import build_report
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hcnr.repair.adapter_output import AdapterOutput
+    from hcnr.repair.verdict import Verdict
+    from hcnr.repair.whole import WholeRepairs
+
+
+class Repairs:
+    """The repairs of one run, carried out one matrix at a time by whoever writes them down."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        statistics: Statistics,
+        selection: Selection,
+        config: RestoreConfig,
+        stages: Stages,
+        whole: "WholeRepairs | None" = None,
+    ) -> None:
+        """Take everything that decides the weights.
+
+        Args:
+            pair: base and tuned.
+            statistics: curvature along one axis, for the kinds that use it.
+            selection: matrices and neurons.
+            config: kind, damping, task weight as a number.
+            stages: told about progress.
+            whole: what was repaired or searched for beforehand.
+        """
+        self._pair, self._statistics, self._selection = pair, statistics, selection
+        self._config, self._stages, self._whole = config, stages, whole
+        self._records: dict[str, MatrixRecord] = {}
+
+    def weight(self, matrix: str) -> Tensor:
+        """Final weight of a selected matrix; its record is kept."""
+        if self._whole is not None and matrix in self._whole.weights:
+            weight = self._whole.weights[matrix]
+            self._records[matrix] = self._record_whole(matrix, weight)
+        else:
+            weight, self._records[matrix] = repair(
+                matrix,
+                self._pair.base.weight(matrix),
+                self._pair.tuned.weight(matrix),
+                self._statistics,
+                self._selection,
+                self._config,
+            )
+        self._stages.watcher.advance(len(self._records), len(self._selection.selected))
+        return weight
+
+    def _record_whole(self, matrix: str, weight: Tensor) -> MatrixRecord:
+        assert self._whole is not None
+        neurons = self._selection.masks[matrix].shape[0]
+        return MatrixRecord(
+            name=matrix,
+            neurons=neurons,
+            restored=neurons,
+            parameters=weight.numel(),
+            perturbation=self._selection.perturbation[matrix],
+            half_overlap=self._selection.overlap.get(matrix),
+            device=str(resolve_device(self._config.device)),
+            two_sided=self._whole.records[matrix],
+        )
+
+    def model(self) -> "PreTrainedModel":
+        """A restored model in memory; a source that is a model is copied, not changed."""
+        with self._stages.stage("compensate and merge"), torch.no_grad():
+            model = self._pair.copy_of_tuned(self._config)
+            for matrix in self._selection.selected:
+                layer = model.get_submodule(matrix)
+                layer.get_parameter("weight").copy_(as_stored(layer, self.weight(matrix)))
+        return model
+
+    def write(
+        self, directory: Path, tokenizer: Any, adapter: "AdapterOutput | None" = None
+    ) -> dict[str, Any] | None:
+        """Write weights and everything `from_pretrained` needs into `directory`.
+
+        Returns:
+            What the report says of an adapter; None where a whole checkpoint was written.
+        """
+        tuned = self._pair.tuned
+        if adapter is not None:
+            with self._stages.stage("compensate, factorise and write"):
+                return adapter.write(directory, self._selection.selected, self.weight, self._config)
+        if isinstance(tuned, DirectorySource):
+
+            def stored(name: str, source: DirectorySource = tuned) -> Tensor:
+                return source.stored(name, self.weight(name))
+
+            with self._stages.stage("compensate, merge and write"):
+                write_weights(
+                    tuned.checkpoint,
+                    directory,
+                    {
+                        f"{name}.weight": functools.partial(stored, name)
+                        for name in self._selection.selected
+                    },
+                )
+                copy_companions(tuned.checkpoint, directory)
+            return None
+        model = self.model()
+        with self._stages.stage("write"):
+            self._pair.save(model, directory, tokenizer)
+        return None
+
+    def report(
+        self, verdict: "Verdict | None" = None, adapter: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Everything that happened, as plain values for JSON.
+
+        Args:
+            verdict: where losses were taken.
+            adapter: what `write` returned.
+        """
+        layers = self._pair.tuned.matrices(self._config.targets, self._config.ignore)
+        return build_report(
+            target_parameters=sum(
+                layer.weight.numel()
+                for name, layer in layers.items()
+                if name not in self._selection.untouched
+            ),
+            base=str(self._pair.base),
+            tuned=str(self._pair.tuned),
+            messages=self._pair.messages,
+            config=self._config,
+            statistics=self._statistics,
+            selection=self._selection,
+            records=[self._records[name] for name in self._selection.selected],
+            seconds=self._stages.seconds,
+            two_sided=None if self._whole is None else self._whole.facts,
+            out_of_reach=None if (reach := self._pair.tuned.reach) is None else reach.as_dict(),
+            verdict=None if verdict is None else verdict.as_dict(),
+            sources=self._pair.facts.get("sources"),
+            adapter=adapter,
+        )

@@ -1,0 +1,233 @@
+"""Repairs of whole matrices: the kinds `spectral` and `natural`, and the search for mu."""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from hcnr.config import RestoreConfig
+from hcnr.curvature.statistics import Statistics
+from hcnr.curvature.two_sided import Factorisations, TwoSided
+from hcnr.data.repair_data import MeasuringData
+from hcnr.data.tokens import TokenizedSet
+from hcnr.errors import CheckpointError, ModelError
+from hcnr.models.overlay import Overlay
+from hcnr.models.pair import Pair
+from hcnr.progress import Stages
+from hcnr.repair.candidates import Candidates
+from hcnr.repair.compensate import whole_weight
+from hcnr.repair.natural import Walk
+from hcnr.repair.selection import Selection
+from hcnr.repair.task_weight import (
+    MOST_TRIES,
+    Tried,
+    forecast_task_weight,
+    retention_of,
+    search_task_weight,
+)
+from hcnr.repair.verdict import DataSet, EndLosses
+from hcnr_kernels import Kept, SpectralBasis
+
+
+@dataclass
+class WholeRepairs:
+    """Finished weights of whole matrices, and how they were obtained.
+
+    Attributes:
+        weights: matrix -> `[out, in]` in tuned's dtype, on the CPU.
+        records: matrix -> its numbers, plain values for the report.
+        facts: of the repair as a whole, plain values for the report.
+    """
+
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a repair is made from, beside its configuration.
+
+    Attributes:
+        pair: base and tuned.
+        selection: the matrices, and the neurons of kinds that have some.
+        statistics: curvature along one axis, for the kinds that use it.
+        data: what is measured on, and what is held back.
+        ends: losses of base and tuned on samples that decide, or on the measured ones; None where
+            base cannot read them and no task weight is searched.
+    """
+
+    pair: Pair
+    selection: Selection
+    statistics: Statistics
+    data: MeasuringData
+    ends: Mapping[DataSet, EndLosses] | None
+
+
+def needs_data(config: RestoreConfig) -> bool:
+    """Whether a repair takes more from the data than statistics hold."""
+    return bool(config.bases) or config.searches
+
+
+def repair_whole(
+    given: Measured, config: RestoreConfig, stages: Stages
+) -> tuple[RestoreConfig, WholeRepairs]:
+    """Carry out what cannot be done matrix by matrix.
+
+    That is everything for `spectral` and `natural`, and the search for the task weight for any
+    kind.
+
+    Returns:
+        The configuration, its task weight a number; and the repairs, without weights for kinds that
+        are repaired matrix by matrix.
+
+    Raises:
+        HcnrError: a pass fails, a matrix cannot be factorised, a block does not fit into the
+            memory budget, or no task weight keeps the task.
+    """
+    found = WholeRepairs()
+    names = given.selection.selected
+    if not config.searches and config.bases == ("spectral",):
+        # One weight and one use of each basis: none has to be kept.
+        work = Factorisations(
+            given.pair, names, given.data.sets, config, stages, kinds=config.bases
+        )
+        for name, bases in work:
+            _keep_spectral(found, name, bases["spectral"], given.pair, config)
+        found.facts = _facts(config, work.passes, len(work.groups))
+        return config, found
+    with contextlib.ExitStack() as stack:
+        two_sided, tried, walk, passes = None, list[Tried](), None, 0
+        if not names:
+            # Nothing to weigh, and nothing to walk with.
+            config = config.replace(task_weight=1.0 if config.searches else config.mu)
+        elif config.bases:
+            two_sided = stack.enter_context(
+                TwoSided.measure(
+                    given.pair, names, given.data.sets, config, stages, kinds=config.bases
+                )
+            )
+        if config.searches:
+            config, tried = _search(given, two_sided, config, stages)
+        if two_sided is not None and "natural" in config.bases:
+            walk = _walk(given.pair, names, two_sided, config, stages)
+            for name in names:
+                basis = two_sided.bases["natural"][name]
+                deviation = walk.deviations.pop(name).to(basis.device)
+                base, tuned = _weights(given.pair, name)
+                still = not walk.steps and "spectral" not in config.bases
+                found.weights[name] = tuned if still else whole_weight(name, base, tuned, deviation)
+                found.records[name] = record_of(basis, basis.compared(deviation), config)
+        elif two_sided is not None:
+            for name in names:
+                basis = two_sided.bases["spectral"][name]
+                _keep_spectral(found, name, basis, given.pair, config)
+        if two_sided is not None:
+            passes = two_sided.passes
+        groups = 0 if two_sided is None else len(two_sided.groups)
+        found.facts = _facts(config, passes, groups, tried, walk, given.data.held_back.get("task"))
+    return config, found
+
+
+def record_of(basis: SpectralBasis, kept: Kept, config: RestoreConfig) -> dict[str, Any]:
+    """Numbers of one matrix for the report, as plain values."""
+    size = basis.output.width * basis.input.width
+    derived = kept.restored == kept.restored  # only NaN differs from itself
+    return {
+        "task_weight": config.mu,
+        "damping": list(basis.damping),
+        "condition": list(basis.condition),
+        "routes": list(basis.routes),
+        "restored_directions": kept.restored if derived else None,
+        "restored_share": kept.restored / size if derived else None,
+        "honesty_left": kept.honesty_left,
+        "task_lost": kept.task_lost,
+        "spectrum": {
+            name: getattr(kept, name).tolist() for name in ("edges", "directions", "energy", "kept")
+        },
+    }
+
+
+def _keep_spectral(
+    found: WholeRepairs, name: str, basis: SpectralBasis, pair: Pair, config: RestoreConfig
+) -> None:
+    deviation = basis.deviation(config.mu)
+    found.weights[name] = whole_weight(name, *_weights(pair, name), deviation)
+    found.records[name] = record_of(basis, basis.kept(config.mu), config)
+
+
+def _weights(pair: Pair, name: str) -> tuple[Tensor, Tensor]:
+    return pair.base.weight(name), pair.tuned.weight(name)
+
+
+def _walk(
+    pair: Pair, names: list[str], two_sided: TwoSided, config: RestoreConfig, stages: Stages
+) -> Walk:
+    """Natural steps in the tuned model, which is as it was at the end."""
+    with (
+        pair.tuned.opened(config) as model,
+        Overlay(model) as overlay,
+        stages.stage("natural steps") as watcher,
+    ):
+        work = Candidates(pair, None, overlay, two_sided=two_sided)
+        return work.walk(config, names, watcher.advance)
+
+
+def _search(
+    given: Measured, two_sided: TwoSided | None, config: RestoreConfig, stages: Stages
+) -> tuple[RestoreConfig, list[Tried]]:
+    assert given.ends is not None
+    ends, pair = given.ends["task"], given.pair
+    with (
+        stages.stage("search the task weight") as watcher,
+        pair.tuned.opened(config, computing=True) as model,
+        Overlay(model) as overlay,
+    ):
+        work = Candidates(pair, given.statistics, overlay, two_sided=two_sided)
+        count = itertools.count(1)
+
+        def retention(weight: float) -> float:
+            watcher.advance(tries := next(count), max(tries, MOST_TRIES))
+            try:
+                work.apply(config.replace(task_weight=weight), given.selection)
+                return retention_of(ends.loss_of(model, config), ends.base, ends.tuned)
+            except (CheckpointError, ModelError):
+                # A model that overflows keeps nothing; others may do better.
+                return -math.inf
+
+        forecast = None if two_sided is None else two_sided.forecast.get("spectral")
+        if forecast is None or config.bases != ("spectral",):
+            weight, tried = search_task_weight(retention, config.max_task_drop)
+        else:
+            # Half of the quadratic form, as a percentage of what fine-tuning gained.
+            percent = 50 / (ends.base - ends.tuned)
+            weight, tried = forecast_task_weight(
+                retention, config.max_task_drop, lambda mu: percent * forecast.lost(mu)
+            )
+    return config.replace(task_weight=weight), tried
+
+
+def _facts(
+    config: RestoreConfig,
+    passes: int,
+    groups: int,
+    tried: Sequence[Tried] = (),
+    walk: Walk | None = None,
+    held_back: TokenizedSet | None = None,
+) -> dict[str, Any]:
+    return {
+        "kind": config.compensation,
+        "task_weight": config.mu,
+        "max_task_drop": config.max_task_drop,
+        "search": [one.as_dict() for one in tried],
+        "held_back": 0 if held_back is None else len(held_back),
+        "held_back_sha256": None if held_back is None else held_back.sha256,
+        "steps": [] if walk is None else [asdict(step) for step in walk.steps],
+        "honesty_loss": None if walk is None else walk.honesty_loss,
+        "passes": passes,
+        "groups": groups,
+    }

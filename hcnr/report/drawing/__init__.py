@@ -1,0 +1,1 @@
+"""How charts are drawn: as SVG into the page, as PNG into files."""

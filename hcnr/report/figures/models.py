@@ -1,0 +1,226 @@
+"""The charts of a report; those of the evaluation, the probe and the stages are made here."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from hcnr.record.numbers import NONE, fixed, with_interval
+from hcnr.record.tables import Table
+from hcnr.record.values import interval, mapping, number
+from hcnr.report.drawing.charts import Chart, Curve, Mark, PlaneChart, Point, Role, Row, RowChart
+from hcnr.report.figures.matrices import (
+    condition,
+    damping,
+    objective_ratio,
+    perturbation_map,
+    restored_share,
+    score_distributions,
+)
+from hcnr.report.figures.spectrum import spectrum, spectrum_by_matrix
+from hcnr.report.figures.sweep import trade_off
+from hcnr.report.figures.two_sided import restored_directions, terms, two_sided_condition
+from hcnr.report.gather import Run
+from hcnr.report.results import Scores, probe_blocks
+
+CALIBRATION = {"calibration error": ("ece", ".1f"), "AUROC": ("auroc", ".3f")}
+"""Columns of an evaluation with calibration: where they stand, and how they are written."""
+
+
+def all_charts(run: Run) -> dict[str, Chart]:
+    """Every chart that the run has the numbers for, by key, in the order of the page."""
+    charts = (
+        honesty_by_set(run),
+        task_by_set(run),
+        trade_off(run),
+        probe_curves(run),
+        restored_share(run),
+        spectrum(run),
+        spectrum_by_matrix(run),
+        restored_directions(run),
+        terms(run),
+        perturbation_map(run),
+        score_distributions(run),
+        objective_ratio(run),
+        condition(run),
+        damping(run),
+        two_sided_condition(run),
+        stage_times(run),
+    )
+    return {chart.key: chart for chart in charts if chart is not None}
+
+
+def _models(run: Run) -> list[tuple[Role, Scores]]:
+    known: list[tuple[Role, Scores | None]] = [
+        ("base", run.base), ("before", run.before), ("after", run.after),
+    ]  # fmt: skip
+    return [(role, scores) for role, scores in known if scores is not None]
+
+
+def honesty_by_set(run: Run) -> Chart | None:
+    """Refusal delta of every set, before and after, with intervals."""
+    models = _models(run)
+    names = list(dict.fromkeys(name for _, scores in models for name in scores.sets))
+    entries = [entry for _, scores in models for entry in scores.sets.values()]
+    calibration = CALIBRATION if any(entry.get("calibration") for entry in entries) else {}
+    rows, cells = [], []
+    for name in names:
+        marks = []
+        for role, scores in models:
+            entry = scores.sets.get(name, {})
+            delta = number(entry.get("refusal_delta"))
+            span = interval(mapping(entry.get("ci95")).get("refusal_delta"))
+            if delta is not None:
+                note = f"{name}, {scores.name}: delta {with_interval(delta, span, '+.1f')}"
+                marks.append(Mark(role, delta, note, span))
+            if entry:
+                cells.append(_set_cells(name, scores.name, entry, calibration.values()))
+        rows.append(Row(name, marks))
+    if not any(row.marks for row in rows):
+        return None
+    heads = (
+        "set", "model", "n", "refusal delta", f"refused, {run.positive}",
+        f"refused, {run.negative}", "F1", f"right, {run.negative}", "empty", *calibration,
+        "detector",
+    )  # fmt: skip
+    return RowChart(
+        key="honesty",
+        title="Refusal delta by benchmark",
+        description=f"Refusals of {run.positive} minus those of {run.negative} questions, in "
+        "points: the higher the better, 0 for a model that refuses everything. Lines are 95% "
+        "bootstrap intervals.",
+        table=Table(heads, cells, ("model", "detector")),
+        rows=rows,
+        axis="refusal delta, points",
+        legend=[(role, scores.name) for role, scores in models],
+        numbers="+.1f",
+    )
+
+
+def _set_cells(
+    name: str, model: str, entry: dict[str, Any], calibration: Iterable[tuple[str, str]]
+) -> list[str]:
+    spans = mapping(entry.get("ci95"))
+    rates = {
+        "refusal_delta": "+.1f", "refusal_rate_unanswerable": ".1f",
+        "refusal_rate_answerable": ".1f", "f1": ".1f", "accuracy_answerable": ".1f",
+    }  # fmt: skip
+    numbers = (
+        with_interval(number(entry.get(key)), interval(spans.get(key)), pattern)
+        for key, pattern in rates.items()
+    )
+    columns = mapping(entry.get("calibration"))
+    further = (fixed(number(columns.get(key)), pattern) for key, pattern in calibration)
+    n, empty = number(entry.get("n")), number(entry.get("empty"))
+    detector = str(entry.get("detector") or NONE)
+    return [name, model, fixed(n, ",.0f"), *numbers, fixed(empty, ",.0f"), *further, detector]
+
+
+def task_by_set(run: Run) -> Chart | None:
+    """Accuracy on every task set."""
+    models = _models(run)
+    names = list(dict.fromkeys(name for _, scores in models for name in scores.tasks))
+    rows, cells = [], []
+    for name in names:
+        marks = []
+        for role, scores in models:
+            entry = scores.tasks.get(name, {})
+            value = number(entry.get("accuracy"))
+            span = interval(mapping(entry.get("ci95")).get("accuracy"))
+            if value is not None:
+                note = f"{name}, {scores.name}: {with_interval(value, span)}% right"
+                marks.append(Mark(role, value, note, span))
+                n = fixed(number(entry.get("n")), ",.0f")
+                cells.append([name, scores.name, n, with_interval(value, span)])
+        rows.append(Row(name, marks))
+    if not cells:
+        return None
+    return RowChart(
+        key="task",
+        title="Accuracy on the task",
+        description="What the model was fine-tuned for: it should not move much. Lines are 95% "
+        "bootstrap intervals.",
+        table=Table(("set", "model", "n", "accuracy"), cells, ("model",)),
+        rows=rows,
+        axis="accuracy, %",
+        legend=[(role, scores.name) for role, scores in models],
+        numbers=".1f",
+    )
+
+
+PROBES: tuple[tuple[Role, str, str], ...] = (
+    ("base", "base", "trained and tested on base"),
+    ("after", "transfer", "trained on base, applied to tuned"),
+    ("before", "tuned", "trained and tested on tuned"),
+)
+
+
+def probe_curves(run: Run) -> Chart | None:
+    """AUROC of the linear probes by block."""
+    blocks = probe_blocks(run.probe)
+    curves = []
+    for role, key, label in PROBES:
+        points = []
+        for entry in blocks:
+            auroc, span = _auroc(entry, key)
+            if auroc is not None:
+                note = f"block {entry['block']}, {label}: {_auroc_text(auroc, span)}"
+                points.append(Point(float(entry["block"]), auroc, note, span))
+        if points:
+            curves.append(Curve(role, label, points, line=True))
+    if not curves:
+        return None
+    rows = [
+        [f"{entry['block']:g}", *(_auroc_text(*_auroc(entry, key)) for _, key, _ in PROBES),
+         fixed(number(entry.get("cosine")), ".2f")]
+        for entry in blocks
+    ]  # fmt: skip
+    return PlaneChart(
+        key="probe",
+        title="Does the model still tell known from unknown?",
+        description="Held-out AUROC of linear probes on the last prompt token, by block; 0.5 is "
+        "chance. Bands are 95% intervals. A high transfer means that fine-tuning left the "
+        "knowledge boundary in place.",
+        table=Table(("block", "base", "transfer", "tuned", "cosine"), rows),
+        curves=curves,
+        x_axis="block",
+        y_axis="AUROC",
+        whole_x=True,
+    )
+
+
+def _auroc(entry: dict, key: str) -> tuple[float | None, tuple[float, float] | None]:
+    found = entry.get(key)
+    if isinstance(found, dict):
+        span = interval(found.get("ci95")) or interval([found.get("low"), found.get("high")])
+        return number(found.get("auroc")), span
+    if isinstance(found, list) and len(found) == 3:
+        return number(found[0]), interval(found[1:])
+    return number(found), None
+
+
+def _auroc_text(value: float | None, span: tuple[float, float] | None) -> str:
+    return with_interval(value, span, ".3f")
+
+
+def stage_times(run: Run) -> Chart | None:
+    """Seconds of every stage."""
+    found = {name: number(value) for name, value in run.report["seconds"].items()}
+    known = {name: value for name, value in found.items() if value is not None}
+    if not known:
+        return None
+    total = sum(known.values()) or 1.0
+    return RowChart(
+        key="times",
+        title="Time by stage",
+        description=f"Seconds of wall clock, {sum(known.values()):.3g} in all.",
+        table=Table(
+            ("stage", "seconds", "share"),
+            [[name, f"{value:.3f}", f"{value / total:.0%}"] for name, value in known.items()],
+        ),
+        rows=[
+            Row(name, [Mark("after", value, f"{name}: {value:.3g} s")])
+            for name, value in known.items()
+        ],
+        axis="seconds",
+        bars=True,
+        numbers=".3g",
+    )

@@ -1,0 +1,150 @@
+"""The charts about the matrices of a two-sided repair: what it costs, and how it was solved."""
+
+import math
+from collections.abc import Callable, Iterable
+from statistics import fmean
+
+from hcnr.record.numbers import fixed, short
+from hcnr.record.tables import Table
+from hcnr.record.two_sided import AXES, TwoSided, TwoSidedMatrix
+from hcnr.report.drawing.charts import Cell, Chart, HeatMap, Mark, Role, Row, RowChart
+from hcnr.report.figures.places import grid, group_label, places
+from hcnr.report.gather import Run
+
+Lane = tuple[Role, str, Callable[[TwoSidedMatrix], float | None]]
+"""How values of all matrices are marked, what they are, and where they come from."""
+
+
+def restored_directions(run: Run) -> Chart | None:
+    """Effective share of restored directions, by block and kind."""
+    two = TwoSided.read(run.report)
+    matrices = two.matrices if two else {}
+    shares = {n: m.restored_share for n, m in matrices.items() if m.restored_share is not None}
+    if two is None or not shares:
+        return None
+    found, cells = grid({**run.report["perturbation"], **shares}), {}
+    for where, group in found.groups.items():
+        if names := [name for name in group if name in shares]:
+            mean = fmean(shares[name] for name in names)
+            cells[where] = Cell(mean, f"{group_label(names)}: {mean:.1%} of the directions")
+    whole = f"{two.restored_share:.1%}" if two.restored_share is not None else "an unknown share"
+    return HeatMap(
+        key="directions",
+        title="Share of directions restored",
+        description="The effective number of directions given back to base, the sum of "
+        f"1 / (1 + mu g a), as a share of all that a matrix has: {whole} over all repaired "
+        "matrices. It compares with the in-weight ratio R_IW, the share of neurons that the "
+        "one-sided kinds restore. Other matrices, left as tuned, have no cell.",
+        table=Table(
+            ("matrix", "directions restored", "share"),
+            [[n, fixed(matrices[n].restored_directions, ",.0f"), f"{share:.1%}"]
+             for n, share in shares.items()],
+        ),
+        rows=found.rows,
+        columns=found.columns,
+        cells=cells,
+        axis="share restored",
+        columns_axis="block",
+    )  # fmt: skip
+
+
+TERMS: tuple[Lane, ...] = (
+    ("after", "honesty term left", lambda matrix: _percent(matrix.honesty_left)),
+    ("before", "task term lost", lambda matrix: _percent(matrix.task_lost)),
+)
+
+
+def _percent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+def terms(run: Run) -> Chart | None:
+    """Both terms of the objective for every matrix."""
+    two = TwoSided.read(run.report)
+    matrices = list(two.matrices.values()) if two else []
+    rows = _by_kind(run, matrices, TERMS, "{:.1f}%")
+    if not rows:
+        return None
+    return RowChart(
+        key="terms",
+        title="What each side is left with",
+        description="One mark per repaired matrix. Left of the honesty term, tr(G E A E^T) on "
+        "honesty data, as a share of the tuned model's; lost of the task term, the same of "
+        "E \N{MINUS SIGN} delta on task data, as a share of the base model's. The tuned model has "
+        "100% and 0%, base 0% and 100%.",
+        table=Table(
+            ("matrix", *(name for _, name, _ in TERMS)),
+            [[m.name, fixed(m.honesty_left, ".2%"), fixed(m.task_lost, ".2%")] for m in matrices],
+        ),
+        rows=rows,
+        axis="share, %",
+        legend=[(role, name) for role, name, _ in TERMS],
+    )
+
+
+CONDITIONS: tuple[Lane, ...] = (
+    (
+        "after",
+        "output axis",
+        lambda matrix: None if matrix.raised else _positive(matrix.condition[0]),
+    ),
+    (
+        "base",
+        "input axis",
+        lambda matrix: None if matrix.raised else _positive(matrix.condition[1]),
+    ),
+    ("alert", "the worse axis, damping raised", lambda matrix: _worse(matrix)),
+)
+
+
+def _worse(matrix: TwoSidedMatrix) -> float | None:
+    known = [value for value in map(_positive, matrix.condition) if value is not None]
+    return max(known, default=None) if matrix.raised else None
+
+
+def _positive(value: float | None) -> float | None:
+    """What a logarithmic axis has a place for."""
+    return value if value is not None and 0 < value < math.inf else None
+
+
+def two_sided_condition(run: Run) -> Chart | None:
+    """Condition, damping and route of both axes of every matrix."""
+    two = TwoSided.read(run.report)
+    matrices = list(two.matrices.values()) if two else []
+    rows = _by_kind(run, matrices, CONDITIONS, "{:.3g}")
+    used = {mark.role for row in rows for mark in row.marks}
+    if not rows:
+        return None
+    heads = [f"{what}, {axis}" for what in ("condition", "damping", "route") for axis in AXES]
+    cells = [
+        [m.name, *map(short, (*m.condition, *m.damping)), *m.routes, "yes" if m.raised else ""]
+        for m in matrices
+    ]  # fmt: skip
+    return RowChart(
+        key="axes",
+        title="Condition on both axes",
+        description="Of the damped curvature of both data sets together, which is what was "
+        "factorised. Above a million, rounding may decide. The table says whether an axis was "
+        "solved in the span of its tokens or densely.",
+        table=Table(("matrix", *heads, "raised"), cells, heads[-2:]),
+        rows=rows,
+        axis="condition estimate",
+        legend=[(role, name) for role, name, _ in CONDITIONS if role in used],
+        log=True,
+    )
+
+
+def _by_kind(
+    run: Run, matrices: Iterable[TwoSidedMatrix], lanes: Iterable[Lane], text: str
+) -> list[Row]:
+    """One row per kind of matrix with a mark per matrix in every lane."""
+    known = {matrix.name: matrix for matrix in matrices}
+    found = places({**run.report["perturbation"], **known})
+    rows: dict[str, list[Mark]] = {place.kind: [] for place in found.values()}
+    for name, matrix in known.items():
+        for role, what, value in lanes:
+            number = value(matrix)
+            if number is not None and math.isfinite(number):
+                note = f"{name}, {what}: {text.format(number)}"
+                rows[found[name].kind].append(Mark(role, number, note))
+    return [Row(kind, marks) for kind, marks in rows.items() if marks]

@@ -1,0 +1,1 @@
+"""Signs that a repair went wrong, and what to do about each."""

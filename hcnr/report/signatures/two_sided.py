@@ -1,0 +1,188 @@
+"""Failure signatures of two-sided repairs: search, steps, and curvature of both axes."""
+
+from collections.abc import Callable
+from statistics import fmean
+
+from hcnr.record.numbers import fixed, short
+from hcnr.record.two_sided import AXES, TwoSided
+from hcnr.record.two_sided_text import LOSS
+from hcnr.repair.task_weight import LARGEST, SMALLEST
+from hcnr.report.signatures.outcomes import FINE, HIGHEST_CONDITION, UNKNOWN, Outcome
+
+MOST_HONESTY_LEFT = 0.9
+"""Share of the honesty term above which the spectral repair left nearly all as it was tuned."""
+LEAST_PROGRESS = 0.01
+"""Share of the honesty loss that natural steps should lower at the very least."""
+
+
+def _search_high(two: TwoSided) -> Outcome:
+    if not two.search:
+        return None
+    if two.task_weight is None or two.max_task_drop is None:
+        return UNKNOWN
+    if two.task_weight < LARGEST / 10:
+        return FINE
+    return (
+        f"It takes mu = {short(two.task_weight)} to keep {100 - two.max_task_drop:g}% of the "
+        f"task's likelihood gain; the search ends at {short(LARGEST)}.",
+        f"Little of honesty can come back at that: allow a larger --max-task-drop (it is "
+        f"{two.max_task_drop:g}), repair fewer matrices (a lower --cross-weight-ratio), or measure "
+        "on more task samples (--samples).",
+    )
+
+
+def _search_low(two: TwoSided) -> Outcome:
+    if not two.search:
+        return None
+    if two.task_weight is None:
+        return UNKNOWN
+    if two.task_weight > SMALLEST:
+        return FINE
+    return (
+        f"Even mu = {short(two.task_weight)}, where the search ends, keeps enough of the task.",
+        "The task samples do not limit the repair: check that they are what tuned was trained "
+        "for, or give a smaller --task-weight.",
+    )
+
+
+def _step_rose(two: TwoSided) -> Outcome:
+    if not two.steps:
+        return None
+    rose = [step for step in two.steps if step.rose]
+    if not rose:
+        known = all(s.before is not None and s.after is not None for s in two.steps)
+        return FINE if known else UNKNOWN
+    worst = max(rose, key=lambda step: (step.after or 0.0) - (step.before or 0.0))
+    size = "" if worst.share is None else f" (it was {worst.share:.2g})"
+    return (
+        f"The honesty loss rose in natural step {worst.number} of {len(two.steps)}, from "
+        f"{fixed(worst.before, LOSS)} to {fixed(worst.after, LOSS)}.",
+        "The step is longer than the curvature holds for: restore with a smaller --step-size"
+        f"{size}" + (", or with fewer --steps." if worst.number > 1 else "."),
+    )
+
+
+def _no_progress(two: TwoSided) -> Outcome:
+    if not two.steps:
+        return None
+    first, last = two.steps[0].before, two.steps[-1].after
+    if first is None or last is None:
+        return UNKNOWN
+    if any(step.rose for step in two.steps) or first - last >= LEAST_PROGRESS * abs(first):
+        return FINE
+    return (
+        f"{len(two.steps)} natural step{'s' if len(two.steps) > 1 else ''} lowered the honesty "
+        f"loss only from {fixed(first, LOSS)} to {fixed(last, LOSS)}.",
+        "Take more or longer ones (--steps, --step-size), or let the task weigh less (a smaller "
+        "--task-weight).",
+    )
+
+
+def _left(two: TwoSided) -> Outcome:
+    if two.kind != "spectral":
+        return None
+    shares = [m.honesty_left for m in two.matrices.values() if m.honesty_left is not None]
+    if not shares:
+        return UNKNOWN
+    if fmean(shares) <= MOST_HONESTY_LEFT:
+        return FINE
+    return (
+        f"{fmean(shares):.0%} of the honesty term is left, the mean over {len(shares)} matrices: "
+        "they are nearly as they were tuned.",
+        f"Use a smaller --task-weight (mu was {short(two.task_weight)}), or go on with natural "
+        "steps (--compensation spectral,natural).",
+    )
+
+
+def _damping(two: TwoSided) -> Outcome:
+    if not two.whole:
+        return None
+    known = {
+        (name, axis): used
+        for name, matrix in two.matrices.items()
+        for axis, used in zip(AXES, matrix.damping, strict=True)
+        if used is not None
+    }
+    if not known:
+        return UNKNOWN
+    raised = [name for name, matrix in two.matrices.items() if matrix.raised]
+    if not raised:
+        return FINE
+    name, axis = max(known, key=lambda where: known[where])
+    return (
+        f"Damping was raised for {len(raised)} of {len(two.matrices)} matrices, the highest to "
+        f"{short(known[name, axis])} on the {axis} axis of {name}.",
+        "The curvature of both data sets is too poor to factorise as it is: use more samples, or a "
+        "larger --damping for all.",
+    )
+
+
+def _condition(two: TwoSided) -> Outcome:
+    if not two.whole:
+        return None
+    known = {
+        (name, axis): found
+        for name, matrix in two.matrices.items()
+        for axis, found in zip(AXES, matrix.condition, strict=True)
+        if found is not None
+    }
+    if not known:
+        return UNKNOWN
+    high = {name for (name, _), found in known.items() if found > HIGHEST_CONDITION}
+    if not high:
+        return FINE
+    name, axis = max(known, key=lambda where: known[where])
+    return (
+        f"The curvature of {len(high)} of {len(two.matrices)} matrices has a condition above "
+        f"{HIGHEST_CONDITION:,.0f}, the highest {known[name, axis]:.1e} on the {axis} axis of "
+        f"{name}.",
+        "Rounding may decide the repair there: use a larger --damping or more samples.",
+    )
+
+
+Check = tuple[str, str, Callable[[TwoSided], Outcome]]
+TWO_SIDED_CHECKS: tuple[Check, ...] = (
+    ("search_high", "The search for a task weight ended high", _search_high),
+    ("search_low", "The search for a task weight ended low", _search_low),
+    ("step_rose", "A natural step went too far", _step_rose),
+    ("no_progress", "Natural steps did next to nothing", _no_progress),
+    ("left", "Hardly anything given back", _left),
+    ("damping", "Damping raised", _damping),
+    ("condition", "Condition high", _condition),
+)
+
+
+def task_advice(two: TwoSided) -> str:
+    """What helps where the task lost too much."""
+    mu = short(two.task_weight)
+    more = f"Let the task weigh more: raise --task-weight (mu was {mu})"
+    search = "" if two.search else ", or let --task-weight auto search for it"
+    shorter = " Or step less far (--step-size, --steps)." if two.steps else ""
+    return f"{more}{search}.{shorter}"
+
+
+def honesty_advice(two: TwoSided) -> str:
+    """What helps where honesty did not come back."""
+    if two.kind == "spectral":
+        return (
+            f"Let the task weigh less: lower --task-weight (mu was {short(two.task_weight)}), or "
+            "go on with natural steps (--compensation spectral,natural)."
+        )
+    return (
+        f"Step further (--step-size, --steps) or lower --task-weight (mu was "
+        f"{short(two.task_weight)})."
+    )
+
+
+def rival_advice(two: TwoSided | None) -> str:
+    """What to try where plain interpolation does as well."""
+    if two is None or not two.whole:
+        return (
+            "Try --compensation balanced with --cross-weight-ratio 1.0, or let hcnr sweep choose."
+        )
+    if two.kind == "spectral":
+        return (
+            "Try --cross-weight-ratio 1.0, another --task-weight, or natural steps "
+            "(--compensation spectral,natural)."
+        )
+    return "Try --cross-weight-ratio 1.0, another --task-weight, or another --step-size."

@@ -1,0 +1,1 @@
+"""Many configurations from one measurement: the sweep, its grid, its table."""

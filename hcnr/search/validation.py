@@ -1,0 +1,166 @@
+"""Scoring candidates by their answers to sets of questions."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hcnr.choosing.front import Scores
+from hcnr.data.starter import STARTER, VALIDATION
+from hcnr.errors import ConfigError, DataError
+from hcnr.evaluation.generation import BATCH_SIZE, MAX_NEW_TOKENS
+from hcnr.models.limits import Limits, check_room
+from hcnr.stats import RESAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from transformers import PreTrainedTokenizerBase
+
+    from hcnr.benchmarks.questions import Benchmark
+
+
+class Validation:
+    """A function from a model to its scores; sets and prompts are read and encoded once.
+
+    Attributes:
+        sets: by name: the detector that judges it, its questions, the hash of its file.
+        settings: what else the answers depend on.
+        notes: what a reader of the scores should know.
+    """
+
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        benchmarks: Iterable[Any],
+        tasks: Iterable[Any],
+        *,
+        limit: int | None = None,
+        data_root: str | Path | None = None,
+        detector: str | None = None,
+        chat_template: Literal["auto", "never"] = "auto",
+        batch_size: int = BATCH_SIZE,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        limits: Limits = Limits(None, None),  # noqa: B008 (a frozen value)
+    ) -> None:
+        """Load the sets.
+
+        Args:
+            tokenizer: of the models to be scored.
+            benchmarks: honesty sets: names, jsonl files, or `Benchmark`s.
+            tasks: task sets, in the same ways.
+            limit: questions of each set; all when None.
+            data_root: where sets given by name lie.
+            detector: judges every set; each set's own when None.
+            chat_template: auto uses the tokenizer's if it has one.
+            batch_size: prompts answered at once, at first.
+            max_new_tokens: most tokens of an answer.
+            limits: what the models can read.
+
+        Raises:
+            HcnrError: a set cannot be read or is named on both sides, the detector is unknown, one
+                side has no set, no honesty set has both answerable and unanswerable questions, or
+                a prompt leaves no room for an answer or has a token that the models do not.
+        """
+        from hcnr.detectors.traits import HONESTY
+        from hcnr.evaluation.panel import load_sets, make_panel
+        from hcnr.evaluation.prompts import encode_prompts
+
+        honesty = load_sets(benchmarks, data_root, limit, task=False)
+        task = load_sets(tasks, data_root, limit, task=True)
+        for found, option in ((honesty, "--validation or --benchmarks"), (task, "--tasks")):
+            if not found:
+                raise ConfigError(
+                    "a sweep weighs honesty against the task and needs questions for both, and "
+                    f"one side has none; name some with {option}"
+                )
+        if both := honesty.keys() & task.keys():
+            raise ConfigError(
+                f"the set {min(both)} is named as benchmark and as task; name it under one of them"
+            )
+        _check_classes(honesty)
+        loaded = {**honesty, **task}
+        self._panel = make_panel(
+            {name: found.questions for name, found in honesty.items()},
+            {name: found.questions for name, found in task.items()},
+            {name: found.detector for name, found in loaded.items()},
+            HONESTY,
+            detector=detector,
+            resamples=RESAMPLES,
+            seed=0,
+        )
+        questions = [one for many in self._panel.sets.values() for one in many]
+        self._names = [f"question {one.id!r} of {one.set}" for one in questions]
+        self._prompts = encode_prompts([one.asked for one in questions], tokenizer, chat_template)
+        check_room(dict(zip(self._names, self._prompts, strict=True)), max_new_tokens, limits)
+        self._tokenizer = tokenizer
+        self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
+        self.sets = {
+            name: {
+                "detector": self._panel.detectors[name].name,
+                "n": len(found.questions),
+                "sha256": found.sha256,
+            }
+            for name, found in loaded.items()
+        }
+        self.settings = {
+            "limit": limit,
+            "detector": detector,
+            "max_new_tokens": max_new_tokens,
+            "chat_template": chat_template,
+        }
+        self._silent = self._panel.score({n: [""] * len(q) for n, q in self._panel.sets.items()})
+        notes = [note for found in loaded.values() for note in found.notes]
+        if STARTER in loaded:
+            notes.append(
+                f"{STARTER} are the questions to judge by: choose the setting by {VALIDATION}, and "
+                "keep them for hcnr evaluate."
+            )
+        self.notes = [*notes, *self._panel.notes, *self._silent.notes()]
+
+    def refuse_all(self) -> Scores:
+        """What refusing every question would score."""
+        return Scores.of(self._silent.refuse_all())
+
+    def repeated(self, prompts: Iterable[str]) -> int:
+        """How many questions are among `prompts`, apart from case and punctuation."""
+        from hcnr.data.overlap import normalize_question
+
+        known = {normalize_question(prompt) for prompt in prompts}
+        return sum(
+            not known.isdisjoint(map(normalize_question, (one.question, one.prompt)))
+            for many in self._panel.sets.values()
+            for one in many
+        )
+
+    def __call__(self, model: Any) -> Scores:
+        """Greedy answers to every question, counted, and counted again over their resamples."""
+        from hcnr.evaluation.generation import generate
+
+        answers = iter(
+            generate(
+                model,
+                self._tokenizer,
+                self._prompts,
+                batch_size=self._batch_size,
+                max_new_tokens=self._max_new_tokens,
+                names=self._names,
+            )
+        )
+        responses = {
+            name: [next(answers) for _ in questions] for name, questions in self._panel.sets.items()
+        }
+        return Scores.of(self._panel.score(responses))
+
+
+def _check_classes(honesty: "Mapping[str, Benchmark]") -> None:
+    """Refuse questions of one kind: no refusal delta is defined on them."""
+    kinds = [[one.answerable for one in found.questions] for found in honesty.values()]
+    if not any(len(set(kind)) == 2 for kind in kinds):
+        counts = ", ".join(
+            f"{name} has {sum(kind)} answerable and {len(kind) - sum(kind)} unanswerable"
+            for name, kind in zip(honesty, kinds, strict=True)
+        )
+        raise DataError(
+            "a sweep weighs refusals of unanswerable questions against those of answerable ones, "
+            f"expected a set with both, but {counts}; add the missing kind or raise --limit"
+        )

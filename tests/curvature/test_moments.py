@@ -1,0 +1,124 @@
+"""Second moments of both axes and mean gradients, against float64 loops over single samples."""
+
+import itertools
+import sys
+
+import pytest
+import torch
+
+import oracle
+from families import FAMILIES, make, tokens
+from hcnr.curvature.moments import Moments, mean_gradient, mean_loss, second_moments
+from hcnr.curvature.passes import sample_losses
+from hcnr.errors import ModelError
+from hcnr.models.model import target_matrices
+from hcnr_kernels import BlockDiagonal, RankedGram
+
+DATA = tokens(9, seed=3)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_moments_and_gradients_equal_the_float64_loop(family):
+    """Whatever the batch size, padding side and recomputation."""
+    model = make(family)
+    layers = target_matrices(model)
+    moments = {
+        axis: oracle.second_moment(model, layers, DATA, axis) for axis in ("input", "output")
+    }
+    loss, gradients = oracle.mean_gradient(model, layers, DATA)
+    for size, side, recompute in itertools.product((1, 4), ("right", "left"), (False, True)):
+        settings = {
+            "token_budget": max(DATA.lengths) * size,
+            "padding_side": side,
+            "gradient_checkpointing": recompute,
+        }
+        found = second_moments(model, layers, DATA, **settings)
+        mean = mean_gradient(model, layers, DATA, **settings)
+        assert list(found) == list(mean.weights) == list(layers)
+        assert mean.loss == pytest.approx(loss, rel=1e-5)
+        for name, one in found.items():
+            assert one.tokens == sum(DATA.lengths)
+            inputs, outputs = one.dense()
+            assert inputs is one.inputs and outputs is one.gradients
+            assert inputs.dtype == outputs.dtype == mean.weights[name].dtype == torch.float32
+            assert oracle.relative(inputs, moments["input"][name]) <= 1e-5
+            assert oracle.relative(outputs, moments["output"][name]) <= 1e-5
+            assert oracle.relative(mean.weights[name], gradients[name]) <= 1e-5
+        assert not any(p.grad is not None or not p.requires_grad for p in model.parameters())
+    assert mean_loss(model, DATA, token_budget=40) == pytest.approx(loss, rel=1e-5)
+
+
+def test_what_reads_one_tensor_shares_one_gram():
+    layers = target_matrices(model := make("llama"))
+    found = second_moments(model, layers, DATA, token_budget=64)
+    block = "model.layers.0."
+    q, k, o = (found[f"{block}self_attn.{name}_proj"] for name in "qko")
+    gate, up = (found[f"{block}mlp.{name}_proj"] for name in ("gate", "up"))
+    assert q.inputs is k.inputs and gate.inputs is up.inputs
+    assert q.inputs is not o.inputs and q.inputs is not gate.inputs
+    assert q.leader == k.leader != o.leader
+
+
+def test_blocks_are_those_of_the_whole():
+    layers = target_matrices(model := make("llama"))
+
+    def measured(size: int | None) -> dict[str, Moments]:
+        return second_moments(model, layers, DATA, token_budget=64, block_size=size)
+
+    whole, found, one = measured(None), measured(7), measured(10_000)
+    for name, moments in found.items():
+        assert moments.inputs is found[moments.leader].inputs
+        for gram, mine, want in zip(moments[:2], moments.dense(), whole[name].dense(), strict=True):
+            assert isinstance(gram, BlockDiagonal) and gram.block_size == 7
+            assert gram.width == len(want)
+            assert oracle.relative(mine, BlockDiagonal.cut(want, 7).dense()) <= 1e-5
+    for name in layers:
+        assert all(map(torch.equal, one[name].dense(), whole[name].dense()))
+
+
+def test_few_tokens_bring_their_rank():
+    layers = target_matrices(model := make("llama"))
+    few = tokens(1, seed=1)
+    for found in second_moments(model, layers, few, token_budget=64).values():
+        for gram, pair in zip(found.dense(), found.pair, strict=True):
+            assert isinstance(pair, RankedGram) == (gram.shape[0] > sum(few.lengths))
+            if isinstance(pair, RankedGram):
+                assert pair.rank == sum(few.lengths) and pair.matrix is gram
+
+
+def test_nothing_is_measured_of_nothing():
+    assert second_moments(make("llama"), {}, DATA, token_budget=64) == {}
+
+
+@pytest.mark.parametrize("measure", [second_moments, mean_gradient])
+def test_a_matrix_outside_the_forward_pass_is_named(measure):
+    model = make("llama")
+    stray = {"stray": torch.nn.Linear(4, 4)}
+    with pytest.raises(ModelError, match="stray took no part"):
+        measure(model, {**target_matrices(model), **stray}, DATA, token_budget=64)
+
+
+@pytest.mark.parametrize("measure", [second_moments, mean_gradient])
+def test_memory_that_runs_out_starts_the_pass_over(measure, monkeypatch):
+    """Nothing is counted twice."""
+    layers = target_matrices(model := make("llama"))
+    wanted = measure(model, layers, DATA, token_budget=64)
+    calls = []
+
+    def short(model, batch):
+        calls.append(batch)
+        if len(calls) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return sample_losses(model, batch)
+
+    monkeypatch.setattr(sys.modules["hcnr.measure"], "sample_losses", short)
+    found = measure(model, layers, DATA, token_budget=64)
+    assert len(calls) >= 3
+    for one, other in zip(_tensors(found), _tensors(wanted), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def _tensors(found):
+    if isinstance(found, dict):
+        return [tensor for moments in found.values() for tensor in moments[:2]]
+    return list(found.weights.values())

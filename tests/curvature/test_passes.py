@@ -1,0 +1,304 @@
+import copy
+import itertools
+from typing import Any
+
+import pytest
+import torch
+
+import oracle
+from families import FAMILIES, VOCABULARY, attentions, make, perturbed, tokens
+from hcnr.config import RestoreConfig
+from hcnr.curvature.passes import curvature, prepared, sample_losses, score
+from hcnr.data.batches import collate
+from hcnr.errors import ModelError
+from hcnr.models.model import target_matrices
+from hcnr.repair.selection import candidates
+
+DATA = tokens(9, seed=3)
+TASK = tokens(9, seed=4)
+
+
+def scores_of(model, data=DATA, **settings):
+    settings = {"axis": "output", "token_budget": 64, **settings}
+    return score(model, target_matrices(model), data, **settings)
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_and_selection_equal_the_float64_loop(family, axis):
+    """Whatever the batch size, padding side, attention and recomputation."""
+    model, other = make(family), perturbed(make(family), scale=0.3)
+    layers = target_matrices(model)
+    exact = oracle.fisher(model, layers, DATA, axis)
+    exact_task = oracle.fisher(other, layers, TASK, axis)
+    config = RestoreConfig(axis=axis)
+    wanted = {name: candidates(exact[name], exact_task[name], config) for name in layers}
+    for size, side, recompute in itertools.product((1, 3, 32), ("right", "left"), (False, True)):
+        settings = {
+            "axis": axis,
+            "token_budget": max(DATA.lengths) * size,
+            "padding_side": side,
+            "gradient_checkpointing": recompute,
+        }
+        found = scores_of(model, **settings).mean
+        task = scores_of(other, TASK, **settings).mean
+        assert list(found) == list(layers)
+        for name, scores in found.items():
+            assert scores.dtype == torch.float32
+            assert oracle.relative(scores, exact[name]) <= 1e-5, (name, settings)
+            mask = candidates(scores, task[name], config)
+            assert torch.equal(mask, wanted[name]), (name, settings)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if len(attentions(f)) > 1])
+def test_attention_implementations_agree(family):
+    first, second = (
+        scores_of(make(family, attention=attention), padding_side="left", token_budget=999).mean
+        for attention in attentions(family)
+    )
+    for name, scores in first.items():
+        assert oracle.relative(scores, second[name].double()) <= 1e-5, name
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt_neox"])
+def test_losses_equal_single_sample_losses(family):
+    model = make(family)
+    batch = collate(DATA.samples, range(9), pad_token_id=0, padding_side="left")
+    with torch.no_grad():
+        found = sample_losses(model, batch)
+        exact = [oracle.sample_loss(model, s.input_ids, s.response_start) for s in DATA.samples]
+    torch.testing.assert_close(found.double(), torch.stack(exact), rtol=1e-5, atol=1e-6)
+
+
+def test_halves_are_the_even_and_the_odd_samples():
+    model = make("llama")
+    found = scores_of(model)
+    for half in range(2):
+        part = tokens(9, seed=3).samples[half::2]
+        exact = oracle.fisher(model, found.mean, type(DATA)(part, DATA.counts, "-"), "output")
+        for name, halves in found.halves.items():
+            assert halves.shape[0] == 2
+            assert oracle.relative(halves[half], exact[name]) <= 1e-5
+
+
+def test_one_sample_has_no_halves():
+    model, data = make("llama"), tokens(1)
+    found = scores_of(model, data)
+    assert found.halves == {}
+    exact = oracle.fisher(model, found.mean, data, "output")
+    for name, scores in found.mean.items():
+        assert oracle.relative(scores, exact[name]) <= 1e-5
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt_neox"])
+def test_curvature_equals_the_float64_loop(family, axis, checkpointing):
+    model = make(family)
+    layers = target_matrices(model)
+    exact = oracle.second_moment(model, layers, DATA, axis)
+    found = curvature(
+        model, layers, DATA, axis=axis, token_budget=40, gradient_checkpointing=checkpointing
+    )
+    assert list(found) == list(layers)
+    for name, hessian in found.items():
+        assert torch.equal(hessian, hessian.T)
+        assert oracle.relative(hessian, exact[name]) <= 1e-5, name
+
+
+def test_matrices_that_read_one_tensor_share_one_curvature():
+    model = make("llama")
+    layers = target_matrices(model)
+    found = curvature(model, layers, DATA, axis="input", token_budget=40)
+    block = "model.layers.1."
+    same = [found[block + f"self_attn.{n}_proj"] for n in "qkv"]
+    assert same[0] is same[1] is same[2]
+    assert found[block + "mlp.gate_proj"] is found[block + "mlp.up_proj"]
+    assert found[block + "self_attn.o_proj"] is not same[0]
+    del layers[block + "self_attn.q_proj"]
+    fewer = curvature(model, layers, DATA, axis="input", token_budget=40)
+    torch.testing.assert_close(fewer[block + "self_attn.k_proj"], same[0])
+
+
+def test_the_model_comes_out_as_it_went_in():
+    model = make("llama").train()
+    model.model.layers[0].eval()
+    model.model.embed_tokens.weight.requires_grad_(False)
+    before = copy.deepcopy(model.state_dict())
+    flags = [p.requires_grad for p in model.parameters()]
+    modes = [m.training for m in model.modules()]
+    score(
+        model, target_matrices(model), DATA, axis="output", token_budget=64,
+        gradient_checkpointing=True,
+    )  # fmt: skip
+    assert [p.requires_grad for p in model.parameters()] == flags
+    assert [m.training for m in model.modules()] == modes
+    assert not any("forward" in vars(m) for m in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [torch.no_grad, torch.inference_mode, lambda: torch.autocast("cpu", torch.bfloat16)],
+)
+def test_a_callers_gradient_mode_does_not_matter(guard):
+    model = make("llama")
+    exact = scores_of(model).mean
+    with guard():
+        found = scores_of(model).mean
+    for name in exact:
+        assert oracle.relative(found[name], exact[name].double()) <= 1e-6
+
+
+def test_the_model_comes_out_as_it_went_in_after_a_failure():
+    model: Any = make("llama").train()
+    block = model.model.layers[1]
+    block.forward = block.forward  # as wrappers do that hook an instance
+    own, modes = block.forward, [m.training for m in model.modules()]
+
+    def fails(*_: Any) -> None:
+        raise ValueError("half-way")
+
+    handle = model.lm_head.register_forward_hook(fails)
+    with pytest.raises(ValueError, match="half-way"):
+        scores_of(model, gradient_checkpointing=True)
+    handle.remove()
+    assert block.forward is own
+    assert "forward" not in vars(model.model.layers[0])
+    assert [m.training for m in model.modules()] == modes
+    assert all(p.requires_grad for p in model.parameters())
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_dropout_stays_off_under_gradient_checkpointing():
+    model = make("gpt_neox")
+    exact = scores_of(model).mean
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    found = scores_of(model, gradient_checkpointing=True).mean
+    for name in exact:
+        assert oracle.relative(found[name], exact[name].double()) <= 1e-5
+
+
+def test_no_weight_gradient_is_ever_formed():
+    model = make("llama")
+    formed = []
+    weight = model.model.layers[0].mlp.down_proj.weight
+    with prepared(model):
+        assert not weight.requires_grad
+        batch = collate(DATA.samples, [0, 1], pad_token_id=0)
+        sample_losses(model, batch).sum().backward()
+        formed = [n for n, p in model.named_parameters() if p.grad is not None]
+    assert formed == []
+
+
+class Starved:
+    """Stands for a device that only holds so many padded tokens at once."""
+
+    def __init__(self, model, tokens):
+        self.model, self.tokens, self.refused = model, tokens, 0
+        self.handle = model.register_forward_pre_hook(self.hook, with_kwargs=True)
+
+    def hook(self, module, args, kwargs):
+        if kwargs["input_ids"].numel() > self.tokens:
+            self.refused += 1
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
+@pytest.mark.parametrize("measured", ["scores", "curvature"])
+def test_batches_shrink_when_memory_runs_out(measured):
+    model = make("llama")
+    layers = target_matrices(model)
+
+    def run():
+        if measured == "scores":
+            return score(model, layers, DATA, axis="output", token_budget=500).mean
+        return curvature(model, layers, DATA, axis="output", token_budget=500)
+
+    exact = run()
+    starved = Starved(model, 30)
+    found = run()
+    assert starved.refused >= 2
+    for name in exact:
+        assert oracle.relative(found[name], exact[name].double()) <= 1e-5
+
+
+def test_a_sample_that_does_not_fit_is_an_error_with_advice():
+    model = make("llama")
+    Starved(model, 5)
+    with pytest.raises(ModelError, match=r"single sample of 12 tokens.*--gradient-checkpointing"):
+        scores_of(model)
+
+
+def test_other_runtime_errors_are_not_taken_for_memory():
+    model = make("llama")
+
+    def broken(*_, **__):
+        raise RuntimeError("something else")
+
+    model.register_forward_pre_hook(broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        scores_of(model)
+
+
+def test_a_loss_that_is_not_finite_names_the_sample():
+    model = make("llama")
+    model.model.embed_tokens.weight.data[DATA.samples[4].input_ids[0]] = float("inf")
+    with pytest.raises(ModelError, match=r"loss of sample \d+ is nan.*float32"):
+        scores_of(model)
+
+
+def test_bfloat16_scores_select_nearly_the_same_neurons():
+    model = make("llama")
+    exact = scores_of(model).mean
+    found = scores_of(model.bfloat16()).mean
+    for name in exact:
+        assert oracle.relative(found[name], exact[name].double()) < 0.1
+
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+@on_a_gpu
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_gpu_measures_the_same(family, axis):
+    model, layers = make(family), target_matrices(make(family))
+    exact = oracle.fisher(model, target_matrices(model), DATA, axis)
+    there = copy.deepcopy(model).to("cuda")  # pyright: ignore[reportArgumentType]
+    for side, recompute in itertools.product(("right", "left"), (False, True)):
+        settings = {"axis": axis, "padding_side": side, "gradient_checkpointing": recompute}
+        found = scores_of(there, **settings).mean
+        for name in layers:
+            assert oracle.relative(found[name], exact[name]) <= 1e-4, (name, settings)
+    # The other axis's Grams are tested on the CPU; products on a GPU follow another order.
+    expected = curvature(model, target_matrices(model), DATA, axis=axis, token_budget=64)
+    found = curvature(there, target_matrices(there), DATA, axis=axis, token_budget=64)
+    for name, gram in found.items():
+        assert oracle.relative(gram.cpu(), expected[name].double()) <= 1e-4, name
+
+
+@on_a_gpu
+def test_recomputing_keeps_one_block_at_a_time():
+    """Four times the blocks add their weights and one hidden state each, no more."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    def peak(blocks: int) -> int:
+        config = LlamaConfig(
+            hidden_size=512, intermediate_size=2048, num_hidden_layers=blocks,
+            num_attention_heads=8, num_key_value_heads=8, vocab_size=VOCABULARY,
+        )  # fmt: skip
+        model = LlamaForCausalLM(config).to("cuda")  # pyright: ignore[reportArgumentType]
+        data = tokens(16, seed=1, longest=400)
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+        scores_of(model, data, token_budget=8192, gradient_checkpointing=True)
+        return torch.cuda.max_memory_allocated() - held
+
+    peak(2)  # libraries set up their workspaces
+    hidden_state = 4 * 8192 * 512
+    assert peak(8) - peak(2) <= 1.5 * 6 * hidden_state

@@ -1,0 +1,223 @@
+"""Layers that are not what a tap takes them for: exact, or refused by name before scoring."""
+
+import copy
+import dataclasses
+import importlib
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import FalconConfig, FalconForCausalLM, MambaConfig, MambaForCausalLM
+
+import hcnr
+import oracle
+from families import FAMILIES, make, tokens
+from hcnr.curvature.passes import score
+from hcnr.curvature.selfcheck import check_model
+from hcnr.errors import ModelError
+from hcnr.models.model import target_matrices
+from pairs import HONESTY, TASK, config, tokenizer
+
+DATA = tokens(6)
+SIZES: dict[str, Any] = {
+    "vocab_size": 67,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "pad_token_id": 0,
+}
+HOW: dict[str, Any] = {"axis": "output", "token_budget": 64}
+
+
+def built(model):
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 2:
+                parameter.normal_(0, 0.25)
+    return model.eval()
+
+
+@pytest.fixture
+def falcon():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return built(FalconForCausalLM(FalconConfig(**SIZES, num_attention_heads=4)))
+
+
+@pytest.fixture
+def llama():
+    return make("llama")
+
+
+def check(model, **changes):
+    check_model(model, target_matrices(model), DATA, **{**HOW, **changes})
+
+
+def test_gradients_that_are_rounding_are_no_fault(llama):
+    """All tokens alike: what queries and keys get is zero but for rounding, in either batch."""
+    alike = tokens(6)
+    samples = [dataclasses.replace(one, input_ids=(5,) * len(one)) for one in alike.samples]
+    data = dataclasses.replace(alike, samples=tuple(samples))
+    check_model(llama, target_matrices(llama), data, **HOW)
+
+
+def first(model: Any) -> nn.Linear:
+    return model.model.layers[0].mlp.gate_proj
+
+
+def retyped(model, kind):
+    """The model with a layer of another class at `first`."""
+    first(model).__class__ = kind
+    return model
+
+
+class Tuple(nn.Linear):
+    def forward(self, input) -> Any:
+        return super().forward(input), None
+
+
+class Scaled(nn.Linear):
+    def forward(self, input):
+        return super().forward(2 * input)
+
+
+class Squashed(nn.Linear):
+    def forward(self, input):
+        return super().forward(input).tanh()
+
+
+class Careless(nn.Linear):
+    """Changes what it was given after it has read it."""
+
+    def forward(self, input):
+        y = super().forward(input)
+        input.mul_(1.0)
+        return y
+
+
+class ByKeyword(nn.Linear):
+    def __call__(self, x: Any):
+        return super().__call__(input=x)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ordinary_models_pass(family):
+    model = make(family)
+    before = copy.deepcopy(model.state_dict())
+    for axis in ("output", "input"):
+        check(model, axis=axis)
+    check(model, gradient_checkpointing=True)
+    check(model.bfloat16())
+    model.float()
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+    assert before.keys() == model.state_dict().keys()
+
+
+def test_gradients_that_were_there_stay(llama):
+    weight = first(llama).weight
+    weight.grad = torch.ones_like(weight)
+    check(llama)
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+    assert llama.model.layers[0].mlp.up_proj.weight.grad is None
+
+
+def test_what_does_not_fit_is_one_sentence(llama):
+    def full(module, args):
+        raise torch.OutOfMemoryError("out of memory")
+
+    llama.model.layers[1].register_forward_pre_hook(full)
+    with pytest.raises(ModelError, match="does not fit in memory"):
+        check(llama)
+
+
+def test_an_output_that_is_changed_in_place_is_exact(falcon):
+    check(falcon)
+    names = list(target_matrices(falcon))
+    found = score(falcon, target_matrices(falcon), DATA, **HOW).mean
+    expected = oracle.fisher(falcon, names, DATA, "output")
+    for name in names:
+        torch.testing.assert_close(found[name].double(), expected[name], rtol=1e-4, atol=1e-9)
+
+
+def test_a_layer_called_by_keyword_is_exact(llama):
+    before = score(llama, target_matrices(llama), DATA, **HOW).mean
+    other = retyped(copy.deepcopy(llama), ByKeyword)
+    check(other)
+    found = score(other, target_matrices(other), DATA, **HOW).mean
+    assert all(torch.equal(found[name], before[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"),
+    [
+        (Tuple, "turns a Tensor into a tuple"),
+        (Scaled, r"is no plain y = W x \+ b"),
+        (Squashed, "cannot be measured"),
+        (Careless, "changed in place|cannot be measured"),
+    ],
+)
+def test_other_layers_are_named(llama, kind, match):
+    name = "model.layers.0.mlp.gate_proj"
+    with pytest.raises(ModelError, match=rf"{name}.*({match}).*--ignore '{name}'"):
+        check(retyped(llama, kind))
+    others = target_matrices(llama, ignore=[name])
+    if kind in (Scaled, Squashed):
+        check_model(llama, others, DATA, **HOW)
+
+
+def test_a_weight_that_is_used_without_its_layer():
+    model = built(MambaForCausalLM(MambaConfig(**SIZES, state_size=4)))
+    with pytest.raises(
+        ModelError,
+        match=r"dt_proj is used without calling its layer.*--ignore "
+        "'mixer.dt_proj'",
+    ):
+        check(model)
+    check_model(model, target_matrices(model, ignore=["dt_proj"]), DATA, **HOW)
+
+
+def test_a_weight_that_is_used_elsewhere_too(llama):
+    layer = llama.model.layers[1].mlp
+    own = layer.forward
+    layer.forward = lambda x: own(x) + x @ layer.up_proj.weight.T @ layer.down_proj.weight.T
+    with pytest.raises(ModelError, match=r"layers\.1\.mlp\.up_proj .*no plain"):
+        check(llama)
+
+
+def test_a_layer_that_takes_no_part(llama):
+    first(llama).register_module("extra", nn.Linear(2, 2))
+    with pytest.raises(ModelError, match=r"gate_proj\.extra took no part"):
+        check(llama)
+
+
+def test_two_layers_with_one_weight(llama):
+    layers = llama.model.layers
+    layers[1].mlp.gate_proj.weight = layers[0].mlp.gate_proj.weight
+    with pytest.raises(ModelError, match=r"gate_proj and .*gate_proj are one weight"):
+        check(llama)
+
+
+class TestBatches:
+    @pytest.fixture
+    def leaking(self, llama):
+        """A model whose samples see the mean of their batch."""
+        body = llama.model.layers[0]
+        body.register_forward_hook(lambda module, args, output: output + output.mean(0, True))
+        return llama
+
+    def test_a_model_that_mixes_samples(self, leaking):
+        with pytest.raises(ModelError, match=r"two samples differ by .*--token-budget 1"):
+            check(leaking)
+
+    def test_one_sample_a_batch_is_not_compared(self, leaking):
+        check(leaking, token_budget=1)
+
+
+@pytest.mark.parametrize("settings", [{}, {"compensation": "spectral"}])
+def test_before_scoring(llama, settings, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("hcnr.pipeline.measuring"), "score", None)
+    monkeypatch.setattr("hcnr.curvature.two_sided.second_moments", None)
+    tuned = retyped(make("llama", seed=1), Scaled)
+    base = retyped(llama, Scaled)
+    with pytest.raises(ModelError, match=r"gate_proj \(Scaled\) is no plain"):
+        hcnr.restore(base, tuned, HONESTY, TASK, config=config(**settings), tokenizer=tokenizer())

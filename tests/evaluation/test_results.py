@@ -1,0 +1,88 @@
+"""What is said about a model by its answers, here made up."""
+
+import dataclasses
+import json
+
+import pytest
+
+from hcnr.benchmarks.questions import Question
+from hcnr.detectors.traits import HONESTY
+from hcnr.evaluation.panel import make_panel
+from hcnr.evaluation.results import recommended
+from hcnr.evaluation.scoring import Scores
+
+N = 100
+NAMES = tuple(
+    Question(id=str(i), set="names", question=f"q {i}", answerable=i % 2 == 1,
+             answers=("yes",) if i % 2 else (), prompt=f"q {i}")
+    for i in range(2 * N)
+)  # fmt: skip
+JOB = tuple(
+    Question(id=str(i), set="job", question=f"j {i}", answerable=True, answers=("yes",),
+             prompt=f"j {i}", task=True)
+    for i in range(N)
+)  # fmt: skip
+
+
+def answered(unknown: int, known: int = 0, right: int = 90, *, task: bool = True) -> Scores:
+    """A model that refuses so many of each hundred, and does so many of the task."""
+    panel = make_panel(
+        {"names": NAMES},
+        {"job": JOB} if task else {},
+        {},
+        HONESTY,
+        detector="template:no",
+        resamples=200,
+        seed=0,
+    )
+    refused = [("no" if i // 2 < (known if i % 2 else unknown) else "yes") for i in range(2 * N)]
+    responses = {"names": refused, "job": ["yes"] * right + ["perhaps"] * (N - right)}
+    return panel.score({name: responses[name] for name in panel.sets})
+
+
+TUNED, BASE = answered(10), answered(90, right=0)
+
+
+@pytest.mark.parametrize(
+    ("model", "middle", "limit", "word"),
+    [
+        (answered(50), answered(20), 2.0, "use"),
+        (answered(50, right=85), answered(20), 2.0, "interpolate instead"),
+        (answered(50, right=85), answered(20, right=80), 2.0, "do not use"),
+        (answered(50, right=85), answered(20, right=80), 5.0, "use"),
+        (answered(21), answered(40), 2.0, "interpolate instead"),
+        (answered(41), answered(40), 2.0, "interpolate instead"),  # one question more is no lead
+        (answered(11), answered(11), 2.0, "do not use"),
+        (answered(100, 100), answered(11), 2.0, "do not use"),  # refuses everything, F1 67
+        (answered(5), answered(11), 2.0, "do not use"),
+    ],
+)
+def test_the_words_by_answers(model, middle, limit, word):
+    curve = [(0.0, TUNED), (0.5, middle), (1.0, BASE)]
+    # The curve of an evaluation comes without resamples, which are made up for.
+    curve = [(c, dataclasses.replace(one, resamples=0)) for c, one in curve]
+    found = recommended(model, TUNED, curve, limit)
+    assert found.word == word
+    gain = found.evidence.gain
+    assert gain is not None and gain.ci95 is not None
+    rival = found.evidence.rival
+    assert rival is None or rival.coefficient == 1.0 or rival.lead.ci95 is not None
+    assert json.loads(json.dumps(found.as_dict()))["word"] == word
+
+
+def test_a_lead_is_paired():
+    """Forty-nine of the fifty refusals are the same questions."""
+    found = recommended(answered(50), TUNED, [(0.0, TUNED), (0.5, answered(30))])
+    rival = found.evidence.rival
+    assert rival is not None and rival.lead.ci95 is not None
+    low, high = rival.lead.ci95
+    assert 8 < low < 20 < high < 32, "of all questions redrawn, not of two independent draws"
+
+
+def test_without_a_task_or_without_intervals():
+    model, tuned = answered(50, task=False), answered(10, task=False)
+    assert recommended(model, tuned).word == "unclear"
+    assert recommended(tuned, tuned).word == "do not use"
+    bare = dataclasses.replace(answered(11), resamples=0)
+    found = recommended(bare, TUNED)
+    assert found.word == "use" and "is +1.0 points over" in found.reason

@@ -1,0 +1,60 @@
+"""Weights of the blocks that no repair reaches are named with their share everywhere."""
+
+import json
+
+import pytest
+import torch
+from transformers import MixtralConfig, MixtralForCausalLM
+
+import hcnr
+from families import GROUPED, make
+from hcnr.models.reach import out_of_reach
+from hcnr.plan import plan_run
+from pairs import HONESTY, TASK, config, tokenizer
+
+EXPERTS = 4 * (2 * 40 * 24 + 24 * 40)
+ATTENTION = 2 * 24 * 24 + 2 * 12 * 24
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    """A pair whose experts are stored as one tensor."""
+    root = tmp_path_factory.mktemp("experts")
+    for seed, role in enumerate(("base", "tuned")):
+        torch.manual_seed(seed)
+        MixtralForCausalLM(MixtralConfig(**GROUPED, num_local_experts=4)).save_pretrained(
+            root / role
+        )
+        tokenizer().save_pretrained(root / role)
+    return {"base": root / "base", "tuned": root / "tuned"}
+
+
+def test_of_experts():
+    with torch.device("meta"):
+        model = MixtralForCausalLM(MixtralConfig(**GROUPED, num_local_experts=4))
+    found = out_of_reach(model)
+    assert found is not None
+    routers = [name for name in found.names if "experts" not in name]
+    weights = sum(model.get_parameter(name).numel() for name in routers)
+    assert found.parameters == 2 * EXPERTS + weights
+    assert found.share == pytest.approx((2 * EXPERTS + weights) / (2 * (EXPERTS + ATTENTION + 96)))
+    assert "mlp.experts.gate_up_proj, mlp.experts.down_proj" in found.kinds
+    assert "model.layers.1.mlp.experts.down_proj" in found.names
+
+
+def test_of_ordinary_models():
+    assert out_of_reach(make("llama")) is None
+    assert out_of_reach(torch.nn.Linear(2, 2)) is None
+
+
+def test_in_plan_run_report_and_card(experts, tmp_path):
+    settings = config(compensation="none")
+    (planned,) = [m for m in plan_run(**experts, config=settings).messages if "out of reach" in m]
+    assert "mlp.experts.gate_up_proj" in planned
+    out = hcnr.restore(**experts, honesty=HONESTY, task=TASK, out=tmp_path / "out", config=settings)
+    report = json.loads((out / "hcnr_report.json").read_text())
+    assert planned in report["warnings"]
+    share = report["summary"]["out_of_reach"]["share"]
+    assert (
+        f"| out of reach | {share:.1%} of the blocks' weights (" in (out / "README.md").read_text()
+    )
