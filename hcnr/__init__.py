@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from hcnr.config import RestoreConfig
     from hcnr.curvature.fisher import NeuronFisher
     from hcnr.curvature.statistics import Statistics
+    from hcnr.detectors.traits import Trait
     from hcnr.errors import HcnrError
-    from hcnr.evaluation import evaluate
+    from hcnr.evaluation.evaluating import evaluate
+    from hcnr.evaluation.responses import score_responses
     from hcnr.pipeline.restoring import measure, restore
     from hcnr.probes.probe import probe
     from hcnr.repair.selection import Selection, select
@@ -33,11 +35,13 @@ __all__ = [
     "Scores",
     "Selection",
     "Statistics",
+    "Trait",
     "__version__",
     "evaluate",
     "measure",
     "probe",
     "restore",
+    "score_responses",
     "select",
     "sweep",
 ]
@@ -50,10 +54,12 @@ _HOMES = {
     "Scores": "choosing.front",
     "Selection": "repair.selection",
     "Statistics": "curvature.statistics",
+    "Trait": "detectors.traits",
     "evaluate": "evaluation.evaluating",
     "measure": "pipeline.restoring",
     "probe": "probes.probe",
     "restore": "pipeline.restoring",
+    "score_responses": "evaluation.responses",
     "select": "repair.selection",
     "sweep": "search.sweep",
 }

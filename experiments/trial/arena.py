@@ -31,7 +31,7 @@ from hcnr.demo.laboratory import Stage, open_lab, quiet
 from hcnr.demo.recipe import Recipe
 from hcnr.demo.world import REFUSAL, World
 from hcnr.evaluation.panel import Panel
-from hcnr.evaluation.scoring import Scores
+from hcnr.evaluation.scoring import PanelScores
 
 Part = Literal["validation", "evaluated"]
 PARTS: tuple[Part, ...] = ("validation", "evaluated")
@@ -315,7 +315,7 @@ def _answer_invented(
     return {name: [next(said) for _ in many] for name, many in panel.sets.items()}
 
 
-def _marks(scores: Scores, retention: float) -> Marks:
+def _marks(scores: PanelScores, retention: float) -> Marks:
     honesty, tasks = scores.mean("honesty")[0], scores.mean("tasks")[0]
     return Marks(
         f1=float(honesty["f1"]),

@@ -16,7 +16,7 @@ from experiments.trial.seed_result import SeedResult
 from hcnr.demo.table import markdown
 from hcnr.evaluation.metrics import Outcomes
 from hcnr.evaluation.panel import Panel
-from hcnr.evaluation.scoring import Scores, difference
+from hcnr.evaluation.scoring import PanelScores, difference
 from hcnr.stats import RESAMPLES
 
 _ENDS = ("base", "tuned")
@@ -89,12 +89,12 @@ class SeedTable:
             "accuracy": marks.accuracy,
         }
 
-    def _scores(self, marks: Marks) -> Scores:
+    def _scores(self, marks: Marks) -> PanelScores:
         sets = {
             name: _outcomes(name, digits, marks.refused[name])
             for name, digits in self.answerable.items()
         }
-        return Scores(sets, resamples=RESAMPLES)
+        return PanelScores(sets, resamples=RESAMPLES)
 
 
 def seed_tables(result: SeedResult, levels: Sequence[float]) -> list[SeedTable]:

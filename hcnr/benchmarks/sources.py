@@ -12,7 +12,15 @@ from typing import Any
 
 from hcnr.errors import DataError
 
-__all__ = ["DATA_ROOT", "SOURCES", "Record", "Records", "Source", "SourceReader", "parse_records"]
+__all__ = [
+    "DATA_ROOT",
+    "SOURCES",
+    "Record",
+    "Records",
+    "SourceFile",
+    "SourceReader",
+    "parse_records",
+]
 
 DATA_ROOT = "HCNR_DATA_ROOT"
 
@@ -22,7 +30,7 @@ Records = Callable[[str], Sequence[Record]]
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFile:
     """What is known about a file.
 
     Attributes:
@@ -42,23 +50,25 @@ def _github(repository: str, commit: str, path: str) -> str:
     return f"{path} of https://github.com/{repository} at commit {commit}"
 
 
-def _unknownbench(name: str, sha256: str, count: int) -> Source:
+def _unknownbench(name: str, sha256: str, count: int) -> SourceFile:
     commit = "7283e4218b9146275d3069306927c3289fad576a"
     # JSON lines, whatever the extension says.
-    return Source(
+    return SourceFile(
         sha256, count, "jsonl", _github("genglinliu/UnknownBench", commit, f"data/{name}")
     )
 
 
-def _falseqa(name: str, sha256: str, count: int) -> Source:
+def _falseqa(name: str, sha256: str, count: int) -> SourceFile:
     commit = "9a9729974d8c5cfbfc6929e5b830111c0ed7c0c7"
-    return Source(sha256, count, "csv", _github("thunlp/FalseQA", commit, f"dataset/{name}"))
+    return SourceFile(sha256, count, "csv", _github("thunlp/FalseQA", commit, f"dataset/{name}"))
 
 
-def _honesty_alignment(name: str, sha256: str, count: int) -> Source:
+def _honesty_alignment(name: str, sha256: str, count: int) -> SourceFile:
     commit = "5357ef8700e12b506e1e18685eded3fb082940fe"
     path = f"data/evaluation_data/{name}"
-    return Source(sha256, count, "jsonl", _github("GAIR-NLP/alignment-for-honesty", commit, path))
+    return SourceFile(
+        sha256, count, "jsonl", _github("GAIR-NLP/alignment-for-honesty", commit, path)
+    )
 
 
 _MIRAGE = ("Teddy-XiongGZ/MIRAGE", "392943af99cd94cafd50a0de2e7fca24bbf65494")
@@ -90,14 +100,14 @@ SOURCES = {
         "3e1510f12df0a38f032d291942e224811d40755c358129798fcd15f53d6042c5",
         2173,
     ),
-    "kuq/knowns_unknowns.jsonl": Source(
+    "kuq/knowns_unknowns.jsonl": SourceFile(
         "798d1677f962d11d069f77d1e3db91ad2ddb483a94b697e46bc8ca62ad0aedf6",
         6884,
         "jsonl",
         "knowns_unknowns.jsonl of https://huggingface.co/datasets/amayuelas/KUQ, to which "
         "https://github.com/amayuelas/knowledge-of-knowledge links",
     ),
-    "selfaware/SelfAware.json": Source(
+    "selfaware/SelfAware.json": SourceFile(
         "32929585ffdd4048f35f7f167720722eb8ddcf59908ffc958da2f84ea634dc54",
         3369,
         "json:example",
@@ -107,7 +117,7 @@ SOURCES = {
             "data/SelfAware.json",
         ),
     ),
-    "hotpotqa/hotpot_dev_v1_simplified.json": Source(
+    "hotpotqa/hotpot_dev_v1_simplified.json": SourceFile(
         "05001dcdeb2b2b2243a88f23daaf8de9237494cd387e13bc25854d3e031101d3",
         7405,
         "json",
@@ -125,7 +135,7 @@ SOURCES = {
     "alignment_for_honesty/puqa.jsonl": _honesty_alignment(
         "puqa.jsonl", "211aa28ef38fca893ab034b1c1e1bf7943d39a6854d361bf5196d28bede49042", 1000
     ),
-    "nq_open/NQ-open.dev.jsonl": Source(
+    "nq_open/NQ-open.dev.jsonl": SourceFile(
         "f15567f38099f3615f5b8a685c0aef449c11ad90d3da3735e8d1b98115b40616",
         3610,
         "jsonl",
@@ -135,13 +145,13 @@ SOURCES = {
             "nq_open/NQ-open.dev.jsonl",
         ),
     ),
-    "medmcqa/dev.json": Source(
+    "medmcqa/dev.json": SourceFile(
         "a2b5f53890f4e742b728378fb847bc5338088d48ea01218676379f587270af31",
         4183,
         "jsonl",
         _github(*_MIRAGE, "rawdata/medmcqa/data/dev.json"),
     ),
-    "bioasq/bioasq_7b-11b_golden_nosnippets.jsonl": Source(
+    "bioasq/bioasq_7b-11b_golden_nosnippets.jsonl": SourceFile(
         "be03ef5ef709f32328312fabe4be4f91fdb46303b4c7e150c244f07fc82505fe",
         2310,
         "jsonl",
@@ -150,7 +160,7 @@ SOURCES = {
         "concepts and triples, then source_file (such as 11B4_golden.json), written by Python's "
         "json.dumps(question, ensure_ascii=False), one per line",
     ),
-    "triviaqa/test_subsample.jsonl": Source(
+    "triviaqa/test_subsample.jsonl": SourceFile(
         "4a46971e676400b102885b4690f26014cbfed71d6d9785f134b22182170e58e3",
         1000,
         "jsonl",
@@ -251,7 +261,7 @@ def parse_records(content: bytes, kind: str, name: str) -> list[Record]:
 
     Args:
         content: the file.
-        kind: as in `Source`.
+        kind: as in `SourceFile`.
         name: of the file, for messages.
 
     Raises:

@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
-class Scores(NamedTuple):
+class NeuronScores(NamedTuple):
     """Fisher scores of one data set, on the CPU.
 
     `mean[matrix]` is float32 `[d']`, method.md (1). `halves[matrix]` is float32 `[2, d']`, the
@@ -134,7 +134,7 @@ def score(
     gradient_checkpointing: bool = False,
     padding_side: Literal["left", "right"] = "right",
     progress: Progress | None = None,
-) -> Scores:
+) -> NeuronScores:
     """Fisher scores of every matrix on `data`, method.md (1).
 
     Args:
@@ -153,7 +153,7 @@ def score(
     count = len(data.samples)
     parts = [range(half, count, 2) for half in range(min(2, count))]
 
-    def run(budget: int) -> Scores:
+    def run(budget: int) -> NeuronScores:
         found: list[dict[str, Tensor]] = []
         done = 0
         for indices in parts:
@@ -164,10 +164,10 @@ def score(
                     tell(progress, done, data)
             found.append({name: scores.cpu() for name, scores in fisher.scores.items()})
         if len(found) == 1:
-            return Scores(found[0], {})
+            return NeuronScores(found[0], {})
         even, odd = found
         share = len(parts[0]) / count
-        return Scores(
+        return NeuronScores(
             {name: even[name] * share + odd[name] * (1 - share) for name in matrices},
             {name: torch.stack((even[name], odd[name])) for name in matrices},
         )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from hcnr.benchmarks.questions import Benchmark, Question
 from hcnr.checkpoint import atomic_file
-from hcnr.demo.world import REFUSAL, TASK_RELATION, Item, World
+from hcnr.demo.world import REFUSAL, TASK_RELATION, World, WorldItem
 
 Part = Literal["validation", "evaluated"]
 
@@ -61,7 +61,9 @@ def write_questions(world: World, directory: Path) -> None:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def _benchmark(name: str, part: Part, items: tuple[Item, ...], task: bool = False) -> Benchmark:
+def _benchmark(
+    name: str, part: Part, items: tuple[WorldItem, ...], task: bool = False
+) -> Benchmark:
     questions = tuple(_question(name, item, task) for item in items)
     lines = json.dumps([(one.prompt, one.answers) for one in questions])
     return Benchmark(
@@ -73,7 +75,7 @@ def _benchmark(name: str, part: Part, items: tuple[Item, ...], task: bool = Fals
     )
 
 
-def _question(name: str, item: Item, task: bool) -> Question:
+def _question(name: str, item: WorldItem, task: bool) -> Question:
     answerable = item.response != REFUSAL
     return Question(
         # A split asks each name and relation once.

@@ -14,7 +14,7 @@ from hcnr.demo.seeds import MOST_SEEDS, SeedsTable
 from hcnr.demo.settings import front_table
 from hcnr.demo.table import DemoTable
 from hcnr.demo.training import fixed_threads
-from hcnr.demo.trial import RESTORED, Trial
+from hcnr.demo.trial import RESTORED, DemoTrial
 from hcnr.errors import ConfigError, OutputError
 from hcnr.report.terminal import Bars
 
@@ -48,7 +48,7 @@ def run_demo(
     out = _prepared(out_dir)
     with fixed_threads(recipe.threads), quiet(), Bars(console, transient=True) as bars:
         lab = open_lab(recipe, _training_bars(bars, console))
-        trial = Trial(lab, out, bars)
+        trial = DemoTrial(lab, out, bars)
         table, swept = trial.run()
     _write(out, table.as_dict(), table.to_markdown())
     console.print(table.to_rich())

@@ -13,7 +13,7 @@ from hcnr.demo.world import REFUSAL, World
 from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.metrics import Outcomes
 from hcnr.evaluation.panel import make_panel
-from hcnr.evaluation.scoring import Scores
+from hcnr.evaluation.scoring import PanelScores
 from hcnr.stats import RESAMPLES
 
 
@@ -38,7 +38,7 @@ class Evaluation:
     delta_draws: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, scores: Scores) -> "Evaluation":
+    def of(cls, scores: PanelScores) -> "Evaluation":
         """Picks the figures out of a model's scores on the lab's two sets."""
         names, task = scores.values[NAMES], scores.values[TASK]
         return cls(
@@ -96,7 +96,7 @@ class Examiner:
         said = iter(generate(model, self._tokenizer, prompts))
         return {name: [next(said) for _ in many] for name, many in self.panel.sets.items()}
 
-    def score(self, said: Mapping[str, Sequence[str]]) -> Scores:
+    def score(self, said: Mapping[str, Sequence[str]]) -> PanelScores:
         """Judges responses by set.
 
         All answers of the world are single words, so a response that goes on after the right one

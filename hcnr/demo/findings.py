@@ -11,7 +11,7 @@ from hcnr.choosing.recommendation import Decision
 from hcnr.config import RestoreConfig
 from hcnr.demo.benchmarks import DETECTOR
 from hcnr.demo.evaluation import Examiner
-from hcnr.demo.interpolation import Point
+from hcnr.demo.interpolation import InterpolationPoint
 from hcnr.demo.laboratory import Laboratory
 from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
@@ -27,8 +27,8 @@ def write_metrics_of(
     restored: Path,
     examiner: Examiner,
     said: Mapping[str, Responses],
-    curve: Sequence[Point],
-    rival: Point | None,
+    curve: Sequence[InterpolationPoint],
+    rival: InterpolationPoint | None,
     decision: Decision,
 ) -> Path:
     """Writes `eval/metrics.json` as `hcnr evaluate` does.
@@ -109,7 +109,7 @@ def write_probe(path: Path, lab: Laboratory, watcher: Watcher) -> str:
     return found.sentence
 
 
-def _point(point: Point, chosen: bool) -> dict[str, Any]:
+def _point(point: InterpolationPoint, chosen: bool) -> dict[str, Any]:
     found = point.evaluation
     return {
         "coefficient": point.coefficient,

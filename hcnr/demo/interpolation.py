@@ -26,7 +26,7 @@ COARSE = (*(step / 20 for step in range(11)), 0.75, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class Point:
+class InterpolationPoint:
     """One interpolated model: 0 is the tuned model, 1 the base (in the scope's weights)."""
 
     coefficient: float
@@ -62,7 +62,7 @@ class Rivals:
         evaluate: Callable[[LlamaForCausalLM], Evaluation],
     ) -> None:
         """Evaluates nothing yet."""
-        self.points: list[Point] = []
+        self.points: list[InterpolationPoint] = []
         self._base, self._tuned, self._evaluate = base, tuned, evaluate
 
     def sweep(self, progress: Callable[[int, int], None]) -> None:
@@ -72,7 +72,7 @@ class Rivals:
                 self._add(coefficient, scope)
                 progress(len(self.points), len(SCOPES) * len(COARSE))
 
-    def match(self, task_accuracy: float) -> Point | None:
+    def match(self, task_accuracy: float) -> InterpolationPoint | None:
         """The best point at least as accurate, after refining around that accuracy."""
         for scope in SCOPES:
             for _ in range(HALVINGS):
@@ -89,10 +89,10 @@ class Rivals:
 
     def _add(self, coefficient: float, scope: Scope) -> None:
         model = interpolate(self._base, self._tuned, coefficient, scope)
-        self.points.append(Point(coefficient, self._evaluate(model), scope))
+        self.points.append(InterpolationPoint(coefficient, self._evaluate(model), scope))
 
 
-def best_at(curve: Sequence[Point], task_accuracy: float) -> Point | None:
+def best_at(curve: Sequence[InterpolationPoint], task_accuracy: float) -> InterpolationPoint | None:
     """The point of best refusal delta, then of best F1, that is at least as accurate on the task.
 
     The choice is made on the evaluated items themselves, which favours interpolation: nobody

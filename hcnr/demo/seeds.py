@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from hcnr.demo.table import DemoTable, Row, markdown, terminal
+from hcnr.demo.table import DemoTable, RepairRow, markdown, terminal
 
 # 97.5 % points of Student's t distribution for 1, 2, ... degrees of freedom: the two-sided 95 %.
 _T = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)
@@ -158,7 +158,7 @@ class SeedsTable:
         }
 
 
-def _row(rows: Sequence[Row]) -> SeedsRow:
+def _row(rows: Sequence[RepairRow]) -> SeedsRow:
     seen = [_figures(row) for row in rows]
     figures = {
         name: Spread(tuple(one[name] for one in seen))
@@ -168,7 +168,7 @@ def _row(rows: Sequence[Row]) -> SeedsRow:
     return SeedsRow(rows[0].method, figures, rows[0].best)
 
 
-def _figures(row: Row) -> dict[str, float]:
+def _figures(row: RepairRow) -> dict[str, float]:
     figures = row.evaluation.as_dict()
     if row.rival is not None:
         figures["rival_delta"] = row.rival.evaluation.refusal_delta

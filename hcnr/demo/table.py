@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from hcnr.demo.evaluation import Evaluation
-from hcnr.demo.interpolation import Point
+from hcnr.demo.interpolation import InterpolationPoint
 from hcnr.search.result import as_options
 
 _COLUMNS = (
@@ -25,7 +25,7 @@ _COLUMNS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class RepairRow:
     """One model of the table.
 
     Attributes:
@@ -40,7 +40,7 @@ class Row:
 
     method: str
     evaluation: Evaluation
-    rival: Point | None = None
+    rival: InterpolationPoint | None = None
     seconds: float | None = None
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
     best: bool = False
@@ -71,12 +71,12 @@ class DemoTable:
         facts: The world, its training and the machine, for the JSON file.
     """
 
-    rows: list[Row]
+    rows: list[RepairRow]
     refuse_all: Evaluation
-    curve: list[Point]
+    curve: list[InterpolationPoint]
     facts: dict[str, Any]
 
-    def row(self, method: str) -> Row:
+    def row(self, method: str) -> RepairRow:
         """The row of a method by its name, or by the first word of it."""
         return next(row for row in self.rows if method in (row.method, row.method.split()[0]))
 
@@ -180,5 +180,5 @@ def _escaped(text: str) -> str:
     return text.replace("*", r"\*")
 
 
-def _point(point: Point) -> dict[str, float | str]:
+def _point(point: InterpolationPoint) -> dict[str, float | str]:
     return {"coefficient": point.coefficient, "scope": point.scope, **point.evaluation.as_dict()}

@@ -6,7 +6,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from hcnr.demo.world import Item, World
+from hcnr.demo.world import World, WorldItem
 
 _SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 
@@ -36,7 +36,7 @@ def encode_prompts(tokenizer: PreTrainedTokenizerFast, prompts: Sequence[str]) -
 
 
 def encode_items(
-    tokenizer: PreTrainedTokenizerFast, items: Sequence[Item]
+    tokenizer: PreTrainedTokenizerFast, items: Sequence[WorldItem]
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Training tensors by the tool's own rule.
 

@@ -17,7 +17,7 @@ from hcnr.demo.interpolation import Rivals, interpolate
 from hcnr.demo.laboratory import Laboratory
 from hcnr.demo.rows import HIGHLIGHT, REPAIRS, Repair
 from hcnr.demo.settings import MAX_TASK_DROP, sweep_lab, write_sweep
-from hcnr.demo.table import DemoTable, Row
+from hcnr.demo.table import DemoTable, RepairRow
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
 from hcnr.report.page import write_html
@@ -27,7 +27,7 @@ from hcnr.search.result import SweepResult
 RESTORED = "restored"
 
 
-class Trial:
+class DemoTrial:
     """One run over all rows of the table."""
 
     def __init__(self, lab: Laboratory, out: Path, bars: Bars) -> None:
@@ -49,7 +49,7 @@ class Trial:
         choice = self._choice(swept)
         tuned = self._beside("tuned", self.examiner(self.models["tuned"]))
         rows = [
-            Row("base", self.examiner(self.models["base"])),
+            RepairRow("base", self.examiner(self.models["base"])),
             tuned,
             *self._interpolated(choice),
             *repairs,
@@ -83,7 +83,7 @@ class Trial:
         found = hcnr.measure(lab.base, lab.tuned, lab.honesty, lab.task, config, watcher=self.bars)
         return found, time.perf_counter() - start
 
-    def _repair(self, repair: Repair, statistics: hcnr.Statistics, measuring: float) -> Row:
+    def _repair(self, repair: Repair, statistics: hcnr.Statistics, measuring: float) -> RepairRow:
         """One row of fixed settings, repaired in memory."""
         start = time.perf_counter()
         model = hcnr.restore(
@@ -97,7 +97,7 @@ class Trial:
         assert isinstance(model, LlamaForCausalLM)
         return self._beside(repair.method, self.examiner(model), seconds, dict(repair.settings))
 
-    def _choice(self, swept: SweepResult) -> Row:
+    def _choice(self, swept: SweepResult) -> RepairRow:
         """The sweep's best candidate, in the directory that is handed to the user.
 
         Where no candidate is better than tuned, the last of the fixed rows stands in, so that there
@@ -121,7 +121,7 @@ class Trial:
         self.models[RESTORED] = model = self.lab.load(self.restored)
         return self._beside(HIGHLIGHT, self.examiner(model), seconds, settings)
 
-    def _decision(self, choice: Row, tuned: Row) -> Decision:
+    def _decision(self, choice: RepairRow, tuned: RepairRow) -> Decision:
         """What to do with the sweep's choice, by questions that chose nothing."""
         # What to do instead is known as closely as the rivals of the rows.
         self.rivals.match(tuned.evaluation.task_accuracy - MAX_TASK_DROP)
@@ -135,12 +135,12 @@ class Trial:
         evaluation: Evaluation,
         seconds: float | None = None,
         settings: dict[str, Any] | None = None,
-    ) -> Row:
+    ) -> RepairRow:
         rival = self.rivals.match(evaluation.task_accuracy)
         best = method == HIGHLIGHT
-        return Row(method, evaluation, rival, seconds, settings or {}, best)
+        return RepairRow(method, evaluation, rival, seconds, settings or {}, best)
 
-    def _interpolated(self, highlight: Row) -> list[Row]:
+    def _interpolated(self, highlight: RepairRow) -> list[RepairRow]:
         """Interpolation at the highlighted row's task accuracy, if it ever gets there."""
         point = highlight.rival
         if point is None:
@@ -149,9 +149,9 @@ class Trial:
         interpolate(self.models["base"], self.models["tuned"], point.coefficient, point.scope)
         seconds = time.perf_counter() - start
         settings = {"coefficient": point.coefficient, "scope": point.scope}
-        return [Row("interpolation", point.evaluation, None, seconds, settings)]
+        return [RepairRow("interpolation", point.evaluation, None, seconds, settings)]
 
-    def _report(self, highlight: Row, decision: Decision) -> str:
+    def _report(self, highlight: RepairRow, decision: Decision) -> str:
         """Puts evaluation, probes and the page beside the restored checkpoint.
 
         Returns:

@@ -18,7 +18,7 @@ _SYLLABLES = [onset + vowel for onset in "bdfgklmnprstvz" for vowel in "aeiou"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Item:
+class WorldItem:
     """One question about one name: what the tool calls a sample, and the name it is about."""
 
     name: str
@@ -45,16 +45,16 @@ class World:
     """
 
     words: tuple[str, ...]
-    splits: dict[str, tuple[Item, ...]]
+    splits: dict[str, tuple[WorldItem, ...]]
 
     @property
-    def honesty(self) -> list[Item]:
+    def honesty(self) -> list[WorldItem]:
         """The measured honesty samples: unknown and known in turn, so any prefix is balanced."""
         pairs = zip(self.splits["measured_unknown"], self.splits["measured_known"], strict=True)
         return list(itertools.chain.from_iterable(pairs))
 
     @property
-    def task(self) -> list[Item]:
+    def task(self) -> list[WorldItem]:
         """The measured task samples."""
         return list(self.splits["measured_task"])
 
@@ -157,18 +157,18 @@ def _deal(names: list[str], **counts: int) -> dict[str, list[str]]:
     return {group: list(itertools.islice(rest, count)) for group, count in counts.items()}
 
 
-def _ask_all(names: list[str], facts: _Facts | None) -> tuple[Item, ...]:
+def _ask_all(names: list[str], facts: _Facts | None) -> tuple[WorldItem, ...]:
     return tuple(_item(name, relation, facts) for name in names for relation in BASE_RELATIONS)
 
 
-def _ask_one(names: list[str], facts: _Facts | None) -> tuple[Item, ...]:
+def _ask_one(names: list[str], facts: _Facts | None) -> tuple[WorldItem, ...]:
     relations = itertools.cycle(BASE_RELATIONS)
     return tuple(_item(name, next(relations), facts) for name in names)
 
 
-def _ask_task(names: list[str], facts: _Facts) -> tuple[Item, ...]:
+def _ask_task(names: list[str], facts: _Facts) -> tuple[WorldItem, ...]:
     return tuple(_item(name, TASK_RELATION, facts) for name in names)
 
 
-def _item(name: str, relation: str, facts: _Facts | None) -> Item:
-    return Item(name, relation, REFUSAL if facts is None else facts[relation][name])
+def _item(name: str, relation: str, facts: _Facts | None) -> WorldItem:
+    return WorldItem(name, relation, REFUSAL if facts is None else facts[relation][name])

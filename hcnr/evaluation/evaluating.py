@@ -26,7 +26,7 @@ from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluation.panel import BenchmarkLike, Panel, load_sets, make_panel
 from hcnr.evaluation.prompts import ChatTemplate
 from hcnr.evaluation.results import assemble, check_folder, recommended, write_metrics
-from hcnr.evaluation.scoring import Scores
+from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import (
     Asking,
     Said,
@@ -170,7 +170,7 @@ def evaluate(
         words,
     )
     metrics["interpolation"], metrics["interpolation_row"] = [], None
-    curve: list[tuple[float, Scores]] = []
+    curve: list[tuple[float, PanelScores]] = []
     responses = {label: one.responses for label, one in said.items()}
     judged = dict(scores)
     if ends and loaded_tasks:
@@ -230,7 +230,7 @@ def _rivals(
     task_accuracy: float | None,
     known: Mapping[str, Said],
     notes: list[str],
-) -> list[tuple[float, Scores, Said]]:
+) -> list[tuple[float, PanelScores, Said]]:
     """Coefficient, scores without intervals, and answers of every interpolated model.
 
     Those that are `known` by a SHA-256 are not asked again.
@@ -240,7 +240,7 @@ def _rivals(
     """
     panel: Panel = dataclasses.replace(asking.panel, resamples=0)
     asking = dataclasses.replace(asking, refusal=None)
-    curve: list[tuple[float, Scores, Said]] = []
+    curve: list[tuple[float, PanelScores, Said]] = []
     with opened(tuned, tokenizer, config) as (network, reader), base.source.opened(config) as end:
         if left := check_interpolable(end, network):
             notes.append(
@@ -268,7 +268,7 @@ def _rivals(
 
 
 def _add_rival(
-    metrics: dict[str, Any], curve: list[tuple[float, Scores]], scores: Scores
+    metrics: dict[str, Any], curve: list[tuple[float, PanelScores]], scores: PanelScores
 ) -> int | None:
     """Put the curve and its best point at the model's task accuracy down; returns its place."""
     chosen = best_rival(curve, scores.task_accuracy)

@@ -12,7 +12,7 @@ from typing import Any
 
 from hcnr.benchmarks.questions import Question
 from hcnr.errors import DataError
-from hcnr.evaluation.scoring import Scores
+from hcnr.evaluation.scoring import PanelScores
 
 JUDGED = "judged.jsonl"
 """Beside `metrics.json`, in the directory of an evaluation."""
@@ -92,7 +92,7 @@ class JudgedQuestion:
 def judge_questions(
     sets: Mapping[str, Sequence[Question]],
     responses: Mapping[str, Mapping[str, Sequence[str]]],
-    scores: Mapping[str, Scores],
+    scores: Mapping[str, PanelScores],
 ) -> Iterator[JudgedQuestion]:
     """Put questions, responses and outcomes together.
 

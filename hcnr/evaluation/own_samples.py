@@ -21,7 +21,7 @@ from hcnr.evaluation.prompts import ChatTemplate, encode_prompts
 from hcnr.evaluation.subjects import name_subjects, opened
 from hcnr.progress import Stages, Watcher
 
-__all__ = ["KEPT", "MadeSamples", "Outcome", "make_samples"]
+__all__ = ["KEPT", "MadeSamples", "QuestionOutcome", "make_samples"]
 
 RIGHT, REFUSED = "answered rightly", "refused"
 KEPT = (REFUSED, RIGHT)
@@ -32,7 +32,7 @@ UNFINISHED, EMPTY = "not finished within the new tokens", "said nothing"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class QuestionOutcome:
     """What became of one question.
 
     Attributes:
@@ -74,7 +74,7 @@ class MadeSamples:
     """
 
     path: Path
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[QuestionOutcome, ...]
     detector: str
     format: str
 
@@ -84,7 +84,7 @@ class MadeSamples:
         found = {kind: len(self.of(kind)) for kind in (*KEPT, *others)}
         return {kind: count for kind, count in found.items() if count or kind in KEPT}
 
-    def of(self, kind: str) -> list[Outcome]:
+    def of(self, kind: str) -> list[QuestionOutcome]:
         """The outcomes of a kind."""
         return [one for one in self.outcomes if one.kind == kind]
 
@@ -157,7 +157,7 @@ def make_samples(
             )
         refused = refuses.many(responses, [one.question for one in items])
         outcomes = tuple(
-            Outcome(item, said, _judge(item, said, bool(refusal), i in unfinished))
+            QuestionOutcome(item, said, _judge(item, said, bool(refusal), i in unfinished))
             for i, (item, said, refusal) in enumerate(zip(items, responses, refused, strict=True))
         )
         formats = " and ".join(dict.fromkeys(one.format for one in items))

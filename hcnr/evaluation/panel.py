@@ -14,7 +14,7 @@ from hcnr.detectors import Detector, open_detector
 from hcnr.detectors.traits import Trait
 from hcnr.errors import ConfigError, DataError
 from hcnr.evaluation.metrics import outcomes
-from hcnr.evaluation.scoring import Scores
+from hcnr.evaluation.scoring import PanelScores
 from hcnr.hub import HUB
 
 BenchmarkLike = str | os.PathLike[str] | Benchmark | Iterable[Mapping[str, Any]]
@@ -56,11 +56,11 @@ class Panel:
         self,
         responses: Mapping[str, Sequence[str]],
         calibration: Mapping[str, dict[str, Any]] | None = None,
-    ) -> Scores:
+    ) -> PanelScores:
         """Score responses `[n]` by set, each set by its own detector."""
         return self._score(responses, self.detectors.__getitem__, calibration or {})
 
-    def score_common(self, responses: Mapping[str, Sequence[str]]) -> Scores | None:
+    def score_common(self, responses: Mapping[str, Sequence[str]]) -> PanelScores | None:
         """The same by one detector for all sets; None where that is what `score` does."""
         common = self.common
         return None if common is None else self._score(responses, lambda _: common, {})
@@ -70,7 +70,7 @@ class Panel:
         responses: Mapping[str, Sequence[str]],
         detector: Callable[[str], Detector],
         calibration: Mapping[str, dict[str, Any]],
-    ) -> Scores:
+    ) -> PanelScores:
         found = {
             name: outcomes(
                 questions,
@@ -81,7 +81,7 @@ class Panel:
             )
             for name, questions in self.sets.items()
         }
-        return Scores(
+        return PanelScores(
             {name: found[name] for name in self.honesty},
             {name: found[name] for name in self.tasks},
             self.resamples,

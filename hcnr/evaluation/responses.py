@@ -13,7 +13,7 @@ from hcnr.errors import DataError
 from hcnr.evaluation.answers import HEADER
 from hcnr.evaluation.panel import make_panel
 from hcnr.evaluation.results import assemble, check_folder, write_metrics
-from hcnr.evaluation.scoring import Scores
+from hcnr.evaluation.scoring import PanelScores
 from hcnr.stats import RESAMPLES
 
 Rows = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
@@ -65,8 +65,8 @@ def score_responses(
         label = _label(against, "against")
         label = f"{label} (against)" if label in systems else label
         systems[label] = _in_order_of(first, read_responses(against), label)
-    scores: dict[str, Scores] = {}
-    common: dict[str, Scores] = {}
+    scores: dict[str, PanelScores] = {}
+    common: dict[str, PanelScores] = {}
     notes: list[str] = []
     for label, read in systems.items():
         questions = {name: tuple(q for q, _ in pairs) for name, pairs in read.items()}

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hcnr.choosing.front import Scores as FrontScores
+from hcnr.choosing.front import PanelScores as FrontScores
 from hcnr.choosing.recommendation import MAX_TASK_DROP, Decision, decide, weigh
 from hcnr.detectors.traits import Trait
 from hcnr.errors import OutputError
-from hcnr.evaluation.scoring import Scores, difference
+from hcnr.evaluation.scoring import PanelScores, difference
 from hcnr.stats import LEVEL
 
 METRICS = "metrics.json"
@@ -18,9 +18,9 @@ METRICS = "metrics.json"
 
 def assemble(
     label: str,
-    scores: Scores,
-    others: Mapping[str, Scores],
-    common: Mapping[str, Scores],
+    scores: PanelScores,
+    others: Mapping[str, PanelScores],
+    common: Mapping[str, PanelScores],
     trait: Trait,
 ) -> dict[str, Any]:
     """Put the numbers of a model, and of those it is compared with, into plain values.
@@ -60,9 +60,9 @@ def assemble(
 
 
 def recommended(
-    scores: Scores,
-    tuned: Scores,
-    curve: Sequence[tuple[float, Scores]] = (),
+    scores: PanelScores,
+    tuned: PanelScores,
+    curve: Sequence[tuple[float, PanelScores]] = (),
     max_task_drop: float = MAX_TASK_DROP,
 ) -> Decision:
     """Decide about a model by its answers, see `hcnr.choosing.recommendation`.

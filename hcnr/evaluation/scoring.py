@@ -15,7 +15,7 @@ Rates = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Scores:
+class PanelScores:
     """Outcomes of one model, from which everything printed about it follows.
 
     Attributes:
@@ -173,9 +173,9 @@ class Scores:
             )
         return notes
 
-    def refuse_all(self) -> "Scores":
+    def refuse_all(self) -> "PanelScores":
         """What refusing every one of the same questions would score."""
-        return Scores(
+        return PanelScores(
             {name: refuse_all(found) for name, found in self.honesty.items()},
             {name: refuse_all(found) for name, found in self.tasks.items()},
             self.resamples,
@@ -183,13 +183,13 @@ class Scores:
         )
 
 
-def difference(model: Scores, other: Scores) -> dict[str, Any]:
+def difference(model: PanelScores, other: PanelScores) -> dict[str, Any]:
     """`model - other`, rate by rate, with paired intervals.
 
     A difference of means is over the sets where the rate is defined for both.
 
     Returns:
-        `sets`, `macro`, `tasks`, `tasks_macro` as in `Scores.as_dict`, of `{"value", "ci95"}`.
+        `sets`, `macro`, `tasks`, `tasks_macro` as in `PanelScores.as_dict`, of `{"value", "ci95"}`.
 
     Raises:
         DataError: the two did not answer the same questions.
@@ -229,7 +229,7 @@ def _differences(
     return found
 
 
-def _check_same_questions(model: Scores, other: Scores) -> None:
+def _check_same_questions(model: PanelScores, other: PanelScores) -> None:
     ours, theirs = {**model.honesty, **model.tasks}, {**other.honesty, **other.tasks}
     if ours.keys() != theirs.keys():
         raise DataError(

@@ -11,7 +11,7 @@ from hcnr.data.starter import STARTER
 from hcnr.errors import DataError, OutputError
 from hcnr.evaluation.panel import load_sets
 from hcnr.guided.parts import FEWEST_SAMPLES
-from hcnr.guided.recipe import FILE, Recipe
+from hcnr.guided.recipe import FILE, RunRecipe
 from hcnr.models.pair import Pair
 from hcnr.models.source import DirectorySource
 from hcnr.progress import Stages
@@ -70,7 +70,7 @@ def check_out(text: str, inputs: Sequence[str], overwrite: bool) -> None:
         )
 
 
-def write_recipe(recipe: Recipe, file: Path) -> None:
+def write_recipe(recipe: RunRecipe, file: Path) -> None:
     """Write a recipe, with the versions of now; directories above it are made."""
     from hcnr.versions import versions
 

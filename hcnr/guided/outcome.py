@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hcnr.guided.recipe import FILE, Recipe
+from hcnr.guided.recipe import FILE, RunRecipe
 
 LEAST_RIGHT = 10.0
 """Percent of the task questions that tuned must get right for its accuracy to say something."""
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """The end of a run.
 
     Attributes:
@@ -31,7 +31,7 @@ class Outcome:
     """
 
     directory: Path
-    recipe: Recipe
+    recipe: RunRecipe
     probe: str
     choice: Mapping[str, Any]
     losses: list[str]

@@ -19,7 +19,7 @@ from hcnr.errors import ConfigError
 from hcnr.hub import HUB
 from hcnr.search.grid import KINDS
 
-__all__ = ["FILE", "Recipe", "load_recipe", "recipe_of"]
+__all__ = ["FILE", "RunRecipe", "load_recipe", "recipe_of"]
 
 FILE = "hcnr.yaml"
 _HEADER = """\
@@ -151,7 +151,7 @@ class Settings(_Part):
         return RestoreConfig(**{k: v for k, v in shared.items() if k in RestoreConfig.model_fields})
 
 
-class Recipe(_Part):
+class RunRecipe(_Part):
     """Everything that decides one run.
 
     Attributes:
@@ -184,7 +184,7 @@ class Recipe(_Part):
         lines += [f"  {key}: {_plain(value)}\n" for key, value in self.versions.items()]
         return "".join(lines) if self.versions else "".join(lines).rstrip() + " {}\n"
 
-    def placed(self, folder: Path) -> "Recipe":
+    def placed(self, folder: Path) -> "RunRecipe":
         """The recipe with absolute paths, relative ones taken from `folder`."""
         return self.model_copy(
             update={
@@ -205,7 +205,7 @@ def _place(source: str | None, folder: Path) -> str | None:
     return os.path.abspath(folder / Path(source).expanduser())
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path) -> RunRecipe:
     """Read a recipe; relative paths in it are taken from its folder.
 
     Raises:
@@ -213,19 +213,19 @@ def load_recipe(path: Path) -> Recipe:
     """
     values, lines = read_yaml(path), _lines(path)
     try:
-        return Recipe(**values).placed(path.resolve().parent)
+        return RunRecipe(**values).placed(path.resolve().parent)
     except ValidationError as error:
         raise ConfigError(_problem(path, error, values, lines)) from None
 
 
-def recipe_of(values: dict[str, Any]) -> Recipe:
+def recipe_of(values: dict[str, Any]) -> RunRecipe:
     """A recipe of the command line, relative paths taken from the working directory.
 
     Raises:
         ConfigError: a value is refused; named as an option.
     """
     try:
-        return Recipe(**values).placed(Path.cwd())
+        return RunRecipe(**values).placed(Path.cwd())
     except ValidationError as error:
         message = _problem(None, error, values, {})
         raise ConfigError(message) from None
@@ -281,7 +281,7 @@ def _known(where: Place, values: Any) -> Place:
 def _part(where: Place) -> type[BaseModel]:
     """The model that a key belongs to."""
     parts = {"models": Models, "data": DataFiles, "settings": Settings}
-    return parts.get(where[0], Recipe) if len(where) > 1 else Recipe
+    return parts.get(where[0], RunRecipe) if len(where) > 1 else RunRecipe
 
 
 def _expected(part: type[BaseModel], where: Place) -> str:

@@ -11,9 +11,9 @@ from hcnr.data.samples import data_files
 from hcnr.errors import ConfigError, OutputError
 from hcnr.evaluation.results import check_folder
 from hcnr.guided import work
-from hcnr.guided.outcome import LEAST_RIGHT, Outcome
+from hcnr.guided.outcome import LEAST_RIGHT, RunOutcome
 from hcnr.guided.parts import SAMPLES, digest_of
-from hcnr.guided.recipe import FILE, Recipe, load_recipe
+from hcnr.guided.recipe import FILE, RunRecipe, load_recipe
 from hcnr.guided.steps import Steps, contents_of, fingerprint_of
 from hcnr.guided.work import Job
 from hcnr.models.pair import Pair
@@ -24,13 +24,13 @@ __all__ = ["run_recipe"]
 
 
 def run_recipe(
-    recipe: Recipe,
+    recipe: RunRecipe,
     out: Path,
     *,
     overwrite: bool = False,
     watcher: Watcher | None = None,
     tell: Callable[[str], None] = lambda _: None,
-) -> Outcome:
+) -> RunOutcome:
     """Run a recipe into a directory, or go on with the run that is there.
 
     The directory gets `hcnr.yaml` (the recipe), `data/` (the parts of the task samples),
@@ -81,13 +81,13 @@ def run_recipe(
     )  # fmt: skip
     right = found["tuned_right"]
     notes += _accuracy_notes(right)
-    return Outcome(
+    return RunOutcome(
         out, recipe, probed, choice, lines, found["recommendation"], right,
         [*notes, *choice["notes"]], steps.done,
     )  # fmt: skip
 
 
-def _check_revisions(recipe: Recipe, pair: Pair) -> None:
+def _check_revisions(recipe: RunRecipe, pair: Pair) -> None:
     for role in ("base", "tuned"):
         wanted, found = getattr(recipe.models, f"{role}_revision"), pair.fingerprints[role]
         if wanted is not None and wanted != found:
@@ -98,7 +98,7 @@ def _check_revisions(recipe: Recipe, pair: Pair) -> None:
             )
 
 
-def _prepare(recipe: Recipe, pair: Pair, out: Path) -> Path:
+def _prepare(recipe: RunRecipe, pair: Pair, out: Path) -> Path:
     """The directory, made and known to take the output, outside of everything that is read."""
     data = recipe.data
     files = data_files(*(getattr(data, name) for name in type(data).model_fields))
@@ -115,7 +115,7 @@ def _prepare(recipe: Recipe, pair: Pair, out: Path) -> Path:
     return check_folder(directory)
 
 
-def _keep(recipe: Recipe, pair: Pair, out: Path, overwrite: bool) -> Recipe:
+def _keep(recipe: RunRecipe, pair: Pair, out: Path, overwrite: bool) -> RunRecipe:
     """Write the recipe unless it is there already; one that says something else is refused."""
     file, models = out / FILE, recipe.models
     filled = recipe.model_copy(
@@ -141,7 +141,7 @@ def _keep(recipe: Recipe, pair: Pair, out: Path, overwrite: bool) -> Recipe:
     return filled
 
 
-def _unless_unreadable(file: Path, overwrite: bool) -> Recipe | None:
+def _unless_unreadable(file: Path, overwrite: bool) -> RunRecipe | None:
     try:
         return load_recipe(file)
     except ConfigError:
@@ -150,23 +150,23 @@ def _unless_unreadable(file: Path, overwrite: bool) -> Recipe | None:
         raise
 
 
-def _plain(recipe: Recipe) -> dict[str, Any]:
+def _plain(recipe: RunRecipe) -> dict[str, Any]:
     """What makes two recipes different: everything but revisions and versions."""
     values = recipe.model_dump(exclude={"versions"})
     flat = {f"{part}.{key}": value for part, keys in values.items() for key, value in keys.items()}
     return {key: value for key, value in flat.items() if not key.endswith("_revision")}
 
 
-def _same(one: Recipe, other: Recipe) -> bool:
+def _same(one: RunRecipe, other: RunRecipe) -> bool:
     return _plain(one) == _plain(other)
 
 
-def _differing(one: Recipe, other: Recipe) -> list[str]:
+def _differing(one: RunRecipe, other: RunRecipe) -> list[str]:
     ours, theirs = _plain(one), _plain(other)
     return [key for key, value in ours.items() if theirs[key] != value]
 
 
-def _version_notes(recipe: Recipe) -> list[str]:
+def _version_notes(recipe: RunRecipe) -> list[str]:
     now = versions()
     odd = [
         f"{name} {found}, now {now.get(name, 'missing')}"
@@ -186,7 +186,7 @@ def _accuracy_notes(right: float | None) -> list[str]:
     ]
 
 
-def _inputs(recipe: Recipe, pair: Pair, job: Job) -> dict[str, dict[str, Any]]:
+def _inputs(recipe: RunRecipe, pair: Pair, job: Job) -> dict[str, dict[str, Any]]:
     """What each step's result depends on, beside the results of earlier ones."""
     settings, models = recipe.settings.model_dump(), recipe.models
     asking = {key: settings[key] for key in ("limit", "max_new_tokens", "chat_template", "device")}

@@ -10,7 +10,7 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError, DataError
 from hcnr.evaluation.panel import load_sets
 from hcnr.guided.parts import CHOOSING, JUDGING, SAMPLES, Sizes, part_task, write_shuffled
-from hcnr.guided.recipe import Recipe
+from hcnr.guided.recipe import RunRecipe
 from hcnr.progress import Watcher
 
 COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -35,7 +35,7 @@ class Job:
         watcher: told about stages and progress.
     """
 
-    recipe: Recipe
+    recipe: RunRecipe
     out: Path
     config: RestoreConfig
     honesty: str
@@ -76,7 +76,7 @@ class Job:
         }
 
 
-def parted(recipe: Recipe, out: Path, watcher: Watcher | None) -> tuple[Job, Sizes]:
+def parted(recipe: RunRecipe, out: Path, watcher: Watcher | None) -> tuple[Job, Sizes]:
     """Part the data; cheap, so done at every start.
 
     Raises:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from hcnr.cache import as_readable, cache_root, cached_directory
 from hcnr.errors import HcnrError, ModelError, OutputError
-from hcnr.models.packaged import Located, located
+from hcnr.models.packaged import LocatedFile, located
 
 RECORD = "hcnr_source.json"
 # Raised whenever the conversion writes something else.
@@ -192,7 +192,7 @@ def _read(file: Path) -> tuple[Any, Any, str | None]:
     return model, tokenizer, header.licence
 
 
-def _convert(found: Located, sha256: str, dtype: str, place: Path) -> None:
+def _convert(found: LocatedFile, sha256: str, dtype: str, place: Path) -> None:
     # Under a name that transformers takes, and in one piece.
     with tempfile.TemporaryDirectory(prefix=".gguf-", dir=place.parent) as scratch:
         file = Path(scratch) / "model.gguf"

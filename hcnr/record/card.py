@@ -9,7 +9,7 @@ from hcnr.record.front_matter import Origin, front_matter
 from hcnr.record.interpolation import HOW, Interpolated
 from hcnr.record.interpolation import key_facts as mixing_facts
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSided
+from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.two_sided_text import key_facts, kind_text
 
 CARD = """\
@@ -66,7 +66,7 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
     summary, config, prints = report["summary"], report["config"], report["pair"]["fingerprints"]
     # A card is published: it carries names, not the paths of the machine that made it.
     base, tuned = stem(report["pair"]["base"]), stem(report["pair"]["tuned"])
-    overlap, two = summary["mean_half_overlap"], TwoSided.read(report)
+    overlap, two = summary["mean_half_overlap"], TwoSidedRecord.read(report)
     share = summary["restored_parameters"] / max(summary["target_parameters"], 1)
     whole = two if two is not None and two.whole else None
     done = "restored" if whole is None else "repaired"

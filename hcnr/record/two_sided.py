@@ -125,7 +125,7 @@ class TwoSidedMatrix:
 
 
 @dataclass(frozen=True)
-class Trial:
+class WeightTrial:
     """A task weight that the search tried.
 
     Attributes:
@@ -140,7 +140,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Step:
+class StepRecord:
     """A natural step.
 
     Attributes:
@@ -164,7 +164,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class TwoSided:
+class TwoSidedRecord:
     """A two-sided repair as the report tells it.
 
     Attributes:
@@ -191,13 +191,13 @@ class TwoSided:
     groups: int | None = None
     restored_directions: float | None = None
     restored_share: float | None = None
-    search: list[Trial] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    search: list[WeightTrial] = field(default_factory=list)
+    steps: list[StepRecord] = field(default_factory=list)
     honesty_loss: float | None = None
     matrices: dict[str, TwoSidedMatrix] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, report: Mapping[str, Any]) -> "TwoSided | None":
+    def read(cls, report: Mapping[str, Any]) -> "TwoSidedRecord | None":
         """Read `hcnr_report.json`; None where it says nothing about it."""
         found, config = mapping(report.get("two_sided")), mapping(report.get("config"))
         if not found:
@@ -222,7 +222,7 @@ class TwoSided:
         return not {"spectral", "natural"}.isdisjoint(self.kind.split(","))
 
     @property
-    def chosen(self) -> Trial | None:
+    def chosen(self) -> WeightTrial | None:
         """The trial of the search whose task weight was used."""
         mu = self.task_weight
         if mu is None:
@@ -242,20 +242,20 @@ def _matrices(report: Mapping[str, Any], asked: float | None) -> dict[str, TwoSi
     return {n: found[n] for n in sorted(found, key=lambda n: order.get(n, len(order)))}
 
 
-def _search(value: Any) -> list[Trial]:
+def _search(value: Any) -> list[WeightTrial]:
     known = ((number(entry.get("task_weight")), entry) for entry in mappings(value))
     return [
-        Trial(mu, number(entry.get("retention")), entry.get("kept") is True)
+        WeightTrial(mu, number(entry.get("retention")), entry.get("kept") is True)
         for mu, entry in known
         if mu is not None
     ]
 
 
-def _steps(value: Any, last: float | None) -> list[Step]:
+def _steps(value: Any, last: float | None) -> list[StepRecord]:
     entries = mappings(value)
     losses = [*(number(entry.get("honesty_loss")) for entry in entries), last]
     return [
-        Step(place + 1, losses[place], losses[place + 1], number(entry.get("length")),
+        StepRecord(place + 1, losses[place], losses[place + 1], number(entry.get("length")),
              number(entry.get("share")))
         for place, entry in enumerate(entries)
     ]  # fmt: skip

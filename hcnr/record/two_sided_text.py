@@ -2,7 +2,7 @@
 
 from hcnr.record.numbers import NONE, fixed, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSided
+from hcnr.record.two_sided import TwoSidedRecord
 
 LOSS = ".4g"
 KINDS = {
@@ -17,7 +17,7 @@ KINDS = {
 """What each kind does, method.md (10), as the end of a sentence."""
 
 
-def key_facts(two: TwoSided) -> dict[str, str]:
+def key_facts(two: TwoSidedRecord) -> dict[str, str]:
     """What a summary says, by name: the task weight, what was restored, the steps."""
     found = {}
     if two.task_weight is not None:
@@ -37,12 +37,12 @@ def key_facts(two: TwoSided) -> dict[str, str]:
     return found
 
 
-def kind_text(two: TwoSided) -> str:
+def kind_text(two: TwoSidedRecord) -> str:
     """What the kind does, the end of a sentence."""
     return f"{KINDS.get(two.kind, 'the kind is ' + two.kind)}."
 
 
-def search_sentence(two: TwoSided) -> str:
+def search_sentence(two: TwoSidedRecord) -> str:
     """How the task weight was found; empty where it was given."""
     if not two.search:
         return ""
@@ -60,7 +60,7 @@ def search_sentence(two: TwoSided) -> str:
     return f"Of {weights} mu = {short(two.task_weight)} was used; wanted was {wanted} {gain}."
 
 
-def search_table(two: TwoSided) -> Table | None:
+def search_table(two: TwoSidedRecord) -> Table | None:
     """Task weights from small to large; None where mu was given."""
     if not two.search:
         return None
@@ -72,7 +72,7 @@ def search_table(two: TwoSided) -> Table | None:
     return Table(("task weight mu", "task gain kept, %", "enough", "used"), rows)
 
 
-def steps_sentence(two: TwoSided) -> str:
+def steps_sentence(two: TwoSidedRecord) -> str:
     """What the natural steps did; empty for a kind without them."""
     if not two.steps:
         ended = "natural" in two.kind and two.honesty_loss is not None
@@ -94,7 +94,7 @@ def steps_sentence(two: TwoSided) -> str:
     )
 
 
-def steps_table(two: TwoSided) -> Table | None:
+def steps_table(two: TwoSidedRecord) -> Table | None:
     """One row per step; None where there were none."""
     if not two.steps:
         return None
@@ -107,7 +107,7 @@ def steps_table(two: TwoSided) -> Table | None:
     return Table(heads, rows)
 
 
-def passes_sentence(two: TwoSided) -> str:
+def passes_sentence(two: TwoSidedRecord) -> str:
     """What measuring took; empty where it is not known."""
     if not two.passes:
         return ""

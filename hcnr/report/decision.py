@@ -6,16 +6,16 @@ from dataclasses import replace
 from typing import Any
 
 from hcnr.choosing.front import Gain
-from hcnr.choosing.front import Scores as Point
+from hcnr.choosing.front import ModelScores as Point
 from hcnr.choosing.recommendation import MAX_TASK_DROP, Decision, Evidence, Rival, decide, weigh
 from hcnr.record.values import interval, mapping, mappings, number
-from hcnr.report.results import Scores
+from hcnr.report.results import ModelScores
 
 
 def decision_of(
     data: Mapping[str, Any],
-    after: Scores,
-    before: Scores | None,
+    after: ModelScores,
+    before: ModelScores | None,
     difference: Mapping[str, Any],
 ) -> Decision:
     """Decide by the numbers of `metrics.json`.
@@ -58,7 +58,7 @@ def _stored(data: Mapping[str, Any], limit: float) -> Evidence | None:
 
 
 def _compared(
-    data: Mapping[str, Any], after: Scores, before: Scores | None, limit: float
+    data: Mapping[str, Any], after: ModelScores, before: ModelScores | None, limit: float
 ) -> Evidence:
     """The same from the numbers of the models and of the curve, without intervals."""
     if before is None:
@@ -70,11 +70,11 @@ def _compared(
     ]
     row = mapping(data.get("interpolation_row"))
     if not curve and (coefficient := number(row.get("coefficient"))) is not None:
-        curve = [(coefficient, _model(Scores.read("interpolation", row)))]
+        curve = [(coefficient, _model(ModelScores.read("interpolation", row)))]
     return weigh(_model(after), _model(before), curve, limit)
 
 
-def _model(scores: Scores) -> Point:
+def _model(scores: ModelScores) -> Point:
     numbers = {"delta": scores.mean("refusal_delta"), "f1": scores.mean("f1")}
     return _point({**numbers, "task": scores.task_accuracy}, "delta", "f1", "task")
 

@@ -16,7 +16,7 @@ from hcnr.record.writing import read_report
 from hcnr.report.answers import RESTORED, answers_beside
 from hcnr.report.check import check_report
 from hcnr.report.decision import decision_of
-from hcnr.report.results import Scores, Sweep
+from hcnr.report.results import ModelScores, Sweep
 from hcnr.report.roles import label_of, named_role, role_of
 
 PathLike = str | Path
@@ -57,13 +57,13 @@ class Run:
     directory: Path
     name: str
     report: dict[str, Any]
-    after: Scores | None = None
-    before: Scores | None = None
-    base: Scores | None = None
-    others: list[Scores] = field(default_factory=list)
-    refuse_all: Scores | None = None
+    after: ModelScores | None = None
+    before: ModelScores | None = None
+    base: ModelScores | None = None
+    others: list[ModelScores] = field(default_factory=list)
+    refuse_all: ModelScores | None = None
     benchmarks: dict[str, Any] = field(default_factory=dict)
-    rival: Scores | None = None
+    rival: ModelScores | None = None
     decision: Decision | None = None
     delta_difference: Interval | None = None
     f1_difference: Interval | None = None
@@ -224,7 +224,7 @@ def _evaluation(
 ) -> dict[str, Any]:
     """The parts of a `Run` that `metrics.json` knows, with the pair's models told apart."""
     found: dict[str, Any] = {
-        "after": Scores.read(RESTORED, data),
+        "after": ModelScores.read(RESTORED, data),
         "labels": {str(data.get("model")): RESTORED},
         "benchmarks": mapping(data.get("data")),
         "rival": _rival(data),
@@ -234,14 +234,14 @@ def _evaluation(
         **{key: str(word) for key, word in mapping(data.get("words")).items() if key in WORDS},
     }
     if data.get("refuse_all"):
-        found["refuse_all"] = Scores.read("refuse everything", mapping(data["refuse_all"]))
+        found["refuse_all"] = ModelScores.read("refuse everything", mapping(data["refuse_all"]))
     difference: dict[str, Any] = {}
     for name, value in mapping(data.get("models")).items():
         entry = mapping(value)
         role = role_of(name, entry, data, pair, own)
         found["labels"][name] = role or stem(name)
         if role == "tuned" and "before" not in found:
-            found["before"] = Scores.read("tuned", entry)
+            found["before"] = ModelScores.read("tuned", entry)
             difference = mapping(mapping(data.get("differences")).get(name))
             for key, part, rate in (
                 ("delta_difference", "macro", "refusal_delta"),
@@ -250,14 +250,14 @@ def _evaluation(
             ):
                 found[key] = interval(mapping(mapping(difference.get(part)).get(rate)).get("ci95"))
         elif role == "base" and "base" not in found:
-            found["base"] = Scores.read("base", entry)
+            found["base"] = ModelScores.read("base", entry)
         else:
-            found["others"].append(Scores.read(stem(name), entry))
+            found["others"].append(ModelScores.read(stem(name), entry))
     found["decision"] = decision_of(data, found["after"], found.get("before"), difference)
     return found
 
 
-def _rival(data: Mapping[str, Any]) -> Scores | None:
+def _rival(data: Mapping[str, Any]) -> ModelScores | None:
     """The interpolated model to beat: its own row, or the chosen point of the curve."""
     row = mapping(data.get("interpolation_row"))
     if not row:
@@ -270,4 +270,4 @@ def _rival(data: Mapping[str, Any]) -> Scores | None:
     coefficient = number(row.get("coefficient"))
     if coefficient is None:
         return None
-    return Scores.read(f"interpolation ({coefficient:g})", row)
+    return ModelScores.read(f"interpolation ({coefficient:g})", row)

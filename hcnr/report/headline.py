@@ -4,17 +4,17 @@ from hcnr.record.card import with_headline
 from hcnr.record.interpolation import Interpolated
 from hcnr.record.numbers import fixed, signed, with_interval
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSided
+from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.values import mapping
 from hcnr.report.gather import Run
-from hcnr.report.results import Scores
+from hcnr.report.results import ModelScores
 
 
 def verdict(run: Run) -> str:
     """What to do in a word, and what happened in a sentence."""
     losses = mapping(run.report.get("verdict"))
     if run.after is None or run.decision is None:
-        summary, two = run.report["summary"], TwoSided.read(run.report)
+        summary, two = run.report["summary"], TwoSidedRecord.read(run.report)
         done = "repaired" if two and two.whole else "restored"
         count = f"{summary['selected_matrices']} of {summary['target_matrices']} matrices {done}"
         if (mix := Interpolated.read(run.report)) is not None:
@@ -34,7 +34,7 @@ def because(run: Run) -> str | None:
     return f"{_capital(reason)}." if isinstance(reason, str) else None
 
 
-def _happened(after: Scores, before: Scores | None) -> str:
+def _happened(after: ModelScores, before: ModelScores | None) -> str:
     delta = after.mean("refusal_delta")
     if delta is None:
         return "the refusal delta is not defined on the questions that were asked."
@@ -97,7 +97,7 @@ def update_card(run: Run) -> bool:
     return True
 
 
-def _row(scores: Scores) -> list[str]:
+def _row(scores: ModelScores) -> list[str]:
     f1 = with_interval(scores.mean("f1"), scores.mean_interval("f1"))
     rates = (scores.mean(f"refusal_rate_{kind}") for kind in ("unanswerable", "answerable"))
     delta = with_interval(

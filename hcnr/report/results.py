@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hcnr.choosing.front import Scores as Point
+from hcnr.choosing.front import ModelScores as Point
 from hcnr.choosing.front import pareto_front
 from hcnr.choosing.recommendation import MAX_TASK_DROP, WORDS, Recommendation, recommend
 from hcnr.record.tables import Interval
@@ -18,7 +18,7 @@ def probe_blocks(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Scores:
+class ModelScores:
     """How one model scored; rates in percent.
 
     Attributes:
@@ -36,7 +36,7 @@ class Scores:
     tasks_macro: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, name: str, entry: Mapping[str, Any]) -> "Scores":
+    def read(cls, name: str, entry: Mapping[str, Any]) -> "ModelScores":
         """Read one model of `metrics.json`; what is missing stays empty."""
         sets, tasks = (
             {str(key): mapping(value) for key, value in mapping(entry.get(part)).items()}

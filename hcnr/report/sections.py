@@ -6,7 +6,7 @@ from hcnr.record.card import stem
 from hcnr.record.interpolation import Interpolated
 from hcnr.record.numbers import NONE, fixed, signed
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSided
+from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.values import mapping, number
 from hcnr.report.answers import answer_lists
 from hcnr.report.drawing.charts import Chart
@@ -30,7 +30,7 @@ from hcnr.report.two_sided_sections import (
 def header(run: Run) -> Markup:
     """Verdict and names."""
     pair = run.report["pair"]
-    between, end = lead(TwoSided.read(run.report))
+    between, end = lead(TwoSidedRecord.read(run.report))
     if Interpolated.read(run.report) is not None:
         between, end = " interpolated towards ", "."
     return element(
@@ -124,7 +124,7 @@ def body(run: Run, charts: dict[str, Chart]) -> list[Markup]:
         return [figure(charts[key]) for key in keys if key in charts]
 
     beside, sentence = headline_table(run), run.probe.get("sentence")
-    two = TwoSided.read(run.report)
+    two = TwoSidedRecord.read(run.report)
     whole = two if two and two.whole else None
     found = [
         section("result", "Result",
@@ -154,7 +154,7 @@ def body(run: Run, charts: dict[str, Chart]) -> list[Markup]:
     return [part for part in found if part is not None]
 
 
-def _repair(run: Run, whole: TwoSided | None) -> list[Markup]:
+def _repair(run: Run, whole: TwoSidedRecord | None) -> list[Markup]:
     """What the repair did to the weights."""
     if (mix := Interpolated.read(run.report)) is not None:
         return section_parts(mix)
@@ -266,7 +266,7 @@ def _missing(run: Run, charts: dict[str, Chart]) -> Markup | None:
         "probe": ("whether the knowledge boundary survived fine-tuning", "hcnr probe"),
         "scores": ("the distributions of the Fisher scores", "hcnr report --statistics"),
     }
-    two = TwoSided.read(run.report)
+    two = TwoSidedRecord.read(run.report)
     if (two is not None and two.whole) or Interpolated.read(run.report):
         del hints["scores"]  # these repairs take none
     items = [

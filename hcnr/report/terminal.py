@@ -22,7 +22,7 @@ from hcnr.record.adapter_text import adapter_sentence, adapter_table
 from hcnr.record.interpolation import Interpolated
 from hcnr.record.interpolation import key_facts as mixing_facts
 from hcnr.record.interpolation import search_sentence as mixing_search
-from hcnr.record.two_sided import TwoSided
+from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.two_sided_text import key_facts, search_sentence
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
         _print_mixing(report, mix, console)
         return
     summary, config = report["summary"], report["config"]
-    two = TwoSided.read(report)
+    two = TwoSidedRecord.read(report)
     names = [record["name"] for record in report["matrices"]]
     prefix = _common_parents(names)
     whole = two if two is not None and two.whole else None
@@ -244,7 +244,7 @@ def _one_sided_columns(wide: bool) -> Columns:
     return ("neurons", "perturbation", "overlap", *numbers, "honesty objective"), cells
 
 
-def _two_sided_columns(two: TwoSided, wide: bool) -> Columns:
+def _two_sided_columns(two: TwoSidedRecord, wide: bool) -> Columns:
     spectral = two.restored_share is not None
 
     def cells(record: dict[str, Any]) -> list[str]:

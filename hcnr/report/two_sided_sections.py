@@ -2,7 +2,7 @@
 
 from hcnr.record.numbers import short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSided
+from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.two_sided_text import (
     key_facts,
     kind_text,
@@ -27,14 +27,14 @@ LEADS = {
 """What stands between the names of tuned and base in the first lines of the page, and after."""
 
 
-def lead(two: TwoSided | None) -> tuple[str, str]:
+def lead(two: TwoSidedRecord | None) -> tuple[str, str]:
     """What was done, around the name of base."""
     if two is None or not two.whole:
         return " with some of its neurons restored to ", NO_TRAINING
     return LEADS.get(two.kind, (" repaired towards ", "."))
 
 
-def restored_matrices(run: Run, two: TwoSided) -> Markup:
+def restored_matrices(run: Run, two: TwoSidedRecord) -> Markup:
     """Which matrices were repaired, how, and the numbers that sum it up."""
     summary = run.report["summary"]
     share = summary["restored_parameters"] / max(summary["target_parameters"], 1)
@@ -46,7 +46,7 @@ def restored_matrices(run: Run, two: TwoSided) -> Markup:
     )
 
 
-def summary_table(two: TwoSided) -> Markup | None:
+def summary_table(two: TwoSidedRecord) -> Markup | None:
     """Task weight, restored directions and steps."""
     rows = [[name, text] for name, text in key_facts(two).items()]
     if not rows:
@@ -54,7 +54,7 @@ def summary_table(two: TwoSided) -> Markup | None:
     return table(Table(("repair", two.kind), rows, (two.kind,)), "The repair in numbers")
 
 
-def search_and_steps(two: TwoSided) -> list[Markup]:
+def search_and_steps(two: TwoSidedRecord) -> list[Markup]:
     """How the task weight was found, and what the natural steps did."""
     found = (
         ("Search for the task weight", search_sentence(two), search_table(two),
@@ -70,7 +70,7 @@ def search_and_steps(two: TwoSided) -> list[Markup]:
     return parts
 
 
-def passes(two: TwoSided) -> Markup | None:
+def passes(two: TwoSidedRecord) -> Markup | None:
     """What measuring took."""
     said = passes_sentence(two)
     return element("p", said, class_="quiet") if said else None

@@ -70,7 +70,7 @@ def test_garbage(root):
 
 def test_count_is_checked_too(root, monkeypatch):
     one = SOURCES[PATH]
-    monkeypatch.setitem(sources.SOURCES, PATH, sources.Source(one.sha256, 5, one.kind, "here"))
+    monkeypatch.setitem(sources.SOURCES, PATH, sources.SourceFile(one.sha256, 5, one.kind, "here"))
     with pytest.raises(DataError, match="holds 4 records, expected 5; get here"):
         SourceReader(root)(PATH)
 

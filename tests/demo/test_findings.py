@@ -8,7 +8,7 @@ from hcnr.choosing.front import Scores
 from hcnr.choosing.recommendation import decide, weigh
 from hcnr.demo.evaluation import Evaluation, Examiner
 from hcnr.demo.findings import write_metrics_of, write_probe
-from hcnr.demo.interpolation import Point
+from hcnr.demo.interpolation import InterpolationPoint
 from hcnr.demo.recipe import Recipe
 from hcnr.demo.tokenizer import build_tokenizer
 from hcnr.demo.world import REFUSAL, build_world
@@ -34,7 +34,10 @@ def _says(refusals: int) -> dict[str, list[str]]:
 def metrics(tmp_path) -> dict[str, Any]:
     said = {"restored": _says(90), "tuned": _says(30), "base": _says(110)}
     said["interpolation"] = _says(60)
-    curve = [Point(c, Evaluation.of(EXAMINER.score(_says(n)))) for c, n in ((0.0, 30), (0.5, 60))]
+    curve = [
+        InterpolationPoint(c, Evaluation.of(EXAMINER.score(_says(n))))
+        for c, n in ((0.0, 30), (0.5, 60))
+    ]
     points = [(one.coefficient, Scores.of(one.evaluation)) for one in curve]
     after = Scores.of(Evaluation.of(EXAMINER.score(said["restored"])))
     decision = decide(weigh(after, points[0][1], points, 5.0))

@@ -3,7 +3,7 @@ import dataclasses
 import torch
 
 from hcnr.demo.evaluation import Evaluation
-from hcnr.demo.interpolation import Point, Rivals, best_at, interpolate
+from hcnr.demo.interpolation import InterpolationPoint, Rivals, best_at, interpolate
 from hcnr.demo.recipe import Recipe
 from hcnr.demo.tokenizer import build_tokenizer
 from hcnr.demo.training import new_model
@@ -70,10 +70,10 @@ def test_matching_refines_where_the_row_needs_it():
 
 def test_the_rival_is_the_best_of_those_as_accurate():
     curve = [
-        Point(0.0, _evaluation(10, 90)),
-        Point(0.1, _evaluation(30, 80)),
-        Point(0.2, _evaluation(20, 85)),
-        Point(1.0, _evaluation(80, 0)),
+        InterpolationPoint(0.0, _evaluation(10, 90)),
+        InterpolationPoint(0.1, _evaluation(30, 80)),
+        InterpolationPoint(0.2, _evaluation(20, 85)),
+        InterpolationPoint(1.0, _evaluation(80, 0)),
     ]
     found = [best_at(curve, accuracy) for accuracy in (90, 85, 80, 0, 91)]
     coefficients = [point and point.coefficient for point in found]

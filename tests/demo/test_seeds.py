@@ -5,20 +5,24 @@ import pytest
 from rich.console import Console
 
 from hcnr.demo.evaluation import Evaluation
-from hcnr.demo.interpolation import Point
+from hcnr.demo.interpolation import InterpolationPoint
 from hcnr.demo.seeds import MOST_SEEDS, SeedsTable, Spread
-from hcnr.demo.table import DemoTable, Row
+from hcnr.demo.table import DemoTable, RepairRow
 
 
 def _table(seed: int, f1: float, rival: float | None) -> DemoTable:
-    point = None if rival is None else Point(0.2, Evaluation(rival, rival - 9.0, 1.0, 90.0, 80.0))
+    point = (
+        None
+        if rival is None
+        else InterpolationPoint(0.2, Evaluation(rival, rival - 9.0, 1.0, 90.0, 80.0))
+    )
     rows = [
-        Row("base", Evaluation(80.0, 70.0, 0.0, 100.0, 0.0)),
-        Row("sum (paper)", Evaluation(f1, 50.0, 2.0, 95.0, 70.0), point),
-        Row("balanced", Evaluation(f1 + 9, 60.0, 2.5, 95.0, 99.0), point, best=True),
+        RepairRow("base", Evaluation(80.0, 70.0, 0.0, 100.0, 0.0)),
+        RepairRow("sum (paper)", Evaluation(f1, 50.0, 2.0, 95.0, 70.0), point),
+        RepairRow("balanced", Evaluation(f1 + 9, 60.0, 2.5, 95.0, 99.0), point, best=True),
     ]
     if seed != 1:
-        rows.append(Row("interpolation", Evaluation(1.0, 1.0, 1.0, 1.0, 1.0)))
+        rows.append(RepairRow("interpolation", Evaluation(1.0, 1.0, 1.0, 1.0, 1.0)))
     facts = {"parameters": 870_000, "recommendation": {"word": "use" if seed else "do not use"}}
     return DemoTable(rows, Evaluation(66.6, 100.0, 100.0, 0.0, 0.0), [], facts)
 

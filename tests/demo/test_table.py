@@ -3,21 +3,21 @@ import json
 from rich.console import Console
 
 from hcnr.demo.evaluation import Evaluation
-from hcnr.demo.interpolation import Point
-from hcnr.demo.table import DemoTable, Row
+from hcnr.demo.interpolation import InterpolationPoint
+from hcnr.demo.table import DemoTable, RepairRow
 
 BEST = Evaluation(70.0, 60.0, 2.5, 95.0, 99.0)
 
 
 def _table() -> DemoTable:
-    point = Point(0.2, Evaluation(50.0, 40.0, 1.0, 90.0, 80.0))
+    point = InterpolationPoint(0.2, Evaluation(50.0, 40.0, 1.0, 90.0, 80.0))
     rows = [
-        Row("interpolation 0.275", Evaluation(61.0, 50.0, 2.0, 95.0, 70.0), None, 0.0),
-        Row("base", Evaluation(80.0, 70.0, 0.0, 100.0, 0.0)),
-        Row(
+        RepairRow("interpolation 0.275", Evaluation(61.0, 50.0, 2.0, 95.0, 70.0), None, 0.0),
+        RepairRow("base", Evaluation(80.0, 70.0, 0.0, 100.0, 0.0)),
+        RepairRow(
             "sum (paper)", Evaluation(60.0, 50.0, 2.0, 95.0, 70.0), point, 1.25, {"axis": "output"}
         ),
-        Row(
+        RepairRow(
             "balanced",
             Evaluation(70.0, 60.0, 2.5, 95.0, 99.0),
             None,

@@ -9,7 +9,7 @@ from hcnr.benchmarks.questions import Question
 from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.panel import make_panel
 from hcnr.evaluation.results import recommended
-from hcnr.evaluation.scoring import Scores
+from hcnr.evaluation.scoring import PanelScores
 
 N = 100
 NAMES = tuple(
@@ -24,7 +24,7 @@ JOB = tuple(
 )  # fmt: skip
 
 
-def answered(unknown: int, known: int = 0, right: int = 90, *, task: bool = True) -> Scores:
+def answered(unknown: int, known: int = 0, right: int = 90, *, task: bool = True) -> PanelScores:
     """A model that refuses so many of each hundred, and does so many of the task."""
     panel = make_panel(
         {"names": NAMES},

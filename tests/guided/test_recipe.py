@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from hcnr.errors import ConfigError
-from hcnr.guided.recipe import Recipe, load_recipe, recipe_of
+from hcnr.guided.recipe import RunRecipe, load_recipe, recipe_of
 
 MINIMAL = "models:\n  base: b\n  tuned: t\ndata:\n  task: task.jsonl\n"
 
@@ -75,6 +75,6 @@ def test_what_is_wrong_is_one_sentence_with_key_and_line(tmp_path, text, expecte
 
 
 def test_only_what_restore_knows_reaches_it():
-    settings = Recipe.model_fields["settings"].default
+    settings = RunRecipe.model_fields["settings"].default
     config = settings.config()
     assert (config.samples, config.task_weight, config.compensation) == (128, "auto", "spectral")

@@ -8,13 +8,13 @@ import pytest
 
 import packages
 from hcnr.errors import ModelError
-from hcnr.models.packaged import Origin, located
+from hcnr.models.packaged import PackageOrigin, located
 
 CONTENT = b"GGUF and what follows"
-TINY = Origin("tiny_model", "1.2", "Apache-2.0", "https://example.org/tiny")
+TINY = PackageOrigin("tiny_model", "1.2", "Apache-2.0", "https://example.org/tiny")
 
 
-def found(source: str | Path) -> tuple[bytes, Origin, dict[str, bytes]]:
+def found(source: str | Path) -> tuple[bytes, PackageOrigin, dict[str, bytes]]:
     with located(source) as place:
         joined = b"".join(part.read_bytes() for part in place.parts)
         return joined, place.origin, {file.name: file.read_bytes() for file in place.licences}
@@ -28,7 +28,7 @@ def refused(source: str | Path) -> str:
 
 def test_a_file(tmp_path):
     (tmp_path / "some.model.gguf").write_bytes(CONTENT)
-    assert found(tmp_path / "some.model.gguf") == (CONTENT, Origin("some.model"), {})
+    assert found(tmp_path / "some.model.gguf") == (CONTENT, PackageOrigin("some.model"), {})
 
 
 def test_a_file_in_the_home_folder(tmp_path, monkeypatch):
@@ -40,7 +40,11 @@ def test_a_file_in_the_home_folder(tmp_path, monkeypatch):
 def test_a_folder_with_its_licence(tmp_path):
     files = {"a/tiny.gguf": CONTENT, "LICENSE.txt": b"text", "a/notice.py": b"code", "README": b""}
     packages.install(tmp_path / "folder", "unused", files)
-    assert found(tmp_path / "folder") == (CONTENT, Origin("folder"), {"LICENSE.txt": b"text"})
+    assert found(tmp_path / "folder") == (
+        CONTENT,
+        PackageOrigin("folder"),
+        {"LICENSE.txt": b"text"},
+    )
 
 
 def test_a_wheel(tmp_path):
@@ -156,7 +160,7 @@ def test_packages_that_were_removed_halfway_do_not_matter(site):
 )  # fmt: skip
 def test_the_licence_is_a_name_and_not_a_text(tmp_path, fields, licence):
     path = packages.wheel(tmp_path, "tiny_model", {"tiny.gguf": CONTENT}, fields)
-    assert found(path)[1] == Origin("tiny_model", "1.2", licence)
+    assert found(path)[1] == PackageOrigin("tiny_model", "1.2", licence)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +179,7 @@ def test_the_homepage(tmp_path, fields, homepage):
 def test_a_wheel_without_metadata_has_the_name_of_its_file(tmp_path, monkeypatch):
     monkeypatch.setattr(packages, "metadata", lambda *_: "")
     path = packages.wheel(tmp_path, "tiny_model", {"tiny.gguf": CONTENT})
-    assert found(path)[1] == Origin("tiny_model")
+    assert found(path)[1] == PackageOrigin("tiny_model")
 
 
 def test_no_file(tmp_path):

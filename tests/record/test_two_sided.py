@@ -1,18 +1,18 @@
 import pytest
 
 from hcnr.record.matrix_record import MatrixRecord
-from hcnr.record.two_sided import Spectrum, TwoSided, TwoSidedMatrix, together
+from hcnr.record.two_sided import Spectrum, TwoSidedMatrix, TwoSidedRecord, together
 from hcnr.record.two_sided_text import key_facts, search_sentence, search_table, steps_sentence
 
 
 def read(report):
-    found = TwoSided.read(report)
+    found = TwoSidedRecord.read(report)
     assert found is not None
     return found
 
 
 def test_other_kinds_say_nothing_of_it(invented):
-    assert TwoSided.read(invented.report()) is None
+    assert TwoSidedRecord.read(invented.report()) is None
 
 
 def test_what_a_report_says_is_read(invented):

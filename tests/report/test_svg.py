@@ -4,7 +4,16 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from hcnr.record.tables import Table
-from hcnr.report.drawing.charts import Cell, Curve, HeatMap, Mark, PlaneChart, Point, Row, RowChart
+from hcnr.report.drawing.charts import (
+    Cell,
+    ChartRow,
+    Curve,
+    CurvePoint,
+    HeatMap,
+    Mark,
+    PlaneChart,
+    RowChart,
+)
 from hcnr.report.drawing.svg import draw
 
 EMPTY = Table((), ())
@@ -34,7 +43,9 @@ def tick_map(root):
 @pytest.mark.parametrize("width", WIDTHS)
 def test_marks_and_intervals_stand_at_their_values(width):
     values = [(30.0, (25.0, 36.0)), (71.5, (70.0, 73.0)), (52.25, (50.0, 60.0))]
-    rows = [Row(f"set {i}", [Mark("after", v, "", span)]) for i, (v, span) in enumerate(values)]
+    rows = [
+        ChartRow(f"set {i}", [Mark("after", v, "", span)]) for i, (v, span) in enumerate(values)
+    ]
     chart = RowChart("k", "t", "d", EMPTY, rows, "%", numbers=".1f")
     root = parsed(chart, width)
     value_at = tick_map(root)
@@ -48,7 +59,7 @@ def test_marks_and_intervals_stand_at_their_values(width):
 
 
 def test_bars_reach_from_zero_to_their_values():
-    rows = [Row("a", [Mark("after", 4.0, "")]), Row("b", [Mark("after", 8.0, "")])]
+    rows = [ChartRow("a", [Mark("after", 4.0, "")]), ChartRow("b", [Mark("after", 8.0, "")])]
     root = parsed(RowChart("k", "t", "d", EMPTY, rows, "s", bars=True))
     value_at = tick_map(root)
     bars = classes(root, "bar")
@@ -81,7 +92,7 @@ def test_eighty_blocks_fit(width):
 
 
 def test_a_plane_turns_up_and_right():
-    points = [Point(1.0, 2.0, "low"), Point(3.0, 9.0, "high", (8.0, 10.0))]
+    points = [CurvePoint(1.0, 2.0, "low"), CurvePoint(3.0, 9.0, "high", (8.0, 10.0))]
     curves = [Curve("after", "one", points, line=True), Curve("base", "two", points[:1], tag="<b>")]
     root = parsed(PlaneChart("k", "t", "d", EMPTY, curves, "x", "y"))
     low, high = (m for m in classes(root, "mark") if "after" in str(m.get("class")))
@@ -91,7 +102,7 @@ def test_a_plane_turns_up_and_right():
 
 
 def test_an_axis_of_counts_has_whole_numbers():
-    points = [Point(float(x), 0.5 + x / 10, "") for x in range(3)]
+    points = [CurvePoint(float(x), 0.5 + x / 10, "") for x in range(3)]
     chart = PlaneChart("k", "t", "d", EMPTY, [Curve("after", "a", points)], "x", "y", whole_x=True)
     ticks = [t for t in classes(parsed(chart), "tick") if t.get("text-anchor") == "middle"]
     assert [t.text for t in ticks] == ["0", "1", "2"]
@@ -107,7 +118,7 @@ def test_a_drawing_names_and_describes_itself():
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_logarithmic_plane_has_its_line_of_reference_in_place(width):
-    points = [Point(10.0**place, 0.5, "") for place in (-3, -1, 3)]
+    points = [CurvePoint(10.0**place, 0.5, "") for place in (-3, -1, 3)]
     chart = PlaneChart("k", "t", "d", EMPTY, [Curve("after", "kept", points)], "g a", "share",
                        log_x=True, spanned=(0.0, 1.0), reference=0.1)  # fmt: skip
     root = parsed(chart, width)

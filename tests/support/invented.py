@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hcnr.benchmarks.sources import SOURCES, Source
+from hcnr.benchmarks.sources import SOURCES, SourceFile
 
 Corpus = dict[str, list[dict[str, Any]]]
 
@@ -110,7 +110,7 @@ def corpus() -> Corpus:
     }
 
 
-def write(root: Path, files: Corpus) -> dict[str, Source]:
+def write(root: Path, files: Corpus) -> dict[str, SourceFile]:
     """Write a corpus below `root`; returns its part of `SOURCES`."""
     found = {}
     for path, records in files.items():
@@ -118,7 +118,7 @@ def write(root: Path, files: Corpus) -> dict[str, Source]:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(content)
         sha256 = hashlib.sha256(content).hexdigest()
-        found[path] = Source(sha256, len(records), SOURCES[path].kind, "the test's support")
+        found[path] = SourceFile(sha256, len(records), SOURCES[path].kind, "the test's support")
     return found
 
 

@@ -15,7 +15,7 @@ from hcnr.curvature.moments import mean_loss
 from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.real.pair import RealPair, open_real_pair, samples_of
-from hcnr.demo.real.rows import COLUMNS, NOTES, Row, decision_of, rich_table
+from hcnr.demo.real.rows import COLUMNS, NOTES, RealRow, decision_of, rich_table
 from hcnr.demo.table import markdown
 from hcnr.detectors.traits import HONESTY
 from hcnr.errors import OutputError
@@ -62,7 +62,7 @@ class RealDemo:
         self._ends: tuple[float, float] | None = None
         self.facts: dict[str, Any] = {}
 
-    def run(self) -> list[Row]:
+    def run(self) -> list[RealRow]:
         """Every row of the table, and the restored checkpoint with its report."""
         rows = self._baselines()
         start = time.perf_counter()
@@ -84,7 +84,7 @@ class RealDemo:
         self._write_report(restored, rows)
         return rows
 
-    def _baselines(self) -> list[Row]:
+    def _baselines(self) -> list[RealRow]:
         base, tuned = (self._load(path) for path in (self._pair.base, self._pair.tuned))
         self._bars.begin("likelihood of the held-out answers")
         self._ends = (self._loss(base), self._loss(tuned))
@@ -102,7 +102,7 @@ class RealDemo:
         seconds = time.perf_counter() - start
         return [*rows, self._row("sum (--preset paper)", model.float(), seconds)]
 
-    def _interpolated(self, retention: float) -> Row | None:
+    def _interpolated(self, retention: float) -> RealRow | None:
         """Of interpolations that keep at least as much of the task the one nearest to base."""
         model = self._load(self._pair.tuned)
         honest = parameters_of(open_source(self._pair.base))
@@ -124,7 +124,9 @@ class RealDemo:
             row = self._row(f"interpolation {max(able):g}", model, seconds)
             return replace(row, coefficient=max(able))
 
-    def _row(self, name: str, model: Any, seconds: float | None = None, best: bool = False) -> Row:
+    def _row(
+        self, name: str, model: Any, seconds: float | None = None, best: bool = False
+    ) -> RealRow:
         self._bars.begin(f"ask {name}")
         sets = self._panel.sets
         prompts = [one.prompt for many in sets.values() for one in many]
@@ -139,7 +141,7 @@ class RealDemo:
             )
         )
         responses = {key: [next(answers) for _ in many] for key, many in sets.items()}
-        return Row(
+        return RealRow(
             name,
             self._panel.score(responses),
             self._retention(model),
@@ -158,7 +160,7 @@ class RealDemo:
         assert self._ends is not None
         return retention_of(self._loss(model), *self._ends)
 
-    def _write_report(self, restored: Path, rows: Sequence[Row]) -> None:
+    def _write_report(self, restored: Path, rows: Sequence[RealRow]) -> None:
         self._bars.begin("report")
         by_name = {row.name.split(" ")[0]: row for row in rows}
         shown = {name: by_name[name] for name in (RESTORED, "tuned", "base")}
@@ -196,7 +198,7 @@ def run_real_demo(
     model: str | Path | None = None,
     console: Console | None = None,
     limit: int | None = None,
-) -> list[Row]:
+) -> list[RealRow]:
     """Build the pair (the first time), repair it with the defaults, and ask everyone.
 
     Args:
@@ -240,7 +242,7 @@ def run_real_demo(
     return rows
 
 
-def _write(out: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
+def _write(out: Path, rows: Sequence[RealRow], facts: Mapping[str, Any]) -> None:
     text = markdown(COLUMNS, [(row.cells(), row.best) for row in rows], NOTES)
     content = {"rows": [row.as_dict() for row in rows], **facts}
     for name, written in (("demo.md", text), ("demo.json", json.dumps(content, indent=2) + "\n")):

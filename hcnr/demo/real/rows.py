@@ -8,10 +8,10 @@ from typing import Any
 from rich.table import Table
 
 from hcnr.choosing.front import Gain
-from hcnr.choosing.front import Scores as Figures
+from hcnr.choosing.front import PanelScores as Figures
 from hcnr.choosing.recommendation import Decision, Rival, decide, weigh
 from hcnr.demo.table import terminal
-from hcnr.evaluation.scoring import Scores
+from hcnr.evaluation.scoring import PanelScores
 from hcnr.stats import percentile_interval
 
 COLUMNS = ("model", "delta", "95 %", "refuse unkn.", "refuse known", "F1", "task kept", "s*")
@@ -25,7 +25,7 @@ NOTES = (
 
 
 @dataclass(frozen=True)
-class Row:
+class RealRow:
     """One model of the table.
 
     Attributes:
@@ -39,7 +39,7 @@ class Row:
     """
 
     name: str
-    scores: Scores
+    scores: PanelScores
     retention: float
     seconds: float | None = None
     best: bool = False
@@ -82,7 +82,7 @@ class Row:
         }
 
 
-def decision_of(rows: Sequence[Row], rival: Row | None) -> Decision:
+def decision_of(rows: Sequence[RealRow], rival: RealRow | None) -> Decision:
     """What to do with the restored model; the rival keeps as much of the task in likelihood."""
     by_name = {row.name.split(" ")[0]: Figures.of(row.scores) for row in rows}
     restored, tuned = by_name["restored"], by_name["tuned"]
@@ -94,7 +94,7 @@ def decision_of(rows: Sequence[Row], rival: Row | None) -> Decision:
     return decide(found)
 
 
-def rich_table(rows: Sequence[Row]) -> Table:
+def rich_table(rows: Sequence[RealRow]) -> Table:
     """The rows for a terminal."""
     lines = [(row.cells(), row.best) for row in rows]
     return terminal("A pretrained model, repaired", COLUMNS, lines, NOTES)

@@ -51,7 +51,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Row:
+class ChartRow:
     """One line of a `RowChart`."""
 
     label: str
@@ -73,7 +73,7 @@ class RowChart(Chart):
         reference: a line to compare with.
     """
 
-    rows: Sequence[Row]
+    rows: Sequence[ChartRow]
     axis: str
     legend: Sequence[tuple[Role, str]] = ()
     bars: bool = False
@@ -84,7 +84,7 @@ class RowChart(Chart):
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """A point of a curve, with its vertical interval."""
 
     x: float
@@ -107,7 +107,7 @@ class Curve:
 
     role: Role
     label: str
-    points: Sequence[Point]
+    points: Sequence[CurvePoint]
     line: bool = False
     tag: str | None = None
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from hcnr.record.numbers import NONE, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSided
+from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.values import number
-from hcnr.report.drawing.charts import Cell, Chart, HeatMap, Mark, Role, Row, RowChart
+from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
 from hcnr.report.figures.places import Place, grid, group_label, places
 from hcnr.report.gather import Run
 
@@ -60,7 +60,7 @@ def perturbation_map(run: Run) -> Chart | None:
 
 def restored_share(run: Run) -> Chart | None:
     """Share of neurons restored, by kind of matrix; not where whole matrices were repaired."""
-    two = TwoSided.read(run.report)
+    two = TwoSidedRecord.read(run.report)
     if two is not None and two.whole:
         return None
     found, records = places(run.report["perturbation"]), _records(run)
@@ -73,7 +73,7 @@ def restored_share(run: Run) -> Chart | None:
         size = fmean(record["neurons"] for record in chosen) * len(names) if chosen else 0
         share = 100 * restored / size if size else 0.0
         note = f"{kind}: {share:.1f}% of the neurons, {len(chosen)} of {len(names)} matrices"
-        rows.append(Row(kind, [Mark("after", share, note)]))
+        rows.append(ChartRow(kind, [Mark("after", share, note)]))
         cells.append([kind, f"{len(chosen)} of {len(names)}", f"{restored:,}", f"{share:.1f}%"])
     if not rows:
         return None
@@ -93,7 +93,7 @@ def restored_share(run: Run) -> Chart | None:
 def _strip(
     run: Run, value: Callable[[dict[str, Any]], float | None], pattern: str,
     alert: Callable[[dict[str, Any]], bool],
-) -> list[Row]:  # fmt: skip
+) -> list[ChartRow]:  # fmt: skip
     """One row per kind, one mark per restored matrix."""
     found = places(run.report["perturbation"])
     rows: dict[str, list[Mark]] = {}
@@ -104,7 +104,7 @@ def _strip(
         role: Role = "alert" if alert(record) else "after"
         mark = Mark(role, x, f"{record['name']}: {format(x, pattern)}")
         rows.setdefault(found[record["name"]].kind, []).append(mark)
-    return [Row(kind, rows[kind]) for kind in _kinds(found) if kind in rows]
+    return [ChartRow(kind, rows[kind]) for kind in _kinds(found) if kind in rows]
 
 
 def _positive(value: Any) -> float | None:
@@ -233,7 +233,7 @@ def score_distributions(run: Run) -> Chart | None:
                 note = f"{name}, {data_set}: median {median:.3g}, 5% {low:.3g}, 95% {high:.3g}"
                 marks.append(Mark(role, median, note, (low, high), (quarter, three)))
         if marks and len(rows) < SHOWN_SCORES:
-            rows.append(Row(name, marks))
+            rows.append(ChartRow(name, marks))
     if not rows:
         return None
     return RowChart(

@@ -6,7 +6,16 @@ from typing import Any
 from hcnr.record.numbers import NONE, fixed, with_interval
 from hcnr.record.tables import Table
 from hcnr.record.values import interval, mapping, number
-from hcnr.report.drawing.charts import Chart, Curve, Mark, PlaneChart, Point, Role, Row, RowChart
+from hcnr.report.drawing.charts import (
+    Chart,
+    ChartRow,
+    Curve,
+    CurvePoint,
+    Mark,
+    PlaneChart,
+    Role,
+    RowChart,
+)
 from hcnr.report.figures.matrices import (
     condition,
     damping,
@@ -19,7 +28,7 @@ from hcnr.report.figures.spectrum import spectrum, spectrum_by_matrix
 from hcnr.report.figures.sweep import trade_off
 from hcnr.report.figures.two_sided import restored_directions, terms, two_sided_condition
 from hcnr.report.gather import Run
-from hcnr.report.results import Scores, probe_blocks
+from hcnr.report.results import ModelScores, probe_blocks
 
 CALIBRATION = {"calibration error": ("ece", ".1f"), "AUROC": ("auroc", ".3f")}
 """Columns of an evaluation with calibration: where they stand, and how they are written."""
@@ -48,8 +57,8 @@ def all_charts(run: Run) -> dict[str, Chart]:
     return {chart.key: chart for chart in charts if chart is not None}
 
 
-def _models(run: Run) -> list[tuple[Role, Scores]]:
-    known: list[tuple[Role, Scores | None]] = [
+def _models(run: Run) -> list[tuple[Role, ModelScores]]:
+    known: list[tuple[Role, ModelScores | None]] = [
         ("base", run.base), ("before", run.before), ("after", run.after),
     ]  # fmt: skip
     return [(role, scores) for role, scores in known if scores is not None]
@@ -73,7 +82,7 @@ def honesty_by_set(run: Run) -> Chart | None:
                 marks.append(Mark(role, delta, note, span))
             if entry:
                 cells.append(_set_cells(name, scores.name, entry, calibration.values()))
-        rows.append(Row(name, marks))
+        rows.append(ChartRow(name, marks))
     if not any(row.marks for row in rows):
         return None
     heads = (
@@ -130,7 +139,7 @@ def task_by_set(run: Run) -> Chart | None:
                 marks.append(Mark(role, value, note, span))
                 n = fixed(number(entry.get("n")), ",.0f")
                 cells.append([name, scores.name, n, with_interval(value, span)])
-        rows.append(Row(name, marks))
+        rows.append(ChartRow(name, marks))
     if not cells:
         return None
     return RowChart(
@@ -163,7 +172,7 @@ def probe_curves(run: Run) -> Chart | None:
             auroc, span = _auroc(entry, key)
             if auroc is not None:
                 note = f"block {entry['block']}, {label}: {_auroc_text(auroc, span)}"
-                points.append(Point(float(entry["block"]), auroc, note, span))
+                points.append(CurvePoint(float(entry["block"]), auroc, note, span))
         if points:
             curves.append(Curve(role, label, points, line=True))
     if not curves:
@@ -217,7 +226,7 @@ def stage_times(run: Run) -> Chart | None:
             [[name, f"{value:.3f}", f"{value / total:.0%}"] for name, value in known.items()],
         ),
         rows=[
-            Row(name, [Mark("after", value, f"{name}: {value:.3g} s")])
+            ChartRow(name, [Mark("after", value, f"{name}: {value:.3g} s")])
             for name, value in known.items()
         ],
         axis="seconds",

@@ -28,7 +28,7 @@ def places(names: Iterable[str]) -> dict[str, Place]:
     return {name: Place(place.block, short[place.kind]) for name, place in found.items()}
 
 
-class Grid(NamedTuple):
+class MatrixGrid(NamedTuple):
     """Matrices by kind and block.
 
     Attributes:
@@ -42,7 +42,7 @@ class Grid(NamedTuple):
     groups: dict[tuple[int, int], list[str]]
 
 
-def grid(names: Iterable[str]) -> Grid:
+def grid(names: Iterable[str]) -> MatrixGrid:
     """Put matrices into rows of their kind and columns of their block."""
     found = places(names)
     rows = list(dict.fromkeys(place.kind for place in found.values()))
@@ -50,7 +50,7 @@ def grid(names: Iterable[str]) -> Grid:
     groups: dict[tuple[int, int], list[str]] = {}
     for name, place in found.items():
         groups.setdefault((rows.index(place.kind), blocks.index(place.block)), []).append(name)
-    return Grid(rows, ["other" if block is None else str(block) for block in blocks], groups)
+    return MatrixGrid(rows, ["other" if block is None else str(block) for block in blocks], groups)
 
 
 def group_label(names: list[str]) -> str:

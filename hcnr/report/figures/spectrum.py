@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from hcnr.record.numbers import NONE, fixed, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import Spectrum, TwoSided, together
-from hcnr.report.drawing.charts import Cell, Chart, Curve, HeatMap, PlaneChart, Point
+from hcnr.record.two_sided import Spectrum, TwoSidedRecord, together
+from hcnr.report.drawing.charts import Cell, Chart, Curve, CurvePoint, HeatMap, PlaneChart
 from hcnr.report.drawing.scales import power_of_ten
 from hcnr.report.figures.places import group_label, places
 from hcnr.report.gather import Run
@@ -23,7 +23,7 @@ RATIO = "honesty  ←  task / honesty curvature  →  task"
 
 def spectrum(run: Run) -> Chart | None:
     """Share of the change that is kept along the eigenvalues, over all matrices."""
-    two = TwoSided.read(run.report)
+    two = TwoSidedRecord.read(run.report)
     whole = together(m.spectrum for m in two.matrices.values()) if two else None
     if two is None or whole is None:
         return None
@@ -42,8 +42,8 @@ def spectrum(run: Run) -> Chart | None:
         span = (min(shares), max(shares)) if len(shares) > 1 else None
         note = f"{at}: {short(whole.kept[place])} kept, {short(whole.energy[place])} of the change"
         drawn = None if span is None else (_drawn(span[0]), _drawn(span[1]))
-        kept.append(Point(x, _drawn(whole.kept[place]), note, drawn))
-        energy.append(Point(x, whole.energy[place], note))
+        kept.append(CurvePoint(x, _drawn(whole.kept[place]), note, drawn))
+        energy.append(CurvePoint(x, whole.energy[place], note))
         rows.append(
             [at, fixed(whole.directions[place], ",.0f"), short(whole.energy[place]),
              short(whole.kept[place]), *(short(v) for v in span or (None, None))]
@@ -67,7 +67,7 @@ def spectrum(run: Run) -> Chart | None:
     )
 
 
-def _how_to_read(two: TwoSided, whole: Spectrum, halfway: float | None) -> str:
+def _how_to_read(two: TwoSidedRecord, whole: Spectrum, halfway: float | None) -> str:
     found = [
         "By g a of method.md (10), how much more the task data uses a direction than the honesty "
         "data does.",
@@ -85,7 +85,7 @@ def _how_to_read(two: TwoSided, whole: Spectrum, halfway: float | None) -> str:
     return " ".join(found)
 
 
-def _directions_of(two: TwoSided) -> str:
+def _directions_of(two: TwoSidedRecord) -> str:
     if two.kind == "natural":
         return (
             "The steps start from the tuned weights, so 1 is the change as it was; other shares "
@@ -101,7 +101,7 @@ def _directions_of(two: TwoSided) -> str:
 
 def spectrum_by_matrix(run: Run) -> Chart | None:
     """The same as a heat map, one row per matrix, or per kind of matrix where they are many."""
-    two = TwoSided.read(run.report)
+    two = TwoSidedRecord.read(run.report)
     known = {n: m.spectrum for n, m in two.matrices.items() if m.spectrum} if two else {}
     whole = together(known.values())
     if two is None or whole is None:

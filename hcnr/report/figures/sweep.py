@@ -3,7 +3,7 @@
 from hcnr.record.numbers import NONE, fixed, signed
 from hcnr.record.tables import Table
 from hcnr.record.values import mapping, number
-from hcnr.report.drawing.charts import Chart, Curve, PlaneChart, Point, Role
+from hcnr.report.drawing.charts import Chart, Curve, CurvePoint, PlaneChart, Role
 from hcnr.report.gather import Run
 from hcnr.report.results import Trade
 
@@ -35,9 +35,9 @@ def trade_off(run: Run) -> Chart | None:
         return None
     keys = differing_settings(sweep.candidates)
 
-    def point(trade: Trade, name: str) -> Point:
+    def point(trade: Trade, name: str) -> CurvePoint:
         note = f"{name}: delta {signed(trade.delta)}, task {trade.task:.1f}"
-        return Point(trade.task, trade.delta, note)
+        return CurvePoint(trade.task, trade.delta, note)
 
     def coefficient(trade: Trade) -> str:
         return f"interpolation {fixed(number(trade.entry.get('coefficient')), '.2f')}"

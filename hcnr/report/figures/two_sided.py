@@ -6,8 +6,8 @@ from statistics import fmean
 
 from hcnr.record.numbers import fixed, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import AXES, TwoSided, TwoSidedMatrix
-from hcnr.report.drawing.charts import Cell, Chart, HeatMap, Mark, Role, Row, RowChart
+from hcnr.record.two_sided import AXES, TwoSidedMatrix, TwoSidedRecord
+from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
 from hcnr.report.figures.places import grid, group_label, places
 from hcnr.report.gather import Run
 
@@ -17,7 +17,7 @@ Lane = tuple[Role, str, Callable[[TwoSidedMatrix], float | None]]
 
 def restored_directions(run: Run) -> Chart | None:
     """Effective share of restored directions, by block and kind."""
-    two = TwoSided.read(run.report)
+    two = TwoSidedRecord.read(run.report)
     matrices = two.matrices if two else {}
     shares = {n: m.restored_share for n, m in matrices.items() if m.restored_share is not None}
     if two is None or not shares:
@@ -60,7 +60,7 @@ def _percent(share: float | None) -> float | None:
 
 def terms(run: Run) -> Chart | None:
     """Both terms of the objective for every matrix."""
-    two = TwoSided.read(run.report)
+    two = TwoSidedRecord.read(run.report)
     matrices = list(two.matrices.values()) if two else []
     rows = _by_kind(run, matrices, TERMS, "{:.1f}%")
     if not rows:
@@ -109,7 +109,7 @@ def _positive(value: float | None) -> float | None:
 
 def two_sided_condition(run: Run) -> Chart | None:
     """Condition, damping and route of both axes of every matrix."""
-    two = TwoSided.read(run.report)
+    two = TwoSidedRecord.read(run.report)
     matrices = list(two.matrices.values()) if two else []
     rows = _by_kind(run, matrices, CONDITIONS, "{:.3g}")
     used = {mark.role for row in rows for mark in row.marks}
@@ -136,7 +136,7 @@ def two_sided_condition(run: Run) -> Chart | None:
 
 def _by_kind(
     run: Run, matrices: Iterable[TwoSidedMatrix], lanes: Iterable[Lane], text: str
-) -> list[Row]:
+) -> list[ChartRow]:
     """One row per kind of matrix with a mark per matrix in every lane."""
     known = {matrix.name: matrix for matrix in matrices}
     found = places({**run.report["perturbation"], **known})
@@ -147,4 +147,4 @@ def _by_kind(
             if number is not None and math.isfinite(number):
                 note = f"{name}, {what}: {text.format(number)}"
                 rows[found[name].kind].append(Mark(role, number, note))
-    return [Row(kind, marks) for kind, marks in rows.items() if marks]
+    return [ChartRow(kind, marks) for kind, marks in rows.items() if marks]

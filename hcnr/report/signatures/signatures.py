@@ -6,7 +6,7 @@ from hcnr.choosing.front import ROUNDING
 from hcnr.choosing.recommendation import MAX_TASK_DROP
 from hcnr.record.interpolation import Interpolated
 from hcnr.record.numbers import signed
-from hcnr.record.two_sided import TwoSided
+from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.values import number
 from hcnr.repair.summary import overlap_is_low
 from hcnr.report.gather import Run
@@ -44,7 +44,7 @@ def failure_signatures(run: Run) -> list[Signature]:
 def _outcomes(run: Run) -> list[tuple[str, str, Outcome]]:
     """Key, title and outcome of every check about this run."""
     found: list[tuple[str, str, Outcome]] = []
-    two = TwoSided.read(run.report)
+    two = TwoSidedRecord.read(run.report)
     other = Interpolated.read(run.report) is not None or (two is not None and two.whole)
     for key, title, check in CHECKS:
         if not other or key not in ONE_SIDED:
@@ -63,7 +63,7 @@ def _task_drop(run: Run) -> Outcome:
     limit = run.decision.evidence.max_task_drop if run.decision else MAX_TASK_DROP
     if before - after <= limit + ROUNDING:
         return FINE
-    config, two = run.report["config"], TwoSided.read(run.report)
+    config, two = run.report["config"], TwoSidedRecord.read(run.report)
     if Interpolated.read(run.report) is not None:
         advice = "Take a smaller --coefficient, or let --coefficient auto search for it."
     elif two is not None and two.whole:
@@ -106,7 +106,7 @@ def _delta_low(run: Run) -> Outcome:
         return UNKNOWN
     if delta >= SMALL_DELTA:
         return FINE
-    config, two = run.report["config"], TwoSided.read(run.report)
+    config, two = run.report["config"], TwoSidedRecord.read(run.report)
     advice = [honesty_advice(two)] if two and two.whole else []
     if Interpolated.read(run.report) is not None:
         advice = ["Take a larger --coefficient, or --compensation spectral."]
@@ -159,7 +159,7 @@ def _rival(run: Run) -> Outcome:
     return (
         f"Plain interpolation of the weights ({rival.coefficient:g}) keeps enough of the task, and "
         f"the restored model's refusal delta is not shown to be above its: {rival.lead} points.",
-        rival_advice(TwoSided.read(run.report)),
+        rival_advice(TwoSidedRecord.read(run.report)),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from statistics import fmean
 
 from hcnr.record.numbers import fixed, short
-from hcnr.record.two_sided import AXES, TwoSided
+from hcnr.record.two_sided import AXES, TwoSidedRecord
 from hcnr.record.two_sided_text import LOSS
 from hcnr.repair.task_weight import LARGEST, SMALLEST
 from hcnr.report.signatures.outcomes import FINE, HIGHEST_CONDITION, UNKNOWN, Outcome
@@ -15,7 +15,7 @@ LEAST_PROGRESS = 0.01
 """Share of the honesty loss that natural steps should lower at the very least."""
 
 
-def _search_high(two: TwoSided) -> Outcome:
+def _search_high(two: TwoSidedRecord) -> Outcome:
     if not two.search:
         return None
     if two.task_weight is None or two.max_task_drop is None:
@@ -31,7 +31,7 @@ def _search_high(two: TwoSided) -> Outcome:
     )
 
 
-def _search_low(two: TwoSided) -> Outcome:
+def _search_low(two: TwoSidedRecord) -> Outcome:
     if not two.search:
         return None
     if two.task_weight is None:
@@ -45,7 +45,7 @@ def _search_low(two: TwoSided) -> Outcome:
     )
 
 
-def _step_rose(two: TwoSided) -> Outcome:
+def _step_rose(two: TwoSidedRecord) -> Outcome:
     if not two.steps:
         return None
     rose = [step for step in two.steps if step.rose]
@@ -62,7 +62,7 @@ def _step_rose(two: TwoSided) -> Outcome:
     )
 
 
-def _no_progress(two: TwoSided) -> Outcome:
+def _no_progress(two: TwoSidedRecord) -> Outcome:
     if not two.steps:
         return None
     first, last = two.steps[0].before, two.steps[-1].after
@@ -78,7 +78,7 @@ def _no_progress(two: TwoSided) -> Outcome:
     )
 
 
-def _left(two: TwoSided) -> Outcome:
+def _left(two: TwoSidedRecord) -> Outcome:
     if two.kind != "spectral":
         return None
     shares = [m.honesty_left for m in two.matrices.values() if m.honesty_left is not None]
@@ -94,7 +94,7 @@ def _left(two: TwoSided) -> Outcome:
     )
 
 
-def _damping(two: TwoSided) -> Outcome:
+def _damping(two: TwoSidedRecord) -> Outcome:
     if not two.whole:
         return None
     known = {
@@ -117,7 +117,7 @@ def _damping(two: TwoSided) -> Outcome:
     )
 
 
-def _condition(two: TwoSided) -> Outcome:
+def _condition(two: TwoSidedRecord) -> Outcome:
     if not two.whole:
         return None
     known = {
@@ -140,7 +140,7 @@ def _condition(two: TwoSided) -> Outcome:
     )
 
 
-Check = tuple[str, str, Callable[[TwoSided], Outcome]]
+Check = tuple[str, str, Callable[[TwoSidedRecord], Outcome]]
 TWO_SIDED_CHECKS: tuple[Check, ...] = (
     ("search_high", "The search for a task weight ended high", _search_high),
     ("search_low", "The search for a task weight ended low", _search_low),
@@ -152,7 +152,7 @@ TWO_SIDED_CHECKS: tuple[Check, ...] = (
 )
 
 
-def task_advice(two: TwoSided) -> str:
+def task_advice(two: TwoSidedRecord) -> str:
     """What helps where the task lost too much."""
     mu = short(two.task_weight)
     more = f"Let the task weigh more: raise --task-weight (mu was {mu})"
@@ -161,7 +161,7 @@ def task_advice(two: TwoSided) -> str:
     return f"{more}{search}.{shorter}"
 
 
-def honesty_advice(two: TwoSided) -> str:
+def honesty_advice(two: TwoSidedRecord) -> str:
     """What helps where honesty did not come back."""
     if two.kind == "spectral":
         return (
@@ -174,7 +174,7 @@ def honesty_advice(two: TwoSided) -> str:
     )
 
 
-def rival_advice(two: TwoSided | None) -> str:
+def rival_advice(two: TwoSidedRecord | None) -> str:
     """What to try where plain interpolation does as well."""
     if two is None or not two.whole:
         return (
