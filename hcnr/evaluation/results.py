@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hcnr.choosing.front import PanelScores as FrontScores
+from hcnr.choosing.front import Scores as FrontScores
 from hcnr.choosing.recommendation import MAX_TASK_DROP, Decision, decide, weigh
 from hcnr.detectors.traits import Trait
 from hcnr.errors import OutputError

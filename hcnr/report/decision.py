@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from hcnr.choosing.front import Gain
-from hcnr.choosing.front import ModelScores as Point
+from hcnr.choosing.front import Scores as Point
 from hcnr.choosing.recommendation import MAX_TASK_DROP, Decision, Evidence, Rival, decide, weigh
 from hcnr.record.values import interval, mapping, mappings, number
 from hcnr.report.results import ModelScores

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hcnr.choosing.front import ModelScores as Point
+from hcnr.choosing.front import Scores as Point
 from hcnr.choosing.front import pareto_front
 from hcnr.choosing.recommendation import MAX_TASK_DROP, WORDS, Recommendation, recommend
 from hcnr.record.tables import Interval

@@ -111,7 +111,7 @@ def test_memory_that_runs_out_starts_the_pass_over(measure, monkeypatch):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return sample_losses(model, batch)
 
-    monkeypatch.setattr(sys.modules["hcnr.measure"], "sample_losses", short)
+    monkeypatch.setattr(sys.modules["hcnr.curvature.passes"], "sample_losses", short)
     found = measure(model, layers, DATA, token_budget=64)
     assert len(calls) >= 3
     for one, other in zip(_tensors(found), _tensors(wanted), strict=True):

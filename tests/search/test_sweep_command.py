@@ -27,7 +27,7 @@ def asked(monkeypatch, tmp_path):
         return SimpleNamespace(data={}, as_dict=dict)
 
     # By the module's name: `hcnr.sweep` is the function.
-    monkeypatch.setattr(importlib.import_module("hcnr.sweep"), "sweep", run)
+    monkeypatch.setattr(importlib.import_module("hcnr.search.sweep"), "sweep", run)
     monkeypatch.setattr("hcnr.search.result.print_sweep", lambda result, console: None)
     return calls
 
