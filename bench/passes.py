@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-from hcnr.curvature.passes import prepared, sample_losses, score
+from hcnr.curvature.passes import prepared, sample_losses
+from hcnr.curvature.scores import score
 from hcnr.curvature.taps import Taps, TokenLayout
 from hcnr.data.batches import Batch, collate, plan_batches
 from hcnr.data.tokens import TokenCounts, TokenizedSample, TokenizedSet

@@ -206,7 +206,7 @@ class Judge:
             Sample(one.prompt, one.answers[0]) for many in panel.tasks.values() for one in many
         ]
         held_out = tokenize(samples, self._arena.tokenizer)
-        batches = micro_batches(model, held_out, range(len(held_out)), _TOKENS, "right")
+        batches = micro_batches(model, held_out, range(len(held_out)), _TOKENS)
         with self._arena.asking():
             losses = [sample_losses(model, batch) for batch in batches]
         return float(torch.cat(losses).float().mean())

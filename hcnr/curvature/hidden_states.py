@@ -2,12 +2,12 @@
 
 import inspect
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from hcnr.curvature.passes import Progress, micro_batches, prepared, shrinking
+from hcnr.curvature.passes import Attempt, Passes, Progress
 from hcnr.data.batches import Batch
 from hcnr.data.readable import unreadable
 from hcnr.data.tokens import TokenizedSet
@@ -24,7 +24,6 @@ def last_token_states(
     prompts: TokenizedSet,
     *,
     token_budget: int,
-    padding_side: Literal["left", "right"] = "right",
     progress: Progress | None = None,
 ) -> Tensor:
     """Hidden state of each prompt's last token after every transformer block.
@@ -36,7 +35,6 @@ def last_token_states(
         model: a causal language model; unchanged afterwards.
         prompts: n token sequences, taken whole.
         token_budget: padded tokens of one micro-batch; halved when memory runs out.
-        padding_side: where short prompts are padded.
         progress: called after each micro-batch.
 
     Returns:
@@ -59,22 +57,18 @@ def last_token_states(
         )
     blocks = list(model.get_submodule(name).children())
 
-    def run(budget: int) -> Tensor:
+    @torch.no_grad()
+    def measure(passes: Attempt) -> Tensor:
         found: Tensor | None = None
-        done = 0
-        for batch in micro_batches(model, prompts, range(len(prompts)), budget, padding_side):
+        for batch in passes.batches():
             states = _states_of(model, blocks, batch)
             if found is None:
                 found = states.new_empty(len(prompts), *states.shape[1:])
             found[list(batch.indices)] = states
-            done += len(batch)
-            if progress is not None:
-                progress(done, len(prompts))
         assert found is not None
         return found
 
-    with prepared(model), torch.no_grad():
-        return shrinking(run, token_budget, prompts)
+    return Passes(model, prompts, token_budget, progress=progress).run(measure)
 
 
 def _states_of(model: "PreTrainedModel", blocks: list[nn.Module], batch: Batch) -> Tensor:

@@ -1,25 +1,13 @@
-"""Passes for two-sided repair: second moments of both axes, and the mean weight gradient.
-
-Both read inputs and output gradients off the same taps as the scores do, in one forward and one
-backward per micro-batch.
-"""
+"""Second moments of inputs and output gradients: curvature along one axis, and along both."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from hcnr.curvature.passes import (
-    Progress,
-    finite_losses,
-    micro_batches,
-    prepared,
-    refuse_silent,
-    shrinking,
-    tell,
-)
-from hcnr.curvature.taps import GradientConsumer, SharedInput, Taps, TokenLayout
+from hcnr.curvature.passes import Attempt, Axis, Passes, Progress, refuse_silent
+from hcnr.curvature.taps import SharedInput, Taps
 from hcnr.data.tokens import TokenizedSet
 from hcnr_kernels import BlockDiagonal, RankedGram, gram_, symmetrize_
 from hcnr_kernels.ops.spectral import SecondMoment
@@ -67,16 +55,62 @@ class Moments(NamedTuple):
         return RankedGram(gram, self.tokens) if self.tokens < gram.shape[0] else gram
 
 
-class MeanGradient(NamedTuple):
-    """Mean over a data set's samples.
+def curvature(
+    model: "PreTrainedModel",
+    matrices: Mapping[str, nn.Linear],
+    data: TokenizedSet,
+    *,
+    axis: Axis,
+    token_budget: int,
+    gradient_checkpointing: bool = False,
+    progress: Progress | None = None,
+) -> dict[str, Tensor]:
+    """Second moments along the neuron axis over real tokens, method.md (5).
 
-    Attributes:
-        loss: of the samples' losses.
-        weights: of their weight gradients, matrix -> float32 `[out, in]`.
+    Input axis: `(1/n) sum_t x_t x_t^T`, from forward passes alone; matrices that read one tensor
+    share one result (the same object). Output axis: `(1/n) sum_t g_t g_t^T`.
+
+    Returns:
+        Matrix name -> float32 `[d', d']`, symmetric, on the model's device.
+
+    Raises:
+        ModelError: a loss is not finite, one sample does not fit in memory, or a matrix took no
+            part in the forward pass.
     """
+    if not matrices:
+        return {}
 
-    loss: float
-    weights: dict[str, Tensor]
+    def measure(passes: Attempt) -> dict[str, Tensor]:
+        grams: dict[str, Tensor] = {}
+        leaders: dict[str, str] = {}
+
+        def add(name: str, shared: SharedInput, rows: Tensor) -> None:
+            if name not in grams:
+                size = rows.shape[1]
+                grams[name] = torch.zeros(size, size, dtype=torch.float32, device=rows.device)
+            gram_(grams[name], shared.layout.real(rows))
+
+        def on_input(name: str, shared: SharedInput, x: Tensor) -> None:
+            leaders[name] = shared.leader
+            if name == shared.leader:
+                add(name, shared, x)
+
+        def on_gradient(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
+            leaders[name] = name
+            add(name, shared, g)
+
+        if axis == "input":
+            with Taps(matrices, on_input=on_input) as taps:
+                tokens = passes.forward(taps).tokens
+        else:
+            with Taps(matrices, on_gradient=on_gradient) as taps:
+                tokens = passes.backward(taps).tokens
+        for gram in grams.values():
+            symmetrize_(gram).div_(tokens)
+        refuse_silent(matrices, leaders)
+        return {name: grams[leaders[name]] for name in matrices}
+
+    return Passes(model, data, token_budget, gradient_checkpointing, progress).run(measure)
 
 
 def second_moments(
@@ -87,7 +121,6 @@ def second_moments(
     token_budget: int,
     block_size: int | None = None,
     gradient_checkpointing: bool = False,
-    padding_side: Literal["left", "right"] = "right",
     progress: Progress | None = None,
 ) -> dict[str, Moments]:
     """Second moments of inputs and output gradients, the two Kronecker factors of method.md (10).
@@ -100,7 +133,6 @@ def second_moments(
         block_size: neurons of a diagonal block, all that is summed with one: a token then costs
             `b (in + out)` operations instead of `in^2 + out^2`; None sums whole matrices.
         gradient_checkpointing: recompute each block in backward instead of keeping it.
-        padding_side: where short samples are padded.
         progress: called after each micro-batch.
 
     Returns:
@@ -111,7 +143,7 @@ def second_moments(
             part in the forward pass.
     """
 
-    def run(budget: int) -> dict[str, Moments]:
+    def measure(passes: Attempt) -> dict[str, Moments]:
         grams: dict[tuple[str, str], Tensor | BlockDiagonal] = {}
         leaders: dict[str, str] = {}
 
@@ -131,7 +163,8 @@ def second_moments(
             if name == shared.leader:
                 add(("inputs", name), shared, x)
 
-        tokens, _ = _backward(model, matrices, data, consume, budget, padding_side, progress)
+        with Taps(matrices, on_gradient=consume) as taps:
+            tokens = passes.backward(taps).tokens
         refuse_silent(matrices, leaders)
         for gram in grams.values():
             if isinstance(gram, BlockDiagonal):
@@ -147,8 +180,7 @@ def second_moments(
 
     if not matrices:
         return {}
-    with prepared(model, gradient_checkpointing=gradient_checkpointing):
-        return shrinking(run, token_budget, data)
+    return Passes(model, data, token_budget, gradient_checkpointing, progress).run(measure)
 
 
 def _empty_gram(rows: Tensor, block_size: int | None) -> Tensor | BlockDiagonal:
@@ -158,102 +190,3 @@ def _empty_gram(rows: Tensor, block_size: int | None) -> Tensor | BlockDiagonal:
     if block_size is None or block_size >= width:
         return like.new_zeros(width, width)
     return BlockDiagonal.zeros(width, block_size, like)
-
-
-def mean_gradient(
-    model: "PreTrainedModel",
-    matrices: Mapping[str, nn.Linear],
-    data: TokenizedSet,
-    *,
-    token_budget: int,
-    gradient_checkpointing: bool = False,
-    padding_side: Literal["left", "right"] = "right",
-    progress: Progress | None = None,
-) -> MeanGradient:
-    """Mean loss and mean weight gradient `(1/N) sum_b G_b` of method.md 2, the step's direction.
-
-    The one weight gradient that hcnr forms, in float32 whatever the model's dtype.
-
-    Args:
-        model: the model to take it at; unchanged afterwards.
-        matrices: layers of `model` by name.
-        data: tokenised samples.
-        token_budget: padded tokens of one micro-batch; halved when memory runs out.
-        gradient_checkpointing: recompute each block in backward instead of keeping it.
-        padding_side: where short samples are padded.
-        progress: called after each micro-batch.
-
-    Returns:
-        The mean, on the model's device.
-
-    Raises:
-        ModelError: as `second_moments`.
-    """
-
-    def run(budget: int) -> MeanGradient:
-        found: dict[str, Tensor] = {}
-
-        def consume(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
-            x, g = (shared.layout.real(rows).float() for rows in (x, g))
-            if name in found:
-                found[name].addmm_(g.T, x)
-            else:
-                found[name] = g.T @ x
-
-        _, loss = _backward(model, matrices, data, consume, budget, padding_side, progress)
-        refuse_silent(matrices, found)
-        for gradient in found.values():
-            gradient.div_(len(data))
-        return MeanGradient(loss, {name: found[name] for name in matrices})
-
-    with prepared(model, gradient_checkpointing=gradient_checkpointing):
-        return shrinking(run, token_budget, data)
-
-
-def mean_loss(
-    model: "PreTrainedModel",
-    data: TokenizedSet,
-    *,
-    token_budget: int,
-    padding_side: Literal["left", "right"] = "right",
-) -> float:
-    """Mean over the samples of their losses, method.md 1, from forward passes alone.
-
-    Raises:
-        ModelError: a loss is not finite, or one sample does not fit in memory.
-    """
-
-    @torch.no_grad()
-    def run(budget: int) -> float:
-        everything = range(len(data))
-        batches = micro_batches(model, data, everything, budget, padding_side)
-        return sum(float(finite_losses(model, batch).sum()) for batch in batches) / len(data)
-
-    with prepared(model):
-        return shrinking(run, token_budget, data)
-
-
-def _backward(
-    model: "PreTrainedModel",
-    matrices: Mapping[str, nn.Linear],
-    data: TokenizedSet,
-    consume: GradientConsumer,
-    budget: int,
-    padding_side: Literal["left", "right"],
-    progress: Progress | None,
-) -> tuple[int, float]:
-    """One forward and backward over all samples; returns the real tokens and the mean loss."""
-    tokens = done = 0
-    total = 0.0
-    with Taps(matrices, on_gradient=consume) as taps:
-        for batch in micro_batches(model, data, range(len(data)), budget, padding_side):
-            layout = TokenLayout(batch.attention_mask)
-            taps.begin(layout)
-            losses = finite_losses(model, batch)
-            taps.end()
-            losses.sum().backward()
-            total += float(losses.detach().sum())
-            tokens += layout.tokens
-            done += len(batch)
-            tell(progress, done, data)
-    return tokens, total / len(data)

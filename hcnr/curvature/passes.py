@@ -1,27 +1,27 @@
-"""Passes over a model: per-neuron Fisher scores, and the curvature that compensation needs.
+"""The one engine of passes over a model; what is measured is measured by its consumers.
 
-Each pass is one forward (and, where gradients matter, one backward) per micro-batch. The model
-comes out as it went in.
+A pass is one forward (and, where gradients matter, one backward) per micro-batch. Scores,
+curvature, gradients, losses and hidden states all run through `Passes`. The model comes out as it
+went in.
 """
 
 import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from hcnr.curvature.fisher import NeuronFisher
-from hcnr.curvature.taps import SharedInput, Taps, TokenLayout, frozen
+from hcnr.curvature.taps import Taps, TokenLayout, frozen
 from hcnr.data.batches import Batch, collate, plan_batches
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError
 from hcnr.models.limits import Limits
 from hcnr.models.model import eval_mode, transformer_blocks
-from hcnr_kernels import gram_, symmetrize_
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,16 +32,134 @@ Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 
-class NeuronScores(NamedTuple):
-    """Fisher scores of one data set, on the CPU.
+class Totals(NamedTuple):
+    """What one pass over samples adds up to.
 
-    `mean[matrix]` is float32 `[d']`, method.md (1). `halves[matrix]` is float32 `[2, d']`, the
-    same over the samples with even and with odd index: `mean` is their weighted mean. A single
-    sample has no halves.
+    Attributes:
+        tokens: real tokens, padding left out.
+        loss: mean over the samples of their losses, method.md 1.
     """
 
-    mean: dict[str, Tensor]
-    halves: dict[str, Tensor]
+    tokens: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Passes with one budget of tokens, which are given up where memory runs out.
+
+    Attributes:
+        model: to be run, in measuring state.
+        data: tokenised samples.
+        token_budget: padded tokens of one micro-batch.
+        progress: told after each micro-batch.
+    """
+
+    model: "PreTrainedModel"
+    data: TokenizedSet
+    token_budget: int
+    progress: Progress | None = None
+
+    def batches(self, indices: Sequence[int] | None = None, done: int = 0) -> Iterator[Batch]:
+        """Micro-batches of some samples, by default of all; tells progress after each.
+
+        Args:
+            indices: of the samples.
+            done: samples that earlier passes of the same measuring have told of.
+        """
+        chosen = range(len(self.data)) if indices is None else indices
+        for batch in micro_batches(self.model, self.data, chosen, self.token_budget):
+            yield batch
+            done += len(batch)
+            if self.progress is not None:
+                self.progress(done, len(self.data))
+
+    def forward(self, taps: Taps | None = None) -> Totals:
+        """One forward per micro-batch of all samples, without gradients.
+
+        Args:
+            taps: open ones, told each batch's layout; None where only losses matter.
+
+        Raises:
+            ModelError: a loss is not finite.
+        """
+        return self._run(taps, None, 0, backward=False)
+
+    def backward(
+        self, taps: Taps | None = None, indices: Sequence[int] | None = None, done: int = 0
+    ) -> Totals:
+        """One forward and one backward of the summed losses per micro-batch.
+
+        Args:
+            taps: open ones, told each batch's layout; None where others listen.
+            indices: of the samples; all by default.
+            done: samples that earlier passes of the same measuring have told of.
+
+        Raises:
+            ModelError: a loss is not finite.
+        """
+        return self._run(taps, indices, done, backward=True)
+
+    def _run(
+        self, taps: Taps | None, indices: Sequence[int] | None, done: int, *, backward: bool
+    ) -> Totals:
+        tokens = samples = 0
+        total = 0.0
+        for batch in self.batches(indices, done):
+            layout = TokenLayout(batch.attention_mask)
+            if taps is not None:
+                taps.begin(layout)
+            with torch.set_grad_enabled(backward):
+                losses = finite_losses(self.model, batch)
+            if taps is not None:
+                taps.end()
+            if backward:
+                losses.sum().backward()
+            total += float(losses.detach().sum())
+            tokens += layout.tokens
+            samples += len(batch)
+        return Totals(tokens, total / samples)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """How a model is run over a data set.
+
+    Attributes:
+        model: unchanged afterwards.
+        data: tokenised samples.
+        token_budget: padded tokens of one micro-batch; halved when memory runs out.
+        gradient_checkpointing: recompute each block in backward instead of keeping it.
+        progress: called after each micro-batch.
+    """
+
+    model: "PreTrainedModel"
+    data: TokenizedSet
+    token_budget: int
+    gradient_checkpointing: bool = False
+    progress: Progress | None = None
+
+    def run(self, measure: Callable[[Attempt], T]) -> T:
+        """Call `measure` with the model in measuring state, again with less while memory runs out.
+
+        Raises:
+            ModelError: one sample does not fit in memory, or as `measure`.
+        """
+
+        def attempt(budget: int) -> T:
+            return measure(Attempt(self.model, self.data, budget, self.progress))
+
+        with prepared(self.model, gradient_checkpointing=self.gradient_checkpointing):
+            return shrinking(attempt, self.token_budget, self.data)
+
+
+def mean_loss(model: "PreTrainedModel", data: TokenizedSet, *, token_budget: int) -> float:
+    """Mean over the samples of their losses, method.md 1, from forward passes alone.
+
+    Raises:
+        ModelError: a loss is not finite, or one sample does not fit in memory.
+    """
+    return Passes(model, data, token_budget).run(lambda attempt: attempt.forward().loss)
 
 
 def sample_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
@@ -74,6 +192,19 @@ def sample_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
     ).view_as(labels)
     mask = predicts[:, positions]
     return (losses * mask).sum(1) / mask.sum(1)
+
+
+def finite_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
+    """`sample_losses`, refused where one is not finite; the sample is named."""
+    losses = sample_losses(model, batch)
+    finite = losses.isfinite()
+    if not finite.all():
+        worst = batch.indices[int((~finite).nonzero()[0])]
+        raise ModelError(
+            f"the loss of sample {worst + 1} is {losses[~finite][0].item()}: the model's "
+            "activations overflow; measure with --dtype float32 or bfloat16"
+        )
+    return losses
 
 
 @contextlib.contextmanager
@@ -124,132 +255,6 @@ def _enter_gradient(module: nn.Module, args: object, output: Tensor) -> None:
         output.requires_grad_(True)
 
 
-def score(
-    model: "PreTrainedModel",
-    matrices: Mapping[str, nn.Linear],
-    data: TokenizedSet,
-    *,
-    axis: Axis,
-    token_budget: int,
-    gradient_checkpointing: bool = False,
-    padding_side: Literal["left", "right"] = "right",
-    progress: Progress | None = None,
-) -> NeuronScores:
-    """Fisher scores of every matrix on `data`, method.md (1).
-
-    Args:
-        model: the model to take gradients at; unchanged afterwards.
-        matrices: layers of `model` by name.
-        data: tokenised samples.
-        axis: neuron axis.
-        token_budget: padded tokens of one micro-batch; halved when memory runs out.
-        gradient_checkpointing: recompute each block in backward instead of keeping it.
-        padding_side: where short samples are padded.
-        progress: called after each micro-batch.
-
-    Raises:
-        ModelError: a loss is not finite, or one sample does not fit in memory.
-    """
-    count = len(data.samples)
-    parts = [range(half, count, 2) for half in range(min(2, count))]
-
-    def run(budget: int) -> NeuronScores:
-        found: list[dict[str, Tensor]] = []
-        done = 0
-        for indices in parts:
-            with NeuronFisher(model, matrices, axis=axis) as fisher:
-                for batch in micro_batches(model, data, indices, budget, padding_side):
-                    finite_losses(model, batch).sum().backward()
-                    done += len(batch)
-                    tell(progress, done, data)
-            found.append({name: scores.cpu() for name, scores in fisher.scores.items()})
-        if len(found) == 1:
-            return NeuronScores(found[0], {})
-        even, odd = found
-        share = len(parts[0]) / count
-        return NeuronScores(
-            {name: even[name] * share + odd[name] * (1 - share) for name in matrices},
-            {name: torch.stack((even[name], odd[name])) for name in matrices},
-        )
-
-    with prepared(model, gradient_checkpointing=gradient_checkpointing):
-        return shrinking(run, token_budget, data)
-
-
-def curvature(
-    model: "PreTrainedModel",
-    matrices: Mapping[str, nn.Linear],
-    data: TokenizedSet,
-    *,
-    axis: Axis,
-    token_budget: int,
-    gradient_checkpointing: bool = False,
-    padding_side: Literal["left", "right"] = "right",
-    progress: Progress | None = None,
-) -> dict[str, Tensor]:
-    """Second moments along the neuron axis over real tokens, method.md (5).
-
-    Input axis: `(1/n) sum_t x_t x_t^T`, from forward passes alone; matrices that read one tensor
-    share one result (the same object). Output axis: `(1/n) sum_t g_t g_t^T`.
-
-    Returns:
-        Matrix name -> float32 `[d', d']`, symmetric, on the model's device.
-
-    Raises:
-        ModelError: as `score`.
-    """
-    if not matrices:
-        return {}
-
-    def run(budget: int) -> dict[str, Tensor]:
-        grams: dict[str, Tensor] = {}
-        leaders: dict[str, str] = {}
-
-        def add(name: str, shared: SharedInput, rows: Tensor) -> None:
-            if name not in grams:
-                size = rows.shape[1]
-                grams[name] = torch.zeros(size, size, dtype=torch.float32, device=rows.device)
-            gram_(grams[name], shared.layout.real(rows))
-
-        def on_input(name: str, shared: SharedInput, x: Tensor) -> None:
-            leaders[name] = shared.leader
-            if name == shared.leader:
-                add(name, shared, x)
-
-        def on_gradient(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
-            leaders[name] = name
-            add(name, shared, g)
-
-        taps = (
-            Taps(matrices, on_input=on_input)
-            if axis == "input"
-            else Taps(matrices, on_gradient=on_gradient)
-        )
-        done = tokens = 0
-        with taps:
-            for batch in micro_batches(model, data, range(len(data.samples)), budget, padding_side):
-                layout = TokenLayout(batch.attention_mask)
-                taps.begin(layout)
-                if axis == "input":
-                    with torch.no_grad():
-                        finite_losses(model, batch)
-                    taps.end()
-                else:
-                    losses = finite_losses(model, batch)
-                    taps.end()
-                    losses.sum().backward()
-                tokens += layout.tokens
-                done += len(batch)
-                tell(progress, done, data)
-        for gram in grams.values():
-            symmetrize_(gram).div_(tokens)
-        refuse_silent(matrices, leaders)
-        return {name: grams[leaders[name]] for name in matrices}
-
-    with prepared(model, gradient_checkpointing=gradient_checkpointing):
-        return shrinking(run, token_budget, data)
-
-
 def refuse_silent(matrices: Mapping[str, nn.Linear], heard: Container[str]) -> None:
     """Refuse matrices that nothing was heard of.
 
@@ -264,25 +269,11 @@ def refuse_silent(matrices: Mapping[str, nn.Linear], heard: Container[str]) -> N
         )
 
 
-def finite_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
-    """`sample_losses`, refused where one is not finite; the sample is named."""
-    losses = sample_losses(model, batch)
-    finite = losses.isfinite()
-    if not finite.all():
-        worst = batch.indices[int((~finite).nonzero()[0])]
-        raise ModelError(
-            f"the loss of sample {worst + 1} is {losses[~finite][0].item()}: the model's "
-            "activations overflow; measure with --dtype float32 or bfloat16"
-        )
-    return losses
-
-
 def micro_batches(
     model: "PreTrainedModel",
     data: TokenizedSet,
     indices: Sequence[int],
     token_budget: int,
-    padding_side: Literal["left", "right"],
 ) -> Iterator[Batch]:
     """Micro-batches of `indices`, longest first, on the model's device."""
     lengths = [len(data.samples[i]) for i in indices]
@@ -291,12 +282,7 @@ def micro_batches(
         pad = 0
     device = next(model.parameters()).device
     for members in plan_batches(lengths, token_budget):
-        batch = collate(
-            data.samples,
-            [indices[i] for i in members],
-            pad_token_id=pad,
-            padding_side=padding_side,
-        )
+        batch = collate(data.samples, [indices[i] for i in members], pad_token_id=pad)
         yield batch.to(device)
 
 
@@ -329,9 +315,3 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
         sign in str(error) for sign in signs
     )
-
-
-def tell(progress: Progress | None, done: int, data: TokenizedSet) -> None:
-    """Report progress to whom it may concern."""
-    if progress is not None:
-        progress(done, len(data.samples))

@@ -65,7 +65,7 @@ def check_model(
     compared = len(two) > 1 and 2 * min(data.lengths) <= token_budget
 
     def run(_: int) -> None:
-        (together,) = micro_batches(model, two, everything, 2 * max(lengths), "right")
+        (together,) = micro_batches(model, two, everything, 2 * max(lengths))
         _explained(model, matrices, together)
         if compared:
             _check_batches(model, matrices, two, axis)
@@ -85,7 +85,7 @@ def _check_batches(
     scores: list[dict[str, Tensor]] = []
     for budget in (1, 2 * max(two.lengths)):
         with NeuronFisher(model, matrices, axis=axis) as fisher:
-            for batch in micro_batches(model, two, range(len(two)), budget, "right"):
+            for batch in micro_batches(model, two, range(len(two)), budget):
                 finite_losses(model, batch).sum().backward()
         scores.append(fisher.scores)
     alone, batched = scores

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from hcnr.config import RestoreConfig
-from hcnr.curvature.passes import curvature, score
+from hcnr.curvature.moments import curvature
+from hcnr.curvature.scores import score
 from hcnr.curvature.selfcheck import check_model
 from hcnr.curvature.statistics import Statistics
 from hcnr.curvature.two_sided import places_of

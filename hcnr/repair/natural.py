@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hcnr.config import RestoreConfig
-from hcnr.curvature.moments import mean_gradient, mean_loss
+from hcnr.curvature.gradient import mean_gradient
+from hcnr.curvature.passes import mean_loss
 from hcnr.curvature.two_sided import TwoSided
 from hcnr.errors import ModelError
 from hcnr.models.overlay import Overlay

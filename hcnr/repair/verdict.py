@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hcnr.config import RestoreConfig
-from hcnr.curvature.moments import mean_loss
+from hcnr.curvature.passes import mean_loss
 from hcnr.data.repair_data import MeasuringData
 from hcnr.data.suspicions import about_losses
 from hcnr.data.tokens import TokenizedSet

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import TrainerCallback
 
 from hcnr import RestoreConfig
-from hcnr.curvature.passes import score
+from hcnr.curvature.scores import score
 from hcnr.data.repair_data import Data
 from hcnr.data.samples import load_samples
 from hcnr.data.tokens import TokenizedSet, tokenize

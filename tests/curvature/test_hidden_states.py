@@ -7,6 +7,7 @@ from families import VOCABULARY, make, tokens
 from hcnr.curvature.hidden_states import last_token_states
 from hcnr.errors import ModelError
 from hcnr.models.model import transformer_blocks
+from padding import padded
 
 
 def one_by_one(model: PreTrainedModel, data) -> torch.Tensor:
@@ -23,9 +24,10 @@ def one_by_one(model: PreTrainedModel, data) -> torch.Tensor:
 def test_batches_give_what_single_prompts_give(family, budget, side):
     model, data = make(family), tokens(9)
     told = []
-    found = last_token_states(
-        model, data, token_budget=budget, padding_side=side, progress=lambda *d: told.append(d)
-    )
+    with padded(side):
+        found = last_token_states(
+            model, data, token_budget=budget, progress=lambda *d: told.append(d)
+        )
     assert found.shape == (9, 2, 24)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found[:, :-1], one_by_one(model, data), atol=1e-5, rtol=1e-4)

@@ -8,11 +8,14 @@ import torch
 import oracle
 from families import FAMILIES, VOCABULARY, attentions, make, perturbed, tokens
 from hcnr.config import RestoreConfig
-from hcnr.curvature.passes import curvature, prepared, sample_losses, score
+from hcnr.curvature.moments import curvature
+from hcnr.curvature.passes import prepared, sample_losses
+from hcnr.curvature.scores import score
 from hcnr.data.batches import collate
 from hcnr.errors import ModelError
 from hcnr.models.model import target_matrices
 from hcnr.repair.selection import candidates
+from padding import padded
 
 DATA = tokens(9, seed=3)
 TASK = tokens(9, seed=4)
@@ -37,25 +40,26 @@ def test_scores_and_selection_equal_the_float64_loop(family, axis):
         settings = {
             "axis": axis,
             "token_budget": max(DATA.lengths) * size,
-            "padding_side": side,
             "gradient_checkpointing": recompute,
         }
-        found = scores_of(model, **settings).mean
-        task = scores_of(other, TASK, **settings).mean
+        with padded(side):
+            found = scores_of(model, **settings).mean
+            task = scores_of(other, TASK, **settings).mean
         assert list(found) == list(layers)
         for name, scores in found.items():
             assert scores.dtype == torch.float32
-            assert oracle.relative(scores, exact[name]) <= 1e-5, (name, settings)
+            assert oracle.relative(scores, exact[name]) <= 1e-5, (name, side, settings)
             mask = candidates(scores, task[name], config)
-            assert torch.equal(mask, wanted[name]), (name, settings)
+            assert torch.equal(mask, wanted[name]), (name, side, settings)
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if len(attentions(f)) > 1])
 def test_attention_implementations_agree(family):
-    first, second = (
-        scores_of(make(family, attention=attention), padding_side="left", token_budget=999).mean
-        for attention in attentions(family)
-    )
+    with padded("left"):
+        first, second = (
+            scores_of(make(family, attention=attention), token_budget=999).mean
+            for attention in attentions(family)
+        )
     for name, scores in first.items():
         assert oracle.relative(scores, second[name].double()) <= 1e-5, name
 
@@ -271,8 +275,9 @@ def test_a_gpu_measures_the_same(family, axis):
     exact = oracle.fisher(model, target_matrices(model), DATA, axis)
     there = copy.deepcopy(model).to("cuda")  # pyright: ignore[reportArgumentType]
     for side, recompute in itertools.product(("right", "left"), (False, True)):
-        settings = {"axis": axis, "padding_side": side, "gradient_checkpointing": recompute}
-        found = scores_of(there, **settings).mean
+        settings = {"axis": axis, "gradient_checkpointing": recompute}
+        with padded(side):
+            found = scores_of(there, **settings).mean
         for name in layers:
             assert oracle.relative(found[name], exact[name]) <= 1e-4, (name, settings)
     # The other axis's Grams are tested on the CPU; products on a GPU follow another order.

@@ -13,7 +13,7 @@ from transformers import FalconConfig, FalconForCausalLM, MambaConfig, MambaForC
 import hcnr
 import oracle
 from families import FAMILIES, make, tokens
-from hcnr.curvature.passes import score
+from hcnr.curvature.scores import score
 from hcnr.curvature.selfcheck import check_model
 from hcnr.errors import ModelError
 from hcnr.models.model import target_matrices

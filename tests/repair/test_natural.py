@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from hcnr.curvature.moments import MeanGradient
+from hcnr.curvature.gradient import MeanGradient
 from hcnr.curvature.two_sided import TwoSided
 from hcnr.data.samples import load_samples
 from hcnr.data.tokens import tokenize

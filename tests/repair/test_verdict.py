@@ -11,7 +11,7 @@ import hcnr
 import oracle
 from hcnr.cli import app
 from hcnr.config import RestoreConfig
-from hcnr.curvature.moments import mean_loss
+from hcnr.curvature.passes import mean_loss
 from hcnr.data.samples import load_samples
 from hcnr.data.tokens import tokenize
 from hcnr.repair.verdict import DataSet, SetLosses, judge

@@ -11,8 +11,9 @@ from transformers import AutoModelForCausalLM
 import hcnr
 import oracle
 from hcnr.config import RestoreConfig
+from hcnr.curvature.gradient import mean_gradient
 from hcnr.curvature.groups import GIB
-from hcnr.curvature.moments import mean_gradient, second_moments
+from hcnr.curvature.moments import second_moments
 from hcnr.errors import ConfigError, DataError, ModelError, OutputError
 from hcnr.repair.candidates import Candidates
 from hcnr.search.grid import Grid

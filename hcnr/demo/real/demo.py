@@ -11,7 +11,7 @@ from rich.console import Console
 
 import hcnr
 from hcnr.checkpoint import atomic_file, check_output
-from hcnr.curvature.moments import mean_loss
+from hcnr.curvature.passes import mean_loss
 from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.real.pair import RealPair, open_real_pair, samples_of
