@@ -14,6 +14,8 @@ from annotated_types import Ge, Gt, Le
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
+from hcnr.kinds import KINDS, Basis, RepairKind, kind_names, plain_name, repair_kind
+
 if TYPE_CHECKING:
     from hcnr.errors import ConfigError
 
@@ -25,9 +27,15 @@ FAST_TASK_WEIGHT = 10.0
 _HEADER = "# Settings of one hcnr run, all of them: give this file to --config to run it again.\n"
 
 
-def _setting(default: Any, group: str, description: str, **limits: Any) -> Any:
-    """Declare a field; `group` heads its part of the YAML file and of the command line's help."""
-    return Field(default, description=description, json_schema_extra={"group": group}, **limits)
+def _setting(
+    default: Any, group: str, description: str, *, choices: tuple[str, ...] = (), **limits: Any
+) -> Any:
+    """Declare a field; `group` heads its part of the YAML file and of the command line's help.
+
+    `choices` are names that are checked elsewhere, because others may be registered.
+    """
+    extra: Any = {"group": group, "choices": list(choices)}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -101,16 +109,15 @@ class RestoreConfig(BaseModel):
         "tuned", "Selection", "The model at which Fisher scores are taken (method.md 1, 4)."
     )
 
-    compensation: Literal[
-        "none", "sum", "joint", "balanced", "spectral", "natural", "spectral,natural", "interpolate"
-    ] = _setting(
+    compensation: str = _setting(
         "spectral",
         "Compensation",
         "spectral (method.md 10) repairs whole matrices, direction by direction, by curvature of "
         "both axes on both data sets; natural steps down the honesty loss, also after it as "
-        "spectral,natural. interpolate (11) mixes every tensor with base's and measures nothing. "
+        "spectral+natural. interpolate (11) mixes every tensor with base's and measures nothing. "
         "The others restore neurons and differ in what these do about the task neurons beside "
         "them: none (6), sum (7, the paper's), joint (8, exact), balanced (9).",
+        choices=tuple(KINDS),
     )
     hessian_at: Literal["base", "tuned"] = _setting(
         "base",
@@ -234,8 +241,10 @@ class RestoreConfig(BaseModel):
         if NoneType in get_args(annotation) and value in ("none", "null"):
             return None
         if info.field_name == "compensation" and isinstance(value, str):
-            # Where kinds are listed between commas, a sequence is written with a plus.
-            return value.replace("+", ",").replace(" ", "")
+            try:
+                return repair_kind(plain_name(value)).name
+            except KeyError:
+                raise ValueError("no such kind") from None
         return value
 
     @classmethod
@@ -269,9 +278,14 @@ class RestoreConfig(BaseModel):
         return "task weight" if self.task_weight == "auto" and self.weighs_task else None
 
     @property
+    def kind(self) -> RepairKind:
+        """What the compensation repairs and needs."""
+        return repair_kind(self.compensation)
+
+    @property
     def interpolates(self) -> bool:
         """Whether all weights are mixed with base's, and nothing is measured or selected."""
-        return self.compensation == "interpolate"
+        return self.kind.scope == "tensors"
 
     @property
     def mu(self) -> float:
@@ -284,20 +298,19 @@ class RestoreConfig(BaseModel):
         return self.task_weight
 
     @property
-    def bases(self) -> tuple[Literal["spectral", "natural"], ...]:
+    def bases(self) -> tuple[Basis, ...]:
         """Which bases of method.md (10) the compensation needs; none of a one-axis kind."""
-        kinds: tuple[Literal["spectral", "natural"], ...] = ("spectral", "natural")
-        return tuple(kind for kind in kinds if kind in self.compensation.split(","))
+        return self.kind.bases
 
     @property
     def weighs_task(self) -> bool:
         """Whether the compensation has a task weight."""
-        return self.compensation == "balanced" or bool(self.bases)
+        return self.kind.weighs_task
 
     @property
     def candidate_ratio(self) -> float:
         """Share of each matrix's neurons that are candidates: all where matrices are whole."""
-        return 1.0 if self.bases or self.interpolates else self.in_weight_ratio
+        return self.in_weight_ratio if self.kind.scope == "neurons" else 1.0
 
     def replace(self, **changes: Any) -> "RestoreConfig":
         """Return a validated copy with some settings changed.
@@ -443,7 +456,10 @@ def _unknown_key(key: str) -> str:
 
 def _first_problem(error: ValidationError, values: Mapping[str, Any]) -> str:
     """Turn pydantic's page into one sentence about the first setting it refuses."""
-    name = str(error.errors(include_url=False, include_context=False)[0]["loc"][0])
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0])
+    if isinstance(cause := first.get("ctx", {}).get("error"), type(_config_error(""))):
+        return str(cause)
     expected = expected_of(RestoreConfig.model_fields[name])
     return f"{name} is {reprlib.repr(values[name])}, expected {expected}; correct this setting"
 
@@ -457,6 +473,8 @@ def expected_of(field: FieldInfo) -> str:
         return "auto or a finite number, at least 0" + "".join(f", at most {le}" for le in limits)
     if get_origin(annotation) is Literal:
         return "one of " + ", ".join(get_args(annotation))
+    if choices_of(field):
+        return "one of " + ", ".join(kind_names())
     if get_origin(annotation) is tuple:
         some = "at least one pattern" if field.is_required() or field.default else "patterns"
         return f"{some} such as '*.q_proj', as a list or separated by commas"
@@ -474,6 +492,13 @@ def expected_of(field: FieldInfo) -> str:
         elif isinstance(limit, Le):
             words.append(f"at most {limit.le}")
     return ", ".join(words) + (", or null" if NoneType in get_args(annotation) else "")
+
+
+def choices_of(field: FieldInfo) -> tuple[str, ...]:
+    """The words that a field accepts; none where it accepts something else."""
+    if get_origin(field.annotation) is Literal:
+        return get_args(field.annotation)
+    return tuple(cast(dict[str, Any], field.json_schema_extra)["choices"])
 
 
 def _limits(annotation: Any) -> tuple[Any, ...]:

@@ -187,11 +187,7 @@ def _stages(
     if config.bases and not config.all_hessians:
         # Whole matrices need no ranking of neurons.
         del stages[1]
-    if config.bases and not config.all_hessians:
-        passes = []
-    else:
-        kinds = {"none": [], "balanced": ["task", "honesty"]}
-        passes = kinds.get(config.compensation, ["honesty"])
+    passes = sorted(config.kind.needs, reverse=True)
     if config.all_hessians:
         passes = passes or ["honesty"]
         share = 1.0
@@ -214,7 +210,7 @@ def _stages(
         stages += _two_sided(
             sources, shapes, groups, selected / len(shapes), config, forward, tokens
         )
-    elif config.compensation != "none":
+    elif config.kind.apply is not None:
         solve = int((cubes + products) * selected / len(shapes))
     stages.append(
         StagePlan(

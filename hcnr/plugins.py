@@ -1,11 +1,11 @@
-"""Kinds that other packages add, through entry points: `hcnr.detectors` and `hcnr.readers`."""
+"""Kinds that other packages add, through entry points: detectors, readers of files, repairs."""
 
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 from hcnr.errors import ConfigError
 
-Group = Literal["hcnr.detectors", "hcnr.readers"]
+Group = Literal["hcnr.detectors", "hcnr.readers", "hcnr.repairs"]
 
 
 def names(group: Group) -> list[str]:

@@ -312,7 +312,7 @@ def test_file_then_overrides(tmp_path):
 def test_a_sequence_of_kinds_may_be_written_with_a_plus():
     for written in ("spectral,natural", "spectral+natural", "spectral, natural"):
         config = RestoreConfig().replace(compensation=written)
-        assert config.compensation == "spectral,natural"
+        assert config.compensation == "spectral+natural"
         assert config.bases == ("spectral", "natural")
 
 

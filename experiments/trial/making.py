@@ -15,9 +15,9 @@ _SHOWN = {
     "balanced": (*_NEURONS, "task_weight"),
     "spectral": ("task_weight",),
     "natural": _STEPS,
-    "spectral,natural": _STEPS,
+    "spectral+natural": _STEPS,
 }
-TWO_SIDED = ("spectral", "natural", "spectral,natural")
+TWO_SIDED = ("spectral", "natural", "spectral+natural")
 """Kinds that work on whole matrices, so that neurons have no meaning."""
 
 SHORT = {

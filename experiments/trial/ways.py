@@ -110,7 +110,7 @@ WAYS = (
     Way(
         "spectral, natural",
         tuple(
-            Restored("spectral,natural", task_weight=mu, steps=steps, step_size=size)
+            Restored("spectral+natural", task_weight=mu, steps=steps, step_size=size)
             for mu in (3.0, 10.0, 30.0)
             for steps, size in ((1, 0.3), (2, 0.3), (3, 0.1), (3, 0.3))
         ),

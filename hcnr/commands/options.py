@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Optional, get_args, get_origin
 
 import typer
 
-from hcnr.config import RestoreConfig
+from hcnr.config import RestoreConfig, choices_of
 from hcnr.output import current
 
 Tokenizer = Annotated[
@@ -106,7 +106,7 @@ def _annotation(name: str, *, hidden: bool) -> Any:
                 flags, help=about, rich_help_panel=panel, show_default=False, hidden=hidden
             ),
         ]
-    choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+    choices = choices_of(field)
     return Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
@@ -125,8 +125,8 @@ def _annotation(name: str, *, hidden: bool) -> Any:
 
 
 def _metavar(field: Any) -> str:
-    if get_origin(field.annotation) is Literal:
-        return "|".join(get_args(field.annotation))
+    if choices := choices_of(field):
+        return "|".join(choices)
     parts = get_args(field.annotation)
     if any(get_origin(part) is Literal for part in parts):
         return "NUMBER|auto"

@@ -17,7 +17,8 @@ from hcnr.config import RestoreConfig, expected_of, read_yaml
 from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.errors import ConfigError
 from hcnr.hub import HUB
-from hcnr.search.grid import KINDS
+from hcnr.kinds import plain_name
+from hcnr.search.grid import grid_kinds
 
 __all__ = ["FILE", "RunRecipe", "load_recipe", "recipe_of"]
 
@@ -104,7 +105,7 @@ class Settings(_Part):
     compensation: str = _field(
         "spectral",
         "The kind of repair; interpolation stands beside it anyway.",
-        f"one of {', '.join(KINDS)}",
+        f"one of {', '.join(grid_kinds())}",
     )
     task_weight: float | str = _field(
         "auto",
@@ -139,7 +140,7 @@ class Settings(_Part):
     def _as_restore(cls, value: Any, info: ValidationInfo) -> Any:
         """Read and refuse what `hcnr restore` has too in its words."""
         name = cast(str, info.field_name)
-        if name == "compensation" and str(value).replace("+", ",") not in KINDS:
+        if name == "compensation" and plain_name(str(value)) not in grid_kinds():
             raise ValueError("no kind of a run")
         if name in RestoreConfig.model_fields:
             return getattr(RestoreConfig(**{name: value}), name)

@@ -33,7 +33,7 @@ def base_runs(config: RestoreConfig, statistics: Statistics | None) -> bool:
         return True
     if statistics is not None or (config.bases and not config.all_hessians):
         return False
-    curved = config.all_hessians or config.compensation != "none"
+    curved = config.all_hessians or bool(config.kind.needs)
     return config.fisher_at == "base" or (curved and config.hessian_at == "base")
 
 
@@ -95,10 +95,10 @@ def measure_pair(
             selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
         wanted = pair.matrices if config.all_hessians else selection.selected
         places: dict[str, Role] = {}
-        along_one_axis = config.compensation != "none" and not config.bases
-        if wanted and (along_one_axis or config.all_hessians):
+        needs = config.kind.needs
+        if wanted and ("honesty" in needs or config.all_hessians):
             places["honesty"] = config.hessian_at
-        if wanted and config.compensation == "balanced":
+        if wanted and "task" in needs:
             places["task"] = "tuned"
         # The model that is open already goes first, so that none is loaded twice.
         for name in sorted(places, key=lambda name: places[name] != config.fisher_at):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from hcnr.kinds import plain_name
 from hcnr.record.matrix_record import is_raised
 from hcnr.record.numbers import NONE
 from hcnr.record.values import mapping, mappings, number
@@ -168,7 +169,7 @@ class TwoSidedRecord:
     """A two-sided repair as the report tells it.
 
     Attributes:
-        kind: `spectral`, `natural` or `spectral,natural`, which repair whole matrices; or another
+        kind: `spectral`, `natural` or `spectral+natural`, which repair whole matrices; or another
             kind whose task weight was searched.
         task_weight: mu that was used.
         max_task_drop: percent of the likelihood gain that the search might give up.
@@ -204,7 +205,7 @@ class TwoSidedRecord:
             return None
         summary, asked = mapping(report.get("summary")), number(config.get("damping"))
         return cls(
-            kind=str(found.get("kind") or config.get("compensation")),
+            kind=plain_name(str(found.get("kind") or config.get("compensation"))),
             task_weight=number(found.get("task_weight")),
             max_task_drop=number(found.get("max_task_drop")),
             **{key: _whole(found.get(key)) for key in ("held_back", "passes", "groups")},
@@ -219,7 +220,7 @@ class TwoSidedRecord:
     @property
     def whole(self) -> bool:
         """Whether whole matrices are repaired: no neurons are chosen, and both axes count."""
-        return not {"spectral", "natural"}.isdisjoint(self.kind.split(","))
+        return not {"spectral", "natural"}.isdisjoint(self.kind.split("+"))
 
     @property
     def chosen(self) -> WeightTrial | None:

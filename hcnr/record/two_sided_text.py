@@ -10,7 +10,7 @@ KINDS = {
     "its honesty curvature was kept, and the rest given back to base",
     "natural": "natural steps were taken down the honesty loss, shortened where the task would "
     "feel them",
-    "spectral,natural": "in every direction the share of the change that its task curvature earns "
+    "spectral+natural": "in every direction the share of the change that its task curvature earns "
     "against its honesty curvature was kept, and from there natural steps were taken down the "
     "honesty loss",
 }

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
-from hcnr.errors import CheckpointError, StatisticsError
+from hcnr.errors import CheckpointError, ConfigError, StatisticsError
+from hcnr.kinds import RepairKind
 from hcnr.models.model import resolve_device
 from hcnr.record.matrix_record import MatrixRecord
 from hcnr.repair.selection import Selection, refuse_unless
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     pass
 
 OneAxis = Literal["none", "sum", "joint", "balanced"]
-"""The kinds that choose neurons along one axis and are repaired matrix by matrix."""
+"""The kinds that `hcnr_kernels.compensation` knows."""
 
 
 def curvature_of(statistics: Statistics, data_set: str, matrix: str) -> Tensor:
@@ -42,13 +43,12 @@ def check_curvature(statistics: Statistics, selection: Selection, config: Restor
     Raises:
         StatisticsError: it is not.
     """
-    if config.compensation == "none" or config.bases:
+    if not config.kind.needs:
         return
     refuse_unless("hessian_at", statistics.settings.get("hessian_at", config.hessian_at), config)
     for name in selection.selected:
-        curvature_of(statistics, "honesty", name)
-        if config.compensation == "balanced":
-            curvature_of(statistics, "task", name)
+        for data_set in config.kind.needs:
+            curvature_of(statistics, data_set, name)
 
 
 def whole_weight(name: str, base: Tensor, tuned: Tensor, deviation: Tensor) -> Tensor:
@@ -71,6 +71,25 @@ def whole_weight(name: str, base: Tensor, tuned: Tensor, deviation: Tensor) -> T
     base, tuned = base.to(device), tuned.to(device)
     weight = merge(base, tuned, everything, deviation, axis="output", dtype=tuned.dtype)
     return _held(name, weight.cpu())
+
+
+def one_sided(
+    kind: RepairKind,
+    delta: Tensor,
+    mask: Tensor,
+    hessian: Tensor,
+    task_hessian: Tensor | None,
+    **settings: Any,
+) -> Compensation:
+    """`sum`, `joint` and `balanced`, method.md (7) to (9); see `hcnr.kinds.RepairKind.apply`."""
+    return compensation_ex(
+        delta,
+        mask,
+        hessian,
+        kind=cast(OneAxis, kind.name),
+        task_hessian=task_hessian,
+        **settings,
+    )
 
 
 class Repaired(NamedTuple):
@@ -112,30 +131,35 @@ def repaired(
         FactorizationError: the curvature cannot be factorised at any declared damping.
         CheckpointError: the result does not fit into the tuned weight's dtype.
     """
-    axis = config.axis
-    if config.compensation == "none":
+    axis, kind = config.axis, config.kind
+    apply = kind.applied()
+    if apply is None:
         weight = merge(base, tuned, mask, None, axis=axis, dtype=tuned.dtype)
         return Repaired(_held(name, weight))
-    hessian = curvature_of(statistics, "honesty", name)
-    task_hessian = None
-    if config.compensation == "balanced":
-        task_hessian = curvature_of(statistics, "task", name)
     device = resolve_device(config.device)
-    hessian = hessian.to(device)
-    task_hessian = None if task_hessian is None else task_hessian.to(device)
+    hessian, task_hessian = (
+        curvature_of(statistics, data_set, name).to(device) if data_set in kind.needs else None
+        for data_set in ("honesty", "task")
+    )
     base, tuned, mask = base.to(device), tuned.to(device), mask.to(device)
     delta = tuned.float() - base.float()
-    solved = compensation_ex(
+    solved: Compensation = apply(
+        kind,
         delta,
         mask,
         hessian,
+        task_hessian,
         axis=axis,
-        kind=cast(OneAxis, config.compensation),
-        task_hessian=task_hessian,
-        task_weight=config.mu if config.compensation == "balanced" else 1.0,
+        task_weight=config.mu if kind.weighs_task else 1.0,
         damping=config.damping,
         block_size=config.block_size,
     )
+    if not isinstance(solved, Compensation) or solved.deviation.shape != delta.shape:
+        raise ConfigError(
+            f"the repair {kind.name!r} returned {_described(solved)} for {name}, expected a "
+            f"hcnr_kernels.Compensation with a deviation {list(delta.shape)}; repair or uninstall "
+            "the package that registered it"
+        )
     if int(solved.status) != 0:
         raise FactorizationError(_failure(name, int(solved.status), statistics))
     weight = merge(base, tuned, mask, solved.deviation, axis=axis, dtype=tuned.dtype)
@@ -201,6 +225,12 @@ def repair(
         device=str(resolve_device(config.device)),
     )
     return weight, record
+
+
+def _described(solved: object) -> str:
+    if isinstance(solved, Compensation):
+        return f"a deviation {list(solved.deviation.shape)}"
+    return f"a {type(solved).__name__}"
 
 
 def _held(name: str, weight: Tensor) -> Tensor:

@@ -169,7 +169,7 @@ def _warnings(
             f"they are in base ({selection.untouched[0]} among them): they are neither counted nor "
             "selected"
         )
-    if config.compensation == "balanced" and any(
+    if "task" in config.kind.needs and any(
         (r.objective or 0) > (r.objective_none or 0) for r in records
     ):
         found.append(

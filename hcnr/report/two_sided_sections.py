@@ -22,7 +22,7 @@ STEPS = "natural steps down the honesty loss"
 LEADS = {
     "spectral": (GIVEN_BACK, NO_TRAINING),
     "natural": (f" after {STEPS}; its base is ", "."),
-    "spectral,natural": (GIVEN_BACK, f", and then {STEPS}."),
+    "spectral+natural": (GIVEN_BACK, f", and then {STEPS}."),
 }
 """What stands between the names of tuned and base in the first lines of the page, and after."""
 

@@ -10,8 +10,8 @@ def ablation(config: RestoreConfig) -> dict[str, RestoreConfig]:
         config: the full method; a compensation of `none`, or one without a choice of neurons, is
             replaced by `sum`, the paper's, since there would be nothing to take away.
     """
-    chooses = config.compensation != "none" and not config.bases and not config.interpolates
-    kind = config.compensation if chooses else "sum"
+    compensates = config.kind.scope == "neurons" and config.kind.apply is not None
+    kind = config.compensation if compensates else "sum"
     full = config.replace(priority="kl", compensation=kind)
     return {
         "full": full,

@@ -5,17 +5,19 @@ import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError
+from hcnr.kinds import KINDS, kind_names, plain_name
 
-KINDS: tuple[str, ...] = tuple(
-    kind
-    for kind in get_args(RestoreConfig.model_fields["compensation"].annotation)
-    if kind != "interpolate"
-)
-"""What a grid may hold; interpolation is the rival of all of them, and has a curve of its own."""
+
+def grid_kinds() -> tuple[str, ...]:
+    """What a grid may hold; interpolation is the rival of all of them, and has its own curve."""
+    # Those of packages mend neurons, and are not loaded to be listed.
+    return tuple(n for n in kind_names() if n not in KINDS or KINDS[n].scope != "tensors")
+
+
 TASK_WEIGHTS = (1.0, 3.0, 10.0)
 
 
@@ -61,13 +63,13 @@ class Grid:
                 )
         object.__setattr__(self, "task_weight", weights)
         kinds = _listed("compensation", self.compensation)
-        # Between commas a sequence is written with a plus.
-        kinds = tuple(k.replace("+", ",") if isinstance(k, str) else k for k in kinds)
+        kinds = tuple(plain_name(kind) if isinstance(kind, str) else kind for kind in kinds)
+        known = grid_kinds()
         for kind in kinds:
-            if kind not in KINDS:
-                close = difflib.get_close_matches(str(kind), KINDS, 1, cutoff=0)[0]
+            if kind not in known:
+                close = difflib.get_close_matches(str(kind), known, 1, cutoff=0)[0]
                 raise ConfigError(
-                    f"compensation holds {kind!r}, expected some of {', '.join(KINDS)}; did you "
+                    f"compensation holds {kind!r}, expected some of {', '.join(known)}; did you "
                     f"mean {close!r}?"
                 )
         object.__setattr__(self, "compensation", kinds)

@@ -411,9 +411,10 @@ def _repeated(evaluate: Validation, data: Sequence[Any], config: RestoreConfig) 
 
 def _measuring(config: RestoreConfig, plan: Sequence[RestoreConfig]) -> RestoreConfig:
     """The configuration whose measurement serves all of `plan`."""
-    kinds = {settings.compensation for settings in plan}
-    dearest = next((kind for kind in ("balanced", "joint", "sum") if kind in kinds), "none")
-    return config.replace(compensation=dearest, all_hessians=dearest != "none")
+    dearest = max((settings.kind for settings in plan), key=lambda kind: len(kind.needs))
+    if not dearest.needs:
+        return config.replace(compensation="none", all_hessians=False)
+    return config.replace(compensation=dearest.name, all_hessians=True)
 
 
 def _as_stored(config: RestoreConfig) -> RestoreConfig:

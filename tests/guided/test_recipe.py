@@ -31,7 +31,7 @@ def test_round_trip_with_a_comment_for_every_key(tmp_path):
     for number, line in enumerate(lines):
         if line.startswith("  ") and not line.startswith("  #") and number < len(lines) - 2:
             assert lines[number - 1].startswith("  # "), line
-    assert yaml.safe_load(text)["settings"]["compensation"] == "spectral,natural"
+    assert yaml.safe_load(text)["settings"]["compensation"] == "spectral+natural"
 
 
 def test_a_short_recipe_means_the_defaults_and_paths_beside_it(tmp_path):

@@ -68,7 +68,7 @@ def browse(url, home, *options):
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
 
-@pytest.fixture(params=["usual", "long", "spectral", "spectral,natural"])
+@pytest.fixture(params=["usual", "long", "spectral", "spectral+natural"])
 def place(request, full_run, invented):
     """A usual run, one of 560 matrices with everything going wrong, and two-sided repairs."""
     if request.param.startswith("spectral"):

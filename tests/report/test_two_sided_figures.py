@@ -21,7 +21,7 @@ def test_only_repairs_of_whole_matrices_have_them(make_run, invented):
     assert not KEYS & set(all_charts(gather(make_run())))
 
 
-@pytest.mark.parametrize("kind", ["spectral", "natural", "spectral,natural"])
+@pytest.mark.parametrize("kind", ["spectral", "natural", "spectral+natural"])
 def test_every_kind_has_its_charts_with_their_numbers(make_run, invented, kind, tmp_path):
     charts = all_charts(gather(make_run(report=invented.two_sided(kind))))
     assert set(charts) & KEYS == (KEYS if kind == "spectral" else KEYS - {"directions"})

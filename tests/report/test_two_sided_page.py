@@ -16,7 +16,7 @@ from hcnr.report.page import html
 from hcnr.report.terminal import print_report
 from pairs import config
 
-KINDS = ["spectral", "natural", "spectral,natural"]
+KINDS = ["spectral", "natural", "spectral+natural"]
 
 
 def words(page):
@@ -83,10 +83,10 @@ def test_a_searched_weight_of_another_kind_is_told(make_run, invented):
 
 
 def test_the_card_sums_the_repair_up(invented):
-    card = model_card(invented.two_sided("spectral,natural"))
+    card = model_card(invented.two_sided("spectral+natural"))
     assert "two-sided variant of [HCNR]" in card
     for row in (
-        "| matrices repaired | 22 of 56 |", "| compensation | spectral,natural |",
+        "| matrices repaired | 22 of 56 |", "| compensation | spectral+natural |",
         "| task weight mu | 3.16 (found by a search, 5 tried) |",
         "| natural steps | 3, honesty loss 2.412 to 1.402 |",
     ):  # fmt: skip
@@ -120,7 +120,7 @@ def places_of(value, here=()):
 
 @pytest.mark.parametrize("odd", [None, "odd", -7, [], {}, [7, "a"], True, "inf"])
 def test_whatever_stands_there_the_page_is_written_or_refused(make_run, invented, odd):
-    whole = invented.two_sided("spectral,natural", 1)
+    whole = invented.two_sided("spectral+natural", 1)
     refused = 0
     for part in (("two_sided",), ("matrices", 0, "two_sided")):
         inner = whole

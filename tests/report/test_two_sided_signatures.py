@@ -29,7 +29,7 @@ SEARCH, STEPS = {"search_high", "search_low"}, {"step_rose", "no_progress"}
         ("spectral", {}, SEARCH | {"left"}),
         ("spectral", {"searched": False}, {"left"}),
         ("natural", {"searched": False}, STEPS),
-        ("spectral,natural", {}, SEARCH | STEPS),
+        ("spectral+natural", {}, SEARCH | STEPS),
     ],
 )
 def test_a_good_run_fires_nothing(found, kind, settings, own):
@@ -133,7 +133,7 @@ def test_without_numbers_nothing_is_claimed(found):
 @pytest.mark.parametrize(
     ("kind", "task", "honesty"),
     [
-        ("spectral", "--task-weight (mu was 3.16).", "--compensation spectral,natural"),
+        ("spectral", "--task-weight (mu was 3.16).", "--compensation spectral+natural"),
         ("natural", "Or step less far (--step-size, --steps).", "Step further (--step-size"),
     ],
 )

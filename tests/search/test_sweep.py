@@ -487,7 +487,7 @@ def test_whole_matrices_are_swept_like_any_other(pair, statistics, where):
         assert digest(given["tuned"]) == before
     console = Console(width=100, record=True)
     print_sweep(found, console)
-    assert "spectral,natural" in console.export_text()
+    assert "spectral+natural" in console.export_text()
 
 
 def test_whole_matrices_need_data_beside_statistics(pair, statistics):

@@ -13,7 +13,7 @@ from hcnr.data.tokens import tokenize
 from pairs import tokenizer, write_jsonl
 
 WHOLE = {"cross_weight_ratio": 1.0, "damping": 0.05}
-KINDS = ("spectral", "natural", "spectral,natural")
+KINDS = ("spectral", "natural", "spectral+natural")
 SMALL = {"targets": ("*.0.*q_proj", "*.0.*k_proj", "*.1.*down_proj"), **WHOLE}
 """Dense systems of `out * in` unknowns are solved beside these."""
 

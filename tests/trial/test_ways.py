@@ -44,13 +44,13 @@ def test_a_way_tries_what_its_name_says(way):
         shares = [one.coefficient for one in way.grid]
         assert shares == sorted(shares) and shares[0] == 0.05 and shares[-1] == 0.95
         return
-    name = "spectral,natural" if way.name == "spectral, natural" else first
+    name = "spectral+natural" if way.name == "spectral, natural" else first
     assert kinds == {name}
     priorities = {one.priority for one in way.grid}
     assert priorities == {"random" if "random" in way.name else "kl"}
     weights = {one.task_weight for one in way.grid}
     ends = {"balanced": (0.3, 30), "spectral": (0.1, 30), "natural": (1, 100),
-            "spectral,natural": (3, 30)}.get(name, (1, 1))  # fmt: skip
+            "spectral+natural": (3, 30)}.get(name, (1, 1))  # fmt: skip
     assert (min(weights), max(weights)) == ends
     # Also the paper's control: it differs from the way itself in the neurons alone.
     if "random" in way.name:

@@ -29,7 +29,7 @@ RESTORED = (
     Restored("balanced", "output", 0.5, 0.4, task_weight=3.0),
     Restored("spectral", cross_weight_ratio=0.4, task_weight=3.0),
     Restored("natural", task_weight=10.0, steps=2, step_size=0.4),
-    Restored("spectral,natural", task_weight=3.0, steps=1, step_size=0.2),
+    Restored("spectral+natural", task_weight=3.0, steps=1, step_size=0.2),
 )
 
 

@@ -90,7 +90,7 @@ def _left(two: TwoSidedRecord) -> Outcome:
         f"{fmean(shares):.0%} of the honesty term is left, the mean over {len(shares)} matrices: "
         "they are nearly as they were tuned.",
         f"Use a smaller --task-weight (mu was {short(two.task_weight)}), or go on with natural "
-        "steps (--compensation spectral,natural).",
+        "steps (--compensation spectral+natural).",
     )
 
 
@@ -166,7 +166,7 @@ def honesty_advice(two: TwoSidedRecord) -> str:
     if two.kind == "spectral":
         return (
             f"Let the task weigh less: lower --task-weight (mu was {short(two.task_weight)}), or "
-            "go on with natural steps (--compensation spectral,natural)."
+            "go on with natural steps (--compensation spectral+natural)."
         )
     return (
         f"Step further (--step-size, --steps) or lower --task-weight (mu was "
@@ -183,6 +183,6 @@ def rival_advice(two: TwoSidedRecord | None) -> str:
     if two.kind == "spectral":
         return (
             "Try --cross-weight-ratio 1.0, another --task-weight, or natural steps "
-            "(--compensation spectral,natural)."
+            "(--compensation spectral+natural)."
         )
     return "Try --cross-weight-ratio 1.0, another --task-weight, or another --step-size."

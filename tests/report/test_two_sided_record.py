@@ -16,9 +16,9 @@ def test_other_kinds_say_nothing_of_it(invented):
 
 
 def test_what_a_report_says_is_read(invented):
-    two = read(invented.two_sided("spectral,natural"))
+    two = read(invented.two_sided("spectral+natural"))
     assert (two.kind, two.whole, two.task_weight, two.held_back) == (
-        "spectral,natural", True, 3.16228, 64,
+        "spectral+natural", True, 3.16228, 64,
     )  # fmt: skip
     assert [(t.task_weight, t.retention, t.kept) for t in two.search[:2]] == [
         (1.0, 95.2, False), (10.0, 99.4, True),
