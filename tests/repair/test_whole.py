@@ -238,7 +238,10 @@ def test_steps_see_the_weights_that_will_be_written(pair, tmp_path):
 @pytest.mark.parametrize("kind", ["spectral", "natural"])
 def test_recomputation_reaches_every_pass_and_changes_nothing(pair, tmp_path, monkeypatch, kind):
     asked = []
-    for place, name in (("two_sided", "second_moments"), ("natural", "mean_gradient")):
+    for place, name in (
+        ("curvature.two_sided", "second_moments"),
+        ("repair.natural", "mean_gradient"),
+    ):
         own = getattr(__import__(f"hcnr.{place}", fromlist=[name]), name)
 
         def spied(*args, _own=own, **settings):
