@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -107,7 +108,9 @@ def batch_one_loop(race: Race, axis: Axis) -> dict[str, Tensor]:
 def kronfluence_diagonal(race: Race, response: int, directory: Path) -> Callable[[], None] | None:
     """Element-wise diagonal factors of the same matrices, kronfluence's nearest offer.
 
-    None where it is not installed. Samples must be of one length.
+    None where it is not installed. Samples must be of one length. What it would write to disk, a
+    copy of every weight in float32, is not written: our scores are not either. `directory` takes
+    its settings alone.
     """
     if importlib.util.find_spec("kronfluence") is None:
         return None
@@ -149,7 +152,13 @@ def kronfluence_diagonal(race: Race, response: int, directory: Path) -> Callable
         cpu=race.model.device.type == "cpu",
     )  # fmt: skip
 
+    from kronfluence.computer import factor_computer  # pyright: ignore[reportMissingImports]
+
     def diagonal() -> None:
+        with mock.patch.object(factor_computer, "save_lambda_matrices", lambda **_: None):
+            fit()
+
+    def fit() -> None:
         analyzer.fit_all_factors(
             "diagonal", Rows(), factor_args=FactorArguments(strategy="diagonal"),
             per_device_batch_size=max(1, race.budget // length), overwrite_output_dir=True,
