@@ -1,4 +1,4 @@
-"""Cases of `inverse_hessian` and `compensation`: one large matrix, thousands of small blocks.
+"""Cases of `inverse_hessian`: one large matrix, thousands of small blocks.
 
 Ours includes the finite check, damping, dead neurons and the condition number; a rival damps and
 inverts, nothing else.
@@ -14,10 +14,8 @@ import hcnr_kernels as hk
 from bench.cases import Case, Goal, against, rms_ratio
 from bench.timing import normal
 from hcnr_kernels import native
-from hcnr_kernels.testing.tensors import alternate
 
 RIVAL = "cholesky_ex + cholesky_inverse"
-SOLVER = "linalg.solve"
 TOLERANCE = 1e-3
 """Condition 1e4 in fp32."""
 
@@ -44,6 +42,20 @@ def curvature(width: int, device: torch.device, count: int = 1) -> Tensor:
     return torch.mm(tokens.T, tokens).div_(2 * width) * scales[:, None, None]
 
 
+def require_extension(device: torch.device, size: int) -> None:
+    """Refuse a row that would set torch beside itself.
+
+    Raises:
+        RuntimeError: The compiled extension is no use on this GPU.
+    """
+    trouble = native.unavailable(device, torch.float32, size)
+    if device.type == "cuda" and trouble is not None:
+        raise RuntimeError(
+            f"the compiled extension cannot be used ({trouble}), so this would time torch's own "
+            "routes; see the section build"
+        )
+
+
 def damped(stack: Tensor) -> Tensor:
     shift = 0.01 * stack.diagonal(dim1=-2, dim2=-1).mean(-1)
     return stack + shift[..., None, None] * torch.eye(stack.shape[-1], device=stack.device)
@@ -68,6 +80,7 @@ def solution_error(damped_matrix: Tensor, columns: slice = slice(0, 64)) -> Call
 
 def large(width: int, device: torch.device, small: bool) -> Case:
     size = width // 16 if small else width
+    require_extension(device, 256)
     stack = curvature(size, device)
     return Case(
         title=f"inverse_hessian {width}",
@@ -85,6 +98,7 @@ def large(width: int, device: torch.device, small: bool) -> Case:
 
 
 def blocks(size: int, device: torch.device, small: bool) -> Case:
+    require_extension(device, size)
     count = 16 if small else 1024
     stack = curvature(size, device, count)
     exact = cache(lambda: torch.linalg.inv(damped(stack[::100]).double()))
@@ -107,6 +121,7 @@ def blocks(size: int, device: torch.device, small: bool) -> Case:
 def model(device: torch.device, small: bool) -> Case:
     """All blocks of 128 of the matrices that are selected in an 8B model, as they would be cut."""
     size = 128
+    require_extension(device, size)
     widths = (256, 384) if small else OUTPUTS * LAYERS
     most = curvature(size, device, max(widths) // size)
     stacks = [most[: width // size] for width in widths]
@@ -143,40 +158,8 @@ def model(device: torch.device, small: bool) -> Case:
     )
 
 
-def joint(device: torch.device, small: bool) -> Case:
-    width = 256 if small else 4096
-    hessian = curvature(width, device)[0]
-    delta = normal(width, width, device=device, dtype=torch.float32, seed=61)
-    mask = alternate(width, str(device))
-    restored, task = mask.nonzero().squeeze(1), (~mask).nonzero().squeeze(1)
-
-    def solve(lines: Tensor) -> Tensor:
-        whole, result = damped(hessian.to(lines.dtype)), lines.clone()
-        right = lines[:, task] @ whole[task][:, restored]
-        result[:, restored] = -torch.linalg.solve(whole[restored][:, restored], right, left=False)
-        return result
-
-    exact = cache(lambda: solve(delta[:16].double()))
-    half = len(restored)
-    return Case(
-        title="compensation joint",
-        shape=f"{width} x {width}, {half} restored",
-        dtype=torch.float32,
-        run=lambda: hk.compensation(delta, mask, hessian, axis="input", kind="joint"),
-        error=lambda found: rms_ratio(found[0][:16, restored], exact()[:, restored]),
-        flops=half**3 / 3 + 2 * half**2 * width + 2 * width * half * (width - half),
-        nbytes=hessian.nbytes + 2 * delta.nbytes,
-        rivals={SOLVER: lambda: solve(delta)},
-        goal=Goal(f"speed-up over {SOLVER}", against(SOLVER), 2.0, prediction=1.5),
-        tolerance=TOLERANCE,
-        arithmetic=torch.float32,
-        note="two thirds of the operations are products that both ways share",
-    )
-
-
 CASES: Mapping[str, Callable[[torch.device, bool], Case]] = {
     **{str(width): partial(large, width) for width in LARGE},
     **{f"blocks of {size}": partial(blocks, size) for size in BLOCKS},
     "all of a model": model,
-    "joint": joint,
 }

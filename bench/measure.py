@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.cases import Record, judged, rms_ratio
+from bench.cases import rms_ratio
+from bench.goals import Record, judged
 from bench.lean import use_without_settings
 from bench.timing import interleaved, peak_bytes
 from bench.worker import Settings, started
