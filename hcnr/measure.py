@@ -7,6 +7,7 @@ comes out as it went in.
 import contextlib
 import functools
 import inspect
+import re
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
 
@@ -324,11 +325,20 @@ def shrinking(run: Callable[[int], T], token_budget: int, data: TokenizedSet) ->
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on whichever device."""
-    signs = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        sign in str(error) for sign in signs
-    )
+    """Whether `error` says that memory ran out, on whichever device.
+
+    Only torch's own allocations raise `OutOfMemoryError`. What else takes memory of a GPU says so
+    in words: a kernel that is loaded, a library that opens its handle or its workspace.
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error)
+    return any(sign in text.lower() for sign in _NO_MEMORY) or bool(_NO_HANDLE.search(text))
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cudaerrormemoryallocation")
+_NO_HANDLE = re.compile(r"CU[A-Z]+_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)")
+"""A library's handle is made when a thread first multiplies; what fails then is its memory."""
 
 
 def tell(progress: Progress | None, done: int, data: TokenizedSet) -> None:
