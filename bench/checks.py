@@ -30,8 +30,9 @@ def tests(context: Context) -> str:
     if context.device == "cpu":
         # The whole suite runs without a GPU too, in its own command: here is but the path to it.
         paths = [f"{KERNELS}/test_tiles.py", f"--confcutdir={KERNELS}"]
-    workers = ["-n", str(min(8, os.cpu_count() or 1))] if installed("xdist") else []
-    workers += ["-p", "bench.sticky"] if context.device == "cuda" else []
+    workers = ["-p", "bench.sticky"]
+    if installed("xdist") and context.device == "cuda":
+        workers += ["-n", str(min(8, os.cpu_count() or 1))]
     command = python("-m", "pytest", *paths, *workers, "--color=no")
     result = verdict(context.child(command, OMP_NUM_THREADS="2"))
     return result + left_out if result == PASSED else result
