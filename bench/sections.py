@@ -70,10 +70,10 @@ def with_hcnr(module: str, section: str, context: Context) -> str:
     return worker(module, section, context)
 
 
-def measure(context: Context) -> str:
+def measure(section: str, context: Context) -> str:
     if not installed("transformers"):
         return "skipped: transformers is not installed"
-    return worker("measure", "measure", context)
+    return worker("measure", section, context)
 
 
 def operators(context: Context) -> str:
@@ -111,11 +111,20 @@ SECTIONS = {
     "tests": Section(200, 60, tests),
     **{name: Section(75, 20, partial(worker, "kernels", name)) for name in FAMILIES},
     "accuracy": Section(40, 15, partial(worker, "kernels", "accuracy")),
-    "measure": Section(150, 45, measure),
+    "passes": Section(150, 45, partial(measure, "passes")),
+    "races": Section(100, 40, partial(measure, "races")),
+    "8b": Section(270, 150, partial(with_hcnr, "job", "8b")),
+    "sweep": Section(120, 60, partial(with_hcnr, "job", "sweep")),
+    "70b": Section(150, 60, partial(with_hcnr, "job", "70b")),
+    "8b-spectral": Section(270, 150, partial(with_hcnr, "job", "8b-spectral")),
     "operators": Section(150, 30, operators),
     **{name: Section(150, 40, partial(sanitizer, name)) for name in CHECKS},
 }
 """In the order of what a first run must not be without; the whole takes several commands."""
 
-GROUPS = {"kernels": (*FAMILIES, "accuracy"), "sanitizer": CHECKS}
+GROUPS = {
+    "kernels": (*FAMILIES, "accuracy"),
+    "measure": ("passes", "races"),
+    "sanitizer": CHECKS,
+}
 """Names for several sections at once."""
