@@ -13,7 +13,16 @@ import torch
 
 import hcnr
 from bench.goals import Record, judged
-from bench.pairs import LLAMA_8B, LLAMA_70B, SMALL, PairFiles, written
+from bench.pairs import (
+    LLAMA_8B,
+    LLAMA_70B,
+    SMALL,
+    SPARE_BYTES,
+    PairFiles,
+    room_for,
+    weight_bytes,
+    written,
+)
 from bench.timing import synchronise
 from bench.worker import Recorder, Settings, started
 from hcnr.front import Scores
@@ -144,6 +153,13 @@ def copied(files: PairFiles) -> list[Record]:
 
 
 def at_8b(kinds: tuple[tuple[str, str], ...], settings: Settings, record: Recorder) -> None:
+    def room() -> list[Record]:
+        room_for(0 if settings.small else 3 * weight_bytes(LLAMA_8B) + SPARE_BYTES)
+        return []
+
+    record.attempt("room for the files", room, always=True)
+    if record.failures:
+        return
     with pair(settings, LLAMA_8B) as files:
         record.attempt("the bytes alone", lambda: copied(files))
         for axis, kind in kinds:

@@ -27,7 +27,7 @@ class Journal:
 
     def add(self, kind: str, **facts: Any) -> None:
         """Write one entry; it is on disk when this comes back."""
-        line = json.dumps({"kind": kind, **facts}) + "\n"
+        line = _line({"kind": kind, **facts})
         for path in self.files:
             with path.open("ab+") as file:
                 # A line that was cut off must not take this one with it.
@@ -40,10 +40,22 @@ class Journal:
         """Begin with one entry, in place of what the files hold."""
         for path in self.files:
             path.parent.mkdir(parents=True, exist_ok=True)
-            replace(path, json.dumps({"kind": kind, **facts}) + "\n")
+            replace(path, _line({"kind": kind, **facts}))
 
     def entries(self) -> list[Entry]:
         return read(self.files[0])
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(entry, default=_plain) + "\n"
+
+
+def _plain(value: Any) -> float | str:
+    """What JSON does not know, a tensor among them: no figure is lost for its type."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def _ends_line(file: Any) -> bool:

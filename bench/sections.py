@@ -113,10 +113,10 @@ SECTIONS = {
     "accuracy": Section(40, 15, partial(worker, "kernels", "accuracy")),
     "passes": Section(150, 45, partial(measure, "passes")),
     "races": Section(100, 40, partial(measure, "races")),
-    "8b": Section(270, 150, partial(with_hcnr, "job", "8b")),
+    "8b": Section(420, 180, partial(with_hcnr, "job", "8b")),
     "sweep": Section(120, 60, partial(with_hcnr, "job", "sweep")),
     "70b": Section(150, 60, partial(with_hcnr, "job", "70b")),
-    "8b-spectral": Section(270, 150, partial(with_hcnr, "job", "8b-spectral")),
+    "8b-spectral": Section(300, 180, partial(with_hcnr, "job", "8b-spectral")),
     "operators": Section(150, 30, operators),
     **{name: Section(150, 40, partial(sanitizer, name)) for name in CHECKS},
 }

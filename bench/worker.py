@@ -43,7 +43,10 @@ class Recorder:
 
     def __call__(self, case: str, record: Record) -> None:
         self._journal.add("record", section=self.section, case=case, **record)
-        print(line(record), flush=True)
+        try:
+            print(line(record), flush=True)
+        except (KeyError, TypeError, ValueError):
+            print(record, flush=True)
 
     def attempt(
         self, title: str, measured: Callable[[], list[Record]], *, always: bool = False

@@ -38,6 +38,13 @@ def test_files_without_room_are_refused_before_they_are_written(monkeypatch, tmp
         pairs.room_for(10**15)
 
 
+def test_a_job_without_room_is_a_row(monkeypatch, recorder, tmp_path):
+    monkeypatch.setattr(pairs, "PLACES", ("/nowhere",))
+    job.at_8b((("input", "sum"),), SETTINGS._replace(small=False), recorder)
+    (record,) = fold(recorder._journal.entries())["records"]
+    assert "need 50 GB" in record["failed"]
+
+
 def test_the_stages_of_a_job_that_is_cut_off_are_kept(recorder):
     def cut_off():
         clock = job.Clock("a job", recorder, CPU)

@@ -48,6 +48,15 @@ def test_an_empty_cache_that_fails_does_not_end_the_process(recorder, monkeypatc
     assert recorder.attempt("case 1", lambda: [{"title": "one"}]) == [{"title": "one"}]
 
 
+def test_a_figure_of_another_type_is_kept(recorder, capsys):
+    record = {"title": "odd", "ms": torch.tensor(2.5), "place": object}
+    assert recorder.attempt("case 1", lambda: [record]) == [record]
+    (found,) = fold(recorder._journal.entries())["records"]
+    assert found["ms"] == 2.5
+    assert "class 'object'" in found["place"]
+    assert "odd" in capsys.readouterr().out
+
+
 def test_what_was_measured_before_is_left_out(tmp_path):
     recorder = worker.Recorder("gram", Journal([tmp_path / "a.jsonl"]), skip=["case 1"])
     assert recorder.attempt("case 1", fail) == []
