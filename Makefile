@@ -5,8 +5,10 @@ DEMO_ARGS ?= --out demo
 DEMO_REAL_ARGS ?= --out demo-real
 PYTEST_ARGS ?=
 GPU_ARGS ?=
+GPU_PYTHON ?= 3.12
+GPU_PLATFORMS ?= manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
 
-.PHONY: demo demo-real test lint bench gpu integrations integrations-llmcompressor clean
+.PHONY: demo demo-real test lint bench gpu gpu-wheels integrations integrations-llmcompressor clean
 
 .venv/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
@@ -44,9 +46,17 @@ bench: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest bench $(PYTEST_ARGS)
 
 # With the machine's own interpreter and its torch for CUDA, not .venv: constraints.txt is tested on
-# CPUs. Neither a network nor an installed hcnr is needed. Writes bench/results/.
+# CPUs. Neither a network nor an installed hcnr is needed. Writes bench/results/; nine minutes a
+# command, and GPU_ARGS="--append FILE" goes on where the last one ended.
 gpu:
 	$(PYTHON) bench/gpu.py $(GPU_ARGS)
+
+# What such a machine may lack, 3 MB of wheels for its interpreter, to be copied with the checkout.
+gpu-wheels:
+	rm -rf bench/wheels
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
+		--implementation cp --python-version $(GPU_PYTHON) $(GPU_PLATFORMS:%=--platform %) \
+		--dest bench/wheels --requirement bench/wheels.txt
 
 # The adapters against the tools themselves, in environments of their own. kronfluence asks for
 # torchvision without importing it, and a torchvision built for CUDA breaks a torch that is not.
@@ -68,4 +78,4 @@ integrations-llmcompressor:
 		-rs $(PYTEST_ARGS)
 
 clean:
-	rm -rf .venv .venv-integrations .venv-llmcompressor build dist demo demo-real *.egg-info .pytest_cache .ruff_cache .benchmarks .hypothesis
+	rm -rf .venv .venv-integrations .venv-llmcompressor build dist bench/wheels demo demo-real *.egg-info .pytest_cache .ruff_cache .benchmarks .hypothesis

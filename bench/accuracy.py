@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 import hcnr_kernels as hk
-from bench.cases import Record, judged
 from bench.fisher import Tokens, exact, tokens
+from bench.goals import Record, judged
 from hcnr_kernels.ops.fisher.forms import Form
 
 RELATIVE, OVERLAP = 3e-4, 0.999

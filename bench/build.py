@@ -1,35 +1,54 @@
 """Section "build" of `make gpu`: does it build and import, and does every operator have its GPU."""
 
+import importlib.util
 import os
 import subprocess
 import sys
+import sysconfig
 import tempfile
+from pathlib import Path
 
 import torch
 
 from bench.lean import ROOT, settings_available, use_without_settings
 
 
-def compile_extension(device: str) -> None:
-    """Build `hcnr_kernels._native` in place; on a GPU for it alone."""
+def compile_extension(device: str) -> str | None:
+    """Build `hcnr_kernels._native` in place; on a GPU for it alone.
+
+    Without a GPU one that is there already stays.
+
+    Returns:
+        Why there is none, in one sentence; None where there is.
+    """
+    if device == "cpu" and importlib.util.find_spec("hcnr_kernels._native"):
+        return None
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    if not headers.exists():
+        return f"{headers} is missing, which the extension and Triton's launchers include"
     wanted = {}
     if device != "cpu":
         major, minor = torch.cuda.get_device_capability()
         architecture = f"{major}{minor}{'a' if major >= 9 else ''}"
         wanted = {"HCNR_CUDA": "1", "HCNR_CUDA_ARCHS": architecture}
     with tempfile.TemporaryDirectory() as scratch:
-        subprocess.run(
+        built = subprocess.run(
             [sys.executable, "setup.py", "build_ext", "--inplace", "--build-temp", scratch],
             cwd=ROOT,
             env={**os.environ, **wanted},
             stdout=subprocess.DEVNULL,
-            check=True,
+            check=False,
         )
+    return (
+        f"its build ended with status {built.returncode}, see above" if built.returncode else None
+    )
 
 
 def main() -> int:
     device = sys.argv[1]
-    compile_extension(device)
+    failure = compile_extension(device)
+    if failure is not None:
+        print(f"the compiled extension was not built: {failure}", flush=True)
     print(use_without_settings())
     if settings_available():
         import hcnr
@@ -52,7 +71,7 @@ def main() -> int:
     trouble = native.unavailable(device, torch.float32, 64)
     if trouble is not None:
         print(f"the compiled extension cannot be used: {trouble}")
-    return int(missing > 0 or trouble is not None)
+    return int(missing > 0 or failure is not None or trouble is not None)
 
 
 if __name__ == "__main__":

@@ -1,62 +1,24 @@
 """What is measured of an operator: a case with its floor, its rivals and its goal, and its record.
 
 A case is defined once per family (`fisher.py`, `gram.py`, `perturbation.py`, `merge.py`,
-`inverse.py`) and used
-by `make gpu` and by the pytest-benchmark suite alike.
+`inverse.py`, `compensation.py`) and used by `make gpu` and by the pytest-benchmark suite alike.
 """
 
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.goals import Goal, Record
 from bench.timing import Ceilings, interleaved, peak_bytes, poisoned, synchronise
 from hcnr_kernels.testing.accuracy import TENSOR_CORES
 
 RIVAL_TOLERANCE = 2e-2
 """RMS ratio to float64 that a rival must keep, so that it computes the same thing; bf16 results
 are rivals too."""
-
-Record = dict[str, Any]
-
-
-class Goal(NamedTuple):
-    """One number that a row is about, what it should be, and what was expected of it beforehand.
-
-    Attributes:
-        what: In words.
-        figure: The number from the record.
-        target: What it should reach; None where it is only reported.
-        prediction: Written down before the first measurement, for an H100.
-        at_most: Whether it should stay below the target.
-    """
-
-    what: str
-    figure: Callable[[Record], float]
-    target: float | None = None
-    prediction: float | None = None
-    at_most: bool = False
-
-    def judged(self, record: Record) -> Record:
-        return judged(self.what, self.figure(record), self.target, self.prediction, self.at_most)
-
-
-def judged(
-    what: str,
-    value: float | None,
-    target: float | None = None,
-    prediction: float | None = None,
-    at_most: bool = False,
-) -> Record:
-    """A goal with its value, ready for the report."""
-    text, met = "", None
-    if target is not None and value is not None:
-        text = f"{'<=' if at_most else '>='} {target:g}"
-        met = value <= target if at_most else value >= target
-    return {"what": what, "value": value, "target": text, "met": met, "prediction": prediction}
 
 
 @dataclass(frozen=True)
@@ -79,6 +41,7 @@ class Case:
         tolerance: For `error`.
         arithmetic: Dtype of the products that set the floor.
         note: Shown beside the row.
+        width: Where rows of different widths make a crossover, that of this one.
     """
 
     title: str
@@ -95,6 +58,7 @@ class Case:
     tolerance: float = TENSOR_CORES
     arithmetic: torch.dtype = torch.bfloat16
     note: str = ""
+    width: int | None = None
 
     def result(self, run: Callable[..., Any], *, poison: bool = False) -> tuple[Tensor, ...] | None:
         """What a contender computes from nothing."""
@@ -174,6 +138,8 @@ def measure(case: Case, ceilings: Ceilings, device: torch.device, *, quick: bool
         "note": case.note,
     }
     record["goal"] = case.goal.judged(record)
+    if case.width is not None:
+        record |= {"width": case.width, "width_ratio": record["goal"]["value"]}
     return record
 
 

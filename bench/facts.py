@@ -24,10 +24,13 @@ def version(package: str) -> str:
 
 
 def answer(*command: str) -> str:
-    """First line of what a program prints; empty where it is missing or fails."""
+    """First line of what a program prints; empty where it is missing, fails or hangs."""
     if shutil.which(command[0]) is None:
         return ""
-    found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except (subprocess.TimeoutExpired, OSError):
+        return ""
     lines = found.stdout.strip().splitlines()
     return lines[0].strip() if found.returncode == 0 and lines else ""
 

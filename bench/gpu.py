@@ -1,16 +1,21 @@
-"""`make gpu`: builds, tests and measures everything on a machine with a GPU, in ten minutes.
+"""`make gpu`: builds, tests and measures everything on a machine with a GPU.
 
-    python bench/gpu.py [--sections build,tests,...] [--out DIRECTORY] [--quick]
+    python bench/gpu.py [--sections build,tests,...] [--append EARLIER] [--out DIRECTORY] [--quick]
 
 Runs with the interpreter that starts it, without a network and without the project being
-installed. Writes `<device>.json` and `<device>.md`; a run that is not whole writes
-`<device>-partial`. Exit status: 0 if every section passed or was skipped, 1 if one failed, 2
-without a GPU. A target that is not met is a result, not a failure.
+installed. One command takes nine minutes at most; what it does not reach is measured by the next
+one, with `--append` and the file that this one has written.
+
+Results are written after every record, as `<device>-partial` (`.json`, `.md`, and a journal while
+the command runs), and as `<device>` once every section has come to an end. A command that is
+stopped or killed leaves what it had measured. Exit status: 0 if every section that ran passed or
+was skipped, 1 if one failed, 2 without a GPU. A target that is not met is a result, not a failure.
 """
 
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -20,35 +25,79 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
-from bench import report, sections  # noqa: E402
+from bench import sections, wheels  # noqa: E402
+from bench.children import child, installed, python  # noqa: E402
+from bench.context import FAILED, PASSED, Context, is_bad  # noqa: E402
+from bench.journal import Result, load, measured  # noqa: E402
+from bench.outputs import Outputs  # noqa: E402
+from bench.report import compact  # noqa: E402
 
-WHOLE_SECONDS = 570
-"""Within ten minutes, with room for starting and for writing the results."""
+WHOLE_SECONDS = 540
+"""Within ten minutes, with room for starting, for the last child to end, and for the results."""
+
+FACTS_SECONDS = 240
+"""A fresh machine's first import of torch and its first look at the GPU take minutes."""
+
+
+class Stopped(BaseException):
+    """The command was told to end."""
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description="Build, test and measure on a GPU, in ten minutes."
+        description="Build, test and measure on a GPU, in ten minutes a command."
     )
-    known = list(sections.SECTIONS)
+    known = [*sections.SECTIONS, *sections.GROUPS]
+    parser.add_argument("--sections", help=f"some of {','.join(known)}, in any order")
     parser.add_argument(
-        "--sections", default=",".join(known), help=f"some of {','.join(known)}, in any order"
-    )
+        "--append", type=Path, metavar="FILE",
+        help="results of an earlier command: go on from there, with what it has not measured, or "
+        "with --sections",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, help="where results go (default: bench/results)")
+    parser.add_argument(
+        "--seconds", type=float, default=WHOLE_SECONDS, help="time of this command (default: 540)"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer runs, tests and checks")
     parser.add_argument(
         "--device", choices=("cuda", "cpu"), default="cuda",
         help="cpu: tiny shapes, to test this program without a GPU; its figures mean nothing",
     )  # fmt: skip
     found = parser.parse_args()
-    found.sections = [name for name in found.sections.split(",") if name]
-    unknown = set(found.sections) - set(known)
-    if unknown or not found.sections:
+    found.earlier = None
+    if found.append is not None:
+        try:
+            found.earlier = load(found.append)
+        except ValueError as error:
+            parser.error(str(error))
+    named = None if found.sections is None else [n for n in found.sections.split(",") if n]
+    if named is not None and (not named or set(named) - set(known)):
         parser.error(f"--sections takes some of {', '.join(known)}")
+    found.named, found.sections = named, chosen(named, found.earlier)
     return found
 
 
-def destinations(out: Path | None, device: str) -> list[Path]:
+def chosen(named: list[str] | None, earlier: Result | None) -> list[str]:
+    """The sections to run, in their order.
+
+    Without names: all, or what an earlier command has left, what it has not reached before what
+    failed; and first the build, which the rest needs.
+    """
+    if named is not None:
+        wanted = {one for name in named for one in sections.GROUPS.get(name, (name,))}
+        return [name for name in sections.SECTIONS if name in wanted]
+    before = {} if earlier is None else earlier["sections"]
+    status = {name: found["status"] for name, found in before.items()}
+    left = [
+        name
+        for name in sections.SECTIONS
+        if name == "build" or not status.get(name, "").startswith(PASSED)
+    ]
+    return sorted(left, key=lambda name: name != "build" and status.get(name) == FAILED)
+
+
+def places(out: Path | None, device: str) -> list[Path]:
+    """Where results go: `--out`, and the folder named by the variable OUT."""
     if out is None:
         fresh = device == "cpu"
         out = Path(tempfile.mkdtemp(prefix="bench-")) if fresh else ROOT / "bench" / "results"
@@ -56,74 +105,110 @@ def destinations(out: Path | None, device: str) -> list[Path]:
     return [out, *([Path(given)] if given else [])]
 
 
+def facts(device: str, scratch: Path) -> dict[str, str] | int:
+    """What this machine is, as far as it can be found out in time; 2 if it has no GPU."""
+    known = scratch / "facts.json"
+    command = python("-m", "bench.facts", "--device", device, "--json", str(known))
+    status = child(command, FACTS_SECONDS)
+    if status == 2:
+        return 2
+    if known.exists() and status == 0:
+        return json.loads(known.read_text())
+    print(
+        f"the machine could not be described (status {status}); its results are kept all the same"
+    )
+    return {"name": "unknown device"}
+
+
+def run(settings: argparse.Namespace, scratch: Path, outputs: Outputs, deadline: float) -> None:
+    """The chosen sections in turn, each within its limit, while there is time."""
+    skip = {}
+    for name, before in (settings.earlier or {"sections": {}})["sections"].items():
+        if not before["status"].startswith((PASSED, FAILED)):
+            skip[name] = measured(settings.earlier, name)
+    for name in settings.sections:
+        section, start = sections.SECTIONS[name], time.monotonic()
+        if deadline - start < section.least:
+            print(f"\n== {name}: not reached, go on with --append", flush=True)
+            continue
+        limit = min(section.seconds, deadline - start)
+        print(f"\n== {name}, at most {limit:.0f} s", flush=True)
+        outputs.journal.add("start", section=name)
+        context = Context(
+            settings.device, settings.quick, scratch, outputs.journal, start + limit, skip,
+            outputs.refresh,
+        )  # fmt: skip
+        try:
+            status = section.run(context)
+        except Exception:
+            traceback.print_exc()
+            status = FAILED
+        seconds = time.monotonic() - start
+        outputs.journal.add("section", section=name, status=status, seconds=seconds)
+        outputs.refresh()
+        print(f"== {name}: {status} after {seconds:.0f} s", flush=True)
+
+
+def apart(settings: argparse.Namespace, device: dict[str, str]) -> None:
+    """Figures of two kinds of GPU are not mixed: start anew beside an earlier command's."""
+    before = device if settings.earlier is None else settings.earlier["device"]
+    if "unknown device" in (before["name"], device["name"]) or before["name"] == device["name"]:
+        return
+    print(
+        f"{settings.append} was measured on {before['name']}, this is {device['name']}: kept apart"
+    )
+    settings.earlier = settings.append = None
+    if settings.named is None:
+        settings.sections = chosen(None, None)
+
+
+def stop(number: int, frame: object) -> None:
+    for other in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(other, signal.SIG_IGN)
+    raise Stopped
+
+
 def main() -> int:
     settings = arguments()
     began = time.monotonic()
-    if not sections.installed("torch"):
-        print(f"make gpu needs a torch for CUDA; {sys.executable} has none: set PYTHON.")
-        return 2
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    outputs = None
     with tempfile.TemporaryDirectory() as scratch_name:
         scratch = Path(scratch_name)
-        known = scratch / "facts.json"
-        command = sections.python("-m", "bench.facts", "--device", settings.device)
-        status = sections.child([*command, "--json", str(known)], 90)
-        if status != 0:
-            return 2 if status == 2 else 1
-        found = run(settings, scratch, began)
-        lines = recorded(scratch)
-        result = {
-            "device": json.loads(known.read_text()),
-            "sections": found,
-            "records": [json.loads(line) for line in lines],
-        }
-    return conclude(result, settings, time.monotonic() - began)
-
-
-def run(settings: argparse.Namespace, scratch: Path, began: float) -> dict[str, dict]:
-    """The chosen sections in turn; what one leaves of its time is the next one's."""
-    chosen = {name: one for name, one in sections.SECTIONS.items() if name in settings.sections}
-    stretch = WHOLE_SECONDS / sum(section.seconds for section in chosen.values())
-    deadline = began
-    found = {}
-    for name, section in chosen.items():
-        start = time.monotonic()
-        deadline += stretch * section.seconds
-        print(f"\n== {name}, at most {deadline - start:.0f} s", flush=True)
-        context = sections.Context(settings.device, settings.quick, scratch, deadline)
+        print(wheels.carry(scratch / "packages"))
+        if not installed("torch"):
+            print(f"make gpu needs a torch for CUDA; {sys.executable} has none: set PYTHON.")
+            return 2
         try:
-            outcome = section.run(context)
-        except Exception:
-            traceback.print_exc()
-            outcome = sections.FAILED
-        seconds = time.monotonic() - start
-        found[name] = {"status": outcome, "seconds": seconds}
-        print(f"== {name}: {outcome} after {seconds:.0f} s", flush=True)
-    return found
+            device = facts(settings.device, scratch)
+            if isinstance(device, int):
+                return device
+            apart(settings, device)
+            outputs = Outputs.open(
+                places(settings.out, settings.device), device, settings.earlier, settings.append
+            )
+            run(settings, scratch, outputs, began + settings.seconds)
+        except Stopped:
+            print("\nstopped; what was measured is kept", flush=True)
+            if outputs is None:
+                return 1
+    return conclude(settings, outputs, time.monotonic() - began)
 
 
-def recorded(scratch: Path) -> list[str]:
-    """The records of all sections; a line cut off by a time limit is left out."""
-    path = scratch / "records.jsonl"
-    return (
-        [line for line in path.read_text().splitlines() if line.endswith("}")]
-        if path.exists()
-        else []
-    )
-
-
-def conclude(result: dict, settings: argparse.Namespace, seconds: float) -> int:
+def conclude(settings: argparse.Namespace, outputs: Outputs, seconds: float) -> int:
     """Write the files, print the table, and say with what status to leave."""
-    whole = set(settings.sections) == set(sections.SECTIONS)
-    name = report.slug(result["device"]["name"])
-    if settings.quick or not whole:
-        name += "-partial"
-    written = report.write(result, name, destinations(settings.out, settings.device))
-    print(f"\n{report.compact(result['records'])}\n")
-    for section, found in result["sections"].items():
-        print(f"{section:10} {found['seconds']:5.0f} s  {found['status']}")
-    print(f"{'in all':10} {seconds:5.0f} s  {', '.join(map(str, written))}")
-    bad = {sections.FAILED, sections.LATE}
-    return int(any(found["status"] in bad for found in result["sections"].values()))
+    result, written = outputs.conclude(sections.SECTIONS, partial=settings.quick)
+    try:
+        print(f"\n{compact(result['records'])}\n")
+    except Exception:
+        traceback.print_exc()
+    for section in sections.SECTIONS:
+        found = result["sections"].get(section, {"status": "not reached", "seconds": 0.0})
+        print(f"{section:12} {found['seconds']:5.0f} s  {found['status']}")
+    print(f"{'in all':12} {seconds:5.0f} s  {', '.join(map(str, written))}")
+    mine = [result["sections"].get(name) for name in settings.sections]
+    return int(any(found is not None and is_bad(found["status"]) for found in mine))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Cases of `gram_`: a lower triangle against the full product of cuBLAS."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 import hcnr_kernels as hk
-from bench.cases import Case, Goal, Record, against, judged, rms_ratio
+from bench.cases import Case, Goal, against, rms_ratio
 from bench.timing import normal
 
 RIVAL = "mm(out_dtype=float32) + add"
@@ -50,26 +50,10 @@ def gram(width: int, device: torch.device, small: bool) -> Case:
             1.5 if wide else None,
             prediction=PREDICTIONS[width],
         ),
+        width=width,
     )
 
 
 CASES: Mapping[str, Callable[[torch.device, bool], Case]] = {
     str(width): partial(gram, width) for width in PREDICTIONS
 }
-
-
-def crossover(records: Sequence[Record]) -> Record:
-    """From which of the measured widths on `gram_` is not slower than its rival."""
-    ratios = {
-        int(record["title"].split()[1]): record["rivals"][RIVAL]["ratio"]
-        for record in records
-        if RIVAL in record.get("rivals", {})
-    }
-    slower = [width for width, ratio in ratios.items() if ratio < 1]
-    first = min((w for w in ratios if w > max(slower, default=0)), default=None)
-    listed = ", ".join(f"{width}: {ratio:.2f}x" for width, ratio in sorted(ratios.items()))
-    return {
-        "title": "gram_, crossover",
-        "shape": listed,
-        "goal": judged("width from which gram_ is not slower", first, prediction=1024.0),
-    }

@@ -1,12 +1,23 @@
-"""Section "kernels" of `make gpu`: every family of operators at the shapes of Llama-3.1-8B."""
+"""Sections of `make gpu`: a family of operators at the shapes of Llama-3.1-8B, or accuracy."""
 
 import sys
+from functools import partial
+from types import ModuleType
 
-from bench import fisher, gram, inverse, merge, perturbation
+from bench import compensation, fisher, gram, inverse, merge, perturbation
 from bench.accuracy import accuracy
-from bench.cases import Record, judged, measure
+from bench.cases import Record, measure
 from bench.timing import Ceilings, measure_ceilings
-from bench.worker import started
+from bench.worker import Settings, started
+
+FAMILIES: dict[str, ModuleType] = {
+    "inverse": inverse,
+    "compensation": compensation,
+    "gram": gram,
+    "perturbation": perturbation,
+    "merge": merge,
+    "fisher": fisher,
+}
 
 
 def described(ceilings: Ceilings) -> Record:
@@ -19,40 +30,27 @@ def described(ceilings: Ceilings) -> Record:
     }
 
 
-def determinism(records: list[Record]) -> Record:
-    """Every case was run twice from the same state when it was verified."""
-    found = [record["deterministic"] for record in records if "deterministic" in record]
-    return {
-        "title": "determinism",
-        "shape": f"{len(found)} cases, two runs each",
-        "goal": judged("share of cases with equal bits", sum(found) / len(found), 1.0, 1.0),
-    }
+def measured(family: ModuleType, name: str, ceilings: Ceilings, settings: Settings) -> list[Record]:
+    case = family.CASES[name](settings.device, settings.small)
+    return [measure(case, ceilings, settings.device, quick=settings.quick)]
 
 
 def main() -> int:
     settings, record = started("kernels")
-    ceilings = measure_ceilings(settings.device, small=settings.small)
-    record(described(ceilings))
-    done: list[Record] = []
-    for family in (fisher, gram, perturbation, merge, inverse):
-        mine: list[Record] = []
-        for name, build in family.CASES.items():
-            mine += record.attempt(
-                f"{family.__name__.removeprefix('bench.')} {name}",
-                lambda build=build: [
-                    measure(
-                        build(settings.device, settings.small),
-                        ceilings,
-                        settings.device,
-                        quick=settings.quick,
-                    )
-                ],
-            )
-        if family is gram:
-            record.attempt("gram_, crossover", lambda mine=mine: [gram.crossover(mine)])
-        done += mine
-    record.attempt("accuracy", lambda: accuracy(settings.device, small=settings.small))
-    record.attempt("determinism", lambda: [determinism(done)])
+    section = record.section
+    if section == "accuracy":
+        record.attempt("accuracy", lambda: accuracy(settings.device, small=settings.small))
+        return int(record.failures > 0)
+    found: list[Ceilings] = []
+
+    def ceilings() -> list[Record]:
+        found.append(measure_ceilings(settings.device, small=settings.small))
+        return [described(found[0])]
+
+    record.attempt("ceilings", ceilings, always=True)
+    if found:
+        for name in FAMILIES[section].CASES:
+            record.attempt(name, partial(measured, FAMILIES[section], name, found[0], settings))
     return int(record.failures > 0)
 
 

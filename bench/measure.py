@@ -1,4 +1,4 @@
-"""Section "measure" of `make gpu`: the scoring pass at the shapes of Llama-3.1-8B."""
+"""Sections "passes" and "races" of `make gpu`: measuring at the shapes of Llama-3.1-8B."""
 
 import sys
 import tempfile
@@ -9,17 +9,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from bench.cases import Record, judged, rms_ratio
+from bench.cases import rms_ratio
+from bench.goals import Record, judged
 from bench.lean import use_without_settings
 from bench.timing import interleaved, peak_bytes
-from bench.worker import Settings, started
+from bench.worker import Recorder, Settings, started
 from hcnr_kernels.checks import Axis
 
 if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM
+
     from bench.passes import Race
 
 SIZES = {"hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32,
-         "num_key_value_heads": 8, "num_hidden_layers": 4, "vocab_size": 4096}  # fmt: skip
+         "num_key_value_heads": 8}  # fmt: skip
+MODELS = {
+    "race": {**SIZES, "num_hidden_layers": 4, "vocab_size": 4096},
+    "passes": {**SIZES, "num_hidden_layers": 16, "vocab_size": 128256},
+}
+"""Half of the blocks of 8B and its head, as many as fit beside their activations; what races
+against slower ways, which hold more, has an eighth of them."""
+
 SMALL = {"hidden_size": 64, "intermediate_size": 160, "num_attention_heads": 4,
          "num_key_value_heads": 2, "num_hidden_layers": 2, "vocab_size": 128}  # fmt: skip
 WEIGHT_BYTES_8B = 2 * 8.03e9
@@ -38,9 +48,16 @@ LOOP_TOLERANCE = 0.1
 """RMS ratio to the batch-1 loop: both round activations to bf16, in another order of the sums."""
 
 
+LOOP_TARGETS = {"short": (5.0, 6.0), "equal": (None, 3.0)}
+"""Target and prediction by kind of lengths. The loop does 6 operations per weight and token to our
+4; at 256 tokens its products reach half the rate, at 64 tokens a sixth."""
+
+
 def lengths(kind: str, small: bool) -> list[int]:
-    """32 samples: all of 256 tokens, or 16 to 1024 tokens in geometric steps."""
+    """8192 tokens or so: all samples of 256 or of 64, or 16 to 1024 in geometric steps."""
     count, equal, longest = (6, 24, 48) if small else (32, 256, 1024)
+    if kind == "short":
+        return [equal // 4] * (4 * count)
     if kind == "equal":
         return [equal] * count
     steps = [16 * (longest / 16) ** (i / (count - 1)) for i in range(count)]
@@ -48,50 +65,82 @@ def lengths(kind: str, small: bool) -> list[int]:
     return [round(steps[i]) for i in order]
 
 
-def timed(race: "Race", axis: Axis, kind: str, settings: Settings, response: int) -> list[Record]:
-    """Scoring over bare passes and, for equal lengths, against what else computes scores."""
-    from bench.passes import bare, batch_one_loop, kronfluence_diagonal, scoring
-
-    contenders: dict[str, Callable[[], Any]] = {
-        "ours": lambda: scoring(race, axis),
-        BARE: lambda: bare(race),
-    }
-    error = None
-    if kind == "equal":
-        exact, found = batch_one_loop(race, axis), scoring(race, axis)
-        error = max(rms_ratio(found[name].cpu(), exact[name].cpu().double()) for name in found)
-        assert error <= LOOP_TOLERANCE, f"scores differ from the batch-1 loop: {error:.1e}"
-        contenders[LOOP] = lambda: batch_one_loop(race, axis)
-    with tempfile.TemporaryDirectory() as directory:
-        if kind == "equal" and axis == "output":
-            rival = kronfluence_diagonal(race, response, Path(directory))
-            if rival is None:
-                print("kronfluence is not installed: no race against it")
-            else:
-                contenders[KRONFLUENCE] = rival
-        seconds, least = (1.0, 3) if settings.quick or settings.small else (6.0, 7)
-        times = interleaved(contenders, settings.device, seconds=seconds, least=least, most=20)
+def timed(
+    race: "Race", title: str, contenders: dict[str, Callable[[], Any]], settings: Settings
+) -> Record:
+    """A row: ours, the first, beside the others."""
+    seconds, least = (1.0, 3) if settings.quick or settings.small else (5.0, 5)
+    times = interleaved(contenders, settings.device, seconds=seconds, least=least, most=20)
     ours = times.pop("ours")
-    record: Record = {
-        "title": f"scoring pass, {axis} axis, {kind} lengths",
-        "shape": f"{len(race.data)} samples, {race.data.counts.tokens} tokens",
+    return {
+        "title": title,
+        "shape": f"{race.model.config.num_hidden_layers} blocks, {len(race.data)} samples, "
+        f"{race.data.counts.tokens} tokens",
         "dtype": str(race.model.dtype).removeprefix("torch."),
         "ms": ours._asdict(),
         "rivals": {
             name: {**one._asdict(), "ratio": one.p50 / ours.p50} for name, one in times.items()
         },
-        "error": error,
     }
-    over = ours.p50 / times[BARE].p50
+
+
+def over(record: Record, name: str) -> float:
+    """Our time over another's."""
+    return 1 / record["rivals"][name]["ratio"]
+
+
+def over_bare(race: "Race", axis: Axis, kind: str, settings: Settings) -> list[Record]:
+    from bench.passes import bare, scoring
+
+    contenders = {"ours": lambda: scoring(race, axis), BARE: lambda: bare(race)}
+    record = timed(race, f"scoring pass, {axis} axis, {kind} lengths", contenders, settings)
     predicted = PREDICTIONS[axis, kind]
-    records = [{**record, "goal": judged("time over bare passes", over, 1.10, predicted, True)}]
-    for name, target, prediction in ((LOOP, 5.0, 4.0), (KRONFLUENCE, 3.0, None)):
-        if name in times:
-            ratio = times[name].p50 / ours.p50
-            goal = judged(f"speed-up over {name}", ratio, target, prediction)
-            said = {"title": record["title"], "shape": record["shape"], "goal": goal}
-            records.append(said)
-    return records
+    goal = judged("time over bare passes", over(record, BARE), 1.10, predicted, True)
+    return [{**record, "goal": goal}]
+
+
+def curvature_pass(race: "Race", axis: Axis, settings: Settings) -> list[Record]:
+    from bench.passes import bare, bare_forward, curving
+
+    rival = "bare forward" if axis == "input" else BARE
+    contenders = {
+        "ours": lambda: curving(race, axis),
+        rival: (lambda: bare_forward(race)) if axis == "input" else (lambda: bare(race, 1)),
+    }
+    record = timed(race, f"curvature pass, {axis} axis", contenders, settings)
+    return [{**record, "goal": judged(f"time over {rival}", over(record, rival))}]
+
+
+def against_loop(race: "Race", axis: Axis, kind: str, settings: Settings) -> list[Record]:
+    """The same scores, sample by sample; both are compared before they are timed."""
+    from bench.passes import batch_one_loop, scoring
+
+    exact, found = batch_one_loop(race, axis), scoring(race, axis)
+    error = max(rms_ratio(found[name].cpu(), exact[name].cpu().double()) for name in found)
+    assert error <= LOOP_TOLERANCE, f"scores differ from the batch-1 loop: {error:.1e}"
+    contenders = {"ours": lambda: scoring(race, axis), LOOP: lambda: batch_one_loop(race, axis)}
+    title = f"scores against a {LOOP}, {axis} axis, {kind} lengths"
+    record = timed(race, title, contenders, settings)
+    target, prediction = LOOP_TARGETS[kind]
+    ratio = record["rivals"][LOOP]["ratio"]
+    goal = judged(f"speed-up over {LOOP}", ratio, target, prediction)
+    return [{**record, "error": error, "goal": goal}]
+
+
+def against_kronfluence(race: "Race", response: int, settings: Settings) -> list[Record]:
+    from bench.passes import kronfluence_diagonal, scoring
+
+    with tempfile.TemporaryDirectory() as directory:
+        rival = kronfluence_diagonal(race, response, Path(directory))
+        if rival is None:
+            note = "not timed: it or what it needs is not installed (make gpu-wheels)"
+            return [{"title": f"scores against {KRONFLUENCE}", "note": note}]
+        contenders = {"ours": lambda: scoring(race, "output"), KRONFLUENCE: rival}
+        record = timed(race, f"scores against {KRONFLUENCE}", contenders, settings)
+    ratio = record["rivals"][KRONFLUENCE]["ratio"]
+    note = "its factors go to the CPU, as it does, but not to disk"
+    goal = judged(f"speed-up over {KRONFLUENCE}", ratio, 3.0)
+    return [{**record, "goal": goal, "note": note}]
 
 
 def memory(race: "Race", axis: Axis, settings: Settings) -> list[Record]:
@@ -146,26 +195,61 @@ def repeated(race: "Race", axis: Axis) -> list[Record]:
     ]
 
 
-def main() -> int:
-    settings, record = started("measure")
-    print(use_without_settings())
-    from bench.passes import Race, llama, random_samples
+AXES: tuple[Axis, ...] = ("output", "input")
 
-    response, budget = (8, 96) if settings.small else (64, 8192)
-    sizes = SMALL if settings.small else SIZES
-    model = llama(settings.device, torch.bfloat16, max_position_embeddings=1024, **sizes)
-    axes: tuple[Axis, ...] = ("output", "input")
+
+def races(settings: Settings, record: Recorder) -> None:
+    """Against what else computes such scores; what has to agree, agrees before it is timed."""
+    model, response = made("race", settings)
+    for kind in ("short", "equal"):
+        race = raced(model, kind, response, settings)
+        for axis in AXES:
+            record.attempt(
+                f"loop, {axis} axis, {kind} lengths",
+                partial(against_loop, race, axis, kind, settings),
+            )
+        if kind == "equal":
+            record.attempt("kronfluence", partial(against_kronfluence, race, response, settings))
+
+
+def passes(settings: Settings, record: Recorder) -> None:
+    """Over passes that collect nothing."""
+    model, response = made("passes", settings)
     for kind in ("equal", "mixed"):
-        data = random_samples(lengths(kind, settings.small), response, sizes["vocab_size"])
-        race = Race(model, data, budget)
-        for axis in axes:
+        race = raced(model, kind, response, settings)
+        for axis in AXES:
             record.attempt(
                 f"scoring pass, {axis} axis, {kind} lengths",
-                partial(timed, race, axis, kind, settings, response),
+                partial(over_bare, race, axis, kind, settings),
             )
             if kind == "equal":
                 record.attempt(f"memory, {axis} axis", partial(memory, race, axis, settings))
                 record.attempt(f"determinism, {axis} axis", partial(repeated, race, axis))
+                record.attempt(
+                    f"curvature pass, {axis} axis", partial(curvature_pass, race, axis, settings)
+                )
+
+
+def made(name: str, settings: Settings) -> "tuple[LlamaForCausalLM, int]":
+    """A model of `MODELS`, and how many tokens of a sample carry loss, at most."""
+    from bench.passes import llama
+
+    sizes = SMALL if settings.small else MODELS[name]
+    model = llama(settings.device, torch.bfloat16, max_position_embeddings=1024, **sizes)
+    return model, 8 if settings.small else 64
+
+
+def raced(model: "LlamaForCausalLM", kind: str, response: int, settings: Settings) -> "Race":
+    from bench.passes import Race, random_samples
+
+    data = random_samples(lengths(kind, settings.small), response, model.config.vocab_size)
+    return Race(model, data, 96 if settings.small else 8192)
+
+
+def main() -> int:
+    settings, record = started("measure")
+    print(use_without_settings())
+    (races if record.section == "races" else passes)(settings, record)
     return int(record.failures > 0)
 
 

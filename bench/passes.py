@@ -1,15 +1,16 @@
 """The scoring pass and what it is raced against: bare passes, a batch-1 loop, kronfluence."""
 
-import importlib.util
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from hcnr.curvature.moments import curvature
 from hcnr.curvature.passes import prepared, sample_losses
 from hcnr.curvature.scores import score
 from hcnr.curvature.taps import Taps, TokenLayout
@@ -30,11 +31,11 @@ class Race(NamedTuple):
     def layers(self) -> dict[str, nn.Linear]:
         return target_matrices(self.model)
 
-    def batches(self) -> Iterator[Batch]:
-        """The micro-batches of `score`: samples of even index, then of odd."""
+    def batches(self, parts: int = 2) -> Iterator[Batch]:
+        """The micro-batches of `score`: samples of even index, then of odd; one part: all."""
         lengths = self.data.lengths
-        for half in range(2):
-            indices = range(half, len(lengths), 2)
+        for part in range(parts):
+            indices = range(part, len(lengths), parts)
             for members in plan_batches([lengths[i] for i in indices], self.budget):
                 batch = collate(self.data.samples, [indices[i] for i in members], pad_token_id=0)
                 yield batch.to(self.model.device)
@@ -67,11 +68,22 @@ def scoring(race: Race, axis: Axis) -> dict[str, Tensor]:
     return score(race.model, race.layers, race.data, axis=axis, token_budget=race.budget).mean
 
 
-def bare(race: Race) -> None:
+def bare(race: Race, parts: int = 2) -> None:
     """The passes of `score` with nothing collected: no weight gradient is formed."""
     with prepared(race.model):
-        for batch in race.batches():
+        for batch in race.batches(parts):
             sample_losses(race.model, batch).sum().backward()
+
+
+def bare_forward(race: Race) -> None:
+    """The passes of `curvature` on the input axis with nothing collected."""
+    with prepared(race.model), torch.no_grad():
+        for batch in race.batches(1):
+            sample_losses(race.model, batch)
+
+
+def curving(race: Race, axis: Axis) -> dict[str, Tensor]:
+    return curvature(race.model, race.layers, race.data, axis=axis, token_budget=race.budget)
 
 
 def keeping_inputs(race: Race) -> None:
@@ -108,15 +120,19 @@ def batch_one_loop(race: Race, axis: Axis) -> dict[str, Tensor]:
 def kronfluence_diagonal(race: Race, response: int, directory: Path) -> Callable[[], None] | None:
     """Element-wise diagonal factors of the same matrices, kronfluence's nearest offer.
 
-    None where it is not installed. Samples must be of one length.
+    None where it or what it needs is not installed. Samples must be of one length. What it would
+    write to disk, a copy of every weight in float32, is not written: our scores are not either.
+    `directory` takes its settings alone.
     """
-    if importlib.util.find_spec("kronfluence") is None:
+    try:
+        from kronfluence.analyzer import Analyzer, prepare_model  # pyright: ignore[reportMissingImports]
+        from kronfluence.arguments import FactorArguments  # pyright: ignore[reportMissingImports]
+        from kronfluence.computer import factor_computer  # pyright: ignore[reportMissingImports]
+        from kronfluence.task import Task  # pyright: ignore[reportMissingImports]
+    except ImportError:
         return None
     import copy
 
-    from kronfluence.analyzer import Analyzer, prepare_model  # pyright: ignore[reportMissingImports]
-    from kronfluence.arguments import FactorArguments  # pyright: ignore[reportMissingImports]
-    from kronfluence.task import Task  # pyright: ignore[reportMissingImports]
     from torch.utils.data import Dataset
 
     samples, layers = race.data.samples, race.layers
@@ -151,6 +167,10 @@ def kronfluence_diagonal(race: Race, response: int, directory: Path) -> Callable
     )  # fmt: skip
 
     def diagonal() -> None:
+        with mock.patch.object(factor_computer, "save_lambda_matrices", lambda **_: None):
+            fit()
+
+    def fit() -> None:
         analyzer.fit_all_factors(
             "diagonal", Rows(), factor_args=FactorArguments(strategy="diagonal"),
             per_device_batch_size=max(1, race.budget // length), overwrite_output_dir=True,

@@ -1,14 +1,18 @@
-"""The results of `make gpu`: one JSON file and the same as a Markdown table."""
+"""The results of `make gpu` as JSON, as a Markdown table, and on a terminal."""
 
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 HEADS = ("what", "shape", "ms (p20 - p80)", "floor ms", "time / floor", "rivals", "goal",
          "target", "met", "predicted")  # fmt: skip
+
+
+MOSTLY = 0.5
+"""Of its runs, in which a call was enqueued before the device began, for its time to be the
+device's."""
 
 
 def slug(device: str) -> str:
@@ -34,6 +38,8 @@ def cells(record: Mapping[str, Any]) -> list[str]:
     timed = floor = over = ""
     if ms is not None:
         timed = f"{number(ms['p50'])} ({number(ms['p20'])} - {number(ms['p80'])})"
+        if ms.get("ahead", 1.0) < MOSTLY:
+            timed += f", host {number(ms['host'])}"
     if "floor_ms" in record:
         floor = f"{number(record['floor_ms'])} ({record['floor_by']})"
         over = number(record["over_floor"])
@@ -91,8 +97,10 @@ def markdown(result: Mapping[str, Any]) -> str:
         "Written by `make gpu`. Times are medians of interleaved runs on a cold cache; floors come",
         "from the ceilings measured in the same process; rivals are their time over ours, so more",
         "than 1 means that ours is faster. Predictions were written before the first measurement.",
+        "Where a time names the host's, launching or waiting took part in it.",
         "",
         *(f"- {name}: {value}" for name, value in device.items()),
+        *_runs(result.get("runs", ())),
         "",
         "| section | result | seconds |",
         "|---|---|---:|",
@@ -114,16 +122,15 @@ def markdown(result: Mapping[str, Any]) -> str:
     return "\n".join([*rows, "", *notes]).rstrip() + "\n"
 
 
-def write(result: Mapping[str, Any], name: str, directories: Sequence[Path]) -> list[Path]:
-    """Both files, in each of the directories."""
-    written = []
-    for directory in directories:
-        directory.mkdir(parents=True, exist_ok=True)
-        for suffix, text in (
-            (".json", json.dumps(result, indent=1) + "\n"),
-            (".md", markdown(result)),
-        ):
-            path = directory / f"{name}{suffix}"
-            path.write_text(text)
-            written.append(path)
-    return written
+def _runs(runs: Sequence[Mapping[str, str]]) -> list[str]:
+    """Where and when the rows were measured, if not by one command."""
+    if len(runs) < 2:
+        return []
+    parts = [
+        " ".join(run[fact] for fact in ("name", "date", "commit") if fact in run) for run in runs
+    ]
+    return [f"- measured by {len(runs)} commands: {'; '.join(parts)}"]
+
+
+def as_json(result: Mapping[str, Any]) -> str:
+    return json.dumps(result, indent=1) + "\n"

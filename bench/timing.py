@@ -11,16 +11,33 @@ from torch import Tensor
 
 FLUSH_BYTES = 2**30
 """Read before every timed call on a GPU: many times its L2 cache, which is left without dirty
-lines, and long enough for the host to enqueue what is timed meanwhile."""
+lines."""
+
+CYCLES_PER_MS = 2_000_000
+"""Of a GPU at its highest clock; at a lower one it sleeps longer, which does no harm."""
+
+HEAD_START = 1.5
+"""The device sleeps this many times as long as the host took to enqueue the call."""
+
+LEAST_SLEEP_MS, MOST_SLEEP_MS = 1.0, 60.0
+
+SLOW, SLOW_RUNS = 5.0, 3
+"""A rival that takes so many times our time is run this often: its quantiles decide nothing."""
 
 
 class Times(NamedTuple):
-    """Milliseconds: quantiles over the runs, and the median until the call came back."""
+    """Milliseconds: quantiles over the runs, and the median until the call came back.
+
+    `ahead` is the share of runs whose whole work was enqueued before the device began with it.
+    Where it is small, either the call waits for the device, or launching takes longer than the
+    work: the device idled inside the time, and the time is the host's.
+    """
 
     p20: float
     p50: float
     p80: float
     host: float
+    ahead: float
 
 
 class Ceilings(NamedTuple):
@@ -80,39 +97,68 @@ def interleaved(
         call()  # compiles, chooses algorithms, fills the allocator
     synchronise(device)
     start = time.perf_counter()
-    for call in contenders.values():
-        _timed(call, cool, device)
+    sleeps, first = {}, {}
+    for name, call in contenders.items():
+        # Without a head start: a call that waits for the device would wait for that, too.
+        first[name] = _timed(call, cool, device, 0)
+        sleeps[name] = sleep_cycles(first[name].host)
     rounds = min(most, max(least, int(seconds / (time.perf_counter() - start))))
-    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, call in contenders.items():
-            runs[name].append(_timed(call, cool, device))
-    return {
-        name: Times(*quantiles([ms for ms, _ in pairs]), quantiles([host for _, host in pairs])[1])
-        for name, pairs in runs.items()
+    ours = next(iter(first.values())).ms
+    turns = {
+        name: min(rounds, SLOW_RUNS) if run.ms > SLOW * ours else rounds
+        for name, run in first.items()
     }
+    runs: dict[str, list[_Run]] = {name: [] for name in contenders}
+    for turn in range(rounds):
+        for name, call in contenders.items():
+            if turn < turns[name]:
+                runs[name].append(_timed(call, cool, device, sleeps[name]))
+    return {name: _summary(found) for name, found in runs.items()}
+
+
+class _Run(NamedTuple):
+    """Milliseconds on the device, until the call came back on the host, and who was first."""
+
+    ms: float
+    host: float
+    ahead: bool
+
+
+def _summary(runs: list[_Run]) -> Times:
+    host = quantiles([run.host for run in runs])[1]
+    ahead = sum(run.ahead for run in runs) / len(runs)
+    return Times(*quantiles([run.ms for run in runs]), host, ahead)
+
+
+def sleep_cycles(host_ms: float) -> int:
+    """For how long the device must sleep for the host to get ahead of it."""
+    return int(CYCLES_PER_MS * min(MOST_SLEEP_MS, max(LEAST_SLEEP_MS, HEAD_START * host_ms)))
 
 
 def _timed(
-    call: Callable[[], Any], cool: Callable[[], None], device: torch.device
-) -> tuple[float, float]:
-    """Milliseconds on the device, and until the call came back on the host."""
+    call: Callable[[], Any], cool: Callable[[], None], device: torch.device, cycles: int
+) -> _Run:
+    """Run a call once; on a GPU behind `cycles` of sleep, so that its work is enqueued by then."""
     cool()
     if device.type != "cuda":
         start = time.perf_counter()
         call()
         elapsed = 1e3 * (time.perf_counter() - start)
-        return elapsed, elapsed
+        return _Run(elapsed, elapsed, True)
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    # The host gets ahead: what is timed is the device, not the launching of short kernels.
-    torch.cuda._sleep(2_000_000)
+    if cycles:
+        # The host gets ahead: what is timed is the device, not the launching of short kernels.
+        torch.cuda._sleep(cycles)
+    else:
+        synchronise(device)
     begin.record()
     start = time.perf_counter()
     call()
     host = 1e3 * (time.perf_counter() - start)
+    ahead = not begin.query()
     end.record()
     end.synchronize()
-    return begin.elapsed_time(end), host
+    return _Run(begin.elapsed_time(end), host, ahead)
 
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int | None:

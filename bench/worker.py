@@ -1,20 +1,27 @@
-"""What the measuring sections share: arguments, and records written as soon as they exist.
+"""What the measuring sections share: arguments, and records on disk as soon as they exist.
 
 Each section is a process of its own, so that neither a crash nor its time limit takes what was
-measured before.
+measured before. A GPU error that stays (an illegal address, say) fails every later call of its
+process too: the worker then leaves with `STICKY`, and the section goes on in a fresh process.
 """
 
 import argparse
+import contextlib
 import json
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from bench.cases import Record
+from bench.goals import Record
+from bench.journal import Journal
 from bench.report import line
+
+STICKY = 75
+"""Exit status of a worker whose GPU answers no more."""
 
 
 class Settings(NamedTuple):
@@ -26,21 +33,34 @@ class Settings(NamedTuple):
 
 
 class Recorder:
-    """Appends records to a file and prints them."""
+    """Appends records to the journal and prints them; leaves out the cases in `skip`."""
 
-    def __init__(self, section: str, path: Path) -> None:
-        self._section = section
-        self._path = path
+    def __init__(self, section: str, journal: Journal, skip: Sequence[str] = ()) -> None:
+        self.section = section
+        self._journal = journal
+        self._skip = frozenset(skip)
         self.failures = 0
 
-    def __call__(self, record: Record) -> None:
-        record = {"section": self._section, **record}
-        with self._path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        print(line(record), flush=True)
+    def __call__(self, case: str, record: Record) -> None:
+        self._journal.add("record", section=self.section, case=case, **record)
+        try:
+            print(line(record), flush=True)
+        except (KeyError, TypeError, ValueError):
+            print(record, flush=True)
 
-    def attempt(self, title: str, measured: Callable[[], list[Record]]) -> list[Record]:
-        """Record what is measured; a failure is recorded too and the others go on."""
+    def attempt(
+        self, title: str, measured: Callable[[], list[Record]], *, always: bool = False
+    ) -> list[Record]:
+        """Record what is measured; a failure is recorded too and the others go on.
+
+        With `always` also where it is to be left out: the rest builds on it.
+
+        Raises:
+            SystemExit: With status `STICKY`, once the failure is recorded, if the GPU is lost.
+        """
+        if title in self._skip and not always:
+            return []
+        self._journal.add("begin", section=self.section, case=title)
         try:
             records = measured()
         except Exception as error:
@@ -49,10 +69,29 @@ class Recorder:
             first = str(error).strip().splitlines()
             records = [{"title": title, "failed": first[0] if first else type(error).__name__}]
         for record in records:
-            self(record)
+            self(title, record)
+        self._journal.add("end", section=self.section, case=title)
+        if any("failed" in record for record in records) and lost():
+            print("the GPU answers no more: the rest goes on in another process", flush=True)
+            sys.exit(STICKY)
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            with contextlib.suppress(RuntimeError):
+                torch.cuda.empty_cache()
         return records
+
+
+def lost() -> bool:
+    """Whether the GPU fails whatever it is asked: an error of this process that stays."""
+    if not torch.cuda.is_available():
+        return False
+    try:
+        torch.cuda.synchronize()
+        torch.ones(1, device="cuda").sum().item()
+    except torch.OutOfMemoryError:
+        return False
+    except RuntimeError:
+        return True
+    return False
 
 
 def started(section: str) -> tuple[Settings, Recorder]:
@@ -60,8 +99,10 @@ def started(section: str) -> tuple[Settings, Recorder]:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--records", type=Path, required=True)
+    parser.add_argument("--records", type=Path, action="append", required=True)
+    parser.add_argument("--skip", type=json.loads, default=[], help="a JSON list of titles")
+    parser.add_argument("--section", default=section)
     found = parser.parse_args()
     device = torch.device(found.device)
     settings = Settings(device, small=device.type == "cpu", quick=found.quick)
-    return settings, Recorder(section, found.records)
+    return settings, Recorder(found.section, Journal(found.records), found.skip)

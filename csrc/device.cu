@@ -55,9 +55,12 @@ void launch(const Problem& problem, cudaStream_t stream) {
 void invert_on_device(const Problem& problem, int ordinal, std::uintptr_t handle) {
   using namespace device;
   const auto stream = reinterpret_cast<cudaStream_t>(handle);
-  int before = 0;
-  check(cudaGetDevice(&before));
-  if (before != ordinal) {
+  // The caller has made the device its thread's own, by the runtime that it uses. The static runtime
+  // here may have an older idea of it; it is told, and nothing is put back: to put another device's
+  // context in place would be behind the caller's back.
+  int known = 0;
+  check(cudaGetDevice(&known));
+  if (known != ordinal) {
     check(cudaSetDevice(ordinal));
   }
   cudaGetLastError();  // an error of somebody else's
@@ -72,11 +75,7 @@ void invert_on_device(const Problem& problem, int ordinal, std::uintptr_t handle
   } else {
     launch<SizeClass<float, 8, device_max_size(false)>>(problem, stream);
   }
-  const cudaError_t outcome = cudaGetLastError();
-  if (before != ordinal) {
-    check(cudaSetDevice(before));
-  }
-  check(outcome);
+  check(cudaGetLastError());
 }
 
 std::string device_trouble() {

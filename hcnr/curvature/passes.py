@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hcnr.curvature.memory import shrinking
 from hcnr.curvature.taps import Taps, TokenLayout, frozen
 from hcnr.data.batches import Batch, collate, plan_batches
 from hcnr.data.tokens import TokenizedSet
@@ -284,34 +285,3 @@ def micro_batches(
     for members in plan_batches(lengths, token_budget):
         batch = collate(data.samples, [indices[i] for i in members], pad_token_id=pad)
         yield batch.to(device)
-
-
-def shrinking(run: Callable[[int], T], token_budget: int, data: TokenizedSet) -> T:
-    """Call `run` with the budget; halve it and start over while memory runs out.
-
-    The longest micro-batch comes first, so what is thrown away is usually that one alone.
-    """
-    longest = max(data.lengths)
-    while True:
-        try:
-            return run(token_budget)
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-            if token_budget <= longest:
-                raise ModelError(
-                    f"a single sample of {longest} tokens does not fit in memory; use "
-                    "--gradient-checkpointing, a smaller --max-length or --dtype bfloat16, and for "
-                    "spectral and natural a smaller --memory-budget"
-                ) from error
-        token_budget = max(token_budget // 2, longest)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on whichever device."""
-    signs = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        sign in str(error) for sign in signs
-    )

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from hcnr.curvature.fisher import NeuronFisher
-from hcnr.curvature.passes import finite_losses, micro_batches, out_of_memory, prepared, shrinking
+from hcnr.curvature.memory import out_of_memory, shrinking
+from hcnr.curvature.passes import finite_losses, micro_batches, prepared
 from hcnr.curvature.taps import SharedInput, Taps, TokenLayout
 from hcnr.data.batches import Batch
 from hcnr.data.tokens import TokenizedSet

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
-from hcnr.curvature.passes import out_of_memory
+from hcnr.curvature.memory import out_of_memory
 from hcnr.errors import DataError, ModelError
 from hcnr.evaluation.prompts import ChatTemplate, encode_prompts
 from hcnr.models.limits import Limits, check_room

@@ -1,5 +1,6 @@
 """The compiled extension, looked up when first asked for; when it is absent, the reason why."""
 
+import contextlib
 import functools
 import importlib
 from collections.abc import Sequence
@@ -155,17 +156,24 @@ def invert_blocks(
     elif stacked:
         places = [_place(matrices[0]), *map(_place, _parts(results[0], mode))]
         call.update(zip(("input", "output", "factor"), places, strict=False))
-        module.invert_stack(size=largest, **call)
+        with _current(device):
+            module.invert_stack(size=largest, **call)
     else:
         table = torch.tensor(
             [_row(matrix, result, mode) for matrix, result in zip(matrices, results, strict=True)],
             dtype=torch.int64,
             pin_memory=device.type == "cuda",  # else the host would wait for the copy
         ).to(device, non_blocking=True)
-        module.invert_table(table=table.data_ptr(), largest=largest, **call)
+        with _current(device):
+            module.invert_table(table=table.data_ptr(), largest=largest, **call)
     if stacked:
         return StackInverses(results[0], status, norms)
     return ListInverses(results, status, norms)
+
+
+def _current(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """Make a GPU the current one inside, by torch's runtime: the extension has one of its own."""
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def _check(matrices: Sequence[Tensor], shifts: Tensor, count: int, ndim: int, mode: str) -> None:

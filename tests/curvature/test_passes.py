@@ -203,14 +203,47 @@ def test_no_weight_gradient_is_ever_formed():
 class Starved:
     """Stands for a device that only holds so many padded tokens at once."""
 
-    def __init__(self, model, tokens):
+    def __init__(self, model, tokens, error=None):
         self.model, self.tokens, self.refused = model, tokens, 0
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory.")
         self.handle = model.register_forward_pre_hook(self.hook, with_kwargs=True)
 
     def hook(self, module, args, kwargs):
         if kwargs["input_ids"].numel() > self.tokens:
             self.refused += 1
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            raise self.error
+
+
+NO_MEMORY = [
+    torch.AcceleratorError("CUDA error: out of memory"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
+    RuntimeError("CUDA driver error: out of memory"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("cusolver error: CUSOLVER_STATUS_ALLOC_FAILED, when calling `...`"),
+    RuntimeError("cuSPARSE: CUSPARSE_STATUS_ALLOC_FAILED"),
+    RuntimeError("cudaErrorMemoryAllocation: ..."),
+    RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=str)
+def test_every_way_to_say_out_of_memory_makes_batches_shrink(error):
+    model = make("llama")
+    starved = Starved(model, 30, error)
+    found = scores_of(model, token_budget=500).mean
+    assert starved.refused >= 2
+    assert found
+
+
+@pytest.mark.parametrize("text", ["CUDA error: an illegal memory access", "CUBLAS_STATUS_INTERNAL"])
+def test_other_errors_of_a_gpu_end_the_run(text):
+    model = make("llama")
+    starved = Starved(model, 30, RuntimeError(text))
+    with pytest.raises(RuntimeError, match=text):
+        scores_of(model, token_budget=500)
+    assert starved.refused == 1
 
 
 @pytest.mark.parametrize("measured", ["scores", "curvature"])

@@ -1,5 +1,6 @@
 """The compiled extension: values and failures on the host, races and registers of device code."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from hcnr_kernels.errors import OperatorError
-from hcnr_kernels.native import cuda_trouble, invert_blocks, native, unavailable
+from hcnr_kernels.native import Native, cuda_trouble, invert_blocks, native, unavailable
 
 CSRC = Path(__file__).parents[2] / "csrc"
 MODULE, REASON = native()
@@ -410,3 +411,42 @@ def test_registers(architecture, tmp_path):
         warps = -(-tiles * (tiles + 1) // 2 // 32)
         # A multiprocessor's four parts have 16384 registers each, and a warp lives in one of them.
         assert -(-warps // 4) * int(registers) * 32 <= 16384
+
+
+@needs_module
+@pytest.mark.parametrize("stacked", [True, False])
+def test_the_device_is_current_while_the_extension_starts(stacked, monkeypatch):
+    """By torch's runtime, not by the extension's own, whose idea of it nobody else shares."""
+    entered = []
+
+    @contextlib.contextmanager
+    def current(device):
+        entered.append(device)
+        yield
+        entered.remove(device)
+
+    class Watched:
+        def __getattr__(self, name):
+            assert entered == [torch.device("cpu")]
+            return getattr(MODULE, name)
+
+    blocks = spd(3, 8, torch.float32)
+    monkeypatch.setattr("hcnr_kernels.native._current", current)
+    monkeypatch.setattr("hcnr_kernels.native.unavailable", lambda *_: None)
+    monkeypatch.setattr("hcnr_kernels.native.native", lambda: Native(Watched(), None))  # pyright: ignore[reportArgumentType]
+    found = invert_blocks(blocks if stacked else list(blocks), torch.zeros(3))
+    assert not found.status.any()
+    assert entered == []
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="fewer than two GPUs")
+def test_a_launch_on_another_gpu_leaves_the_current_one():
+    blocks = spd(3, 8, torch.float32)
+    found = invert_blocks(blocks.to("cuda:1"), torch.zeros(3, device="cuda:1"))
+    assert torch.cuda.current_device() == 0
+    # Work of the current device, by memory, a kernel and a library.
+    product = torch.ones(8, 8, device="cuda") @ torch.ones(8, 8, device="cuda")
+    assert product.device.index == 0
+    assert float(product.sum()) == 512
+    exact = torch.linalg.inv(blocks.double())
+    assert (found.results.cpu() - exact).norm() <= 1e-4 * exact.norm()

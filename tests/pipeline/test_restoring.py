@@ -1,4 +1,5 @@
 import copy
+import importlib.metadata
 import json
 import weakref
 from typing import Any
@@ -12,11 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import hcnr
 from families import FAMILIES, make, perturbed
 from hcnr.checkpoint import Checkpoint
-from hcnr.errors import (
-    CheckpointError,
-    FactorizationError,
-    HcnrError,
-)
+from hcnr.errors import CheckpointError, FactorizationError, HcnrError
 from hcnr.models.model import open_model, target_matrices
 from hcnr.models.source import open_source
 from pairs import HONESTY, TASK, config, hashes, tokenizer, write_pair
@@ -223,7 +220,8 @@ def test_the_report_says_everything_numeric(pair, tmp_path):
     for found in report["scores"].values():
         for data_set in ("honesty", "task"):
             assert 0 < found[data_set][0] <= found[data_set][4]
-    assert report["versions"]["torch"] == torch.__version__
+    # Not `torch.__version__`, which a build for CUDA ends with `+cu130`.
+    assert report["versions"]["torch"] == importlib.metadata.version("torch")
     card = (out / "README.md").read_text()
     front = yaml.safe_load(card.split("---")[1])
     # No local folder's name: `tuned` is none of the hub.
@@ -231,6 +229,20 @@ def test_the_report_says_everything_numeric(pair, tmp_path):
                      "tags": ["hcnr"]}  # fmt: skip
     assert "balanced" in card
     assert str(pair["tuned"]) not in card
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("kind", ["none", "sum", "joint", "balanced", "spectral"])
+def test_a_gpu_restores_the_same(pair, tmp_path, kind):
+    found = {}
+    for device in ("cpu", "cuda"):
+        settings = config(compensation=kind, device=device)
+        out = hcnr.restore(**pair, out=tmp_path / device, config=settings)
+        found[device] = weights(out)
+        report = json.loads((out / "hcnr_report.json").read_text())
+        assert {record["device"] for record in report["matrices"]} == {device}
+    for name, value in found["cpu"].items():
+        assert (found["cuda"][name] - value).norm() <= 1e-3 * value.norm(), name
 
 
 @pytest.mark.parametrize("axis", ["output", "input"])

@@ -13,8 +13,10 @@ from transformers import PreTrainedTokenizerFast
 import hcnr
 from families import VOCABULARY, make, perturbed
 
-# Nearly all tests are about neurons, so the kind that chooses some is their default.
+# Nearly all tests are about neurons, so the kind that chooses some is their default. What they
+# compare lies on the CPU, on a machine with a GPU too; tests of a GPU name it.
 SMALL: dict[str, Any] = {
+    "device": "cpu",
     "samples": 8,
     "token_budget": 64,
     "compensation": "sum",

@@ -110,7 +110,7 @@ def _sum_of_rows_(lines: Tensor, mask: Tensor, hessian: Tensor, damping: float) 
         lines[:, mask] = torch.nan
         return used[0], torch.full_like(used[0], torch.nan), status[0]
     norm = one_norms(hessian[None], hessian.diagonal()[None] == 0, used * shift)
-    condition = condition_bound(_solver(found), norm, unit[None])
+    condition = condition_bound(solver_of(found), norm, unit[None])
     rows = inverse_rows_(found, split, tiling)
     weights = rows[:, :split].div_(rows[:, split:].diagonal()[:, None])
     status = _within_range(status, condition, len(permutation))
@@ -128,7 +128,7 @@ def _within_range(status: Tensor, condition: Tensor, order: int) -> Tensor:
     return status.masked_fill((status == 0) & ~condition.isfinite(), order)
 
 
-def _solver(found: Cholesky) -> Callable[[Tensor], Tensor]:
+def solver_of(found: Cholesky) -> Callable[[Tensor], Tensor]:
     """The inverse times `[..., d, 1]`."""
     tiling = tiling_for(found.factor.device)
     return lambda right: solve_(found, right.reshape(1, -1).clone(), tiling).view(right.shape)
@@ -249,7 +249,7 @@ def _factorised(
         return lambda right: multiply(right, inverse), (used[0], condition, status[0])
     found = large
     norm = one_norms(system, unit, used.expand(count)).amax(0, keepdim=True)
-    bound = condition_bound(_solver(found), norm, unit[None])
+    bound = condition_bound(solver_of(found), norm, unit[None])
     status = _within_range(status, bound, size)
     return lambda right: solve_(found, right[0].contiguous(), tiling)[None], (
         used[0],
