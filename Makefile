@@ -75,9 +75,10 @@ integrations-llmcompressor:
 		mkdocs-material build twine
 	touch $@
 
-# The pages in site/. A link or an anchor that leads nowhere is an error.
+# The pages in site/. A link or an anchor that leads nowhere is an error; with --quiet mkdocs would not
+# count them. The variable silences a notice about mkdocs 2.
 docs: .venv-tools/installed
-	.venv-tools/bin/mkdocs build --strict --quiet --site-dir site
+	NO_MKDOCS_2_WARNING=1 .venv-tools/bin/mkdocs build --strict --site-dir site
 
 # The source distribution, and the wheel made of it. HCNR_NATIVE=0 makes a wheel of Python alone, for
 # every machine; without it the wheel holds what this machine's compilers make of csrc.
