@@ -1,7 +1,7 @@
 """Build hook: the project's metadata is in pyproject.toml; this builds `hcnr_kernels._native`.
 
-Environment: `HCNR_NATIVE=0` leaves the extension out, for a wheel that is pure Python; `HCNR_CUDA=0`
-builds without CUDA, `HCNR_CUDA=1` makes a missing nvcc or a failed build an error;
+Environment: `HCNR_NATIVE=0` leaves the extension out, for a wheel that is pure Python;
+`HCNR_CUDA=0` builds without CUDA, `HCNR_CUDA=1` makes a missing nvcc or a failed build an error;
 `HCNR_CUDA_ARCHS`, such as `80;90a`, chooses architectures. Neither torch nor a GPU is needed.
 
 The version is that of git's tags, or the stated one of `hcnr/_version.py`: see `version`.
@@ -48,7 +48,7 @@ def version(root: Path) -> str:
 
     On a tag it is the tag's, and must be the stated one. N commits after it, it is
     `X.Y.(Z+1).devN+gCOMMIT`, or that of the stated version where this is ahead already. Without
-    git, as in a source distribution, and without a tag, as in a shallow clone, it is the stated one.
+    git, as in a source distribution, and without a tag, as in a shallow clone, it is the stated.
     """
     found = STATED.search((root / VERSION_FILE).read_text(encoding="utf-8"))
     if found is None:

@@ -1,4 +1,4 @@
-"""Check built distributions: what they hold, and that the wheel works where nothing else of ours is.
+"""Check distributions: what they hold, and that the wheel works where nothing else of ours is.
 
     python .ci/check_dist.py FOLDER
 
@@ -41,7 +41,8 @@ for name in hcnr_kernels.__all__:
     getattr(hcnr_kernels, name)
 from hcnr.starter import starter_samples
 assert len(starter_samples()) == 512
-print(f"hcnr {installed}: {len(hcnr.__all__)} + {len(hcnr_kernels.__all__)} public names, 512 samples")
+names = len(hcnr.__all__) + len(hcnr_kernels.__all__)
+print(f"hcnr {installed}: {names} public names, 512 starter samples")
 """
 
 
@@ -62,7 +63,9 @@ def wheel_faults(names: set[str]) -> list[str]:
 
 def source_faults(names: set[str]) -> list[str]:
     """The same of a source distribution; names are below its one folder."""
-    python = modules(ROOT, "hcnr") | {f"kernels/{n}" for n in modules(ROOT / "kernels", "hcnr_kernels")}
+    python = modules(ROOT, "hcnr") | {
+        f"kernels/{n}" for n in modules(ROOT / "kernels", "hcnr_kernels")
+    }
     wanted = IN_SOURCE | python | {"hcnr/starter/kuq.jsonl"}
     return [f"the source distribution lacks {name}" for name in sorted(wanted - names)] + [
         f"the source distribution holds {name}"

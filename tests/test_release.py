@@ -58,7 +58,8 @@ def test_the_dockerfile_asks_for_what_is_there():
 
 
 def test_tools_of_the_makefile_are_pinned():
-    tools = re.search(r"\.venv-tools/bin/python -m pip .*?\n\t\t(.+)", (ROOT / "Makefile").read_text())
+    makefile = (ROOT / "Makefile").read_text()
+    tools = re.search(r"\.venv-tools/bin/python -m pip .*?\n\t\t(.+)", makefile)
     assert tools is not None
     pinned = (ROOT / "constraints.txt").read_text()
     for tool in tools[1].split():
@@ -68,7 +69,7 @@ def test_tools_of_the_makefile_are_pinned():
 def test_the_check_of_distributions_finds_faults(tmp_path: Path):
     sys.path.insert(0, str(ROOT / ".ci"))
     try:
-        import check_dist
+        import check_dist  # pyright: ignore[reportMissingImports]
     finally:
         sys.path.pop(0)
     python = check_dist.modules(ROOT, "hcnr")
