@@ -7,8 +7,10 @@ PYTEST_ARGS ?=
 GPU_ARGS ?=
 GPU_PYTHON ?= 3.12
 GPU_PLATFORMS ?= manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
+DIST ?= dist
 
-.PHONY: demo demo-real test lint bench gpu gpu-wheels integrations integrations-llmcompressor clean
+.PHONY: demo demo-real test lint bench gpu gpu-wheels integrations integrations-llmcompressor docs dist \
+	dist-check clean
 
 .venv/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
@@ -77,5 +79,31 @@ integrations-llmcompressor:
 	OMP_NUM_THREADS=1 .venv-llmcompressor/bin/python -m pytest tests/integrations/test_llmcompressor.py \
 		-rs $(PYTEST_ARGS)
 
+# What builds pages and distributions, in an environment of its own: it needs neither torch nor hcnr.
+.venv-tools/installed: constraints.txt
+	$(PYTHON) -m venv .venv-tools
+	.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+		mkdocs-material build twine
+	touch $@
+
+# The pages in site/. A link or an anchor that leads nowhere is an error; with --quiet mkdocs would not
+# count them. The variable silences a notice about mkdocs 2.
+docs: .venv-tools/installed
+	NO_MKDOCS_2_WARNING=1 .venv-tools/bin/mkdocs build --strict --site-dir site
+
+# The source distribution, and the wheel made of it. HCNR_NATIVE=0 makes a wheel of Python alone, for
+# every machine; without it the wheel holds what this machine's compilers make of csrc.
+dist: .venv-tools/installed
+	rm -f $(DIST)/hcnr-*.tar.gz $(DIST)/hcnr-*.whl
+	.venv-tools/bin/pyproject-build --outdir $(DIST) .
+	.venv-tools/bin/twine check --strict $(DIST)/hcnr-*
+
+# The same without CUDA, looked through, installed where nothing of ours is, and used there.
+dist-check: DIST = build/dist-check
+dist-check: export HCNR_CUDA = 0
+dist-check: dist
+	.venv-tools/bin/python .ci/check_dist.py $(DIST)
+
 clean:
-	rm -rf .venv .venv-integrations .venv-llmcompressor build dist bench/wheels demo demo-real *.egg-info .pytest_cache .ruff_cache .benchmarks .hypothesis
+	rm -rf .venv .venv-integrations .venv-llmcompressor .venv-tools build dist site bench/wheels demo demo-real *.egg-info \
+		.pytest_cache .ruff_cache .benchmarks .hypothesis

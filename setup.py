@@ -1,8 +1,10 @@
 """Build hook: the project's metadata is in pyproject.toml; this builds `hcnr_kernels._native`.
 
-Environment: `HCNR_CUDA=0` builds without CUDA, `HCNR_CUDA=1` makes a missing nvcc or a failed build
-an error; `HCNR_CUDA_ARCHS`, such as `80;90a`, chooses architectures. Neither torch nor a GPU is
-needed.
+Environment: `HCNR_NATIVE=0` leaves the extension out, for a wheel that is pure Python;
+`HCNR_CUDA=0` builds without CUDA, `HCNR_CUDA=1` makes a missing nvcc or a failed build an error;
+`HCNR_CUDA_ARCHS`, such as `80;90a`, chooses architectures. Neither torch nor a GPU is needed.
+
+The version is that of git's tags, or the stated one of `hcnr/_version.py`: see `version`.
 """
 
 import importlib.util
@@ -19,6 +21,8 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
+from setuptools.command.sdist import sdist
 
 DEFAULT_ARCHITECTURES = "80;86;89;90a"
 WARNINGS = ["-Wall", "-Wextra"]
@@ -31,10 +35,72 @@ HOST_VARIANTS = {
 }
 X86 = platform.machine() in ("x86_64", "AMD64")
 SOURCES = Path("csrc")
+VERSION_FILE = Path("hcnr", "_version.py")
+STATED = re.compile(r'^__version__ = "(\d+\.\d+\.\d+[^"]*)"$', re.MULTILINE)
 
 
 class BuildError(Exception):
-    """Why the extension cannot be built, in one sentence."""
+    """Why something cannot be built, in one sentence."""
+
+
+def version(root: Path) -> str:
+    """The version of the tree at `root`, from git's tags `vX.Y.Z` where it has any.
+
+    On a tag it is the tag's, and must be the stated one. N commits after it, it is
+    `X.Y.(Z+1).devN+gCOMMIT`, or that of the stated version where this is ahead already. Without
+    git, as in a source distribution, and without a tag, as in a shallow clone, it is the stated.
+    """
+    found = STATED.search((root / VERSION_FILE).read_text(encoding="utf-8"))
+    if found is None:
+        raise BuildError(f'{VERSION_FILE} states no __version__ = "X.Y.Z".')
+    stated = found[1]
+    if not (root / ".git").exists():  # a repository further up is not ours
+        return stated
+    command = ["git", "-C", str(root), "describe", "--tags", "--long", "--match", "v[0-9]*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return stated
+    described = re.fullmatch(r"v(\d+)\.(\d+)\.(\d+)-(\d+)-(g[0-9a-f]+)", done.stdout.strip())
+    if done.returncode or described is None:
+        return stated
+    *numbers, since = map(int, described.groups()[:4])
+    tagged = ".".join(map(str, numbers))
+    if since == 0:
+        if tagged != stated:
+            raise BuildError(
+                f"The tag v{tagged} is on this commit, but {VERSION_FILE} states {stated}."
+            )
+        return tagged
+    following = [*numbers[:2], numbers[2] + 1]
+    ahead = [int(number) for number in re.findall(r"\d+", stated)[:3]]
+    return f"{'.'.join(map(str, max(following, ahead)))}.dev{since}+{described[5]}"
+
+
+def write_version(target: Path, text: str) -> None:
+    """Let the copy of `hcnr/_version.py` at `target` state the version `text`."""
+    stated = VERSION_FILE.read_text(encoding="utf-8")
+    target.unlink(missing_ok=True)  # a hard link to the source, where setuptools makes links
+    target.write_text(STATED.sub(f'__version__ = "{text}"', stated), encoding="utf-8")
+
+
+class BuildPython(build_py):
+    """Writes the version into what is built: the source states the fallback alone."""
+
+    def run(self) -> None:
+        """Build, then write the version; an editable install reads the source as it is."""
+        super().run()
+        if not self.editable_mode:
+            write_version(Path(self.build_lib, VERSION_FILE), self.distribution.get_version())
+
+
+class SourceDistribution(sdist):
+    """Writes the version into the distribution, which has no tags to read it from."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        """Make the tree, then write the version."""
+        super().make_release_tree(base_dir, files)
+        write_version(Path(base_dir, VERSION_FILE), self.distribution.get_version())
 
 
 def find_nvcc() -> str | None:
@@ -180,16 +246,25 @@ class BuildNative(build_ext):
         return [*folders, "-lcudart_static", "-ldl", *(["-lrt"] if sys.platform == "linux" else [])]
 
 
+def native() -> list[Extension]:
+    """The compiled extension, unless `HCNR_NATIVE=0` leaves it out."""
+    choice = os.environ.get("HCNR_NATIVE", "")
+    if choice not in ("", "0", "1"):
+        raise BuildError(f"HCNR_NATIVE must be 0 or 1, not {choice!r}.")
+    if choice == "0":
+        return []
+    sources = sorted(str(path) for path in SOURCES.glob("*.cpp"))
+    depends = sorted(str(path) for path in SOURCES.rglob("*.*"))  # for source distributions
+    return [Extension("hcnr_kernels._native", sources, depends=depends)]
+
+
 if __name__ == "__main__":
     setup(
-        ext_modules=[
-            Extension(
-                "hcnr_kernels._native",
-                sorted(str(path) for path in SOURCES.glob("*.cpp")),
-                depends=sorted(
-                    str(path) for path in SOURCES.rglob("*.*")
-                ),  # for source distributions
-            )
-        ],
-        cmdclass={"build_ext": BuildNative},
+        version=version(Path(__file__).resolve().parent),
+        ext_modules=native(),
+        cmdclass={
+            "build_ext": BuildNative,
+            "build_py": BuildPython,
+            "sdist": SourceDistribution,
+        },
     )

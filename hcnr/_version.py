@@ -1,3 +1,6 @@
-"""The version, in a module of its own so that the build reads it without importing anything."""
+"""The stated version: a build replaces it by that of git's tags, where there are any.
+
+It is that of the last tag or of the next one. `setup.py` reads it without importing anything.
+"""
 
 __version__ = "0.1.0"

@@ -1,24 +1,16 @@
 """docs/operators.md: what it shows runs, and what it names is there."""
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from pages import ROOT, blocks, run_blocks
+
 PAGE = (ROOT / "docs" / "operators.md").read_text()
-
-
-def blocks(text: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 def test_a_stranger_can_run_the_first_part(capsys):
     own, _, _ = PAGE.partition("# In other tools")
-    code = blocks(own)
-    assert len(code) >= 9
-    namespace: dict = {}
-    for block in code:
-        # A real file name, so that the compiler finds the source.
-        exec(compile(block, "<page>", "exec"), namespace)
+    assert len(blocks(own)) >= 9
+    run_blocks(own, {})
     assert "The curvature of my layer holds NaN" in capsys.readouterr().out
 
 

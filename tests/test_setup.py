@@ -3,10 +3,13 @@
 import importlib.util
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+import hcnr
 
 pytest.importorskip("setuptools")
 
@@ -123,3 +126,108 @@ def test_what_a_command_says_is_quoted(hook: ModuleType) -> None:
         hook.run(["sh", "-c", "echo bad news >&2; exit 3"])
     with pytest.raises(hook.BuildError, match="does not start"):
         hook.run(["no-such-program"])
+
+
+def _git(root: Path, *arguments: str) -> None:
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false")
+    command = ["git", *identity, "-C", str(root), *arguments]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def _state(root: Path, version: str) -> None:
+    (root / "hcnr").mkdir(parents=True, exist_ok=True)
+    (root / "hcnr" / "_version.py").write_text(f'"""The version."""\n\n__version__ = "{version}"\n')
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """One commit that states 0.1.0, without a tag."""
+    if shutil.which("git") is None:
+        pytest.skip("no git")
+    root = tmp_path / "repository"
+    _state(root, "0.1.0")
+    _git(root, "init", "--quiet")
+    _git(root, "add", ".")
+    _git(root, "commit", "--quiet", "-m", "one")
+    return root
+
+
+def test_without_a_tag_the_version_is_the_stated_one(hook: ModuleType, repository: Path) -> None:
+    assert hook.version(repository) == "0.1.0"
+    _git(repository, "tag", "nightly")
+    _git(repository, "tag", "v1")
+    assert hook.version(repository) == "0.1.0"
+
+
+def test_a_tag_is_the_version_and_commits_after_it_count(hook: ModuleType, repository) -> None:
+    _git(repository, "tag", "v0.1.0")
+    assert hook.version(repository) == "0.1.0"
+    _git(repository, "commit", "--quiet", "--allow-empty", "-m", "two")
+    assert re.fullmatch(r"0\.1\.1\.dev1\+g[0-9a-f]{7,}", hook.version(repository))
+    _state(repository, "0.2.0")
+    assert re.fullmatch(r"0\.2\.0\.dev1\+g[0-9a-f]{7,}", hook.version(repository))
+
+
+def test_a_tag_that_is_not_the_stated_version_is_an_error(hook: ModuleType, repository) -> None:
+    _git(repository, "tag", "-a", "v0.2.0", "-m", "two")
+    with pytest.raises(hook.BuildError, match=r"tag v0\.2\.0 is on this commit, .* states 0\.1\.0"):
+        hook.version(repository)
+
+
+def test_a_shallow_clone_has_the_stated_version(hook: ModuleType, repository, tmp_path) -> None:
+    _git(repository, "tag", "v0.1.0")
+    _git(repository, "commit", "--quiet", "--allow-empty", "-m", "two")
+    clone = tmp_path / "clone"
+    _git(tmp_path, "clone", "--quiet", "--depth", "1", repository.as_uri(), str(clone))
+    assert hook.version(clone) == "0.1.0"
+
+
+def test_a_source_distribution_inside_another_repository_ignores_it(
+    hook: ModuleType, repository: Path
+) -> None:
+    _git(repository, "tag", "v0.1.0")
+    _git(repository, "commit", "--quiet", "--allow-empty", "-m", "two")
+    _state(repository / "vendored", "0.0.7")
+    assert hook.version(repository / "vendored") == "0.0.7"
+
+
+def test_without_git_the_version_is_the_stated_one(
+    hook: ModuleType, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _git(repository, "tag", "v3.0.0")
+    monkeypatch.setenv("PATH", "")
+    assert hook.version(repository) == "0.1.0"
+
+
+def test_a_version_that_is_not_stated_is_an_error(hook: ModuleType, repository: Path) -> None:
+    (repository / "hcnr" / "_version.py").write_text("__version__ = compute()\n")
+    with pytest.raises(hook.BuildError, match=r"states no __version__"):
+        hook.version(repository)
+
+
+def test_what_is_built_states_the_version(hook: ModuleType, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    source = Path("hcnr", "_version.py").read_text()
+    target = tmp_path / "_version.py"
+    hook.write_version(target, "1.2.3.dev4+g0abcdef")
+    names: dict = {}
+    exec(target.read_text(), names)
+    assert names["__version__"] == "1.2.3.dev4+g0abcdef"
+    assert Path("hcnr", "_version.py").read_text() == source
+
+
+def test_this_tree_states_the_version_that_is_imported(hook: ModuleType) -> None:
+    text = (Path(__file__).parents[1] / "hcnr" / "_version.py").read_text()
+    assert hook.STATED.search(text)[1] == hcnr.__version__
+
+
+@pytest.mark.parametrize(("choice", "count"), [("", 1), ("1", 1), ("0", 0), ("no", None)])
+def test_the_extension_can_be_left_out(
+    hook: ModuleType, choice: str, count: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HCNR_NATIVE", choice)
+    if count is None:
+        with pytest.raises(hook.BuildError, match="HCNR_NATIVE must be 0 or 1, not 'no'"):
+            hook.native()
+    else:
+        assert len(hook.native()) == count

@@ -1,0 +1,218 @@
+"""README.md and docs/: links, commands, examples, and the figures of the trial."""
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+import typer
+from transformers import AutoModelForCausalLM
+
+import hcnr
+from hcnr.cli import app
+from pages import DOCS, PAGES, ROOT, anchors, blocks, commands, links, run_blocks, title
+from pairs import HONESTY, write_jsonl
+
+README = (ROOT / "README.md").read_text()
+CLI = typer.main.get_command(app)
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_links_lead_somewhere(page: Path):
+    for link in links(page.read_text()):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{title(page)} links to {link}"
+        assert target.is_relative_to(ROOT), f"{title(page)} links to {link}"
+        if anchor:
+            assert anchor in anchors(target.read_text()), f"{title(page)} links to {link}"
+
+
+def options(words: list[str]) -> tuple[str, set[str]]:
+    """The command that these words after `hcnr` call, and the options that it has."""
+    command, name = CLI, "hcnr"
+    for word in words:
+        found = getattr(command, "commands", {}).get(word)
+        if found is None:
+            break
+        command, name = found, f"{name} {word}"
+    known = {"--help"} if name != "hcnr" else {"--help", "--install-completion", "--version"}
+    for parameter in command.params:
+        known |= {*parameter.opts, *parameter.secondary_opts}
+    return name, known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=title)
+def test_what_a_page_says_to_type_exists(page: Path):
+    for line in commands(page.read_text()):
+        try:
+            words = shlex.split(re.sub(r"[\[\]…]|\.\.\.|<\(.*?\)", " ", line))
+        except ValueError:  # a sentence, not a command
+            continue
+        if words[:1] == ["make"]:
+            for target in words[1:2]:
+                assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), line
+        if words[:1] != ["hcnr"] or len(words) < 2:
+            continue
+        name, known = options(words[1:])
+        assert name != "hcnr" or words[1].startswith("-"), f"{title(page)}: {line}"
+        for word in words:
+            if word.startswith("--"):
+                assert word.partition("=")[0] in known, f"{title(page)}: {name} has no {word}"
+
+
+def test_commands_are_seen():
+    """The test above would pass too if it found none."""
+    assert sum(line.startswith("hcnr ") for line in commands(README)) >= 5
+    assert "--task-weight" in options(["restore"])[1]
+    assert "--nonsense" not in options(["data", "make"])[1]
+    assert options(["data", "make"])[0] == "hcnr data make"
+
+
+@pytest.mark.parametrize("page", DOCS, ids=title)
+def test_public_names_are_public(page: Path):
+    """Modules may move, so pages name what the package exports; the rest are no Python names."""
+    named = set(re.findall(r"`hcnr\.([A-Za-z_]\w*)[`(]", page.read_text()))
+    assert named - {*hcnr.__all__, "yaml", "detectors", "readers", "repairs"} == set()
+
+
+@pytest.fixture
+def place(learned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory to work in, with a pair and data under the names that the pages use."""
+    for role in ("base", "tuned"):
+        (tmp_path / role).symlink_to(learned[role], target_is_directory=True)
+    write_jsonl(tmp_path / "honesty.jsonl", [HONESTY[i % 9] for i in range(192)])
+    write_jsonl(tmp_path / "task.jsonl", many(learned["task"], 192))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def many(path: Path, count: int) -> list[dict]:
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    return [records[i % len(records)] for i in range(count)]
+
+
+def test_the_tutorial_runs(place: Path, learned):
+    write_jsonl(place / "all-task.jsonl", many(learned["task"], 400))
+    (place / "task.jsonl").unlink()
+    names = run_blocks((ROOT / "docs" / "tutorial.md").read_text(), {})
+    assert isinstance(names["restored"], torch.nn.Module)
+    kept = [json.loads(line) for line in (place / "task.jsonl").read_text().splitlines()]
+    asked = [json.loads(line) for line in (place / "task-test.jsonl").read_text().splitlines()]
+    assert (len(kept), len(asked)) == (192, 200)
+    assert asked[0].keys() == {"question", "answers"}
+
+
+def test_the_tour_runs(place: Path):
+    models = {
+        role: AutoModelForCausalLM.from_pretrained(place / role) for role in ("base", "tuned")
+    }
+    ids = torch.arange(12).reshape(2, 6) + 3
+    names = {
+        "base_model": models["base"],
+        "tuned_model": models["tuned"],
+        "honesty": HONESTY,
+        "task": many(place / "task.jsonl", 24),
+        "model": models["tuned"],
+        "loader": [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}],
+        "per_sample_losses": lambda output, batch: output.logits.logsumexp(-1).mean(1),
+    }
+    names = run_blocks((ROOT / "docs" / "tour.md").read_text(), names)
+    assert names["selection"].masks["model.layers.0.self_attn.q_proj"].dtype == torch.bool
+    assert names["fisher"].scores["model.layers.0.mlp.down_proj"].shape == (
+        models["tuned"].config.intermediate_size,
+    )
+
+
+def test_every_page_with_python_is_run():
+    """operators.md is run by test_operators_page; checkpoints.md shows one line of PEFT's."""
+    shown = {page.name for page in DOCS if blocks(page.read_text())}
+    assert shown == {"tutorial.md", "tour.md", "operators.md", "checkpoints.md"}
+    assert blocks(README) == []
+    assert len(blocks((ROOT / "docs" / "checkpoints.md").read_text())) == 1
+
+
+SEED = json.loads(
+    (ROOT / "experiments" / "trial" / "results" / "smollm2-hotpotqa" / "seed-0.json").read_text()
+)
+
+
+def rows(text: str, heading: str) -> list[list[str]]:
+    """The cells of the table below a heading, without its head."""
+    section = re.split(r"^#+ ", text.partition(f"# {heading}\n")[2], flags=re.MULTILINE)[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def chosen(way: str, level: str = "95") -> dict:
+    return SEED["ways"][way]["entries"][level]
+
+
+@pytest.mark.parametrize(
+    ("page", "heading"),
+    [("README.md", "What it does to a pretrained model"), ("docs/choosing.md", "The evidence")],
+)
+def test_the_table_is_the_trials(page: str, heading: str):
+    found = {
+        "base": SEED["ends"]["base"],
+        "tuned": SEED["ends"]["tuned"],
+        "interpolation": chosen("interpolation"),
+        "`spectral`, blocks of 128": chosen("spectral, blocks of 128"),
+        "`spectral` (the default)": chosen("spectral"),
+    }
+    table = rows((ROOT / page).read_text(), heading)
+    names = [row[0].replace("`spectral`** (the", "`spectral` (the") for row in table]
+    assert names[:5] == list(found)
+    for name, row in zip(names, table[:5], strict=False):
+        judged = found[name]["evaluated"]
+        assert [row[1], *row[3:]] == [
+            f"{judged['refusal_delta']:+.1f}",
+            f"{judged['refusal_answerable']:.1f}",
+            f"{judged['retention']:.1f}",
+            f"{judged['accuracy']:.1f}",
+        ], name
+
+
+def test_the_five_rows_are_the_trials():
+    trial = [
+        (chosen("spectral"), "--task-weight 3"),
+        (chosen("spectral, blocks of 128"), "--task-weight 3"),
+        (chosen("spectral", "90"), "--task-weight 1"),
+        (chosen("interpolation"), "--coefficient 0.5"),
+        (chosen("sum", "90"), ""),
+    ]
+    long = rows((ROOT / "docs" / "choosing.md").read_text(), "Choose a way")
+    short = rows(README, "Choose a way")
+    assert len(long) == len(short) == 5
+    for (entry, setting), row, brief in zip(trial, long, short, strict=True):
+        judged = entry["evaluated"]
+        delta, kept = f"{judged['refusal_delta']:+.1f}", f"{judged['retention']:.1f} % kept"
+        assert delta in row[2] and kept in row[2] and setting in row[2], row
+        assert f"{judged['refusal_answerable']:.1f} %" in row[2]
+        assert f"{delta} at {kept}" in brief[2]
+        seconds = entry["seconds"]
+        assert row[3] == (f"{seconds:.0f} s" if seconds > 1 else f"{seconds:.1f} s")
+        weight = entry["settings"].get("task_weight") or entry["settings"].get("coefficient")
+        assert not setting or setting.endswith(f" {weight:g}")
+
+
+def test_the_weights_are_the_trials():
+    text = (ROOT / "docs" / "choosing.md").read_text()
+    table = text.partition("| `--task-weight` | delta |")[2].split("\n\n")[0].splitlines()[2:]
+    found = []
+    for candidate in SEED["ways"]["spectral"]["candidates"]:
+        settings, shown = candidate["settings"], candidate["validation"]
+        if settings["cross_weight_ratio"] == 1.0:
+            numbers = (shown["retention"], shown["refusal_answerable"])
+            figures = " | ".join(f"{number:.1f}" for number in numbers)
+            found.append(
+                f"| {settings['task_weight']:g} | {shown['refusal_delta']:+.1f} | {figures} |"
+            )
+    assert table == found
