@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from experiments.trial.arena import Arena
 
 _EVERYTHING = 2**31
+# Padded tokens of a measuring pass.
+_TOKENS = 2048
 # Stages of `hcnr.measure` that only some kinds need; the others' seconds are everybody's.
 _NEEDED_BY = {
     "curvature of honesty": ("sum", "joint", "balanced"),
@@ -208,7 +210,9 @@ class Workshop:
         return self._two_sided[key]
 
     def _config(self, making: Restored) -> hcnr.RestoreConfig:
-        return making.config(self.samples.count, self._arena.seed)
+        config = making.config(self.samples.count, self._arena.seed)
+        # Two trials run at once, and activations of one backward pass are what memory goes into.
+        return config.replace(token_budget=_TOKENS)
 
     def _tokens(self, samples: Sequence[Sample]) -> TokenizedSet:
         config = self._config(Restored("none"))
