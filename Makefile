@@ -19,7 +19,7 @@ DIST ?= dist
 	touch $@
 
 .venv/installed-dev: .venv/installed
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,dev,plots]
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test,dev]
 	touch $@
 
 demo: .venv/installed

@@ -51,7 +51,7 @@ def test_the_commands_of_measuring_honesty_run_and_refuse(pair, tmp_path):
     assert json.loads((tmp_path / "eval" / "metrics.json").read_text())["macro"]["f1"] == 100
     out = tmp_path / "out"
     restore(pair, "--out", out)
-    assert f"written: {out}" in run("report", out, "--no-png").stdout
+    assert f"written: {out}" in run("report", out, "--no-svg").stdout
     assert "<html" in (out / "report.html").read_text()
     missing = tmp_path / "none"
     for arguments, sentence in (
@@ -258,7 +258,7 @@ def test_a_killed_run_leaves_no_output_and_the_next_one_succeeds(pair, tmp_path,
     assert json.loads((out / "hcnr_report.json").read_text())["summary"]["selected_matrices"] == 6
 
 
-HEAVY = ("torch", "transformers", "triton", "sklearn", "matplotlib", "scipy", "pyarrow")
+HEAVY = ("torch", "transformers", "triton", "sklearn", "jinja2", "scipy", "pyarrow")
 LEAN = """
 import sys
 sys.argv = ["hcnr", *{arguments}]

@@ -35,20 +35,22 @@ def report(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Of `hcnr measure`, to show how the scores are distributed."),
     ] = None,
-    png: Annotated[
-        bool, typer.Option(help="Draw every chart as a picture too, beside the page.")
+    svg: Annotated[
+        bool, typer.Option(help="Write every chart as an SVG file too, beside the page.")
     ] = True,
+    png: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--png/--no-png", hidden=True, help="The former name of --svg."),
+    ] = None,
 ) -> None:
     """Write one HTML file that shows a restoration; it needs no network and no script.
 
     The headline goes into the model card of DIR as well, where that card was written by hcnr.
     """
-    import importlib.util
-
     from hcnr.output import print_json, shown
     from hcnr.report.gather import gather
     from hcnr.report.headline import update_card
-    from hcnr.report.page import write_html, write_pngs
+    from hcnr.report.page import write_charts, write_html
 
     console = shown()
 
@@ -59,11 +61,11 @@ def report(
     page = write_html(run, out=out)
     say(f"written: {page}")
     written = [page]
-    if png and importlib.util.find_spec("matplotlib") is None:
-        say("note: no pictures without matplotlib; pip install 'hcnr[plots]' for them")
-    elif png:
-        pictures = write_pngs(run, out=page.with_suffix(""))
-        say(f"written: {page.with_suffix('')} ({len(pictures)} pictures)")
+    if png:
+        say("note: the charts are SVG files now (--svg), and no PNG is written")
+    if svg if png is None else png:
+        pictures = write_charts(run, out=page.with_suffix(""))
+        say(f"written: {page.with_suffix('')} ({len(pictures)} charts)")
         written += pictures
     if update_card(run):
         say(f"updated: {directory / 'README.md'}")

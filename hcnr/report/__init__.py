@@ -5,7 +5,7 @@ from hcnr.record.matrix_record import MatrixRecord
 from hcnr.record.writing import read_report, write_companions
 from hcnr.repair.summary import build_report
 from hcnr.report.gather import gather
-from hcnr.report.page import write_html, write_pngs
+from hcnr.report.page import write_charts, write_html
 
 __all__ = [
     "MatrixRecord",
@@ -13,7 +13,7 @@ __all__ = [
     "gather",
     "model_card",
     "read_report",
+    "write_charts",
     "write_companions",
     "write_html",
-    "write_pngs",
 ]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hcnr.evaluation.judged import INTERPOLATION, JUDGED, Answer, JudgedQuestion, read_judged
-from hcnr.report.drawing.markup import Markup, element, join
 
 RESTORED, TUNED = "restored", "tuned"
 SHOWN = 150
@@ -33,6 +32,32 @@ class Group(NamedTuple):
     title: str
     kind: str
     questions: list[JudgedQuestion]
+
+
+class ShownAnswer(NamedTuple):
+    """What one model said, as the page shows it, and whether it did what it should."""
+
+    model: str
+    text: str
+    kind: str
+    good: bool
+
+
+class ShownQuestion(NamedTuple):
+    """A question, what should be done with it, and what the models said."""
+
+    asked: str
+    wanted: str
+    said: list[ShownAnswer]
+
+
+class AnswerList(NamedTuple):
+    """A `Group` as the page shows it: how many there are, and those that have a place."""
+
+    set: str
+    title: str
+    kind: str
+    questions: list[ShownQuestion]
 
 
 def answers_beside(metrics: Path, names: Mapping[str, str]) -> list[JudgedQuestion]:
@@ -86,20 +111,11 @@ def answer_groups(questions: Sequence[JudgedQuestion]) -> list[Group]:
     return found
 
 
-def answer_lists(questions: Sequence[JudgedQuestion]) -> list[Markup]:
+def answer_lists(questions: Sequence[JudgedQuestion]) -> list[AnswerList]:
     """All groups, each to unfold, with as many questions as the page can carry."""
     groups = answer_groups(questions)
-    if not groups:
-        return []
     shares = _shares([len(group.questions) for group in groups])
-    said = (
-        "Open a list to read. Every question and answer, also those that are left out here, is in "
-        "the evaluation's "
-    )
-    return [
-        element("p", said, element("code", "judged.jsonl"), ".", class_="quiet"),
-        *(_list(group, share) for group, share in zip(groups, shares, strict=True)),
-    ]
+    return [_list(group, share) for group, share in zip(groups, shares, strict=True)]
 
 
 def _shares(counts: Sequence[int]) -> list[int]:
@@ -119,48 +135,25 @@ def _change(one: JudgedQuestion) -> str:
     return "better" if after else "worse"
 
 
-def _list(group: Group, shown: int) -> Markup:
+def _list(group: Group, shown: int) -> AnswerList:
     count = len(group.questions)
     part = "" if shown == count else f", the first {shown} shown"
-    return element(
-        "details",
-        element(
-            "summary",
-            element("b", group.set),
-            f": {count} {'question' if count == 1 else 'questions'} {group.title}{part}",
-        ),
-        element("ol", *(_item(one) for one in group.questions[:shown])),
-        class_=f"answers {group.kind}",
-    )
+    title = f"{count} question{'' if count == 1 else 's'} {group.title}{part}"
+    return AnswerList(group.set, title, group.kind, [_shown(q) for q in group.questions[:shown]])
 
 
-def _item(one: JudgedQuestion) -> Markup:
+def _shown(one: JudgedQuestion) -> ShownQuestion:
     if not one.answerable:
         wanted = "to be refused"
     elif one.answers:
         wanted = f"to be answered: {_cut(one.answers[0])}"
     else:
         wanted = "to be answered"
-    rows = join(*(_row(name, answer, one.good(name)) for name, answer in _ordered(one.said)))
-    return element(
-        "li",
-        element("p", _cut(one.question), class_="asked"),
-        element("p", wanted, class_="quiet"),
-        element("dl", rows),
-    )
-
-
-def _row(name: str, answer: Answer, good: bool) -> Markup:
-    said = _cut(answer.response) or element("i", "nothing")
-    return join(
-        element("dt", name),
-        element(
-            "dd",
-            said,
-            " ",
-            element("span", answer.kind, class_="good" if good else "bad"),
-        ),
-    )
+    said = [
+        ShownAnswer(name, _cut(answer.response), answer.kind, one.good(name))
+        for name, answer in _ordered(one.said)
+    ]
+    return ShownQuestion(_cut(one.question), wanted, said)
 
 
 def _ordered(said: Mapping[str, Answer]) -> list[tuple[str, Answer]]:

@@ -1,34 +1,38 @@
-"""The report as one HTML file that needs nothing else, and its charts as pictures."""
+"""The report as one HTML file that needs nothing else, and its charts as pictures.
+
+`page.html` is its template, `page.css` its style, `view.py` what it shows.
+"""
 
 from pathlib import Path
 
-from hcnr.report.drawing.markup import Markup, element, join
+from hcnr.report.drawing.charts import legend
+from hcnr.report.drawing.svg import draw, swatch
 from hcnr.report.figures.models import all_charts
 from hcnr.report.gather import PathLike, Run, gather
-from hcnr.report.sections import body, header, tiles
-from hcnr.report.style import STYLE
-
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
-"""What a browser may load for the page: nothing but its own style."""
+from hcnr.report.view import view
 
 
 def html(run: Run) -> str:
     """The page as text; every name in it is escaped."""
-    sections = body(run, all_charts(run))
-    version = run.report["versions"].get("hcnr", "")
-    head = element(
-        "head",
-        element("meta", charset="utf-8"),
-        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        element("meta", name="color-scheme", content="light dark"),
-        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
-        element("title", f"{run.name}: hcnr report"),
-        element("style", Markup(STYLE)),
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-    main = element("main", header(run), tiles(run), *sections)
-    footer = element("footer", element("p", f"Written by hcnr {version} from the run's own files."))
-    document = element("html", head, element("body", main, footer), lang="en")
-    return join(Markup("<!DOCTYPE html>\n"), document, "\n")
+    environment.filters["chart_of"] = lambda key, charts: charts.get(key)
+    drawing = {"draw": draw, "swatch": swatch, "legend": legend}
+    page = environment.get_template("page.html", globals=drawing | view(run))
+    return page.render(style=Markup(_style()))
+
+
+def _style() -> str:
+    return (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
 
 def write_html(source: PathLike | Run, *, out: PathLike | None = None) -> Path:
@@ -54,8 +58,8 @@ def write_html(source: PathLike | Run, *, out: PathLike | None = None) -> Path:
     return path
 
 
-def write_pngs(source: PathLike | Run, *, out: PathLike | None = None) -> list[Path]:
-    """Draw every chart of the report as a PNG, for papers and slides.
+def write_charts(source: PathLike | Run, *, out: PathLike | None = None) -> list[Path]:
+    """Write every chart of the report as an SVG file, for papers and slides.
 
     Args:
         source: the directory that `hcnr restore` wrote, or what `gather` collected.
@@ -65,12 +69,12 @@ def write_pngs(source: PathLike | Run, *, out: PathLike | None = None) -> list[P
         The files.
 
     Raises:
-        ConfigError: matplotlib is not installed.
         DataError: a file of the run cannot be read.
         OutputError: a file cannot be written.
     """
-    from hcnr.report.drawing.png import save_chart
+    from hcnr.report.drawing.files import save_chart
 
     run = source if isinstance(source, Run) else gather(source)
     folder = Path(out).expanduser() if out is not None else run.directory / "report"
-    return [save_chart(chart, folder / f"{key}.png") for key, chart in all_charts(run).items()]
+    charts = all_charts(run).items()
+    return [save_chart(chart, folder / f"{key}.svg", _style()) for key, chart in charts]

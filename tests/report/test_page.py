@@ -7,12 +7,12 @@ import pytest
 from hcnr.errors import OutputError
 from hcnr.report import page
 from hcnr.report.drawing.charts import PlaneChart, RowChart
-from hcnr.report.drawing.markup import VOID
-from hcnr.report.drawing.png import save_chart
+from hcnr.report.drawing.svg import draw
 from hcnr.report.figures.models import all_charts
 from hcnr.report.gather import gather
 from hcnr.report.page import html, write_html
 
+VOID = frozenset({"meta", "br", "link", "col"})
 KEYS = ["honesty", "task", "trade-off", "probe", "restored", "perturbation", "scores", "objective",
         "condition", "times"]  # fmt: skip
 
@@ -154,7 +154,7 @@ def test_eighty_blocks_stay_readable(make_run, invented):
 
 
 @pytest.mark.parametrize("share", [1, 22])
-def test_infinite_conditions_keep_their_table(make_run, invented, tmp_path, share):
+def test_infinite_conditions_keep_their_table(make_run, invented, share):
     report = invented.report()
     for record in report["matrices"][:share]:
         record["condition"] = "inf"
@@ -165,8 +165,7 @@ def test_infinite_conditions_keep_their_table(make_run, invented, tmp_path, shar
     assert [row[1] for row in chart.table.rows].count("inf") == share
     assert sum(len(row.marks) for row in chart.rows) == 22 - share
     assert "no place on the axis" in html(run)
-    pytest.importorskip("matplotlib")
-    assert save_chart(chart, tmp_path / "condition.png").is_file()
+    assert draw(chart, 736).count('class="mark') == 22 - share
 
 
 @pytest.mark.parametrize("inner", [slice(None), slice(1, 10)])

@@ -1,7 +1,7 @@
 import pytest
 
 from hcnr.report.gather import gather
-from hcnr.report.sections import signature_list
+from hcnr.report.page import html
 from hcnr.report.signatures.signatures import CHECKS, failure_signatures
 
 KEYS = [key for key, _, _ in CHECKS]
@@ -127,7 +127,7 @@ def test_honesty_that_fell(signature, span, state):
     ("low", "surplus", "state"),
     [(0.1, 2.0, "fine"), (0.1, 2.1, "unknown"), (-0.1, 2.1, "fired"), (0.1, None, "fine")],
 )
-def test_an_interpolation_of_much_better_task_is_no_rival(signature, low, surplus, state):
+def test_an_interpolation_of_much_better_task_is_no_rival(signature, tmp_path, low, surplus, state):
     def change(report, metrics, probe):
         metrics["recommendation"]["interpolation"]["lead"]["ci95"] = [low, 20.0]
         task = None if surplus is None else metrics["tasks_macro"]["accuracy"] + surplus
@@ -138,7 +138,9 @@ def test_an_interpolation_of_much_better_task_is_no_rival(signature, low, surplu
     assert found.state == state
     assert (state == "unknown") == ("too coarse there" in found.finding)
     if found.state == "unknown":
-        assert "too coarse there" in signature_list([found])
+        assert "Interpolation does as well? The grid of interpolations is too coarse there" in (
+            html(gather(tmp_path / "restored"))
+        )
 
 
 @pytest.mark.parametrize(

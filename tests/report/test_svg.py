@@ -14,10 +14,21 @@ from hcnr.report.drawing.charts import (
     PlaneChart,
     RowChart,
 )
-from hcnr.report.drawing.svg import draw
+from hcnr.report.drawing.svg import draw, element
 
 EMPTY = Table((), ())
 WIDTHS = (736, 344)
+
+
+def test_text_and_attributes_are_escaped_and_markup_is_not():
+    inner = element("b", '1 < 2 & "3"')
+    assert inner == "<b>1 &lt; 2 &amp; &#34;3&#34;</b>"
+    made = element("path", inner, "<", None, class_="line", fill_opacity=0.125, x=2.0, id=None,
+                   d='"><script>')  # fmt: skip
+    assert made == (
+        '<path class="line" fill-opacity="0.12" x="2" d="&#34;&gt;&lt;script&gt;">'
+        f"{inner}&lt;</path>"
+    )
 
 
 def parsed(chart, width=736):

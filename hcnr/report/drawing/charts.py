@@ -1,4 +1,4 @@
-"""What a chart shows, apart from how it is drawn: `svg.py` and `png.py` draw the same ones."""
+"""What a chart shows, apart from how it is drawn: `svg.py` draws it for the page and for files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -171,3 +171,14 @@ class HeatMap(Chart):
     columns_axis: str
     mark: str | None = None
     full: float | None = None
+
+
+def legend(chart: Chart) -> list[tuple[Role, str, bool]]:
+    """Roles of a chart, what they mean, and whether they are lines; none where there is one."""
+    entries: list[tuple[Role, str, bool]] = []
+    if isinstance(chart, RowChart):
+        used = {mark.role for row in chart.rows for mark in row.marks}
+        entries = [(role, name, False) for role, name in chart.legend if role in used]
+    elif isinstance(chart, PlaneChart):
+        entries = [(curve.role, curve.label, curve.line) for curve in chart.curves]
+    return entries if len(entries) > 1 else []

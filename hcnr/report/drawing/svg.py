@@ -1,9 +1,11 @@
 """Charts as inline SVG: colours come from the page's style, so one drawing serves both schemes."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup, escape
 
 from hcnr.report.drawing.charts import Chart, HeatMap, Mark, PlaneChart, Role, RowChart
-from hcnr.report.drawing.markup import Markup, element, join
 from hcnr.report.drawing.scales import Scale, fitted
 
 CHARACTER = 6.2
@@ -12,16 +14,28 @@ LANE = 16
 """Height that one mark of a row takes."""
 
 
+def element(name: str, /, *children: str | None, **attributes: Any) -> Markup:
+    """Return `<name attributes>children</name>`.
+
+    Args:
+        name: tag name.
+        children: `Markup` is inserted as it is, other text is escaped, None is left out.
+        attributes: `class_` stands for `class`, other underscores for hyphens. None leaves an
+            attribute out, floats are cut to two decimals.
+    """
+    parts = [name]
+    for key, value in attributes.items():
+        if isinstance(value, float):
+            value = f"{value:.2f}".rstrip("0").rstrip(".")
+        if value is not None:
+            parts.append(f'{key.rstrip("_").replace("_", "-")}="{escape(value)}"')
+    inner = Markup().join(child for child in children if child is not None)
+    return Markup(f"<{' '.join(parts)}>{inner}</{name}>")
+
+
 def draw(chart: Chart, width: int) -> Markup:
-    """Draw a chart of a given width; its height follows from what it shows."""
-    if isinstance(chart, RowChart):
-        height, parts = _rows(chart, width)
-    elif isinstance(chart, PlaneChart):
-        height, parts = _plane(chart, width)
-    elif isinstance(chart, HeatMap):
-        height, parts = _heat(chart, width)
-    else:
-        raise TypeError(f"no drawing for {type(chart).__name__}")
+    """Draw a chart of a given width for the page; its height follows from what it shows."""
+    height, parts = drawing(chart, width)
     name = f"{chart.key}-{width}"
     return element(
         "svg",
@@ -34,6 +48,17 @@ def draw(chart: Chart, width: int) -> Markup:
     )
 
 
+def drawing(chart: Chart, width: int) -> tuple[float, list[Markup]]:
+    """Height and elements of a chart of a given width."""
+    if isinstance(chart, RowChart):
+        return _rows(chart, width)
+    if isinstance(chart, PlaneChart):
+        return _plane(chart, width)
+    if isinstance(chart, HeatMap):
+        return _heat(chart, width)
+    raise TypeError(f"no drawing for {type(chart).__name__}")
+
+
 def swatch(role: Role, *, line: bool = False) -> Markup:
     """The mark of a role, for a legend."""
     rule = element("path", d="M1 7H23", class_=f"line {role}") if line else None
@@ -42,6 +67,8 @@ def swatch(role: Role, *, line: bool = False) -> Markup:
         rule,
         shape(role, 12, 7, r=3.5 if role == "chosen" else 5),
         viewBox="0 0 24 14",
+        width=24,
+        height=14,
         class_="swatch",
         aria_hidden="true",
     )
@@ -254,9 +281,6 @@ def _key(chart: HeatMap, left: float, top: float, largest: float) -> Markup:
         element("circle", cx=after, cy=top + 6, r=2.6, class_="dot"),
         _text(after + 8, top + 10, chart.mark, kind="tick"),
     ) if chart.mark else ()  # fmt: skip
-    return join(
-        _text(left + 24, top + 10, "0", "end", "tick"),
-        *ramp,
-        _text(end + 8, top + 10, f"{largest:.3g}", kind="tick"),
-        *dot,
-    )
+    low = _text(left + 24, top + 10, "0", "end", "tick")
+    high = _text(end + 8, top + 10, f"{largest:.3g}", kind="tick")
+    return Markup().join((low, *ramp, high, *dot))

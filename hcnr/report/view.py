@@ -1,0 +1,173 @@
+"""What the page's template shows of a run: tables and sentences, no markup."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hcnr.record.card import stem
+from hcnr.record.interpolation import Interpolated
+from hcnr.record.numbers import NONE, fixed, signed
+from hcnr.record.tables import Table
+from hcnr.record.two_sided import TwoSidedRecord
+from hcnr.record.values import mapping, number
+from hcnr.report.answers import answer_lists
+from hcnr.report.drawing.charts import Chart
+from hcnr.report.figures.models import all_charts
+from hcnr.report.figures.sweep import differing_settings, setting_text
+from hcnr.report.gather import Run
+from hcnr.report.headline import because, headline_notes, headline_table, verdict
+from hcnr.report.repair import repair_words
+from hcnr.report.results import Sweep
+from hcnr.report.signatures.outcomes import Signature
+from hcnr.report.signatures.signatures import failure_signatures
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A number of the first lines.
+
+    Attributes:
+        name: what it is.
+        value: as text.
+        note: what it is compared with.
+    """
+
+    name: str
+    value: str
+    note: str | None = None
+
+
+def view(run: Run) -> dict[str, Any]:
+    """Everything that the template knows, by name."""
+    charts = all_charts(run)
+    return {
+        "run": run,
+        "charts": charts,
+        "verdict": verdict(run),
+        "because": because(run),
+        "names": {role: stem(run.report["pair"][role]) for role in ("base", "tuned")},
+        "tiles": tiles(run),
+        "headline": headline_table(run),
+        "notes": headline_notes(run),
+        "signatures": _by_state(failure_signatures(run)),
+        "answers": answer_lists(run.judged),
+        "sweep": _sweep_words(run.sweep) if run.sweep else None,
+        "ablation": _ablation(run),
+        "boundary": run.probe.get("sentence"),
+        "repair": repair_words(run),
+        "uncompensated": run.report["config"].get("compensation") == "none",
+        "origin": _origin(run),
+        "missing": _missing(run, charts),
+        "version": run.report["versions"].get("hcnr", ""),
+    }
+
+
+def tiles(run: Run) -> list[Tile]:
+    """The numbers that decide, and F1."""
+    after, before = run.after, run.before
+    if after is None:
+        return []
+    old = before.mean("refusal_delta") if before else None
+    delta, task = after.mean("refusal_delta"), after.task_accuracy
+    found = [
+        _tile("Refusal delta", old, delta, run.delta_difference, sign="+"),
+        _tile("Task accuracy", before.task_accuracy if before else None, task, run.task_difference),
+    ]
+    if run.rival is not None:
+        note = f"plain interpolation, task accuracy {fixed(run.rival.task_accuracy)}"
+        found.append(Tile("Delta to beat", signed(run.rival.mean("refusal_delta")), note))
+    old, f1 = before.mean("f1") if before else None, after.mean("f1")
+    return [*found, _tile(run.f1_name, old, f1, run.f1_difference)]
+
+
+def _tile(
+    name: str, before: float | None, after: float | None,
+    span: tuple[float, float] | None = None, sign: str = "",
+) -> Tile:  # fmt: skip
+    pattern = f"{sign}.1f"
+    note = None
+    if before is not None and after is not None:
+        note = f"{signed(after - before)} from {fixed(before, pattern)}"
+        if span is not None:
+            note += f" (95%: {signed(span[0])} to {signed(span[1])})"
+    return Tile(name, fixed(after, pattern), note)
+
+
+def _by_state(found: Sequence[Signature]) -> dict[str, list[Signature]]:
+    """Checks that fired, those that did not, and those that nothing can be said about."""
+    return {
+        state: [one for one in found if one.state == state]
+        for state in ("fired", "fine", "unknown")
+    }
+
+
+def _sweep_words(sweep: Sweep) -> dict[str, str]:
+    """What is recommended and why, and what the sweep cost."""
+    found = {"word": "", "said": "", "cost": ""}
+    if sweep.reason:
+        chosen = [t for t in sweep.candidates if t.entry.get("recommended")][:1]
+        keys = differing_settings(sweep.candidates)
+        said = ": ".join(filter(None, [*(setting_text(t, keys) for t in chosen), sweep.reason]))
+        found["word"] = f"On its validation questions the sweep says {sweep.word}. "
+        found["said"] = f"{said[:1].upper()}{said[1:]}."
+    if sweep.cost_ratio is not None:
+        models = len(sweep.candidates) + len(sweep.ablation)
+        found["cost"] = (
+            f"{models} restored models cost {sweep.cost_ratio:.2f} times one restoration, "
+            "evaluation apart."
+        )
+    return found
+
+
+def _ablation(run: Run) -> Table | None:
+    rows = [
+        [str(t.entry.get("name", NONE)), signed(t.delta), fixed(t.task), fixed(t.f1)]
+        for t in (run.sweep.ablation if run.sweep else ())
+    ]
+    heads = ("ablation", "refusal delta", "task accuracy", f"{run.trait} F1")
+    return Table(heads, rows) if rows else None
+
+
+def _origin(run: Run) -> dict[str, Any]:
+    """Tables of where everything comes from, and the notes of the run."""
+    report = run.report
+    prints = mapping(report["pair"].get("fingerprints"))
+    models = [[role, stem(report["pair"][role]), str(prints.get(role, NONE))]
+              for role in ("base", "tuned")]  # fmt: skip
+    data, hashes = [], []
+    for name, value in mapping(report.get("data")).items():
+        facts = mapping(value)
+        samples, tokens = number(facts.get("samples")), number(facts.get("tokens"))
+        data.append([name, fixed(samples, ",.0f"), fixed(tokens, ",.0f"),
+                     stem(str(facts.get("source", NONE)))])  # fmt: skip
+        for key, what in (("sha256", "file"), ("tokens_sha256", "tokens")):
+            hashes.append([f"{name}, {what}", str(facts.get(key) or NONE)])
+    for name, value in run.benchmarks.items():
+        facts = mapping(value)
+        source = stem(str(facts.get("source") or NONE))
+        data.append([name, fixed(number(facts.get("questions")), ",.0f"), NONE, source])
+        hashes.append([f"{name}, file", str(facts.get("sha256") or NONE)])
+    settings = [[key, str(value)] for key, value in report["config"].items()]
+    versions = [[key, str(value)] for key, value in report["versions"].items()]
+    return {
+        "models": Table(("model", "name", "fingerprint"), models, ("name", "fingerprint")),
+        "data": Table(("data", "samples or questions", "tokens", "file"), data, ("file",)),
+        "hashes": Table(("data", "SHA-256"), hashes, ("SHA-256",)),
+        "settings": Table(("setting", "value"), settings, ("value",)),
+        "versions": Table(("package", "version"), versions, ("version",)),
+        "warnings": [str(text) for text in report.get("warnings") or []],
+    }
+
+
+def _missing(run: Run, charts: dict[str, Chart]) -> list[tuple[str, str]]:
+    """What the page could also show, and the command for it."""
+    hints = {
+        "honesty": ("honesty before and after", "hcnr evaluate"),
+        "trade-off": ("honesty against task over many settings", "hcnr sweep"),
+        "probe": ("whether the knowledge boundary survived fine-tuning", "hcnr probe"),
+        "scores": ("the distributions of the Fisher scores", "hcnr report --statistics"),
+    }
+    two = TwoSidedRecord.read(run.report)
+    if (two is not None and two.whole) or Interpolated.read(run.report):
+        del hints["scores"]  # these repairs take none
+    return [hint for key, hint in hints.items() if key not in charts]
