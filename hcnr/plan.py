@@ -15,8 +15,9 @@ from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.models.adapter_files import adapted_modules, adapter_settings, is_adapter
 from hcnr.models.given import named_base, resolve
 from hcnr.models.linear import shape_of
+from hcnr.models.matching import check_match
 from hcnr.models.pair import NO_BASE
-from hcnr.models.source import DirectorySource, check_match
+from hcnr.models.source import DirectorySource
 from hcnr.repair.interpolation import MOST_TRIES as COEFFICIENTS
 from hcnr.repair.selection import count_of
 from hcnr.repair.task_weight import MOST_TRIES

@@ -107,8 +107,9 @@ def _say_labels(base: Checkpoint, tuned: Checkpoint) -> list[str]:
     if not (ours and theirs) or ours == theirs:
         return []
     return [
-        f"architectures is {_plain(ours)} in base and {_plain(theirs)} in tuned; both are read as "
-        "the causal language model of their model_type, and the output keeps tuned's."
+        f"architectures is {_plain(ours)} in base and {_plain(theirs)} in tuned; what "
+        "transformers does not know as a language model is read as that of its model_type, and the "
+        "output keeps tuned's."
     ]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hcnr.checkpoint.fingerprints import fingerprint
+from hcnr.checkpoint.fingerprints import LazyRows, fingerprint
 from hcnr.checkpoint.headers import Shard, TensorInfo
 from hcnr.checkpoint.layout import find_shards, read_config
 from hcnr.errors import CheckpointError
@@ -152,7 +152,15 @@ class Checkpoint:
         Raises:
             CheckpointError: No such tensor, or its file can no longer be read.
         """
-        return fingerprint((name, _StoredRows(self, self.info(name))) for name in names)
+        return fingerprint((name, self.lazy_rows(name)) for name in names)
+
+    def lazy_rows(self, name: str) -> LazyRows:
+        """One tensor of which rows are read when asked for, as `fingerprint` takes it.
+
+        Raises:
+            CheckpointError: The checkpoint has no tensor of this name.
+        """
+        return _StoredRows(self, self.info(name))
 
 
 class _StoredRows:

@@ -29,6 +29,7 @@ from hcnr.errors import CheckpointError, ModelError, OutputError
 from hcnr.models.adapter_files import ADAPTER_WEIGHTS, AdapterSettings, adapted_modules
 from hcnr.models.loading import explained
 from hcnr.models.model import open_model
+from hcnr.models.placed import PlacedCheckpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -231,15 +232,13 @@ def _write(settings: AdapterSettings, base: Checkpoint, place: Path) -> None:
     stored = {info.dtype for info in base.tensors.values()}
     dtype = "auto" if torch.float64 in stored else "float32"
     merged = merge_into(open_model(base.path, device="cpu", dtype=dtype), settings)
-    changed = dict(_changes(merged.state_dict(), base, settings))
-    write_weights(
-        base,
-        place,
-        {
-            name: lambda name=name, weight=weight: weight.to(base.tensors[name].dtype)
-            for name, weight in changed.items()
-        },
-    )
+    placed = PlacedCheckpoint(base, merged)
+    changed = dict(_changes(merged.state_dict(), placed, settings))
+
+    def stored(name: str) -> Tensor:
+        return changed[name].to(placed.infos[name].dtype)
+
+    write_weights(base, place, placed.replacing(stored, changed))
     copy_companions(base, place)
     for file in words(settings.place):
         shutil.copyfile(file, place / file.name)
@@ -247,27 +246,30 @@ def _write(settings: AdapterSettings, base: Checkpoint, place: Path) -> None:
 
 
 def _changes(
-    state: Mapping[str, Tensor], base: Checkpoint, settings: AdapterSettings
+    state: Mapping[str, Tensor], base: PlacedCheckpoint, settings: AdapterSettings
 ) -> Iterator[tuple[str, Tensor]]:
-    """Weights of a merged model that are not the base's, by stored name."""
-    places = {weight.data_ptr() for name, weight in state.items() if name in base.tensors}
+    """Weights of a merged model that are not the base's, by name."""
+    where = base.checkpoint.path
+    places = {weight.data_ptr() for name, weight in state.items() if name in base.infos}
     for name, weight in state.items():
-        if name not in base.tensors:
+        if name not in base.infos:
             if weight.data_ptr() in places:
                 continue  # tied to a stored one
             raise CheckpointError(
                 f"the adapter '{settings.name}' gives the model a {name} of its own, which "
-                f"'{base.path}' does not store (its head is its embedding): merge it yourself "
+                f"'{where}' does not store (its head is its embedding): merge it yourself "
                 "(peft: `merge_and_unload()`, then `save_pretrained` with tie_word_embeddings "
                 "false) and name the merged directory as TUNED"
             )
-        if weight.shape != base.tensors[name].shape:
+        if weight.shape != base.infos[name].shape:
             raise CheckpointError(
                 f"{name} is {list(weight.shape)} with the adapter '{settings.name}' and "
-                f"{list(base.tensors[name].shape)} in '{base.path}': merge it yourself (peft: "
+                f"{list(base.infos[name].shape)} in '{where}': merge it yourself (peft: "
                 "`merge_and_unload()`, then `save_pretrained`) and name the merged directory"
             )
-        if not torch.equal(weight, base.load(name).to(weight.dtype)):
+        before = base.parameter(name)
+        assert before is not None
+        if not torch.equal(weight, before.to(weight.dtype)):
             yield name, weight
 
 

@@ -74,15 +74,15 @@ def open_model(
         ModelError: transformers cannot open it; the sentence carries the cause.
         CheckpointError: it does not hold every weight of the model, or one of another shape.
     """
-    from transformers import AutoModelForCausalLM
-
     arguments: dict[str, Any] = {"dtype": DTYPES.get(dtype, "auto")}
     if attention != "auto":
         arguments["attn_implementation"] = attention
     with explained(f"{path} cannot be opened as a causal language model", path):
+        kind, config = _kind_of(path)
         # Shapes that do not fit are refused below, by name.
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = kind.from_pretrained(
             path,
+            config=config,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
@@ -133,14 +133,9 @@ def open_skeleton(path: Path, stored: Mapping[str, "TensorInfo"]) -> "PreTrained
         ModelError: transformers knows no such model; the sentence carries the cause.
         CheckpointError: a weight of the model is not stored, or in another shape.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     failure = f"{path} does not describe a causal language model that transformers knows"
     with explained(failure, path):
-        config = AutoConfig.from_pretrained(path, **LOCAL)
-        with torch.device("meta"):
-            # Decides the class, and refuses where there is none.
-            kind = type(AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+        kind, config = _kind_of(path)
         loaded: Any = kind.from_pretrained(
             None,
             config=config,
@@ -155,6 +150,33 @@ def open_skeleton(path: Path, stored: Mapping[str, "TensorInfo"]) -> "PreTrained
     model, loading = loaded
     check_loaded(loading, path, model)
     return model
+
+
+def _kind_of(path: Path) -> tuple[Any, Any]:
+    """Class and configuration of the model in directory `path`.
+
+    The class that `architectures` names where it writes text, as multimodal models do; else the
+    causal language model of the `model_type`.
+    """
+    import transformers
+
+    config: Any = transformers.AutoConfig.from_pretrained(path, **LOCAL)
+    for label in config.architectures or ():
+        kind = getattr(transformers, label, None)
+        if (
+            isinstance(kind, type)
+            and issubclass(kind, transformers.PreTrainedModel)
+            and isinstance(config, kind.config_class or ())
+            and kind.can_generate()
+            and not config.is_encoder_decoder
+        ):
+            return kind, config
+    with torch.device("meta"):
+        # Decides the class, and refuses where there is none.
+        auto = transformers.AutoModelForCausalLM
+        model: Any = auto.from_config(config, trust_remote_code=False)
+    # Of a multimodal configuration it may be that of the text alone.
+    return type(model), config if isinstance(config, type(model).config_class) else model.config
 
 
 def open_tokenizer(source: "str | Path | PreTrainedTokenizerBase") -> "PreTrainedTokenizerBase":
@@ -173,21 +195,38 @@ def transformer_blocks(model: nn.Module) -> str | None:
     """Name of the module list that holds the transformer blocks, or None where there is none.
 
     It is the list with as many members as the config says there are layers or, where no list has
-    (a model that was cut by hand), any; among those, the one with the most parameters. Modules
-    that are no transformers models have no blocks.
+    (a model that was cut by hand), any; among those, the one with the most parameters. Of a
+    multimodal model the lists beside the text's embedding alone count: towers are not the blocks.
+    Modules that are no transformers models have no blocks.
     """
     config = getattr(model, "config", None)
     if config is None:
         return None
+    beside = ""
     if hasattr(config, "get_text_config"):
-        config = config.get_text_config()
+        text = config.get_text_config()
+        if text is not config:
+            beside = _place_of_text(model)
+        config = text
     layers = getattr(config, "num_hidden_layers", None)
     ranks = {
         name: (len(module) == layers, sum(p.numel() for p in module.parameters()))
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
+        if isinstance(module, nn.ModuleList) and name.startswith(beside)
     }
     return max(ranks, key=lambda name: ranks[name]) if ranks else None
+
+
+def _place_of_text(model: Any) -> str:
+    """Prefix of everything that stands in one module with a multimodal model's text embedding.
+
+    Empty where no list of layers does, and any may be the blocks.
+    """
+    embedding = model.get_input_embeddings()
+    place = next((name for name, module in model.named_modules() if module is embedding), "")
+    prefix = place.rpartition(".")[0] + "." if "." in place else ""
+    lists = (name for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
+    return prefix if any(name.startswith(prefix) for name in lists) else ""
 
 
 def target_matrices(

@@ -109,8 +109,7 @@ def interpolate(
 def parameters_of(source: Source) -> Callable[[str], Tensor | None]:
     """Function from a parameter's name to its value; None where the source has none."""
     if isinstance(source, DirectorySource):
-        checkpoint = source.checkpoint
-        return lambda name: checkpoint.load(name) if name in checkpoint.tensors else None
+        return source.parameter
     if isinstance(source, ModelSource):
         values = dict(source.model.named_parameters())
         return lambda name: values[name].detach() if name in values else None

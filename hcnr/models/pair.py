@@ -15,13 +15,13 @@ from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.models.adapter_files import adapter_settings, is_adapter
 from hcnr.models.adapters import is_peft_model, merge_into, merge_model, unloaded
 from hcnr.models.given import Given, named_base, resolve
+from hcnr.models.matching import check_match
 from hcnr.models.model import open_model, open_tokenizer, resolve_device
 from hcnr.models.source import (
     MERGED,
     DirectorySource,
     ModelSource,
     Source,
-    check_match,
     open_source,
 )
 from hcnr.progress import Stages
@@ -145,7 +145,8 @@ class Pair:
                 return ours is not theirs
             return not is_untouched(ours, theirs)
 
-        if any(differs(f"{matrix}.weight") for matrix in self.matrices):
+        weights = ((self.base.weight(m), self.tuned.weight(m)) for m in self.matrices)
+        if not all(is_untouched(ours, theirs) for ours, theirs in weights):
             return
         names = dict.fromkeys([*self.tuned.parameters, *self.base.parameters])
         others = [name for name in names if differs(name)]

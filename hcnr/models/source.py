@@ -2,7 +2,7 @@
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from hcnr.checkpoint import (
     Checkpoint,
     check_finite,
-    check_pair,
     check_unquantised,
     fingerprint_tensors,
 )
@@ -24,6 +23,7 @@ from hcnr.models.limits import Limits
 from hcnr.models.linear import as_matrix, as_stored
 from hcnr.models.loading import explained
 from hcnr.models.model import open_model, open_skeleton, open_tokenizer, target_matrices
+from hcnr.models.placed import PlacedCheckpoint
 from hcnr.models.reach import Reach, out_of_reach
 
 if TYPE_CHECKING:
@@ -76,11 +76,16 @@ class Source(Protocol):
 
     @property
     def parameters(self) -> list[str]:
-        """Names of everything that is stored, in order."""
+        """Names in the model of everything that is stored, in order."""
         ...
 
     def parameter(self, name: str) -> Tensor | None:
         """A stored value by name, on the CPU; None where there is none."""
+        ...
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the floating-point numbers among `parameters`, by name."""
         ...
 
     def check_finite(self) -> None:
@@ -161,23 +166,52 @@ class DirectorySource:
         """Weights of the blocks that no repair reaches, by the model's structure."""
         return out_of_reach(self._skeleton)
 
+    @cached_property
+    def placed(self) -> PlacedCheckpoint:
+        """The stored tensors by the names of the model."""
+        return PlacedCheckpoint(self.checkpoint, self._skeleton)
+
     def weight(self, matrix: str) -> Tensor:
         """Read one weight from disk."""
-        layer = self._skeleton.get_submodule(matrix)
-        return as_matrix(layer, self.checkpoint.load(f"{matrix}.weight"))
+        name = f"{matrix}.weight"
+        stored = self.parameter(name)
+        if stored is None:
+            raise CheckpointError(f"'{self.path}' has no tensor {name!r}; save it again")
+        return as_matrix(self._skeleton.get_submodule(matrix), stored)
 
-    def stored(self, matrix: str, weight: Tensor) -> Tensor:
-        """A weight in the layout of the files."""
-        return as_stored(self._skeleton.get_submodule(matrix), weight)
+    def replacing(
+        self, weight: Callable[[str], Tensor], matrices: Iterable[str]
+    ) -> Callable[[str], Tensor | None]:
+        """What `write_weights` asks for, where some matrices have new weights `[out, in]`.
+
+        Args:
+            weight: matrix -> its new weight, asked for once each.
+            matrices: their names.
+
+        Returns:
+            Stored name -> new tensor in the layout of the files, None for what stays as it is.
+        """
+        names = {f"{matrix}.weight": matrix for matrix in matrices}
+
+        def value(name: str) -> Tensor:
+            return as_stored(self._skeleton.get_submodule(names[name]), weight(names[name]))
+
+        return self.placed.replacing(value, names)
 
     @property
     def parameters(self) -> list[str]:
-        """Names of the stored tensors."""
-        return list(self.checkpoint.tensors)
+        """Names of the stored tensors in the model; what has no place there keeps its own."""
+        return list(self.placed.infos)
 
     def parameter(self, name: str) -> Tensor | None:
-        """Read one tensor from disk."""
-        return self.checkpoint.load(name) if name in self.checkpoint.tensors else None
+        """Read one parameter from disk, out of all tensors that it is made of."""
+        return self.placed.parameter(name)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the floating-point tensors, by the model's names."""
+        found = self.placed.infos.items()
+        return {name: info.shape for name, info in found if info.dtype.is_floating_point}
 
     def check_finite(self) -> None:
         """Read every weight once."""
@@ -188,8 +222,7 @@ class DirectorySource:
 
     def fingerprint(self) -> str:
         """Fingerprint from a few rows of each matrix; see `hcnr.checkpoint.fingerprint`."""
-        names = _matrix_parameters(self._skeleton)
-        return self.checkpoint.fingerprint(n for n in names if n in self.checkpoint.tensors)
+        return self.placed.fingerprint(_matrix_parameters(self._skeleton))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer from the directory."""
@@ -285,6 +318,12 @@ class ModelSource:
         found = self._parameters.get(name)
         return None if found is None else found.detach().cpu()
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the floating-point parameters, a tied one once."""
+        found = self._parameters.items()
+        return {name: tuple(p.shape) for name, p in found if p.is_floating_point()}
+
     def check_finite(self) -> None:
         """Look at every parameter once."""
         for name, parameter in self.model.named_parameters():
@@ -359,48 +398,6 @@ def open_source(source: "str | Path | PreTrainedModel | Source") -> Source:
         f"a {type(source).__name__} is neither a checkpoint directory nor a transformers "
         "PreTrainedModel; pass one of those"
     )
-
-
-def check_match(base: Source, tuned: Source, config: RestoreConfig) -> tuple[list[str], list[str]]:
-    """Check that the two belong together by names, shapes and dtypes; reads no weights from disk.
-
-    Returns:
-        The target matrices in the model's order, and messages about harmless differences.
-
-    Raises:
-        CheckpointError: architectures, names, shapes or dtypes do not fit; each is named.
-        ModelError: no matrix matches the configuration's targets.
-    """
-    kinds = [source.settings.get("model_type") for source in (base, tuned)]
-    if kinds[0] != kinds[1]:
-        raise CheckpointError(
-            f"base and tuned are different architectures: {kinds[0]} ({base}) and {kinds[1]} "
-            f"({tuned}); name the checkpoint that the fine-tuning started from"
-        )
-    layers = tuned.matrices(config.targets, config.ignore)
-    reach = tuned.reach
-    messages = [] if reach is None or config.interpolates else [reach.sentence]
-    if isinstance(base, DirectorySource) and isinstance(tuned, DirectorySource):
-        weights = [f"{name}.weight" for name in layers]
-        messages += check_pair(base.checkpoint, tuned.checkpoint, weights)
-        return list(layers), messages
-    others = base.matrices(config.targets, config.ignore)
-    for name, layer in layers.items():
-        if name not in others:
-            raise CheckpointError(f"{name} is a matrix of tuned ({tuned}) but not of base ({base})")
-        ours, theirs = list(others[name].weight.shape), list(layer.weight.shape)
-        if ours != theirs:
-            raise CheckpointError(
-                f"{name} is {ours} in base ({base}) and {theirs} in tuned ({tuned}); the two must "
-                "be of one architecture"
-            )
-    sizes = [source.settings.get("vocab_size") for source in (base, tuned)]
-    if sizes[0] != sizes[1]:
-        messages.append(
-            f"The vocabulary has {sizes[0]} entries in base and {sizes[1]} in tuned; embeddings "
-            "are no targets, and the output keeps tuned's."
-        )
-    return list(layers), messages
 
 
 def _matrix_parameters(model: nn.Module) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from hcnr.data.repair_data import MeasuringData
 from hcnr.errors import ConfigError, ModelError
 from hcnr.models.overlay import Overlay, mixed
 from hcnr.models.pair import Pair
-from hcnr.models.source import DirectorySource, ModelSource, Source
+from hcnr.models.source import DirectorySource
 from hcnr.progress import Stages
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
@@ -170,7 +170,9 @@ class Interpolation:
     def _tuned(self, name: str, overlay: Overlay) -> Tensor:
         if isinstance(self._pair.tuned, DirectorySource):
             # As stored: the model in memory may be in another dtype.
-            return self._pair.tuned.checkpoint.load(name)
+            stored = self._pair.tuned.parameter(name)
+            assert stored is not None
+            return stored
         # The source is the very model that is being changed.
         return overlay.original(name)
 
@@ -218,10 +220,10 @@ class Interpolation:
         checkpoint, chosen = tuned.checkpoint, set(self.shared)
         written = 0
 
-        def weight(name: str) -> Tensor | None:
-            if name not in chosen:
-                return None
-            return self.mix(name, checkpoint.load(name), self.coefficient)
+        def weight(name: str) -> Tensor:
+            stored = tuned.parameter(name)
+            assert stored is not None
+            return self.mix(name, stored, self.coefficient)
 
         with self._stages.stage("interpolate and write") as watcher:
 
@@ -230,7 +232,7 @@ class Interpolation:
                 written += nbytes
                 watcher.advance(written, checkpoint.nbytes)
 
-            write_weights(checkpoint, directory, weight, progress)
+            write_weights(checkpoint, directory, tuned.placed.replacing(weight, chosen), progress)
             copy_companions(checkpoint, directory)
 
     def report(self, verdict: "Verdict | None" = None) -> dict[str, Any]:
@@ -273,18 +275,7 @@ def shared_tensors(pair: Pair) -> tuple[list[str], list[str]]:
 
     Reads shapes alone.
     """
-    base, tuned = _shapes(pair.base), _shapes(pair.tuned)
+    base, tuned = pair.base.shapes, pair.tuned.shapes
     shared = [name for name, shape in tuned.items() if base.get(name) == shape]
     known = set(shared)
     return shared, [name for name in tuned if name not in known]
-
-
-def _shapes(source: Source) -> dict[str, tuple[int, ...]]:
-    """Shapes of a source's floating-point tensors."""
-    if isinstance(source, DirectorySource):
-        found = source.checkpoint.tensors.items()
-        return {name: info.shape for name, info in found if info.dtype.is_floating_point}
-    if isinstance(source, ModelSource):
-        found = source.model.named_parameters()
-        return {name: tuple(p.shape) for name, p in found if p.is_floating_point()}
-    raise TypeError(f"{source} is no source of parameters")

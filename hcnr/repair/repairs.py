@@ -1,6 +1,5 @@
 """The repairs of one run: a weight at a time, a whole model or directory, and the report."""
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,19 +107,9 @@ class Repairs:
             with self._stages.stage("compensate, factorise and write"):
                 return adapter.write(directory, self._selection.selected, self.weight, self._config)
         if isinstance(tuned, DirectorySource):
-
-            def stored(name: str, source: DirectorySource = tuned) -> Tensor:
-                return source.stored(name, self.weight(name))
-
             with self._stages.stage("compensate, merge and write"):
-                write_weights(
-                    tuned.checkpoint,
-                    directory,
-                    {
-                        f"{name}.weight": functools.partial(stored, name)
-                        for name in self._selection.selected
-                    },
-                )
+                replacement = tuned.replacing(self.weight, self._selection.selected)
+                write_weights(tuned.checkpoint, directory, replacement)
                 copy_companions(tuned.checkpoint, directory)
             return None
         model = self.model()

@@ -128,8 +128,8 @@ def select(
         StatisticsError: the statistics were measured along the other axis, or on another pair.
         CheckpointError: the two models do not belong together.
     """
+    from hcnr.models.matching import check_match
     from hcnr.models.pair import open_pair
-    from hcnr.models.source import check_match
 
     config = config or RestoreConfig()
     base, tuned = open_pair(base, tuned)

@@ -34,7 +34,8 @@ def _of(group: TensorGroup, statistics: str, config: str) -> tuple[Plan, str]:
             f"{key} arrives as {tuned.dtype}, and is stored as {stored.dtype} in {found.tuned}; "
             "leave `dtype` out of the recipe and convert with `out_dtype`"
         )
-    name = key.removesuffix(".weight")
+    placed = found.tuned.placed.placement
+    name = placed.names.get(key, key).removesuffix(".weight")
     return found, name if name in found.statistics.matrices else ""
 
 

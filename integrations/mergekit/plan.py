@@ -52,6 +52,12 @@ def plan(base: str, tuned: str, statistics: str, config: str) -> Plan:
     check_curvature(measured, selection, settings)
     for source in pair:
         source.check_finite()
+        for name in selection.selected:
+            if f"{name}.weight" not in source.placed.placement.stored:
+                raise CheckpointError(
+                    f"{name} is merged or split while {source} is loaded, and a merge works on "
+                    "tensors as they are stored; leave it out with `ignore`, or run `hcnr restore`"
+                )
     return Plan(*pair, measured, settings, selection)
 
 

@@ -7,17 +7,27 @@ import torch
 from transformers import (
     Gemma2Config,
     Gemma2ForCausalLM,
+    Gemma3Config,
     Gemma3ForCausalLM,
+    Gemma3ForConditionalGeneration,
     Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
     PreTrainedModel,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
@@ -55,6 +65,64 @@ FAMILIES: dict[str, Callable[..., PreTrainedModel]] = {
     "gpt_neox": lambda **k: GPTNeoXForCausalLM(GPTNeoXConfig(**COMMON, **k)),
 }
 
+# More layers than the text has, and wider ones: a tower is not to be taken for the blocks.
+TOWER: dict[str, Any] = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+RENAMED: dict[str, Callable[..., PreTrainedModel]] = {
+    "gemma3_vision": lambda **k: Gemma3ForConditionalGeneration(
+        Gemma3Config(
+            text_config={**GROUPED, "head_dim": 6, "query_pre_attn_scalar": 6, "sliding_window": 8},
+            vision_config=TOWER,
+            mm_tokens_per_image=4,
+            **k,
+        )
+    ),
+    "llava": lambda **k: LlavaForConditionalGeneration(
+        LlavaConfig(
+            text_config={**GROUPED, "model_type": "llama"},
+            vision_config={**TOWER, "model_type": "clip_vision_model", "projection_dim": 16},
+            **k,
+        )
+    ),
+    "qwen2_5_vl": lambda **k: Qwen2_5_VLForConditionalGeneration(
+        Qwen2_5_VLConfig(
+            text_config={
+                **GROUPED,
+                "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 1]},
+            },
+            vision_config={
+                "depth": 2,
+                "hidden_size": 64,
+                "intermediate_size": 96,
+                "num_heads": 2,
+                "out_hidden_size": 24,
+            },
+            **k,
+        )
+    ),
+    "mixtral": lambda **k: MixtralForCausalLM(MixtralConfig(**GROUPED, num_local_experts=4, **k)),
+    "gpt2": lambda **k: GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=VOCABULARY,
+            n_embd=24,
+            n_inner=40,
+            n_layer=2,
+            n_head=4,
+            n_positions=64,
+            bos_token_id=1,
+            eos_token_id=2,
+            **k,
+        )
+    ),
+}
+"""Families whose files bear other names than their parameters; GPT-2's once its prefix is gone."""
+
 
 def attentions(family: str) -> list[str]:
     """Attention implementations the family has: Gemma 2 caps its logits, which sdpa cannot."""
@@ -65,9 +133,11 @@ def make(family: str, *, seed: int = 0, attention: str | None = None) -> PreTrai
     """A small random model with weights large enough that nothing is close to linear."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = FAMILIES[family](attn_implementation=attention or attentions(family)[0])
+        model = {**FAMILIES, **RENAMED}[family](
+            attn_implementation=attention or attentions(family)[0]
+        )
         for parameter in model.parameters():
-            if parameter.dim() == 2:
+            if parameter.dim() in (2, 3):
                 parameter.data.normal_(0, 0.25)
             elif parameter.dim() == 1:
                 parameter.data.add_(0.1 * torch.randn_like(parameter))

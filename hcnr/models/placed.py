@@ -1,0 +1,102 @@
+"""The tensors of a checkpoint by the names of its model, read and replaced where they lie."""
+
+from collections.abc import Callable, Collection
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from hcnr.checkpoint import Checkpoint, TensorInfo, fingerprint
+from hcnr.checkpoint.fingerprints import LazyRows, TensorRows
+from hcnr.models.placement import Conversion, Placement
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class PlacedCheckpoint:
+    """A checkpoint seen through transformers' conversion mapping.
+
+    Attributes:
+        checkpoint: the files.
+        placement: which of their names are which of the model's.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, model: "PreTrainedModel") -> None:
+        """Match names; `model` is of the checkpoint's class, and may be on the meta device.
+
+        Raises:
+            CheckpointError: two stored tensors have one place.
+            ModelError: transformers loads the model otherwise than by its mapping.
+        """
+        self.checkpoint = checkpoint
+        self.placement = Placement.of(model, checkpoint.tensors, checkpoint.path)
+        self._last: tuple[Conversion, dict[str, Tensor]] | None = None
+
+    @cached_property
+    def infos(self) -> dict[str, TensorInfo]:
+        """Dtype and shape of everything stored, by the model's names, in file order.
+
+        What has no place in the model keeps its own name. Where several tensors become one, file
+        and offsets are those of the first.
+        """
+        return self.placement.infos(self.checkpoint.tensors)
+
+    def parameter(self, name: str) -> Tensor | None:
+        """A fresh tensor on the CPU, of all that it is made of; None where there is none."""
+        conversion = self.placement.conversions.get(name)
+        if conversion is not None:
+            return self._converted(conversion)[name].clone()
+        if name not in self.infos:
+            return None
+        return self.checkpoint.load(self.placement.stored.get(name, name))
+
+    def fingerprint(self, names: Collection[str]) -> str:
+        """Fingerprint of some parameters; equals `fingerprint_tensors` of the same in memory.
+
+        Args:
+            names: of parameters; those that are not stored are left out.
+        """
+        return fingerprint((name, self._rows(name)) for name in names if name in self.infos)
+
+    def replacing(
+        self, value: Callable[[str], Tensor], changed: Collection[str]
+    ) -> Callable[[str], Tensor | None]:
+        """What `write_weights` asks for, where some parameters have new values.
+
+        Args:
+            value: parameter -> its new value in the stored dtype, asked for once each.
+            changed: the parameters, among `infos`.
+
+        Returns:
+            Stored name -> new tensor, or None for what stays as it is, byte for byte.
+        """
+        waiting: dict[str, Tensor] = {}
+
+        def ask(key: str) -> Tensor | None:
+            conversion = self.placement.converted.get(key)
+            if conversion is None:
+                name = self.placement.names.get(key, key)
+                return value(name) if name in changed else None
+            own = [name for name in conversion.infos if name in changed]
+            if own and key not in waiting:
+                new = {name: value(name) for name in own}
+                waiting.update(conversion.backward({**self._converted(conversion), **new}))
+            return waiting.pop(key, None)
+
+        return ask
+
+    def _rows(self, name: str) -> LazyRows:
+        if name in self.placement.conversions:
+            found = self.parameter(name)
+            assert found is not None
+            return TensorRows(found)
+        return self.checkpoint.lazy_rows(self.placement.stored.get(name, name))
+
+    def _converted(self, conversion: Conversion) -> dict[str, Tensor]:
+        """Parameters of a conversion; the last one is kept: what is asked for next is often too."""
+        if self._last is None or self._last[0] is not conversion:
+            self._last = None
+            load = self.checkpoint.load
+            self._last = conversion, conversion.forward({n: load(n) for n in conversion.stored})
+        return self._last[1]
