@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hcnr.curvature.statistics import Statistics
     from hcnr.detectors.traits import Trait
     from hcnr.errors import HcnrError
+    from hcnr.evaluation.endpoints.server import Endpoint
     from hcnr.evaluation.evaluating import evaluate
     from hcnr.evaluation.responses import score_responses
     from hcnr.pipeline.restoring import measure, restore
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hcnr.search.sweep import sweep
 
 __all__ = [
+    "Endpoint",
     "Grid",
     "HcnrError",
     "NeuronFisher",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Endpoint": "evaluation.endpoints.server",
     "Grid": "search.grid",
     "HcnrError": "errors",
     "NeuronFisher": "curvature.fisher",
