@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from hcnr.repair.selection import Selection, select
     from hcnr.search.grid import Grid
     from hcnr.search.sweep import sweep
+    from hcnr.tuning.settings import TuneSettings
+    from hcnr.tuning.tuning import tune
 
 __all__ = [
     "Endpoint",
@@ -38,6 +40,7 @@ __all__ = [
     "Selection",
     "Statistics",
     "Trait",
+    "TuneSettings",
     "__version__",
     "evaluate",
     "measure",
@@ -46,6 +49,7 @@ __all__ = [
     "score_responses",
     "select",
     "sweep",
+    "tune",
 ]
 
 _HOMES = {
@@ -58,6 +62,7 @@ _HOMES = {
     "Selection": "repair.selection",
     "Statistics": "curvature.statistics",
     "Trait": "detectors.traits",
+    "TuneSettings": "tuning.settings",
     "evaluate": "evaluation.evaluating",
     "measure": "pipeline.restoring",
     "probe": "probes.probe",
@@ -65,6 +70,7 @@ _HOMES = {
     "score_responses": "evaluation.responses",
     "select": "repair.selection",
     "sweep": "search.sweep",
+    "tune": "tuning.tuning",
 }
 """Public names and the modules that define them."""
 
