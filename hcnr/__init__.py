@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hcnr.curvature.statistics import Statistics
     from hcnr.detectors.traits import Trait
     from hcnr.errors import HcnrError
+    from hcnr.evaluation.endpoints.server import Endpoint
     from hcnr.evaluation.evaluating import evaluate
     from hcnr.evaluation.responses import score_responses
     from hcnr.pipeline.restoring import measure, restore
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from hcnr.repair.selection import Selection, select
     from hcnr.search.grid import Grid
     from hcnr.search.sweep import sweep
+    from hcnr.tuning.settings import TuneSettings
+    from hcnr.tuning.tuning import tune
 
 __all__ = [
+    "Endpoint",
     "Grid",
     "HcnrError",
     "NeuronFisher",
@@ -36,6 +40,7 @@ __all__ = [
     "Selection",
     "Statistics",
     "Trait",
+    "TuneSettings",
     "__version__",
     "evaluate",
     "measure",
@@ -44,9 +49,11 @@ __all__ = [
     "score_responses",
     "select",
     "sweep",
+    "tune",
 ]
 
 _HOMES = {
+    "Endpoint": "evaluation.endpoints.server",
     "Grid": "search.grid",
     "HcnrError": "errors",
     "NeuronFisher": "curvature.fisher",
@@ -55,6 +62,7 @@ _HOMES = {
     "Selection": "repair.selection",
     "Statistics": "curvature.statistics",
     "Trait": "detectors.traits",
+    "TuneSettings": "tuning.settings",
     "evaluate": "evaluation.evaluating",
     "measure": "pipeline.restoring",
     "probe": "probes.probe",
@@ -62,6 +70,7 @@ _HOMES = {
     "score_responses": "evaluation.responses",
     "select": "repair.selection",
     "sweep": "search.sweep",
+    "tune": "tuning.tuning",
 }
 """Public names and the modules that define them."""
 

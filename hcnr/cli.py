@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from hcnr._version import __version__
-from hcnr.commands import chat, data, demo, evaluate, info, init, probe, push, report, sweep
+from hcnr.commands import chat, data, demo, evaluate, info, init, probe, push, report, sweep, tune
 from hcnr.commands import run as guided
 from hcnr.commands.first_checks import check_command_line, named_pair
 from hcnr.commands.options import BaseId, Tokenizer, TunedId, config_options
@@ -288,6 +288,7 @@ app.command("demo", epilog=demo.EPILOG)(demo.demo)
 app.command("probe", epilog=probe.EPILOG)(output_options(probe.probe))
 app.command("sweep", epilog=sweep.EPILOG)(output_options(sweep.sweep))
 app.command("evaluate", epilog=evaluate.EPILOG)(output_options(evaluate.evaluate))
+app.command("tune", epilog=tune.EPILOG)(output_options(tune.tune))
 app.command("report", epilog=report.EPILOG)(output_options(report.report))
 app.command("chat", epilog=chat.EPILOG)(output_options(chat.chat))
 app.command("push", epilog=push.EPILOG)(output_options(push.push))

@@ -18,7 +18,7 @@ from pairs import write_pair
 
 COMMANDS = (
     "restore", "measure", "plan", "info", "demo", "evaluate", "probe", "sweep", "report",
-    "data build", "data make", "push", "run", "init", "chat",
+    "data build", "data make", "push", "run", "init", "chat", "tune",
 )  # fmt: skip
 SMALL = ["--samples", "8", "--token-budget", "64", "--preset", "paper"]
 

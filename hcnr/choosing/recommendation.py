@@ -63,6 +63,11 @@ class Evidence:
         """Whether enough of the task is kept."""
         return self.task_drop is not None and self.task_drop <= self.max_task_drop + ROUNDING
 
+    @property
+    def will_do(self) -> bool:
+        """Whether it stands above tuned and keeps enough: then it is compared at its own task."""
+        return self.keeps and self.gain is not None and self.gain.shown
+
 
 @dataclass(frozen=True)
 class Decision:
@@ -166,7 +171,7 @@ def weigh(
         return found
     # What ties with the limit is not to fall short of it by rounding.
     least = tuned.task_accuracy - max_task_drop - ROUNDING
-    if found.keeps and gain.shown:
+    if found.will_do:
         least = scores.task_accuracy
     place = rival([point for _, point in curve], least)
     if place is None:

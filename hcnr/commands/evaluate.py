@@ -11,7 +11,11 @@ from hcnr.output import print_json, shown
 ASKING = (
     "benchmarks", "tasks", "base", "tuned", "limit", "data_root", "chat_template", "tokenizer",
     "batch_size", "max_new_tokens", "calibration", "device", "dtype", "max_task_drop",
+    "endpoint", "endpoint_model", "endpoint_timeout",
 )  # fmt: skip
+# What only a model whose weights are here can do.
+WEIGHING = ("base", "tuned", "tokenizer", "calibration", "device", "dtype", "max_task_drop")
+SERVED = ("endpoint_model", "endpoint_timeout")
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
@@ -19,6 +23,8 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
         "--tasks hotpotqa --out eval/",
         "hcnr evaluate restored/ --benchmarks mine.jsonl --tasks task.jsonl --base base/ "
         "--tuned tuned/ --out eval/",
+        "hcnr evaluate --endpoint http://localhost:8000/v1 --endpoint-model restored "
+        "--endpoint-model tuned --benchmarks mine.jsonl --out eval/",
         "hcnr evaluate --responses answers.jsonl --detector unknownbench_keywords --out eval/",
     )
 )
@@ -28,7 +34,9 @@ def evaluate(
     context: typer.Context,
     model: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Argument(metavar="MODEL", help="Checkpoint to measure; none with --responses."),
+        typer.Argument(
+            metavar="MODEL", help="Checkpoint to measure; none with --responses or --endpoint."
+        ),
     ] = None,
     out: Annotated[
         Optional[Path],  # noqa: UP045
@@ -52,6 +60,24 @@ def evaluate(
         Optional[Path],  # noqa: UP045
         typer.Option(help="Answers to score instead: jsonl of question, answerable, response."),
     ] = None,
+    endpoint: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="URL",
+            help="OpenAI-compatible server (vLLM, SGLang, llama.cpp) that answers instead; its key "
+            "is read from $HCNR_ENDPOINT_KEY.",
+        ),
+    ] = None,
+    endpoint_model: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="NAME",
+            help="With --endpoint: the model's name there; repeated, the others are compared with.",
+        ),
+    ] = None,
+    endpoint_timeout: Annotated[
+        float, typer.Option(min=0.001, help="With --endpoint: seconds that an answer may take.")
+    ] = 120.0,
     base: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="With --tuned: honest end of the interpolation to compare with."),
@@ -132,18 +158,14 @@ def evaluate(
         "detector": detector, "encoder": encoder, "pooling": pooling, "strict": strict,
         "compat": compat, "trait": trait, "resamples": resamples, "seed": seed, "out": out,
     }  # fmt: skip
-    if (model is None) == (responses is None):
-        found = "neither" if model is None else "both"
-        raise ConfigError(f"expected MODEL or --responses, found {found}; give one of them")
+    if (model, responses, endpoint).count(None) != 2:
+        found = "none" if model is responses is endpoint else "several"
+        raise ConfigError(
+            f"expected one of MODEL, --responses and --endpoint, found {found}; give one of them"
+        )
     others = against or []
     if responses is not None:
-        for name in ASKING:
-            # By name: typer has a click of its own.
-            if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT":
-                raise ConfigError(
-                    f"--{name.replace('_', '-')} is for asking a model, and --responses asks none; "
-                    "leave one of the two out"
-                )
+        _refuse(context, ASKING, "is for asking a model, and --responses asks none")
         if len(others) > 1:
             raise ConfigError(
                 f"--against was given {len(others)} times, expected at most one file of responses"
@@ -154,6 +176,18 @@ def evaluate(
         other = others[0] if others else None
         metrics = score_responses(responses, against=other, **judging)
     else:
+        models: list[Any] = [model, *others]
+        if endpoint is None:
+            _refuse(context, SERVED, "is about a server, and no --endpoint is given")
+        else:
+            if not others:
+                why = "is for models whose weights are here, and --endpoint asks a server"
+                _refuse(context, WEIGHING, why)
+            from hcnr.evaluation.endpoints.server import Endpoint
+
+            names = endpoint_model or [None]
+            served = [Endpoint(endpoint, name, endpoint_timeout) for name in names]
+            models = [*served, *others]
         check_command_line(
             checkpoints=(model, *others, base, tuned), questions=(*asked, *jobs), detector=detector
         )
@@ -162,10 +196,10 @@ def evaluate(
 
         with progress_bars() as bars:
             metrics = run(
-                model,
+                models[0],
                 benchmarks=asked,
                 tasks=jobs,
-                against=others,
+                against=models[1:],
                 base=base,
                 tuned=tuned,
                 limit=limit,
@@ -187,3 +221,13 @@ def evaluate(
     if out is not None:
         console.print(f"written: {out}/metrics.json", highlight=False, markup=False)
     print_json(metrics)
+
+
+def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
+    """Refuse the options of these names where one was given."""
+    from hcnr.errors import ConfigError
+
+    for name in names:
+        # By name: typer has a click of its own.
+        if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT":
+            raise ConfigError(f"--{name.replace('_', '-')} {why}; leave one of the two out")

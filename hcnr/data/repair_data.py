@@ -75,7 +75,7 @@ def read_data(
 
         sets, facts, held_back, texts = {}, {}, {}, {}
         for name, source in (("honesty", honesty), ("task", task)):
-            measured, rest = _parted(name, source, config, holding and name == "task")
+            measured, rest = part_samples(name, source, config, holding and name == "task")
             if rest is not None:
                 held_back[name] = tokens(rest)
             sets[name], texts[name] = tokens(measured), measured
@@ -100,7 +100,7 @@ def read_data(
         return MeasuringData(sets, facts, held_back, _check_tokens(pair, every, config, base_runs))
 
 
-def _parted(
+def part_samples(
     name: str, source: Data | None, config: RestoreConfig, holding: bool
 ) -> tuple[SampleSet, SampleSet | None]:
     """Samples of one data set to measure, and those to hold back; None where too few are left."""

@@ -1,7 +1,7 @@
 """`hcnr.evaluate`: ask models every question, judge the answers, write the numbers."""
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,34 +9,27 @@ from hcnr.choosing.recommendation import MAX_TASK_DROP, check_task_drop
 from hcnr.config import RestoreConfig
 from hcnr.detectors.traits import Trait, open_trait
 from hcnr.errors import ConfigError
+from hcnr.evaluation.asking import Asking, Said, check_spoken
+from hcnr.evaluation.endpoints.served import (
+    ServedModel,
+    answers_of,
+    check_measurable,
+    name_models,
+)
 from hcnr.evaluation.generation import BATCH_SIZE, MAX_NEW_TOKENS
-from hcnr.evaluation.hashes import model_sha256
 from hcnr.evaluation.interpolation import (
     COEFFICIENTS,
-    HALVINGS,
     best_rival,
-    between,
     check_coefficients,
-    check_interpolable,
     curve_rows,
-    floating_parameters,
-    interpolated,
 )
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
-from hcnr.evaluation.panel import BenchmarkLike, Panel, load_sets, make_panel
+from hcnr.evaluation.panel import BenchmarkLike, load_sets, make_panel
 from hcnr.evaluation.prompts import ChatTemplate
 from hcnr.evaluation.results import assemble, check_folder, recommended, write_metrics
+from hcnr.evaluation.rivals import RivalPoint, search_rivals
 from hcnr.evaluation.scoring import PanelScores
-from hcnr.evaluation.subjects import (
-    Asking,
-    Said,
-    Subject,
-    ask,
-    check_spoken,
-    name_subjects,
-    opened,
-    telling_fingerprints,
-)
+from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
 from hcnr.progress import Stages, Watcher
 from hcnr.stats import RESAMPLES
 
@@ -79,7 +72,9 @@ def evaluate(
     that was cut short goes on there, and `out/metrics.json` holds what is returned.
 
     Args:
-        model: a checkpoint directory or a causal language model in memory.
+        model: a checkpoint directory, a causal language model in memory, or an `hcnr.Endpoint`,
+            for which a server answers: its weights are not seen, so `calibration`, `base` and
+            `tuned` are refused.
         benchmarks: honesty sets: names, jsonl files, or `Benchmark`s.
         tasks: sets of the task, in the same forms.
         against: models to compare with, as `model`.
@@ -95,7 +90,8 @@ def evaluate(
             `selfaware` skips empty responses.
         data_root: where the published sets lie; by default `HCNR_DATA_ROOT`.
         chat_template: auto uses the tokenizer's if it has one; or never.
-        batch_size: questions answered at once, at first; halved where memory runs out.
+        batch_size: questions answered at once, at first; halved where memory runs out. Of an
+            endpoint: requests at once.
         max_new_tokens: most tokens of an answer.
         trait: `honesty`, `safety`, or a `Trait`.
         calibration: add columns about the probability of the trait's refusal sentence.
@@ -105,7 +101,8 @@ def evaluate(
         resamples: of the bootstrap; 0 leaves out all intervals.
         seed: of the bootstrap.
         coefficients: of the interpolation, 0 for `tuned` to 1 for `base`; by default a grid that is
-            refined around the model's task accuracy.
+            refined around the model's task accuracy. They are searched with few questions, see
+            `hcnr.evaluation.rivals`.
         max_task_drop: points of task accuracy that the model may lose against `tuned` and still be
             recommended.
         watcher: told about the progress.
@@ -126,6 +123,7 @@ def evaluate(
     words = open_trait(trait)
     if (base is None) != (tuned is None):
         raise ConfigError("the interpolation row needs both base and tuned; give both or neither")
+    check_measurable([model, *against], calibration=calibration, interpolation=base is not None)
     check_coefficients(COEFFICIENTS if coefficients is None else coefficients)
     check_task_drop(max_task_drop)
     loaded = load_sets(benchmarks, data_root, limit, task=False)
@@ -148,17 +146,19 @@ def evaluate(
         seed=seed,
     )
     config = RestoreConfig.model_validate({"device": device, "dtype": dtype})
-    subjects = name_subjects([model, *against], base)
-    ends = name_subjects([base, tuned], base) if base is not None else []
     folder = None if out is None else check_folder(out)
     refusal = words.refusal if calibration else None
     asking = Asking(panel, folder, batch_size, max_new_tokens, chat_template, refusal, stages)
 
     said: dict[str, Said] = {}
-    for subject in subjects:
-        with opened(subject, tokenizer, config) as (network, reader):
-            said[subject.label] = ask(asking, subject.label, subject.sha256, network, reader)
-        check_spoken(subject.label, said[subject.label])
+    with contextlib.ExitStack() as servers:
+        subjects = name_models([model, *against], base, servers)
+        ends = name_subjects([base, tuned], base) if base is not None else []
+        for subject in subjects:
+            said[subject.label] = answers_of(asking, subject, tokenizer, config)
+            check_spoken(subject.label, said[subject.label])
+    local = [one for one in subjects if isinstance(one, Subject)]
+    served = [one for one in subjects if isinstance(one, ServedModel)]
     scores = {label: panel.score(one.responses, one.calibration) for label, one in said.items()}
     shared = {label: panel.score_common(one.responses) for label, one in said.items()}
     first, *rest = scores
@@ -174,16 +174,16 @@ def evaluate(
     responses = {label: one.responses for label, one in said.items()}
     judged = dict(scores)
     if ends and loaded_tasks:
-        known = {one.sha256: said[one.label] for one in subjects}
-        wanted = scores[first].task_accuracy
-        notes = metrics["notes"]
-        points = _rivals(
-            ends[0], ends[1], asking, tokenizer, config, coefficients, wanted, known, notes
-        )
-        curve = [(coefficient, found) for coefficient, found, _ in points]
-        if (chosen := _add_rival(metrics, curve, scores[first])) is not None:
-            label = f"{INTERPOLATION}{points[chosen][0]:g}"
-            judged[label], responses[label] = points[chosen][1], points[chosen][2].responses
+        known = {one.sha256: said[one.label] for one in local}
+        points = search_rivals(
+            ends[0], ends[1], asking, tokenizer, config, coefficients,
+            (scores[first], said[first]), known, max_task_drop, metrics["notes"],
+        )  # fmt: skip
+        curve = [(point.coefficient, point.scores) for point in points if point.complete]
+        if (chosen := _add_rival(metrics, points, scores[first])) is not None:
+            point = points[chosen]
+            label = f"{INTERPOLATION}{point.coefficient:g}"
+            judged[label], responses[label] = point.scores, point.said.responses
     elif ends:
         metrics["notes"].append(
             "There is no interpolation row: it is taken at equal task accuracy, and no task was "
@@ -191,17 +191,22 @@ def evaluate(
         )
     metrics["recommendation"] = None
     if ends and loaded:
-        by_sha256 = {one.sha256: scores[one.label] for one in subjects}
+        by_sha256 = {one.sha256: scores[one.label] for one in local}
         start = next((one for c, one in curve if c == 0), by_sha256.get(ends[1].sha256))
         if start is not None:
             found = recommended(scores[first], start, curve, max_task_drop)
             metrics["recommendation"] = found.as_dict()
     every = {**loaded, **loaded_tasks}
-    opening = [note for one in (*subjects, *ends) for note in one.source.notes]
+    opening = [note for one in (*local, *ends) for note in one.source.notes]
+    opening += [one.note for one in served]
     notes = [*dict.fromkeys(opening), *(n for found in every.values() for n in found.notes)]
     metrics["notes"] = [*notes, *panel.notes, *metrics["notes"]]
-    metrics["fingerprints"] = telling_fingerprints(subjects)
-    metrics["sha256"] = {one.label: one.sha256 for one in subjects}
+    metrics["fingerprints"] = telling_fingerprints(local)
+    metrics["sha256"] = {one.label: one.sha256 for one in local}
+    if served:
+        metrics["endpoints"] = {
+            one.label: {"url": one.server.url, "model": one.server.model} for one in served
+        }
     metrics["settings"] = {
         "limit": limit, "detector": detector, "strict": strict, "compat": compat,
         "chat_template": chat_template, "max_new_tokens": max_new_tokens,
@@ -220,59 +225,18 @@ def evaluate(
     return metrics
 
 
-def _rivals(
-    base: Subject,
-    tuned: Subject,
-    asking: Asking,
-    tokenizer: Any,
-    config: RestoreConfig,
-    coefficients: Sequence[float] | None,
-    task_accuracy: float | None,
-    known: Mapping[str, Said],
-    notes: list[str],
-) -> list[tuple[float, PanelScores, Said]]:
-    """Coefficient, scores without intervals, and answers of every interpolated model.
-
-    Those that are `known` by a SHA-256 are not asked again.
-
-    Without `coefficients` a grid is refined towards `task_accuracy`. What stays as tuned in all of
-    them is told in `notes`.
-    """
-    panel: Panel = dataclasses.replace(asking.panel, resamples=0)
-    asking = dataclasses.replace(asking, refusal=None)
-    curve: list[tuple[float, PanelScores, Said]] = []
-    with opened(tuned, tokenizer, config) as (network, reader), base.source.opened(config) as end:
-        if left := check_interpolable(end, network):
-            notes.append(
-                f"Interpolation leaves {' and '.join(left)} as tuned: base has another vocabulary."
-            )
-        honest = floating_parameters(end)
-
-        def add(coefficient: float) -> None:
-            said = known.get(tuned.sha256) if coefficient == 0 else None
-            if said is None:
-                with interpolated(network, honest, coefficient):
-                    label = f"{INTERPOLATION}{coefficient:g}"
-                    said = ask(asking, label, model_sha256(network), network, reader)
-            curve.append((coefficient, panel.score(said.responses), said))
-
-        for coefficient in COEFFICIENTS if coefficients is None else coefficients:
-            add(coefficient)
-        for _ in range(HALVINGS if coefficients is None and task_accuracy is not None else 0):
-            assert task_accuracy is not None
-            middle = between([(c, one.task_accuracy) for c, one, _ in curve], task_accuracy)
-            if middle is None:
-                break
-            add(middle)
-    return sorted(curve, key=lambda point: point[0])
-
-
 def _add_rival(
-    metrics: dict[str, Any], curve: list[tuple[float, PanelScores]], scores: PanelScores
+    metrics: dict[str, Any], points: list[RivalPoint], scores: PanelScores
 ) -> int | None:
     """Put the curve and its best point at the model's task accuracy down; returns its place."""
-    chosen = best_rival(curve, scores.task_accuracy)
-    metrics["interpolation"] = curve_rows(curve, chosen)
+    complete = [i for i, point in enumerate(points) if point.complete]
+    curve = [(point.coefficient, point.scores) for point in points]
+    chosen = best_rival([curve[i] for i in complete], scores.task_accuracy)
+    chosen = None if chosen is None else complete[chosen]
+    metrics["interpolation"] = [
+        {**row, "questions": point.questions, "complete": point.complete}
+        for row, point in zip(curve_rows(curve, chosen), points, strict=True)
+    ]
     if chosen is None:
         if scores.task_accuracy is None:
             why = "the task accuracy is undefined, because no task question has a known answer"

@@ -61,9 +61,7 @@ def generate(
             has a token outside of the model's embedding.
         ModelError: not even one prompt fits into memory.
     """
-    for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
-        if value < 1:
-            raise DataError(f"{name} is {value}, expected at least 1")
+    check_sizes(batch_size, max_new_tokens)
     texts = [i for i, prompt in enumerate(prompts) if isinstance(prompt, str)]
     encoded = cast(list[list[int]], list(prompts))
     found = encode_prompts([cast(str, prompts[i]) for i in texts], tokenizer, chat_template)
@@ -96,6 +94,13 @@ def generate(
             if watcher is not None:
                 watcher.advance(done, len(order))
     return answers
+
+
+def check_sizes(batch_size: int, max_new_tokens: int) -> None:
+    """Raise DataError where one is below 1."""
+    for name, value in (("batch_size", batch_size), ("max_new_tokens", max_new_tokens)):
+        if value < 1:
+            raise DataError(f"{name} is {value}, expected at least 1")
 
 
 def run_batches(

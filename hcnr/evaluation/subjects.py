@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcnr.config import RestoreConfig
-from hcnr.errors import ConfigError, ModelError
-from hcnr.evaluation.answers import Key, open_answers, prompt_hash
+from hcnr.errors import ConfigError
+from hcnr.evaluation.answers import Key, prompt_hash
+from hcnr.evaluation.asking import Asking, OnAnswer, Said, answer_missing, members
 from hcnr.evaluation.calibration import calibration, refusal_probability
 from hcnr.evaluation.generation import end_tokens, generate
 from hcnr.evaluation.hashes import weights_sha256
 from hcnr.evaluation.judged import INTERPOLATION
 from hcnr.evaluation.metrics import contains_answer
 from hcnr.evaluation.panel import Panel
-from hcnr.evaluation.prompts import ChatTemplate, encode_prompts
+from hcnr.evaluation.prompts import encode_prompts
 from hcnr.models.model import open_tokenizer
 from hcnr.models.pair import open_evaluated
 from hcnr.models.source import DirectorySource, ModelSource, Source
-from hcnr.progress import Stages
+from hcnr.progress import Watcher
 from hcnr.versions import versions
 
 if TYPE_CHECKING:
@@ -46,37 +47,6 @@ class Subject:
     def sha256(self) -> str:
         """Of all of its weights; they are read when this is first asked for."""
         return weights_sha256(self.source)
-
-
-@dataclass(frozen=True)
-class Asking:
-    """How questions are put, the same for every model of a run.
-
-    Attributes:
-        panel: the sets.
-        folder: where answers are kept; None keeps none.
-        batch_size: prompts at once, at first.
-        max_new_tokens: most tokens of an answer.
-        chat_template: whether to use the tokenizer's.
-        refusal: the sentence whose probability is measured; None measures none.
-        stages: the clock, which knows who is told.
-    """
-
-    panel: Panel
-    folder: Path | None
-    batch_size: int
-    max_new_tokens: int
-    chat_template: ChatTemplate
-    refusal: str | None
-    stages: Stages
-
-
-@dataclass(frozen=True)
-class Said:
-    """What a model said: responses `[n]` and calibration columns, both by set."""
-
-    responses: dict[str, list[str]]
-    calibration: dict[str, dict[str, Any]]
 
 
 def name_subjects(models: Sequence[Any], base: Any = None) -> list[Subject]:
@@ -167,11 +137,11 @@ def ask(
         DataError: a question cannot be asked.
         OutputError: the answers kept are another model's.
     """
-    members = [(name, one) for name, many in asking.panel.sets.items() for one in many]
-    ids = encode_prompts([one.asked for _, one in members], tokenizer, asking.chat_template)
+    questions = members(asking.panel)
+    ids = encode_prompts([one.asked for _, one in questions], tokenizer, asking.chat_template)
     keys: list[Key] = [
         (name, one.id, prompt_hash(tokens))
-        for (name, one), tokens in zip(members, ids, strict=True)
+        for (name, one), tokens in zip(questions, ids, strict=True)
     ]
     known_versions = versions()
     facts = {
@@ -183,40 +153,20 @@ def ask(
         "end_tokens": sorted(end_tokens(model, tokenizer)),
         **{name: known_versions.get(name) for name in ("hcnr", "transformers")},
     }
-    known: dict[Key, str] = {}
-    with contextlib.ExitStack() as stack:
-        kept = None
-        if asking.folder is not None:
-            kept = stack.enter_context(
-                open_answers(asking.folder / f"answers-{label}.jsonl", facts)
-            )
-            known = kept.known
-        missing = [i for i, key in enumerate(keys) if key not in known]
 
-        def keep(i: int, text: str) -> None:
-            index = missing[i]
-            if kept is None:
-                known[keys[index]] = text
-            else:
-                name, question = members[index]
-                kept.add(keys[index], question, text, task=name in asking.panel.tasks)
+    def answering(missing: list[int], keep: OnAnswer, watcher: Watcher) -> None:
+        generate(
+            model,
+            tokenizer,
+            [ids[i] for i in missing],
+            batch_size=asking.batch_size,
+            max_new_tokens=asking.max_new_tokens,
+            names=[f"question {keys[i][1]!r} of {keys[i][0]}" for i in missing],
+            on_answer=keep,
+            watcher=watcher,
+        )
 
-        if missing:
-            with asking.stages.stage(f"answers of {label}") as watcher:
-                generate(
-                    model,
-                    tokenizer,
-                    [ids[i] for i in missing],
-                    batch_size=asking.batch_size,
-                    max_new_tokens=asking.max_new_tokens,
-                    names=[f"question {keys[i][1]!r} of {keys[i][0]}" for i in missing],
-                    on_answer=keep,
-                    watcher=watcher,
-                )
-    said = [known[key] for key in keys]
-    answers, responses = iter(said), {}
-    for name, questions in asking.panel.sets.items():
-        responses[name] = [next(answers) for _ in questions]
+    responses = answer_missing(asking, label, facts, keys, answering)
     columns = {}
     if asking.refusal is not None:
         with asking.stages.stage(f"calibration of {label}"):
@@ -225,16 +175,6 @@ def ask(
             )
         columns = _calibration(asking.panel, responses, chance)
     return Said(responses, columns)
-
-
-def check_spoken(label: str, said: Said) -> None:
-    """Raise ModelError where every answer of a model is empty."""
-    texts = [text for responses in said.responses.values() for text in responses]
-    if not any(text.strip() for text in texts):
-        raise ModelError(
-            f"{label} generated nothing for any of the {len(texts)} questions; check that its "
-            "weights, tokenizer and chat template belong together (or set chat_template to never)"
-        )
 
 
 def _calibration(panel: Panel, responses: dict[str, list[str]], chance: Any) -> dict[str, Any]:

@@ -38,6 +38,11 @@ def check_report(path: Path, report: Any) -> dict[str, Any]:
     Raises:
         DataError: something is missing or of another type.
     """
+    if isinstance(report, dict) and "tune" in report:
+        raise DataError(
+            f"{path} is of hcnr tune, which restores nothing, so there is no page of it; evaluate "
+            "it beside a repair (hcnr evaluate REPAIR --against DIRECTORY)"
+        )
     _check(path, "", report, PARTS)
     for part, kinds in (("pair", PAIR), ("config", CONFIG), ("summary", SUMMARY)):
         _check(path, part, report[part], kinds)

@@ -66,7 +66,8 @@ def _compared(
     curve = [
         (coefficient, _point(row, "refusal_delta", "honesty_f1", "task_accuracy"))
         for row in mappings(data.get("interpolation"))
-        if (coefficient := number(row.get("coefficient"))) is not None
+        # Points that were asked few questions only found the one that was asked all.
+        if row.get("complete", True) and (coefficient := number(row.get("coefficient"))) is not None
     ]
     row = mapping(data.get("interpolation_row"))
     if not curve and (coefficient := number(row.get("coefficient"))) is not None:

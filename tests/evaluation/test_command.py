@@ -62,8 +62,8 @@ def test_a_model_on_jsonl_files(pair, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "expected MODEL or --responses, found neither"),
-        (("model", "--responses", "r.jsonl"), "found both"),
+        ((), "expected one of MODEL, --responses and --endpoint, found none"),
+        (("model", "--responses", "r.jsonl"), "found several"),
         (("--responses", "r.jsonl", "--against", "a", "--against", "b"), "given 2 times"),
         *(
             (("--responses", "r.jsonl", *option), f"{option[0]} is for asking a model")
@@ -72,6 +72,15 @@ def test_a_model_on_jsonl_files(pair, tmp_path):
                 ("--limit", 5), ("--data-root", "d"), ("--chat-template", "auto"),
                 ("--batch-size", 32), ("--max-new-tokens", 64), ("--calibration",),
                 ("--device", "cpu"), ("--dtype", "auto"), ("--max-task-drop", 2.0),
+                ("--endpoint-model", "m"),
+            )
+        ),
+        (("model", "--endpoint", "http://localhost:1"), "found several"),
+        (("model", "--endpoint-model", "m"), "no --endpoint is given"),
+        *(
+            (("--endpoint", "http://localhost:1", *option), f"{option[0]} is for models whose wei")
+            for option in (
+                ("--base", "b"), ("--tuned", "t"), ("--calibration",), ("--dtype", "auto"),
             )
         ),
     ],

@@ -347,7 +347,7 @@ def test_without_coefficients_the_grid_is_refined(pair, monkeypatch):
         asked.append((len(curve), task_accuracy))
         return next(steps)
 
-    monkeypatch.setattr(sys.modules["hcnr.evaluation.evaluating"], "between", between)
+    monkeypatch.setattr(sys.modules["hcnr.evaluation.rivals"], "between", between)
     sets = {"benchmarks": [HONEST], "tasks": TASK, "base": pair["base"], "tuned": pair["tuned"]}
     found = evaluate(pair["tuned"], **sets, **{**QUICK, "resamples": 0})
     coefficients = [row["coefficient"] for row in found["interpolation"]]

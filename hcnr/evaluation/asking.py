@@ -1,0 +1,114 @@
+"""How questions are put, whoever answers: what is kept, what is missing, what was said."""
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hcnr.benchmarks.questions import Question
+from hcnr.errors import ModelError
+from hcnr.evaluation.answers import Key, open_answers
+from hcnr.evaluation.panel import Panel
+from hcnr.evaluation.prompts import ChatTemplate
+from hcnr.progress import Stages, Watcher
+
+__all__ = ["Asking", "Said", "answer_missing", "by_set", "check_spoken", "members"]
+
+OnAnswer = Callable[[int, str], None]
+Answering = Callable[[list[int], OnAnswer, Watcher], object]
+"""Answers the questions at these places: calls with each one's number in the list, and its text."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How questions are put, the same for every model of a run.
+
+    Attributes:
+        panel: the sets.
+        folder: where answers are kept; None keeps none.
+        batch_size: prompts at once, at first; requests at once, where a server answers.
+        max_new_tokens: most tokens of an answer.
+        chat_template: whether to use the tokenizer's.
+        refusal: the sentence whose probability is measured; None measures none.
+        stages: the clock, which knows who is told.
+    """
+
+    panel: Panel
+    folder: Path | None
+    batch_size: int
+    max_new_tokens: int
+    chat_template: ChatTemplate
+    refusal: str | None
+    stages: Stages
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a model said: responses `[n]` and calibration columns, both by set."""
+
+    responses: dict[str, list[str]]
+    calibration: dict[str, dict[str, Any]]
+
+
+def members(panel: Panel) -> list[tuple[str, Question]]:
+    """Every question with the name of its set, in the order in which they are asked."""
+    return [(name, question) for name, many in panel.sets.items() for question in many]
+
+
+def by_set(panel: Panel, texts: Sequence[str]) -> dict[str, list[str]]:
+    """Texts in the order of `members`, by set."""
+    rest = iter(texts)
+    return {name: [next(rest) for _ in many] for name, many in panel.sets.items()}
+
+
+def answer_missing(
+    asking: Asking, label: str, facts: dict[str, Any], keys: Sequence[Key], answering: Answering
+) -> dict[str, list[str]]:
+    """Have every question answered that has no answer yet, and keep answers as they come.
+
+    Args:
+        asking: what and how.
+        label: name of the model, and of the file of its answers.
+        facts: what the answers depend on.
+        keys: of the questions, in the order of `members`.
+        answering: answers what is missing.
+
+    Returns:
+        Responses by set.
+
+    Raises:
+        OutputError: the answers kept are another model's, or of other settings.
+    """
+    questions = members(asking.panel)
+    known: dict[Key, str] = {}
+    with contextlib.ExitStack() as stack:
+        kept = None
+        if asking.folder is not None:
+            path = asking.folder / f"answers-{label}.jsonl"
+            kept = stack.enter_context(open_answers(path, facts))
+            known = kept.known
+        missing = [i for i, key in enumerate(keys) if key not in known]
+
+        def keep(number: int, text: str) -> None:
+            index = missing[number]
+            if kept is None:
+                known[keys[index]] = text
+            else:
+                name, question = questions[index]
+                kept.add(keys[index], question, text, task=name in asking.panel.tasks)
+
+        if missing:
+            with asking.stages.stage(f"answers of {label}") as watcher:
+                answering(missing, keep, watcher)
+    return by_set(asking.panel, [known[key] for key in keys])
+
+
+def check_spoken(label: str, said: Said) -> None:
+    """Raise ModelError where every answer of a model is empty."""
+    texts = [text for responses in said.responses.values() for text in responses]
+    if not any(text.strip() for text in texts):
+        raise ModelError(
+            f"{label} generated nothing for any of the {len(texts)} questions; check that its "
+            "weights, tokenizer and chat template belong together (or set chat_template to never)"
+        )

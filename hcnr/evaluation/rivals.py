@@ -1,0 +1,300 @@
+"""The interpolated models of an evaluation: searched with few questions, the rival asked all.
+
+A full pass over the questions for every coefficient would cost many times what the model itself
+does. So every point is asked a twelfth of the questions; from the most honest one that may keep as
+much of the task downwards, one is asked all of the task until it does, and then everything.
+"""
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from hcnr.choosing.front import ROUNDING, Scores
+from hcnr.choosing.recommendation import weigh
+from hcnr.config import RestoreConfig
+from hcnr.evaluation.asking import Asking, Said
+from hcnr.evaluation.hashes import model_sha256
+from hcnr.evaluation.interpolation import (
+    COEFFICIENTS,
+    HALVINGS,
+    between,
+    check_interpolable,
+    floating_parameters,
+    interpolated,
+)
+from hcnr.evaluation.judged import INTERPOLATION
+from hcnr.evaluation.panel import Panel
+from hcnr.evaluation.scoring import PanelScores
+from hcnr.evaluation.subjects import Subject, ask, opened
+
+__all__ = ["RivalPoint", "RivalSearch", "few_questions", "search_rivals"]
+
+SHARE = 12
+"""Every point of the search is asked one question in so many: eleven points, one evaluation."""
+FEWEST = 8
+"""Questions of each set and class that a point is asked at least, where there are as many."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RivalPoint:
+    """One interpolated model.
+
+    Attributes:
+        coefficient: 0 is tuned, 1 base.
+        scores: without intervals, over what it was asked.
+        said: its answers.
+        complete: whether it was asked everything.
+    """
+
+    coefficient: float
+    scores: PanelScores
+    said: Said
+    complete: bool
+
+    @property
+    def questions(self) -> int:
+        """How many it was asked."""
+        return sum(map(len, self.said.responses.values()))
+
+
+@dataclasses.dataclass
+class RivalSearch:
+    """A search for the interpolated model that a repair must beat.
+
+    Attributes:
+        few: the sets with the questions that every point is asked.
+        whole: the sets with all of them.
+        ours: scores of the model that is compared, over all questions.
+        our_answers: its answers.
+        ask_at: asks the model of a coefficient the questions of some sets.
+        points: what was asked so far, by coefficient.
+        exact: answers of points that were asked everything.
+        tries: coefficients that were asked all of the task.
+    """
+
+    few: Panel
+    whole: Panel
+    ours: PanelScores
+    our_answers: Mapping[str, Sequence[str]]
+    ask_at: Callable[[float, Panel], Said]
+    points: dict[float, PanelScores] = dataclasses.field(default_factory=dict)
+    exact: dict[float, Said] = dataclasses.field(default_factory=dict)
+    answers: dict[float, Said] = dataclasses.field(default_factory=dict)
+    tries: list[float] = dataclasses.field(default_factory=list)
+
+    @property
+    def searches(self) -> bool:
+        """Whether few questions are fewer than all."""
+        return self.few is not self.whole
+
+    def look(self, coefficient: float) -> None:
+        """Ask a point the few questions, or read them off its answers."""
+        if coefficient in self.exact:
+            responses = restricted(self.whole, self.few, self.exact[coefficient].responses)
+        else:
+            said = self.answers[coefficient] = self.ask_at(coefficient, self.few)
+            responses = said.responses
+            if not self.searches:
+                self.exact[coefficient] = said
+        self.points[coefficient] = self.few.score(responses)
+
+    def refine(self) -> None:
+        """Look between the points, towards the task accuracy of the model on the few questions."""
+        wanted = self._on_few(self.our_answers).task_accuracy
+        for _ in range(HALVINGS if wanted is not None else 0):
+            assert wanted is not None
+            curve = [(c, found.task_accuracy) for c, found in self.points.items()]
+            middle = between(curve, wanted)
+            if middle is None:
+                return
+            self.look(middle)
+
+    def confirm(self, least: float | None, like: Mapping[str, Sequence[str]], slack: float) -> None:
+        """Ask everything of the best point that keeps enough of the task on all task questions.
+
+        Args:
+            least: task accuracy that must be kept, in percent.
+            like: answers of the model whose task accuracy, less `slack`, that is.
+            slack: points.
+        """
+        if least is None or not self.searches:
+            return
+        reference, ceiling = self._on_few(like), math.inf
+        able = [
+            (c, found)
+            for c, found in self.points.items()
+            if c > 0 and _may_keep(found, reference, slack)
+        ]
+        # By what decides; tuned itself needs no search.
+        able.sort(key=lambda point: Scores.of(point[1]).merit, reverse=True)
+        for coefficient, _ in able:
+            # What keeps more of base keeps less of the task.
+            if coefficient >= ceiling:
+                continue
+            if coefficient not in self.exact:
+                task = self._task_accuracy(coefficient)
+                if task is None or task < least:
+                    ceiling = coefficient
+                    continue
+                self.exact[coefficient] = self.ask_at(coefficient, self.whole)
+            accuracy = self.whole.score(self.exact[coefficient].responses).task_accuracy
+            if accuracy is not None and accuracy >= least:
+                return
+            ceiling = coefficient
+
+    def result(self) -> list[RivalPoint]:
+        """All points by coefficient; a complete one has its scores over all questions."""
+        found = []
+        for coefficient in sorted(self.points):
+            complete = coefficient in self.exact
+            said = self.exact[coefficient] if complete else self.answers[coefficient]
+            scores = self.whole.score(said.responses) if complete else self.points[coefficient]
+            found.append(RivalPoint(coefficient, scores, said, complete))
+        return found
+
+    def note(self) -> str | None:
+        """What a reader of the curve should know."""
+        if not self.searches:
+            return None
+        few, all_ = _count(self.few), _count(self.whole)
+        points = [f"{c:g}" for c in sorted(self.exact)]
+        return (
+            f"Interpolation was searched with {few} of the {all_} questions at "
+            f"{len(self.points)} coefficients; asked all of them: {', '.join(points) or 'none'}."
+        )
+
+    def _task_accuracy(self, coefficient: float) -> float | None:
+        self.tries.append(coefficient)
+        alone = dataclasses.replace(self.whole, honesty={})
+        return alone.score(self.ask_at(coefficient, alone).responses).task_accuracy
+
+    def _on_few(self, responses: Mapping[str, Sequence[str]]) -> PanelScores:
+        return self.few.score(restricted(self.whole, self.few, responses))
+
+
+def search_rivals(
+    base: Subject,
+    tuned: Subject,
+    asking: Asking,
+    tokenizer: Any,
+    config: RestoreConfig,
+    coefficients: Sequence[float] | None,
+    ours: tuple[PanelScores, Said],
+    known: Mapping[str, Said],
+    max_task_drop: float,
+    notes: list[str],
+) -> list[RivalPoint]:
+    """Ask models between tuned and base, few questions first.
+
+    Args:
+        base: one end.
+        tuned: the other.
+        asking: the questions, and how they are put.
+        tokenizer: as of `hcnr.evaluate`.
+        config: device and dtype.
+        coefficients: to try; None for a grid that is refined.
+        ours: scores and answers of the model that is compared.
+        known: answers of models by SHA-256; these are not asked again.
+        max_task_drop: points of task accuracy that may be lost.
+        notes: gets what stays as tuned in all of them, and how the search went.
+    """
+    whole = dataclasses.replace(asking.panel, resamples=0)
+    asking = dataclasses.replace(asking, refusal=None)
+    with opened(tuned, tokenizer, config) as (network, reader), base.source.opened(config) as end:
+        if left := check_interpolable(end, network):
+            notes.append(
+                f"Interpolation leaves {' and '.join(left)} as tuned: base has another vocabulary."
+            )
+        honest = floating_parameters(end)
+
+        def ask_at(coefficient: float, panel: Panel) -> Said:
+            with interpolated(network, honest, coefficient):
+                label = f"{INTERPOLATION}{coefficient:g}"
+                sha256 = model_sha256(network)
+                some = dataclasses.replace(asking, panel=panel)
+                return ask(some, label, sha256, network, reader)
+
+        search = RivalSearch(few_questions(whole), whole, ours[0], ours[1].responses, ask_at)
+        grid = COEFFICIENTS if coefficients is None else coefficients
+        if 0 in grid:
+            start = known.get(tuned.sha256)
+            search.exact[0.0] = ask_at(0.0, whole) if start is None else start
+        for coefficient in grid:
+            search.look(coefficient)
+        if coefficients is None:
+            search.refine()
+        search.confirm(ours[0].task_accuracy, ours[1].responses, 0.0)
+        _confirm_for_tuned(search, known.get(tuned.sha256), max_task_drop)
+    if (note := search.note()) is not None:
+        notes.append(note)
+    return search.result()
+
+
+def _confirm_for_tuned(search: RivalSearch, start: Said | None, max_task_drop: float) -> None:
+    """Where the repair will not do, the rival is the one that keeps as much as must be kept."""
+    start = start or search.exact.get(0.0)
+    if start is None or not search.whole.honesty:
+        return
+    tuned = search.whole.score(start.responses)
+    found = weigh(Scores.of(search.ours), Scores.of(tuned), (), max_task_drop)
+    if not found.will_do and tuned.task_accuracy is not None:
+        least = tuned.task_accuracy - max_task_drop - ROUNDING
+        search.confirm(least, start.responses, max_task_drop)
+
+
+def few_questions(panel: Panel) -> Panel:
+    """A twelfth of every set and class, always the same; all where that saves less than half."""
+
+    def some(questions: Sequence[Any]) -> tuple[Any, ...]:
+        kept: set[str] = set()
+        for answerable in (False, True):
+            alike = [one for one in questions if one.answerable is answerable]
+            # Files may be sorted, and hashes are mixed.
+            alike.sort(key=lambda one: hashlib.sha256(f"{one.id} {one.question}".encode()).digest())
+            most = max(FEWEST, len(alike) // SHARE)
+            kept.update(one.id for one in alike[:most])
+        return tuple(one for one in questions if one.id in kept)
+
+    few = dataclasses.replace(
+        panel,
+        honesty={name: some(questions) for name, questions in panel.honesty.items()},
+        tasks={name: some(questions) for name, questions in panel.tasks.items()},
+    )
+    return few if 2 * _count(few) < _count(panel) else panel
+
+
+def restricted(
+    whole: Panel, few: Panel, responses: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """The responses to the few questions."""
+    found = {}
+    for name, questions in few.sets.items():
+        by_id = {one.id: said for one, said in zip(whole.sets[name], responses[name], strict=True)}
+        found[name] = [by_id[one.id] for one in questions]
+    return found
+
+
+def _count(panel: Panel) -> int:
+    return sum(map(len, panel.sets.values()))
+
+
+def _may_keep(point: PanelScores, reference: PanelScores, slack: float) -> bool:
+    """Whether a point may keep the reference's task accuracy less `slack`, on few questions.
+
+    One standard error of the paired difference is allowed for.
+    """
+    gaps, variances = [], []
+    for name, found in point.tasks.items():
+        other = reference.tasks[name]
+        gap = 100.0 * (found.contained.astype(float) - other.contained.astype(float))[other.gold]
+        if len(gap):
+            gaps.append(gap.mean())
+            variances.append(gap.var() / len(gap))
+    if not gaps:
+        return False
+    error = math.sqrt(sum(variances)) / len(gaps)
+    return bool(np.mean(gaps) + slack + error >= -ROUNDING)
