@@ -4,20 +4,21 @@ import difflib
 import os
 import reprlib
 import textwrap
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_origin
 
 import yaml
-from annotated_types import Ge, Gt, Le
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
-from pydantic.fields import FieldInfo
+from annotated_types import Ge, Le
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from hcnr.kinds import KINDS, Basis, RepairKind, kind_names, plain_name, repair_kind
+from hcnr.kinds import KINDS, Basis, RepairKind, plain_name, repair_kind
+from hcnr.settings import config_error, expected_of, group_of, setting
+from hcnr.yaml_file import read_yaml
 
 if TYPE_CHECKING:
-    from hcnr.errors import ConfigError
+    pass
 
 __all__ = ["RestoreConfig", "load_config"]
 
@@ -25,17 +26,6 @@ _LARGEST_SEED = 2**32 - 1
 FAST_TASK_WEIGHT = 10.0
 """mu of the preset `fast`."""
 _HEADER = "# Settings of one hcnr run, all of them: give this file to --config to run it again.\n"
-
-
-def _setting(
-    default: Any, group: str, description: str, *, choices: tuple[str, ...] = (), **limits: Any
-) -> Any:
-    """Declare a field; `group` heads its part of the YAML file and of the command line's help.
-
-    `choices` are names that are checked elsewhere, because others may be registered.
-    """
-    extra: Any = {"group": group, "choices": list(choices)}
-    return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -59,23 +49,23 @@ class RestoreConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    targets: tuple[str, ...] = _setting(
+    targets: tuple[str, ...] = setting(
         ("*",),
         "Matrices",
         "Glob patterns; a linear map inside the transformer blocks whose name matches one of "
         "them may be repaired (method.md 1).",
         min_length=1,
     )
-    ignore: tuple[str, ...] = _setting(
+    ignore: tuple[str, ...] = setting(
         (), "Matrices", "Glob patterns of names to leave as tuned, even when targets matches."
     )
 
-    axis: Literal["output", "input"] = _setting(
+    axis: Literal["output", "input"] = setting(
         "output",
         "Selection",
         "What a neuron is: a row (output) or a column (input) of a matrix (method.md 1).",
     )
-    in_weight_ratio: float = _setting(
+    in_weight_ratio: float = setting(
         0.5,
         "Selection",
         "R_IW, the share of each matrix's neurons that are candidates (method.md 3); spectral and "
@@ -83,7 +73,7 @@ class RestoreConfig(BaseModel):
         ge=0,
         le=1,
     )
-    cross_weight_ratio: float = _setting(
+    cross_weight_ratio: float = setting(
         1.0,
         "Selection",
         "R_CW, the share of matrices, most perturbed first, that are repaired (method.md 4); the "
@@ -91,25 +81,25 @@ class RestoreConfig(BaseModel):
         ge=0,
         le=1,
     )
-    priority: Literal["kl", "honesty", "random"] = _setting(
+    priority: Literal["kl", "honesty", "random"] = setting(
         "kl",
         "Selection",
         "How neurons are ranked: kl weighs honesty against the task (method.md 3), honesty "
         "leaves the task out, random is the control.",
     )
-    score_normalization: Literal["none", "matrix"] = _setting(
+    score_normalization: Literal["none", "matrix"] = setting(
         "none",
         "Selection",
         "matrix scales each matrix's scores to sum 1 before the logarithm (table of method.md 4).",
     )
-    seed: int = _setting(
+    seed: int = setting(
         0, "Selection", "Seed of priority random; used by nothing else.", ge=0, le=_LARGEST_SEED
     )
-    fisher_at: Literal["tuned", "base"] = _setting(
+    fisher_at: Literal["tuned", "base"] = setting(
         "tuned", "Selection", "The model at which Fisher scores are taken (method.md 1, 4)."
     )
 
-    compensation: str = _setting(
+    compensation: str = setting(
         "spectral",
         "Compensation",
         "spectral (method.md 10) repairs whole matrices, direction by direction, by curvature of "
@@ -119,25 +109,25 @@ class RestoreConfig(BaseModel):
         "them: none (6), sum (7, the paper's), joint (8, exact), balanced (9).",
         choices=tuple(KINDS),
     )
-    hessian_at: Literal["base", "tuned"] = _setting(
+    hessian_at: Literal["base", "tuned"] = setting(
         "base",
         "Compensation",
         "The model at which honesty curvature is taken (method.md 5); natural always takes tuned.",
     )
-    task_weight: Annotated[float, Ge(0)] | Literal["auto"] = _setting(
+    task_weight: Annotated[float, Ge(0)] | Literal["auto"] = setting(
         "auto",
         "Compensation",
         "mu, the weight of task data against honesty data in balanced, spectral and natural "
         "(method.md 9, 10); auto searches the smallest that max_task_drop allows. The other kinds "
         "have none.",
     )
-    coefficient: Annotated[float, Ge(0), Le(1)] | Literal["auto"] = _setting(
+    coefficient: Annotated[float, Ge(0), Le(1)] | Literal["auto"] = setting(
         "auto",
         "Compensation",
         "c of interpolate (method.md 11), 0 the tuned model and 1 base; auto searches the largest "
         "that max_task_drop allows. The other kinds have none.",
     )
-    max_task_drop: float = _setting(
+    max_task_drop: float = setting(
         2.0,
         "Compensation",
         "What of the task may be lost. restore: percent of what fine-tuning gained in likelihood "
@@ -145,71 +135,71 @@ class RestoreConfig(BaseModel):
         "points of accuracy that the recommended candidate may lose.",
         ge=0,
     )
-    steps: int = _setting(3, "Compensation", "Steps of natural (method.md 10).", ge=1)
-    step_size: float = _setting(
+    steps: int = setting(3, "Compensation", "Steps of natural (method.md 10).", ge=1)
+    step_size: float = setting(
         0.3,
         "Compensation",
         "Length of a step of natural, as a share of the Frobenius norm of W1 - W0 over all "
         "repaired matrices.",
         gt=0,
     )
-    damping: float = _setting(
+    damping: float = setting(
         0.01,
         "Compensation",
         "lambda, added to curvature diagonals as a share of their mean (method.md 5).",
         gt=0,
     )
-    block_size: int | None = _setting(
+    block_size: int | None = setting(
         None,
         "Compensation",
         "Use curvature in diagonal blocks of this many neurons; null uses whole matrices.",
         ge=1,
     )
 
-    samples: int = _setting(128, "Data", "Samples used of each data file (method.md 1).", ge=1)
-    shuffle_seed: int | None = _setting(
+    samples: int = setting(128, "Data", "Samples used of each data file (method.md 1).", ge=1)
+    shuffle_seed: int | None = setting(
         None,
         "Data",
         "Seed that shuffles each data file before samples are taken; null takes the first ones.",
         ge=0,
         le=_LARGEST_SEED,
     )
-    max_length: int = _setting(
+    max_length: int = setting(
         1024, "Data", "Tokens kept of a sample; a longer one loses the left of its prompt.", ge=2
     )
-    chat_template: Literal["auto", "never"] = _setting(
+    chat_template: Literal["auto", "never"] = setting(
         "auto", "Data", "auto renders samples by the tokenizer's chat template if it has one."
     )
 
-    token_budget: int = _setting(
+    token_budget: int = setting(
         8192, "Measuring", "Padded tokens of one micro-batch; memory grows with it.", ge=1
     )
-    gradient_checkpointing: bool = _setting(
+    gradient_checkpointing: bool = setting(
         False, "Measuring", "Recompute activations in the backward pass: less memory, more time."
     )
-    attention: Literal["auto", "sdpa", "eager"] = _setting(
+    attention: Literal["auto", "sdpa", "eager"] = setting(
         "auto", "Measuring", "Attention implementation; auto leaves it to transformers."
     )
-    device: str = _setting(
+    device: str = setting(
         "auto",
         "Measuring",
         "Where to compute: cpu, cuda, cuda:1 and so on; auto takes a GPU if there is one.",
         pattern=r"^[a-z]+(:[0-9]+)?$",
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = _setting(
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
         "auto",
         "Measuring",
         "Compute dtype while measuring; auto keeps the checkpoint's, or takes float32 on a "
         "processor that does not multiply its own.",
     )
-    memory_budget: float | None = _setting(
+    memory_budget: float | None = setting(
         None,
         "Measuring",
         "GiB for the curvature of spectral and natural; blocks are measured in as many groups as "
         "it takes. null takes half of what is free.",
         gt=0,
     )
-    all_hessians: bool = _setting(
+    all_hessians: bool = setting(
         False,
         "Measuring",
         "Collect the curvature that compensation needs for every matrix, so that the statistics "
@@ -222,11 +212,11 @@ class RestoreConfig(BaseModel):
         def __init__(self, /, **values: Any) -> None:
             for key in values:
                 if key not in type(self).model_fields:
-                    raise _config_error(_unknown_key(key))
+                    raise config_error(_unknown_key(key))
             try:
                 super().__init__(**values)
             except ValidationError as error:
-                raise _config_error(_first_problem(error, values)) from None
+                raise config_error(_first_problem(error, values)) from None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -291,7 +281,7 @@ class RestoreConfig(BaseModel):
     def mu(self) -> float:
         """The task weight as a number, once it is one."""
         if self.task_weight == "auto":
-            raise _config_error(
+            raise config_error(
                 "task_weight is 'auto', expected a number here: only restore searches for it; give "
                 "numbers to task_weight"
             )
@@ -324,8 +314,8 @@ class RestoreConfig(BaseModel):
         """Return every setting with its explanation, as YAML that `from_file` reads back equal."""
         lines, group = [_HEADER], None
         for name, field in type(self).model_fields.items():
-            if _group(field) != group:
-                group = _group(field)
+            if group_of(field) != group:
+                group = group_of(field)
                 lines.append(f"\n# {group}\n")
             about = f"{field.description} Expected: {expected_of(field)}."
             lines.append(textwrap.indent(textwrap.fill(about, 96), "# ") + "\n")
@@ -344,7 +334,7 @@ def preset(name: str) -> dict[str, Any]:
         ConfigError: there is none of that name.
     """
     if name not in PRESETS:
-        raise _config_error(
+        raise config_error(
             f"the preset {name!r} is unknown, expected one of {', '.join(PRESETS)}; choose another"
         )
     return dict(PRESETS[name])
@@ -375,67 +365,8 @@ def load_config(
         try:
             RestoreConfig(**from_file)
         except ValueError as error:
-            raise _config_error(f"{path}: {error}") from None
+            raise config_error(f"{path}: {error}") from None
     return RestoreConfig(**{**start, **from_file, **(overrides or {})})
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; a setting must not be lost so."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Build one mapping, refusing a repeated key."""
-        seen = set()
-        for key_node, _ in node.value:
-            key = getattr(key_node, "value", None)
-            if isinstance(key, str):
-                if key in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key!r} is given twice", key_node.start_mark
-                    )
-                seen.add(key)
-        return super().construct_mapping(node, deep=deep)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return the mapping in a YAML file, keys as strings."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise _config_error(
-            f"the configuration file {path} does not exist; check the path"
-        ) from None
-    except UnicodeDecodeError:
-        raise _config_error(
-            f"the configuration file {path} is not UTF-8 text; expected a YAML file, save it as "
-            "UTF-8"
-        ) from None
-    except OSError as error:
-        raise _config_error(
-            f"the configuration file {path} cannot be read ({error.strerror}); expected a "
-            "readable YAML file"
-        ) from None
-    try:
-        loaded = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        at = f", line {mark.line + 1}" if mark else ""
-        raise _config_error(
-            f"{path}{at}: this is not valid YAML ({error.problem or error.context}); write one "
-            "'key: value' per line"
-        ) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).splitlines()[0]
-        raise _config_error(
-            f"{path}: this is not valid YAML ({reason}); write one 'key: value' per line"
-        ) from None
-    if loaded is None:
-        return {}
-    if not isinstance(loaded, dict):
-        raise _config_error(
-            f"{path}: found {reprlib.repr(loaded)} at the top level, expected a mapping; write "
-            "one 'key: value' per line"
-        )
-    return {str(key): value for key, value in loaded.items()}
 
 
 def _patterns(value: Any) -> tuple[str, ...]:
@@ -458,62 +389,7 @@ def _first_problem(error: ValidationError, values: Mapping[str, Any]) -> str:
     """Turn pydantic's page into one sentence about the first setting it refuses."""
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0])
-    if isinstance(cause := first.get("ctx", {}).get("error"), type(_config_error(""))):
+    if isinstance(cause := first.get("ctx", {}).get("error"), type(config_error(""))):
         return str(cause)
     expected = expected_of(RestoreConfig.model_fields[name])
     return f"{name} is {reprlib.repr(values[name])}, expected {expected}; correct this setting"
-
-
-def expected_of(field: FieldInfo) -> str:
-    """Say in words what a field accepts."""
-    annotation = field.annotation
-    parts = get_args(annotation)
-    if any(get_origin(part) is Literal for part in parts):
-        limits = [limit.le for part in parts for limit in _limits(part) if isinstance(limit, Le)]
-        return "auto or a finite number, at least 0" + "".join(f", at most {le}" for le in limits)
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(get_args(annotation))
-    if choices_of(field):
-        return "one of " + ", ".join(kind_names())
-    if get_origin(annotation) is tuple:
-        some = "at least one pattern" if field.is_required() or field.default else "patterns"
-        return f"{some} such as '*.q_proj', as a list or separated by commas"
-    if annotation is bool:
-        return "true or false"
-    if annotation is str:
-        return "auto or a torch device such as cpu, cuda or cuda:1"
-    whole = float not in (annotation, *parts)
-    words = ["a whole number" if whole else "a finite number"]
-    for limit in field.metadata:
-        if isinstance(limit, Ge):
-            words.append(f"at least {limit.ge}")
-        elif isinstance(limit, Gt):
-            words.append(f"above {limit.gt}")
-        elif isinstance(limit, Le):
-            words.append(f"at most {limit.le}")
-    return ", ".join(words) + (", or null" if NoneType in get_args(annotation) else "")
-
-
-def choices_of(field: FieldInfo) -> tuple[str, ...]:
-    """The words that a field accepts; none where it accepts something else."""
-    if get_origin(field.annotation) is Literal:
-        return get_args(field.annotation)
-    return tuple(cast(dict[str, Any], field.json_schema_extra)["choices"])
-
-
-def _limits(annotation: Any) -> tuple[Any, ...]:
-    """Limits of one part of a union."""
-    return getattr(annotation, "__metadata__", ())
-
-
-def _group(field: FieldInfo) -> str:
-    """Return the heading under which a field is listed."""
-    return str(cast(dict[str, Any], field.json_schema_extra)["group"])
-
-
-def _config_error(message: str) -> "ConfigError":
-    # The errors share a root with the operator library, which needs torch; a configuration
-    # that is right should not pay for it.
-    from hcnr.errors import ConfigError
-
-    return ConfigError(message)

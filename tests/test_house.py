@@ -15,7 +15,8 @@ LIBRARY = ROOT / "hcnr"
 MOST_FILES = 20
 FLOORS = (
     "_version", "errors", "progress", "stats", "cache", "plugins", "versions", "output", "hub",
-    "directories", "kinds", "config", "checkpoint", "models", "detectors", "data", "curvature",
+    "directories", "kinds", "settings", "yaml_file", "config", "checkpoint", "models", "detectors",
+    "data", "curvature",
     "choosing", "record", "repair", "pipeline", "plan", "tuning", "benchmarks", "evaluation",
     "probes", "search", "report", "guided", "demo", "info", "lab", "commands", "cli", "__main__",
 )  # fmt: skip

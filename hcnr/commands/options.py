@@ -8,8 +8,9 @@ from typing import Annotated, Any, Literal, Optional, get_args, get_origin
 
 import typer
 
-from hcnr.config import RestoreConfig, choices_of
+from hcnr.config import RestoreConfig
 from hcnr.output import current
+from hcnr.settings import choices_of
 
 Tokenizer = Annotated[
     Optional[str],  # noqa: UP045 (typer reads it at run time on Python 3.10)

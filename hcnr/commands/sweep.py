@@ -148,8 +148,8 @@ def sweep(
         detector=detector,
     )
     from hcnr.report.terminal import print_data, progress_bars
+    from hcnr.search.checks import FILE
     from hcnr.search.result import print_sweep
-    from hcnr.search.sweep import FILE
     from hcnr.search.sweep import sweep as run
 
     with progress_bars() as bars:

@@ -10,9 +10,10 @@ from hcnr.demo.laboratory import Laboratory
 from hcnr.demo.table import terminal
 from hcnr.evaluation.results import check_folder
 from hcnr.progress import Watcher
+from hcnr.search.checks import FILE
 from hcnr.search.grid import Grid
 from hcnr.search.result import Candidate, SweepResult, advice
-from hcnr.search.sweep import FILE, sweep
+from hcnr.search.sweep import sweep
 
 # Holds the settings of every repair of the table but the random one.
 GRID = Grid(in_weight=(0.3, 0.5, 0.7), cross_weight=(0.4, 1.0), task_weight=(3.0, 10.0, 30.0))

@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.fields import FieldInfo
 
 from hcnr.benchmarks.splits import HONESTY_SETS, TASK_SETS
-from hcnr.config import RestoreConfig, expected_of, read_yaml
+from hcnr.config import RestoreConfig
 from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.errors import ConfigError
 from hcnr.hub import HUB
 from hcnr.kinds import plain_name
 from hcnr.search.grid import grid_kinds
+from hcnr.settings import expected_of
+from hcnr.yaml_file import read_yaml
 
 __all__ = ["FILE", "RunRecipe", "load_recipe", "recipe_of"]
 

@@ -1,0 +1,104 @@
+"""What a sweep refuses before anything is measured, and what it says of its questions."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcnr.choosing.recommendation import check_task_drop
+from hcnr.config import RestoreConfig
+from hcnr.curvature.two_sided import Kind
+from hcnr.data.samples import load_samples
+from hcnr.errors import ConfigError, OutputError
+from hcnr.models.pair import Pair
+from hcnr.search.validation import Validation
+
+if TYPE_CHECKING:
+    pass
+
+
+FILE = "sweep.json"
+"""What a sweep writes into its directory."""
+
+
+def check_numbers(interpolation: Sequence[float], max_task_drop: float) -> None:
+    """Coefficients of the rival from 0 to 1, and a task drop that can be."""
+    for coefficient in interpolation:
+        if not 0 <= coefficient <= 1:
+            raise ConfigError(
+                f"interpolation holds {coefficient}, expected coefficients from 0 (tuned) to 1 "
+                "(base); correct this value"
+            )
+    check_task_drop(max_task_drop)
+
+
+def check_sources(
+    statistics: Any, honesty: Any, task: Any, evaluate: Any, sets: Sequence[Any], two_sided: bool
+) -> None:
+    """One way to measure and one way to evaluate."""
+    if two_sided and (honesty is None or task is None):
+        raise ConfigError(
+            "spectral and natural measure curvature that no statistics hold, so a sweep with them "
+            "needs both data sets; give --honesty and --task, beside --statistics or without, or "
+            "leave both kinds out of --compensation"
+        )
+    if statistics is not None and not two_sided and not (honesty is None and task is None):
+        raise ConfigError(
+            "both statistics and data to measure on were given; leave the data out to use the "
+            "statistics, or the statistics to measure anew"
+        )
+    if statistics is None and (honesty is None or task is None):
+        raise ConfigError(
+            "a sweep needs statistics, or both honesty and task data to measure on; give "
+            "--statistics, or --honesty and --task"
+        )
+    if (evaluate is None) == (not sets):
+        raise ConfigError(
+            "a sweep needs one way to score its candidates, a function or sets of questions; give "
+            "either evaluate, or --validation, --benchmarks and --tasks"
+        )
+
+
+def check_dtype(config: RestoreConfig, kinds: Sequence[Kind]) -> None:
+    """Refuse a dtype that candidates are not made in."""
+    if "natural" in kinds and config.dtype != "auto":
+        raise ConfigError(
+            f"dtype is {config.dtype!r}, but natural measures the candidates themselves, which a "
+            "sweep makes in the dtype of tuned; leave --dtype at auto or natural out"
+        )
+
+
+def destination(out: Path, pair: Pair, overwrite: bool) -> Path:
+    """The file to write, its directory made."""
+    file = out / FILE
+    for place in [*pair.base.places, *pair.tuned.places]:
+        if place.resolve() in file.resolve().parents:
+            raise OutputError(f"{file} is inside the input {place}; choose another --out")
+    if file.exists() and not overwrite:
+        raise OutputError(f"{file} exists already; choose another --out or pass --overwrite")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{out} cannot be made a directory ({error.strerror}); choose another --out"
+        ) from None
+    return file
+
+
+def repeated_questions(
+    evaluate: Validation, data: Sequence[Any], config: RestoreConfig
+) -> list[str]:
+    """A message where validation questions are measured samples too."""
+    measured = [
+        sample.prompt
+        for source in data
+        for sample in load_samples(
+            source, limit=config.samples, shuffle_seed=config.shuffle_seed
+        ).samples
+    ]
+    count = evaluate.repeated(measured)
+    if not count:
+        return []
+    return [
+        f"{count} of the validation questions are among the measured samples: what is chosen on "
+        "measured questions is not measured by them"
+    ]
