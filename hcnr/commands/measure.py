@@ -1,0 +1,71 @@
+"""`hcnr measure`: scores and curvature once, for any number of restorations."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hcnr.commands.arguments import HONESTY, TASK, Base, Config, Overwrite, Preset, Tuned, examples
+from hcnr.commands.first_checks import check_command_line, named_pair
+from hcnr.commands.options import Tokenizer, config_options
+from hcnr.config import load_config
+from hcnr.output import print_json, shown
+
+EPILOG = examples(
+    "hcnr measure base/ tuned/ --honesty honesty.jsonl --task task.jsonl --out stats.safetensors",
+    "hcnr measure base/ tuned/ --honesty h.jsonl --task t.jsonl --compensation balanced "
+    "--all-hessians --out stats.safetensors",
+)
+
+UNMEASURED = (
+    "task_weight", "coefficient", "max_task_drop", "steps", "step_size", "damping", "block_size",
+    "memory_budget",
+)  # fmt: skip
+"""Settings that `hcnr measure` does not use."""
+
+
+@config_options(unused=UNMEASURED)
+def measure(
+    base: Base,
+    honesty: Annotated[str, HONESTY],
+    task: Annotated[str, TASK],
+    out: Annotated[Path, typer.Option(help="Safetensors file to write the statistics to.")],
+    tuned: Tuned = None,
+    tokenizer: Tokenizer = None,
+    config: Config = None,
+    preset: Preset = None,
+    overwrite: Overwrite = False,
+    *,
+    settings: dict[str, Any],
+) -> None:
+    """Measure scores and curvature once, for any number of restorations."""
+    honest, tuned = named_pair(base, tuned)
+    check_command_line(checkpoints=(honest, tuned), data=(honesty, task))
+    loaded = load_config(config, settings, preset_name=preset)
+    import hcnr
+    from hcnr.curvature.statistics import check_destination
+    from hcnr.report.terminal import print_data, progress_bars
+
+    inputs = [place for place in (honest, tuned) if place is not None]
+    check_destination(out, inputs=inputs, overwrite=overwrite)
+    console = shown()
+    with progress_bars() as bars:
+        found = hcnr.measure(
+            honest, tuned, honesty, task, loaded, tokenizer=tokenizer, watcher=bars
+        )
+    found.save(out)
+    print_data(found.data, console)
+    curvatures = sum(len(matrices) for matrices in found.hessians.values())
+    console.print(
+        f"written: {out} (scores of {len(found.matrices)} matrices, {curvatures} curvatures)",
+        highlight=False,
+        markup=False,
+    )
+    print_json(
+        {
+            "written": str(out),
+            "matrices": len(found.matrices),
+            "curvatures": curvatures,
+            "data": found.data,
+        }
+    )
