@@ -5,6 +5,8 @@ the result, printed at the end of the session and written beside our time with -
 """
 
 import importlib.metadata
+import json
+import os
 import platform
 import sys
 import time
@@ -19,6 +21,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from bench.cases import Case
+from bench.goals import Record
+from bench.journal import Journal
 from bench.timing import cold_cache, peak_bytes, quantiles, synchronise
 from hcnr_kernels.testing.accuracy import TENSOR_CORES, relative_error
 from hcnr_kernels.testing.inputs import Sample
@@ -93,12 +97,28 @@ def check(row: Operator, sample: Sample, dtype: torch.dtype) -> None:
         assert relative_error(left, right) <= allowed, row.name
 
 
+def operator_record(title: str, info: Mapping[str, Any]) -> Record:
+    """An operator on its large input, as a row of `make gpu`, from what is beside its time."""
+    rates = f"{info['gigabytes_per_second']:.0f} GB/s, {info['teraflops']:.2f} TFLOP/s"
+    return {
+        "title": title,
+        "shape": f"{info['shapes']}: {rates}",
+        "dtype": info["dtype"].removeprefix("torch."),
+        "ms": {name: info[f"{name}_ms"] for name in ("p20", "p50", "p80")},
+        "peak_mib": info["peak_mib"],
+        "note": "from the call until all is done, launching included",
+    }
+
+
 @pytest.fixture
 def run_operator(benchmark: Any, device: torch.device) -> Callable[[str, torch.dtype], None]:
     """Check one row of the registry on its large input, then time it."""
 
     def run(name: str, dtype: torch.dtype) -> None:
         row = OPERATORS[name]
+        title = f"registry: {name}-{str(dtype).removeprefix('torch.')}"
+        if title in json.loads(os.environ.get("HCNR_SKIP", "[]")):
+            pytest.skip("an earlier command of make gpu has measured it")
         sample = row.large(str(device), dtype)
         check(row, sample, dtype)
         args = _own(row, sample)
@@ -129,6 +149,10 @@ def run_operator(benchmark: Any, device: torch.device) -> Callable[[str, torch.d
             **_milliseconds(benchmark.stats.stats.data),
             **_facts(device),
         )
+        if files := os.environ.get("HCNR_JOURNAL"):
+            journal = Journal([Path(file) for file in files.split(os.pathsep)])
+            record = operator_record(title, benchmark.extra_info)
+            journal.add("record", section="operators", case=title, **record)
 
     return run
 

@@ -1,16 +1,15 @@
 """The sections of `make gpu`: each a process or a few, under a time limit, one after the other."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.checks import sanitizer, tests
 from bench.children import installed, python
 from bench.context import Context, verdict
 from bench.journal import begun
-
-Record = dict[str, Any]
 
 FAMILIES = ("inverse", "compensation", "gram", "perturbation", "merge", "fisher")
 """Plain CUDA and plain products first, the kernels with the most in them last."""
@@ -77,33 +76,19 @@ def measure(section: str, context: Context) -> str:
 
 
 def operators(context: Context) -> str:
-    """The registry's operators on their large inputs, by pytest-benchmark, one process each."""
+    """The registry's operators on their large inputs, by pytest-benchmark; see conftest.py."""
     if context.quick or not installed("pytest_benchmark"):
         return "skipped: --quick, or pytest-benchmark is not installed"
-    found = context.scratch / "operators.json"
-    command = python("-m", "pytest", "bench/test_ops.py", "-q", f"--benchmark-json={found}")
     log = context.scratch / "operators.log"
-    timed = context.child(command, output=log)
+    timed = context.child(
+        python("-m", "pytest", "bench/test_ops.py", "-q"),
+        output=log,
+        HCNR_JOURNAL=os.pathsep.join(map(str, context.journal.files)),
+        HCNR_SKIP=json.dumps(list(context.skip.get("operators", ()))),
+    )
     if timed != 0:
         print(log.read_text()[-3000:])
-    if found.exists() and found.stat().st_size:
-        for benchmark in json.loads(found.read_text())["benchmarks"]:
-            record = _operator_record(benchmark)
-            context.journal.add("record", section="operators", case=record["title"], **record)
     return verdict(timed)
-
-
-def _operator_record(benchmark: Record) -> Record:
-    """An operator of the registry on its large input, as pytest-benchmark wrote it."""
-    info = benchmark["extra_info"]
-    rates = f"{info['gigabytes_per_second']:.0f} GB/s, {info['teraflops']:.2f} TFLOP/s"
-    return {
-        "title": f"registry: {benchmark['param']}",
-        "shape": f"{info['shapes']}: {rates}",
-        "dtype": info["dtype"].removeprefix("torch."),
-        "ms": {name: info[f"{name}_ms"] for name in ("p20", "p50", "p80")},
-        "peak_mib": info["peak_mib"],
-    }
 
 
 SECTIONS = {

@@ -45,7 +45,7 @@ class Recorder:
         self._journal.add("record", section=self.section, case=case, **record)
         try:
             print(line(record), flush=True)
-        except (KeyError, TypeError, ValueError):
+        except Exception:  # it is on disk; how it looks must cost nothing
             print(record, flush=True)
 
     def attempt(
