@@ -30,7 +30,8 @@ def push(
 ) -> None:
     """Upload a restored checkpoint to the Hugging Face hub, once its card has been checked.
 
-    Log in with `hf auth login` first. Answers that models gave are left out.
+    Log in with `hf auth login` first. Answers that models gave and the page, which
+    quotes them, are left out, and paths of this machine become names.
     """
     from hcnr.output import print_json, shown
     from hcnr.record.push import push as run

@@ -21,7 +21,9 @@ def report(
     ] = None,
     metrics: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option(help="Of `hcnr evaluate`; DIR/eval/metrics.json without it."),
+        typer.Option(
+            help="Of `hcnr evaluate`; DIR/eval/metrics.json or DIR-eval/metrics.json without it."
+        ),
     ] = None,
     sweep: Annotated[
         Optional[Path],  # noqa: UP045

@@ -15,7 +15,12 @@ from hcnr.demo.interpolation import InterpolationPoint
 from hcnr.demo.laboratory import Laboratory
 from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
-from hcnr.evaluation.results import assemble, check_folder, write_metrics
+from hcnr.evaluation.results import (
+    assemble,
+    check_folder,
+    evaluation_folder,
+    write_metrics,
+)
 from hcnr.probes.probe import probe
 from hcnr.progress import Watcher
 from hcnr.versions import versions
@@ -87,7 +92,7 @@ def write_metrics_of(
     if rival is not None and row is not None:
         label = f"{INTERPOLATION}{rival.coefficient:g}"
         judged[label], answers[label] = row, said["interpolation"]
-    folder = check_folder(restored / "eval")
+    folder = check_folder(evaluation_folder(restored))
     write_judged(folder, judge_questions(panel.sets, answers, judged))
     return write_metrics(folder, metrics)
 

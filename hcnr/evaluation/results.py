@@ -86,6 +86,15 @@ def recommended(
     return decide(found)
 
 
+def evaluation_folder(directory: str | Path) -> Path:
+    """Where the evaluation of a checkpoint is looked for: `restored-eval` beside `restored`.
+
+    Answers are no part of what is uploaded, and another restoration replaces the checkpoint whole.
+    """
+    place = Path(directory).expanduser().resolve()
+    return place.with_name(f"{place.name}-eval")
+
+
 def check_folder(out: str | Path) -> Path:
     """Make the directory `out` where it is missing, before anything is computed.
 

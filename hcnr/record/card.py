@@ -8,6 +8,7 @@ from hcnr.record.adapter_text import adapter_sentence
 from hcnr.record.front_matter import Origin, front_matter
 from hcnr.record.interpolation import HOW, Interpolated
 from hcnr.record.interpolation import key_facts as mixing_facts
+from hcnr.record.names import names_only, stem
 from hcnr.record.tables import Table
 from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.two_sided_text import key_facts, kind_text
@@ -102,7 +103,7 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
     rows["hcnr"] = report["versions"]["hcnr"]
     for name, facts in report["data"].items():
         rows[f"{name} data"] = f"{facts['samples']} samples, {facts['tokens']:,} tokens"
-    return CARD.format(
+    card = CARD.format(
         front_matter=front_matter(
             origin or Origin(), report["data"], report.get("adapter", {}).get("on")
         ),
@@ -113,6 +114,7 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
         end=END,
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
     )
+    return names_only(card)
 
 
 def _source(report: dict[str, Any], role: str) -> str:
@@ -169,8 +171,3 @@ def _cell(text: str) -> str:
     for character in "\\`*_[]<>|":
         text = text.replace(character, f"\\{character}")
     return " ".join(text.split())
-
-
-def stem(name: str) -> str:
-    """Last part of a path or of a hub name, which a published page may carry."""
-    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]

@@ -1,16 +1,26 @@
 """Uploading a restored checkpoint to the Hugging Face hub, with a card that the hub takes."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hcnr.errors import CheckpointError, ConfigError, OutputError
 from hcnr.record.front_matter import check_id, is_hub_id
+from hcnr.record.names import names_only
 
-__all__ = ["LEFT_OUT", "Pushed", "push"]
+__all__ = ["LEFT_OUT", "Pushed", "push", "without_paths"]
 
-LEFT_OUT = ("**/answers-*.jsonl", "answers-*.jsonl", ".*", "**/.*")
-"""Patterns of what is not uploaded: the models' answers, and hidden files."""
+LEFT_OUT = (
+    "**/answers-*.jsonl", "answers-*.jsonl", "**/judged.jsonl", "judged.jsonl", "**/report.html",
+    "report.html", ".*", "**/.*",
+)  # fmt: skip
+"""Patterns of what is not uploaded: the models' answers, the page, which quotes them, and hidden
+files."""
+WRITTEN = ("hcnr_report.json", "metrics.json", "sweep.json", "probe.json")
+"""Files in which hcnr may have written where models and data lay."""
+ADAPTER = "adapter_config.json"
+NAMED = "base_model_name_or_path"
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,9 @@ def push(
     """Upload what `restore` wrote.
 
     The card is read and checked by `huggingface_hub`, here and by the hub, before anything is
-    uploaded. A `base_model` that is given is written into the card of the directory first.
+    uploaded. A `base_model` that is given is written into the card of the directory first. Answers
+    and the page stay here, and files that tell where something lay on this machine are uploaded
+    with names in place of paths, see `without_paths`.
 
     Args:
         directory: what `restore` wrote.
@@ -78,11 +90,16 @@ def push(
         if base_model is not None:
             _write_card(directory, str(card))
         api.create_repo(repo, private=private, exist_ok=True)
+        named_files = without_paths(directory, tuple(named))
+        for name, content in named_files.items():
+            api.upload_file(
+                repo_id=repo, path_in_repo=name, path_or_fileobj=content, commit_message=message
+            )
         commit = api.upload_folder(
             repo_id=repo,
             folder_path=str(directory),
             commit_message=message,
-            ignore_patterns=list(LEFT_OUT),
+            ignore_patterns=[*LEFT_OUT, *named_files],
         )
     except Exception as error:
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -92,6 +109,35 @@ def push(
         ) from None
     url = getattr(commit, "commit_url", None) or f"https://huggingface.co/{repo}"
     return Pushed(str(url), tuple(named))
+
+
+def without_paths(directory: Path, base_model: tuple[str, ...]) -> dict[str, bytes]:
+    """Files of a directory that tell of paths of this machine, as they may be published.
+
+    Args:
+        directory: what is uploaded.
+        base_model: what the card says; an adapter names the first one in place of a directory.
+
+    Returns:
+        Content by name; nothing where every file may be published as it is.
+    """
+    found = {}
+    for path in sorted(directory.rglob("*.json")):
+        if path.name not in (*WRITTEN, ADAPTER):
+            continue
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            continue
+        after = before
+        if path.name != ADAPTER:
+            after = names_only(before)
+        elif not is_hub_id(before.get(NAMED)):
+            after = before | {NAMED: base_model[0]}
+        if after != before:
+            text = json.dumps(after, indent=2, ensure_ascii=False) + "\n"
+            found[path.relative_to(directory).as_posix()] = text.encode()
+    return found
 
 
 def _read_card(directory: Path, kind: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 from hcnr.config import RestoreConfig
 from hcnr.record.card import model_card
 from hcnr.record.front_matter import Origin
+from hcnr.record.names import names_only
 
 
 def write_companions(
@@ -15,13 +16,15 @@ def write_companions(
 ) -> None:
     """Write `README.md`, `hcnr_config.yaml` and `hcnr_report.json` into `directory`.
 
+    They hold names of directories and files, no paths of the machine: they are published.
+
     Args:
         directory: of the restored checkpoint.
         report: what `build_report` returned.
         config: of the run.
         origin: where both models come from, for the card.
     """
-    text = json.dumps(_plain(report), indent=2, allow_nan=False)
+    text = json.dumps(names_only(_plain(report)), indent=2, allow_nan=False)
     (directory / "hcnr_report.json").write_text(text + "\n", encoding="utf-8")
     (directory / "hcnr_config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     (directory / "README.md").write_text(model_card(report, origin), encoding="utf-8")

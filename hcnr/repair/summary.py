@@ -1,5 +1,6 @@
 """`hcnr_report.json`: everything numeric that happened, nothing silent."""
 
+import datetime
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
@@ -68,8 +69,9 @@ def build_report(
         `perturbation` (of every target matrix), `half_overlap` (of every target matrix's
         candidates; `summary.selected_overlap` is that of the restored neurons), `scores` (quantiles
         of every target matrix's scores by data set, see `score_quantiles`), `seconds` (by stage),
-        `versions`; also `two_sided`, `interpolation`, `adapter` and `verdict` where given, and in
-        the summary `restored_directions` and `restored_share` of whole matrices.
+        `date` (in UTC), `versions`; also `two_sided`, `interpolation`, `adapter` and `verdict`
+        where given, and in the summary `restored_directions` and `restored_share` of whole
+        matrices.
     """
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
     restored = sum(record.parameters for record in records)
@@ -106,6 +108,7 @@ def build_report(
         "half_overlap": dict(selection.overlap),
         "scores": score_quantiles(statistics),
         "seconds": dict(seconds),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "versions": versions(),
     }
     if out_of_reach is not None:

@@ -9,7 +9,8 @@ from typing import Any
 from hcnr.choosing.recommendation import Decision
 from hcnr.errors import DataError, HcnrError
 from hcnr.evaluation.judged import JudgedQuestion
-from hcnr.record.card import stem
+from hcnr.evaluation.results import METRICS, evaluation_folder
+from hcnr.record.names import names_only, stem
 from hcnr.record.tables import Interval
 from hcnr.record.values import interval, mapping, mappings, number, texts
 from hcnr.record.writing import read_report
@@ -44,6 +45,7 @@ class Run:
         f1_difference: the same of F1, which decides nothing.
         task_difference: the same of the task accuracy.
         notes: what the evaluation wants to be known.
+        asked_all: whether the evaluation asked every question of its sets.
         judged: every question of the evaluation with what the models said, by the names that they
             have on the page.
         sweep: what a sweep found.
@@ -69,6 +71,7 @@ class Run:
     f1_difference: Interval | None = None
     task_difference: Interval | None = None
     notes: list[str] = field(default_factory=list)
+    asked_all: bool = False
     judged: list[JudgedQuestion] = field(default_factory=list)
     sweep: Sweep | None = None
     probe: dict[str, Any] = field(default_factory=dict)
@@ -95,8 +98,9 @@ def gather(
 
     Args:
         directory: what `hcnr restore --out` wrote. What is not given is looked for in it.
-        metrics: of `hcnr evaluate`; otherwise `eval/metrics.json`. The answers are taken from the
-            `judged.jsonl` beside it, where there is one.
+        metrics: of `hcnr evaluate`; otherwise `eval/metrics.json` in it, or that of the folder
+            beside it with `-eval` behind its name. The answers are taken from the `judged.jsonl`
+            beside it, where there is one.
         sweep: of `hcnr sweep`; otherwise `sweep.json` or `sweep/sweep.json`.
         probe: of `hcnr probe`; otherwise `probe.json`.
         statistics: of `hcnr measure`, for the distributions of the scores; otherwise those that
@@ -110,13 +114,14 @@ def gather(
     place = Path(directory).expanduser()
     report = _report(place)
     run: dict[str, Any] = {"directory": place, "name": place.resolve().name, "report": report}
-    usual = place / "eval" / "metrics.json"
-    evaluation = _read(metrics, [usual])
+    usual = [place / "eval" / METRICS, evaluation_folder(place) / METRICS]
+    evaluation = _read(metrics, usual)
     if evaluation:
         own = _own_fingerprint(place) if evaluation.get("fingerprints") else None
         _check_model(evaluation, place, own, report["pair"])
         run |= _evaluation(evaluation, report["pair"], own)
-        file = usual if metrics is None else Path(metrics).expanduser()
+        found = [path for path in usual if path.is_file()]
+        file = found[0] if metrics is None else Path(metrics).expanduser()
         run["judged"] = answers_beside(file, run.pop("labels"))
     found = _read(sweep, [place / "sweep.json", place / "sweep" / "sweep.json"])
     _check_pair("sweep", found, report["pair"])
@@ -143,7 +148,7 @@ def _report(place: Path) -> dict[str, Any]:
         report = read_report(place)
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); restore again to write it anew") from None
-    return check_report(path, report)
+    return check_report(path, names_only(report))
 
 
 def _read(given: PathLike | None, usual: list[Path]) -> dict[str, Any]:
@@ -167,7 +172,7 @@ def _read(given: PathLike | None, usual: list[Path]) -> dict[str, Any]:
             f"{path} holds a {type(found).__name__}, expected a JSON object; write it again or "
             "move it away"
         )
-    return found
+    return names_only(found)
 
 
 def _own_fingerprint(place: Path) -> str | None:
@@ -229,6 +234,7 @@ def _evaluation(
         "benchmarks": mapping(data.get("data")),
         "rival": _rival(data),
         "notes": texts(data.get("notes")),
+        "asked_all": mapping(data.get("settings")).get("limit", 0) is None,
         "others": [],
         "trait": str(data.get("trait") or "honesty"),
         **{key: str(word) for key, word in mapping(data.get("words")).items() if key in WORDS},

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from hcnr.record.card import stem
+from hcnr.record.names import stem
 from hcnr.record.values import mapping
 
 ROLES = ("tuned", "base")

@@ -1,11 +1,13 @@
 """What the page's template shows of a run: tables and sentences, no markup."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
-from hcnr.record.card import stem
+from hcnr.record.command import restore_command
 from hcnr.record.interpolation import Interpolated
+from hcnr.record.names import stem
 from hcnr.record.numbers import NONE, fixed, signed
 from hcnr.record.tables import Table
 from hcnr.record.two_sided import TwoSidedRecord
@@ -17,7 +19,7 @@ from hcnr.report.figures.sweep import differing_settings, setting_text
 from hcnr.report.gather import Run
 from hcnr.report.headline import because, headline_notes, headline_table, verdict
 from hcnr.report.repair import repair_words
-from hcnr.report.results import Sweep
+from hcnr.report.results import ModelScores, Sweep
 from hcnr.report.signatures.outcomes import Signature
 from hcnr.report.signatures.signatures import failure_signatures
 
@@ -29,12 +31,20 @@ class Tile:
     Attributes:
         name: what it is.
         value: as text.
+        change: whether that is a gain or a loss, in a word.
+        kind: `good`, `bad`, or empty where it is neither.
         note: what it is compared with.
     """
 
     name: str
     value: str
-    note: str | None = None
+    change: str = ""
+    kind: str = ""
+    note: str = ""
+
+
+KINDS = {"use": "good", "do not use": "bad", "interpolate instead": "open", "unclear": "open"}
+"""How the word of a verdict is coloured."""
 
 
 def view(run: Run) -> dict[str, Any]:
@@ -43,7 +53,10 @@ def view(run: Run) -> dict[str, Any]:
     return {
         "run": run,
         "charts": charts,
-        "verdict": verdict(run),
+        "verdict": verdict(run).partition(":"),
+        "stance": _stance(run),
+        "date": _date(run.report.get("date")),
+        "command": restore_command(run.report, run.name),
         "because": because(run),
         "names": {role: stem(run.report["pair"][role]) for role in ("base", "tuned")},
         "tiles": tiles(run),
@@ -74,10 +87,11 @@ def tiles(run: Run) -> list[Tile]:
         _tile("Task accuracy", before.task_accuracy if before else None, task, run.task_difference),
     ]
     if run.rival is not None:
-        note = f"plain interpolation, task accuracy {fixed(run.rival.task_accuracy)}"
-        found.append(Tile("Delta to beat", signed(run.rival.mean("refusal_delta")), note))
+        found.append(_rival_tile(run, run.rival))
     old, f1 = before.mean("f1") if before else None, after.mean("f1")
-    return [*found, _tile(run.f1_name, old, f1, run.f1_difference)]
+    last = _tile(run.f1_name, old, f1, run.f1_difference)
+    # It rises in a model that refuses everything too.
+    return [*found, replace(last, kind="") if last.kind == "good" else last]
 
 
 def _tile(
@@ -85,12 +99,43 @@ def _tile(
     span: tuple[float, float] | None = None, sign: str = "",
 ) -> Tile:  # fmt: skip
     pattern = f"{sign}.1f"
-    note = None
-    if before is not None and after is not None:
-        note = f"{signed(after - before)} from {fixed(before, pattern)}"
-        if span is not None:
-            note += f" (95%: {signed(span[0])} to {signed(span[1])})"
-    return Tile(name, fixed(after, pattern), note)
+    if before is None or after is None:
+        return Tile(name, fixed(after, pattern))
+    change = after - before
+    kind, word = ("good", "a gain") if change > 0 else ("bad", "a loss")
+    note = f"from {fixed(before, pattern)}"
+    if span is not None:
+        note += f" (95%: {signed(span[0])} to {signed(span[1])})"
+        if span[0] <= 0 <= span[1]:
+            kind, word = "", "within the noise"
+    if round(change, 1) == 0:
+        return Tile(name, fixed(after, pattern), "unchanged", note=note)
+    return Tile(name, fixed(after, pattern), f"{signed(change)}, {word},", kind, note)
+
+
+def _rival_tile(run: Run, rival: ModelScores) -> Tile:
+    """What is to be beaten; whether it was is known where the decision is about the same one."""
+    note = f"plain interpolation, task accuracy {fixed(rival.task_accuracy)}"
+    change = kind = ""
+    weighed = run.decision.evidence.rival if run.decision else None
+    if weighed is not None and rival.name == f"interpolation ({weighed.coefficient:g})":
+        kind = "good" if weighed.lead.shown else "bad"
+        change = "beaten:" if weighed.lead.shown else "not shown to be beaten:"
+    return Tile("Delta to beat", signed(rival.mean("refusal_delta")), change, kind, note)
+
+
+def _stance(run: Run) -> str:
+    """How the verdict's word is coloured; empty where there is no verdict."""
+    word = run.decision.word if run.decision else mapping(run.report.get("verdict")).get("word")
+    return KINDS.get(str(word), "")
+
+
+def _date(value: Any) -> str:
+    """`27 November 2026, 14:05 UTC`; empty where the report is older than its date."""
+    try:
+        return datetime.fromisoformat(value).strftime("%d %B %Y, %H:%M %Z").lstrip("0")
+    except (TypeError, ValueError):
+        return ""
 
 
 def _by_state(found: Sequence[Signature]) -> dict[str, list[Signature]]:

@@ -91,7 +91,7 @@ def test_the_files_hold_the_table(table: DemoTable, out: Path):
 
 
 def test_the_evaluation_beside_the_checkpoint_is_that_of_the_table(table: DemoTable, out: Path):
-    metrics = json.loads((out / "restored" / "eval" / "metrics.json").read_text())
+    metrics = json.loads((out / "restored-eval" / "metrics.json").read_text())
     for found, method in (
         (metrics, HIGHLIGHT),
         (metrics["models"]["base"], "base"),
@@ -111,7 +111,7 @@ def test_the_evaluation_beside_the_checkpoint_is_that_of_the_table(table: DemoTa
 def test_the_sweep_is_complete_and_asks_other_questions(
     table: DemoTable, swept: dict[str, Any], out: Path
 ):
-    metrics = json.loads((out / "restored" / "eval" / "metrics.json").read_text())
+    metrics = json.loads((out / "restored-eval" / "metrics.json").read_text())
     assert swept["complete"]
     tried = [one for one in swept["candidates"] if not one["refined"]]
     assert len(tried) == len(GRID.configs(RestoreConfig()))
@@ -162,7 +162,7 @@ def test_the_demo_recommends_what_its_report_accepts(table: DemoTable, out: Path
     assert (run.decision.word, run.decision.reason) == (said["word"], said["reason"])
     assert said["max_task_drop"] == MAX_TASK_DROP == run.decision.evidence.max_task_drop
     word = said["word"].capitalize()
-    assert f"<h1>{word}: " in (restored / "report.html").read_text()
+    assert f">{word}</span>: " in (restored / "report.html").read_text()
     assert f"\n\n**{word}**: " in (restored / "README.md").read_text()
     text = " ".join(console.export_text(clear=False).split())
     last = text[text.rindex("recommendation for ") :]

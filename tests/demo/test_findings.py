@@ -41,8 +41,8 @@ def metrics(tmp_path) -> dict[str, Any]:
     points = [(one.coefficient, Scores.of(one.evaluation)) for one in curve]
     after = Scores.of(Evaluation.of(EXAMINER.score(said["restored"])))
     decision = decide(weigh(after, points[0][1], points, 5.0))
-    path = write_metrics_of(tmp_path, EXAMINER, said, curve, curve[1], decision)
-    assert path == tmp_path / "eval" / "metrics.json"
+    path = write_metrics_of(tmp_path / "restored", EXAMINER, said, curve, curve[1], decision)
+    assert path == tmp_path / "restored-eval" / "metrics.json"
     return json.loads(path.read_text())
 
 

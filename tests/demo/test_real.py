@@ -103,9 +103,11 @@ def test_it_trains_repairs_asks_and_reports_and_trains_only_once(pretrained, tmp
     assert names[:2] == ["base", "tuned"] and {"sum", "restored"} <= set(names)
     assert rows[0].retention == pytest.approx(0) and rows[1].retention == pytest.approx(100)
     restored = tmp_path / "out" / "restored"
-    assert {"report.html", "hcnr_report.json", "model.safetensors", "eval"} <= {
+    assert {"report.html", "hcnr_report.json", "model.safetensors"} <= {
         path.name for path in restored.iterdir()
     }
+    assert (restored.with_name("restored-eval") / "judged.jsonl").is_file()
+    assert not list(restored.rglob("*.jsonl")), "answers are no part of what is uploaded"
     report = json.loads((restored / "hcnr_report.json").read_text())
     assert report["config"]["compensation"] == "spectral"
     assert report["verdict"]["losses"]["task"]["held_back"]

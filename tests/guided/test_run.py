@@ -215,6 +215,6 @@ def test_an_adapter_goes_through_like_a_checkpoint(values, given, tmp_path):
     made = run_recipe(changed(values, "models", **models), tmp_path / "out")
     assert made.steps == list(WORK) and made.word in WORDS
     pair = json.loads((made.directory / "model" / "hcnr_report.json").read_text())["pair"]
-    assert pair["tuned"] == str(adapter)
+    assert pair["tuned"] == adapter.name
     assert set(metrics(made.directory)["models"]) == {"adapter", "base"}
     assert "tuned" in (made.directory / "report.html").read_text()

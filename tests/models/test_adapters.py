@@ -129,7 +129,7 @@ def test_restored_like_the_merged_checkpoint(pair, adapter, tmp_path):
     assert all(torch.equal(one.load(name), other.load(name)) for name in one.tensors)
     report = json.loads((mine / "hcnr_report.json").read_text())
     assert report["summary"]["target_matrices"] == 4
-    assert report["pair"]["tuned"] == str(adapter)
+    assert report["pair"]["tuned"] == adapter.name
     assert report["pair"]["sources"]["tuned"]["adapter"] == "LORA"
     assert sum("is an adapter (LORA) and was merged" in line for line in report["warnings"]) == 1
     card = (mine / "README.md").read_text()

@@ -1,3 +1,4 @@
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,9 @@ class Hub:
         self.calls.append(("create", repo, options))
         if self._error is not None:
             raise self._error
+
+    def upload_file(self, **options):
+        self.calls.append(("file", options))
 
     def upload_folder(self, **options):
         self.calls.append(("upload", options))
@@ -52,6 +56,43 @@ def test_what_is_left_out_matches_answers_and_hidden_files():
              "eval/metrics.json", ".gitignore", "eval/.hidden"]  # fmt: skip
     kept = list(filter_repo_objects(names, ignore_patterns=list(LEFT_OUT)))
     assert kept == ["model.safetensors", "eval/metrics.json"]
+    quoting = ["judged.jsonl", "eval/judged.jsonl", "report.html", "report/honesty.svg"]
+    assert list(filter_repo_objects(quoting, ignore_patterns=list(LEFT_OUT))) == [
+        "report/honesty.svg"
+    ]
+
+
+def test_no_path_of_the_machine_is_uploaded(restored):
+    secret = "/home/jane doe/private"
+    texts = {
+        "hcnr_report.json": {
+            "pair": {"base": f"{secret}/base", "tuned": "org/tuned@main"},
+            "data": {"task": {"source": f"{secret}/task.jsonl"}},
+            "warnings": [f"tuned ({secret}/base) has 1/2 of /srv/other/words.txt."],
+            "matrices": [{"name": "model.layers.0.q_proj"}],
+        },
+        "eval/metrics.json": {"data": {"kuq": {"source": f"{secret}/kuq.json"}}},
+        "sweep/sweep.json": {"pair": {"base": f"{secret}/base"}},
+        "adapter_config.json": {"base_model_name_or_path": f"{secret}/tuned", "r": 8},
+        "config.json": {"vocab_size": 9},
+    }
+    for name, content in texts.items():
+        (restored / name).parent.mkdir(exist_ok=True)
+        (restored / name).write_text(json.dumps(content))
+    hub = Hub()
+    push(restored, "me/restored", api=hub)
+    sent = {call[1]["path_in_repo"]: call[1]["path_or_fileobj"] for call in hub.calls
+            if call[0] == "file"}  # fmt: skip
+    assert set(sent) == set(texts) - {"config.json"}
+    assert hub.calls[-1][0] == "upload"
+    assert set(sent) <= set(hub.calls[-1][1]["ignore_patterns"])
+    assert not [name for name, text in sent.items() if b"/home" in text or b"/srv" in text]
+    report = json.loads(sent["hcnr_report.json"])
+    assert report["pair"] == {"base": "base", "tuned": "org/tuned@main"}
+    assert report["data"]["task"]["source"] == "task.jsonl"
+    assert report["warnings"] == ["tuned (base) has 1/2 of words.txt."]
+    assert json.loads(sent["adapter_config.json"])["base_model_name_or_path"] == "org/tuned"
+    assert secret in (restored / "adapter_config.json").read_text(), "which is needed here"
 
 
 @pytest.mark.parametrize("named", ["", "base_model: tuned\n"])

@@ -88,7 +88,7 @@ def place(request, full_run, invented):
 def test_the_browser_has_no_complaints(full_run, tmp_path):
     dom, complaints = browse(f"file://{write_html(full_run)}", tmp_path)
     assert complaints == []
-    assert "Use: the refusal delta rose from +12.2 to +42.6" in dom
+    assert "Use</span>: the refusal delta rose from +12.2 to +42.6" in dom
     assert dom.count("<figure") == 10
 
 

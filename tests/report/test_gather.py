@@ -48,6 +48,14 @@ def test_given_files_win_over_those_of_the_directory(full_run, tmp_path, invente
     assert run.after is not None and run.after.mean("f1") == 11.0
 
 
+def test_an_evaluation_may_lie_beside_the_directory(make_run, invented):
+    place = make_run(metrics=invented.metrics())
+    assert gather(place).after is not None
+    (place / "eval").rename(place.with_name("restored-eval"))
+    run = gather(place)
+    assert run.after is not None and run.after.task_accuracy == 30.30
+
+
 def test_a_sweep_may_lie_in_its_own_folder(make_run, invented):
     place = make_run()
     (place / "sweep").mkdir()

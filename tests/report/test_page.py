@@ -51,7 +51,7 @@ def test_the_page_is_well_formed_and_says_the_verdict_first(full_run):
     headings = [tag for tag in outline.tags if tag in ("h1", "h2", "h3")]
     assert headings[0] == "h1" and headings.count("h1") == 1
     said = (
-        "hcnr report Use: the refusal delta rose from +12.2 to +42.6, while task accuracy fell by "
+        "hcnr report Use : the refusal delta rose from +12.2 to +42.6, while task accuracy fell by "
         "0.3 points. Its refusal delta is +30.4 (95% interval +28.2 to +32.6) points over tuned's,"
     )
     assert said in outline.text
@@ -63,7 +63,10 @@ def test_the_page_needs_nothing_else(full_run):
     text = html(gather(full_run))
     outline = Outline(text)
     assert not {"script", "link", "img", "iframe", "object", "form"} & set(outline.tags)
-    assert not [k for k, _ in outline.attributes if k in ("src", "href", "style") or k[:2] == "on"]
+    assert not [k for k, _ in outline.attributes if k in ("src", "style") or k[:2] == "on"]
+    places = [v for k, v in outline.attributes if k == "href"]
+    assert places and {place[1:] for place in places} <= set(outline.ids)
+    assert {place[0] for place in places} == {"#"}
     assert not re.search(r"url\(|@import|https?://", text)
     assert ("content", "default-src 'none'; style-src 'unsafe-inline'") in outline.attributes
 

@@ -133,7 +133,11 @@ def test_without_numbers_nothing_is_claimed(found):
 @pytest.mark.parametrize(
     ("kind", "task", "honesty"),
     [
-        ("spectral", "--task-weight (mu was 3.16).", "--compensation spectral+natural"),
+        (
+            "spectral",
+            "--task-weight (mu was 3.16), or search with a smaller",
+            "--compensation spectral+natural",
+        ),
         ("natural", "Or step less far (--step-size, --steps).", "Step further (--step-size"),
     ],
 )

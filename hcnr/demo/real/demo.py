@@ -22,7 +22,12 @@ from hcnr.errors import OutputError
 from hcnr.evaluation.generation import generate
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluation.panel import Panel, make_panel
-from hcnr.evaluation.results import assemble, check_folder, write_metrics
+from hcnr.evaluation.results import (
+    assemble,
+    check_folder,
+    evaluation_folder,
+    write_metrics,
+)
 from hcnr.evaluation.scoring import difference
 from hcnr.models.gguf import convert_gguf
 from hcnr.models.model import open_model, open_tokenizer
@@ -180,7 +185,7 @@ class RealDemo:
         metrics["recommendation"] = self.facts["recommendation"]
         metrics["settings"] = {"detector": DETECTOR, "seed": 0, "resamples": _RESAMPLES}
         metrics["versions"] = versions()
-        folder = check_folder(restored / "eval")
+        folder = check_folder(evaluation_folder(restored))
         if rival is not None:
             shown[f"{INTERPOLATION}{rival.coefficient:g}"] = rival
         said = {name: row.responses for name, row in shown.items()}

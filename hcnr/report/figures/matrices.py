@@ -13,6 +13,8 @@ from hcnr.report.figures.places import Place, grid, group_label, places
 from hcnr.report.gather import Run
 
 SCORED: tuple[tuple[Role, str], ...] = (("after", "honesty"), ("before", "task"))
+HONESTY_ALONE = ("sum", "joint")
+"""Kinds of compensation that lower the honesty objective alone; balanced serves the task too."""
 SHOWN_SCORES = 6
 """Matrices whose score distributions are drawn; the table has all."""
 
@@ -113,20 +115,23 @@ def _positive(value: Any) -> float | None:
     return found if found is not None and found > 0 else None
 
 
-def _ratio(record: dict[str, Any]) -> float | None:
+def objective_ratio(record: dict[str, Any]) -> float | None:
+    """A matrix's honesty objective with compensation as a share of that without."""
     before, after = number(record.get("objective_none")), number(record.get("objective"))
     return None if not before or after is None else after / before
 
 
-def objective_ratio(run: Run) -> Chart | None:
+def objective_chart(run: Run) -> Chart | None:
     """Honesty objective with compensation as a share of that without."""
-    rows = _strip(run, _ratio, ".3g", lambda record: (_ratio(record) or 0) > 1)
+    rows = _strip(run, objective_ratio, ".3g", lambda record: (objective_ratio(record) or 0) > 1)
     if not rows:
         return None
     summary = run.report["summary"]
+    kind = run.report["config"].get("compensation")
+    serves = "" if kind in HONESTY_ALONE else f" {kind} serves the task as well, so it may rise."
     cells = [
         [r["name"], short(number(r.get("objective_none"))), short(number(r.get("objective"))),
-         short(_ratio(r))]
+         short(objective_ratio(r))]
         for r in run.report["matrices"]
     ]  # fmt: skip
     return RowChart(
@@ -135,7 +140,7 @@ def objective_ratio(run: Run) -> Chart | None:
         description="As a share of the objective without compensation, one mark per restored "
         "matrix; left of the line is better. Over all matrices it went from "
         f"{short(number(summary.get('objective_none')))} to "
-        f"{short(number(summary.get('objective')))}.",
+        f"{short(number(summary.get('objective')))}.{serves}",
         table=Table(("matrix", "without", "with compensation", "ratio"), cells),
         rows=rows,
         axis="objective with / without compensation",

@@ -19,7 +19,7 @@ from hcnr.report.drawing.charts import (
 from hcnr.report.figures.matrices import (
     condition,
     damping,
-    objective_ratio,
+    objective_chart,
     perturbation_map,
     restored_share,
     score_distributions,
@@ -48,7 +48,7 @@ def all_charts(run: Run) -> dict[str, Chart]:
         terms(run),
         perturbation_map(run),
         score_distributions(run),
-        objective_ratio(run),
+        objective_chart(run),
         condition(run),
         damping(run),
         two_sided_condition(run),

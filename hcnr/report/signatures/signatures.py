@@ -7,16 +7,17 @@ from hcnr.choosing.recommendation import MAX_TASK_DROP
 from hcnr.record.interpolation import Interpolated
 from hcnr.record.numbers import signed
 from hcnr.record.two_sided import TwoSidedRecord
-from hcnr.record.values import number
 from hcnr.repair.summary import overlap_is_low
+from hcnr.report.figures.matrices import HONESTY_ALONE, objective_ratio
 from hcnr.report.gather import Run
-from hcnr.report.signatures.outcomes import FINE, HIGHEST_CONDITION, UNKNOWN, Outcome, Signature
-from hcnr.report.signatures.two_sided import (
-    TWO_SIDED_CHECKS,
+from hcnr.report.signatures.advice import (
     honesty_advice,
+    more_samples,
     rival_advice,
     task_advice,
 )
+from hcnr.report.signatures.outcomes import FINE, HIGHEST_CONDITION, UNKNOWN, Outcome, Signature
+from hcnr.report.signatures.two_sided import TWO_SIDED_CHECKS
 
 SMALL_DELTA = 10.0
 """Points of refusal delta below which a model hardly tells the questions apart."""
@@ -47,8 +48,8 @@ def _outcomes(run: Run) -> list[tuple[str, str, Outcome]]:
     two = TwoSidedRecord.read(run.report)
     other = Interpolated.read(run.report) is not None or (two is not None and two.whole)
     for key, title, check in CHECKS:
-        if not other or key not in ONE_SIDED:
-            found.append((key, title, check(run)))
+        if (not other or key not in ONE_SIDED) and (outcome := check(run)) is not None:
+            found.append((key, title, outcome))
     if two is not None:
         outcomes = ((key, title, check(two)) for key, title, check in TWO_SIDED_CHECKS)
         found += [some for some in outcomes if some[2] is not None]
@@ -63,26 +64,10 @@ def _task_drop(run: Run) -> Outcome:
     limit = run.decision.evidence.max_task_drop if run.decision else MAX_TASK_DROP
     if before - after <= limit + ROUNDING:
         return FINE
-    config, two = run.report["config"], TwoSidedRecord.read(run.report)
-    if Interpolated.read(run.report) is not None:
-        advice = "Take a smaller --coefficient, or let --coefficient auto search for it."
-    elif two is not None and two.whole:
-        advice = task_advice(two)
-    elif config.get("priority") != "kl":
-        advice = (
-            f"The task term is missing from the selection (priority {config.get('priority')}): "
-            "restore with --priority kl."
-        )
-    else:
-        advice = (
-            f"Restore fewer neurons: lower --in-weight-ratio (it is "
-            f"{config.get('in_weight_ratio')}). Or use --compensation balanced with a larger "
-            "--task-weight."
-        )
     return (
         f"Task accuracy fell by {before - after:.1f} points, from {before:.1f} to {after:.1f}; "
         f"{limit:g} points may be lost.",
-        advice,
+        task_advice(run),
     )
 
 
@@ -106,24 +91,10 @@ def _delta_low(run: Run) -> Outcome:
         return UNKNOWN
     if delta >= SMALL_DELTA:
         return FINE
-    config, two = run.report["config"], TwoSidedRecord.read(run.report)
-    advice = [honesty_advice(two)] if two and two.whole else []
-    if Interpolated.read(run.report) is not None:
-        advice = ["Take a larger --coefficient, or --compensation spectral."]
-    if config.get("compensation") == "none":
-        advice.append("Compensation is off: restore with --compensation sum or balanced.")
-    ratio = number(config.get("cross_weight_ratio"))
-    if ratio is not None and ratio < 0.2:
-        advice.append(
-            f"Too few matrices are restored: raise --cross-weight-ratio from {ratio:g} to 0.3 or "
-            "0.4."
-        )
     return (
         f"The refusal delta is {signed(delta)}, under {SMALL_DELTA:.0f} points: the model hardly "
         "tells the questions apart.",
-        " ".join(advice)
-        or "Look for better settings with hcnr sweep, and run hcnr probe to see "
-        "whether the model still tells known from unknown.",
+        honesty_advice(run),
     )
 
 
@@ -159,7 +130,7 @@ def _rival(run: Run) -> Outcome:
     return (
         f"Plain interpolation of the weights ({rival.coefficient:g}) keeps enough of the task, and "
         f"the restored model's refusal delta is not shown to be above its: {rival.lead} points.",
-        rival_advice(TwoSidedRecord.read(run.report)),
+        rival_advice(run),
     )
 
 
@@ -169,10 +140,13 @@ def _noise(run: Run) -> Outcome:
     low, high = run.delta_difference
     if low > 0 or high < 0:
         return FINE
+    more = "more questions (a larger --limit)"
+    if run.asked_all:
+        more = "further sets (--benchmarks; every question of these was asked)"
     return (
         "The 95% interval of the change in the refusal delta holds zero "
         f"({signed(low)} to {signed(high)}).",
-        "Evaluate on more questions (a larger --limit) before you believe in a change.",
+        f"Evaluate on {more} before you believe in a change.",
     )
 
 
@@ -182,10 +156,13 @@ def _empty(run: Run) -> Outcome:
         return UNKNOWN
     if share <= MOST_EMPTY:
         return FINE
-    return (
-        f"{share:.0%} of the outputs are empty.",
-        "Check the prompt and the chat template first: the other numbers say little.",
-    )
+    before = run.before.empty_share if run.before else None
+    beside = "" if before is None else f"; of tuned's it is {before:.0%}"
+    if before is not None and share > before + MOST_EMPTY:
+        advice = f"The repair went too far, tuned does answer. {task_advice(run)}"
+    else:
+        advice = "Check the prompt and the chat template first: the other numbers say little."
+    return f"{share:.0%} of the outputs are empty{beside}.", advice
 
 
 def _probe(run: Run) -> Outcome:
@@ -210,7 +187,7 @@ def _overlap(run: Run) -> Outcome:
     return (
         f"Two halves of the samples agree on {mean:.0%} of the neurons; {chance:.0%} would be "
         "chance.",
-        "The choice of neurons is mostly noise: measure on more samples (--samples).",
+        f"The choice of neurons is mostly noise: {more_samples(run.report)}.",
     )
 
 
@@ -225,8 +202,8 @@ def _damping(run: Run) -> Outcome:
     return (
         f"Damping was raised for {len(raised)} of {len(records)} matrices, the highest to "
         f"{worst['damping']:.3g} in {worst['name']}.",
-        "Their curvature is too poor to invert as it is: use more samples, or a larger --damping "
-        "for all.",
+        f"Their curvature is too poor to invert as it is: {more_samples(run.report)}, or take a "
+        "larger --damping for all.",
     )
 
 
@@ -241,7 +218,8 @@ def _condition(run: Run) -> Outcome:
     return (
         f"The curvature of {len(high)} of {len(records)} matrices has a condition above "
         f"{HIGHEST_CONDITION:,.0f}, the highest {worst['condition']:.1e} in {worst['name']}.",
-        "Rounding may decide the compensation there: use a larger --damping or more samples.",
+        "Rounding may decide the compensation there: use a larger --damping, or "
+        f"{more_samples(run.report)}.",
     )
 
 
@@ -255,20 +233,27 @@ def _rank(run: Run) -> Outcome:
     return (
         f"{deficient} of {len(records)} matrices have more neurons than tokens to measure their "
         "curvature on.",
-        "Damping may be all that makes it invertible: use more or longer samples.",
+        f"Damping may be all that makes it invertible: {more_samples(run.report)}, or longer ones.",
     )
 
 
 def _objective(run: Run) -> Outcome:
+    if run.report["config"].get("compensation") not in HONESTY_ALONE:
+        return None
     summary = run.report["summary"]
     before, after = summary.get("objective_none"), summary.get("objective")
     if before is None or after is None:
         return UNKNOWN
-    # The other kinds serve the task as well, so theirs may rise.
-    if run.report["config"].get("compensation") not in ("sum", "joint") or after <= before:
+    ratios = [
+        ratio for one in run.report["matrices"] if (ratio := objective_ratio(one)) is not None
+    ]
+    worse = sum(ratio > 1 for ratio in ratios)
+    if after <= before and not worse:
         return FINE
+    where = f"in {worse} of {len(ratios)} matrices" if worse else "as a whole"
     return (
-        f"Compensation raised the honesty objective from {before:.3g} to {after:.3g}.",
+        f"Compensation raised the honesty objective {where}; over all it went from {before:.3g} to "
+        f"{after:.3g}.",
         "The sum of single solutions overshoots where neurons depend on each other: use "
         "--compensation balanced, or a larger --damping.",
     )

@@ -150,39 +150,3 @@ TWO_SIDED_CHECKS: tuple[Check, ...] = (
     ("damping", "Damping raised", _damping),
     ("condition", "Condition high", _condition),
 )
-
-
-def task_advice(two: TwoSidedRecord) -> str:
-    """What helps where the task lost too much."""
-    mu = short(two.task_weight)
-    more = f"Let the task weigh more: raise --task-weight (mu was {mu})"
-    search = "" if two.search else ", or let --task-weight auto search for it"
-    shorter = " Or step less far (--step-size, --steps)." if two.steps else ""
-    return f"{more}{search}.{shorter}"
-
-
-def honesty_advice(two: TwoSidedRecord) -> str:
-    """What helps where honesty did not come back."""
-    if two.kind == "spectral":
-        return (
-            f"Let the task weigh less: lower --task-weight (mu was {short(two.task_weight)}), or "
-            "go on with natural steps (--compensation spectral+natural)."
-        )
-    return (
-        f"Step further (--step-size, --steps) or lower --task-weight (mu was "
-        f"{short(two.task_weight)})."
-    )
-
-
-def rival_advice(two: TwoSidedRecord | None) -> str:
-    """What to try where plain interpolation does as well."""
-    if two is None or not two.whole:
-        return (
-            "Try --compensation balanced with --cross-weight-ratio 1.0, or let hcnr sweep choose."
-        )
-    if two.kind == "spectral":
-        return (
-            "Try --cross-weight-ratio 1.0, another --task-weight, or natural steps "
-            "(--compensation spectral+natural)."
-        )
-    return "Try --cross-weight-ratio 1.0, another --task-weight, or another --step-size."

@@ -1,0 +1,48 @@
+"""The command line that makes a run again, from what its report holds."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from hcnr.config import RestoreConfig
+from hcnr.record.names import names_only
+from hcnr.record.values import mapping
+
+__all__ = ["restore_command"]
+
+
+def restore_command(report: Mapping[str, Any], out: str) -> str:
+    """`hcnr restore ...` with every setting that is not the default, and names in place of paths.
+
+    Args:
+        report: of the run.
+        out: name of its directory.
+    """
+    words = ["hcnr", "restore"]
+    words += [_name(report["pair"].get(role), role) for role in ("base", "tuned")]
+    for name, facts in mapping(report.get("data")).items():
+        if name in ("honesty", "task"):
+            words += [f"--{name}", _name(mapping(facts).get("source"), name)]
+    for name, field in RestoreConfig.model_fields.items():
+        value = mapping(report.get("config")).get(name, field.default)
+        value = tuple(value) if isinstance(value, list) else value
+        if value != field.default:
+            words += _option(name.replace("_", "-"), value)
+    if adapter := mapping(report.get("adapter")):
+        words += ["--out-format", "adapter", "--adapter-rank", str(adapter.get("rank"))]
+    return shlex.join([*words, "--out", out])
+
+
+def _name(value: Any, what: str) -> str:
+    """A directory or a file by its name; what was in memory has none."""
+    text = names_only({"source": value})["source"]
+    return text if isinstance(text, str) and text and " " not in text else what.upper()
+
+
+def _option(flag: str, value: Any) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{flag}" if value else f"--no-{flag}"]
+    if isinstance(value, tuple):
+        return [f"--{flag}", ",".join(map(str, value))]
+    return [f"--{flag}", "null" if value is None else f"{value:g}" if isinstance(value, float)
+            else str(value)]  # fmt: skip

@@ -1,0 +1,114 @@
+"""What to do, read against what the run has done already: no option that it has none of or used."""
+
+from typing import Any
+
+from hcnr.record.interpolation import Interpolated
+from hcnr.record.numbers import short
+from hcnr.record.two_sided import TwoSidedRecord
+from hcnr.record.values import mapping, number
+from hcnr.report.gather import Run
+
+FEW_MATRICES = 0.2
+"""R_CW below which too few matrices may be restored, method.md 6."""
+
+
+def task_advice(run: Run) -> str:
+    """What helps where the task lost too much."""
+    config, two = run.report["config"], TwoSidedRecord.read(run.report)
+    if (mix := Interpolated.read(run.report)) is not None:
+        return f"Take a smaller --coefficient (it was {short(mix.coefficient)}){_search(run, mix)}."
+    if two is not None and two.whole:
+        shorter = ""
+        if two.steps:
+            fewer = ", --steps" if len(two.steps) > 1 else ""
+            shorter = f" Or step less far (--step-size{fewer})."
+        return (
+            f"Let the task weigh more: raise --task-weight (mu was {short(two.task_weight)})"
+            f"{_search(run, two)}.{shorter}"
+        )
+    if config.get("priority") != "kl":
+        return (
+            f"The task term is missing from the selection (priority {config.get('priority')}): "
+            "restore with --priority kl."
+        )
+    fewer = (
+        f"Restore fewer neurons: lower --in-weight-ratio (it is {config.get('in_weight_ratio')})."
+    )
+    if config.get("compensation") != "balanced":
+        return f"{fewer} Or use --compensation balanced with a larger --task-weight."
+    mu = two.task_weight if two else number(config.get("task_weight"))
+    return f"{fewer} Or raise --task-weight (mu was {short(mu)})."
+
+
+def _search(run: Run, found: TwoSidedRecord | Interpolated) -> str:
+    """What a search can still do: be made, or keep more."""
+    option = "--coefficient" if isinstance(found, Interpolated) else "--task-weight"
+    if not found.search:
+        return f", or let {option} auto search for it"
+    drop = number(run.report["config"].get("max_task_drop"))
+    return f", or search with a smaller --max-task-drop (it was {drop:g})" if drop else ""
+
+
+def honesty_advice(run: Run) -> str:
+    """What helps where honesty did not come back."""
+    config, two = run.report["config"], TwoSidedRecord.read(run.report)
+    if (mix := Interpolated.read(run.report)) is not None:
+        larger = f"a larger --coefficient (it was {short(mix.coefficient)}), or "
+        return f"Take {larger if mix.coefficient != 1 else ''}--compensation spectral."
+    advice = [_weigh_less(two)] if two is not None and two.whole else []
+    if config.get("compensation") == "none":
+        advice.append("Compensation is off: restore with --compensation sum or balanced.")
+    ratio = number(config.get("cross_weight_ratio"))
+    if ratio is not None and ratio < FEW_MATRICES:
+        advice.append(
+            f"Too few matrices are restored: raise --cross-weight-ratio from {ratio:g} to 0.3 or "
+            "0.4."
+        )
+    if not advice and run.sweep is None:
+        advice.append("Look for better settings with hcnr sweep.")
+    if not advice:
+        advice.append("Repair whole matrices with --compensation spectral.")
+    if not run.probe and not (two and two.whole):
+        advice.append("Run hcnr probe to see whether the model still tells known from unknown.")
+    return " ".join(advice)
+
+
+def _weigh_less(two: TwoSidedRecord) -> str:
+    mu = short(two.task_weight)
+    if two.kind == "spectral":
+        return (
+            f"Let the task weigh less: lower --task-weight (mu was {mu}), or go on with natural "
+            "steps (--compensation spectral+natural)."
+        )
+    return f"Step further (--step-size, --steps) or lower --task-weight (mu was {mu})."
+
+
+def rival_advice(run: Run) -> str:
+    """What to try where plain interpolation does as well."""
+    config, two = run.report["config"], TwoSidedRecord.read(run.report)
+    ratio, kind = number(config.get("cross_weight_ratio")), config.get("compensation")
+    every = ["--cross-weight-ratio 1.0"] if ratio is None or ratio < 1 else []
+    if two is not None and two.whole:
+        last = "another --step-size"
+        if two.kind == "spectral":
+            last = "natural steps (--compensation spectral+natural)"
+        return f"Try {_either([*every, 'another --task-weight', last])}."
+    if kind != "balanced":
+        tried = [" with ".join(["--compensation balanced", *every])]
+    else:
+        tried = every or ["--compensation spectral"]
+    return f"Try {_either([*tried, *(['let hcnr sweep choose'] if run.sweep is None else [])])}."
+
+
+def _either(options: list[str]) -> str:
+    *first, last = options
+    return f"{', '.join(first)}, or {last}" if first else last
+
+
+def more_samples(report: dict[str, Any]) -> str:
+    """How to measure on more: by the option, or by larger files where all of them was measured."""
+    facts = [mapping(one) for one in mapping(report.get("data")).values()]
+    counts = [(number(one.get("available")), number(one.get("samples"))) for one in facts]
+    if counts and all(known is not None and known <= (used or 0) for known, used in counts):
+        return "give files with more samples (all of theirs were measured)"
+    return "measure on more samples (--samples)"

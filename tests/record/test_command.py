@@ -1,0 +1,51 @@
+import shlex
+
+import pytest
+from typer.testing import CliRunner
+
+from hcnr.config import RestoreConfig
+from hcnr.record.command import restore_command
+
+
+def report(data=True, **settings):
+    config = RestoreConfig(**settings).model_dump(mode="json")
+    facts = {name: {"source": f"/data/{name}.jsonl"} for name in ("honesty", "task")}
+    pair = {"base": "/models/base", "tuned": "org/tuned@v1"}
+    return {"pair": pair, "config": config, "data": facts if data else {}}
+
+
+def test_only_what_is_not_the_default_is_said_and_no_path():
+    assert restore_command(report(), "out") == (
+        "hcnr restore base org/tuned@v1 --honesty honesty.jsonl --task task.jsonl --out out"
+    )
+    adapter = report(data=False) | {"adapter": {"rank": 16}}
+    assert restore_command(adapter, "my out") == (
+        "hcnr restore base org/tuned@v1 --out-format adapter --adapter-rank 16 --out 'my out'"
+    )
+    memory = report(data=False) | {"pair": {"base": "LlamaForCausalLM of x", "tuned": None}}
+    assert restore_command(memory, "o") == "hcnr restore BASE TUNED --out o"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"compensation": "spectral+natural", "task_weight": 3.16228, "steps": 2, "samples": 64},
+        {"targets": ("*.q_proj", "*up*"), "all_hessians": True, "block_size": 128, "damping": 0.1},
+        {"compensation": "interpolate", "coefficient": 0.25, "device": "cpu", "shuffle_seed": 7},
+    ],
+)  # fmt: skip
+def test_the_command_line_reads_the_same_settings(settings, monkeypatch):
+    import hcnr.cli
+
+    read = {}
+
+    def stop(config, given, preset_name=None):
+        read.update(given)
+        raise SystemExit(0)
+
+    monkeypatch.setattr(hcnr.cli, "load_config", stop)
+    monkeypatch.setattr(hcnr.cli, "check_command_line", lambda **_: None)
+    monkeypatch.setattr(hcnr.cli, "named_pair", lambda base, tuned: (base, tuned))
+    words = shlex.split(restore_command(report(**settings), "out"))
+    CliRunner().invoke(hcnr.cli.app, words[1:])
+    assert RestoreConfig(**read) == RestoreConfig(**settings)
