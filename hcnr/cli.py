@@ -167,8 +167,9 @@ def restore(
 
     origin = read_origin(honest, tuned, base_id, tuned_id)
     import hcnr
+    from hcnr.bars import progress_bars
     from hcnr.record.writing import read_report
-    from hcnr.report.terminal import print_report, progress_bars
+    from hcnr.report.terminal import print_report
 
     with progress_bars() as bars:
         out = hcnr.restore(
@@ -223,8 +224,9 @@ def measure(
     check_command_line(checkpoints=(honest, tuned), data=(honesty, task))
     loaded = load_config(config, settings, preset_name=preset)
     import hcnr
+    from hcnr.bars import progress_bars
     from hcnr.curvature.statistics import check_destination
-    from hcnr.report.terminal import print_data, progress_bars
+    from hcnr.report.terminal import print_data
 
     inputs = [place for place in (honest, tuned) if place is not None]
     check_destination(out, inputs=inputs, overwrite=overwrite)

@@ -32,13 +32,13 @@ from experiments.trial.trial_files import (
 )
 from experiments.trial.trial_table import TrialTable
 from experiments.trial.ways import WAYS, Way
+from hcnr.bars import Bars
 from hcnr.benchmarks.sources import SourceReader
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.seeds import MOST_SEEDS
 from hcnr.demo.training import Progress, fixed_threads
 from hcnr.errors import ConfigError
 from hcnr.evaluation.panel import Panel
-from hcnr.report.terminal import Bars
 from hcnr.versions import versions
 
 World = Literal["synthetic", "text", "text-mild", "smollm2", "gemma3"]

@@ -67,8 +67,9 @@ def make_data(
     from hcnr.commands.first_checks import check_command_line
 
     check_command_line(checkpoints=(model,), data=(questions,), detector=detector)
+    from hcnr.bars import progress_bars
     from hcnr.evaluation.own_samples import KEPT, make_samples
-    from hcnr.report.terminal import print_table, progress_bars
+    from hcnr.report.terminal import print_table
 
     console = shown()
     with progress_bars() as bars:

@@ -191,8 +191,8 @@ def evaluate(
         check_command_line(
             checkpoints=(model, *others, base, tuned), questions=(*asked, *jobs), detector=detector
         )
+        from hcnr.bars import progress_bars
         from hcnr.evaluation.evaluating import evaluate as run
-        from hcnr.report.terminal import progress_bars
 
         with progress_bars() as bars:
             metrics = run(

@@ -84,9 +84,9 @@ def probe(
     honest, tuned = named_pair(base, tuned)
     check_command_line(checkpoints=(honest, tuned), data=(honesty,), detector=detector)
     loaded = load_config(config, settings)
+    from hcnr.bars import progress_bars
     from hcnr.checkpoint import atomic_file
     from hcnr.probes.probe import probe as run
-    from hcnr.report.terminal import progress_bars
 
     console = shown()
     with contextlib.ExitStack() as stack:

@@ -134,8 +134,8 @@ def run(
             None, (data.validation, data.questions, data.task_validation, data.task_questions)
         ),
     )
+    from hcnr.bars import progress_bars
     from hcnr.guided.run import run_recipe
-    from hcnr.report.terminal import progress_bars
 
     console = shown()
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from hcnr.bars import Bars
 from hcnr.checkpoint import atomic_file, check_output
 from hcnr.demo.laboratory import open_lab, quiet
 from hcnr.demo.recipe import Recipe
@@ -16,7 +17,6 @@ from hcnr.demo.table import DemoTable
 from hcnr.demo.training import fixed_threads
 from hcnr.demo.trial import RESTORED, DemoTrial
 from hcnr.errors import ConfigError, OutputError
-from hcnr.report.terminal import Bars
 
 
 def run_demo(

