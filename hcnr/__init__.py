@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hcnr.evaluation.responses import score_responses
     from hcnr.pipeline.restoring import measure, restore
     from hcnr.probes.probe import probe
+    from hcnr.record.writing import read_report
     from hcnr.repair.selection import Selection, select
     from hcnr.search.grid import Grid
     from hcnr.search.sweep import sweep
@@ -45,6 +46,7 @@ __all__ = [
     "evaluate",
     "measure",
     "probe",
+    "read_report",
     "restore",
     "score_responses",
     "select",
@@ -66,6 +68,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluating",
     "measure": "pipeline.restoring",
     "probe": "probes.probe",
+    "read_report": "record.writing",
     "restore": "pipeline.restoring",
     "score_responses": "evaluation.responses",
     "select": "repair.selection",

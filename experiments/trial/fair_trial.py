@@ -38,7 +38,7 @@ from hcnr.demo.seeds import MOST_SEEDS
 from hcnr.demo.training import Progress, fixed_threads
 from hcnr.errors import ConfigError
 from hcnr.evaluation.panel import Panel
-from hcnr.report.terminal import Bars
+from hcnr.output.bars import Bars
 from hcnr.versions import versions
 
 World = Literal["synthetic", "text", "text-mild", "smollm2", "gemma3"]

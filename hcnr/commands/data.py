@@ -68,7 +68,8 @@ def make_data(
 
     check_command_line(checkpoints=(model,), data=(questions,), detector=detector)
     from hcnr.evaluation.own_samples import KEPT, make_samples
-    from hcnr.report.terminal import print_table, progress_bars
+    from hcnr.output.bars import progress_bars
+    from hcnr.report.terminal import print_table
 
     console = shown()
     with progress_bars() as bars:

@@ -192,7 +192,7 @@ def evaluate(
             checkpoints=(model, *others, base, tuned), questions=(*asked, *jobs), detector=detector
         )
         from hcnr.evaluation.evaluating import evaluate as run
-        from hcnr.report.terminal import progress_bars
+        from hcnr.output.bars import progress_bars
 
         with progress_bars() as bars:
             metrics = run(

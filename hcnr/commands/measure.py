@@ -44,7 +44,8 @@ def measure(
     loaded = load_config(config, settings, preset_name=preset)
     import hcnr
     from hcnr.curvature.statistics import check_destination
-    from hcnr.report.terminal import print_data, progress_bars
+    from hcnr.output.bars import progress_bars
+    from hcnr.report.terminal import print_data
 
     inputs = [place for place in (honest, tuned) if place is not None]
     check_destination(out, inputs=inputs, overwrite=overwrite)

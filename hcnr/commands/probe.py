@@ -85,8 +85,8 @@ def probe(
     check_command_line(checkpoints=(honest, tuned), data=(honesty,), detector=detector)
     loaded = load_config(config, settings)
     from hcnr.checkpoint import atomic_file
+    from hcnr.output.bars import progress_bars
     from hcnr.probes.probe import probe as run
-    from hcnr.report.terminal import progress_bars
 
     console = shown()
     with contextlib.ExitStack() as stack:

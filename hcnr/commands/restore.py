@@ -71,8 +71,9 @@ def restore(
 
     origin = read_origin(honest, tuned, base_id, tuned_id)
     import hcnr
+    from hcnr.output.bars import progress_bars
     from hcnr.record.writing import read_report
-    from hcnr.report.terminal import print_report, progress_bars
+    from hcnr.report.terminal import print_report
 
     with progress_bars() as bars:
         out = hcnr.restore(

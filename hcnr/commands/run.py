@@ -135,7 +135,7 @@ def run(
         ),
     )
     from hcnr.guided.run import run_recipe
-    from hcnr.report.terminal import progress_bars
+    from hcnr.output.bars import progress_bars
 
     console = shown()
 

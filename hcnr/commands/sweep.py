@@ -147,7 +147,8 @@ def sweep(
         questions=(*questions, *jobs),
         detector=detector,
     )
-    from hcnr.report.terminal import print_data, progress_bars
+    from hcnr.output.bars import progress_bars
+    from hcnr.report.terminal import print_data
     from hcnr.search.checks import FILE
     from hcnr.search.result import print_sweep
     from hcnr.search.sweep import sweep as run

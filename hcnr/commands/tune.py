@@ -71,8 +71,9 @@ def tune(
     )
     check_installed(settings)
     import hcnr
+    from hcnr.output.bars import progress_bars
     from hcnr.record.writing import read_report
-    from hcnr.report.terminal import print_data, progress_bars
+    from hcnr.report.terminal import print_data
     from hcnr.tuning.record import loss_lines
 
     console = shown()

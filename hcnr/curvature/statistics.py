@@ -11,13 +11,14 @@ from torch import Tensor
 
 from hcnr._version import __version__
 from hcnr.errors import OutputError, StatisticsError
+from hcnr.output.notebook import html_table
 
 FORMAT = 1
 DataSet = Literal["honesty", "task"]
 _KEY = "hcnr_statistics"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Statistics:
     """Scores and curvature of one pair (base, tuned) on one honesty and one task data set.
 
@@ -42,6 +43,21 @@ class Statistics:
     fingerprints: dict[str, str] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     data: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"Statistics({', '.join(f'{name}: {value}' for name, value in self._facts())})"
+
+    def _repr_html_(self) -> str:
+        return html_table("Statistics", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What a person wants to know of it, in words."""
+        facts = [("axis", str(self.axis)), ("matrices", str(len(self.matrices)))]
+        for name, by_matrix in self.hessians.items():
+            facts.append((f"{name} curvature", f"{len(by_matrix)} matrices"))
+        for name, data in self.data.items():
+            facts.append((name, f"{data.get('samples')} samples, {data.get('tokens')} tokens"))
+        return facts
 
     @property
     def matrices(self) -> list[str]:

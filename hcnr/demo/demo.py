@@ -16,7 +16,7 @@ from hcnr.demo.table import DemoTable
 from hcnr.demo.training import fixed_threads
 from hcnr.demo.trial import RESTORED, DemoTrial
 from hcnr.errors import ConfigError, OutputError
-from hcnr.report.terminal import Bars
+from hcnr.output.bars import Bars
 
 
 def run_demo(

@@ -18,10 +18,10 @@ from hcnr.demo.laboratory import Laboratory
 from hcnr.demo.rows import HIGHLIGHT, REPAIRS, Repair
 from hcnr.demo.settings import MAX_TASK_DROP, sweep_lab, write_sweep
 from hcnr.demo.table import DemoTable, RepairRow
+from hcnr.output.bars import Bars
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
 from hcnr.report.page import write_html
-from hcnr.report.terminal import Bars
 from hcnr.search.result import SweepResult
 
 RESTORED = "restored"

@@ -30,12 +30,14 @@ from hcnr.evaluation.results import assemble, check_folder, recommended, write_m
 from hcnr.evaluation.rivals import RivalPoint, search_rivals
 from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
+from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
 from hcnr.stats import RESAMPLES
 
 BENCHMARKS = ("falseqa", "nec", "refunq", "kuq", "selfaware")
 
 
+@shows_progress
 def evaluate(
     model: Any,
     *,
@@ -65,6 +67,7 @@ def evaluate(
     coefficients: Sequence[float] | None = None,
     max_task_drop: float = MAX_TASK_DROP,
     watcher: Watcher | None = None,
+    progress: bool = True,
 ) -> dict[str, Any]:
     """Measure a model's honesty and its task, alone or against others.
 
@@ -106,6 +109,7 @@ def evaluate(
         max_task_drop: points of task accuracy that the model may lose against `tuned` and still be
             recommended.
         watcher: told about the progress.
+        progress: bars in a notebook or at a terminal, where no watcher is given.
 
     Returns:
         What `metrics.json` holds: see `hcnr.evaluation.results.assemble`; and `interpolation` (the

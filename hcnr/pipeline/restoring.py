@@ -16,6 +16,7 @@ from hcnr.errors import ConfigError
 from hcnr.models.model import computable
 from hcnr.models.pair import Pair
 from hcnr.models.source import DirectorySource
+from hcnr.output.bars import shows_progress
 from hcnr.pipeline.given import as_measured, check_same_data
 from hcnr.pipeline.measuring import base_runs, measure_pair
 from hcnr.progress import Stages, Watcher
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+@shows_progress
 def measure(
     base: "str | Path | PreTrainedModel | None",
     tuned: "str | Path | PreTrainedModel | PeftModel",
@@ -43,6 +45,7 @@ def measure(
     *,
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
     watcher: Watcher | None = None,
+    progress: bool = True,
 ) -> Statistics:
     """Measure a pair: Fisher scores on both data sets, and curvature where it will be needed.
 
@@ -60,6 +63,7 @@ def measure(
         config: all settings; the defaults when None.
         tokenizer: where the tuned model does not come with one.
         watcher: told about stages and progress.
+        progress: bars in a notebook or at a terminal, where no watcher is given.
 
     Returns:
         The statistics; `save` them to restore again without measuring.
@@ -82,6 +86,7 @@ def measure(
     return measure_pair(pair, data, config, stages)[0]
 
 
+@shows_progress
 def restore(
     base: "str | Path | PreTrainedModel | None",
     tuned: "str | Path | PreTrainedModel | PeftModel",
@@ -98,6 +103,7 @@ def restore(
     adapter_rank: int | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    progress: bool = True,
 ) -> Any:
     """Repair a fine-tuned model: restore its honesty-critical neurons and compensate.
 
@@ -122,10 +128,15 @@ def restore(
         adapter_rank: largest rank of a matrix of that adapter; 64 when None.
         overwrite: replace an existing `out`.
         watcher: told about stages and progress.
+        progress: bars in a notebook or at a terminal, where no watcher is given.
 
     Returns:
-        The path of the finished directory when `out` is given. Otherwise a restored model, in
-        inference mode, with the report as its attribute `hcnr_report`; the inputs are unchanged.
+        The path of the finished directory when `out` is given; `hcnr.read_report` reads its
+        report. Otherwise a restored model, in inference mode, with the report as its attribute
+        `hcnr_report`; the inputs are unchanged. The report is a dictionary that prints as a few
+        facts: `report["verdict"]["word"]` is `use`, `do not use` or `unclear`,
+        `report["verdict"]["losses"]` has both losses, `report["warnings"]` what to know first, and
+        `hcnr.record.run_report.RunReport` lists all keys.
 
     Raises:
         HcnrError: anything wrong; then nothing has been written.

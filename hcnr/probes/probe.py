@@ -14,6 +14,7 @@ from hcnr.curvature.hidden_states import last_token_states
 from hcnr.data.readable import unreadable
 from hcnr.errors import ConfigError, DataError
 from hcnr.models.pair import Pair, Role
+from hcnr.output.bars import shows_progress
 from hcnr.probes.data import check_classes, label, neutral_prompts
 from hcnr.probes.linear import (
     CONFIDENCE,
@@ -175,6 +176,7 @@ class ProbeReport:
         return json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n"
 
 
+@shows_progress
 def probe(
     base: "str | Path | PreTrainedModel | None",
     tuned: "str | Path | PreTrainedModel | PeftModel",
@@ -188,6 +190,7 @@ def probe(
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
     require: float | None = None,
     watcher: Watcher | None = None,
+    progress: bool = True,
 ) -> ProbeReport:
     """Probe every block of a pair for the boundary between answerable and unanswerable questions.
 
@@ -213,6 +216,7 @@ def probe(
         tokenizer: where the tuned model does not come with one.
         require: AUROC that `ProbeReport.met` compares the best transfer with.
         watcher: told about stages and progress.
+        progress: bars in a notebook or at a terminal, where no watcher is given.
 
     Raises:
         HcnrError: anything wrong with the input; a class with fewer than 2 distinct questions per

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.config import RestoreConfig
+from hcnr.errors import DataError
 from hcnr.record.card import model_card
 from hcnr.record.front_matter import Origin
 from hcnr.record.names import names_only
+from hcnr.record.run_report import RunReport
 
 
 def write_companions(
@@ -41,9 +43,31 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def read_report(directory: Path) -> dict[str, Any]:
-    """Read `hcnr_report.json` back, infinities included."""
-    return _numeric(json.loads((directory / "hcnr_report.json").read_text(encoding="utf-8")))
+def read_report(directory: str | Path) -> RunReport:
+    """Read the report of a directory that a run wrote, infinities included.
+
+    Args:
+        directory: what `hcnr.restore` or `hcnr.tune` wrote, with `hcnr_report.json`.
+
+    Raises:
+        DataError: there is none, or it is no JSON object.
+    """
+    path = Path(directory).expanduser() / "hcnr_report.json"
+    if not path.is_file():
+        raise DataError(
+            f"there is no hcnr_report.json in {directory}; give the directory that "
+            "`hcnr restore --out` wrote"
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON ({error}); restore again to write it anew") from None
+    if not isinstance(found, dict):
+        raise DataError(
+            f"{path} holds a {type(found).__name__}, expected an object; restore again to write it "
+            "anew"
+        )
+    return RunReport(_numeric(found))
 
 
 def _numeric(value: Any) -> Any:

@@ -15,6 +15,7 @@ from hcnr.errors import StatisticsError
 from hcnr.models.linear import shape_of
 from hcnr.models.model import resolve_device
 from hcnr.models.pair import is_untouched
+from hcnr.output.notebook import html_table
 from hcnr_kernels import perturbation
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ Weight = Callable[[str], Tensor]
 """Matrix name -> its weight `[out, in]`."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Selection:
     """The neurons to restore.
 
@@ -50,6 +51,25 @@ class Selection:
     overlap: dict[str, float]
     selected_overlap: float | None
     untouched: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Selection({', '.join(f'{name}: {value}' for name, value in self._facts())})"
+
+    def _repr_html_(self) -> str:
+        return html_table("Selection", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """What a person wants to know of it, in words."""
+        count = len(self.masks) - len(self.untouched)
+        chosen = [self.masks[name] for name in self.selected]
+        restored = sum(int(mask.sum()) for mask in chosen)
+        agreed = self.selected_overlap
+        return [
+            ("axis", str(self.axis)),
+            ("matrices", f"{len(self.selected)} of {count}"),
+            ("neurons", f"{restored} of {sum(mask.numel() for mask in chosen)} in them"),
+            *([] if agreed is None else [("halves agree on", f"{agreed:.0%}")]),
+        ]
 
 
 def count_of(ratio: float, size: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from hcnr.config import RestoreConfig
 from hcnr.record.matrix_record import MatrixRecord
 from hcnr.record.quantiles import score_quantiles
+from hcnr.record.run_report import RunReport
 from hcnr.versions import versions
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def build_report(
     interpolation: Mapping[str, Any] | None = None,
     sources: Mapping[str, Mapping[str, Any]] | None = None,
     adapter: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+) -> RunReport:
     """Collect a run into plain values for JSON.
 
     Args:
@@ -76,41 +77,43 @@ def build_report(
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
     restored = sum(record.parameters for record in records)
     raised = [record.name for record in records if record.raised(config.damping)]
-    report: dict[str, Any] = {
-        "pair": {
-            "base": base,
-            "tuned": tuned,
-            "fingerprints": dict(statistics.fingerprints),
-            **({"sources": dict(sources)} if sources else {}),
-        },
-        "config": config.model_dump(mode="json"),
-        "data": {name: dict(facts) for name, facts in statistics.data.items()},
-        "summary": {
-            "target_matrices": len(selection.masks) - len(selection.untouched),
-            "untouched_matrices": list(selection.untouched),
-            "selected_matrices": len(selection.selected),
-            "restored_neurons": sum(record.restored for record in records),
-            "restored_parameters": restored,
-            "target_parameters": target_parameters,
-            "mean_half_overlap": fmean(overlaps) if overlaps else None,
-            "selected_overlap": selection.selected_overlap,
-            "half_overlap_by_chance": config.candidate_ratio,
-            "objective_none": _total(record.objective_none for record in records),
-            "objective": _total(record.objective for record in records),
-            "largest_damping": _largest(record.dampings for record in records),
-            "largest_condition": _largest(record.conditions for record in records),
-            "damping_raised": raised,
-            "seconds": sum(seconds.values()),
-        },
-        "warnings": [*messages, *_warnings(statistics, selection, records, config)],
-        "matrices": [record.as_dict() for record in records],
-        "perturbation": dict(selection.perturbation),
-        "half_overlap": dict(selection.overlap),
-        "scores": score_quantiles(statistics),
-        "seconds": dict(seconds),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "versions": versions(),
-    }
+    report = RunReport(
+        {
+            "pair": {
+                "base": base,
+                "tuned": tuned,
+                "fingerprints": dict(statistics.fingerprints),
+                **({"sources": dict(sources)} if sources else {}),
+            },
+            "config": config.model_dump(mode="json"),
+            "data": {name: dict(facts) for name, facts in statistics.data.items()},
+            "summary": {
+                "target_matrices": len(selection.masks) - len(selection.untouched),
+                "untouched_matrices": list(selection.untouched),
+                "selected_matrices": len(selection.selected),
+                "restored_neurons": sum(record.restored for record in records),
+                "restored_parameters": restored,
+                "target_parameters": target_parameters,
+                "mean_half_overlap": fmean(overlaps) if overlaps else None,
+                "selected_overlap": selection.selected_overlap,
+                "half_overlap_by_chance": config.candidate_ratio,
+                "objective_none": _total(record.objective_none for record in records),
+                "objective": _total(record.objective for record in records),
+                "largest_damping": _largest(record.dampings for record in records),
+                "largest_condition": _largest(record.conditions for record in records),
+                "damping_raised": raised,
+                "seconds": sum(seconds.values()),
+            },
+            "warnings": [*messages, *_warnings(statistics, selection, records, config)],
+            "matrices": [record.as_dict() for record in records],
+            "perturbation": dict(selection.perturbation),
+            "half_overlap": dict(selection.overlap),
+            "scores": score_quantiles(statistics),
+            "seconds": dict(seconds),
+            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            "versions": versions(),
+        }
+    )
     if out_of_reach is not None:
         report["summary"]["out_of_reach"] = dict(out_of_reach)
     if two_sided is not None:

@@ -138,17 +138,7 @@ def gather(
 
 
 def _report(place: Path) -> dict[str, Any]:
-    path = place / "hcnr_report.json"
-    if not path.is_file():
-        raise DataError(
-            f"there is no hcnr_report.json in {place}; give the directory that "
-            "`hcnr restore --out` wrote"
-        )
-    try:
-        report = read_report(place)
-    except ValueError as error:
-        raise DataError(f"{path} is no JSON ({error}); restore again to write it anew") from None
-    return check_report(path, names_only(report))
+    return check_report(place / "hcnr_report.json", names_only(read_report(place)))
 
 
 def _read(given: PathLike | None, usual: list[Path]) -> dict[str, Any]:

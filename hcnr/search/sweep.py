@@ -16,6 +16,7 @@ from hcnr.evaluation.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.models.model import eval_mode
 from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
+from hcnr.output.bars import shows_progress
 from hcnr.pipeline.given import as_measured, check_same_data
 from hcnr.pipeline.restoring import measure
 from hcnr.progress import Stages, Watcher
@@ -44,6 +45,7 @@ INTERPOLATION = tuple(step / 10 for step in range(1, 10))
 """Coefficients of the rival's curve; 0, the tuned model, and 1, the base, are evaluated anyway."""
 
 
+@shows_progress
 def sweep(
     base: "str | Path | PreTrainedModel | None",
     tuned: "str | Path | PreTrainedModel | PeftModel",
@@ -69,6 +71,7 @@ def sweep(
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    progress: bool = True,
 ) -> SweepResult:
     """Try a grid of configurations on one measurement and say which one to take.
 
@@ -108,6 +111,7 @@ def sweep(
         tokenizer: where the tuned model does not come with one.
         overwrite: replace an existing `sweep.json`.
         watcher: told about stages and progress.
+        progress: bars in a notebook or at a terminal, where no watcher is given.
 
     Raises:
         HcnrError: anything wrong; with the input, before anything is evaluated.

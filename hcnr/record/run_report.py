@@ -1,0 +1,47 @@
+"""The report of a run as what Python gets: a dictionary that shows itself briefly."""
+
+from typing import Any
+
+from hcnr.output.notebook import html_table
+
+__all__ = ["RunReport"]
+
+
+class RunReport(dict[str, Any]):
+    """What happened in a run, all of `hcnr_report.json`: plain values by key.
+
+    A restoration's keys are `pair`, `config`, `data`, `summary`, `warnings`, `matrices`,
+    `perturbation`, `half_overlap`, `scores`, `seconds` and `versions`, and where they apply
+    `verdict` (`word`, `reason`, `losses`, `lines`), `two_sided`, `interpolation` and `adapter`;
+    those of a training are told by `hcnr.tuning.record.build_record`. It prints as a few facts;
+    `dict(report)` prints everything.
+    """
+
+    def __repr__(self) -> str:
+        return f"RunReport({', '.join(f'{name}: {value}' for name, value in self.facts())})"
+
+    def _repr_html_(self) -> str:
+        return html_table("hcnr report", self.facts())
+
+    def facts(self) -> list[tuple[str, str]]:
+        """What a person wants to know of the run, in words."""
+        facts = [(role, str(name)) for role, name in self.get("pair", {}).items() if _is_role(role)]
+        config, summary = self.get("config", {}), self.get("summary", {})
+        if config:
+            facts.append(("repaired by", str(config.get("compensation"))))
+        if "selected_matrices" in summary and "interpolation" not in self:
+            count = f"{summary['selected_matrices']} of {summary['target_matrices']}"
+            facts.append(("matrices", count))
+        if mixed := self.get("interpolation"):
+            facts.append(("coefficient", f"{mixed['coefficient']:g}"))
+        if made := self.get("tune"):
+            facts.append(("trained", f"{made['steps']} steps, rate {made['rate']:g}"))
+        if verdict := self.get("verdict"):
+            facts.append(("verdict", f"{verdict['word']}: {verdict['reason']}"))
+        facts.append(("seconds", f"{sum(self.get('seconds', {}).values()):.1f}"))
+        facts += [("warning", str(warning)) for warning in self.get("warnings", ())]
+        return facts
+
+
+def _is_role(name: str) -> bool:
+    return name in ("base", "tuned")
