@@ -44,5 +44,4 @@ def _option(flag: str, value: Any) -> list[str]:
         return [f"--{flag}" if value else f"--no-{flag}"]
     if isinstance(value, tuple):
         return [f"--{flag}", ",".join(map(str, value))]
-    return [f"--{flag}", "null" if value is None else f"{value:g}" if isinstance(value, float)
-            else str(value)]  # fmt: skip
+    return [f"--{flag}", "null" if value is None else str(value)]

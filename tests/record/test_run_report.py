@@ -34,7 +34,7 @@ def test_a_report_shows_what_matters_and_holds_everything(pair, tmp_path):
     text, facts = repr(report), dict(report.facts())
     assert len(text) < 2000 and facts["repaired by"] == "sum"
     assert facts["verdict"].startswith(f"{report['verdict']['word']}: ")
-    assert facts["base"] == str(pair["base"])
+    assert facts["base"] == "base"
     assert "<b>hcnr report</b>" in report._repr_html_()
 
 
