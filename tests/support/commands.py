@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from rich.console import Console
 
 from hcnr import cli
 
@@ -20,7 +19,6 @@ def run(*arguments, code=0):
         for name, value in TERMINAL.items():
             patch.setenv(name, value)
         patch.setattr(sys, "argv", ["hcnr", *map(str, arguments)])
-        patch.setattr(cli, "CONSOLE", Console(width=200))
         with (
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
