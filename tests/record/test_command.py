@@ -29,7 +29,7 @@ def test_only_what_is_not_the_default_is_said_and_no_path():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"compensation": "spectral+natural", "task_weight": 3.1622776601683795, "steps": 2, "samples": 64},
+        {"compensation": "spectral+natural", "task_weight": 3.1622776601683795, "steps": 2},
         {"targets": ("*.q_proj", "*up*"), "all_hessians": True, "block_size": 128, "damping": 0.1},
         {"compensation": "interpolate", "coefficient": 0.25, "device": "cpu", "shuffle_seed": 7},
     ],
