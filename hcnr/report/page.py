@@ -3,7 +3,9 @@
 `page.html` is its template, `page.css` its style, `view.py` what it shows.
 """
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hcnr.report.drawing.charts import legend
 from hcnr.report.drawing.svg import draw, swatch
@@ -11,11 +13,20 @@ from hcnr.report.figures.models import all_charts
 from hcnr.report.gather import PathLike, Run, gather
 from hcnr.report.view import view
 
+if TYPE_CHECKING:
+    from jinja2 import Template
+
 
 def html(run: Run) -> str:
     """The page as text; every name in it is escaped."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
+
+    return _template().render(view(run), style=Markup(_style()))
+
+
+@cache
+def _template() -> "Template":
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -26,11 +37,11 @@ def html(run: Run) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["chart_of"] = lambda key, charts: charts.get(key)
-    drawing = {"draw": draw, "swatch": swatch, "legend": legend}
-    page = environment.get_template("page.html", globals=drawing | view(run))
-    return page.render(style=Markup(_style()))
+    environment.globals.update(draw=draw, swatch=swatch, legend=legend)
+    return environment.get_template("page.html")
 
 
+@cache
 def _style() -> str:
     return (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 

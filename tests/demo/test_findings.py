@@ -72,7 +72,7 @@ def test_metrics_hold_every_model_and_the_rival(metrics: dict[str, Any]):
 
 
 def test_every_answer_is_kept(metrics: dict[str, Any], tmp_path):
-    questions = read_judged(tmp_path / "eval" / JUDGED)
+    questions = read_judged(tmp_path / "restored-eval" / JUDGED)
     names = [one for one in questions if one.set == "names" and not one.answerable]
     for model, refused in (("restored", 90), ("tuned", 30), ("interpolation-0.5", 60)):
         assert sum(one.said[model].refused for one in names) == refused
