@@ -14,7 +14,7 @@ from hcnr.data.held_back import held_back_count
 from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.models.adapter_files import adapted_modules, adapter_settings, is_adapter
 from hcnr.models.given import named_base, resolve
-from hcnr.models.linear import shape_of
+from hcnr.models.linear import kind_of, shape_of
 from hcnr.models.matching import check_match
 from hcnr.models.pair import NO_BASE
 from hcnr.models.source import DirectorySource
@@ -110,7 +110,7 @@ def plan_run(
     kinds = [
         MatrixKind(role, shape, n, shape[along], count_of(config.candidate_ratio, shape[along]))
         for (role, shape), n in Counter(
-            (name.rsplit(".", 1)[-1], shape) for name, shape in shapes.items()
+            (kind_of(name), shape) for name, shape in shapes.items()
         ).items()
     ]
     selected = count_of(1.0 if config.interpolates else config.cross_weight_ratio, len(shapes))

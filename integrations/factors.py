@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from hcnr.curvature.taps import SharedInput, Taps, TokenLayout, frozen
+from hcnr.curvature.layouts import TokenLayout
+from hcnr.curvature.taps import SharedInput, Taps, frozen
 from hcnr.errors import DataError, ModelError
 from hcnr_kernels import fisher_weight_, gram_, symmetrize_
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hcnr.curvature.taps import SharedInput, Taps, TokenLayout, frozen
+from hcnr.curvature.layouts import TokenLayout
+from hcnr.curvature.taps import SharedInput, Taps, frozen
 from hcnr.errors import ModelError
 from hcnr.models.linear import shape_of
 from hcnr.models.model import target_matrices
@@ -141,6 +142,9 @@ class NeuronFisher:
             )
         self._seen[name] = shared.forward
         layout, sums = shared.layout, self._sums[name]
+        self._samples[name] += layout.samples
+        if x.shape[0] == 0:
+            return  # an expert that no token was routed to
         spans = {"cu_seqlens": layout.cu_seqlens, "seqused": layout.seqused}
         if self._axis == "input":
             fisher_input_(sums, x, g, **spans, max_seqlen=layout.max_seqlen)
@@ -150,4 +154,3 @@ class NeuronFisher:
             fisher_output_(sums, x, g, **spans, token_gram=shared.gram(x))
         else:
             fisher_output_(sums, x, g, **spans, form="direct")
-        self._samples[name] += layout.samples

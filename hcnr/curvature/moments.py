@@ -1,5 +1,6 @@
 """Second moments of inputs and output gradients: curvature along one axis, and along both."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +25,7 @@ class Moments(NamedTuple):
             one object for all matrices that read the same tensor.
         gradients: G = `(1/n) sum_t g_t g_t^T`, float32 `[out, out]`, g the gradient of the
             sample's loss by the output; likewise.
-        tokens: n.
+        tokens: n; of an expert those that were routed to it.
         leader: the first matrix that reads the same inputs.
     """
 
@@ -68,7 +69,8 @@ def curvature(
     """Second moments along the neuron axis over real tokens, method.md (5).
 
     Input axis: `(1/n) sum_t x_t x_t^T`, from forward passes alone; matrices that read one tensor
-    share one result (the same object). Output axis: `(1/n) sum_t g_t g_t^T`.
+    share one result (the same object). Output axis: `(1/n) sum_t g_t g_t^T`. Of an expert n and
+    the sum are about the tokens that were routed to it.
 
     Returns:
         Matrix name -> float32 `[d', d']`, symmetric, on the model's device.
@@ -83,12 +85,15 @@ def curvature(
     def measure(passes: Attempt) -> dict[str, Tensor]:
         grams: dict[str, Tensor] = {}
         leaders: dict[str, str] = {}
+        tokens: Counter[str] = Counter()
 
         def add(name: str, shared: SharedInput, rows: Tensor) -> None:
             if name not in grams:
                 size = rows.shape[1]
                 grams[name] = torch.zeros(size, size, dtype=torch.float32, device=rows.device)
-            gram_(grams[name], shared.layout.real(rows))
+            tokens[name] += shared.layout.tokens
+            if shared.layout.tokens:
+                gram_(grams[name], shared.layout.real(rows))
 
         def on_input(name: str, shared: SharedInput, x: Tensor) -> None:
             leaders[name] = shared.leader
@@ -101,12 +106,12 @@ def curvature(
 
         if axis == "input":
             with Taps(matrices, on_input=on_input) as taps:
-                tokens = passes.forward(taps).tokens
+                passes.forward(taps)
         else:
             with Taps(matrices, on_gradient=on_gradient) as taps:
-                tokens = passes.backward(taps).tokens
-        for gram in grams.values():
-            symmetrize_(gram).div_(tokens)
+                passes.backward(taps)
+        for name, gram in grams.items():
+            symmetrize_(gram).div_(max(tokens[name], 1))
         refuse_silent(matrices, leaders)
         return {name: grams[leaders[name]] for name in matrices}
 
@@ -146,11 +151,15 @@ def second_moments(
     def measure(passes: Attempt) -> dict[str, Moments]:
         grams: dict[tuple[str, str], Tensor | BlockDiagonal] = {}
         leaders: dict[str, str] = {}
+        tokens: Counter[tuple[str, str]] = Counter()
 
         def add(key: tuple[str, str], shared: SharedInput, rows: Tensor) -> None:
             rows = shared.layout.real(rows)
             if key not in grams:
                 grams[key] = _empty_gram(rows, block_size)
+            tokens[key] += shared.layout.tokens
+            if not shared.layout.tokens:
+                return
             gram = grams[key]
             if isinstance(gram, BlockDiagonal):
                 gram.add_gram_(rows.float())
@@ -164,16 +173,19 @@ def second_moments(
                 add(("inputs", name), shared, x)
 
         with Taps(matrices, on_gradient=consume) as taps:
-            tokens = passes.backward(taps).tokens
+            passes.backward(taps)
         refuse_silent(matrices, leaders)
-        for gram in grams.values():
+        for key, gram in grams.items():
             if isinstance(gram, BlockDiagonal):
-                gram.div_(tokens)
+                gram.div_(max(tokens[key], 1))
             else:
-                symmetrize_(gram).div_(tokens)
+                symmetrize_(gram).div_(max(tokens[key], 1))
         return {
             name: Moments(
-                grams["inputs", leaders[name]], grams["gradients", name], tokens, leaders[name]
+                grams["inputs", leaders[name]],
+                grams["gradients", name],
+                tokens["gradients", name],
+                leaders[name],
             )
             for name in matrices
         }

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hcnr.curvature.layouts import TokenLayout
 from hcnr.curvature.memory import shrinking
-from hcnr.curvature.taps import Taps, TokenLayout, frozen
+from hcnr.curvature.taps import Taps, frozen
 from hcnr.data.batches import Batch, collate, plan_batches
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError

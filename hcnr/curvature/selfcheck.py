@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from hcnr.curvature.fisher import NeuronFisher
+from hcnr.curvature.layouts import TokenLayout
 from hcnr.curvature.memory import out_of_memory, shrinking
 from hcnr.curvature.passes import finite_losses, micro_batches, prepared
-from hcnr.curvature.taps import SharedInput, Taps, TokenLayout
+from hcnr.curvature.taps import SharedInput, Taps
 from hcnr.data.batches import Batch
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError
-from hcnr.models.linear import as_matrix
+from hcnr.models.linear import Expert, as_matrix
 from hcnr.models.loading import cause_of
 from hcnr.models.model import ignoring
 
@@ -176,6 +177,7 @@ def _check_gradients(
             losses = finite_losses(model, batch)
             taps.end()
             losses.sum().backward()
+        _check_experts(model, matrices, batch, losses.detach())
     finally:
         for handle in handles:
             handle.remove()
@@ -198,6 +200,25 @@ def _check_gradients(
         raise ModelError(
             f"{name} ({type(layer).__name__}) is no plain y = W x + b: its gradient by what it "
             f"reads and writes is {errors[name]:.0%} off the true one; {cure}"
+        )
+
+
+def _check_experts(
+    model: "PreTrainedModel", matrices: Mapping[str, nn.Module], batch: Batch, tapped: Tensor
+) -> None:
+    """Compare losses with experts run one by one, as measured, with the model's own."""
+    name = next((name for name, layer in matrices.items() if isinstance(layer, Expert)), None)
+    if name is None:
+        return
+    with torch.no_grad():
+        own = finite_losses(model, batch)
+    error = float((own - tapped).norm() / own.norm())
+    if error > _limits(model)[0]:
+        experts = name.rpartition(".")[0].rpartition(".")[0]
+        raise ModelError(
+            f"the experts of {experts} ({type(matrices[name].owner).__name__}) compute something "
+            f"else one by one: the losses of two samples differ by {error:.0%}; leave them out "
+            f"with --ignore '{experts.rpartition('.')[2]}.*'"
         )
 
 

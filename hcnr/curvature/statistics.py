@@ -64,6 +64,11 @@ class Statistics:
         """Names of the measured matrices in the model's order."""
         return list(self.scores.get("honesty", ()))
 
+    @property
+    def left(self) -> list[str]:
+        """Matrices of experts that too few tokens reached, which were not measured."""
+        return list(self.settings.get("few_tokens", ()))
+
     @staticmethod
     def is_file(path: Path) -> bool:
         """Whether `path` is a file that `save` wrote."""

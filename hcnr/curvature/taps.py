@@ -8,7 +8,6 @@ over. No weight needs a gradient for this.
 """
 
 import contextlib
-import functools
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -16,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hcnr.curvature.layouts import RoutedLayout, TokenLayout
 from hcnr.errors import ModelError
+from hcnr.models.experts import one_by_one
+from hcnr.models.linear import Expert
 from hcnr.models.model import ignoring
 from hcnr_kernels import token_gram
 from hcnr_kernels.chunks import round_up
@@ -35,100 +37,10 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-class TokenLayout:
-    """Where the real tokens of a padded batch stand, and which sample owns them.
-
-    Tensors `[B, T, d]` are read as rows `[R, d]`, see `rows`: sample b owns those from
-    `cu_seqlens[b]` on, `seqused[b]` of them, or up to `cu_seqlens[b + 1]` where `seqused` is None.
-
-    Attributes:
-        cu_seqlens: int32 `[B + 1]`.
-        seqused: int32 `[B]`, or None.
-        samples: B.
-        tokens: number of real tokens n.
-        max_seqlen: tokens of the longest sample.
-        mean_seqlen: `sum T_b^2 / sum T_b`, the length that decides the cost per token.
-    """
-
-    def __init__(self, mask: Tensor) -> None:
-        """Read the layout off `mask`, `[B, T]`, non-zero at real tokens, wherever they are."""
-        real = mask != 0
-        lengths = real.sum(1)
-        first = (real.cumsum(1) == 0).sum(1)
-        behind = first + lengths
-        positions = torch.arange(mask.shape[1], device=mask.device)
-        span = (positions >= first[:, None]) & (positions < behind[:, None])
-        one_piece = (span == real).all(1)
-        on_host, pieces = torch.stack((lengths, one_piece.long())).tolist()
-        self.samples = mask.shape[0]
-        self.tokens = sum(on_host)
-        self.max_seqlen = max(on_host, default=0)
-        self.mean_seqlen = sum(t * t for t in on_host) / max(self.tokens, 1)
-        self._shape = tuple(mask.shape)
-        self._mask = real
-        self._padded = self.tokens < mask.numel()
-        self._gathered = not all(pieces)
-        self.seqused: Tensor | None = None
-        if self._gathered:
-            starts = lengths.cumsum(0) - lengths
-            end = self.tokens
-        else:
-            starts = torch.arange(self.samples, device=mask.device) * mask.shape[1] + first
-            end = mask.numel()
-            if self._padded:
-                self.seqused = lengths.to(torch.int32)
-        self.cu_seqlens = nn.functional.pad(starts, (0, 1), value=end).to(torch.int32)
-
-    @classmethod
-    def dense(cls, x: Tensor, samples: int | None, name: str) -> "TokenLayout":
-        """Layout without padding for the input `x` `[..., d]` of layer `name`.
-
-        Raises:
-            ModelError: the rows of `x` are no multiple of the batch size.
-        """
-        rows = x.numel() // max(x.shape[-1], 1)
-        if samples is None:
-            samples = x.shape[0] if x.dim() > 1 else 1
-        if samples == 0 or rows % samples:
-            raise ModelError(
-                f"{name} handles {rows} rows for a batch of {samples} samples: its rows cannot be "
-                f"attributed to samples; leave it out with --ignore '{name}'"
-            )
-        # Made on the host: nothing is asked of a GPU for it.
-        layout = cls(torch.ones(samples, rows // samples, dtype=torch.bool))
-        layout.cu_seqlens = layout.cu_seqlens.to(x.device)
-        return layout
-
-    @functools.cached_property
-    def _real(self) -> Tensor:
-        """Places of the real tokens among all `B * T`."""
-        return self._mask.flatten().nonzero().squeeze(1)
-
-    def rows(self, tensor: Tensor, name: str) -> Tensor:
-        """Return `tensor` `[B, T, d]` (or `[B * T, d]`) as the rows that the offsets speak of.
-
-        A view, padding included, as long as the tokens of each sample stand together; otherwise a
-        copy of the real rows. Raises ModelError when the leading dimensions are not those of the
-        batch, as for routed experts, whose rows belong to no sample in order.
-        """
-        flat = tensor.reshape(-1, tensor.shape[-1])
-        if flat.shape[0] != self._shape[0] * self._shape[1]:
-            raise ModelError(
-                f"{name} handles {flat.shape[0]} rows while the batch has "
-                f"{self._shape[0]} x {self._shape[1]} tokens: its rows cannot be attributed to "
-                f"samples; leave it out with --ignore '{name}'"
-            )
-        return flat.index_select(0, self._real) if self._gathered else flat
-
-    def real(self, rows: Tensor) -> Tensor:
-        """Return the real tokens among `rows`, `[n, d]`; a copy where there is padding."""
-        return rows.index_select(0, self._real) if self._padded and not self._gathered else rows
-
-
 class SharedInput:
     """What the matrices that read one tensor share: its rows and their token Gram."""
 
-    def __init__(self, layout: TokenLayout, leader: str, forward: int) -> None:
+    def __init__(self, layout: "TokenLayout | RoutedLayout", leader: str, forward: int) -> None:
         """Start a group for the tensor that matrix `leader` reads first in a forward pass."""
         self.layout = layout
         self.leader = leader
@@ -225,7 +137,7 @@ class Taps:
 
     def __init__(
         self,
-        modules: Mapping[str, nn.Linear],
+        modules: Mapping[str, nn.Module],
         *,
         on_gradient: GradientConsumer | None = None,
         on_input: InputConsumer | None = None,
@@ -239,6 +151,8 @@ class Taps:
         self._forward = 0
         self._handles: list[torch.utils.hooks.RemovableHandle] = []
         self._last: tuple[weakref.ref[Tensor], SharedInput] | None = None
+        self._routed: tuple[Tensor, RoutedLayout] | None = None
+        self._open = contextlib.ExitStack()
 
     def begin(self, layout: TokenLayout | None, samples: int | None = None) -> None:
         """Announce a forward pass.
@@ -249,23 +163,25 @@ class Taps:
         self._layout = layout
         self._samples = samples
         self._forward += 1
-        self._last = None
+        self._last = self._routed = None
 
     def end(self) -> None:
         """Announce the end of a forward pass: what is recomputed later shares nothing with it."""
-        self._last = None
+        self._last = self._routed = None
 
     def __enter__(self) -> "Taps":
         for name, module in self._modules.items():
             handle = module.register_forward_hook(self._hook(name), with_kwargs=True)
             self._handles.append(handle)
+        self._open.enter_context(one_by_one(self._modules.values()))
         return self
 
     def __exit__(self, *_: object) -> None:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._last = None
+        self._open.close()
+        self._last = self._routed = None
 
     def _hook(self, name: str) -> Callable[..., Tensor | None]:
         def hook(
@@ -299,10 +215,21 @@ class Taps:
             if reference() is x:
                 shared.users += 1
                 return shared
-        layout = self._layout
-        if layout is None:
-            layout = TokenLayout.dense(x, self._samples, name)
+        module: nn.Module = self._modules[name]
+        if isinstance(module, Expert):
+            layout = self._layout_of(module, x, name)
+        else:
+            layout = self._layout or TokenLayout.dense(x, self._samples, name)
         shared = SharedInput(layout, name, self._forward)
         shared.users = 1
         self._last = (weakref.ref(x), shared)
         return shared
+
+    def _layout_of(self, expert: Expert, x: Tensor, name: str) -> RoutedLayout:
+        """Layout of the rows that were routed to an expert; both of its maps have the same."""
+        if self._routed is None or self._routed[0] is not expert.tokens:
+            whole = self._layout
+            if whole is None:
+                whole = TokenLayout.dense(x.new_empty(expert.rows, 1), self._samples, name)
+            self._routed = expert.tokens, RoutedLayout(whole, expert.tokens, expert.rows, name)
+        return self._routed[1]

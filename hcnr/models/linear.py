@@ -1,19 +1,71 @@
 """Linear maps in the layouts that models store them in, as matrices `[out, in]`.
 
 GPT-2 and its like hold `Conv1D`, which computes `y = x W + b` with `W` of the shape `[in, out]`:
-the transpose of an `nn.Linear`. Everything that is measured and repaired is about `[out, in]`.
+the transpose of an `nn.Linear`. Mixtures of experts hold all experts' maps in one tensor, of which
+an `Expert` is one slice. Everything that is measured and repaired is about `[out, in]`.
 """
 
 import sys
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-__all__ = ["as_matrix", "as_stored", "is_linear", "is_transposed", "shape_of"]
+__all__ = [
+    "Expert",
+    "as_matrix",
+    "as_stored",
+    "is_linear",
+    "is_transposed",
+    "kind_of",
+    "place_of",
+    "shape_of",
+]
+
+
+class Expert(nn.Module):
+    """The linear map of one expert: a slice of a tensor `[experts, ...]` of its model.
+
+    Attributes:
+        owner: the module that holds the tensor.
+        name: of the tensor in it.
+        index: of the expert.
+        transposed: whether the slice is `[in, out]`.
+        weight: the slice, a parameter over the tensor's own memory.
+        tokens: rows of `owner`'s input that the expert reads, int64 `[n]`, ascending; while its
+            owner runs.
+        rows: number of rows of that input.
+    """
+
+    weight: nn.Parameter
+    tokens: Tensor
+    rows: int
+
+    def __init__(self, owner: nn.Module, name: str, index: int) -> None:
+        """Take slice `index` of the owner's parameter `name`."""
+        super().__init__()
+        # In a tuple, as it is no part of this module.
+        self._owner = (owner,)
+        self._bias_name = f"{name}_bias" if getattr(owner, "has_bias", False) else None
+        self.name, self.index = name, index
+        self.transposed = bool(getattr(owner, "is_transposed", False))
+        own = owner.get_parameter(name).data[index]
+        self.weight = nn.Parameter(own, requires_grad=False)
+
+    @property
+    def owner(self) -> Any:
+        """The module that holds all experts."""
+        return self._owner[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map rows `[n, in]` to `[n, out]`."""
+        bias = None if self._bias_name is None else getattr(self.owner, self._bias_name)[self.index]
+        return nn.functional.linear(x, self.weight.T if self.transposed else self.weight, bias)
 
 
 def is_transposed(module: object) -> bool:
-    """Whether a layer is transformers' `Conv1D`; imports nothing."""
+    """Whether a layer stores `[in, out]`, as transformers' `Conv1D` does; imports nothing."""
+    if isinstance(module, Expert):
+        return module.transposed
     # There is none unless its module is loaded.
     layers = sys.modules.get("transformers.pytorch_utils")
     return layers is not None and isinstance(module, layers.Conv1D)
@@ -21,7 +73,7 @@ def is_transposed(module: object) -> bool:
 
 def is_linear(module: object) -> bool:
     """Whether a layer is an `nn.Linear` or stores its transpose."""
-    return isinstance(module, nn.Linear) or is_transposed(module)
+    return isinstance(module, nn.Linear | Expert) or is_transposed(module)
 
 
 def shape_of(layer: nn.Module) -> tuple[int, int]:
@@ -29,8 +81,30 @@ def shape_of(layer: nn.Module) -> tuple[int, int]:
     if is_transposed(layer):
         width, out = layer.get_parameter("weight").shape
         return out, width
+    if isinstance(layer, Expert):
+        out, width = layer.weight.shape
+        return out, width
     linear = cast(nn.Linear, layer)
     return linear.out_features, linear.in_features
+
+
+def kind_of(matrix: str) -> str:
+    """What a matrix is called in every block, such as `q_proj`; without an expert's number."""
+    parts = matrix.split(".")
+    named = [part for part in parts if not part.isdigit()]
+    return named[-1] if named else matrix
+
+
+def place_of(layer: nn.Module, matrix: str) -> tuple[str, int | None]:
+    """Name of the parameter that holds a matrix, and the expert's slice of it; None for all of it.
+
+    Args:
+        layer: of the matrix.
+        matrix: its name.
+    """
+    if isinstance(layer, Expert):
+        return matrix.rpartition(".")[0], layer.index
+    return f"{matrix}.weight", None
 
 
 def as_matrix(layer: nn.Module, stored: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from hcnr.checkpoint import check_pair
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError
+from hcnr.models.linear import place_of
 from hcnr.models.source import DirectorySource, Source
 
 
@@ -28,7 +29,7 @@ def check_match(base: Source, tuned: Source, config: RestoreConfig) -> tuple[lis
     reach = tuned.reach
     messages = [] if reach is None or config.interpolates else [reach.sentence]
     if isinstance(base, DirectorySource) and isinstance(tuned, DirectorySource):
-        weights = [f"{name}.weight" for name in layers]
+        weights = list(dict.fromkeys(place_of(layer, name)[0] for name, layer in layers.items()))
         named = (replace(s.checkpoint, tensors=s.placed.infos) for s in (base, tuned))
         messages += check_pair(*named, weights)
         return list(layers), messages

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from hcnr.errors import ModelError
-from hcnr.models.linear import is_linear
+from hcnr.models.experts import holds_experts, slices
+from hcnr.models.linear import is_linear, kind_of
 from hcnr.models.loading import LOCAL, check_loaded, explained
 
 if TYPE_CHECKING:
@@ -234,10 +235,10 @@ def target_matrices(
 ) -> dict[str, nn.Linear]:
     """List the matrices to work on: every linear layer inside the transformer blocks.
 
-    These are `nn.Linear`s and the transposed maps of GPT-2, see `hcnr.models.linear`. A module
-    without a list of blocks offers all of them. Names are the checkpoint's
-    without `.weight`. `targets` and `ignore` are glob patterns on whole names or their ends
-    (`q_proj` means `*.q_proj`).
+    These are `nn.Linear`s, the transposed maps of GPT-2 and the maps of single experts, see
+    `hcnr.models.linear`. A module without a list of blocks offers all of them. Names are the
+    model's without `.weight`, an expert's end in its number. `targets` and `ignore` are glob
+    patterns on whole names or their ends (`q_proj` means `*.q_proj`).
 
     Returns:
         Name -> layer, in the model's order.
@@ -248,11 +249,15 @@ def target_matrices(
     blocks = transformer_blocks(model)
     prefix = "" if blocks is None else f"{blocks}."
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    candidates = {
-        name: cast(nn.Linear, module)
-        for name, module in model.named_modules()
-        if is_linear(module) and name.startswith(prefix) and module is not head
-    }
+    candidates: dict[str, nn.Linear] = {}
+    for name, module in model.named_modules():
+        if not name.startswith(prefix) or module is head:
+            continue
+        if is_linear(module):
+            candidates[name] = cast(nn.Linear, module)
+        elif holds_experts(module):
+            for own, layer in slices(module).items():
+                candidates[f"{name}.{own}"] = cast(nn.Linear, layer)
     targets, ignore = tuple(targets), tuple(ignore)
     chosen = {
         name: module
@@ -261,7 +266,7 @@ def target_matrices(
     }
     if not chosen:
         where = f"inside {blocks}" if blocks else f"in {type(model).__name__}"
-        kinds = sorted({name.rsplit(".", 1)[-1] for name in candidates})
+        kinds = sorted({kind_of(name) for name in candidates})
         found = f"the candidates are {', '.join(kinds)}" if kinds else "it has no linear layer"
         raise ModelError(
             f"no matrix {where} matches targets {list(targets)} without ignore {list(ignore)}: "

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hcnr.models.linear import as_matrix, as_stored
+from hcnr.models.experts import layer_of
+from hcnr.models.linear import as_matrix, as_stored, place_of
 from hcnr.models.source import DirectorySource, ModelSource, Source
 
 
@@ -38,20 +39,32 @@ class Overlay:
     @torch.no_grad()
     def put(self, name: str, value: Tensor) -> None:
         """Replace a parameter's value, in its own dtype; a tied one changes under all its names."""
+        self._kept(name).copy_(value)
+
+    def _kept(self, name: str) -> nn.Parameter:
+        """A parameter whose original is kept, before anything is written to it.
+
+        An interruption in between loses nothing.
+        """
         parameter = self.model.get_parameter(name)
         if id(parameter) not in self._originals:
-            # Kept before anything is written: an interruption in between loses nothing.
             self._originals[id(parameter)] = parameter, parameter.detach().to("cpu", copy=True)
-        parameter.copy_(value)
+        return parameter
 
     def original_matrix(self, matrix: str) -> Tensor:
         """The weight `[out, in]` of a linear layer before it was replaced, on the CPU."""
-        layer = self.model.get_submodule(matrix)
-        return as_matrix(layer, self.original(f"{matrix}.weight").cpu())
+        layer = layer_of(self.model, matrix)
+        name, index = place_of(layer, matrix)
+        whole = self.original(name)
+        return as_matrix(layer, (whole if index is None else whole[index]).cpu())
 
+    @torch.no_grad()
     def put_matrix(self, matrix: str, weight: Tensor) -> None:
         """Replace the weight `[out, in]` of a linear layer."""
-        self.put(f"{matrix}.weight", as_stored(self.model.get_submodule(matrix), weight))
+        layer = layer_of(self.model, matrix)
+        name, index = place_of(layer, matrix)
+        parameter = self._kept(name)
+        (parameter if index is None else parameter[index]).copy_(as_stored(layer, weight))
 
     @torch.no_grad()
     def undo(self) -> None:

@@ -14,6 +14,7 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.models.adapter_files import adapter_settings, is_adapter
 from hcnr.models.adapters import is_peft_model, merge_into, merge_model, unloaded
+from hcnr.models.experts import layer_of
 from hcnr.models.given import Given, named_base, resolve
 from hcnr.models.matching import check_match
 from hcnr.models.model import open_model, open_tokenizer, resolve_device
@@ -262,7 +263,7 @@ class Pair:
                     stack.close()
                     held[role] = stack.enter_context(self.at(role).opened(config, computing=True))
                 chosen = self.matrices if matrices is None else matrices
-                return held[role], {name: held[role].get_submodule(name) for name in chosen}
+                return held[role], {name: layer_of(held[role], name) for name in chosen}
 
             yield model_at
             held.clear()

@@ -42,14 +42,23 @@ class PlacedCheckpoint:
         """
         return self.placement.infos(self.checkpoint.tensors)
 
-    def parameter(self, name: str) -> Tensor | None:
-        """A fresh tensor on the CPU, of all that it is made of; None where there is none."""
+    def parameter(self, name: str, index: int | None = None) -> Tensor | None:
+        """A fresh tensor on the CPU, of all that it is made of; None where there is none.
+
+        Args:
+            name: of the parameter.
+            index: reads one slice along its first dimension; None reads all of it.
+        """
         conversion = self.placement.conversions.get(name)
         if conversion is not None:
-            return self._converted(conversion)[name].clone()
+            whole = self._converted(conversion)[name]
+            return (whole if index is None else whole[index]).clone()
         if name not in self.infos:
             return None
-        return self.checkpoint.load(self.placement.stored.get(name, name))
+        key = self.placement.stored.get(name, name)
+        if index is None:
+            return self.checkpoint.load(key)
+        return self.checkpoint.load_rows(key, [index])[0]
 
     def fingerprint(self, names: Collection[str]) -> str:
         """Fingerprint of some parameters; equals `fingerprint_tensors` of the same in memory.

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from hcnr.models.experts import holds_experts, projections
 from hcnr.models.linear import is_linear
 from hcnr.models.model import transformer_blocks
 
@@ -15,10 +16,10 @@ NAMED = 4
 
 @dataclass(frozen=True)
 class Reach:
-    """What stays out of reach: weights of two dimensions and more in no linear layer.
+    """What stays out of reach: weights of two dimensions and more that are no matrix of a target.
 
     Attributes:
-        names: of the parameters, in the model's order; such as experts stored as one tensor.
+        names: of the parameters, in the model's order; such as experts of a form of their own.
         parameters: numbers that they hold.
         share: of all weights of two dimensions and more inside the blocks, 0 to 1.
     """
@@ -54,7 +55,12 @@ def out_of_reach(model: nn.Module) -> Reach | None:
     blocks = transformer_blocks(model)
     if blocks is None:
         return None
-    reached = {f"{name}.weight" for name, module in model.named_modules() if is_linear(module)}
+    reached = set()
+    for name, module in model.named_modules():
+        if is_linear(module):
+            reached.add(f"{name}.weight")
+        elif holds_experts(module):
+            reached.update(f"{name}.{own}" for own in projections(module))
     inside = {
         name: parameter.numel()
         for name, parameter in model.named_parameters()

@@ -18,9 +18,10 @@ from hcnr.checkpoint import (
 )
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError
+from hcnr.models.experts import layer_of
 from hcnr.models.given import Given, resolve
 from hcnr.models.limits import Limits
-from hcnr.models.linear import as_matrix, as_stored
+from hcnr.models.linear import as_matrix, as_stored, place_of
 from hcnr.models.loading import explained
 from hcnr.models.model import open_model, open_skeleton, open_tokenizer, target_matrices
 from hcnr.models.placed import PlacedCheckpoint
@@ -173,11 +174,12 @@ class DirectorySource:
 
     def weight(self, matrix: str) -> Tensor:
         """Read one weight from disk."""
-        name = f"{matrix}.weight"
-        stored = self.parameter(name)
+        layer = layer_of(self._skeleton, matrix)
+        name, index = place_of(layer, matrix)
+        stored = self.placed.parameter(name, index)
         if stored is None:
             raise CheckpointError(f"'{self.path}' has no tensor {name!r}; save it again")
-        return as_matrix(self._skeleton.get_submodule(matrix), stored)
+        return as_matrix(layer, stored)
 
     def replacing(
         self, weight: Callable[[str], Tensor], matrices: Iterable[str]
@@ -191,12 +193,24 @@ class DirectorySource:
         Returns:
             Stored name -> new tensor in the layout of the files, None for what stays as it is.
         """
-        names = {f"{matrix}.weight": matrix for matrix in matrices}
+        held: dict[str, list[tuple[str, int | None]]] = {}
+        for matrix in matrices:
+            name, index = place_of(layer_of(self._skeleton, matrix), matrix)
+            held.setdefault(name, []).append((matrix, index))
 
         def value(name: str) -> Tensor:
-            return as_stored(self._skeleton.get_submodule(names[name]), weight(names[name]))
+            whole: Tensor | None = None
+            for matrix, index in held[name]:
+                new = as_stored(layer_of(self._skeleton, matrix), weight(matrix))
+                if index is None:
+                    return new
+                whole = self.parameter(name) if whole is None else whole
+                assert whole is not None
+                whole[index] = new
+            assert whole is not None
+            return whole
 
-        return self.placed.replacing(value, names)
+        return self.placed.replacing(value, held)
 
     @property
     def parameters(self) -> list[str]:
@@ -301,7 +315,7 @@ class ModelSource:
 
     def weight(self, matrix: str) -> Tensor:
         """The weight itself where it is on the CPU already."""
-        layer = self.model.get_submodule(matrix)
+        layer = layer_of(self.model, matrix)
         return as_matrix(layer, layer.get_parameter("weight").detach().cpu())
 
     @cached_property

@@ -18,7 +18,7 @@ from hcnr.models.pair import Pair
 from hcnr.models.source import DirectorySource
 from hcnr.output.bars import shows_progress
 from hcnr.pipeline.given import as_measured, check_same_data
-from hcnr.pipeline.measuring import base_runs, measure_pair
+from hcnr.pipeline.measuring import base_runs, leave, leave_few, measure_pair
 from hcnr.progress import Stages, Watcher
 from hcnr.record.front_matter import read_origin
 from hcnr.record.writing import write_companions
@@ -83,6 +83,7 @@ def measure(
         pair, honesty, task, config, tokenizer, stages, base_runs=base_runs(config, None)
     )
     pair.check_finite(stages)
+    leave_few(pair, data, config, stages)
     return measure_pair(pair, data, config, stages)[0]
 
 
@@ -181,6 +182,7 @@ def restore(
         if statistics is not None:
             if not isinstance(statistics, Statistics):
                 statistics = Statistics.load(statistics)
+            leave(pair, [n for n in statistics.left if n in pair.matrices])
             check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
             config = as_measured(config, statistics, pair.messages)
         elif config.searches:
@@ -203,6 +205,8 @@ def restore(
             check_same_data(statistics, honesty, task, config)
         pair.check_finite(stages)
         ends = None
+        if statistics is None and data is not None:
+            leave_few(pair, data, config, stages)
         if data is not None and data.base_reads:
             ends = end_losses(pair, data, config, stages)
             pair.messages.extend(about_losses(ends))

@@ -18,7 +18,7 @@ from hcnr.directories import ADAPTER
 from hcnr.errors import ConfigError, ModelError
 from hcnr.models.adapter_files import ADAPTER_WEIGHTS, adapter_settings
 from hcnr.models.adapters import merge_into, peft_version, words
-from hcnr.models.linear import is_linear, is_transposed
+from hcnr.models.linear import Expert, is_linear, is_transposed
 from hcnr.models.loading import explained
 from hcnr.models.model import open_skeleton, resolve_device
 from hcnr.models.pair import Pair, Role
@@ -123,6 +123,13 @@ class AdapterOutput:
             raise ConfigError(f"adapter_rank is {rank}; it must be at least 1")
         peft_version()
         tuned = pair.tuned
+        layers = tuned.matrices(("*",), ())
+        if experts := [name for name in pair.matrices if isinstance(layers[name], Expert)]:
+            raise ConfigError(
+                f"out_format is 'adapter', and {experts[0]} (with {len(experts) - 1} more) is one "
+                "expert of a tensor that no adapter holds a part of; leave experts out with "
+                "--ignore '*.experts.*', or write the full form (--out-format full)"
+            )
         if isinstance(tuned, ModelSource) and tuned.notes:
             raise ConfigError(
                 f"tuned ({tuned}) was merged in memory from an adapter, so no directory holds what "

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hcnr.config import RestoreConfig
 from hcnr.curvature.gradient import mean_gradient
 from hcnr.curvature.passes import mean_loss
 from hcnr.curvature.two_sided import TwoSided
 from hcnr.errors import ModelError
+from hcnr.models.experts import layer_of
 from hcnr.models.overlay import Overlay
 from hcnr.repair.compensate import whole_weight
 
@@ -102,7 +103,7 @@ def natural_steps(
         for group in filter(None, groups):
             gradient = mean_gradient(
                 model,
-                {name: cast(nn.Linear, model.get_submodule(name)) for name in group},
+                {name: layer_of(model, name) for name in group},
                 two_sided.honesty,
                 gradient_checkpointing=config.gradient_checkpointing,
                 **measuring,

@@ -10,6 +10,7 @@ from torch import Tensor
 from hcnr.checkpoint import copy_companions, write_weights
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
+from hcnr.models.experts import layer_of
 from hcnr.models.linear import as_stored
 from hcnr.models.model import resolve_device
 from hcnr.models.pair import Pair
@@ -90,7 +91,7 @@ class Repairs:
         with self._stages.stage("compensate and merge"), torch.no_grad():
             model = self._pair.copy_of_tuned(self._config)
             for matrix in self._selection.selected:
-                layer = model.get_submodule(matrix)
+                layer = layer_of(model, matrix)
                 layer.get_parameter("weight").copy_(as_stored(layer, self.weight(matrix)))
         return model
 

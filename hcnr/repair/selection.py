@@ -153,7 +153,8 @@ def select(
 
     config = config or RestoreConfig()
     base, tuned = open_pair(base, tuned)
-    matrices, _ = check_match(base, tuned, config)
+    left = set(statistics.left)
+    matrices = [name for name in check_match(base, tuned, config)[0] if name not in left]
     check_statistics(statistics, base, tuned, matrices, config)
     return select_neurons(statistics, base.weight, tuned.weight, config)
 
@@ -304,7 +305,8 @@ def check_statistics(
             "--targets and --ignore"
         )
     layers = tuned.matrices(config.targets, config.ignore)
-    for name, layer in layers.items():
+    for name in matrices:
+        layer = layers[name]
         size = shape_of(layer)[0 if config.axis == "output" else 1]
         found = statistics.scores["honesty"][name].shape[0]
         if found != size:

@@ -18,6 +18,7 @@ from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
 from hcnr.output.bars import shows_progress
 from hcnr.pipeline.given import as_measured, check_same_data
+from hcnr.pipeline.measuring import leave
 from hcnr.pipeline.restoring import measure
 from hcnr.progress import Stages, Watcher
 from hcnr.repair.candidates import Candidates, Selections
@@ -159,9 +160,11 @@ def sweep(
         statistics = measure(
             honest_end, tuned_end, honesty, task, needed, tokenizer=tokenizer, watcher=watcher
         )
+        leave(pair, statistics.left)
     else:
         if not isinstance(statistics, Statistics):
             statistics = Statistics.load(statistics)
+        leave(pair, [name for name in statistics.left if name in pair.matrices])
         check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
         check_same_data(statistics, honesty, task, as_measured(config, statistics, []))
         pair.check_finite(stages)

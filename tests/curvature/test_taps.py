@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 import hcnr.curvature.fisher
 from hcnr import NeuronFisher
-from hcnr.curvature.taps import TokenLayout
+from hcnr.curvature.layouts import TokenLayout
 
 
 def rows_of(layout: TokenLayout, rows: torch.Tensor) -> list[torch.Tensor]:

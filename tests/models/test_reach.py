@@ -8,6 +8,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 import hcnr
 from families import GROUPED, make
+from hcnr.models.model import target_matrices
 from hcnr.models.reach import out_of_reach
 from hcnr.plan import plan_run
 from pairs import HONESTY, TASK, config, tokenizer
@@ -34,12 +35,21 @@ def test_of_experts():
         model = MixtralForCausalLM(MixtralConfig(**GROUPED, num_local_experts=4))
     found = out_of_reach(model)
     assert found is not None
-    routers = [name for name in found.names if "experts" not in name]
-    weights = sum(model.get_parameter(name).numel() for name in routers)
-    assert found.parameters == 2 * EXPERTS + weights
-    assert found.share == pytest.approx((2 * EXPERTS + weights) / (2 * (EXPERTS + ATTENTION + 96)))
+    assert found.names == tuple(f"model.layers.{i}.mlp.gate.weight" for i in range(2))
+    assert found.share == pytest.approx(96 / (EXPERTS + ATTENTION + 96))
+
+
+def test_of_experts_of_a_form_of_their_own():
+    with torch.device("meta"):
+        model = MixtralForCausalLM(MixtralConfig(**GROUPED, num_local_experts=4))
+    del model.model.layers[1].mlp.experts.has_gate
+    found = out_of_reach(model)
+    assert found is not None
+    assert found.parameters == EXPERTS + 2 * 96
+    assert found.share == pytest.approx((EXPERTS + 192) / (2 * (EXPERTS + ATTENTION + 96)))
     assert "mlp.experts.gate_up_proj, mlp.experts.down_proj" in found.kinds
     assert "model.layers.1.mlp.experts.down_proj" in found.names
+    assert not any(name.startswith("model.layers.1.mlp.exp") for name in target_matrices(model))
 
 
 def test_of_ordinary_models():
@@ -50,7 +60,7 @@ def test_of_ordinary_models():
 def test_in_plan_run_report_and_card(experts, tmp_path):
     settings = config(compensation="none")
     (planned,) = [m for m in plan_run(**experts, config=settings).messages if "out of reach" in m]
-    assert "mlp.experts.gate_up_proj" in planned
+    assert "mlp.gate.weight" in planned
     out = hcnr.restore(**experts, honesty=HONESTY, task=TASK, out=tmp_path / "out", config=settings)
     report = json.loads((out / "hcnr_report.json").read_text())
     assert planned in report["warnings"]
