@@ -3,14 +3,18 @@
 import importlib.util
 import json
 import math
+import sys
+import types
 from pathlib import Path
 
 import pytest
 import yaml
 
 from hcnr.benchmarks.catalogue import HONESTY_SETS, TASK_SETS
+from hcnr.benchmarks.own_questions import load_questions
 from hcnr.benchmarks.questions import Question
 from hcnr.benchmarks.selfchecks import COUNTS
+from hcnr.errors import DataError
 
 FOLDER = Path(__file__).parents[2] / "integrations/lm_eval"
 
@@ -66,6 +70,41 @@ def test_every_set_is_a_task(name):
     assert all(callable(task[key]) for key in ("doc_to_target", "process_results"))
     results = task["process_results"](document(answers=["x"]), ["x"])
     assert set(results) == {metric["metric"] for metric in task["metric_list"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "records"),
+    [
+        ("own", "questions", [{"question": "Why?", "answerable": False},
+                              {"question": "Where?", "answerable": True, "answers": ["there"]}]),
+        ("own_task", "task_questions", [{"instruction": "Say yes.", "output": "Yes."}]),
+    ],
+)  # fmt: skip
+def test_ones_own_questions_are_a_task(name, key, records, tmp_path, monkeypatch):
+    stand_in = types.ModuleType("datasets")
+    stand_in.Dataset = types.SimpleNamespace(from_list=list)  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "datasets", stand_in)
+    path = tmp_path / "mine.jsonl"
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    task = load_task(name)
+    assert task["task"] == f"hcnr_{name}"
+    assert task["generation_kwargs"]["max_gen_toks"] == 64
+    # The harness passes its own metadata too.
+    documents = task["custom_dataset"](**{key: str(path)}, version=1.0, pretrained="m")["test"]
+    wanted = load_questions(path, task=name == "own_task").questions
+    assert [doc["prompt"] for doc in documents] == [one.prompt for one in wanted]
+    assert json.loads(json.dumps(documents)) == documents
+    assert set(task["process_results"](documents[0], ["yes"])) == {
+        metric["metric"] for metric in task["metric_list"]
+    }
+    assert task["doc_to_target"](documents[-1]) == wanted[-1].answers[0]
+    for nothing in ({}, {key: None}, {key: ""}):
+        with pytest.raises(DataError, match=rf"hcnr_{name} does not know its questions; .*{key}"):
+            task["custom_dataset"](**nothing)
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    path.write_text(json.dumps({"messages": turns, "answerable": True, "response": "So."}))
+    with pytest.raises(DataError, match=r"has the turns of a chat.*ask it with hcnr evaluate"):
+        task["custom_dataset"](**{key: str(path)})
 
 
 @pytest.mark.parametrize(
