@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
+from hcnr.curvature.layouts import TokenLayout
 from hcnr.curvature.moments import curvature
 from hcnr.curvature.passes import prepared, sample_losses
 from hcnr.curvature.scores import score
-from hcnr.curvature.layouts import TokenLayout
 from hcnr.curvature.taps import Taps
 from hcnr.data.batches import Batch, collate, plan_batches
 from hcnr.data.tokens import TokenCounts, TokenizedSample, TokenizedSet

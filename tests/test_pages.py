@@ -139,9 +139,9 @@ def test_every_page_with_python_is_run():
     assert len(blocks((ROOT / "docs" / "checkpoints.md").read_text())) == 1
 
 
-SEED = json.loads(
-    (ROOT / "experiments" / "trial" / "results" / "smollm2-hotpotqa" / "seed-0.json").read_text()
-)
+RESULTS = ROOT / "experiments" / "trial" / "results" / "smollm2-hotpotqa"
+TRIAL = json.loads((RESULTS / "trial.json").read_text())
+SEED = json.loads((RESULTS / "seed-0.json").read_text())
 
 
 def rows(text: str, heading: str) -> list[list[str]]:
@@ -152,7 +152,11 @@ def rows(text: str, heading: str) -> list[list[str]]:
 
 
 def chosen(way: str, level: str = "95") -> dict:
-    return SEED["ways"][way]["entries"][level]
+    return next(row for row in TRIAL["tables"][level]["ways"] if row["name"] == way)
+
+
+def with_width(figure: dict, sign: str = "") -> str:
+    return f"{figure['mean']:{sign}.1f} ±{figure['half_width']:.1f}"
 
 
 @pytest.mark.parametrize(
@@ -160,47 +164,44 @@ def chosen(way: str, level: str = "95") -> dict:
     [("README.md", "What it does to a pretrained model"), ("docs/choosing.md", "The evidence")],
 )
 def test_the_table_is_the_trials(page: str, heading: str):
+    ends = {end["name"]: end for end in TRIAL["ends"]}
     found = {
-        "base": SEED["ends"]["base"],
-        "tuned": SEED["ends"]["tuned"],
+        "base": ends["base"],
+        "tuned": ends["tuned"],
         "interpolation": chosen("interpolation"),
+        "`sum`, the paper's (2 of 3 seeds)": chosen("sum"),
         "`spectral`, blocks of 128": chosen("spectral, blocks of 128"),
         "`spectral` (the default)": chosen("spectral"),
     }
-    table = rows((ROOT / page).read_text(), heading)
-    names = [row[0].replace("`spectral`** (the", "`spectral` (the") for row in table]
-    assert names[:5] == list(found)
-    for name, row in zip(names, table[:5], strict=False):
-        judged = found[name]["evaluated"]
-        assert [row[1], *row[3:]] == [
-            f"{judged['refusal_delta']:+.1f}",
-            f"{judged['refusal_answerable']:.1f}",
-            f"{judged['retention']:.1f}",
-            f"{judged['accuracy']:.1f}",
-        ], name
+    table = rows((ROOT / page).read_text(), heading)[: len(found)]
+    assert [row[0].replace("`spectral`** (the", "`spectral` (the") for row in table] == list(found)
+    for (name, one), row in zip(found.items(), table, strict=True):
+        assert row[1] == with_width(one["refusal_delta"], "+"), name
+        lead = one["leads"].get("interpolation")
+        assert row[2] == (with_width(lead["refusal_delta"], "+") if lead else ""), name
+        kept = with_width(one["retention"]).removesuffix(" ±0.0")
+        figures = [with_width(one["refusal_answerable"]), kept, with_width(one["accuracy"])]
+        assert row[3:] == figures, name
+        assert one["seeds"] == (2 if "2 of 3" in name else 3)
 
 
 def test_the_five_rows_are_the_trials():
     trial = [
-        (chosen("spectral"), "--task-weight 3"),
-        (chosen("spectral, blocks of 128"), "--task-weight 3"),
-        (chosen("spectral", "90"), "--task-weight 1"),
-        (chosen("interpolation"), "--coefficient 0.5"),
-        (chosen("sum", "90"), ""),
+        chosen("spectral"),
+        chosen("spectral, blocks of 128"),
+        chosen("spectral", "90"),
+        chosen("interpolation"),
+        chosen("sum", "90"),
     ]
     long = rows((ROOT / "docs" / "choosing.md").read_text(), "Choose a way")
     short = rows(README, "Choose a way")
-    assert len(long) == len(short) == 5
-    for (entry, setting), row, brief in zip(trial, long, short, strict=True):
-        judged = entry["evaluated"]
-        delta, kept = f"{judged['refusal_delta']:+.1f}", f"{judged['retention']:.1f} % kept"
-        assert delta in row[2] and kept in row[2] and setting in row[2], row
-        assert f"{judged['refusal_answerable']:.1f} %" in row[2]
-        assert f"{delta} at {kept}" in brief[2]
-        seconds = entry["seconds"]
+    assert len(long) == len(short) == len(trial)
+    for one, row, brief in zip(trial, long, short, strict=True):
+        said = f"{one['refusal_delta']['mean']:+.1f} at {one['retention']['mean']:.1f} % kept"
+        assert said in row[2] and said in brief[2], row
+        assert f"{one['refusal_answerable']['mean']:.1f} %" in row[2]
+        seconds = one["seconds"]["mean"]
         assert row[3] == (f"{seconds:.0f} s" if seconds > 1 else f"{seconds:.1f} s")
-        weight = entry["settings"].get("task_weight") or entry["settings"].get("coefficient")
-        assert not setting or setting.endswith(f" {weight:g}")
 
 
 def test_the_weights_are_the_trials():
