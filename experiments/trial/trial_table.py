@@ -105,6 +105,19 @@ class TrialTable:
         )
 
     @property
+    def _columns(self) -> tuple[str, ...]:
+        """Heads of the columns; what responses on the task are judged by differs by world."""
+        figure = self.results[0].facts["arena"].get("task_figure")
+        return tuple(figure if figure and one == "exact" else one for one in COLUMNS)
+
+    @property
+    def _measured(self) -> str:
+        figure = self.results[0].facts["arena"].get("task_figure")
+        if figure is None:
+            return "exact: task questions answered exactly right"
+        return f"{figure}: of the responses on the task"
+
+    @property
     def notes(self) -> list[str]:
         """What a reader of the tables must know."""
         first = self.results[0]
@@ -121,8 +134,8 @@ class TrialTable:
             "best refusal delta among those that keep at least the level and have a delta above "
             "the tuned model's; that one was judged on other questions, by which nothing is "
             "chosen. What it keeps there (kept) may come out lower than the level.",
-            "kept: share of the fine-tuning's gain in likelihood of held-out task answers; exact: "
-            "task questions answered exactly right; ref. ans.: refusals of answerable questions; "
+            "kept: share of the fine-tuning's gain in likelihood of held-out task answers; "
+            f"{self._measured}; ref. ans.: refusals of answerable questions; "
             "s: to make that one model, measuring and training included.",
             "seeds: in how many a setting qualified. The figures of a row are means over those, so "
             "rows with different seeds are not to be compared by eye. The paired columns are over "
@@ -155,7 +168,7 @@ class TrialTable:
         for level in self.levels:
             title = f"Fair trial, {self.world}: at least {level:g} % {_KEPT}"
             lines = self._lines(level, "\n")
-            parts.append(terminal(title, COLUMNS, lines, self.verdicts(level)))
+            parts.append(terminal(title, self._columns, lines, self.verdicts(level)))
         return Group(*parts, Text("\n".join(self.notes), style="dim"))
 
     def to_markdown(self) -> str:
@@ -164,7 +177,7 @@ class TrialTable:
         for level in self.levels:
             lines = self._lines(level, " ")
             parts.append(f"### At least {level:g} % {_KEPT}\n")
-            parts.append(markdown(COLUMNS, lines, self.verdicts(level)))
+            parts.append(markdown(self._columns, lines, self.verdicts(level)))
         heads = ("settings chosen", *(f"seed {one.seed}" for one in self.results))
         for level in self.levels:
             lines = [

@@ -141,6 +141,15 @@ def test_columns_name_the_figure_and_the_rival_of_their_cells():
     assert cells["delta vs tun.**"] == "-10.0 ±0.0" and cells["F1 vs tun.**"] == "-2.0 ±2.5"
 
 
+def test_the_task_is_named_by_the_figure_that_judges_it():
+    assert "| exact |" in TABLE.to_markdown() and "answered exactly right" in TABLE.to_markdown()
+    judged = [seed(0), seed(1)]
+    for one in judged:
+        one.facts["arena"]["task_figure"] = "option accuracy"
+    text = table(*judged).to_markdown()
+    assert "| option accuracy |" in text and "exact" not in text
+
+
 def test_who_wins_who_loses_and_who_cannot_be_told():
     delta, f1, delta_tuning, f1_tuning, *_ = TABLE.verdicts(95.0)
     assert delta == (
