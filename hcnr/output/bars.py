@@ -142,8 +142,9 @@ def shows_progress(function: Callable[Arguments, Result]) -> Callable[Arguments,
         if kwargs.get("watcher") is not None or not kwargs.get("progress", True) or _SHOWING:
             return function(*args, **kwargs)
         with _own_bars() as watcher:
-            given: Any = {**kwargs, "watcher": watcher}
-            return function(*args, **given)
+            # A type for "the same arguments, one of them another" does not exist.
+            call: Any = function
+            return call(*args, **{**kwargs, "watcher": watcher})
 
     return wrapper
 

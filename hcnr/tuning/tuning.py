@@ -96,11 +96,12 @@ def tune(
         reader = source.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
         with stages.stage("read the data"):
             data = _Samples.read(source, reader, honesty, task, config)
+        model: Any
         model, losses, facts = _trained(source, reader, data, config, settings, stages)
         if directory is not None:
             with stages.stage("write"):
                 _write(source, model, reader, directory)
-            del model
+            model = None  # freed before the written one is loaded
             # From what was written, rounded to its dtype.
             with DirectorySource(directory).opened(config, computing=True) as written:
                 after = _losses_after(data, written, config, stages)

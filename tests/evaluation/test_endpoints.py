@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from hcnr.evaluation.responses import score_responses
 from pairs import write_jsonl
 
 SECRET = "sk-a-secret-of-the-tests"
-QUICK = {"resamples": 20, "batch_size": 4}
+QUICK: dict[str, Any] = {"resamples": 20, "batch_size": 4}
 
 
 @pytest.fixture(autouse=True)

@@ -95,7 +95,7 @@ def test_the_curve_costs_less_than_the_models_own_evaluation(seed, ours):
     able = [one for one in points if one.complete]
     chosen = rival([Scores.of(one.scores) for one in able], scores.task_accuracy or 0.0)
     assert best is not None and chosen is not None
-    assert able[chosen].scores.task_accuracy >= scores.task_accuracy
+    assert (able[chosen].scores.task_accuracy or 0) >= (scores.task_accuracy or 0)
     assert points[best].coefficient - able[chosen].coefficient <= 0.1 + 1e-9
 
 

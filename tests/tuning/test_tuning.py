@@ -151,6 +151,7 @@ def test_a_step_goes_down_the_gradient_of_the_responses(pair, data):
     name = "model.layers.0.mlp.down_proj.weight"
     moved = result.get_parameter(name) - before.get_parameter(name)
     slope = model.get_parameter(name).grad
+    assert slope is not None
     large = slope.abs() > slope.abs().median()
     assert moved.abs().max() > 0
     assert torch.equal(moved[large].sign(), -slope[large].sign())
