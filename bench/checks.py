@@ -10,8 +10,9 @@ from bench.context import PASSED, Context, verdict
 from bench.lean import ROOT, settings_available
 
 KERNELS = "tests/kernels"
-PIPELINE = ("tests/test_measure.py", "tests/test_neuron_fisher.py", "tests/test_taps.py",
-            "tests/test_moments.py", "tests/test_restore.py")  # fmt: skip
+PIPELINE = ("tests/curvature/test_passes.py", "tests/curvature/test_fisher.py",
+            "tests/curvature/test_taps.py", "tests/curvature/test_moments.py",
+            "tests/pipeline/test_restoring.py")  # fmt: skip
 """What else of the suite computes on a GPU; needs hcnr whole."""
 
 

@@ -106,8 +106,8 @@ def compared(root: Path, config: hcnr.RestoreConfig) -> str:
     """Restore from directories and from memory; what came out, or AssertionError."""
     base, tuned = root / "base", root / "tuned"
     out = hcnr.restore(base, tuned, HONESTY, TASK, root / "out", config, overwrite=True)
-    models: list[Any] = [open_model(path, device="cpu") for path in (base, tuned)]
-    model = hcnr.restore(*models, HONESTY, TASK, config=config, tokenizer=words())
+    ours, theirs = (open_model(path, device="cpu") for path in (base, tuned))
+    model = hcnr.restore(ours, theirs, HONESTY, TASK, config=config, tokenizer=words())
     source, before = DirectorySource(out), DirectorySource(tuned)
     assert list(source.checkpoint.tensors) == list(before.checkpoint.tensors), "names differ"
     changed = 0

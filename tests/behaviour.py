@@ -64,7 +64,7 @@ def of_directory(directory: Path, root: Path) -> Iterator[tuple[str, str]]:
 
 
 def restorations(root: Path) -> Iterator[tuple[str, str]]:
-    pair = write_pair(root)
+    pair: dict[str, Any] = dict(write_pair(root))
     for axis in ("output", "input"):
         for kind in KINDS:
             config = hcnr.RestoreConfig(compensation=kind, axis=axis, **SETTINGS)

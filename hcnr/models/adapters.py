@@ -28,7 +28,7 @@ from hcnr.directories import ADAPTER
 from hcnr.errors import CheckpointError, ModelError, OutputError
 from hcnr.models.adapter_files import ADAPTER_WEIGHTS, AdapterSettings, adapted_modules
 from hcnr.models.loading import explained
-from hcnr.models.model import open_model
+from hcnr.models.model import open_model, open_skeleton
 from hcnr.models.placed import PlacedCheckpoint
 
 if TYPE_CHECKING:
@@ -229,10 +229,11 @@ def _check_saved(modules: Sequence[str], settings: AdapterSettings) -> None:
 
 
 def _write(settings: AdapterSettings, base: Checkpoint, place: Path) -> None:
-    stored = {info.dtype for info in base.tensors.values()}
-    dtype = "auto" if torch.float64 in stored else "float32"
+    dtypes = {info.dtype for info in base.tensors.values()}
+    dtype = "auto" if torch.float64 in dtypes else "float32"
     merged = merge_into(open_model(base.path, device="cpu", dtype=dtype), settings)
-    placed = PlacedCheckpoint(base, merged)
+    # Of the base itself: the merged model may have a head of its own.
+    placed = PlacedCheckpoint(base, open_skeleton(base.path, base.tensors))
     changed = dict(_changes(merged.state_dict(), placed, settings))
 
     def stored(name: str) -> Tensor:

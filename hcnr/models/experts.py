@@ -84,8 +84,12 @@ def one_by_one(layers: Iterable[nn.Module]) -> Iterator[None]:
 @contextlib.contextmanager
 def _running(module: nn.Module, own: Mapping[tuple[str, int], Expert]) -> Iterator[None]:
     count: Any = module.num_experts
+    first, second = projections(module)
     experts = [
-        tuple(own.get((n, i)) or Expert(module, n, i) for n in projections(module))
+        (
+            own.get((first, i)) or Expert(module, first, i),
+            own.get((second, i)) or Expert(module, second, i),
+        )
         for i in range(count)
     ]
     before = vars(module).get("forward")  # set on the instance by some wrappers

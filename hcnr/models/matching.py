@@ -30,8 +30,8 @@ def check_match(base: Source, tuned: Source, config: RestoreConfig) -> tuple[lis
     messages = [] if reach is None or config.interpolates else [reach.sentence]
     if isinstance(base, DirectorySource) and isinstance(tuned, DirectorySource):
         weights = list(dict.fromkeys(place_of(layer, name)[0] for name, layer in layers.items()))
-        named = (replace(s.checkpoint, tensors=s.placed.infos) for s in (base, tuned))
-        messages += check_pair(*named, weights)
+        ours, theirs = (replace(s.checkpoint, tensors=s.placed.infos) for s in (base, tuned))
+        messages += check_pair(ours, theirs, weights)
         return list(layers), messages
     others = base.matrices(config.targets, config.ignore)
     for name, layer in layers.items():

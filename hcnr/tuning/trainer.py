@@ -20,7 +20,7 @@ from huggingface_hub import constants
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.utils import logging
 
-from hcnr.curvature.passes import out_of_memory
+from hcnr.curvature.memory import out_of_memory
 from hcnr.data.tokens import TokenizedSample
 from hcnr.errors import ModelError
 from hcnr.progress import Watcher

@@ -48,12 +48,13 @@ def test_the_whole_harness_killed_at_random_points_loses_nothing(tmp_path: Path)
         found = rows(load(place))
         assert before <= found
         before, arguments = found, ("--append", str(place))
+    state = load(place)
     for _ in range(10):
         start(tmp_path, log, *arguments).wait()
-        found = load(place)
-        assert before <= rows(found)
-        if found["sections"].keys() >= SECTIONS.keys():
+        state = load(place)
+        assert before <= rows(state)
+        if state["sections"].keys() >= SECTIONS.keys():
             break
-    statuses = {name: entry["status"] for name, entry in found["sections"].items()}
+    statuses = {name: entry["status"] for name, entry in state["sections"].items()}
     assert not any(map(is_bad, statuses.values())), (statuses, log.read_text()[-3000:])
-    assert not [record for record in found["records"] if "failed" in record]
+    assert not [record for record in state["records"] if "failed" in record]

@@ -79,7 +79,7 @@ def test_tests_that_need_a_missing_package_are_counted(complete, tmp_path, monke
     assert not is_bad(found)
     if complete:
         assert found == PASSED
-        assert {"tests/test_restore.py", "tests/test_measure.py"} <= set(ran[0])
+        assert {"tests/pipeline/test_restoring.py", "tests/curvature/test_passes.py"} <= set(ran[0])
     else:
         assert found.startswith(f"passed, but {len(PIPELINE)} test files need pydantic")
     assert all((ROOT / path).exists() for path in PIPELINE)

@@ -112,7 +112,7 @@ def test_groups_give_the_same_weights_and_leave_no_file(pair, tmp_path, monkeypa
     spill = tmp_path / "spill"
     spill.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(spill))
-    budget = 1.01 * largest_block(pair, 3 if "," in kind else 2) / GIB
+    budget = 1.01 * largest_block(pair, 3 if "+" in kind else 2) / GIB
     opened = []
     load = open_model
     monkeypatch.setattr(
@@ -125,7 +125,7 @@ def test_groups_give_the_same_weights_and_leave_no_file(pair, tmp_path, monkeypa
     assert len(opened) - 3 == {"spectral": 3, "natural": 2, "spectral+natural": 4}[kind]
     grouped = report(out)["two_sided"]
     assert grouped["groups"] == 2
-    places = 3 if "," in kind else 2
+    places = 3 if "+" in kind else 2
     assert facts["passes"] == places + (2 if "natural" in kind else 0)
     assert grouped["passes"] == 2 * facts["passes"]
     assert os.listdir(spill) == []

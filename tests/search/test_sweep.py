@@ -18,7 +18,7 @@ from hcnr.errors import ConfigError, HcnrError, OutputError, StatisticsError
 from hcnr.search.ablation import ablation
 from hcnr.search.grid import TASK_WEIGHTS, Grid
 from hcnr.search.result import Candidate, SweepResult, print_sweep
-from hcnr.search.sweep import _Trials, sweep
+from hcnr.search.sweep import Trials, sweep
 from pairs import HONESTY, TASK, config, tokenizer
 
 ONE_SIDED = ("none", "sum", "joint", "balanced")
@@ -208,7 +208,7 @@ def test_the_cost_is_that_of_one_measuring_pass_and_the_dearest_candidate(capsys
     selections: Any = Selections()
     judge: Any = SimpleNamespace(seconds=2.0)
     found = SweepResult(Scores(1, 1, 1), Scores(1, 1, 1), 2.0, {"axis": "output"})
-    _Trials(found, judge, work, selections, 10.0, False, None).keep()
+    Trials(found, judge, work, selections, 10.0, False, None).keep()
     assert found.cost == {
         "measure": 10.0, "select": 6.0, "compensate": 5.0, "apply": 1.0, "evaluate": 2.0,
         "one_restoration": 10.0 + 6.0 / 3 + 4.0, "ratio": 22.0 / 16.0,
@@ -219,7 +219,7 @@ def test_the_cost_is_that_of_one_measuring_pass_and_the_dearest_candidate(capsys
         "cost 1.38 times one restoration (this sweep's own measuring pass plus its dearest "
         "candidate), evaluation apart"
     ) in said
-    _Trials(found, judge, work, selections, 10.0, True, None).keep()
+    Trials(found, judge, work, selections, 10.0, True, None).keep()
     assert found.cost["ratio"] is found.cost["one_restoration"] is None
     print_sweep(found, Console(width=80))
     assert "times one restoration" not in capsys.readouterr().out
