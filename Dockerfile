@@ -2,8 +2,8 @@
 # This file has never been built: the machines that the project was written on have no Docker.
 #
 #   docker build -t hcnr .
-#   docker run --rm --gpus all -v "$PWD:/work" hcnr info
-#   docker run --rm --gpus all -v "$PWD:/work" hcnr run BASE TUNED --task task.jsonl
+#   docker run --rm --gpus all -v "$PWD:/workspace" hcnr info
+#   docker run --rm --gpus all -v "$PWD:/workspace" hcnr run BASE TUNED --task task.jsonl
 FROM nvidia/cuda:13.0.2-devel-ubuntu24.04 AS build
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends git g++ python3 python3-dev python3-venv \
@@ -25,6 +25,6 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends gcc libc6-dev python3 python3-dev \
     && rm -rf /var/lib/apt/lists/*
 COPY --from=build /opt/hcnr /opt/hcnr
-ENV PATH=/opt/hcnr/bin:$PATH HCNR_CACHE=/work/.hcnr-cache
-WORKDIR /work
+ENV PATH=/opt/hcnr/bin:$PATH HCNR_CACHE=/workspace/.hcnr-cache
+WORKDIR /workspace
 ENTRYPOINT ["hcnr"]
