@@ -20,6 +20,8 @@ IN_WHEEL = {
     "hcnr/py.typed",
     "hcnr/data/starter/kuq.jsonl",
     "hcnr/data/starter/KUQ-LICENSE",
+    "hcnr/report/page.css",
+    "hcnr/report/page.html",
     "hcnr_kernels/py.typed",
 }
 IN_SOURCE = {
@@ -66,7 +68,8 @@ def source_faults(names: set[str]) -> list[str]:
     python = modules(ROOT, "hcnr") | {
         f"kernels/{n}" for n in modules(ROOT / "kernels", "hcnr_kernels")
     }
-    wanted = IN_SOURCE | python | {"hcnr/data/starter/kuq.jsonl"}
+    data = {name for name in IN_WHEEL if name.startswith("hcnr/")}
+    wanted = IN_SOURCE | python | data
     return [f"the source distribution lacks {name}" for name in sorted(wanted - names)] + [
         f"the source distribution holds {name}"
         for name in sorted(names)
