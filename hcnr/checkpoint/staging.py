@@ -17,6 +17,8 @@ import os
 import re
 import secrets
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,21 +52,25 @@ class Staging:
         Raises:
             OutputError: Another run is alive, or the file system cannot lock.
         """
-        descriptor = self._acquire()
+        held: list[int] = []
         try:
+            # Ctrl-C between making the file and knowing of it would leave it behind.
+            with interrupted_later():
+                held.append(self._acquire())
             self.recover()
             yield
         finally:
-            try:
-                self.recover()
-            finally:
-                # Removed while it is held: whoever opened it meanwhile finds another inode, or
-                # none, under the name and tries again.
+            for descriptor in held:
                 try:
-                    with contextlib.suppress(OSError):
-                        os.unlink(self._lock)
+                    self.recover()
                 finally:
-                    os.close(descriptor)
+                    # Removed while it is held: whoever opened it meanwhile finds another inode,
+                    # or none, under the name and tries again.
+                    try:
+                        with contextlib.suppress(OSError):
+                            os.unlink(self._lock)
+                    finally:
+                        os.close(descriptor)
 
     def make(self) -> Path:
         """Makes an empty work directory with the permissions of any new directory."""
@@ -122,6 +128,28 @@ class Staging:
                     ) from error
                 raise
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def interrupted_later() -> Iterator[None]:
+    """Put Ctrl-C off to the end of a short piece of work; only the main thread is ever told of it.
+
+    Masking the signal would not do: the kernel would hand it to another thread, and Python would
+    tell the main thread all the same.
+    """
+    own = signal.getsignal(signal.SIGINT)
+    # A handler that Python has not installed cannot be put back.
+    if own is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    missed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: missed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, own)
+        if missed:
+            signal.raise_signal(signal.SIGINT)
 
 
 def is_absent_or_empty(path: Path) -> bool:

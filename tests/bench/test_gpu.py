@@ -110,6 +110,8 @@ def test_killed_at_random_points_it_loses_nothing(tmp_path: Path, how: signal.Si
     seen: list[str] = []
     arguments: list[str] = []
     for _ in range(5):
+        if (command.out / "a-card.json").exists():
+            break  # A fast machine was done before the signal came.
         process = command.start(*arguments)
         time.sleep(source.uniform(0.2, 0.8))
         process.send_signal(how)
@@ -123,9 +125,10 @@ def test_killed_at_random_points_it_loses_nothing(tmp_path: Path, how: signal.Si
             arguments = ["--append", str(file)]
             if how == signal.SIGTERM:
                 assert set(seen) <= set(titles(command.result("a-card-partial")))
-    status, text = command.run(*arguments)
-    seen += measured(text)
-    assert status == 0, text
+    if not (command.out / "a-card.json").exists():
+        status, text = command.run(*arguments)
+        seen += measured(text)
+        assert status == 0, text
     found = command.result("a-card")
     wanted = {f"{section} case {number}" for section in SECTIONS for number in range(CASES)}
     assert sorted(titles(found)) == sorted(wanted)

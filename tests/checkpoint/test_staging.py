@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,20 @@ def test_old_output_is_put_back_when_the_second_rename_fails(
     assert failed
     assert tree(tmp_path / "out") == written("old")
     assert names(tmp_path) == ["out"]
+
+
+def test_ctrl_c_as_the_lock_is_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    make = os.open
+
+    def interrupted(path: Path, *settings: int) -> int:
+        descriptor = make(path, *settings)
+        if str(path).endswith("lock"):
+            signal.raise_signal(signal.SIGINT)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", interrupted)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out")
+    assert names(tmp_path) == []
+    assert signal.getsignal(signal.SIGINT) is before
