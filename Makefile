@@ -37,7 +37,7 @@ demo-real: .venv/installed
 test: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
 	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/kernels \
-		tests/test_neuron_fisher.py $(PYTEST_ARGS)
+		tests/curvature/test_fisher.py $(PYTEST_ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
