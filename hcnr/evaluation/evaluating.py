@@ -27,7 +27,7 @@ from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluation.panel import BenchmarkLike, load_sets, make_panel
 from hcnr.evaluation.prompts import ChatTemplate
 from hcnr.evaluation.results import assemble, check_folder, recommended, write_metrics
-from hcnr.evaluation.rivals import RivalPoint, search_rivals
+from hcnr.evaluation.rivals import RivalPoint, is_interpolation, search_rivals
 from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
 from hcnr.output.bars import shows_progress
@@ -198,7 +198,13 @@ def evaluate(
         by_sha256 = {one.sha256: scores[one.label] for one in local}
         start = next((one for c, one in curve if c == 0), by_sha256.get(ends[1].sha256))
         if start is not None:
-            found = recommended(scores[first], start, curve, max_task_drop)
+            if is_interpolation(model):
+                metrics["notes"].append(
+                    "The model is an interpolation itself: it is compared with the tuned model, "
+                    "and not with what it is."
+                )
+            rivals = () if is_interpolation(model) else curve
+            found = recommended(scores[first], start, rivals, max_task_drop)
             metrics["recommendation"] = found.as_dict()
     every = {**loaded, **loaded_tasks}
     opening = [note for one in (*local, *ends) for note in one.source.notes]

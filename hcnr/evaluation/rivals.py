@@ -7,8 +7,10 @@ much of the task downwards, one is asked all of the task until it does, and then
 
 import dataclasses
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -298,3 +300,15 @@ def _may_keep(point: PanelScores, reference: PanelScores, slack: float) -> bool:
         return False
     error = math.sqrt(sum(variances)) / len(gaps)
     return bool(np.mean(gaps) + slack + error >= -ROUNDING)
+
+
+def is_interpolation(model: Any) -> bool:
+    """Whether a model's own report says that it was made by interpolating between two others."""
+    if not isinstance(model, str | Path):
+        return False
+    try:
+        text = (Path(model).expanduser() / "hcnr_report.json").read_text(encoding="utf-8")
+        report = json.loads(text)
+    except (OSError, ValueError):
+        return False
+    return isinstance(report, dict) and bool(report.get("interpolation"))

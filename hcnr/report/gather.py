@@ -23,6 +23,9 @@ from hcnr.report.roles import label_of, named_role, role_of
 PathLike = str | Path
 WORDS = ("positive", "negative")
 
+RECIPE = "hcnr.yaml"
+"""What the folder of an `hcnr run` is known by."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -99,7 +102,8 @@ def gather(
     Args:
         directory: what `hcnr restore --out` wrote. What is not given is looked for in it.
         metrics: of `hcnr evaluate`; otherwise `eval/metrics.json` in it, or that of the folder
-            beside it with `-eval` behind its name. The answers are taken from the `judged.jsonl`
+            beside it with `-eval` behind its name, or that of the `hcnr run` that made it, in which
+            the next two are looked for too. The answers are taken from the `judged.jsonl`
             beside it, where there is one.
         sweep: of `hcnr sweep`; otherwise `sweep.json` or `sweep/sweep.json`.
         probe: of `hcnr probe`; otherwise `probe.json`.
@@ -114,7 +118,11 @@ def gather(
     place = Path(directory).expanduser()
     report = _report(place)
     run: dict[str, Any] = {"directory": place, "name": place.resolve().name, "report": report}
+    # `hcnr run` keeps what it measured beside the model, in a folder with its recipe.
+    resolved = place.resolve()
+    beside = [resolved.parent] if (resolved.parent / RECIPE).is_file() else []
     usual = [place / "eval" / METRICS, evaluation_folder(place) / METRICS]
+    usual += [folder / "eval" / METRICS for folder in beside]
     evaluation = _read(metrics, usual)
     if evaluation:
         own = _own_fingerprint(place) if evaluation.get("fingerprints") else None
@@ -123,10 +131,11 @@ def gather(
         found = [path for path in usual if path.is_file()]
         file = found[0] if metrics is None else Path(metrics).expanduser()
         run["judged"] = answers_beside(file, run.pop("labels"))
-    found = _read(sweep, [place / "sweep.json", place / "sweep" / "sweep.json"])
+    sweeps = [place / "sweep.json", place / "sweep" / "sweep.json"]
+    found = _read(sweep, [*sweeps, *(folder / "sweep.json" for folder in beside)])
     _check_pair("sweep", found, report["pair"])
     run["sweep"] = Sweep.read(found) if found else None
-    run["probe"] = _read(probe, [place / "probe.json"])
+    run["probe"] = _read(probe, [folder / "probe.json" for folder in (place, *beside)])
     _check_pair("probe", run["probe"], report["pair"])
     run["scores"] = mapping(report.get("scores"))
     if statistics is not None:

@@ -1,6 +1,7 @@
 """`hcnr.evaluate` end to end on a tiny random pair: numbers, files, resuming, the rival."""
 
 import json
+import shutil
 import sys
 
 import pytest
@@ -143,6 +144,21 @@ def test_it_ends_with_what_to_do(full):
     assert (said["task_drop"], said["max_task_drop"]) == (0.0, 2.0)
     assert said["word"] in ("do not use", "interpolate instead")
     assert full[0]["settings"]["max_task_drop"] == 2.0
+
+
+def test_an_interpolation_is_no_rival_of_itself(pair, full, tmp_path):
+    """Restored by interpolation, a model is compared with tuned alone."""
+    mixed = tmp_path / "mixed"
+    shutil.copytree(pair["tuned"], mixed)
+    (mixed / "hcnr_report.json").write_text(json.dumps({"interpolation": {"coefficient": 0.5}}))
+    found = evaluate(
+        mixed, base=pair["base"], tuned=pair["tuned"], benchmarks=HONEST, tasks=TASK,
+        coefficients=(0, 0.5, 1), **QUICK,
+    )  # fmt: skip
+    assert any("is an interpolation itself" in note for note in found["notes"])
+    assert found["recommendation"]["word"] != "interpolate instead"
+    assert found["recommendation"].get("rival") is None
+    assert found["interpolation"]
 
 
 def test_a_run_that_was_killed_goes_on(pair, tmp_path, monkeypatch):

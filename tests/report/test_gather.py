@@ -56,6 +56,16 @@ def test_an_evaluation_may_lie_beside_the_directory(make_run, invented):
     assert run.after is not None and run.after.task_accuracy == 30.30
 
 
+def test_what_hcnr_run_measured_lies_beside_its_model(make_run, invented):
+    place = make_run(metrics=invented.metrics())
+    (place / "eval").rename(place.parent / "eval")
+    (place.parent / "sweep.json").write_text(json.dumps(invented.sweep()))
+    assert gather(place).after is None, "a folder beside any model is not its evaluation"
+    (place.parent / "hcnr.yaml").write_text("")
+    run = gather(place)
+    assert run.after is not None and run.sweep is not None
+
+
 def test_a_sweep_may_lie_in_its_own_folder(make_run, invented):
     place = make_run()
     (place / "sweep").mkdir()
