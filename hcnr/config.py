@@ -14,11 +14,8 @@ from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from hcnr.kinds import KINDS, Basis, RepairKind, plain_name, repair_kind
-from hcnr.settings import config_error, expected_of, group_of, setting
+from hcnr.settings import choices_of, config_error, expected_of, group_of, setting
 from hcnr.yaml_file import read_yaml
-
-if TYPE_CHECKING:
-    pass
 
 __all__ = ["RestoreConfig", "load_config"]
 
@@ -391,5 +388,7 @@ def _first_problem(error: ValidationError, values: Mapping[str, Any]) -> str:
     name = str(first["loc"][0])
     if isinstance(cause := first.get("ctx", {}).get("error"), type(config_error(""))):
         return str(cause)
-    expected = expected_of(RestoreConfig.model_fields[name])
-    return f"{name} is {reprlib.repr(values[name])}, expected {expected}; correct this setting"
+    field = RestoreConfig.model_fields[name]
+    near = difflib.get_close_matches(str(values[name]), choices_of(field), n=1)
+    cure = f"did you mean {near[0]!r}?" if near else "correct this setting"
+    return f"{name} is {reprlib.repr(values[name])}, expected {expected_of(field)}; {cure}"

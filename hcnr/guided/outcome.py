@@ -92,9 +92,11 @@ class RunOutcome:
     def lines(self) -> list[str]:
         """What a run ends with at a terminal."""
         found = [f"note: {note}" for note in self.notes]
-        found += [self.probe, f"chosen: {self.choice['reason']}", *self.losses]
+        found += [self.probe, f"chosen: {self.choice['reason']}"]
+        # One line is the verdict, the last; what the losses alone say is a step on the way.
+        found += [line.replace("verdict: ", "by the losses alone: ", 1) for line in self.losses]
         found.append(f"report: {self._place('report.html')}")
-        found.append(f"{self.word}: {self.recommendation['reason']}")
+        found.append(f"verdict: {self.word}: {self.recommendation['reason']}")
         return [*found, self.next_step]
 
     def as_dict(self) -> dict[str, Any]:

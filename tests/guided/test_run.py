@@ -74,7 +74,8 @@ def test_a_run_ends_with_a_verdict_and_leaves_everything(first, given):
     assert 100 * (losses["base"] - losses["restored"]) / (losses["base"] - losses["tuned"]) >= 60
     page = (out / "report.html").read_text()
     assert "Knowledge boundary" in page and "Trade-off" in page
-    assert first.lines[-2].startswith(f"{first.word}: ")
+    assert first.lines[-2].startswith(f"verdict: {first.word}: ")
+    assert sum(line.startswith("verdict: ") for line in first.lines) == 1
     assert first.lines[-1] == first.next_step and "hcnr " in first.next_step
 
 
@@ -159,7 +160,7 @@ def test_sharegpt_and_the_command_line(given, first, tmp_path):
     before = recipe.read_bytes()
     shown = run("run", "--recipe", recipe)
     last = shown.stdout.strip().splitlines()
-    assert last[-2].startswith(f"{found['word']}: ") and found["next"] in last[-1]
+    assert last[-2].startswith(f"verdict: {found['word']}: ") and found["next"] in last[-1]
     assert shown.stdout.count("finished before, read") == 6
     assert recipe.read_bytes() == before
     assert run("run", "--recipe", recipe, "--quiet").stdout == ""
