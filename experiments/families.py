@@ -2,7 +2,8 @@
 
 A pair of random models of the family is written, restored from its directories and from memory, and
 the two results are compared bit for bit; before that the run's own check compares scores and
-gradients with autograd's. `python -m experiments.families --out docs/models.md` writes the table,
+gradients with autograd's. A tiny configuration that the model itself cannot run says `no` too, with
+what it raised. `python -m experiments.families --out docs/models.md` writes the table,
 `--only llama,gpt2` tries some.
 """
 

@@ -23,7 +23,7 @@ class RepairKind:
         scope: `neurons` restores chosen neurons of each selected matrix to base, with a
             compensation for the others, which stay as tuned; `matrices` repairs whole matrices in
             the bases of method.md (10); `tensors` mixes every tensor of the model with base's.
-        about: what it does, for help and errors: a few words with the number in method.md.
+        about: what it does, in a few words with the number in method.md.
         needs: data sets whose curvature along the neuron axis it asks for, of `neurons` alone.
         bases: bases of method.md (10) that it works in, of `matrices` alone.
         weighs_task: whether the setting `task_weight` is its own.

@@ -2,13 +2,8 @@
 
 import importlib.metadata
 import platform
-from typing import TYPE_CHECKING
 
 from hcnr._version import __version__
-
-if TYPE_CHECKING:
-    pass
-
 
 LIBRARIES = (
     "torch",

@@ -3,14 +3,11 @@
 import reprlib
 from collections.abc import Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from hcnr.settings import config_error
-
-if TYPE_CHECKING:
-    pass
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

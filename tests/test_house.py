@@ -2,13 +2,12 @@
 
 import ast
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import hcnr
+from imports import circle, imported, modules_of
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "hcnr"
@@ -25,29 +24,8 @@ USES_THE_PUBLIC_API = ("guided", "demo", "commands", "cli")
 """What may call `hcnr.restore` and its like by their public names."""
 
 
-def name_of(path: Path) -> str:
-    """Dotted name of a module."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {name_of(path): path for path in sorted(LIBRARY.rglob("*.py"))}
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Modules that a file imports, inside of functions and for types alone too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            assert node.module is not None
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield whole if whole in MODULES else node.module
-
-
-EDGES = {name: set(imported(path)) for name, path in MODULES.items()}
+MODULES = modules_of(LIBRARY)
+EDGES = {name: set(imported(path, MODULES)) for name, path in MODULES.items()}
 
 
 def floor_of(module: str) -> str:
@@ -75,11 +53,7 @@ def test_a_floor_imports_only_lower_ones(floor: str) -> None:
 
 
 def test_modules_import_in_no_circle() -> None:
-    own = {name: edges & set(MODULES) - {"hcnr"} for name, edges in EDGES.items() if name != "hcnr"}
-    try:
-        TopologicalSorter(own).prepare()
-    except CycleError as error:
-        pytest.fail(" -> ".join(error.args[1]))
+    assert circle({name: edges for name, edges in EDGES.items() if name != "hcnr"}) == ""
 
 
 def test_triton_is_left_to_the_kernels() -> None:

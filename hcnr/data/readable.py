@@ -1,13 +1,9 @@
 """Tokens of samples that a model has no row of its embedding for."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hcnr.data.tokens import TokenizedSet
-
-if TYPE_CHECKING:
-    pass
-
 from hcnr.models.limits import Limits
 
 

@@ -198,12 +198,13 @@ def evaluate(
         by_sha256 = {one.sha256: scores[one.label] for one in local}
         start = next((one for c, one in curve if c == 0), by_sha256.get(ends[1].sha256))
         if start is not None:
+            rivals = curve
             if is_interpolation(model):
+                rivals = []
                 metrics["notes"].append(
                     "The model is an interpolation itself: it is compared with the tuned model, "
                     "and not with what it is."
                 )
-            rivals = () if is_interpolation(model) else curve
             found = recommended(scores[first], start, rivals, max_task_drop)
             metrics["recommendation"] = found.as_dict()
     every = {**loaded, **loaded_tasks}

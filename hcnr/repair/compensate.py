@@ -1,6 +1,6 @@
 """Compensation and merge, one matrix at a time, with a record of the numerics of each."""
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -13,9 +13,6 @@ from hcnr.models.model import resolve_device
 from hcnr.record.matrix_record import MatrixRecord
 from hcnr.repair.selection import Selection, refuse_unless
 from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merge, objective
-
-if TYPE_CHECKING:
-    pass
 
 OneAxis = Literal["none", "sum", "joint", "balanced"]
 """The kinds that `hcnr_kernels.compensation` knows."""
@@ -43,11 +40,12 @@ def check_curvature(statistics: Statistics, selection: Selection, config: Restor
     Raises:
         StatisticsError: it is not.
     """
-    if not config.kind.needs:
+    needs = config.kind.needs
+    if not needs:
         return
     refuse_unless("hessian_at", statistics.settings.get("hessian_at", config.hessian_at), config)
     for name in selection.selected:
-        for data_set in config.kind.needs:
+        for data_set in needs:
             curvature_of(statistics, data_set, name)
 
 

@@ -154,7 +154,8 @@ def select(
     config = config or RestoreConfig()
     base, tuned = open_pair(base, tuned)
     found = check_match(base, tuned, config)[0]
-    matrices = [name for name in found if name not in statistics.left]
+    left = set(statistics.left)
+    matrices = [name for name in found if name not in left]
     check_statistics(statistics, base, tuned, matrices, config)
     return select_neurons(statistics, base.weight, tuned.weight, config)
 

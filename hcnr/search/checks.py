@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hcnr.choosing.recommendation import check_task_drop
 from hcnr.config import RestoreConfig
@@ -11,10 +11,6 @@ from hcnr.data.samples import load_samples
 from hcnr.errors import ConfigError, OutputError
 from hcnr.models.pair import Pair
 from hcnr.search.validation import Validation
-
-if TYPE_CHECKING:
-    pass
-
 
 FILE = "sweep.json"
 """What a sweep writes into its directory."""

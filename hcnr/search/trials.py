@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hcnr.choosing.front import Scores
 from hcnr.config import RestoreConfig
@@ -17,9 +17,6 @@ from hcnr.repair.candidates import Candidates, Selections
 from hcnr.repair.compensate import check_curvature
 from hcnr.search.grid import Grid, settings_of
 from hcnr.search.result import Candidate, SweepResult
-
-if TYPE_CHECKING:
-    pass
 
 
 class Judge:

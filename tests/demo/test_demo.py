@@ -51,11 +51,14 @@ def test_fine_tuning_loses_honesty_and_learns_the_task(table: DemoTable):
 
 
 def test_rows_are_compared_with_interpolation_at_matched_task_accuracy(table: DemoTable):
-    """Which of the two is ahead on so small a world is for the processor's last bits to say."""
+    """Which of the two is ahead on so small a world is for the processor's last bits to say.
+
+    One question of either class, of 60 and 58, is what they may differ by.
+    """
     row = table.row("balanced")
     assert row.rival is not None
     assert row.rival.evaluation.task_accuracy >= row.evaluation.task_accuracy
-    assert row.evaluation.refusal_delta > row.rival.evaluation.refusal_delta - 5
+    assert row.evaluation.refusal_delta > row.rival.evaluation.refusal_delta - 1.75
     assert row.evaluation.refusal_delta > table.row("tuned").evaluation.refusal_delta
     rival = table.row(HIGHLIGHT).rival
     assert rival is not None

@@ -1,11 +1,10 @@
 """The rules of `hcnr_kernels`, off the syntax tree: who may import whom, how it is laid out."""
 
-import ast
-from collections.abc import Iterator
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
+
+from imports import circle, imported, modules_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "kernels" / "hcnr_kernels"
@@ -13,29 +12,8 @@ MOST_FILES = 15
 SHARED = ("hcnr_kernels.triton", "hcnr_kernels.library", "hcnr_kernels.checks")
 
 
-def name_of(path: Path) -> str:
-    """Dotted name of a module of the library."""
-    parts = path.relative_to(LIBRARY.parent).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-MODULES = {name_of(path): path for path in sorted(LIBRARY.rglob("*.py"))}
-
-
-def imported(path: Path) -> Iterator[str]:
-    """Modules that a file names in its imports, inside of functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: a relative import"
-            assert node.module is not None
-            for alias in node.names:
-                whole = f"{node.module}.{alias.name}"
-                yield whole if whole in MODULES else node.module
-
-
-EDGES = {name: set(imported(path)) for name, path in MODULES.items()}
+MODULES = modules_of(LIBRARY)
+EDGES = {name: set(imported(path, MODULES)) for name, path in MODULES.items()}
 
 
 def inside(module: str, package: str) -> bool:
@@ -55,11 +33,7 @@ def test_nothing_from_above_is_imported(package: str) -> None:
 
 
 def test_modules_import_in_no_circle() -> None:
-    own = {name: edges & set(MODULES) for name, edges in EDGES.items()}
-    try:
-        TopologicalSorter(own).prepare()
-    except CycleError as error:
-        pytest.fail(" -> ".join(error.args[1]))
+    assert circle(EDGES) == ""
 
 
 def test_only_testing_imports_testing() -> None:
@@ -67,7 +41,7 @@ def test_only_testing_imports_testing() -> None:
     outside = [path for path in files if LIBRARY / "testing" not in path.parents]
     assert len(outside) > 50
     testing = "hcnr_kernels.testing"
-    assert [p for p in outside if any(inside(one, testing) for one in imported(p))] == []
+    assert [p for p in outside if any(inside(one, testing) for one in imported(p, MODULES))] == []
 
 
 def test_what_the_families_share_knows_no_family() -> None:

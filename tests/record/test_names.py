@@ -28,8 +28,8 @@ def test_everything_else_stays(text):
 
 
 def test_paths_in_fields_are_known_in_sentences_spaces_and_all():
-    report = {"pair": {"base": "/home/Jane Doe/my base"}, "n": [1, None, True],
-              "warnings": ["/home/Jane Doe/my base has no tokenizer"]}  # fmt: skip
+    report = {"pair": {"base": "/srv/Jane Doe/my base"}, "n": [1, None, True],
+              "warnings": ["/srv/Jane Doe/my base has no tokenizer"]}  # fmt: skip
     assert names_only(report) == {
         "pair": {"base": "my base"}, "n": [1, None, True],
         "warnings": ["my base has no tokenizer"],

@@ -63,7 +63,7 @@ def test_what_is_left_out_matches_answers_and_hidden_files():
 
 
 def test_no_path_of_the_machine_is_uploaded(restored):
-    secret = "/home/jane doe/private"
+    secret = "/srv/jane doe/private"
     texts = {
         "hcnr_report.json": {
             "pair": {"base": f"{secret}/base", "tuned": "org/tuned@main"},

@@ -94,7 +94,7 @@ def test_wide_tables_hint_that_they_scroll(full_run):
 
 def secrets(make_run, invented):
     """A run whose files tell where everything lay, spaces in the names of folders included."""
-    home = "/home/jane doe/secret"
+    home = "/srv/jane doe/secret"
     report, metrics = invented.report(), invented.metrics()
     report["pair"] |= {"base": f"{home}/honest-8b", "tuned": f"{home}/honest-8b-hotpotqa"}
     report["data"]["task"]["source"] = f"{home}/task.jsonl"
