@@ -111,14 +111,24 @@ def run(command: Callable[[], object]) -> None:
     try:
         command()
     except HcnrError as error:
-        print(f"hcnr: {error}", file=sys.stderr)
+        print(f"hcnr: {error}{_kept(error)}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as ended:
         # Typer turns Ctrl-C into this status without a word.
         if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
             raise
-        print(
-            "hcnr: interrupted; finished answers and candidates are kept, nothing is half-written",
-            file=sys.stderr,
-        )
+        kept = _kept(ended) or "; finished answers and candidates are kept"
+        print(f"hcnr: interrupted{kept}, nothing is half-written", file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _kept(error: BaseException) -> str:
+    """What an interrupted run left for the next one, as the end of a sentence."""
+    while error is not None:
+        if (place := getattr(error, "kept_work", None)) is not None:
+            return (
+                f"; finished passes are kept in {place}: the same command goes on from there "
+                "(--fresh begins anew)"
+            )
+        error = error.__context__
+    return ""

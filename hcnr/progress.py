@@ -5,6 +5,35 @@ import time
 from collections.abc import Iterator
 from typing import Protocol
 
+CHECKPOINTS = "check the checkpoints"
+DATA = "read the data"
+WEIGHTS = "check the weights"
+COUNT = "count the experts' tokens"
+LOSSES = "losses of base and tuned"
+SELECT = "select"
+CURVATURE = "curvature of"
+FACTORISE = "factorise"
+SEARCH = "search the task weight"
+SEARCH_COEFFICIENT = "search the coefficient"
+STEPS = "natural steps"
+WRITE = "compensate, merge and write"
+WRITE_ADAPTER = "compensate, factorise and write"
+MERGE = "compensate and merge"
+MIX = "interpolate and write"
+MIX_MODEL = "interpolate"
+SAVE = "write"
+LOSSES_RESTORED = "losses of restored"
+
+
+def score_of(data_set: str) -> str:
+    """Name of the stage that takes the Fisher scores of a data set."""
+    return f"score {data_set}"
+
+
+def curvature_of(data_set: str, role: str | None = None) -> str:
+    """Name of the stage that measures curvature; of both axes with `role`, base or tuned."""
+    return f"{CURVATURE} {data_set}" + (f" at {role}" if role else "")
+
 
 class Watcher(Protocol):
     """Somebody who wants to see a run progress, such as a progress bar."""

@@ -47,7 +47,7 @@ def check_output(
         _check_place(target, inputs)
         if target.exists():
             _check_replaceable(target, overwrite)
-        free = shutil.disk_usage(_existing(target.parent)).free
+        free = shutil.disk_usage(existing(target.parent)).free
     if nbytes is not None and free < nbytes:
         raise OutputError(
             f"The output '{target}' needs {nbytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
@@ -215,7 +215,7 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
-def _existing(directory: Path) -> Path:
+def existing(directory: Path) -> Path:
     """The directory itself, or the nearest above it that exists."""
     return next(place for place in (directory, *directory.parents) if os.path.lexists(place))
 
@@ -242,7 +242,7 @@ def check_parent(target: Path) -> None:
     Raises:
         OutputError: The nearest directory above it that exists is none, or not writable.
     """
-    parent = _existing(target.parent)
+    parent = existing(target.parent)
     if not parent.is_dir():
         raise OutputError(
             f"The output '{target}' cannot be written: '{parent}' is no directory; choose another "

@@ -7,7 +7,7 @@ import typer
 
 from hcnr.commands.arguments import HONESTY, TASK, Base, Config, Overwrite, Preset, Tuned, examples
 from hcnr.commands.first_checks import check_command_line, named_pair
-from hcnr.commands.options import Tokenizer, config_options
+from hcnr.commands.options import Fresh, Tokenizer, config_options
 from hcnr.config import load_config
 from hcnr.output import print_json, shown
 
@@ -35,6 +35,7 @@ def measure(
     config: Config = None,
     preset: Preset = None,
     overwrite: Overwrite = False,
+    fresh: Fresh = False,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -52,8 +53,9 @@ def measure(
     console = shown()
     with progress_bars() as bars:
         found = hcnr.measure(
-            honest, tuned, honesty, task, loaded, tokenizer=tokenizer, watcher=bars
-        )
+            honest, tuned, honesty, task, loaded, tokenizer=tokenizer, keep_for=out, fresh=fresh,
+            watcher=bars,
+        )  # fmt: skip
     found.save(out)
     print_data(found.data, console)
     curvatures = sum(len(matrices) for matrices in found.hessians.values())

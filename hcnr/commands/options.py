@@ -20,6 +20,14 @@ Tokenizer = Annotated[
         help="Directory of the tokenizer; the tuned model's own by default, else base's.",
     ),
 ]
+Fresh = Annotated[
+    bool,
+    typer.Option(
+        "--fresh",
+        help="Begin anew; otherwise the finished passes that an interrupted run left in "
+        "OUT.unfinished are taken over.",
+    ),
+]
 BaseId = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

@@ -7,7 +7,7 @@ import typer
 
 from hcnr.commands.arguments import HONESTY, TASK, Base, Config, Overwrite, Preset, Tuned, examples
 from hcnr.commands.first_checks import check_command_line, named_pair
-from hcnr.commands.options import BaseId, Tokenizer, TunedId, config_options
+from hcnr.commands.options import BaseId, Fresh, Tokenizer, TunedId, config_options
 from hcnr.config import load_config
 from hcnr.output import print_json, shown
 
@@ -55,6 +55,7 @@ def restore(
         ),
     ] = None,
     overwrite: Overwrite = False,
+    fresh: Fresh = False,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -90,6 +91,7 @@ def restore(
             out_format=out_format,  # pyright: ignore[reportArgumentType] (checked there)
             adapter_rank=adapter_rank,
             overwrite=overwrite,
+            fresh=fresh,
             watcher=bars,
         )
     report, console = read_report(out), shown()

@@ -1,14 +1,17 @@
 """Bases of method.md (10) for the matrices of a pair: measured in groups, factorised, kept."""
 
+import contextlib
+import hashlib
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
 from hcnr.curvature.groups import budget_of, plan_groups
 from hcnr.curvature.moments import Moments, second_moments
@@ -16,10 +19,13 @@ from hcnr.curvature.selfcheck import check_model
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import OutputError
 from hcnr.models.linear import shape_of
-from hcnr.models.pair import Pair, Role
-from hcnr.progress import Stages
+from hcnr.models.model import resolve_device
+from hcnr.models.open_models import OpenModels, Role
+from hcnr.models.pair import Pair
+from hcnr.progress import FACTORISE, Stages, curvature_of
 from hcnr_kernels import SpectralBasis, spectral_basis
-from hcnr_kernels.ops.spectral import Modes, TaskEnergy
+from hcnr_kernels.ops.spectral import BlockDiagonal, Modes, TaskEnergy
+from hcnr_kernels.ops.spectral.coordinates import Blocks
 
 Kind = Literal["spectral", "natural"]
 DataSet = Literal["honesty", "task"]
@@ -44,7 +50,7 @@ class Factorisations:
     Attributes:
         kinds: which bases each matrix gets.
         groups: names of the matrices that are measured together.
-        passes: forward and backward passes over a data set so far.
+        passes: forward and backward passes over a data set, all groups together.
         forecast: by kind, what every task weight costs the matrices so far, in nats: half of it is
             the quadratic model's rise of the mean task loss.
     """
@@ -58,6 +64,7 @@ class Factorisations:
         stages: Stages,
         *,
         kinds: Collection[Kind],
+        models: OpenModels | None = None,
     ) -> None:
         """Plan the groups; nothing is measured yet.
 
@@ -68,15 +75,16 @@ class Factorisations:
             config: damping, memory budget, where honesty curvature is taken, how to measure.
             stages: told about passes and factorisations.
             kinds: which bases; the task's curvature is taken at tuned for both.
+            models: of the pair; opened for this alone when None.
 
         Raises:
             ConfigError: one block alone exceeds the memory budget.
         """
         self._pair, self._data, self._config, self._stages = pair, data, config, stages
-        self._places = places_of(kinds, config)
+        self._models, self._places = models, places_of(kinds, config)
         self.kinds = tuple(kinds)
         self.groups = groups_of(pair, matrices, config, len(self._places))
-        self.passes = 0
+        self.passes = len(self.groups) * len(self._places)
         self.forecast: dict[Kind, TaskEnergy] = {}
         self._checked: set[tuple[Role, str]] = set()
 
@@ -87,28 +95,32 @@ class Factorisations:
             ModelError: a pass fails.
             FactorizationError: a second moment is not finite or stays indefinite.
         """
-        done, total = 0, sum(map(len, self.groups))
-        with self._pair.models(self._config) as model_at:
-            for place, group in enumerate(self.groups):
-                # There and back, so that the model that is open serves the next group too.
-                places = self._places[:: -1 if place % 2 else 1]
-                moments = {where: self._measure(where, group, model_at) for where in places}
-                inputs: dict[tuple[Kind, str, str], Modes] = {}
-                with self._stages.stage("factorise") as watcher:
-                    for name in group:
-                        yield name, self._factorise(name, moments, inputs)
-                        done += 1
-                        watcher.advance(done, total)
-                # Let go before the next group is measured.
-                inputs.clear()
-                moments.clear()
+        for place in range(len(self.groups)):
+            yield from self.group(place)
 
-    def _measure(
-        self, place: Place, group: list[str], model_at: Callable[..., Any]
-    ) -> dict[str, Moments]:
+    def group(self, place: int) -> Iterator[tuple[str, dict[Kind, SpectralBasis]]]:
+        """The same of one group, by its place; groups are to be taken in order."""
+        group, total = self.groups[place], sum(map(len, self.groups))
+        done = sum(map(len, self.groups[:place]))
+        with contextlib.ExitStack() as stack:
+            models = self._models or stack.enter_context(self._pair.models(self._config))
+            # There and back: the model that is held goes first.
+            places = sorted(self._places, key=lambda one: one[1] != models.role)
+            moments = {one: self._measure(one, group, models) for one in places}
+            inputs: dict[tuple[Kind, str, str], Modes] = {}
+            with self._stages.stage(FACTORISE) as watcher:
+                for name in group:
+                    yield name, self._factorise(name, moments, inputs)
+                    done += 1
+                    watcher.advance(done, total)
+            # Let go before the next group is measured.
+            inputs.clear()
+            moments.clear()
+
+    def _measure(self, place: Place, group: list[str], models: OpenModels) -> dict[str, Moments]:
         data_set, role = place
-        with self._stages.stage(f"curvature of {data_set} at {role}") as watcher:
-            model, layers = model_at(role, group)
+        with self._stages.stage(curvature_of(data_set, role)) as watcher:
+            model, layers = models.at(role, group)
             settings: dict[str, Any] = {
                 "token_budget": self._config.token_budget,
                 "gradient_checkpointing": self._config.gradient_checkpointing,
@@ -124,7 +136,6 @@ class Factorisations:
                 progress=watcher.advance,
                 **settings,
             )
-        self.passes += 1
         return found
 
     def _factorise(
@@ -166,6 +177,16 @@ class Factorisations:
         energy = basis.task_energy().energy * forecast_scale(task, len(self._data["task"]))
         known = self.forecast.get(kind)
         self.forecast[kind] = TaskEnergy(energy if known is None else known.energy + energy)
+
+
+KEPT_CLASSES = (SpectralBasis, Modes, Blocks, BlockDiagonal, TaskEnergy)
+"""What `hcnr.checkpoint.kept_work` reads again, beside tensors."""
+
+
+def kept_name(what: str, place: int, group: Sequence[str]) -> str:
+    """Name under which what is finished of a group is kept: no other group has it."""
+    digest = hashlib.sha256("\n".join(group).encode()).hexdigest()[:12]
+    return f"{what} {place} {digest}"
 
 
 def forecast_scale(task: Moments, samples: int) -> float:
@@ -230,7 +251,7 @@ class TwoSided:
         bases: kind -> matrix -> basis.
         honesty: the samples whose loss natural steps lower.
         groups: names of the matrices that were measured together.
-        passes: forward and backward passes over a data set so far.
+        passes: forward and backward passes over a data set.
         forecast: see `Factorisations`.
     """
 
@@ -252,14 +273,28 @@ class TwoSided:
         stages: Stages,
         *,
         kinds: Collection[Kind],
+        models: OpenModels | None = None,
+        keep: KeptWork = KeptWork(None),  # noqa: B008 (keeps nothing)
     ) -> "TwoSided":
-        """Measure and factorise all of it; arguments and errors as of `Factorisations`."""
-        work = Factorisations(pair, matrices, data, config, stages, kinds=kinds)
+        """Measure and factorise all of it; arguments and errors as of `Factorisations`.
+
+        `keep` holds what is finished of each group, for a run after this one was interrupted.
+        """
+        work = Factorisations(pair, matrices, data, config, stages, kinds=kinds, models=models)
         found = cls(data["honesty"], work.groups, work.kinds)
         try:
-            for name, bases in work:
-                for kind, basis in bases.items():
-                    found.bases[kind][name] = basis
+            for place, group in enumerate(work.groups):
+
+                def finished(place: int = place) -> tuple[Any, ...]:
+                    return dict(work.group(place)), work.forecast
+
+                name = kept_name("bases", place, group)
+                device = resolve_device(config.device)
+                bases, forecast = keep.of(name, finished, KEPT_CLASSES, device)
+                work.forecast = {kind: TaskEnergy(e.energy.cpu()) for kind, e in forecast.items()}
+                for matrix, by_kind in bases.items():
+                    for kind, basis in by_kind.items():
+                        found.bases[kind][matrix] = basis
         except BaseException:
             found.close()
             raise

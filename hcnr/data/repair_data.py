@@ -14,7 +14,7 @@ from hcnr.data.suspicions import about_refusals, about_tokenizers
 from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.errors import DataError
 from hcnr.models.pair import Pair
-from hcnr.progress import Stages
+from hcnr.progress import DATA, Stages
 
 Data = str | Path | Iterable[Mapping[str, Any] | Sample]
 
@@ -64,7 +64,7 @@ def read_data(
         DataError: a set is missing or cannot be used, both are the same, none can be held back, or
             a token is outside the embedding of a model that has to read it.
     """
-    with stages.stage("read the data"):
+    with stages.stage(DATA):
         opened = pair.tokenizer(tokenizer)
         max_length = min(config.max_length, pair.context or config.max_length)
 

@@ -8,10 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from hcnr.checkpoint.fingerprints import byte_view
+from hcnr.checkpoint.kept_work import file_digest
 from hcnr.errors import CheckpointError
 from hcnr.models.source import DirectorySource, ModelSource, Source
-
-_CHUNK = 1 << 24
 
 
 def weights_sha256(source: Source) -> str:
@@ -51,8 +50,4 @@ def model_sha256(model: nn.Module) -> str:
 @functools.cache
 def _file_sha256(path: Path, size: int, changed: int) -> bytes:
     """Digest of a file; `size` and `changed` are there so that another content is read again."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.digest()
+    return file_digest(path)

@@ -1,23 +1,21 @@
 """The pair of models that a run works on: checked together, opened one at a time."""
 
-import contextlib
 import copy
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.models.adapter_files import adapter_settings, is_adapter
 from hcnr.models.adapters import is_peft_model, merge_into, merge_model, unloaded
-from hcnr.models.experts import layer_of
 from hcnr.models.given import Given, named_base, resolve
 from hcnr.models.matching import check_match
 from hcnr.models.model import open_model, open_tokenizer, resolve_device
+from hcnr.models.open_models import OpenModels, Role
 from hcnr.models.source import (
     MERGED,
     DirectorySource,
@@ -25,12 +23,11 @@ from hcnr.models.source import (
     Source,
     open_source,
 )
-from hcnr.progress import Stages
+from hcnr.progress import CHECKPOINTS, WEIGHTS, Stages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Role = Literal["base", "tuned"]
 NO_BASE = (
     "base is None, and tuned is no adapter that names its own; name the honest checkpoint from "
     "before the fine-tuning as BASE"
@@ -118,7 +115,7 @@ class Pair:
             CheckpointError: they do not, or no target differs.
             ModelError: no matrix matches the targets.
         """
-        with stages.stage("check the checkpoints"):
+        with stages.stage(CHECKPOINTS):
             resolve_device(config.device)
             pair = open_pair(base, tuned)
             matrices, messages = check_match(*pair, config)
@@ -215,7 +212,7 @@ class Pair:
 
     def check_finite(self, stages: Stages) -> None:
         """Read every weight once; last of the checks, because it is the one that takes time."""
-        with stages.stage("check the weights"):
+        with stages.stage(WEIGHTS):
             self.base.check_finite()
             self.tuned.check_finite()
 
@@ -246,27 +243,9 @@ class Pair:
         else:
             opened.save_pretrained(directory)
 
-    @contextlib.contextmanager
-    def models(
-        self, config: RestoreConfig
-    ) -> Iterator[Callable[..., tuple["PreTrainedModel", dict[str, nn.Linear]]]]:
-        """Yield a function role -> (model, its target layers); one directory's model at a time.
-
-        Callers bind neither, so that the model of one role is freed before the other's is loaded.
-        """
-        with contextlib.ExitStack() as stack:
-            held: dict[Role, Any] = {}
-
-            def model_at(role: Role, matrices: list[str] | None = None) -> Any:
-                if role not in held:
-                    held.clear()
-                    stack.close()
-                    held[role] = stack.enter_context(self.at(role).opened(config, computing=True))
-                chosen = self.matrices if matrices is None else matrices
-                return held[role], {name: layer_of(held[role], name) for name in chosen}
-
-            yield model_at
-            held.clear()
+    def models(self, config: RestoreConfig) -> OpenModels:
+        """Both models, ready to run: a context that opens one directory's at a time."""
+        return OpenModels({"base": self.base, "tuned": self.tuned}, self.matrices, config)
 
 
 def is_untouched(base: Tensor, tuned: Tensor) -> bool:

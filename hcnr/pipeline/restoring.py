@@ -1,34 +1,24 @@
-"""The pipeline: measure, select, compensate, write. The one place that knows the order."""
+"""`measure` and `restore`: a pair is opened, and the steps of `hcnr.pipeline.stages` are taken."""
 
-import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hcnr.checkpoint import output_directory
+from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.curvature.two_sided import groups_of, places_of
-from hcnr.data.repair_data import Data, MeasuringData, leave_room, read_data
+from hcnr.data.repair_data import Data, leave_room
 from hcnr.data.samples import data_files
-from hcnr.data.suspicions import about_losses
 from hcnr.errors import ConfigError
-from hcnr.models.model import computable
 from hcnr.models.pair import Pair
-from hcnr.models.source import DirectorySource
 from hcnr.output.bars import shows_progress
-from hcnr.pipeline.given import as_measured, check_same_data
-from hcnr.pipeline.measuring import base_runs, leave, leave_few, measure_pair
+from hcnr.pipeline.destination import destination
+from hcnr.pipeline.run import PairRun
+from hcnr.pipeline.stages import measuring_steps, restoring_steps
 from hcnr.progress import Stages, Watcher
 from hcnr.record.front_matter import read_origin
-from hcnr.record.writing import write_companions
 from hcnr.repair.adapter_output import adapter_output
-from hcnr.repair.compensate import check_curvature
-from hcnr.repair.interpolation import Interpolation
-from hcnr.repair.repairs import Repairs
-from hcnr.repair.selection import check_statistics, select_neurons
-from hcnr.repair.verdict import DataSet, EndLosses, end_losses, final_verdict
-from hcnr.repair.whole import Measured, needs_data, repair_whole
 
 if TYPE_CHECKING:
     from peft import PeftModel  # pyright: ignore[reportMissingImports] (optional)
@@ -44,6 +34,8 @@ def measure(
     config: RestoreConfig | None = None,
     *,
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
+    keep_for: str | Path | None = None,
+    fresh: bool = False,
     watcher: Watcher | None = None,
     progress: bool = True,
 ) -> Statistics:
@@ -62,6 +54,9 @@ def measure(
         task: samples of the fine-tuning task.
         config: all settings; the defaults when None.
         tokenizer: where the tuned model does not come with one.
+        keep_for: the file that the statistics will be saved as: finished passes are kept in
+            `<keep_for>.unfinished` for another call, should this one be interrupted.
+        fresh: begin anew, whatever an interrupted call left there.
         watcher: told about stages and progress.
         progress: bars in a notebook or at a terminal, where no watcher is given.
 
@@ -79,12 +74,13 @@ def measure(
         )
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
-    data = read_data(
-        pair, honesty, task, config, tokenizer, stages, base_runs=base_runs(config, None)
-    )
-    pair.check_finite(stages)
-    leave_few(pair, data, config, stages)
-    return measure_pair(pair, data, config, stages)[0]
+    with (
+        KeptWork.beside(keep_for, fresh=fresh) as keep,
+        PairRun(pair, config, stages, honesty, task, tokenizer=tokenizer, keep=keep) as run,
+    ):
+        run.carry_out(measuring_steps(run.config, run.circumstances))
+        assert run.statistics is not None
+        return run.statistics
 
 
 @shows_progress
@@ -103,6 +99,7 @@ def restore(
     out_format: Literal["full", "adapter"] = "full",
     adapter_rank: int | None = None,
     overwrite: bool = False,
+    fresh: bool = False,
     watcher: Watcher | None = None,
     progress: bool = True,
 ) -> Any:
@@ -128,6 +125,7 @@ def restore(
             where tuned was an adapter itself; see `hcnr.repair.adapter_output`.
         adapter_rank: largest rank of a matrix of that adapter; 64 when None.
         overwrite: replace an existing `out`.
+        fresh: begin anew, whatever an interrupted run left in `<out>.unfinished`.
         watcher: told about stages and progress.
         progress: bars in a notebook or at a terminal, where no watcher is given.
 
@@ -159,119 +157,23 @@ def restore(
     origin = read_origin(base, tuned, base_id, tuned_id)
     pair = Pair.open(base, tuned, config, stages)
     pair.messages.extend(origin.notes)
-    adapter = adapter_output(pair, out_format, adapter_rank, out)
-    with contextlib.ExitStack() as stack:
-        directory = None
-        if out is not None:
-            if adapter is None:
-                pair.tuned.check_savable()
-            # Entered before anything is computed: a place that cannot be written is found first.
-            files = data_files(honesty, task, statistics)
-            inputs = [*pair.base.places, *pair.tuned.places, *files]
-            directory = stack.enter_context(
-                output_directory(
-                    out,
-                    inputs=inputs,
-                    overwrite=overwrite,
-                    nbytes=pair.nbytes if adapter is None else None,
-                )
-            )
+    # Around the destination: an output that fails at the very end costs no finished pass.
+    with KeptWork.beside(out, fresh=fresh) as keep, destination(
+        pair, out,
+        origin=origin, tokenizer=tokenizer, overwrite=overwrite,
+        adapter=adapter_output(pair, out_format, adapter_rank, out),
+        files=data_files(honesty, task, statistics),
+    ) as place:  # fmt: skip
         if config.bases and config.cross_weight_ratio == 1:
             # Found now rather than after the passes.
             groups_of(pair, pair.matrices, config, len(places_of(config.bases, config)))
-        if statistics is not None:
-            if not isinstance(statistics, Statistics):
-                statistics = Statistics.load(statistics)
-            leave(pair, [n for n in statistics.left if n in pair.matrices])
-            check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
-            config = as_measured(config, statistics, pair.messages)
-        elif config.searches:
+        if statistics is not None and not isinstance(statistics, Statistics):
+            statistics = Statistics.load(statistics)
+        if statistics is None and config.searches:
             config = leave_room(config, task, pair.messages)
-        data = None
-        measures = statistics is None and not config.interpolates
-        both = honesty is not None and task is not None
-        if measures or needs_data(config) or both:
-            data = read_data(
-                pair,
-                honesty,
-                task,
-                config,
-                tokenizer,
-                stages,
-                holding=config.searches,
-                base_runs=base_runs(config, statistics) or config.searches,
-            )
-        if statistics is not None:
-            check_same_data(statistics, honesty, task, config)
-        pair.check_finite(stages)
-        ends = None
-        if statistics is None and data is not None:
-            leave_few(pair, data, config, stages)
-        if data is not None and data.base_reads:
-            ends = end_losses(pair, data, config, stages)
-            pair.messages.extend(about_losses(ends))
-        elif data is not None:
-            pair.messages.append(
-                "base has no row of its embedding for some tokens of the data, so its losses were "
-                "not taken and there is no verdict"
-            )
-        # Judged by what was asked for: a value that was searched is a number afterwards.
-        asked = config
-        config, job = _repairs(pair, statistics, data, ends, config, stages)
-        if directory is None:
-            model = job.model()
-            verdict = None
-            if ends is not None:
-                # Both ends of a directory's pair were taken in this dtype too.
-                own = isinstance(pair.tuned, DirectorySource) and config.dtype == "auto"
-                subject = computable(model) if own else model
-                verdict = final_verdict(subject, ends, asked, stages)
-            # Plain data, no part of the module tree.
-            model.__dict__["hcnr_report"] = job.report(verdict)
-            return model
-        facts = None
-        if isinstance(job, Repairs):
-            facts = job.write(directory, tokenizer, adapter)
-        else:
-            job.write(directory, tokenizer)
-        verdict = None
-        if ends is not None:
-            # From what was written, so that the verdict is about that.
-            written = adapter.on if adapter else DirectorySource(directory)
-            with written.opened(config, computing=True) as model:
-                subject = adapter.merged(directory, model) if adapter else model
-                verdict = final_verdict(subject, ends, asked, stages)
-        report = job.report(verdict, facts) if isinstance(job, Repairs) else job.report(verdict)
-        write_companions(directory, report, config, origin)
-    assert out is not None
-    return Path(out).expanduser()
-
-
-def _repairs(
-    pair: Pair,
-    statistics: Statistics | None,
-    data: MeasuringData | None,
-    ends: Mapping[DataSet, EndLosses] | None,
-    config: RestoreConfig,
-    stages: Stages,
-) -> tuple[RestoreConfig, Repairs | Interpolation]:
-    """Everything that comes before the weights: measuring, selecting, searching.
-
-    Returns:
-        The configuration, what was searched for a number; and what makes the weights.
-    """
-    if config.interpolates:
-        return Interpolation.find(pair, data, ends, config, stages)
-    if statistics is None:
-        assert data is not None
-        statistics, selection = measure_pair(pair, data, config, stages)
-    else:
-        with stages.stage("select"):
-            selection = select_neurons(statistics, pair.base.weight, pair.tuned.weight, config)
-    check_curvature(statistics, selection, config)
-    whole = None
-    if needs_data(config):
-        assert data is not None
-        given = Measured(pair, selection, statistics, data, ends)
-        config, whole = repair_whole(given, config, stages)
-    return config, Repairs(pair, statistics, selection, config, stages, whole)
+        with PairRun(
+            pair, config, stages, honesty, task,
+            tokenizer=tokenizer, statistics=statistics, destination=place, keep=keep,
+        ) as run:  # fmt: skip
+            run.carry_out(restoring_steps(run.config, run.circumstances, place.output))
+            return run.finish()

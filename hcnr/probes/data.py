@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from transformers import PreTrainedTokenizerBase
 
-    from hcnr.pipeline.restoring import Data
+    from hcnr.data.repair_data import Data
 
 
 @dataclass(frozen=True)

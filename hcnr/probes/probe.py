@@ -25,7 +25,7 @@ from hcnr.probes.linear import (
     interval,
     require_sklearn,
 )
-from hcnr.progress import Stages, Watcher
+from hcnr.progress import DATA, Stages, Watcher
 from hcnr.stats import bootstrap_counts
 from hcnr.versions import versions
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from peft import PeftModel  # pyright: ignore[reportMissingImports] (optional)
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from hcnr.pipeline.restoring import Data
+    from hcnr.data.repair_data import Data
 
 READABLE = 0.6
 """A boundary counts as there when the lower end of the best block's interval reaches this.
@@ -227,7 +227,7 @@ def probe(
     config = config or RestoreConfig()
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
-    with stages.stage("read the data"):
+    with stages.stage(DATA):
         labelled = label(honesty, config, detector)
         check_classes(labelled, folds)
         held_out = assign_folds(labelled.positive, labelled.groups, folds=folds, seed=split_seed)
@@ -242,12 +242,12 @@ def probe(
                     "models know with --tokenizer"
                 )
     states = {}
-    with pair.models(config) as model_at:
+    with pair.models(config) as models:
         roles: tuple[Role, ...] = ("base", "tuned")
         for role in roles:
             with stages.stage(f"hidden states of {role}") as told:
                 states[role] = last_token_states(
-                    model_at(role, [])[0],
+                    models.model(role),
                     prompts,
                     token_budget=config.token_budget,
                     progress=told.advance,

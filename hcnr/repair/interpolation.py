@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +12,16 @@ import torch
 from torch import Tensor
 
 from hcnr.checkpoint import copy_companions, write_weights
+from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.data.repair_data import MeasuringData
 from hcnr.errors import ConfigError, ModelError
+from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay, mixed
 from hcnr.models.pair import Pair
 from hcnr.models.source import DirectorySource
-from hcnr.progress import Stages
+from hcnr.progress import MIX, MIX_MODEL, SAVE, SEARCH_COEFFICIENT, Stages
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
 from hcnr.repair.task_weight import retention_of
@@ -117,6 +120,8 @@ class Interpolation:
         ends: Mapping[DataSet, EndLosses] | None,
         config: RestoreConfig,
         stages: Stages,
+        models: OpenModels,
+        keep: KeptWork,
     ) -> "tuple[RestoreConfig, Interpolation]":
         """Search the coefficient where it is auto.
 
@@ -126,6 +131,8 @@ class Interpolation:
             ends: losses of base and tuned on samples that were held back.
             config: of the run.
             stages: told about progress.
+            models: of the pair.
+            keep: holds the coefficient for a run after this one was interrupted.
 
         Returns:
             The configuration, its coefficient a number; and the interpolation.
@@ -144,7 +151,9 @@ class Interpolation:
             )
         if config.searches:
             assert ends is not None
-            coefficient, job._tried = job._search(ends["task"])
+            coefficient, job._tried = keep.of(
+                "coefficient", partial(job._search, ends["task"], models), (TriedCoefficient,)
+            )
             job._config = config = config.replace(coefficient=coefficient)
         return config, job
 
@@ -176,12 +185,11 @@ class Interpolation:
         # The source is the very model that is being changed.
         return overlay.original(name)
 
-    def _search(self, ends: EndLosses) -> tuple[float, list[TriedCoefficient]]:
+    def _search(self, ends: EndLosses, models: OpenModels) -> tuple[float, list[TriedCoefficient]]:
         config = self._config
         with (
-            self._stages.stage("search the coefficient") as watcher,
-            self._pair.tuned.opened(config, computing=True) as model,
-            Overlay(model) as overlay,
+            self._stages.stage(SEARCH_COEFFICIENT) as watcher,
+            Overlay(model := models.model("tuned")) as overlay,
         ):
             count = itertools.count(1)
 
@@ -198,7 +206,7 @@ class Interpolation:
 
     def model(self) -> "PreTrainedModel":
         """The interpolated model in memory; a source that is a model is copied, not changed."""
-        with self._stages.stage("interpolate"), torch.no_grad():
+        with self._stages.stage(MIX_MODEL), torch.no_grad():
             model = self._pair.copy_of_tuned(self._config)
             own = dict(model.named_parameters(remove_duplicate=False))
             # A tied parameter under one of its names only: mixed twice it would be another.
@@ -214,7 +222,7 @@ class Interpolation:
         tuned = self._pair.tuned
         if not isinstance(tuned, DirectorySource):
             model = self.model()
-            with self._stages.stage("write"):
+            with self._stages.stage(SAVE):
                 self._pair.save(model, directory, tokenizer)
             return
         checkpoint, chosen = tuned.checkpoint, set(self.shared)
@@ -225,7 +233,7 @@ class Interpolation:
             assert stored is not None
             return self.mix(name, stored, self.coefficient)
 
-        with self._stages.stage("interpolate and write") as watcher:
+        with self._stages.stage(MIX) as watcher:
 
             def progress(nbytes: int) -> None:
                 nonlocal written

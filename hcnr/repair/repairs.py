@@ -15,7 +15,7 @@ from hcnr.models.linear import as_stored
 from hcnr.models.model import resolve_device
 from hcnr.models.pair import Pair
 from hcnr.models.source import DirectorySource
-from hcnr.progress import Stages
+from hcnr.progress import MERGE, SAVE, WRITE, WRITE_ADAPTER, Stages
 from hcnr.record.matrix_record import MatrixRecord
 from hcnr.repair.compensate import repair
 from hcnr.repair.selection import Selection
@@ -88,7 +88,7 @@ class Repairs:
 
     def model(self) -> "PreTrainedModel":
         """A restored model in memory; a source that is a model is copied, not changed."""
-        with self._stages.stage("compensate and merge"), torch.no_grad():
+        with self._stages.stage(MERGE), torch.no_grad():
             model = self._pair.copy_of_tuned(self._config)
             for matrix in self._selection.selected:
                 layer = layer_of(model, matrix)
@@ -105,16 +105,16 @@ class Repairs:
         """
         tuned = self._pair.tuned
         if adapter is not None:
-            with self._stages.stage("compensate, factorise and write"):
+            with self._stages.stage(WRITE_ADAPTER):
                 return adapter.write(directory, self._selection.selected, self.weight, self._config)
         if isinstance(tuned, DirectorySource):
-            with self._stages.stage("compensate, merge and write"):
+            with self._stages.stage(WRITE):
                 replacement = tuned.replacing(self.weight, self._selection.selected)
                 write_weights(tuned.checkpoint, directory, replacement)
                 copy_companions(tuned.checkpoint, directory)
             return None
         model = self.model()
-        with self._stages.stage("write"):
+        with self._stages.stage(SAVE):
             self._pair.save(model, directory, tokenizer)
         return None
 

@@ -5,14 +5,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
 from hcnr.curvature.passes import mean_loss
 from hcnr.data.repair_data import MeasuringData
 from hcnr.data.suspicions import about_losses
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import DataError
-from hcnr.models.pair import Pair
-from hcnr.progress import Stages
+from hcnr.models.open_models import OpenModels, Role
+from hcnr.progress import LOSSES, LOSSES_RESTORED, Stages
 from hcnr.repair.task_weight import retention_of
 
 if TYPE_CHECKING:
@@ -84,9 +85,23 @@ class EndLosses:
 
 
 def end_losses(
-    pair: Pair, data: MeasuringData, config: RestoreConfig, stages: Stages
+    models: OpenModels,
+    data: MeasuringData,
+    config: RestoreConfig,
+    stages: Stages,
+    *,
+    last: Role = "tuned",
+    keep: KeptWork = KeptWork(None),  # noqa: B008 (keeps nothing)
 ) -> dict[DataSet, EndLosses]:
     """Take the losses of base and tuned that a repair is judged between.
+
+    Args:
+        models: of the pair.
+        data: held-back samples, or measured ones where there are too few.
+        config: token budget, and whether something is searched by these losses.
+        stages: told about it.
+        last: whose model is held at the end, because it is used next.
+        keep: holds them for a run after this one was interrupted.
 
     Raises:
         DataError: a task weight or coefficient is to be searched, and fine-tuning gained nothing on
@@ -95,15 +110,19 @@ def end_losses(
     """
     names: tuple[DataSet, ...] = ("honesty", "task")
     chosen = {name: data.held_back.get(name, data.sets[name]) for name in names}
-    found: dict[str, dict[str, float]] = {}
-    with stages.stage("losses of base and tuned"), pair.models(config) as model_at:
-        for role in ("base", "tuned"):
-            model = model_at(role, [])[0]
-            found[role] = {
-                name: mean_loss(model, samples, token_budget=config.token_budget)
+    roles: list[Role] = ["base", "tuned"]
+
+    def losses() -> dict[Role, dict[DataSet, float]]:
+        return {
+            role: {
+                name: mean_loss(models.model(role), samples, token_budget=config.token_budget)
                 for name, samples in chosen.items()
             }
-            del model  # freed before the other is loaded
+            for role in sorted(roles, key=lambda role: role == last)
+        }
+
+    with stages.stage(LOSSES):
+        found = keep.of(LOSSES, losses)
     ends: dict[DataSet, EndLosses] = {
         name: EndLosses(
             chosen[name], name in data.held_back, found["base"][name], found["tuned"][name]
@@ -128,7 +147,7 @@ def final_verdict(
     Raises:
         ModelError: its loss is not finite.
     """
-    with stages.stage("losses of restored"):
+    with stages.stage(LOSSES_RESTORED):
         losses: dict[DataSet, SetLosses] = {
             name: SetLosses(
                 len(end.samples), end.held_back, end.base, end.tuned, end.loss_of(model, config)

@@ -5,22 +5,25 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
-from hcnr.curvature.two_sided import Factorisations, TwoSided
+from hcnr.curvature.two_sided import Factorisations, TwoSided, kept_name
 from hcnr.data.repair_data import MeasuringData
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import CheckpointError, ModelError
+from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
-from hcnr.progress import Stages
+from hcnr.progress import SEARCH, STEPS, Stages
 from hcnr.repair.candidates import Candidates
 from hcnr.repair.compensate import whole_weight
-from hcnr.repair.natural import Walk
+from hcnr.repair.natural import Step, Walk
 from hcnr.repair.selection import Selection
 from hcnr.repair.task_weight import (
     MOST_TRIES,
@@ -31,6 +34,9 @@ from hcnr.repair.task_weight import (
 )
 from hcnr.repair.verdict import DataSet, EndLosses
 from hcnr_kernels import Kept, SpectralBasis
+
+Repaired = dict[str, tuple[Tensor, dict[str, Any]]]
+"""Matrix -> its weight and its numbers."""
 
 
 @dataclass
@@ -59,6 +65,8 @@ class Measured:
         data: what is measured on, and what is held back.
         ends: losses of base and tuned on samples that decide, or on the measured ones; None where
             base cannot read them and no task weight is searched.
+        models: of the pair.
+        keep: holds what is finished, for a run after this one was interrupted.
     """
 
     pair: Pair
@@ -66,6 +74,8 @@ class Measured:
     statistics: Statistics
     data: MeasuringData
     ends: Mapping[DataSet, EndLosses] | None
+    models: OpenModels
+    keep: KeptWork = field(default_factory=lambda: KeptWork(None))
 
 
 def needs_data(config: RestoreConfig) -> bool:
@@ -94,10 +104,21 @@ def repair_whole(
     if not config.searches and config.bases == ("spectral",):
         # One weight and one use of each basis: none has to be kept.
         work = Factorisations(
-            given.pair, names, given.data.sets, config, stages, kinds=config.bases
-        )
-        for name, bases in work:
-            _keep_spectral(found, name, bases["spectral"], given.pair, config)
+            given.pair, names, given.data.sets, config, stages,
+            kinds=config.bases, models=given.models,
+        )  # fmt: skip
+        for place, group in enumerate(work.groups):
+
+            def finished(place: int = place) -> Repaired:
+                return {
+                    name: _spectral(name, bases["spectral"], given.pair, config)
+                    for name, bases in work.group(place)
+                }
+
+            for name, repaired in given.keep.of(
+                kept_name("weights", place, group), finished
+            ).items():
+                found.weights[name], found.records[name] = repaired
         found.facts = _facts(config, work.passes, len(work.groups))
         return config, found
     with contextlib.ExitStack() as stack:
@@ -106,15 +127,24 @@ def repair_whole(
             # Nothing to weigh, and nothing to walk with.
             config = config.replace(task_weight=1.0 if config.searches else config.mu)
         elif config.bases:
-            two_sided = stack.enter_context(
-                TwoSided.measure(
-                    given.pair, names, given.data.sets, config, stages, kinds=config.bases
-                )
-            )
+            two_sided = TwoSided.measure(
+                given.pair, names, given.data.sets, config, stages,
+                kinds=config.bases, models=given.models, keep=given.keep,
+            )  # fmt: skip
+            stack.enter_context(two_sided)
         if config.searches:
-            config, tried = _search(given, two_sided, config, stages)
+            weight, tried = given.keep.of(
+                "task weight", partial(_search, given, two_sided, config, stages), (Tried,)
+            )
+            config = config.replace(task_weight=weight)
         if two_sided is not None and "natural" in config.bases:
-            walk = _walk(given.pair, names, two_sided, config, stages)
+            # Steps are taken in a model whose weights are written: it is another than this one.
+            given.models.close()
+            walk = given.keep.of(
+                "natural steps",
+                partial(_walk, given.pair, names, two_sided, config, stages),
+                (Walk, Step),
+            )
             for name in names:
                 basis = two_sided.bases["natural"][name]
                 deviation = walk.deviations.pop(name).to(basis.device)
@@ -125,7 +155,8 @@ def repair_whole(
         elif two_sided is not None:
             for name in names:
                 basis = two_sided.bases["spectral"][name]
-                _keep_spectral(found, name, basis, given.pair, config)
+                repaired = _spectral(name, basis, given.pair, config)
+                found.weights[name], found.records[name] = repaired
         if two_sided is not None:
             passes = two_sided.passes
         groups = 0 if two_sided is None else len(two_sided.groups)
@@ -152,12 +183,12 @@ def record_of(basis: SpectralBasis, kept: Kept, config: RestoreConfig) -> dict[s
     }
 
 
-def _keep_spectral(
-    found: WholeRepairs, name: str, basis: SpectralBasis, pair: Pair, config: RestoreConfig
-) -> None:
-    deviation = basis.deviation(config.mu)
-    found.weights[name] = whole_weight(name, *_weights(pair, name), deviation)
-    found.records[name] = record_of(basis, basis.kept(config.mu), config)
+def _spectral(
+    name: str, basis: SpectralBasis, pair: Pair, config: RestoreConfig
+) -> tuple[Tensor, dict[str, Any]]:
+    """Weight of one matrix, and its numbers."""
+    weight = whole_weight(name, *_weights(pair, name), basis.deviation(config.mu))
+    return weight, record_of(basis, basis.kept(config.mu), config)
 
 
 def _weights(pair: Pair, name: str) -> tuple[Tensor, Tensor]:
@@ -171,7 +202,7 @@ def _walk(
     with (
         pair.tuned.opened(config) as model,
         Overlay(model) as overlay,
-        stages.stage("natural steps") as watcher,
+        stages.stage(STEPS) as watcher,
     ):
         work = Candidates(pair, None, overlay, two_sided=two_sided)
         return work.walk(config, names, watcher.advance)
@@ -179,13 +210,12 @@ def _walk(
 
 def _search(
     given: Measured, two_sided: TwoSided | None, config: RestoreConfig, stages: Stages
-) -> tuple[RestoreConfig, list[Tried]]:
+) -> tuple[float, list[Tried]]:
     assert given.ends is not None
     ends, pair = given.ends["task"], given.pair
     with (
-        stages.stage("search the task weight") as watcher,
-        pair.tuned.opened(config, computing=True) as model,
-        Overlay(model) as overlay,
+        stages.stage(SEARCH) as watcher,
+        Overlay(model := given.models.model("tuned")) as overlay,
     ):
         work = Candidates(pair, given.statistics, overlay, two_sided=two_sided)
         count = itertools.count(1)
@@ -208,7 +238,7 @@ def _search(
             weight, tried = forecast_task_weight(
                 retention, config.max_task_drop, lambda mu: percent * forecast.lost(mu)
             )
-    return config.replace(task_weight=weight), tried
+    return weight, tried
 
 
 def _facts(

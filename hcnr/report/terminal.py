@@ -171,7 +171,7 @@ def print_plan(plan: "Plan", console: Console) -> None:
         stages.add_column(head, justify="right")
     for stage in plan.stages:
         stages.add_row(
-            stage.name,
+            stage.name + (f", {stage.detail}" if stage.detail else ""),
             human(stage.read, "B"),
             human(stage.written, "B"),
             human(stage.held, "B"),

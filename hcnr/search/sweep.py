@@ -10,20 +10,19 @@ from hcnr.choosing.front import Scores
 from hcnr.choosing.recommendation import MAX_TASK_DROP
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
-from hcnr.curvature.two_sided import Kind, TwoSided
-from hcnr.data.repair_data import Data, read_data
+from hcnr.curvature.two_sided import Kind, TwoSided, places_of
+from hcnr.data.repair_data import Data
 from hcnr.evaluation.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.models.model import eval_mode
 from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
 from hcnr.output.bars import shows_progress
-from hcnr.pipeline.given import as_measured, check_same_data
-from hcnr.pipeline.measuring import leave
-from hcnr.pipeline.restoring import measure
+from hcnr.pipeline.given import as_measured
+from hcnr.pipeline.run import PairRun
+from hcnr.pipeline.stages import sweeping_steps
 from hcnr.progress import Stages, Watcher
 from hcnr.repair.candidates import Candidates, Selections
 from hcnr.repair.compensate import check_curvature
-from hcnr.repair.selection import check_statistics
 from hcnr.search.ablation import ablation
 from hcnr.search.checks import (
     check_dtype,
@@ -130,9 +129,6 @@ def sweep(
     check_dtype(config, kinds)
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
-    # Opened already: an adapter is not looked up twice.
-    honest_end: Any = pair.base
-    tuned_end: Any = pair.tuned
     if evaluate is None:
         evaluate = Validation(
             pair.tokenizer(tokenizer),
@@ -154,20 +150,17 @@ def sweep(
     if honesty is not None and task is not None and isinstance(evaluate, Validation):
         repeated = repeated_questions(evaluate, [honesty, task], config)
     start = time.perf_counter()
-    if statistics is None:
-        assert honesty is not None and task is not None
-        needed = _measuring(config, [settings for _, settings in plan])
-        statistics = measure(
-            honest_end, tuned_end, honesty, task, needed, tokenizer=tokenizer, watcher=watcher
-        )
-        leave(pair, statistics.left)
-    else:
-        if not isinstance(statistics, Statistics):
-            statistics = Statistics.load(statistics)
-        leave(pair, [name for name in statistics.left if name in pair.matrices])
-        check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
-        check_same_data(statistics, honesty, task, as_measured(config, statistics, []))
-        pair.check_finite(stages)
+    if given and not isinstance(statistics, Statistics):
+        statistics = Statistics.load(statistics)
+    needed = _measuring(config, [settings for _, settings in plan])
+    with PairRun(
+        pair, needed, stages, honesty, task,
+        tokenizer=tokenizer, statistics=statistics,
+        base_reads=any(role == "base" for _, role in places_of(kinds, config)) if kinds else False,
+    ) as run:  # fmt: skip
+        run.carry_out(sweeping_steps(run.config, run.circumstances))
+    statistics = run.statistics
+    assert statistics is not None
     measured = time.perf_counter() - start
 
     selections = Selections(pair, statistics)
@@ -184,10 +177,10 @@ def sweep(
         if kinds:
             start = time.perf_counter()
             names = [name for name in pair.matrices if name in repaired_whole]
-            own = as_measured(config, statistics, pair.messages) if given else config
+            own = as_measured(config, statistics, []) if given else config
             check_dtype(own, kinds)
-            data = read_data(pair, honesty, task, own, tokenizer, stages).sets
-            two_sided = TwoSided.measure(pair, names, data, own, stages, kinds=kinds)
+            assert run.data is not None
+            two_sided = TwoSided.measure(pair, names, run.data.sets, own, stages, kinds=kinds)
             stack.enter_context(two_sided)
             measured += time.perf_counter() - start
         judge = Judge(evaluate)

@@ -167,7 +167,7 @@ class TestWhatALibraryRaises:
         base, tuned = make("llama"), make("llama", seed=1)
         tuned.generation_config.do_sample = False
         tuned.generation_config.temperature = 0.3
-        monkeypatch.setattr(importlib.import_module("hcnr.pipeline.restoring"), "end_losses", None)
+        monkeypatch.setattr(importlib.import_module("hcnr.pipeline.run"), "end_losses", None)
         with pytest.raises(ModelError, match=r"LlamaForCausalLM cannot be saved: .*temperature"):
             hcnr.restore(base, tuned, HONESTY, TASK, tmp_path / "out", config=config(),
                          tokenizer=tokenizer())  # fmt: skip

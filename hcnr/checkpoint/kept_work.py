@@ -1,0 +1,219 @@
+"""Finished passes of a run that was interrupted, kept beside its output for the next one."""
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import is_dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, TypeVar
+
+from hcnr.checkpoint.output import atomic_file, existing
+from hcnr.checkpoint.staging import Staging
+from hcnr.errors import OutputError
+
+T = TypeVar("T")
+SUFFIX = ".unfinished"
+KEY = "key"
+HASH = ".sha256"
+_CHUNK = 1 << 24
+_RATE = 0.5e9
+"""Bytes that are written, hashed and synchronised in a second: assumed, not measured."""
+_SHARE = 0.1
+"""Most of the time that a result took which keeping it may take."""
+
+
+class KeptWork:
+    """Results of finished passes in a directory, by name; each is verified before it is used.
+
+    A context: at a clean exit the directory goes, after any exception it stays, and the exception
+    gets its place as `kept_work`.
+
+    What takes longer to write than a tenth of the time it took to compute, or more than half of the
+    disk that is free, is not kept.
+
+    Attributes:
+        place: the directory; None keeps nothing.
+        taken_over: names of the results that an earlier run had kept.
+        kept: names of those that are there now.
+    """
+
+    def __init__(self, place: Path | None, *, fresh: bool = False) -> None:
+        """Touch nothing yet.
+
+        Args:
+            place: the directory; it need not be there.
+            fresh: throw away what is there.
+        """
+        self.place, self._fresh = place, fresh
+        self.taken_over: list[str] = []
+        self.kept: list[str] = []
+        self._opened, self._digest = False, ""
+        self._stack = contextlib.ExitStack()
+
+    @classmethod
+    def beside(cls, out: str | Path | None, *, fresh: bool = False) -> "KeptWork":
+        """That of a run with the output `out`; it keeps nothing where that is None."""
+        if out is None:
+            return cls(None)
+        target = Path(out).expanduser().resolve()
+        return cls(target.with_name(target.name + SUFFIX), fresh=fresh)
+
+    def open(self, key: dict[str, Any]) -> list[str]:
+        """Look at what is there and use what has the same key, until the context ends.
+
+        Args:
+            key: all that decides the results: plain values for JSON.
+
+        Returns:
+            Sentences about what was found.
+
+        Raises:
+            OutputError: another run is using it.
+        """
+        if self.place is None:
+            return []
+        self._stack.enter_context(Staging(self.place).locked())
+        notes = self._prepare(json.dumps(key, sort_keys=True))
+        self._opened = self.place is not None
+        return notes
+
+    def __enter__(self) -> "KeptWork":
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        with self._stack:
+            if not self._opened:
+                return
+            self._opened = False
+            if error is None or not self.kept:
+                self.discard()
+            else:
+                error.__dict__["kept_work"] = self.place
+
+    def of(
+        self, name: str, make: Callable[[], T], classes: Sequence[type] = (), device: Any = "cpu"
+    ) -> T:
+        """The result of that name: the one that was kept, or that of `make`, which is kept.
+
+        Args:
+            name: unique in the run.
+            make: computes it. Its result holds tensors and plain values, and instances of:
+            classes: what may be in it beside them.
+            device: where its tensors shall be.
+        """
+        if not self._opened:
+            return make()
+        found = self._read(self._file(name), classes, device)
+        if found is not None:
+            self.taken_over.append(name)
+            return found[0]
+        start = time.perf_counter()
+        result = make()
+        self._keep(name, result, time.perf_counter() - start)
+        return result
+
+    def discard(self) -> None:
+        """Remove all of it."""
+        if self.place is not None and self.place.is_dir():
+            Staging(self.place).discard(self.place)
+
+    def _prepare(self, key: str) -> list[str]:
+        place, self._digest = self.place, hashlib.sha256(key.encode()).hexdigest()
+        assert place is not None
+        if not place.exists():
+            return []
+        if not (place / KEY).is_file():
+            self.place = None
+            return [f"{place.name} is there already and not of hcnr, so no finished pass is kept"]
+        names = sorted(path.stem for path in place.glob("*.pt"))
+        if self._fresh or (place / KEY).read_text(encoding="utf-8") != self._digest:
+            self.discard()
+            other = "models, data, settings or versions differ"
+            why = "--fresh was given" if self._fresh else other
+            return [f"{_counted(names)} in {place.name} not used: {why}"]
+        self.kept = names
+        return [
+            f"{_counted(names)} taken over from {place.name}, which an interrupted run left; "
+            "--fresh begins anew"
+        ]
+
+    def _file(self, name: str) -> Path:
+        assert self.place is not None
+        return self.place / f"{name.replace(' ', '-').replace('/', '-')}.pt"
+
+    def _read(self, file: Path, classes: Sequence[type], device: Any) -> tuple[Any] | None:
+        """What a file holds, in a tuple; None where it is not what was written."""
+        import torch
+
+        stated = file.with_suffix(HASH)
+        try:
+            if stated.read_text(encoding="utf-8") != file_digest(file).hex():
+                return None
+            with torch.serialization.safe_globals(list(classes)):
+                return (torch.load(file, map_location=device, weights_only=True),)
+        except (OSError, RuntimeError, UnpicklingError):
+            return None
+
+    def _keep(self, name: str, result: Any, seconds: float) -> None:
+        import torch
+
+        assert self.place is not None
+        nbytes = bytes_of(result)
+        with contextlib.suppress(OSError):
+            free = shutil.disk_usage(existing(self.place)).free
+            if nbytes > _SHARE * seconds * _RATE or nbytes > free / 2:
+                return
+        file = self._file(name)
+        try:
+            if not self.place.exists():
+                self.place.mkdir(parents=True)
+                with atomic_file(self.place / KEY) as temporary:
+                    temporary.write_text(self._digest, encoding="utf-8")
+            # The hash last: a file without one counts for nothing.
+            file.with_suffix(HASH).unlink(missing_ok=True)
+            with atomic_file(file) as temporary:
+                torch.save(result, temporary)
+                digest = file_digest(temporary).hex()
+            with atomic_file(file.with_suffix(HASH)) as temporary:
+                temporary.write_text(digest, encoding="utf-8")
+        except (OSError, RuntimeError, OutputError):
+            # A full disk costs the next run its head start, and this one nothing.
+            file.unlink(missing_ok=True)
+            return
+        self.kept.append(name)
+
+
+def _counted(names: Sequence[str]) -> str:
+    return "1 finished pass is" if len(names) == 1 else f"{len(names)} finished passes are"
+
+
+def bytes_of(result: Any) -> int:
+    """Bytes of the tensors in nested tuples, dictionaries, lists and dataclasses; views count."""
+    from torch import Tensor
+
+    if isinstance(result, Tensor):
+        return result.nbytes
+    if isinstance(result, dict):
+        return sum(map(bytes_of, result.values()))
+    if isinstance(result, list | tuple):
+        return sum(map(bytes_of, result))
+    if is_dataclass(result):
+        return sum(bytes_of(value) for value in vars(result).values())
+    return 0
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.digest()

@@ -1,0 +1,154 @@
+"""Where a restored model goes: into a directory, or back to the caller."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hcnr.checkpoint import output_directory
+from hcnr.config import RestoreConfig
+from hcnr.models.model import computable
+from hcnr.models.pair import Pair
+from hcnr.models.source import DirectorySource
+from hcnr.pipeline.stages import Output
+from hcnr.record.front_matter import Origin
+from hcnr.record.writing import write_companions
+from hcnr.repair.adapter_output import AdapterOutput
+from hcnr.repair.interpolation import Interpolation
+from hcnr.repair.repairs import Repairs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from hcnr.repair.verdict import Verdict
+
+Job = Repairs | Interpolation
+"""What makes the weights."""
+
+
+class InMemory:
+    """A model for the caller, with its report as `hcnr_report`."""
+
+    output: Output = "memory"
+
+    def __init__(self, pair: Pair) -> None:
+        """Make nothing yet."""
+        self._pair = pair
+        self._model: PreTrainedModel | None = None
+
+    def write(self, job: Job) -> None:
+        """Make the model."""
+        self._model = job.model()
+
+    @contextlib.contextmanager
+    def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
+        """What was made, to take its losses."""
+        assert self._model is not None
+        # Both ends of a directory's pair were taken in this dtype too.
+        own = isinstance(self._pair.tuned, DirectorySource) and config.dtype == "auto"
+        yield computable(self._model) if own else self._model
+
+    def finish(self, job: Job, verdict: "Verdict | None", config: RestoreConfig) -> Any:
+        """The model with its report."""
+        # Plain data, no part of the module tree.
+        self._model.__dict__["hcnr_report"] = job.report(verdict)
+        return self._model
+
+
+class OutputDirectory:
+    """A directory that appears when it is complete, with report, settings and card."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        out: str | Path,
+        directory: Path,
+        origin: Origin,
+        tokenizer: Any,
+        adapter: AdapterOutput | None,
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            pair: base and tuned.
+            out: the place that the caller named.
+            directory: what is renamed to it in the end.
+            origin: where both models come from, for the card.
+            tokenizer: where tuned does not come with one.
+            adapter: how an adapter is written; None for a whole checkpoint.
+        """
+        self._pair, self._out, self._directory = pair, out, directory
+        self._origin, self._tokenizer, self._adapter = origin, tokenizer, adapter
+        self._facts: dict[str, Any] | None = None
+
+    @property
+    def output(self) -> Output:
+        """What is made."""
+        if self._adapter is not None:
+            return "adapter"
+        return "directory" if isinstance(self._pair.tuned, DirectorySource) else "saved"
+
+    def write(self, job: Job) -> None:
+        """Write the weights and all that `from_pretrained` needs."""
+        if isinstance(job, Repairs):
+            self._facts = job.write(self._directory, self._tokenizer, self._adapter)
+        else:
+            job.write(self._directory, self._tokenizer)
+
+    @contextlib.contextmanager
+    def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
+        """What was written, so that the verdict is about that."""
+        written = self._adapter.on if self._adapter else DirectorySource(self._directory)
+        with written.opened(config, computing=True) as model:
+            yield self._adapter.merged(self._directory, model) if self._adapter else model
+
+    def finish(self, job: Job, verdict: "Verdict | None", config: RestoreConfig) -> Path:
+        """Write what lies beside the weights; the path of the finished directory."""
+        report = (
+            job.report(verdict, self._facts) if isinstance(job, Repairs) else job.report(verdict)
+        )
+        write_companions(self._directory, report, config, self._origin)
+        return Path(self._out).expanduser()
+
+
+Destination = InMemory | OutputDirectory
+
+
+@contextlib.contextmanager
+def destination(
+    pair: Pair,
+    out: str | Path | None,
+    *,
+    origin: Origin,
+    tokenizer: Any,
+    adapter: AdapterOutput | None,
+    files: Sequence[Path],
+    overwrite: bool,
+) -> Iterator[Destination]:
+    """The place for the result; a directory that cannot be written is refused now.
+
+    Args:
+        pair: base and tuned.
+        out: a directory; None for a model in memory.
+        origin: where both models come from.
+        tokenizer: where tuned does not come with one.
+        adapter: how an adapter is written; None for a whole checkpoint.
+        files: of the data, which no output may replace.
+        overwrite: replace an existing `out`.
+
+    Raises:
+        OutputError: `out` cannot be written, or holds an input.
+        ModelError: the model in memory cannot be saved.
+    """
+    if out is None:
+        yield InMemory(pair)
+        return
+    if adapter is None:
+        pair.tuned.check_savable()
+    with output_directory(
+        out,
+        inputs=[*pair.base.places, *pair.tuned.places, *files],
+        overwrite=overwrite,
+        nbytes=pair.nbytes if adapter is None else None,
+    ) as directory:
+        yield OutputDirectory(pair, out, directory, origin, tokenizer, adapter)

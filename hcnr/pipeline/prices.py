@@ -1,0 +1,277 @@
+"""What each stage of a run costs, from shapes and sizes alone: bytes and operations."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from hcnr import progress
+from hcnr.config import RestoreConfig
+from hcnr.data.held_back import held_back_count
+from hcnr.models.open_models import Role
+from hcnr.models.source import DirectorySource
+from hcnr.pipeline.stages import PlannedStep, Stage, next_role
+from hcnr.repair.interpolation import MOST_TRIES as COEFFICIENTS
+from hcnr.repair.task_weight import MOST_TRIES
+from hcnr_kernels import gram_is_cheaper
+from hcnr_kernels.ops.spectral.token_space import PENCIL_FLOPS
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage: bytes moved from and to disk, bytes held in memory at once, operations.
+
+    Attributes:
+        name: as a run's bars and its report call it.
+        detail: how often something is done; empty where it is done once.
+        read: bytes from disk.
+        written: bytes to disk.
+        held: bytes of weights and curvature in memory at once.
+        flops: operations, a multiply and an add as two.
+    """
+
+    name: str
+    detail: str = ""
+    read: int = 0
+    written: int = 0
+    held: int = 0
+    flops: int = 0
+
+
+class Prices:
+    """Prices of the steps of one run; a model that is held already costs no reading."""
+
+    def __init__(
+        self,
+        sources: tuple[DirectorySource, DirectorySource],
+        shapes: Sequence[tuple[int, int]],
+        selected: int,
+        config: RestoreConfig,
+        groups: Sequence[int],
+        *,
+        tokens_per_sample: int,
+    ) -> None:
+        """Take what the prices follow from.
+
+        Args:
+            sources: base and tuned.
+            shapes: `(out, in)` of every target matrix.
+            selected: how many of them are restored.
+            config: of the run.
+            groups: bytes of curvature of each group of blocks, for kinds that repair whole
+                matrices.
+            tokens_per_sample: tokens assumed.
+        """
+        self._config, self._groups = config, groups
+        base, tuned = (source.checkpoint.nbytes for source in sources)
+        self._size: dict[Role, int] = {"base": base, "tuned": tuned}
+        self._length, self._tokens = tokens_per_sample, config.samples * tokens_per_sample
+        self._shapes, self._weights = shapes, sum(out * into for out, into in shapes)
+        # Of an average matrix times the number selected: which ones will be is not known yet.
+        self._share = selected / len(shapes)
+        infos = sources[1].checkpoint.tensors.values()
+        self._stored = self._weights * max(info.dtype.itemsize for info in infos)
+        along = [out if config.axis == "output" else into for out, into in shapes]
+        self._squares, self._cubes = sum(d * d for d in along), sum(d**3 for d in along)
+        products = zip(shapes, along, strict=True)
+        self._products = sum(2 * out * into * d for (out, into), d in products)
+        self._open: Role | None = None
+        self._next: Role = "tuned"
+        self._kept = 0
+        self._loads: Counter[Stage] = Counter()
+
+    def of(self, steps: Iterable[PlannedStep]) -> list[StagePlan]:
+        """Every stage of the steps, in order."""
+        todo, prices = list(steps), list[StagePlan]()
+        for place, step in enumerate(todo):
+            self._next = next_role(todo[place + 1 :])
+            prices += [getattr(self, f"_{step.work}")(step, stage) for stage in step.stages]
+        return prices
+
+    @property
+    def _forward(self) -> int:
+        """Operations of a forward pass over the measured samples of one data set."""
+        return 2 * self._weights * self._tokens
+
+    @property
+    def _held_back(self) -> int:
+        """Operations of a forward pass over the held-back samples of one data set."""
+        return self._forward * held_back_count(self._config.samples) // self._config.samples
+
+    def _load(self, role: Role | None) -> int:
+        """Bytes read before the model of a role can run."""
+        if role is None or role == self._open:
+            return 0
+        self._open = role
+        return self._size[role]
+
+    # A method for the `work` of every step.
+
+    def _read(self, step: PlannedStep, stage: Stage) -> StagePlan:
+        return StagePlan(stage.name)
+
+    def _check(self, step: PlannedStep, stage: Stage) -> StagePlan:
+        return StagePlan(stage.name, read=sum(self._size.values()))
+
+    def _count(self, step: PlannedStep, stage: Stage) -> StagePlan:
+        read = self._load("tuned")
+        return StagePlan(stage.name, read=read, held=self._size["tuned"], flops=2 * self._forward)
+
+    def _losses(self, step: PlannedStep, stage: Stage) -> StagePlan:
+        # Either first: the one that is used next is held at the end.
+        self._open = self._next
+        return StagePlan(
+            stage.name,
+            read=sum(self._size.values()),
+            held=max(self._size.values()),
+            flops=4 * self._held_back,
+        )
+
+    def _score(self, step: PlannedStep, stage: Stage) -> StagePlan:
+        assert stage.role is not None
+        scores = sum(_score_flops(*shape, self._length) for shape in self._shapes)
+        return StagePlan(
+            stage.name,
+            read=self._load(stage.role),
+            held=self._size[stage.role],
+            flops=2 * self._forward + scores * self._config.samples,
+        )
+
+    def _select(self, step: PlannedStep, stage: Stage) -> StagePlan:
+        return StagePlan(stage.name, read=2 * self._stored, flops=5 * self._weights)
+
+    def _curvature(self, step: PlannedStep, stage: Stage) -> StagePlan:
+        assert stage.role is not None
+        share = 1.0 if self._config.all_hessians else self._share
+        # Along the input axis no backward pass is needed.
+        passes = self._forward * (1 if self._config.axis == "input" else 2)
+        self._kept += int(4 * self._squares * share)
+        return StagePlan(
+            stage.name,
+            read=self._load(stage.role),
+            held=self._size[stage.role] + self._kept,
+            flops=int(passes + self._tokens * self._squares * share),
+        )
+
+    def _whole(self, step: PlannedStep, stage: Stage) -> StagePlan:
+        if stage.name == progress.FACTORISE:
+            return self._factorise()
+        if stage.name == progress.SEARCH:
+            return self._search()
+        if stage.name == progress.STEPS:
+            return self._walk()
+        assert stage.role is not None
+        if stage == step.stages[0]:
+            self._loads = self._loaded(step)
+        count = len(self._groups)
+        squares = sum(width * self._block(width) for width in self._axes)
+        return StagePlan(
+            stage.name,
+            _times(count),
+            read=self._size[stage.role] * self._loads[stage],
+            held=self._size[stage.role] + max(self._groups),
+            flops=int(2 * self._forward * count + self._tokens * squares * self._share),
+        )
+
+    def _loaded(self, step: PlannedStep) -> Counter[Stage]:
+        """How often each pass over a data set reads its model: the one that is held goes first."""
+        loads: Counter[Stage] = Counter()
+        passes = [stage for stage in step.stages if stage.name.startswith(progress.CURVATURE)]
+        for _ in self._groups:
+            for stage in sorted(passes, key=lambda stage: stage.role != self._open):
+                loads[stage] += self._load(stage.role) > 0
+        return loads
+
+    @property
+    def _axes(self) -> list[int]:
+        return [width for shape in self._shapes for width in shape]
+
+    def _block(self, width: int) -> int:
+        return min(width, self._config.block_size or width)
+
+    @property
+    def _merging(self) -> int:
+        """Operations of one product of every matrix with the bases of both of its axes."""
+        return sum(
+            4 * out * into * (self._block(out) + self._block(into)) for out, into in self._shapes
+        )
+
+    def _factorise(self) -> StagePlan:
+        cubes = sum(width * self._block(width) ** 2 for width in self._axes)
+        pencils = len(self._config.bases) * PENCIL_FLOPS * cubes
+        return StagePlan(
+            progress.FACTORISE,
+            read=2 * self._stored,
+            held=max(self._groups),
+            flops=int((pencils + self._merging) * self._share),
+        )
+
+    @property
+    def _walking(self) -> int:
+        passes = 2 * self._forward * len(self._groups)
+        own = 2 * self._tokens * self._weights * self._share
+        return int(self._config.steps * (passes + own))
+
+    def _search(self) -> StagePlan:
+        """A candidate's products and its loss on held-back samples; steps of its own."""
+        products = self._merging if self._config.bases else self._cubes + self._products
+        walking = self._walking if "natural" in self._config.bases else 0
+        held = max(self._groups) if self._groups else self._kept
+        return StagePlan(
+            progress.SEARCH,
+            f"at most {MOST_TRIES} tried",
+            read=self._load("tuned"),
+            held=self._size["tuned"] + held,
+            flops=int(MOST_TRIES * (products * self._share + self._held_back + walking)),
+        )
+
+    def _walk(self) -> StagePlan:
+        self._open = None
+        count = self._config.steps * len(self._groups)
+        return StagePlan(
+            progress.STEPS,
+            f"{_times(count)} over the honesty data",
+            read=self._size["tuned"],
+            held=self._size["tuned"] + max(self._groups),
+            flops=self._walking,
+        )
+
+    def _mix(self, step: PlannedStep, stage: Stage) -> StagePlan:
+        # Every candidate is put together from both directories.
+        read = self._load("tuned") + COEFFICIENTS * sum(self._size.values())
+        return StagePlan(
+            stage.name,
+            f"at most {COEFFICIENTS} tried",
+            read=read,
+            held=2 * self._size["tuned"],
+            flops=COEFFICIENTS * self._held_back,
+        )
+
+    def _write(self, step: PlannedStep, stage: Stage) -> StagePlan:
+        self._open = None
+        tuned = self._size["tuned"]
+        if self._config.interpolates:
+            return StagePlan(stage.name, read=sum(self._size.values()), written=tuned)
+        solves = not self._config.bases and self._config.kind.apply is not None
+        flops = (self._cubes + self._products) * self._share if solves else 0
+        return StagePlan(
+            stage.name,
+            read=tuned + int(2 * self._stored * self._share),
+            written=tuned,
+            held=self._kept,
+            flops=int(flops),
+        )
+
+    def _judge(self, step: PlannedStep, stage: Stage) -> StagePlan:
+        size = self._size["tuned"]
+        return StagePlan(stage.name, read=size, held=size, flops=2 * self._held_back)
+
+
+def _times(count: int) -> str:
+    return f"{count} pass{'es' if count > 1 else ''}"
+
+
+def _score_flops(out: int, into: int, length: int) -> int:
+    """Operations of one matrix's scores on one sample, in the form that method.md (2) chooses."""
+    if gram_is_cheaper(length, into, out):
+        return 2 * length * length * (into + out)
+    return 2 * length * out * into

@@ -1,0 +1,348 @@
+"""A run over a pair: each step finds something out, and later ones use it."""
+
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import Any
+
+from hcnr.checkpoint.kept_work import KeptWork
+from hcnr.config import RestoreConfig
+from hcnr.curvature.moments import curvature
+from hcnr.curvature.scores import NeuronScores, score
+from hcnr.curvature.selfcheck import check_model
+from hcnr.curvature.statistics import Statistics
+from hcnr.curvature.two_sided import kept_name, places_of
+from hcnr.data.repair_data import Data, MeasuringData, read_data
+from hcnr.data.suspicions import about_losses
+from hcnr.models.model import resolve_device
+from hcnr.models.open_models import Role
+from hcnr.models.pair import Pair
+from hcnr.models.source import DirectorySource
+from hcnr.pipeline.destination import Destination, Job
+from hcnr.pipeline.experts import few_tokens, has_experts, leave
+from hcnr.pipeline.given import as_measured, check_same_data
+from hcnr.pipeline.stages import Circumstances, PlannedStep, next_role
+from hcnr.progress import COUNT, SELECT, Stages
+from hcnr.repair.compensate import check_curvature
+from hcnr.repair.interpolation import Interpolation
+from hcnr.repair.repairs import Repairs
+from hcnr.repair.selection import Selection, check_statistics, select_neurons, select_whole
+from hcnr.repair.verdict import DataSet, EndLosses, Verdict, end_losses, final_verdict
+from hcnr.repair.whole import Measured, WholeRepairs, needs_data, repair_whole
+from hcnr.versions import versions
+
+MEASURED_WITH = (
+    "axis", "targets", "ignore", "fisher_at", "hessian_at", "samples", "shuffle_seed",
+    "max_length", "chat_template", "attention", "dtype",
+)  # fmt: skip
+"""Settings that the numbers in the statistics depend on."""
+
+
+class PairRun:
+    """One run, and what its steps have found so far.
+
+    A context: no model is held when it ends.
+
+    Attributes:
+        pair: base and tuned.
+        config: its settings; what was searched is a number afterwards.
+        models: of the pair, one held at a time.
+        data: what is measured, and what is held back.
+        ends: losses of base and tuned, which a repair is judged between.
+        statistics: scores and curvature along the neuron axis; given, or measured.
+        selection: matrices and neurons.
+        verdict: on the result.
+    """
+
+    def __init__(
+        self,
+        pair: Pair,
+        config: RestoreConfig,
+        stages: Stages,
+        honesty: Data | None = None,
+        task: Data | None = None,
+        *,
+        tokenizer: Any = None,
+        statistics: Statistics | None = None,
+        destination: Destination | None = None,
+        base_reads: bool = False,
+        keep: KeptWork | None = None,
+    ) -> None:
+        """Find nothing out yet, but whether given statistics belong to the pair.
+
+        Args:
+            pair: base and tuned, opened.
+            config: all settings.
+            stages: told about progress.
+            honesty: samples, readable more than once.
+            task: the same.
+            tokenizer: where the tuned model does not come with one.
+            statistics: of an earlier measurement, to be used instead of a new one.
+            destination: where the result goes, if there is one.
+            base_reads: whether base has to read the data for what follows the steps.
+            keep: holds what is finished, for a run after this one was interrupted; models in memory
+                cannot be told from others, so nothing is kept of theirs.
+
+        Raises:
+            StatisticsError: the statistics are of another pair or lack what is needed.
+        """
+        self.pair, self._stages = pair, stages
+        self._sources = honesty, task
+        self._tokenizer, self._given, self._destination = tokenizer, statistics, destination
+        self._base_reads, self._keep = base_reads, keep or KeptWork(None)
+        if statistics is not None:
+            leave(pair, [name for name in statistics.left if name in pair.matrices])
+            check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
+            config = as_measured(config, statistics, pair.messages)
+        self.config = self._asked = config
+        self.models = pair.models(config)
+        self.data: MeasuringData | None = None
+        self.ends: dict[DataSet, EndLosses] | None = None
+        self.statistics = statistics
+        self.selection: Selection | None = None
+        self.verdict: Verdict | None = None
+        self._scores: dict[str, NeuronScores] = {}
+        self._repaired: WholeRepairs | None = None
+        self._job: Job | None = None
+        self._checked: set[Role] = set()
+        self._next: Role = "tuned"
+
+    def __enter__(self) -> "PairRun":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.models.__exit__(*error)
+
+    @property
+    def circumstances(self) -> Circumstances:
+        """What decides its steps beside the configuration."""
+        both = None not in self._sources
+        measures = self._given is None and not self.config.interpolates
+        return Circumstances(
+            experts=has_experts(self.pair, self.config),
+            measured=self._given is not None,
+            reads=measures or needs_data(self.config) or both,
+            judges=self._destination is not None,
+        )
+
+    def carry_out(self, steps: Iterable[PlannedStep]) -> None:
+        """Take the steps one after the other.
+
+        Raises:
+            HcnrError: anything wrong with the input, or while computing.
+        """
+        todo = list(steps)
+        for place, step in enumerate(todo):
+            self._next = next_role(todo[place + 1 :])
+            getattr(self, f"_{step.work}")(step)
+
+    def finish(self) -> Any:
+        """What the caller gets: the path of a directory, or a model."""
+        assert self._destination is not None and self._job is not None
+        return self._destination.finish(self._job, self.verdict, self.config)
+
+    # The steps, in their order; each is the `work` of a `PlannedStep`.
+
+    def _read(self, step: PlannedStep) -> None:
+        searches = self._destination is not None and self.config.searches
+        self.data = read_data(
+            self.pair,
+            *self._sources,
+            self.config,
+            self._tokenizer,
+            self._stages,
+            holding=searches,
+            base_runs=base_runs(self.config, self._given) or searches or self._base_reads,
+        )
+        if (key := self._key(self.data)) is not None:
+            self.pair.messages.extend(self._keep.open(key))
+
+    def _check(self, step: PlannedStep) -> None:
+        if self._given is not None:
+            check_same_data(self._given, *self._sources, self.config)
+        self.pair.check_finite(self._stages)
+
+    def _count(self, step: PlannedStep) -> None:
+        assert self.data is not None
+        roles: list[Role] = ["tuned", "base"] if base_runs(self.config, None) else ["tuned"]
+        with self._stages.stage(COUNT) as watcher:
+            few, count = self._keep.of(
+                COUNT,
+                partial(few_tokens, self.models, self.data, roles, self.config, watcher.advance),
+            )
+        known = set(few)
+        leave(self.pair, [name for name in self.pair.matrices if name in known], count)
+
+    def _losses(self, step: PlannedStep) -> None:
+        assert self.data is not None
+        if not self.data.base_reads:
+            self.pair.messages.append(
+                "base has no row of its embedding for some tokens of the data, so its losses were "
+                "not taken and there is no verdict"
+            )
+            return
+        self.ends = end_losses(
+            self.models, self.data, self.config, self._stages, last=self._next, keep=self._keep
+        )
+        self.pair.messages.extend(about_losses(self.ends))
+
+    def _score(self, step: PlannedStep) -> None:
+        assert self.data is not None
+        ((stage, name, role),) = _passes(step)
+        samples = self.data.sets[name]
+        with self._stages.stage(stage) as watcher:
+            self._scores[name] = self._keep.of(
+                stage,
+                lambda: score(
+                    *self._model_at(role, name), samples,
+                    progress=watcher.advance, **self._settings,
+                ),
+                (NeuronScores,),
+            )  # fmt: skip
+
+    def _select(self, step: PlannedStep) -> None:
+        pair, config = self.pair, self.config
+        weights = pair.base.weight, pair.tuned.weight
+        if self.statistics is None:
+            assert self.data is not None
+            self.statistics = self._measured(self.data)
+        with self._stages.stage(SELECT):
+            if self._scores or self._given is not None:
+                self.selection = select_neurons(self.statistics, *weights, config)
+            else:
+                self.selection = select_whole(pair.matrices, *weights, config)
+        if self._given is not None:
+            check_curvature(self.statistics, self.selection, config)
+
+    def _curvature(self, step: PlannedStep) -> None:
+        assert self.data is not None and self.statistics is not None and self.selection is not None
+        ((stage, name, role),) = _passes(step)
+        wanted = self.pair.matrices if self.config.all_hessians else self.selection.selected
+        if not wanted:
+            return
+        samples = self.data.sets[name]
+        with self._stages.stage(stage) as watcher:
+            self.statistics.hessians[name] = self._keep.of(
+                kept_name(stage, 0, wanted),
+                lambda: curvature(
+                    *self._model_at(role, name, wanted), samples,
+                    progress=watcher.advance, **self._settings,
+                ),
+                device=resolve_device(self.config.device),
+            )  # fmt: skip
+
+    def _whole(self, step: PlannedStep) -> None:
+        assert self.data is not None and self.statistics is not None and self.selection is not None
+        given = Measured(
+            self.pair, self.selection, self.statistics, self.data, self.ends, self.models,
+            self._keep,
+        )  # fmt: skip
+        self.config, self._repaired = repair_whole(given, self.config, self._stages)
+
+    def _mix(self, step: PlannedStep) -> None:
+        self.config, self._job = Interpolation.find(
+            self.pair, self.data, self.ends, self.config, self._stages, self.models, self._keep
+        )
+
+    def _write(self, step: PlannedStep) -> None:
+        assert self._destination is not None
+        self.models.close()
+        if self._job is None:
+            assert self.statistics is not None and self.selection is not None
+            self._job = Repairs(
+                self.pair,
+                self.statistics,
+                self.selection,
+                self.config,
+                self._stages,
+                self._repaired,
+            )
+        self._destination.write(self._job)
+
+    def _judge(self, step: PlannedStep) -> None:
+        if self.ends is None:
+            return
+        assert self._destination is not None
+        with self._destination.opened(self.config) as model:
+            # By what was asked for: a value that was searched is a number by now.
+            self.verdict = final_verdict(model, self.ends, self._asked, self._stages)
+
+    def _measured(self, data: MeasuringData) -> Statistics:
+        scores = self._scores
+        settings = self.config.model_dump(mode="json")
+        return Statistics(
+            axis=self.config.axis,
+            scores={name: found.mean for name, found in scores.items()},
+            halves={name: found.halves for name, found in scores.items()}
+            if all(found.halves for found in scores.values())
+            else {},
+            fingerprints=self.pair.fingerprints,
+            settings={
+                **{key: settings[key] for key in MEASURED_WITH},
+                **_few_tokens(self.pair, self.config),
+            },
+            data=data.facts,
+        )
+
+    def _key(self, data: MeasuringData) -> dict[str, Any] | None:
+        """All that decides what is found; None where a model is in memory."""
+        files = {}
+        for role in ("base", "tuned"):
+            source = self.pair.at(role)
+            if not isinstance(source, DirectorySource):
+                return None
+            stats = [(shard.file, shard.file.stat()) for shard in source.checkpoint.shards]
+            # A fingerprint alone reads a few rows of each matrix.
+            files[role] = [(str(file), one.st_size, one.st_mtime_ns) for file, one in stats]
+        held_back = {name: samples.sha256 for name, samples in data.held_back.items()}
+        return {
+            "files": files,
+            "fingerprints": self.pair.fingerprints,
+            "data": {name: samples.sha256 for name, samples in data.sets.items()},
+            "held_back": held_back,
+            "config": self.config.model_dump(mode="json"),
+            "given": None if self._given is None else self._given.data,
+            "versions": versions(),
+        }
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "axis": self.config.axis,
+            "token_budget": self.config.token_budget,
+            "gradient_checkpointing": self.config.gradient_checkpointing,
+        }
+
+    def _model_at(self, role: Role, name: str, matrices: list[str] | None = None) -> Any:
+        """The model of a role and its layers, checked when first measured, on data `name`."""
+        assert self.data is not None
+        model, layers = self.models.at(role, matrices)
+        if role not in self._checked:
+            check_model(model, layers, self.data.sets[name], **self._settings)
+            self._checked.add(role)
+        return model, layers
+
+
+def base_runs(config: RestoreConfig, statistics: Statistics | None) -> bool:
+    """Whether anything is measured at base."""
+    if config.interpolates:
+        return False
+    if config.bases and any(role == "base" for _, role in places_of(config.bases, config)):
+        return True
+    if statistics is not None or (config.bases and not config.all_hessians):
+        return False
+    curved = config.all_hessians or bool(config.kind.needs)
+    return config.fisher_at == "base" or (curved and config.hessian_at == "base")
+
+
+def _passes(step: PlannedStep) -> Iterator[tuple[str, DataSet, Role]]:
+    """Name, data set and role of each stage of a step."""
+    for stage in step.stages:
+        assert stage.data is not None and stage.role is not None
+        yield stage.name, stage.data, stage.role
+
+
+def _few_tokens(pair: Pair, config: RestoreConfig) -> dict[str, list[str]]:
+    """What the statistics say of experts that were left."""
+    known = set(pair.matrices)
+    few = [n for n in pair.tuned.matrices(config.targets, config.ignore) if n not in known]
+    return {"few_tokens": few} if few else {}

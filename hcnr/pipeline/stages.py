@@ -1,0 +1,154 @@
+"""The one list of stages: what `measure`, `restore` and `sweep` carry out, and `plan` prices."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from hcnr import progress
+from hcnr.config import RestoreConfig
+from hcnr.curvature.two_sided import places_of
+from hcnr.kinds import DataSet
+from hcnr.models.open_models import Role
+from hcnr.repair.whole import needs_data
+
+Work = Literal[
+    "read", "check", "count", "losses", "score", "select", "curvature", "whole", "mix", "write",
+    "judge",
+]  # fmt: skip
+"""What a step does: the method of `hcnr.pipeline.run.PairRun` that carries it out."""
+Output = Literal["directory", "adapter", "memory", "saved"]
+"""What is made: a directory's tensors one by one, an adapter's, or a model in memory, which may be
+saved."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the clock counts and a bar shows.
+
+    Attributes:
+        name: of `hcnr.progress`.
+        data: the data set that is passed through a model.
+        role: that model, where it is one of the pair.
+    """
+
+    name: str
+    data: DataSet | None = None
+    role: Role | None = None
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """What is carried out in one go, which may take several stages."""
+
+    work: Work
+    stages: tuple[Stage, ...]
+
+    @property
+    def roles(self) -> list[Role]:
+        """The models that it runs, in order."""
+        return [stage.role for stage in self.stages if stage.role is not None]
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What decides the stages beside the configuration.
+
+    Attributes:
+        experts: whether a target is an expert's, which only some tokens reach.
+        measured: whether statistics were given, so that scores and curvature are known.
+        reads: whether data is read.
+        judges: whether losses are taken on it.
+    """
+
+    experts: bool = False
+    measured: bool = False
+    reads: bool = True
+    judges: bool = True
+
+
+def measuring_steps(config: RestoreConfig, given: Circumstances) -> Iterator[PlannedStep]:
+    """Reading, checking, scores, the selection and curvature along the neuron axis.
+
+    Where whole matrices are repaired nothing is ranked, so no scores are taken.
+    """
+    if given.reads:
+        yield _step("read", progress.DATA)
+    yield _step("check", progress.WEIGHTS)
+    measures = not (given.measured or config.interpolates)
+    if measures and given.experts:
+        yield _step("count", progress.COUNT)
+    if given.reads and given.judges:
+        yield _step("losses", progress.LOSSES)
+    if config.interpolates:
+        return
+    sets: tuple[DataSet, ...] = ("honesty", "task")
+    neurons = not config.bases or config.all_hessians
+    if measures and neurons:
+        for name in sets:
+            yield PlannedStep("score", (Stage(progress.score_of(name), name, config.fisher_at),))
+    yield _step("select", progress.SELECT)
+    if measures and neurons:
+        yield from _curvature(config)
+
+
+def sweeping_steps(config: RestoreConfig, given: Circumstances) -> Iterator[PlannedStep]:
+    """What comes before the candidates of a sweep, which select for themselves."""
+    for step in measuring_steps(config, given):
+        if step.work != "select" or not given.measured:
+            yield step
+
+
+def restoring_steps(
+    config: RestoreConfig, given: Circumstances, output: Output = "directory"
+) -> Iterator[PlannedStep]:
+    """Everything from the data to the verdict on the result."""
+    yield from measuring_steps(config, given)
+    if config.interpolates:
+        names = [progress.SEARCH_COEFFICIENT] if config.searches else []
+        yield PlannedStep("mix", tuple(Stage(name, "task", "tuned") for name in names))
+    elif needs_data(config):
+        yield PlannedStep("whole", tuple(_whole(config)))
+    yield _step("write", *_writing(config, output))
+    if given.reads and given.judges:
+        yield _step("judge", progress.LOSSES_RESTORED)
+
+
+def next_role(steps: Iterable[PlannedStep]) -> Role:
+    """Whose model the steps run first; tuned where they run none."""
+    return next((role for step in steps for role in step.roles), "tuned")
+
+
+def _curvature(config: RestoreConfig) -> Iterator[PlannedStep]:
+    places: dict[DataSet, Role] = {}
+    needs = config.kind.needs
+    if "honesty" in needs or config.all_hessians:
+        places["honesty"] = config.hessian_at
+    if "task" in needs:
+        places["task"] = "tuned"
+    # The model that is open already goes first, so that none is loaded twice.
+    for name, role in sorted(places.items(), key=lambda place: place[1] != config.fisher_at):
+        yield PlannedStep("curvature", (Stage(progress.curvature_of(name), name, role),))
+
+
+def _whole(config: RestoreConfig) -> Iterator[Stage]:
+    if config.bases:
+        for name, role in places_of(config.bases, config):
+            yield Stage(progress.curvature_of(name, role), name, role)
+        yield Stage(progress.FACTORISE)
+    if config.searches:
+        yield Stage(progress.SEARCH, "task", "tuned")
+    if "natural" in config.bases:
+        yield Stage(progress.STEPS, "honesty", "tuned")
+
+
+def _writing(config: RestoreConfig, output: Output) -> list[str]:
+    if output in ("memory", "saved"):
+        made = progress.MIX_MODEL if config.interpolates else progress.MERGE
+        return [made, progress.SAVE] if output == "saved" else [made]
+    if config.interpolates:
+        return [progress.MIX]
+    return [progress.WRITE_ADAPTER if output == "adapter" else progress.WRITE]
+
+
+def _step(work: Work, *names: str) -> PlannedStep:
+    return PlannedStep(work, tuple(map(Stage, names)))

@@ -1,0 +1,146 @@
+"""Finished passes of an interrupted run: kept, verified, taken over, gone at the end."""
+
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from hcnr.checkpoint import kept_work
+from hcnr.checkpoint.kept_work import KeptWork
+
+KEY = {"models": ["a", "b"], "samples": 4}
+
+
+class Numbers(NamedTuple):
+    mean: dict[str, torch.Tensor]
+    count: int
+
+
+class Unknown(NamedTuple):
+    value: int
+
+
+@pytest.fixture(autouse=True)
+def always_worth_it(monkeypatch):
+    monkeypatch.setattr(kept_work, "_RATE", 1e18)
+
+
+def make(count=3):
+    return Numbers({"a": torch.arange(4.0)}, count)
+
+
+def interrupted(place, key: Any = KEY, name="score honesty", **options):
+    with pytest.raises(KeyboardInterrupt) as raised, KeptWork(place, **options) as keep:
+        keep.open(key)
+        keep.of(name, make, (Numbers,))
+        raise KeyboardInterrupt
+    return raised.value
+
+
+def resumed(place, key: Any = KEY, name="score honesty", **options):
+    """What the next run finds: its sentences, whether it had to compute, the result."""
+    computed = []
+
+    def again():
+        computed.append(name)
+        return make(7)
+
+    with KeptWork(place, **options) as keep:
+        notes = keep.open(key)
+        found = keep.of(name, again, (Numbers,))
+    return notes, bool(computed), found
+
+
+def test_a_finished_pass_is_taken_over_and_gone_at_the_end(tmp_path):
+    place = tmp_path / "out.unfinished"
+    error = interrupted(place)
+    assert error.kept_work == place
+    notes, computed, found = resumed(place)
+    assert notes == [
+        "1 finished pass is taken over from out.unfinished, which an interrupted run left; "
+        "--fresh begins anew"
+    ]
+    assert not computed and found.count == 3
+    assert torch.equal(found.mean["a"], torch.arange(4.0))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("other", ["key", "fresh", "name"])
+def test_what_belongs_to_another_run_is_not_used(tmp_path, other):
+    place = tmp_path / "out.unfinished"
+    interrupted(place)
+    options: dict[str, dict[str, Any]] = {
+        "key": {"key": {**KEY, "samples": 5}},
+        "fresh": {"fresh": True},
+        "name": {"name": "score task"},
+    }
+    notes, computed, found = resumed(place, **options[other])
+    assert computed and found.count == 7
+    reasons = {"key": "models, data, settings or versions differ", "fresh": "--fresh was given"}
+    if other in reasons:
+        assert notes[0].endswith(reasons[other])
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "no hash", "empty"])
+def test_what_was_damaged_is_computed_again(tmp_path, damage):
+    place = tmp_path / "out.unfinished"
+    interrupted(place)
+    (file,) = place.glob("*.pt")
+    content = bytearray(file.read_bytes())
+    if damage == "flip":
+        content[len(content) // 2] ^= 1
+    elif damage == "cut":
+        del content[-1]
+    elif damage == "empty":
+        content.clear()
+    else:
+        next(place.glob("*.sha256")).unlink()
+    file.write_bytes(content)
+    _, computed, found = resumed(place)
+    assert computed and found.count == 7
+
+
+def test_other_classes_are_not_made(tmp_path):
+    """A file is data, not code: what was not asked for is not built."""
+    place = tmp_path / "out.unfinished"
+    with pytest.raises(KeyboardInterrupt), KeptWork(place) as keep:
+        keep.open(KEY)
+        keep.of("score honesty", lambda: Unknown(3), (Unknown,))
+        raise KeyboardInterrupt
+    assert list(place.glob("*.pt"))
+    assert resumed(place)[1]
+
+
+def test_a_folder_of_the_user_is_left_alone(tmp_path):
+    place = tmp_path / "out.unfinished"
+    place.mkdir()
+    (place / "notes.txt").write_text("mine")
+    notes, computed, _ = resumed(place)
+    assert computed and "not of hcnr" in notes[0]
+    assert (place / "notes.txt").read_text() == "mine"
+
+
+def test_what_costs_more_to_write_than_it_saves_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_work, "_RATE", 1e-9)
+    place = tmp_path / "out.unfinished"
+    assert not hasattr(interrupted(place), "kept_work")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_costs_nothing_but_the_head_start(tmp_path, monkeypatch):
+    def full(*_args: Any, **_settings: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    place = tmp_path / "out.unfinished"
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "save", full)
+        interrupted(place)
+    assert resumed(place)[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_kept_without_a_place(tmp_path):
+    with KeptWork.beside(None) as keep:
+        assert keep.open(KEY) == []
+        assert keep.of("losses", lambda: 5) == 5
+    assert list(tmp_path.iterdir()) == []
