@@ -113,14 +113,19 @@ def rounds(kills: int, seed: int, root: Path) -> tuple[int, int, int]:
         place = root / "work"
         place.mkdir()
         out = place / "out"
+        last = False
         while not out.exists() and count < kills:
-            count += killed(pair, out, name, random_.uniform(0, 1.1 * seconds[name]))
+            last = killed(pair, out, name, random_.uniform(0, 1.1 * seconds[name]))
+            count += last
             check(out, expected[name])
         if not out.exists():
             restore(pair, out, name)
+            last = False
         done += 1
         assert digest(out) == expected[name], f"{name}: other bytes than without a kill"
-        assert [path.name for path in place.iterdir()] == ["out"], "something was left behind"
+        # One that was killed between its rename and its cleaning up has left its own.
+        left = sorted(path.name for path in place.iterdir())
+        assert last or left == ["out"], f"left behind: {left}"
         resumed += any("taken over" in note for note in read_report(out)["warnings"])
         shutil.rmtree(place)
     assert {path: path.read_bytes() for path in inputs} == before, "an input was changed"

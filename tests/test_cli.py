@@ -187,7 +187,14 @@ def test_plan_shows_matrices_and_stages_and_reads_no_data(pair):
         "plan", pair["base"], pair["tuned"], "--preset", "paper", "--compensation", "balanced"
     ).stdout
     assert "14 target matrices, 6 will be restored" in shown
-    for word in ("q_proj", "24 x 40", "score both data sets", "curvature of task", "flop"):
+    for word in (
+        "q_proj",
+        "24 x 40",
+        "score honesty",
+        "losses of restored",
+        "curvature of task",
+        "flop",
+    ):
         assert word in shown
 
 

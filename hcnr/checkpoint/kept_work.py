@@ -11,9 +11,9 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
 
-from hcnr.checkpoint.output import atomic_file, existing
+from hcnr.checkpoint.output import atomic_file, existing, parents_made
 from hcnr.checkpoint.staging import Staging
-from hcnr.errors import OutputError
+from hcnr.errors import HcnrError, OutputError
 
 T = TypeVar("T")
 SUFFIX = ".unfinished"
@@ -29,8 +29,9 @@ _SHARE = 0.1
 class KeptWork:
     """Results of finished passes in a directory, by name; each is verified before it is used.
 
-    A context: at a clean exit the directory goes, after any exception it stays, and the exception
-    gets its place as `kept_work`.
+    A context: at a clean exit the directory goes, and after an error that another input would mend.
+    Otherwise (Ctrl-C, a full disk, a fault of the machine) it stays, and the exception gets its
+    place as `kept_work`.
 
     What takes longer to write than a tenth of the time it took to compute, or more than half of the
     disk that is free, is not kept.
@@ -76,6 +77,7 @@ class KeptWork:
         """
         if self.place is None:
             return []
+        self._stack.enter_context(parents_made(self.place))
         self._stack.enter_context(Staging(self.place).locked())
         notes = self._prepare(json.dumps(key, sort_keys=True))
         self._opened = self.place is not None
@@ -84,15 +86,18 @@ class KeptWork:
     def __enter__(self) -> "KeptWork":
         return self
 
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        with self._stack:
-            if not self._opened:
-                return
-            self._opened = False
-            if error is None or not self.kept:
-                self.discard()
-            else:
-                error.__dict__["kept_work"] = self.place
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            if self._opened:
+                # An error of ours wants another input, so another run: it has no use for this.
+                again = not isinstance(error, HcnrError) or isinstance(error, OutputError)
+                self._opened = False
+                if error is None or not self.kept or not again:
+                    self.discard()
+                else:
+                    error.__dict__["kept_work"] = self.place
+        finally:
+            self._stack.__exit__(kind, error, trace)
 
     def of(
         self, name: str, make: Callable[[], T], classes: Sequence[type] = (), device: Any = "cpu"

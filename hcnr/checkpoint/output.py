@@ -92,7 +92,7 @@ def output_directory(
     with (
         _Explained(target) as errors,
         _terminated_by_exit(),
-        _parents_made(target),
+        parents_made(target),
         staging.locked(),
     ):
         # Not before: cleaning up may have put an interrupted run's old output back.
@@ -143,7 +143,7 @@ def atomic_file(path: PathLike, *, overwrite: bool = True) -> Iterator[Path]:
     with (
         _Explained(target) as errors,
         _terminated_by_exit(),
-        _parents_made(target),
+        parents_made(target),
         staging.locked(),
     ):
         work = staging.make() / target.name
@@ -221,7 +221,7 @@ def existing(directory: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _parents_made(target: Path) -> Iterator[None]:
+def parents_made(target: Path) -> Iterator[None]:
     """Make the directories above an output; those that were made go again when the body fails."""
     made: list[Path] = []
     try:

@@ -7,6 +7,7 @@ import torch
 
 from hcnr.checkpoint import kept_work
 from hcnr.checkpoint.kept_work import KeptWork
+from hcnr.errors import DataError, OutputError
 
 KEY = {"models": ["a", "b"], "samples": 4}
 
@@ -144,3 +145,15 @@ def test_nothing_is_kept_without_a_place(tmp_path):
         assert keep.open(KEY) == []
         assert keep.of("losses", lambda: 5) == 5
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("error", "stays"), [(DataError, False), (OutputError, True)])
+def test_an_error_that_wants_another_input_leaves_nothing(tmp_path, error, stays):
+    """A full disk wants none: the same command will do."""
+    place = tmp_path / "new" / "out.unfinished"
+    with pytest.raises(error), KeptWork(place) as keep:
+        keep.open(KEY)
+        keep.of("losses", lambda: 5)
+        raise error("one sentence")
+    assert place.exists() == stays
+    assert place.parent.exists() == stays

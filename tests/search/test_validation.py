@@ -143,7 +143,7 @@ def test_sets_that_the_model_has_no_room_for_are_refused_before_measuring(pair, 
         raise AssertionError("nothing may be measured")
 
     # By the module's name: `hcnr.sweep` is the function.
-    monkeypatch.setattr(importlib.import_module("hcnr.search.sweep"), "measure", measure)
+    monkeypatch.setattr(importlib.import_module("hcnr.search.sweep"), "PairRun", measure)
     with pytest.raises(DataError, match=r"question 'quiz-0' of quiz has .* the model's 64 positio"):
         sweep(**pair, config=config(), benchmarks=[HONESTY], tasks=[TASK])
     # The smaller of both models decides.
