@@ -48,13 +48,13 @@ def digest(directory: Path) -> dict[str, str]:
     }
 
 
-def restore(pair: dict[str, Path], out: Path, name: str) -> None:
+def restore(pair: dict[str, Any], out: Path, name: str) -> None:
     config = RestoreConfig(samples=16, token_budget=64, **CASES[name])
     hcnr.restore(**pair, out=out, config=config)
 
 
 @contextlib.contextmanager
-def child(pair: dict[str, Path], out: Path, name: str) -> Iterator[int]:
+def child(pair: dict[str, Any], out: Path, name: str) -> Iterator[int]:
     """A process of its own that restores; it starts at once, as everything is imported already."""
     process = os.fork()
     if process == 0:
@@ -68,7 +68,7 @@ def child(pair: dict[str, Path], out: Path, name: str) -> Iterator[int]:
     yield process
 
 
-def killed(pair: dict[str, Path], out: Path, name: str, seconds: float) -> bool:
+def killed(pair: dict[str, Any], out: Path, name: str, seconds: float) -> bool:
     """Whether a restoration was killed after some time; False where it came to its end first."""
     with child(pair, out, name) as process:
         end = time.monotonic() + seconds

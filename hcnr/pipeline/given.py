@@ -1,11 +1,24 @@
-"""Statistics that were measured earlier: what a run takes over from them, and what it checks."""
+"""What a run takes over from an earlier one, what it checks of it, and what it leaves for later."""
+
+from collections.abc import Mapping
+from typing import Any
 
 from hcnr.config import RestoreConfig
+from hcnr.curvature.scores import NeuronScores
 from hcnr.curvature.statistics import Statistics
-from hcnr.data.repair_data import Data
+from hcnr.data.repair_data import Data, MeasuringData
 from hcnr.data.samples import load_samples
 from hcnr.errors import StatisticsError
+from hcnr.models.open_models import Role
+from hcnr.models.pair import Pair
+from hcnr.models.source import DirectorySource
+from hcnr.versions import versions
 
+MEASURED_WITH = (
+    "axis", "targets", "ignore", "fisher_at", "hessian_at", "samples", "shuffle_seed",
+    "max_length", "chat_template", "attention", "dtype",
+)  # fmt: skip
+"""Settings that the numbers in the statistics depend on."""
 TAKEN_OVER = ("samples", "shuffle_seed", "max_length", "chat_template", "attention", "dtype")
 """Settings that a run with given statistics takes from the statistics: they say how was
 measured, and the run's own report and configuration must say it too."""
@@ -50,3 +63,61 @@ def check_hash(statistics: Statistics, name: str, source: str, sha256: str) -> N
             f"the statistics were measured on other {name} samples than those of {source}; pass "
             f"the same ones, leave --{name} out where nothing else is measured, or measure again"
         )
+
+
+def measured_statistics(
+    pair: Pair, config: RestoreConfig, data: MeasuringData, scores: Mapping[str, NeuronScores]
+) -> Statistics:
+    """Statistics of what was measured, without curvature yet.
+
+    Args:
+        pair: base and tuned; experts that it was found to have too few tokens for are named.
+        config: of the run.
+        data: what was measured on.
+        scores: by data set; empty where whole matrices are repaired.
+    """
+    settings = config.model_dump(mode="json")
+    known = set(pair.matrices)
+    few = [n for n in pair.tuned.matrices(config.targets, config.ignore) if n not in known]
+    return Statistics(
+        axis=config.axis,
+        scores={name: found.mean for name, found in scores.items()},
+        halves={name: found.halves for name, found in scores.items()}
+        if all(found.halves for found in scores.values())
+        else {},
+        fingerprints=pair.fingerprints,
+        settings={
+            **{key: settings[key] for key in MEASURED_WITH},
+            **({"few_tokens": few} if few else {}),
+        },
+        data=data.facts,
+    )
+
+
+def run_key(
+    pair: Pair, config: RestoreConfig, data: MeasuringData, statistics: Statistics | None
+) -> dict[str, Any] | None:
+    """All that decides what a run finds, so that finished passes are used by the same one alone.
+
+    Returns:
+        Plain values for JSON; None where a model is in memory, which nothing tells from another.
+    """
+    files = {}
+    roles: tuple[Role, ...] = ("base", "tuned")
+    for role in roles:
+        source = pair.at(role)
+        if not isinstance(source, DirectorySource):
+            return None
+        found = [(shard.file, shard.file.stat()) for shard in source.checkpoint.shards]
+        # A fingerprint alone reads a few rows of each matrix.
+        files[role] = [(str(file), about.st_size, about.st_mtime_ns) for file, about in found]
+    given = None if statistics is None else {"of": statistics.data, "with": statistics.settings}
+    return {
+        "files": files,
+        "fingerprints": pair.fingerprints,
+        "data": {name: samples.sha256 for name, samples in data.sets.items()},
+        "held_back": {name: samples.sha256 for name, samples in data.held_back.items()},
+        "config": config.model_dump(mode="json"),
+        "statistics": given,
+        "versions": versions(),
+    }

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
@@ -10,17 +12,16 @@ from hcnr.curvature.moments import curvature
 from hcnr.curvature.scores import NeuronScores, score
 from hcnr.curvature.selfcheck import check_model
 from hcnr.curvature.statistics import Statistics
-from hcnr.curvature.two_sided import kept_name, places_of
+from hcnr.curvature.two_sided import kept_name
 from hcnr.data.repair_data import Data, MeasuringData, read_data
 from hcnr.data.suspicions import about_losses
 from hcnr.models.model import resolve_device
 from hcnr.models.open_models import Role
 from hcnr.models.pair import Pair
-from hcnr.models.source import DirectorySource
 from hcnr.pipeline.destination import Destination, Job
 from hcnr.pipeline.experts import few_tokens, has_experts, leave
-from hcnr.pipeline.given import as_measured, check_same_data
-from hcnr.pipeline.stages import Circumstances, PlannedStep, next_role
+from hcnr.pipeline.given import as_measured, check_same_data, measured_statistics, run_key
+from hcnr.pipeline.stages import Circumstances, PlannedStep, base_runs, next_role
 from hcnr.progress import COUNT, SELECT, Stages
 from hcnr.repair.compensate import check_curvature
 from hcnr.repair.interpolation import Interpolation
@@ -28,13 +29,9 @@ from hcnr.repair.repairs import Repairs
 from hcnr.repair.selection import Selection, check_statistics, select_neurons, select_whole
 from hcnr.repair.verdict import DataSet, EndLosses, Verdict, end_losses, final_verdict
 from hcnr.repair.whole import Measured, WholeRepairs, needs_data, repair_whole
-from hcnr.versions import versions
 
-MEASURED_WITH = (
-    "axis", "targets", "ignore", "fisher_at", "hessian_at", "samples", "shuffle_seed",
-    "max_length", "chat_template", "attention", "dtype",
-)  # fmt: skip
-"""Settings that the numbers in the statistics depend on."""
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class PairRun:
@@ -151,9 +148,11 @@ class PairRun:
             self._tokenizer,
             self._stages,
             holding=searches,
-            base_runs=base_runs(self.config, self._given) or searches or self._base_reads,
+            base_runs=base_runs(self.config, self._given is not None)
+            or searches
+            or self._base_reads,
         )
-        if (key := self._key(self.data)) is not None:
+        if (key := run_key(self.pair, self.config, self.data, self._given)) is not None:
             self.pair.messages.extend(self._keep.open(key))
 
     def _check(self, step: PlannedStep) -> None:
@@ -163,7 +162,9 @@ class PairRun:
 
     def _count(self, step: PlannedStep) -> None:
         assert self.data is not None
-        roles: list[Role] = ["tuned", "base"] if base_runs(self.config, None) else ["tuned"]
+        roles: list[Role] = (
+            ["tuned", "base"] if base_runs(self.config, measured=False) else ["tuned"]
+        )
         with self._stages.stage(COUNT) as watcher:
             few, count = self._keep.of(
                 COUNT,
@@ -204,7 +205,7 @@ class PairRun:
         weights = pair.base.weight, pair.tuned.weight
         if self.statistics is None:
             assert self.data is not None
-            self.statistics = self._measured(self.data)
+            self.statistics = measured_statistics(self.pair, self.config, self.data, self._scores)
         with self._stages.stage(SELECT):
             if self._scores or self._given is not None:
                 self.selection = select_neurons(self.statistics, *weights, config)
@@ -266,44 +267,6 @@ class PairRun:
             # By what was asked for: a value that was searched is a number by now.
             self.verdict = final_verdict(model, self.ends, self._asked, self._stages)
 
-    def _measured(self, data: MeasuringData) -> Statistics:
-        scores = self._scores
-        settings = self.config.model_dump(mode="json")
-        return Statistics(
-            axis=self.config.axis,
-            scores={name: found.mean for name, found in scores.items()},
-            halves={name: found.halves for name, found in scores.items()}
-            if all(found.halves for found in scores.values())
-            else {},
-            fingerprints=self.pair.fingerprints,
-            settings={
-                **{key: settings[key] for key in MEASURED_WITH},
-                **_few_tokens(self.pair, self.config),
-            },
-            data=data.facts,
-        )
-
-    def _key(self, data: MeasuringData) -> dict[str, Any] | None:
-        """All that decides what is found; None where a model is in memory."""
-        files = {}
-        for role in ("base", "tuned"):
-            source = self.pair.at(role)
-            if not isinstance(source, DirectorySource):
-                return None
-            stats = [(shard.file, shard.file.stat()) for shard in source.checkpoint.shards]
-            # A fingerprint alone reads a few rows of each matrix.
-            files[role] = [(str(file), one.st_size, one.st_mtime_ns) for file, one in stats]
-        held_back = {name: samples.sha256 for name, samples in data.held_back.items()}
-        return {
-            "files": files,
-            "fingerprints": self.pair.fingerprints,
-            "data": {name: samples.sha256 for name, samples in data.sets.items()},
-            "held_back": held_back,
-            "config": self.config.model_dump(mode="json"),
-            "given": None if self._given is None else self._given.data,
-            "versions": versions(),
-        }
-
     @property
     def _settings(self) -> dict[str, Any]:
         return {
@@ -312,7 +275,9 @@ class PairRun:
             "gradient_checkpointing": self.config.gradient_checkpointing,
         }
 
-    def _model_at(self, role: Role, name: str, matrices: list[str] | None = None) -> Any:
+    def _model_at(
+        self, role: Role, name: str, matrices: list[str] | None = None
+    ) -> "tuple[PreTrainedModel, dict[str, nn.Linear]]":
         """The model of a role and its layers, checked when first measured, on data `name`."""
         assert self.data is not None
         model, layers = self.models.at(role, matrices)
@@ -322,27 +287,8 @@ class PairRun:
         return model, layers
 
 
-def base_runs(config: RestoreConfig, statistics: Statistics | None) -> bool:
-    """Whether anything is measured at base."""
-    if config.interpolates:
-        return False
-    if config.bases and any(role == "base" for _, role in places_of(config.bases, config)):
-        return True
-    if statistics is not None or (config.bases and not config.all_hessians):
-        return False
-    curved = config.all_hessians or bool(config.kind.needs)
-    return config.fisher_at == "base" or (curved and config.hessian_at == "base")
-
-
 def _passes(step: PlannedStep) -> Iterator[tuple[str, DataSet, Role]]:
     """Name, data set and role of each stage of a step."""
     for stage in step.stages:
         assert stage.data is not None and stage.role is not None
         yield stage.name, stage.data, stage.role
-
-
-def _few_tokens(pair: Pair, config: RestoreConfig) -> dict[str, list[str]]:
-    """What the statistics say of experts that were left."""
-    known = set(pair.matrices)
-    few = [n for n in pair.tuned.matrices(config.targets, config.ignore) if n not in known]
-    return {"few_tokens": few} if few else {}

@@ -66,6 +66,18 @@ class Circumstances:
     judges: bool = True
 
 
+def base_runs(config: RestoreConfig, measured: bool) -> bool:
+    """Whether anything is measured at base; `measured`: whether statistics were given."""
+    if config.interpolates:
+        return False
+    if config.bases and any(role == "base" for _, role in places_of(config.bases, config)):
+        return True
+    if measured or (config.bases and not config.all_hessians):
+        return False
+    curved = config.all_hessians or bool(config.kind.needs)
+    return config.fisher_at == "base" or (curved and config.hessian_at == "base")
+
+
 def measuring_steps(config: RestoreConfig, given: Circumstances) -> Iterator[PlannedStep]:
     """Reading, checking, scores, the selection and curvature along the neuron axis.
 
@@ -115,7 +127,10 @@ def restoring_steps(
 
 def next_role(steps: Iterable[PlannedStep]) -> Role:
     """Whose model the steps run first; tuned where they run none."""
-    return next((role for step in steps for role in step.roles), "tuned")
+    for step in steps:
+        for role in step.roles:
+            return role
+    return "tuned"
 
 
 def _curvature(config: RestoreConfig) -> Iterator[PlannedStep]:

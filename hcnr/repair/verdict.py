@@ -112,20 +112,18 @@ def end_losses(
     chosen = {name: data.held_back.get(name, data.sets[name]) for name in names}
     roles: list[Role] = ["base", "tuned"]
 
-    def losses() -> dict[Role, dict[DataSet, float]]:
+    def losses() -> dict[tuple[str, str], float]:
         return {
-            role: {
-                name: mean_loss(models.model(role), samples, token_budget=config.token_budget)
-                for name, samples in chosen.items()
-            }
+            (role, name): mean_loss(models.model(role), samples, token_budget=config.token_budget)
             for role in sorted(roles, key=lambda role: role == last)
+            for name, samples in chosen.items()
         }
 
     with stages.stage(LOSSES):
         found = keep.of(LOSSES, losses)
     ends: dict[DataSet, EndLosses] = {
         name: EndLosses(
-            chosen[name], name in data.held_back, found["base"][name], found["tuned"][name]
+            chosen[name], name in data.held_back, found["base", name], found["tuned", name]
         )
         for name in names
     }

@@ -150,7 +150,7 @@ def sweep(
     if honesty is not None and task is not None and isinstance(evaluate, Validation):
         repeated = repeated_questions(evaluate, [honesty, task], config)
     start = time.perf_counter()
-    if given and not isinstance(statistics, Statistics):
+    if statistics is not None and not isinstance(statistics, Statistics):
         statistics = Statistics.load(statistics)
     needed = _measuring(config, [settings for _, settings in plan])
     with PairRun(
