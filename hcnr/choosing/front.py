@@ -35,6 +35,7 @@ class Scores:
         delta_draws: the refusal delta over resamples of the questions, `[R]`, the same resamples
             for all models; None where the evaluation does not tell, and then there are no
             intervals.
+        task_step: points of task accuracy that one question is, at most; None where it is not told.
     """
 
     honesty_f1: float
@@ -42,6 +43,7 @@ class Scores:
     task_accuracy: float
     refusal_rate_answerable: float | None = None
     delta_draws: np.ndarray | None = field(default=None, compare=False, repr=False)
+    task_step: float | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, found: Any) -> "Scores":
@@ -67,8 +69,12 @@ class Scores:
                     "hcnr.choosing.front.Scores, or anything with its attributes"
                 )
             values[name] = float(value)
-        draws = read("delta_draws")
-        return cls(**values, delta_draws=draws if isinstance(draws, np.ndarray) else None)
+        draws, step = read("delta_draws"), read("task_step")
+        return cls(
+            **values,
+            delta_draws=draws if isinstance(draws, np.ndarray) else None,
+            task_step=step if isinstance(step, float) else None,
+        )
 
     def as_dict(self) -> dict[str, float | None]:
         """The figures for JSON; None where not defined."""
@@ -125,6 +131,25 @@ class Gain:
         """Plain values for JSON, None where not defined."""
         value = None if math.isnan(self.value) else self.value
         return {"value": value, "ci95": None if self.ci95 is None else list(self.ci95)}
+
+
+def about_order(base: Scores, tuned: Scores) -> list[str]:
+    """Judge the order of the two models by their answers.
+
+    Returns:
+        A sentence where tuned is the better one at refusing and base at the task.
+    """
+    if not (
+        tuned.refusal_delta > base.refusal_delta + ROUNDING
+        and base.task_accuracy > tuned.task_accuracy + ROUNDING
+    ):
+        return []
+    return [
+        "base and tuned seem to be exchanged: tuned has the higher refusal delta "
+        f"({tuned.refusal_delta:+.1f}, base {base.refusal_delta:+.1f}) and base the higher task "
+        f"accuracy ({base.task_accuracy:.1f}, tuned {tuned.task_accuracy:.1f}); BASE is the model "
+        "from before the fine-tuning"
+    ]
 
 
 def pareto_front(points: Sequence[Scores]) -> list[bool]:

@@ -51,12 +51,39 @@ class Evidence:
             task was not asked about.
         max_task_drop: points that it may lose.
         rival: what it must beat; None where no interpolation was tried or none keeps enough.
+        task_step: points of task accuracy that one question is; None where it is not known.
+        doubt: why the repair is not to be trusted whatever the numbers say; None where it is.
     """
 
     gain: Gain | None
     task_drop: float | None
     max_task_drop: float = MAX_TASK_DROP
     rival: Rival | None = None
+    task_step: float | None = None
+    doubt: str | None = None
+
+    @property
+    def too_few(self) -> str | None:
+        """Where the limit is less than two task questions: that they are too few to tell.
+
+        Nothing is said of a limit of 0, for which no number would do.
+        """
+        step, limit = self.task_step, self.max_task_drop
+        if step is None or not 0 < limit < 2 * step - ROUNDING:
+            return None
+        return (
+            f"the limit of {limit:g} points is less than two task questions ({step:.1f} points "
+            f"each), too few to tell; ask {math.ceil(2 * step / limit)} times as many, or allow a "
+            "larger --max-task-drop"
+        )
+
+    @property
+    def hangs_on_one(self) -> bool:
+        """Whether one task question more or less would turn what is said of the task."""
+        if self.task_step is None or self.task_drop is None:
+            return False
+        other = self.task_drop + (self.task_step if self.keeps else -self.task_step)
+        return replace(self, task_drop=other).keeps is not self.keeps
 
     @property
     def keeps(self) -> bool:
@@ -93,6 +120,8 @@ class Decision:
             "task_drop": found.task_drop,
             "max_task_drop": found.max_task_drop,
             "interpolation": None if found.rival is None else found.rival.as_dict(),
+            "task_step": found.task_step,
+            "doubt": found.doubt,
         }
 
 
@@ -103,7 +132,23 @@ def decide(found: Evidence) -> Decision:
     task, and it is shown to be above plain interpolation that keeps as much. Interpolation needs
     neither data nor this tool, so where it is shown to help, the burden of proof is the repair's.
     `Gain.shown` says what is shown: the 95 % interval lies above 0.
+
+    Where the limit is less than two task questions the reason says so, and what one question would
+    turn is `unclear`. So is a `use` that is in doubt.
     """
+    decision = _by_numbers(found)
+    reason, word = decision.reason, decision.word
+    if found.too_few and found.gain is not None and found.gain.shown:
+        reason = f"{reason}; {found.too_few}"
+        if found.hangs_on_one and word in ("use", "do not use"):
+            word = "unclear"
+    if found.doubt and word == "use":
+        word, reason = "unclear", f"{reason}; but {found.doubt}"
+    return replace(decision, word=word, reason=reason)
+
+
+def _by_numbers(found: Evidence) -> Decision:
+    """What gain, task and rival say."""
     if found.gain is None or math.isnan(found.gain.value):
         return Decision("unclear", "there is no refusal delta of it and of tuned to compare", found)
     gain = f"its refusal delta is {found.gain} points over tuned's"
@@ -166,6 +211,7 @@ def weigh(
         None if math.isnan(gain.value) else gain,
         None if math.isnan(drop) else drop,
         max_task_drop,
+        task_step=scores.task_step,
     )
     if found.task_drop is None:
         return found

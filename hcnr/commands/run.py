@@ -44,7 +44,11 @@ def run(
     ] = None,
     honesty: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(metavar="FILE|starter", help="Honesty samples; starter by default."),
+        typer.Option(
+            metavar="FILE|starter",
+            help="Honesty samples; starter by default. As many are measured as of the task, and "
+            "half as many that follow are held back.",
+        ),
     ] = None,
     validation: Annotated[
         Optional[str],  # noqa: UP045
@@ -78,6 +82,10 @@ def run(
         Optional[str],  # noqa: UP045
         _setting("Kind of repair; spectral by default.", "KIND"),
     ] = None,
+    task_weight: Annotated[
+        Optional[str],  # noqa: UP045
+        _setting("Weight of the task in it; auto, the default, searches.", "NUMBER|auto"),
+    ] = None,
     max_task_drop: Annotated[
         Optional[str],  # noqa: UP045
         _setting("What of the task may be lost, percent and points; 2 by default.", "NUMBER"),
@@ -106,7 +114,8 @@ def run(
     base_id: BaseId = None,
     tuned_id: TunedId = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another recipe that is in --out.")
+        bool,
+        typer.Option("--overwrite", help="Replace finished results of another recipe in --out."),
     ] = False,
 ) -> None:
     """Probe, choose, restore, evaluate and report in one go, ending with what to do.
@@ -119,7 +128,8 @@ def run(
         base=base, tuned=tuned, tokenizer=tokenizer, base_id=base_id, tuned_id=tuned_id,
         task=task, honesty=honesty, validation=validation, questions=questions,
         task_validation=task_validation, task_questions=task_questions,
-        compensation=compensation, max_task_drop=max_task_drop, samples=samples, limit=limit,
+        compensation=compensation, task_weight=task_weight, max_task_drop=max_task_drop,
+        samples=samples, limit=limit,
         max_new_tokens=max_new_tokens, batch_size=batch_size, device=device,
     )  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}

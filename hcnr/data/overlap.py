@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
-__all__ = ["QuestionIndex", "bucket", "digest", "normalize_question"]
+__all__ = ["QuestionIndex", "bucket", "digest", "normalize_question", "question_print"]
 
 SALT = "hcnr-mini-v1:"
 BUCKETS = 100
@@ -20,6 +20,11 @@ def normalize_question(question: str) -> str:
 def digest(question: str) -> int:
     """SHA-256 of the salted normal form, an integer of 256 bits: decides splits and order."""
     return int(hashlib.sha256((SALT + normalize_question(question)).encode()).hexdigest(), 16)
+
+
+def question_print(question: str) -> str:
+    """First 16 hexadecimal digits of `digest`: tells equal questions without their text."""
+    return f"{digest(question):064x}"[:16]
 
 
 def bucket(question: str) -> int:

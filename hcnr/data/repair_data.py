@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 from hcnr.config import RestoreConfig
 from hcnr.data.held_back import FEW, FEWEST, held_back_count, hold_back, measured_count
+from hcnr.data.overlap import question_print
 from hcnr.data.readable import unreadable
 from hcnr.data.samples import Sample, SampleSet, load_samples
 from hcnr.data.starter import STARTER
-from hcnr.data.suspicions import about_refusals, about_tokenizers
+from hcnr.data.suspicions import about_refusals, about_tokenizers, refusals_in
 from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.errors import DataError
 from hcnr.models.pair import Pair
@@ -24,7 +25,8 @@ class MeasuringData(NamedTuple):
 
     Attributes:
         sets: tokenised samples of `honesty` and `task`, those that are measured.
-        facts: of `honesty` and `task`, for the report.
+        facts: of `honesty` and `task`, for the report; `questions` are the prints of the prompts,
+            held-back ones too, by which an evaluation finds them again.
         held_back: tokenised samples that follow the measured ones, by data set; a set of which too
             few are left is missing.
         base_reads: whether base has a row of its embedding for every token.
@@ -79,6 +81,7 @@ def read_data(
             if rest is not None:
                 held_back[name] = tokens(rest)
             sets[name], texts[name] = tokens(measured), measured
+            used = (*measured.samples, *(rest.samples if rest is not None else ()))
             facts[name] = {
                 "source": measured.source,
                 "available": measured.available,
@@ -86,6 +89,8 @@ def read_data(
                 "sha256": measured.sha256,
                 "tokens_sha256": sets[name].sha256,
                 "max_length": max_length,
+                "refusals": refusals_in(measured),
+                "questions": [question_print(sample.prompt) for sample in used],
                 **asdict(sets[name].counts),
             }
         if config.priority == "kl" and sets["honesty"].sha256 == sets["task"].sha256:

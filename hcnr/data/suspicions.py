@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from hcnr.data.samples import SampleSet
 from hcnr.data.tokens import TokenizedSet
 from hcnr.detectors import DEFAULT, open_detector
@@ -16,6 +18,13 @@ if TYPE_CHECKING:
 SWAPPED_SHARE = 0.1
 """Share of refusals among the task responses from which, beside none in the honesty data, the two
 files are taken to be exchanged."""
+NO_REFUSALS = (
+    "none of the measured honesty responses is a refusal (by English words, or by answerable: "
+    "false in a record), so nothing says that refusals came back; repair with samples that refuse"
+)
+"""Why such a repair is in doubt, in the words of every verdict."""
+FEW_REFUSALS = 0.1
+"""Share of refusals in the honesty data below which a note says that they are few."""
 FOREIGN_SHARE = 0.5
 """Share of the data's tokens that may mean something else to base before it is refused."""
 
@@ -34,6 +43,14 @@ class Ends(Protocol):
         ...
 
 
+def refusals_in(samples: SampleSet) -> int:
+    """Count the responses that refuse, told from English words, and records that say they do."""
+    said = [sample.response for sample in samples.samples]
+    found = open_detector(DEFAULT).many(said, [sample.prompt for sample in samples.samples])
+    marked = [sample.answerable is False for sample in samples.samples]
+    return int((found | np.array(marked, dtype=bool)).sum())
+
+
 def about_refusals(honesty: SampleSet, task: SampleSet) -> list[str]:
     """Judge both data sets by how often their responses refuse, told from English words.
 
@@ -43,13 +60,7 @@ def about_refusals(honesty: SampleSet, task: SampleSet) -> list[str]:
     Raises:
         DataError: no honesty response refuses and many task responses do.
     """
-    detector = open_detector(DEFAULT)
-
-    def refusals(samples: SampleSet) -> int:
-        said = [sample.response for sample in samples.samples]
-        return int(detector.many(said, [sample.prompt for sample in samples.samples]).sum())
-
-    ours, theirs = refusals(honesty), refusals(task)
+    ours, theirs = refusals_in(honesty), refusals_in(task)
     if ours == 0 and theirs >= max(2, SWAPPED_SHARE * len(task)):
         raise DataError(
             f"the honesty and the task data seem to be exchanged: {theirs} of the {len(task)} "
@@ -65,6 +76,12 @@ def about_refusals(honesty: SampleSet, task: SampleSet) -> list[str]:
         return [
             f"{theirs} of the {len(task)} task responses refuse and {ours} of the {len(honesty)} "
             "honesty responses: check that the two files are not exchanged"
+        ]
+    if ours < FEW_REFUSALS * len(honesty):
+        return [
+            f"only {ours} of the {len(honesty)} honesty responses refuse: a repair brings back "
+            "what these samples show, which is answers for the most part; half of them should be "
+            "unanswerable questions with refusals"
         ]
     return []
 

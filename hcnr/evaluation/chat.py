@@ -12,6 +12,7 @@ from hcnr.errors import DataError
 from hcnr.evaluation.generation import generate
 from hcnr.evaluation.prompts import encode_prompts
 from hcnr.evaluation.subjects import name_subjects, opened
+from hcnr.models.limits import Limits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,6 +59,10 @@ class Speaker:
         asked = [*self.turns, Message("user", question)]
         prompt = asked if self._tokenizer.chat_template else question
         (ids,) = encode_prompts([prompt], self._tokenizer)
+        context = Limits.of(self._model).context
+        if context is not None and len(ids) < context:
+            # At most so many: a reply is cut where the model's positions end.
+            max_new_tokens = min(max_new_tokens, context - len(ids))
         (said,) = generate(
             self._model,
             self._tokenizer,

@@ -22,6 +22,7 @@ from hcnr.evaluation.interpolation import (
     best_rival,
     check_coefficients,
     curve_rows,
+    order_notes,
 )
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluation.panel import BenchmarkLike, load_sets, make_panel
@@ -32,6 +33,7 @@ from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
 from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
+from hcnr.record.measured_on import MeasuredOn
 from hcnr.stats import RESAMPLES
 
 BENCHMARKS = ("falseqa", "nec", "refunq", "kuq", "selfaware")
@@ -184,6 +186,7 @@ def evaluate(
             (scores[first], said[first]), known, max_task_drop, metrics["notes"],
         )  # fmt: skip
         curve = [(point.coefficient, point.scores) for point in points if point.complete]
+        metrics["notes"] += order_notes({one.coefficient: one.scores for one in points})
         if (chosen := _add_rival(metrics, points, scores[first])) is not None:
             point = points[chosen]
             label = f"{INTERPOLATION}{point.coefficient:g}"
@@ -205,12 +208,15 @@ def evaluate(
                     "The model is an interpolation itself: it is compared with the tuned model, "
                     "and not with what it is."
                 )
-            found = recommended(scores[first], start, rivals, max_task_drop)
+            doubt = MeasuredOn.read(model).doubt
+            found = recommended(scores[first], start, rivals, max_task_drop, doubt)
             metrics["recommendation"] = found.as_dict()
     every = {**loaded, **loaded_tasks}
     opening = [note for one in (*local, *ends) for note in one.source.notes]
     opening += [one.note for one in served]
     notes = [*dict.fromkeys(opening), *(n for found in every.values() for n in found.notes)]
+    for one, label in zip([model, *against], said, strict=True):
+        notes += MeasuredOn.read(one).overlap(label, panel.sets)
     metrics["notes"] = [*notes, *panel.notes, *metrics["notes"]]
     metrics["fingerprints"] = telling_fingerprints(local)
     metrics["sha256"] = {one.label: one.sha256 for one in local}

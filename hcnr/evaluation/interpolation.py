@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hcnr.choosing.front import Scores, rival
+from hcnr.choosing.front import Scores, about_order, rival
 from hcnr.errors import CheckpointError, ConfigError
 from hcnr.models.overlay import Overlay, interpolate
 
@@ -118,6 +118,13 @@ def best_rival(curve: Sequence[tuple[float, Any]], task_accuracy: float | None) 
     if task_accuracy is None:
         return None
     return rival([Scores.of(scores) for _, scores in curve], task_accuracy)
+
+
+def order_notes(points: Mapping[float, Any]) -> list[str]:
+    """A sentence where the ends of the curve, 0 for tuned and 1 for base, seem to be exchanged."""
+    if not {0.0, 1.0} <= points.keys():
+        return []
+    return about_order(Scores.of(points[1.0]), Scores.of(points[0.0]))
 
 
 def curve_rows(curve: Sequence[tuple[float, Any]], chosen: int | None) -> list[dict[str, Any]]:

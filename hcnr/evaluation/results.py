@@ -64,6 +64,7 @@ def recommended(
     tuned: PanelScores,
     curve: Sequence[tuple[float, PanelScores]] = (),
     max_task_drop: float = MAX_TASK_DROP,
+    doubt: str | None = None,
 ) -> Decision:
     """Decide about a model by its answers, see `hcnr.choosing.recommendation`.
 
@@ -72,6 +73,7 @@ def recommended(
         tuned: of the model before any repair, on the same questions.
         curve: interpolation: coefficients, and scores that may be without resamples.
         max_task_drop: points of task accuracy that may be lost.
+        doubt: why its repair is not to be trusted whatever it answers.
     """
     ours = FrontScores.of(scores)
     start = FrontScores.of(replace(tuned, resamples=scores.resamples, seed=scores.seed))
@@ -83,7 +85,7 @@ def recommended(
         row = next(one for coefficient, one in curve if coefficient == at)
         row = FrontScores.of(replace(row, resamples=scores.resamples, seed=scores.seed))
         found = weigh(ours, start, [(at, row)], max_task_drop)
-    return decide(found)
+    return decide(replace(found, doubt=doubt))
 
 
 def evaluation_folder(directory: str | Path) -> Path:

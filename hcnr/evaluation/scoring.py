@@ -88,6 +88,13 @@ class PanelScores:
         return _number(self.mean("tasks")[0].get("accuracy"))
 
     @property
+    def task_step(self) -> float | None:
+        """Points of `task_accuracy` that one question is, of the smallest task; None without."""
+        known = self.defined("tasks").get("accuracy", ())
+        counts = [int(self.tasks[name].gold.sum()) for name in known]
+        return 100 / (len(counts) * min(counts)) if counts else None
+
+    @property
     def honesty_f1(self) -> float | None:
         """Mean F1 over the honesty sets in percent."""
         return _number(self.mean("honesty")[0].get("f1"))

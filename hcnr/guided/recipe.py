@@ -18,7 +18,7 @@ from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.errors import ConfigError
 from hcnr.hub import HUB
 from hcnr.kinds import plain_name
-from hcnr.search.grid import grid_kinds
+from hcnr.search.grid import grid_kinds, kind_hint
 from hcnr.settings import expected_of
 from hcnr.yaml_file import read_yaml
 
@@ -269,7 +269,10 @@ def _problem(
         close = difflib.get_close_matches(where[-1].lower(), part.model_fields, 1, cutoff=0.0)[0]
         return f"{at}unknown key {reprlib.repr(name)}; did you mean '{close}'?"
     found = reprlib.repr(functools.reduce(dict.__getitem__, where, values))
-    return f"{at}{name} is {found}, expected {_expected(part, where)}; correct it"
+    cure = "correct it"
+    if where[-1] == "compensation" and part is Settings:
+        cure = kind_hint(str(functools.reduce(dict.__getitem__, where, values)))
+    return f"{at}{name} is {found}, expected {_expected(part, where)}; {cure}"
 
 
 def _known(where: Place, values: Any) -> Place:

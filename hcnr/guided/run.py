@@ -11,6 +11,7 @@ from hcnr.data.samples import data_files
 from hcnr.errors import ConfigError, OutputError
 from hcnr.evaluation.results import check_folder
 from hcnr.guided import work
+from hcnr.guided.changes import at_risk, what_becomes
 from hcnr.guided.outcome import LEAST_RIGHT, RunOutcome
 from hcnr.guided.parts import SAMPLES, digest_of
 from hcnr.guided.recipe import FILE, RunRecipe, load_recipe
@@ -18,9 +19,13 @@ from hcnr.guided.steps import Steps, contents_of, fingerprint_of
 from hcnr.guided.work import Job
 from hcnr.models.pair import Pair
 from hcnr.progress import Stages, Watcher
+from hcnr.record.front_matter import check_id
 from hcnr.versions import versions
 
 __all__ = ["run_recipe"]
+
+PROBED = ("max_length", "chat_template", "token_budget", "attention", "device", "dtype")
+"""Settings of measuring that probes have to do with, beside `samples`."""
 
 
 def run_recipe(
@@ -40,7 +45,8 @@ def run_recipe(
     Args:
         recipe: with absolute paths.
         out: the directory.
-        overwrite: whether a recipe that is there and says something else may be replaced.
+        overwrite: whether finished results of another recipe that is there may be replaced; steps
+            on the way to them are done again anyway, where they depend on what has changed.
         watcher: told about stages and progress.
         tell: told in sentences what becomes of each step.
 
@@ -49,13 +55,18 @@ def run_recipe(
     """
     recipe.settings.config()
     models = recipe.models
+    # Needed by the model card alone, and found wrong before anything is done.
+    check_id("--base-id", models.base_id)
+    check_id("--tuned-id", models.tuned_id)
     pair = Pair.open(models.base, models.tuned, recipe.settings.config(), Stages(watcher))
     _check_revisions(recipe, pair)
     out = _prepare(recipe, pair, out)
-    recipe = _keep(recipe, pair, out, overwrite)
     steps = Steps(out, tell)
+    same = _compare(recipe, out, overwrite, steps.finished, tell)
     notes = _version_notes(recipe)
     job, sizes = work.parted(recipe, out, watcher)
+    work.check_questions(job, pair)
+    recipe = recipe if same else _keep(recipe, pair, out)
     known = _inputs(recipe, pair, job)
     notes += work.overlap_notes(job)
     notes.append(f"of the task samples {sizes}")
@@ -115,8 +126,35 @@ def _prepare(recipe: RunRecipe, pair: Pair, out: Path) -> Path:
     return check_folder(directory)
 
 
-def _keep(recipe: RunRecipe, pair: Pair, out: Path, overwrite: bool) -> RunRecipe:
-    """Write the recipe unless it is there already; one that says something else is refused."""
+def _compare(
+    recipe: RunRecipe,
+    out: Path,
+    overwrite: bool,
+    finished: list[str],
+    tell: Callable[[str], None],
+) -> bool:
+    """Whether the recipe is there already; one whose results would be lost is refused."""
+    file = out / FILE
+    if not file.exists():
+        return False
+    there = _unless_unreadable(file, overwrite)
+    if there is not None and _same(there, recipe):
+        return True
+    changed = list(_plain(recipe)) if there is None else _differing(there, recipe)
+    if not overwrite and (lost := at_risk(changed, finished)):
+        raise OutputError(
+            f"{file} holds another recipe (it differs in {', '.join(changed)}), of which "
+            f"{', '.join(lost)} {'is' if len(lost) == 1 else 'are'} finished and would be replaced "
+            f"as far as they depend on that; run that one with --recipe {file}, choose another "
+            "--out, or replace it with --overwrite"
+        )
+    if there is not None and finished:
+        tell(what_becomes(changed, finished))
+    return False
+
+
+def _keep(recipe: RunRecipe, pair: Pair, out: Path) -> RunRecipe:
+    """Write the recipe, with the fingerprints of the pair."""
     file, models = out / FILE, recipe.models
     filled = recipe.model_copy(
         update={
@@ -126,16 +164,6 @@ def _keep(recipe: RunRecipe, pair: Pair, out: Path, overwrite: bool) -> RunRecip
             "versions": recipe.versions or versions(),
         }
     )
-    if file.exists():
-        there = _unless_unreadable(file, overwrite)
-        if there is not None and _same(there, recipe):
-            return recipe
-        if not overwrite:
-            changed = ", ".join(_differing(there, recipe)) if there is not None else "all"
-            raise OutputError(
-                f"{file} holds another recipe (it differs in {changed}); run that one with "
-                f"--recipe {file}, choose another --out, or replace it with --overwrite"
-            )
     with atomic_file(file) as temporary:
         temporary.write_text(filled.to_yaml(), encoding="utf-8")
     return filled
@@ -200,8 +228,10 @@ def _inputs(recipe: RunRecipe, pair: Pair, job: Job) -> dict[str, dict[str, Any]
     task = contents_of(job.data / SAMPLES)
     choosing = {"questions": work.questions_digest(job.validation, job.task_validation, settings)}
     judging = {"questions": work.questions_digest(job.questions, job.task_questions, settings)}
+    # A probe reads prompts alone: it measures what no kind of repair changes.
+    probed = {key: getattr(job.config, key) for key in PROBED} | {"samples": settings["samples"]}
     return {
-        "probe": common,
+        "probe": {**common, "measuring": probed},
         "search": {**common, "task": task},
         "choose": {**common, "task": task, **asking, **choosing},
         "restore": {**common, "task": task, "ids": [models.base_id, models.tuned_id]},

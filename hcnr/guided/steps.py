@@ -33,6 +33,11 @@ class Steps:
             found = {}
         self._finished: dict[str, Any] = found if isinstance(found, dict) else {}
 
+    @property
+    def finished(self) -> list[str]:
+        """Names of the steps that were finished, now or before, in their order."""
+        return list(self._finished)
+
     def step(
         self,
         name: str,

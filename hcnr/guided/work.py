@@ -11,6 +11,7 @@ from hcnr.errors import ConfigError, DataError
 from hcnr.evaluation.panel import load_sets
 from hcnr.guided.parts import CHOOSING, JUDGING, SAMPLES, Sizes, part_task, write_shuffled
 from hcnr.guided.recipe import RunRecipe
+from hcnr.models.pair import Pair
 from hcnr.progress import Watcher
 
 COEFFICIENTS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -125,6 +126,33 @@ def questions_digest(honesty: str, task: str, settings: Mapping[str, Any]) -> di
                 )
             found[name] = one.sha256
     return found
+
+
+def check_questions(job: Job, pair: Pair) -> None:
+    """Refuse questions that the models could not be judged by, before anything is measured.
+
+    Raises:
+        HcnrError: a set cannot be read, honesty questions are all of one kind, or a question with
+            its answer is longer than the models read.
+    """
+    from hcnr.evaluation.prompts import encode_prompts
+    from hcnr.models.limits import check_room
+    from hcnr.search.validation import check_classes
+
+    settings = job.recipe.settings
+    tokenizer = pair.tokenizer(job.recipe.models.tokenizer)
+    honesty, task = (job.validation, job.questions), (job.task_validation, job.task_questions)
+    for sources, is_task in ((honesty, False), (task, True)):
+        for source in sources:
+            sets = load_sets([source], None, settings.limit, task=is_task)
+            if not is_task:
+                check_classes(sets, "a run")
+            questions = [one for found in sets.values() for one in found.questions]
+            asked = [one.asked for one in questions]
+            encoded = encode_prompts(asked, tokenizer, settings.config().chat_template)
+            names = [f"question {one.id!r} of {one.set}" for one in questions]
+            room = dict(zip(names, encoded, strict=True))
+            check_room(room, settings.max_new_tokens, pair.base.limits & pair.tuned.limits)
 
 
 def overlap_notes(job: Job) -> list[str]:

@@ -47,7 +47,7 @@ def check_room(encoded: Mapping[str, Sequence[int]], max_new_tokens: int, limits
         limits: of the model.
 
     Raises:
-        DataError: naming the first such prompt.
+        DataError: naming the first prompt that cannot be read, or the longest.
     """
     for name, ids in encoded.items():
         if not ids:
@@ -57,8 +57,17 @@ def check_room(encoded: Mapping[str, Sequence[int]], max_new_tokens: int, limits
                 f"{name} has the token id {max(ids)}, and the model's embedding has {limits.rows} "
                 "rows; pass the tokenizer that belongs to the model"
             )
-        if limits.context is not None and len(ids) + max_new_tokens > limits.context:
-            raise DataError(
-                f"{name} has {len(ids)} tokens, and with {max_new_tokens} new ones it exceeds the "
-                f"model's {limits.context} positions; drop the question or lower max_new_tokens"
-            )
+    if limits.context is None or not encoded:
+        return
+    name, longest = max(((n, len(ids)) for n, ids in encoded.items()), key=lambda one: one[1])
+    if longest + max_new_tokens > limits.context:
+        room = limits.context - longest
+        cure = f"lower --max-new-tokens to at most {room}"
+        if room < 1:
+            cure = "drop the question, which alone leaves no room for an answer"
+        elif max_new_tokens <= limits.context // 2:
+            cure += ", or drop the question"
+        raise DataError(
+            f"{name} has {longest} tokens, and with {max_new_tokens} new ones (--max-new-tokens) "
+            f"it exceeds the model's {limits.context} positions; {cure}"
+        )

@@ -9,7 +9,7 @@ from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
 from hcnr.curvature.passes import mean_loss
 from hcnr.data.repair_data import MeasuringData
-from hcnr.data.suspicions import about_losses
+from hcnr.data.suspicions import NO_REFUSALS, about_losses
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import DataError
 from hcnr.models.open_models import OpenModels, Role
@@ -33,6 +33,7 @@ class SetLosses:
         base: loss of the honest model.
         tuned: of the fine-tuned model.
         restored: of the result.
+        refusals: how many of the measured responses refuse; None where it is not known.
     """
 
     samples: int
@@ -40,6 +41,7 @@ class SetLosses:
     base: float
     tuned: float
     restored: float
+    refusals: int | None = None
 
     @property
     def regained(self) -> float | None:
@@ -68,12 +70,14 @@ class EndLosses:
         held_back: whether they were.
         base: loss of the honest model.
         tuned: of the fine-tuned model.
+        refusals: as in `SetLosses`.
     """
 
     samples: TokenizedSet
     held_back: bool
     base: float
     tuned: float
+    refusals: int | None = None
 
     def loss_of(self, model: "PreTrainedModel", config: RestoreConfig) -> float:
         """Mean loss of another model on the same samples.
@@ -123,7 +127,11 @@ def end_losses(
         found = keep.of(LOSSES, losses)
     ends: dict[DataSet, EndLosses] = {
         name: EndLosses(
-            chosen[name], name in data.held_back, found["base", name], found["tuned", name]
+            chosen[name],
+            name in data.held_back,
+            found["base", name],
+            found["tuned", name],
+            data.facts[name].get("refusals"),
         )
         for name in names
     }
@@ -148,7 +156,12 @@ def final_verdict(
     with stages.stage(LOSSES_RESTORED):
         losses: dict[DataSet, SetLosses] = {
             name: SetLosses(
-                len(end.samples), end.held_back, end.base, end.tuned, end.loss_of(model, config)
+                len(end.samples),
+                end.held_back,
+                end.base,
+                end.tuned,
+                end.loss_of(model, config),
+                end.refusals,
             )
             for name, end in ends.items()
         }
@@ -187,7 +200,7 @@ def judge(losses: Mapping[DataSet, SetLosses], config: RestoreConfig) -> Verdict
     """Judge a restoration by its losses.
 
     It is of use when it keeps `100 - max_task_drop` percent of what fine-tuning gained in task
-    likelihood and lowers the honesty loss.
+    likelihood and lowers the honesty loss; samples without a refusal cannot tell that.
 
     Args:
         losses: of both data sets.
@@ -223,6 +236,8 @@ def judge(losses: Mapping[DataSet, SetLosses], config: RestoreConfig) -> Verdict
             "the repair does not lower the honesty loss; check that the honesty samples are ones "
             "that base answers better than tuned",
         )
+    if honesty.refusals == 0:
+        return Verdict(found, "unclear", f"the honesty loss falls, but {NO_REFUSALS}")
     return Verdict(
         found,
         "use",

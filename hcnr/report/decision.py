@@ -54,7 +54,15 @@ def _stored(data: Mapping[str, Any], limit: float) -> Evidence | None:
     rival = None
     if coefficient is not None and lead is not None:
         rival = Rival(coefficient, read_gain(other.get("gain")), lead)
-    return Evidence(gain, number(data.get("task_drop")), limit if given is None else given, rival)
+    doubt = data.get("doubt")
+    return Evidence(
+        gain,
+        number(data.get("task_drop")),
+        limit if given is None else given,
+        rival,
+        number(data.get("task_step")),
+        doubt if isinstance(doubt, str) else None,
+    )
 
 
 def _compared(

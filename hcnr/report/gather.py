@@ -43,6 +43,7 @@ class Run:
         benchmarks: questions, files and hashes of the evaluation's sets.
         rival: the best plain interpolation of tuned and base at no less task accuracy, as the
             evaluation chose it.
+        curve: all points of that interpolation, as `metrics.json` has them.
         decision: what to do with the restored model, by the evaluation.
         delta_difference: 95 % interval of the refusal delta gained over the tuned model.
         f1_difference: the same of F1, which decides nothing.
@@ -54,6 +55,7 @@ class Run:
         sweep: what a sweep found.
         probe: `probe.json`.
         scores: quantiles of the Fisher scores by matrix and data set.
+        guided: whether `hcnr run` made it, whose options a reader has used.
         trait: what the evaluation is about.
         positive: word for the questions that should be refused.
         negative: word for those that should be answered.
@@ -69,6 +71,7 @@ class Run:
     refuse_all: ModelScores | None = None
     benchmarks: dict[str, Any] = field(default_factory=dict)
     rival: ModelScores | None = None
+    curve: list[dict[str, Any]] = field(default_factory=list)
     decision: Decision | None = None
     delta_difference: Interval | None = None
     f1_difference: Interval | None = None
@@ -79,6 +82,7 @@ class Run:
     sweep: Sweep | None = None
     probe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    guided: bool = False
     trait: str = "honesty"
     positive: str = "unanswerable"
     negative: str = "answerable"
@@ -121,6 +125,7 @@ def gather(
     # `hcnr run` keeps what it measured beside the model, in a folder with its recipe.
     resolved = place.resolve()
     beside = [resolved.parent] if (resolved.parent / RECIPE).is_file() else []
+    run["guided"] = bool(beside)
     usual = [place / "eval" / METRICS, evaluation_folder(place) / METRICS]
     usual += [folder / "eval" / METRICS for folder in beside]
     evaluation = _read(metrics, usual)
@@ -232,6 +237,7 @@ def _evaluation(
         "labels": {str(data.get("model")): RESTORED},
         "benchmarks": mapping(data.get("data")),
         "rival": _rival(data),
+        "curve": mappings(data.get("interpolation")),
         "notes": texts(data.get("notes")),
         "asked_all": mapping(data.get("settings")).get("limit", 0) is None,
         "others": [],

@@ -5,9 +5,12 @@ from hcnr.record.interpolation import Interpolated
 from hcnr.record.numbers import fixed, signed, with_interval
 from hcnr.record.tables import Table
 from hcnr.record.two_sided import TwoSidedRecord
-from hcnr.record.values import mapping
+from hcnr.record.values import mapping, number
 from hcnr.report.gather import Run
 from hcnr.report.results import ModelScores
+
+ENDS = {0.0: " (tuned)", 1.0: " (base)"}
+"""Of an interpolation."""
 
 
 def verdict(run: Run) -> str:
@@ -72,6 +75,44 @@ def headline_table(run: Run) -> Table | None:
         "task accuracy", run.f1_name,
     )  # fmt: skip
     return Table(heads, rows)
+
+
+def interpolation_table(run: Run) -> Table | None:
+    """Every point of plain interpolation that was asked, so that a coefficient can be looked up.
+
+    The share kept of the task is that of the accuracy which fine-tuning gained over base.
+    """
+    rows, weighed = [], run.decision.evidence.rival if run.decision else None
+    ends = [
+        number(point.get("task_accuracy"))
+        for end in (0, 1)
+        for point in run.curve
+        if number(point.get("coefficient")) == end
+    ]
+    tuned, base = ends if len(ends) == 2 else (None, None)
+    for point in run.curve:
+        coefficient, task = number(point.get("coefficient")), number(point.get("task_accuracy"))
+        if coefficient is None:
+            continue
+        kept = None
+        if task is not None and base is not None and tuned is not None and tuned > base:
+            kept = 100 * (task - base) / (tuned - base)
+        best = weighed is not None and weighed.coefficient == coefficient
+        asked = number(point.get("questions"))
+        rows.append(
+            [
+                f"{coefficient:g}{ENDS.get(coefficient, '')}",
+                fixed(number(point.get("refusal_delta")), "+.1f"),
+                fixed(task),
+                fixed(kept),
+                fixed(number(point.get("honesty_f1"))),
+                fixed(asked, ",.0f") + ("" if point.get("complete", True) else ", a part"),
+                "compared" if best else "",
+            ]
+        )
+    heads = ("coefficient", "refusal delta", "task accuracy", "kept of the task, %", run.f1_name,
+             "questions", "note")  # fmt: skip
+    return Table(heads, rows, ("questions", "note")) if rows else None
 
 
 def update_card(run: Run) -> bool:

@@ -17,7 +17,13 @@ from hcnr.report.drawing.charts import Chart
 from hcnr.report.figures.models import all_charts
 from hcnr.report.figures.sweep import differing_settings, setting_text
 from hcnr.report.gather import Run
-from hcnr.report.headline import because, headline_notes, headline_table, verdict
+from hcnr.report.headline import (
+    because,
+    headline_notes,
+    headline_table,
+    interpolation_table,
+    verdict,
+)
 from hcnr.report.repair import repair_words
 from hcnr.report.results import ModelScores, Sweep
 from hcnr.report.signatures.outcomes import Signature
@@ -61,6 +67,7 @@ def view(run: Run) -> dict[str, Any]:
         "names": {role: stem(run.report["pair"][role]) for role in ("base", "tuned")},
         "tiles": tiles(run),
         "headline": headline_table(run),
+        "interpolation": interpolation_table(run),
         "notes": headline_notes(run),
         "signatures": _by_state(failure_signatures(run)),
         "answers": answer_lists(run.judged),

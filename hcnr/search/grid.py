@@ -18,6 +18,18 @@ def grid_kinds() -> tuple[str, ...]:
     return tuple(n for n in kind_names() if n not in KINDS or KINDS[n].scope != "tensors")
 
 
+def kind_hint(name: str) -> str:
+    """What may have been meant by a kind that a grid does not hold."""
+    tensors = [kind for kind, about in KINDS.items() if about.scope == "tensors"]
+    if difflib.get_close_matches(name.lower(), tensors, 1, cutoff=0.8):
+        return (
+            "plain interpolation is tried beside every kind without being named here, and hcnr "
+            "restore --compensation interpolate writes one"
+        )
+    close = difflib.get_close_matches(name, grid_kinds(), 1, cutoff=0)[0]
+    return f"did you mean {close!r}?"
+
+
 TASK_WEIGHTS = (1.0, 3.0, 10.0)
 
 
@@ -67,10 +79,9 @@ class Grid:
         known = grid_kinds()
         for kind in kinds:
             if kind not in known:
-                close = difflib.get_close_matches(str(kind), known, 1, cutoff=0)[0]
                 raise ConfigError(
-                    f"compensation holds {kind!r}, expected some of {', '.join(known)}; did you "
-                    f"mean {close!r}?"
+                    f"compensation holds {kind!r}, expected some of {', '.join(known)}; "
+                    f"{kind_hint(str(kind))}"
                 )
         object.__setattr__(self, "compensation", kinds)
         weighing = any(RestoreConfig().replace(compensation=kind).weighs_task for kind in kinds)

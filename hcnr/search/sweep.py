@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcnr.choosing.front import Scores
+from hcnr.choosing.front import Scores, about_order
 from hcnr.choosing.recommendation import MAX_TASK_DROP
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
@@ -190,7 +190,7 @@ def sweep(
             with stages.stage("evaluate tuned"):
                 scores = judge(model)
             result = SweepResult(honest, scores, max_task_drop, config.model_dump(mode="json"))
-            result.messages += pair.messages
+            result.messages += [*pair.messages, *about_order(honest, scores)]
             if given:
                 result.messages.append("the cost counts no measuring: the statistics were given")
             if isinstance(evaluate, Validation):

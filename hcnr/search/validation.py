@@ -77,7 +77,7 @@ class Validation:
             raise ConfigError(
                 f"the set {min(both)} is named as benchmark and as task; name it under one of them"
             )
-        _check_classes(honesty)
+        check_classes(honesty)
         loaded = {**honesty, **task}
         self._panel = make_panel(
             {name: found.questions for name, found in honesty.items()},
@@ -152,8 +152,16 @@ class Validation:
         return Scores.of(self._panel.score(responses))
 
 
-def _check_classes(honesty: "Mapping[str, Benchmark]") -> None:
-    """Refuse questions of one kind: no refusal delta is defined on them."""
+def check_classes(honesty: "Mapping[str, Benchmark]", what: str = "a sweep") -> None:
+    """Refuse questions of one kind: no refusal delta is defined on them.
+
+    Args:
+        honesty: sets by name.
+        what: asks them, for the message.
+
+    Raises:
+        DataError: no set has both kinds.
+    """
     kinds = [[one.answerable for one in found.questions] for found in honesty.values()]
     if not any(len(set(kind)) == 2 for kind in kinds):
         counts = ", ".join(
@@ -161,6 +169,6 @@ def _check_classes(honesty: "Mapping[str, Benchmark]") -> None:
             for name, kind in zip(honesty, kinds, strict=True)
         )
         raise DataError(
-            "a sweep weighs refusals of unanswerable questions against those of answerable ones, "
+            f"{what} weighs refusals of unanswerable questions against those of answerable ones, "
             f"expected a set with both, but {counts}; add the missing kind or raise --limit"
         )

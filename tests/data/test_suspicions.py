@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 import hcnr
 from hcnr.data.samples import load_samples
-from hcnr.data.suspicions import about_losses, about_refusals
+from hcnr.data.suspicions import about_losses, about_refusals, refusals_in
 from hcnr.errors import DataError
 from pairs import HONESTY, TASK, config, tokenizer, write_jsonl
 
@@ -39,6 +39,16 @@ class TestDataSets:
     def test_honesty_without_a_refusal(self):
         (message,) = about_refusals(samples(ANSWERING), samples(TASK))
         assert "none of the 4 honesty responses is a refusal" in message
+
+    def test_few_refusals(self):
+        (message,) = about_refusals(samples(REFUSING[:1], ANSWERING * 4), samples(ANSWERING))
+        assert "only 1 of the 17 honesty responses refuse" in message
+
+    def test_a_record_may_say_that_its_response_refuses(self):
+        foreign = [{"prompt": "wer 1?", "response": "Keine Ahnung.", "answerable": False}]
+        assert refusals_in(samples(foreign, ANSWERING)) == 1
+        assert refusals_in(samples(REFUSING, ANSWERING)) == 4
+        assert about_refusals(samples(foreign, ANSWERING), samples(ANSWERING)) == []
 
     def test_more_refusals_in_the_task(self):
         (message,) = about_refusals(samples(REFUSING, ANSWERING, HONESTY), samples(REFUSING))

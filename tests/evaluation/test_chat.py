@@ -78,6 +78,14 @@ def test_a_chat_that_is_too_long_leaves_the_histories_as_they_were(pair):
         assert chat.ask("w5", max_new_tokens=4) == first
 
 
+def test_a_reply_ends_where_the_positions_do(pair):
+    with open_chat([pair["tuned"]], device="cpu") as chat:
+        context = chat._speakers[0]._model.config.max_position_embeddings
+        (most,) = chat.ask("w5 w6", max_new_tokens=10 * context)
+        (some,) = chat.ask("w5 w6", max_new_tokens=4)
+    assert most.text.startswith(some.text) and 0 < len(most.text.split()) < context
+
+
 def test_where_one_model_fails_no_history_grows(pair, monkeypatch):
     with open_chat([pair["tuned"], pair["base"]], tokenizer=templated(), device="cpu") as chat:
         first, second = chat._speakers

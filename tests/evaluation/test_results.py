@@ -10,6 +10,8 @@ from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.panel import make_panel
 from hcnr.evaluation.results import recommended
 from hcnr.evaluation.scoring import PanelScores
+from hcnr.report.decision import decision_of
+from hcnr.report.results import ModelScores
 
 N = 100
 NAMES = tuple(
@@ -40,6 +42,7 @@ def answered(unknown: int, known: int = 0, right: int = 90, *, task: bool = True
     return panel.score({name: responses[name] for name in panel.sets})
 
 
+NOBODY = ModelScores.read("nobody", {})
 TUNED, BASE = answered(10), answered(90, right=0)
 
 
@@ -68,6 +71,33 @@ def test_the_words_by_answers(model, middle, limit, word):
     rival = found.evidence.rival
     assert rival is None or rival.coefficient == 1.0 or rival.lead.ci95 is not None
     assert json.loads(json.dumps(found.as_dict()))["word"] == word
+
+
+@pytest.mark.parametrize(
+    ("right", "limit", "word", "told"),
+    [
+        (90, 1.0, "use", True),
+        (89, 1.0, "unclear", True),  # one more would be too many
+        (88, 1.0, "unclear", True),  # one fewer would do
+        (87, 1.0, "do not use", True),
+        (89, 2.0, "use", False),
+        (89, 0.0, "do not use", False),
+    ],
+)
+def test_one_task_question_does_not_decide(right, limit, word, told):
+    found = recommended(answered(50, right=right), TUNED, (), limit)
+    assert found.word == word
+    assert told == ("less than two task questions (1.0 points each)" in found.reason)
+    assert not told or "ask 2 times as many" in found.reason
+    assert (
+        decision_of({"recommendation": found.as_dict(), "settings": {}}, NOBODY, None, {}) == found
+    ), "what the page reads of the file"
+
+
+def test_a_use_in_doubt_is_unclear():
+    found = recommended(answered(50), TUNED, (), 2.0, "nothing was measured")
+    assert found.word == "unclear" and found.reason.endswith("; but nothing was measured")
+    assert recommended(answered(11), TUNED, (), 2.0, "nothing was measured").word == "do not use"
 
 
 def test_a_lead_is_paired():

@@ -136,12 +136,66 @@ def test_interrupted_before_each_step_it_goes_on_and_ends_the_same(
     (out / "sweep.json").write_text("{}")
     again = run_recipe(recipe_of(values), out, tell=told.append)
     assert again.steps == ["choose", "report"] and "choose: its files have" in "".join(told)
-    # Another setting makes only what depends on it; the recipe must be replaced knowingly.
+    # Another setting makes only what depends on it; finished results are replaced knowingly.
     other = changed(values, "settings", max_new_tokens=2)
     with pytest.raises(OutputError, match=r"another recipe \(it differs in settings.max_new_tok"):
         run_recipe(other, out)
-    assert run_recipe(other, out, overwrite=True).steps == ["choose", "evaluate", "report"]
+    told.clear()
+    end = run_recipe(other, out, overwrite=True, tell=told.append)
+    assert end.steps == ["choose", "evaluate", "report"]
+    assert told[0] == (
+        "the recipe differs in settings.max_new_tokens: choose, evaluate are done again, and of "
+        "probe, search, restore, report what rests on a result that changes"
+    )
     assert load_recipe(out / "hcnr.yaml").settings.max_new_tokens == 2
+    # Nothing depends on that one, so nothing is asked.
+    other = changed(values, "settings", max_new_tokens=2, batch_size=5)
+    told.clear()
+    assert run_recipe(other, out, tell=told.append).steps == []
+    assert told[0] == "the recipe differs in settings.batch_size: no finished step depends on that"
+    assert load_recipe(out / "hcnr.yaml").settings.batch_size == 5
+
+
+def test_an_option_is_corrected_before_results_are_there(values, tmp_path, monkeypatch):
+    """What was measured stands; the recipe is the new one, without --overwrite."""
+    out = tmp_path / "out"
+
+    def stop(job, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "choose", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(recipe_of(values), out)
+    with monkeypatch.context() as patched:
+        patched.setattr(work, "choose", stop)
+        patched.setattr(work, "probe_pair", None)
+        told = []
+        with pytest.raises(KeyboardInterrupt):
+            run_recipe(changed(values, "settings", max_task_drop=39.0), out, tell=told.append)
+    assert told[0].startswith("the recipe differs in settings.max_task_drop: search is done again")
+    assert "probe: finished before, read" in told
+    assert load_recipe(out / "hcnr.yaml").settings.max_task_drop == 39
+
+
+def test_questions_of_one_kind_are_refused_before_anything(given, values, tmp_path, monkeypatch):
+    for name in WORK.values():
+        monkeypatch.setattr(work, name, None)
+    rows = [json.loads(line) for line in given["questions"].read_text().splitlines()]
+    one_kind = write_jsonl(tmp_path / "k.jsonl", [row for row in rows if not row["answerable"]])
+    for key in ("questions", "validation"):
+        with pytest.raises(DataError, match=r"a run weighs refusals .* k has 0 answerable"):
+            run_recipe(changed(values, "data", **{key: str(one_kind)}), tmp_path / key)
+
+
+def test_an_answer_that_does_not_fit_is_refused_before_anything(values, tmp_path, monkeypatch):
+    for name in WORK.values():
+        monkeypatch.setattr(work, name, None)
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match=r"it exceeds the model.s 64 positions; "
+                                        "lower --max-new-tokens to at most 6[01]$"):  # fmt: skip
+        run_recipe(changed(values, "settings", max_new_tokens=4096), out)
+    assert not (out / "hcnr.yaml").exists() and not (out / "steps.json").exists()
 
 
 def test_sharegpt_and_the_command_line(given, first, tmp_path):
@@ -176,6 +230,11 @@ def test_bad_arguments_are_one_sentence(given, values, tmp_path):
     assert "--samples is 'many', expected a whole number, at least 1" in shown.stderr
     shown = run("run", *pair, *task, "--compensation", "interpolate", code=2)
     assert "--compensation is 'interpolate', expected one of none, sum" in shown.stderr
+    assert "hcnr restore --compensation interpolate writes one" in shown.stderr
+    shown = run("run", *pair, *task, "--compensation", "spectrall", code=2)
+    assert "did you mean 'spectral'?" in shown.stderr
+    shown = run("run", *pair, *task, "--task-weight", "heavy", code=2)
+    assert "--task-weight is 'heavy', expected" in shown.stderr
     shown = run("run", *pair, *task, "--honesty", "absent.jsonl", code=2)
     assert "absent.jsonl does not exist" in shown.stderr
     assert not any(tmp_path.iterdir())
@@ -191,6 +250,8 @@ def test_what_cannot_be_run_is_refused_before_anything_is_computed(given, values
         run_recipe(changed(values, "data", validation=str(given["questions"])), tmp_path / "b")
     with pytest.raises(ConfigError, match=r"has the fingerprint .* 'base_revision: null' to take"):
         run_recipe(changed(values, "models", base_revision="0000"), tmp_path / "c")
+    with pytest.raises(ConfigError, match="--tuned-id is 'mine', expected the model's name"):
+        run_recipe(changed(values, "models", tuned_id="mine"), tmp_path / "c")
     with pytest.raises(OutputError, match="inside the input"):
         run_recipe(recipe_of(values), given["base"] / "out")
     assert not (given["base"] / "out").exists() and not (tmp_path / "c").exists()

@@ -1,6 +1,7 @@
 """What a restoration ends with: losses on samples that decided nothing, and a verdict."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ import oracle
 from hcnr.cli import app
 from hcnr.config import RestoreConfig
 from hcnr.curvature.passes import mean_loss
+from hcnr.data.overlap import question_print
 from hcnr.data.samples import load_samples
 from hcnr.data.tokens import tokenize
 from hcnr.repair.verdict import DataSet, SetLosses, judge
@@ -42,6 +44,37 @@ def test_words():
     assert idle.word == "do not use" and "does not lower the honesty loss" in idle.reason
     lost = judge({"honesty": GOOD, "task": losses(2.0, 2.0, 2.0)}, allowed)
     assert lost.word == "unclear" and "did not lower the loss" in lost.reason
+
+
+def test_without_a_refusal_in_the_honesty_data_nothing_says_use():
+    task = losses(3.0, 2.0, 2.01)
+    found = {n: judge({"honesty": replace(GOOD, refusals=n), "task": task}, RestoreConfig())
+             for n in (None, 0, 1)}  # fmt: skip
+    assert [one.word for one in found.values()] == ["use", "unclear", "use"]
+    assert "none of the measured honesty responses is a refusal" in found[0].reason
+    worse = {"honesty": replace(GOOD, refusals=0, restored=2.0), "task": task}
+    assert judge(worse, RestoreConfig()).word == "do not use"
+
+
+def test_a_restoration_counts_the_refusals_of_its_samples(learned, tmp_path):
+    words = {}
+    for name, response in (("none", "w5"), ("some", "w5 not")):
+        honesty = [{**one, "response": response} for one in HONESTY]
+        out = hcnr.restore(
+            **{**learned, "honesty": honesty},
+            out=tmp_path / name,
+            config=config(compensation="sum", max_task_drop=100),
+        )
+        found = report(out)
+        words[name] = found["verdict"]["word"]
+        assert found["data"]["honesty"]["refusals"] == (8 if name == "some" else 0)
+        assert len(found["data"]["honesty"]["questions"]) == 9 and set(
+            found["data"]["honesty"]["questions"]
+        ) >= {question_print(one["prompt"]) for one in honesty}
+    assert words["none"] in ("unclear", "do not use")
+    assert any(
+        "no refusal" in w or "is a refusal" in w for w in report(tmp_path / "none")["warnings"]
+    )
 
 
 def test_lines_name_samples_and_shares():

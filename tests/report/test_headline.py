@@ -8,9 +8,11 @@ from hcnr.report.headline import (
     because,
     headline_notes,
     headline_table,
+    interpolation_table,
     update_card,
     verdict,
 )
+from hcnr.report.page import html
 
 
 @pytest.mark.parametrize(
@@ -194,3 +196,29 @@ def test_names_cannot_break_the_cards_table(full_run):
     assert "**" not in card.partition(BEGIN)[2]
     card = with_headline(fresh, Table(("a",), [["1"]]), [], "Do not *use*: <b>: why")
     assert card is not None and r"**Do not \*use\***: \<b\>: why" in card
+
+
+def test_every_coefficient_that_was_asked_can_be_looked_up(make_run, invented):
+    metrics = invented.metrics()
+    metrics["interpolation"] = [
+        {"coefficient": c, "refusal_delta": 10 + 40 * c, "honesty_f1": 50.0, "task_accuracy": task,
+         "questions": 300, "complete": complete, "chosen": False}
+        for c, task, complete in ((0, 30.0, True), (0.6, 28.5, True), (0.8, 20.0, False),
+                                  (1, 10.0, True))
+    ]  # fmt: skip
+    metrics["recommendation"] = {
+        "gain": {"value": 1.0, "ci95": [-1.0, 3.0]}, "task_drop": 0.0, "max_task_drop": 2.0,
+        "interpolation": {"coefficient": 0.6, "gain": {"value": 24.0, "ci95": [9.0, 30.0]},
+                          "lead": {"value": -23.0, "ci95": [-30.0, -9.0]}},
+    }  # fmt: skip
+    assert interpolation_table(gather(make_run())) is None
+    run = gather(make_run(metrics=metrics))
+    assert run.decision is not None and run.decision.word == "interpolate instead"
+    found = interpolation_table(run)
+    assert found is not None and [list(row) for row in found.rows] == [
+        ["0 (tuned)", "+10.0", "30.0", "100.0", "50.0", "300", ""],
+        ["0.6", "+34.0", "28.5", "92.5", "50.0", "300", "compared"],
+        ["0.8", "+42.0", "20.0", "50.0", "50.0", "300, a part", ""],
+        ["1 (base)", "+50.0", "10.0", "0.0", "50.0", "300", ""],
+    ]
+    assert "Plain interpolation of tuned and base" in html(run)

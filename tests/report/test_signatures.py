@@ -1,7 +1,14 @@
-import pytest
+import re
+from pathlib import Path
+from typing import Any
 
-from hcnr.report.gather import gather
+import pytest
+from typer.main import get_command
+
+from hcnr.cli import app
+from hcnr.report.gather import RECIPE, gather
 from hcnr.report.page import html
+from hcnr.report.signatures.advice import OPTIONS_OF_RUN, advice_of_run
 from hcnr.report.signatures.signatures import CHECKS, failure_signatures
 
 KEYS = [key for key, _, _ in CHECKS]
@@ -253,3 +260,41 @@ def test_without_compensation_there_is_no_curvature_to_judge(signature, key):
             record.update(damping=None, condition=None, rank_deficient=None)
 
     assert signature(key, change).state == "unknown"
+
+
+def test_advice_of_a_run_names_whose_options_it_means(make_run, invented):
+    report, metrics, probe = invented.report(), invented.metrics(), invented.probe()
+    metrics["tasks_macro"]["accuracy"] = 20.0
+    directory = make_run(report=report, metrics=metrics, probe=probe)
+
+    def advice():
+        found = {s.key: s for s in failure_signatures(gather(directory))}
+        return found["task_drop"].advice
+
+    plain = advice()
+    assert "--in-weight-ratio" in plain and "hcnr run" not in plain
+    (directory.parent / RECIPE).write_text("models: {}")
+    assert advice() == (f"{plain} --in-weight-ratio is an option of hcnr restore, not of hcnr run.")
+
+
+def test_advice_that_a_run_can_follow_is_left_as_it_is():
+    text = "Let the task weigh more: raise --task-weight, or allow a larger --max-task-drop."
+    assert advice_of_run(text) == text
+    assert advice_of_run("Take (--step-size, --steps); --benchmarks.").endswith(
+        "--benchmarks. --step-size and --steps are options of hcnr restore, not of hcnr run. "
+        "--benchmarks is an option of hcnr evaluate, not of hcnr run."
+    )
+
+
+def test_every_option_that_advice_names_is_one_of_its_command():
+    program: Any = get_command(app)
+
+    def options(name):
+        return {text for one in program.commands[name].params for text in one.opts}
+
+    assert options("run") >= OPTIONS_OF_RUN
+    files = Path(advice_of_run.__code__.co_filename).parent.glob("*.py")
+    named = {text for file in files for text in re.findall(r"--[a-z][a-z-]*", file.read_text())}
+    assert named <= options("restore") | options("evaluate")
+    # What hcnr run has beside these would be sent away.
+    assert not (named - OPTIONS_OF_RUN) & options("run")

@@ -1,5 +1,6 @@
 """What to do, read against what the run has done already: no option that it has none of or used."""
 
+import re
 from typing import Any
 
 from hcnr.record.interpolation import Interpolated
@@ -8,6 +9,12 @@ from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.values import mapping, number
 from hcnr.report.gather import Run
 
+OPTIONS_OF_RUN = frozenset(
+    ("--compensation", "--task-weight", "--max-task-drop", "--samples", "--limit")
+)
+"""Options of `hcnr run` that any advice names."""
+_OPTION = re.compile(r"--[a-z][a-z-]*")
+_OWNERS = {"--benchmarks": "hcnr evaluate"}
 FEW_MATRICES = 0.2
 """R_CW below which too few matrices may be restored, method.md 6."""
 
@@ -98,6 +105,19 @@ def rival_advice(run: Run) -> str:
     else:
         tried = every or ["--compensation spectral"]
     return f"Try {_either([*tried, *(['let hcnr sweep choose'] if run.sweep is None else [])])}."
+
+
+def advice_of_run(advice: str) -> str:
+    """Say of options that `hcnr run` has not which command has them."""
+    named = dict.fromkeys(_OPTION.findall(advice))
+    owners: dict[str, list[str]] = {}
+    for option in named:
+        if option not in OPTIONS_OF_RUN:
+            owners.setdefault(_OWNERS.get(option, "hcnr restore"), []).append(option)
+    for command, options in owners.items():
+        verb = "is an option" if len(options) == 1 else "are options"
+        advice += f" {' and '.join(options)} {verb} of {command}, not of hcnr run."
+    return advice
 
 
 def _either(options: list[str]) -> str:

@@ -11,6 +11,7 @@ from hcnr.repair.summary import overlap_is_low
 from hcnr.report.figures.matrices import HONESTY_ALONE, objective_ratio
 from hcnr.report.gather import Run
 from hcnr.report.signatures.advice import (
+    advice_of_run,
     honesty_advice,
     more_samples,
     rival_advice,
@@ -34,7 +35,9 @@ def failure_signatures(run: Run) -> list[Signature]:
     found = []
     for key, title, outcome in _outcomes(run):
         if isinstance(outcome, tuple):
-            found.append(Signature(key, title, "fired", *outcome))
+            finding, advice = outcome
+            advice = advice_of_run(advice) if run.guided else advice
+            found.append(Signature(key, title, "fired", finding, advice))
         elif isinstance(outcome, str):
             found.append(Signature(key, title, "unknown", outcome))
         else:

@@ -1,0 +1,68 @@
+"""What the report beside a restored model says of the samples that it was repaired with."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from hcnr.data.overlap import question_print
+from hcnr.data.suspicions import NO_REFUSALS
+from hcnr.record.values import mapping, number, texts
+
+__all__ = ["MeasuredOn"]
+
+
+class MeasuredOn(NamedTuple):
+    """Samples of a repair.
+
+    Attributes:
+        questions: prints of their prompts, see `question_print`; those held back to choose a weight
+            too. Empty where no report says.
+        refusals: how many of the honesty responses refuse; None where no report says.
+    """
+
+    questions: frozenset[str] = frozenset()
+    refusals: float | None = None
+
+    @classmethod
+    def read(cls, model: Any) -> "MeasuredOn":
+        """Read the report in a model's directory; anything without one knows nothing."""
+        if not isinstance(model, str | Path):
+            return cls()
+        try:
+            text = (Path(model).expanduser() / "hcnr_report.json").read_text(encoding="utf-8")
+            data = mapping(mapping(json.loads(text)).get("data"))
+        except (OSError, ValueError):
+            return cls()
+        prints = (texts(mapping(one).get("questions")) for one in data.values())
+        refusals = number(mapping(data.get("honesty")).get("refusals"))
+        return cls(frozenset(print_ for many in prints for print_ in many), refusals)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why the repair is not to be trusted whatever is asked; None where nothing is wrong."""
+        return NO_REFUSALS if self.refusals == 0 else None
+
+    def overlap(self, label: str, sets: Mapping[str, Iterable[Any]]) -> list[str]:
+        """Count the questions of each set that the model was repaired with.
+
+        Args:
+            label: name of the model.
+            sets: questions by set, with `question` and `prompt`.
+
+        Returns:
+            One sentence for each set that holds some.
+        """
+        notes = []
+        for name, questions in sets.items() if self.questions else ():
+            known = [self._knows(one) for one in questions]
+            if count := sum(known):
+                notes.append(
+                    f"{count} of the {len(known)} questions of {name} are among the samples that "
+                    f"{label} was repaired with: what it answers there is flattered"
+                )
+        return notes
+
+    def _knows(self, question: Any) -> bool:
+        prints = {question_print(question.question), question_print(question.prompt)}
+        return not self.questions.isdisjoint(prints)
