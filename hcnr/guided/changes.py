@@ -53,7 +53,8 @@ def at_risk(changed: Iterable[str], finished: Iterable[str]) -> list[str]:
 
 def what_becomes(changed: list[str], finished: Iterable[str]) -> str:
     """Say in one sentence what a changed recipe does to finished steps."""
-    done, steps = list(finished), affected(changed)
+    known, steps = set(finished), affected(changed)
+    done = [name for name in DEPENDS if name in known]
     again = [name for name in done if name in steps]
     stay = [name for name in done if name not in steps]
     found = f"the recipe differs in {', '.join(changed)}: "

@@ -111,16 +111,16 @@ def answer_groups(questions: Sequence[JudgedQuestion]) -> list[Group]:
     return found
 
 
-def answer_lists(questions: Sequence[JudgedQuestion]) -> list[AnswerList]:
-    """All groups, each to unfold, with as many questions as the page can carry."""
+def answer_lists(questions: Sequence[JudgedQuestion], most: int = SHOWN) -> list[AnswerList]:
+    """All groups, each to unfold, with `most` questions altogether, and one of each at least."""
     groups = answer_groups(questions)
-    shares = _shares([len(group.questions) for group in groups])
+    shares = _shares([len(group.questions) for group in groups], most)
     return [_list(group, share) for group, share in zip(groups, shares, strict=True)]
 
 
-def _shares(counts: Sequence[int]) -> list[int]:
+def _shares(counts: Sequence[int], most: int) -> list[int]:
     """How many of each group are shown: small groups whole, the rest alike."""
-    shares, left = [0] * len(counts), SHOWN
+    shares, left = [0] * len(counts), most
     order = sorted(range(len(counts)), key=lambda i: counts[i])
     for done, i in enumerate(order):
         shares[i] = min(counts[i], max(1, left // (len(order) - done)))

@@ -1,5 +1,7 @@
 """What is said first: what to do, why, and the table that it rests on."""
 
+from typing import Any
+
 from hcnr.record.card import with_headline
 from hcnr.record.interpolation import Interpolated
 from hcnr.record.numbers import fixed, signed, with_interval
@@ -80,16 +82,12 @@ def headline_table(run: Run) -> Table | None:
 def interpolation_table(run: Run) -> Table | None:
     """Every point of plain interpolation that was asked, so that a coefficient can be looked up.
 
-    The share kept of the task is that of the accuracy which fine-tuning gained over base.
+    What is kept is the share of the accuracy on the task that fine-tuning gained over base.
     """
     rows, weighed = [], run.decision.evidence.rival if run.decision else None
-    ends = [
-        number(point.get("task_accuracy"))
-        for end in (0, 1)
-        for point in run.curve
-        if number(point.get("coefficient")) == end
-    ]
-    tuned, base = ends if len(ends) == 2 else (None, None)
+    at = {number(point.get("coefficient")): point for point in run.curve}
+    tuned = _accuracy(run.before, at.get(0.0))
+    base = _accuracy(run.base, at.get(1.0))
     for point in run.curve:
         coefficient, task = number(point.get("coefficient")), number(point.get("task_accuracy"))
         if coefficient is None:
@@ -110,9 +108,16 @@ def interpolation_table(run: Run) -> Table | None:
                 "compared" if best else "",
             ]
         )
-    heads = ("coefficient", "refusal delta", "task accuracy", "kept of the task, %", run.f1_name,
+    heads = ("coefficient", "refusal delta", "task accuracy", "kept, %", run.f1_name,
              "questions", "note")  # fmt: skip
     return Table(heads, rows, ("questions", "note")) if rows else None
+
+
+def _accuracy(scores: ModelScores | None, point: dict[str, Any] | None) -> float | None:
+    """Task accuracy of an end: of the model where it was asked, else of the curve's point."""
+    if scores is not None and scores.task_accuracy is not None:
+        return scores.task_accuracy
+    return number((point or {}).get("task_accuracy"))
 
 
 def update_card(run: Run) -> bool:

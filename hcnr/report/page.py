@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hcnr.report.answers import SHOWN
 from hcnr.report.drawing.charts import legend
 from hcnr.report.drawing.svg import draw, swatch
 from hcnr.report.figures.models import all_charts
@@ -16,12 +17,25 @@ from hcnr.report.view import view
 if TYPE_CHECKING:
     from jinja2 import Template
 
+MOST_BYTES = 300_000
+"""Of the page with answers, as long as fewer of them make it so."""
+FEWEST = 10
+"""Questions that the page shows whatever it weighs."""
+
 
 def html(run: Run) -> str:
-    """The page as text; every name in it is escaped."""
+    """The page as text; every name in it is escaped.
+
+    Long answers are left out until it is no larger than `MOST_BYTES`, or few are left.
+    """
     from markupsafe import Markup
 
-    return _template().render(view(run), style=Markup(_style()))
+    shown = SHOWN
+    while True:
+        page = _template().render(view(run, shown), style=Markup(_style()))
+        if shown <= FEWEST or len(page.encode()) <= MOST_BYTES:
+            return page
+        shown //= 2
 
 
 @cache

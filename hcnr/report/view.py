@@ -12,7 +12,7 @@ from hcnr.record.numbers import NONE, fixed, signed
 from hcnr.record.tables import Table
 from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.values import mapping, number
-from hcnr.report.answers import answer_lists
+from hcnr.report.answers import SHOWN, answer_lists
 from hcnr.report.drawing.charts import Chart
 from hcnr.report.figures.models import all_charts
 from hcnr.report.figures.sweep import differing_settings, setting_text
@@ -53,8 +53,13 @@ KINDS = {"use": "good", "do not use": "bad", "interpolate instead": "open", "unc
 """How the word of a verdict is coloured."""
 
 
-def view(run: Run) -> dict[str, Any]:
-    """Everything that the template knows, by name."""
+def view(run: Run, answers: int = SHOWN) -> dict[str, Any]:
+    """Everything that the template knows, by name.
+
+    Args:
+        run: what is shown.
+        answers: how many questions with their answers at most.
+    """
     charts = all_charts(run)
     return {
         "run": run,
@@ -70,7 +75,7 @@ def view(run: Run) -> dict[str, Any]:
         "interpolation": interpolation_table(run),
         "notes": headline_notes(run),
         "signatures": _by_state(failure_signatures(run)),
-        "answers": answer_lists(run.judged),
+        "answers": answer_lists(run.judged, answers),
         "sweep": _sweep_words(run.sweep) if run.sweep else None,
         "ablation": _ablation(run),
         "boundary": run.probe.get("sentence"),

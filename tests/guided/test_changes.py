@@ -36,6 +36,9 @@ def test_the_sentence():
     assert what_becomes(["data.questions"], ["probe", "search"]) == (
         "the recipe differs in data.questions: no finished step depends on that"
     )
+    told = what_becomes(["settings.limit"], ["probe", "evaluate", "choose"])
+    assert told.endswith("choose, evaluate are done again, and of probe what rests on a result "
+                         "that changes")  # fmt: skip
     assert what_becomes(["settings.limit"], ["choose"]) == (
         "the recipe differs in settings.limit: choose is done again"
     )

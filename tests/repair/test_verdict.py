@@ -68,9 +68,9 @@ def test_a_restoration_counts_the_refusals_of_its_samples(learned, tmp_path):
         found = report(out)
         words[name] = found["verdict"]["word"]
         assert found["data"]["honesty"]["refusals"] == (8 if name == "some" else 0)
-        assert len(found["data"]["honesty"]["questions"]) == 9 and set(
-            found["data"]["honesty"]["questions"]
-        ) >= {question_print(one["prompt"]) for one in honesty}
+        # Too few follow the eight that are measured to be held back.
+        prints = [question_print(one["prompt"]) for one in honesty[:8]]
+        assert found["data"]["honesty"]["questions"] == prints
     assert words["none"] in ("unclear", "do not use")
     assert any(
         "no refusal" in w or "is a refusal" in w for w in report(tmp_path / "none")["warnings"]

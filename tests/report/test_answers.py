@@ -92,7 +92,7 @@ def test_long_answers_are_cut(make_run, invented):
     place = make_run(metrics=invented.metrics())
     write_answers(place, text="word " * 5000)
     page = html(gather(place))
-    assert "word…" in page and len(page.encode()) <= 450_000
+    assert "word…" in page and len(page.encode()) <= 300_000
 
 
 def test_what_is_written_is_read_again(tmp_path):

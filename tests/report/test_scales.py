@@ -14,6 +14,11 @@ def test_ticks_by_hand():
     assert ticks(-0.1, 0.1, 4) == list(zip((-0.1, -0.05, 0.0, 0.05, 0.1), labels, strict=True))
 
 
+def test_one_label_alone_is_no_scale():
+    """Refusal deltas from 17.7 to 88.5 on a phone."""
+    assert [label for _, label in ticks(14.2, 92.0, 3)] == ["20", "40", "60", "80"]
+
+
 def test_log_ticks_by_hand():
     assert log_ticks(5e-9, 3e-5, 8) == [
         (10.0**e, label) for e, label in ((-8, "10⁻⁸"), (-7, "10⁻⁷"), (-6, "10⁻⁶"), (-5, "10⁻⁵"))

@@ -63,13 +63,20 @@ def fitted(
 
 
 def ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
-    """Multiples of 1, 2 or 5 times a power of ten between `low` and `high`; one where they meet."""
+    """Multiples of 1, 2 or 5 times a power of ten between `low` and `high`; one where they meet.
+
+    Where there would be one alone, the next smaller step, which may give a few more than `most`.
+    """
     rough = (high - low) / max(most, 1)
     if not rough > 0:
         return [(low, minus(f"{low:.3g}"))]
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    steps = [power * factor for factor in (0.5, 1, 2, 5, 10)]
+    place = next(i for i, size in enumerate(steps) if i and size >= rough * 0.999)
+    for step in (steps[place], steps[place - 1]):
+        first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+        if last > first:
+            break  # one label alone is no scale
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [
         (index * step, minus(f"{index * step:.{decimals}f}")) for index in range(first, last + 1)
