@@ -58,7 +58,7 @@ def chat(
     from hcnr.output import current, print_json, shown
 
     console = shown(Console(highlight=False, markup=False))
-    asked = []
+    asked, count = [], 0
     with open_chat(
         [model, *others], system=system, tokenizer=tokenizer, device=device, dtype=dtype
     ) as talk:
@@ -66,6 +66,7 @@ def chat(
             if question == RESTART:
                 talk.restart()
                 continue
+            count += 1
             try:
                 replies = talk.ask(question, max_new_tokens=max_new_tokens)
             except DataError as error:
@@ -76,6 +77,10 @@ def chat(
             _print(console, replies)
             if current().json:
                 asked.append({"question": question, "replies": [vars(one) for one in replies]})
+    if not count and not sys.stdin.isatty():
+        raise DataError(
+            "the standard input held no question; write one a line, or talk at a terminal"
+        )
     print_json(asked)
 
 

@@ -62,5 +62,5 @@ def what_becomes(changed: list[str], finished: Iterable[str]) -> str:
         return f"{found}no finished step depends on that"
     found += f"{', '.join(again)} {'is' if len(again) == 1 else 'are'} done again"
     if stay:
-        found += f", and of {', '.join(stay)} what rests on a result that changes"
+        found += f"; of {', '.join(stay)} only what rests on a result that changes"
     return found

@@ -134,6 +134,11 @@ def test_lines_of_a_file_are_questions(pair, monkeypatch, width):
         assert said(pair, name, "w5 w6").split()[0] in found.output
 
 
+def test_an_empty_input_is_said(pair):
+    found = run([str(pair["tuned"]), "--device", "cpu"], "\n/new\n")
+    assert isinstance(found.exception, DataError) and "held no question" in str(found.exception)
+
+
 def test_replies_as_json(pair):
     found = run([str(pair["tuned"]), "--device", "cpu", "--max-new-tokens", "4", "--json"], "w5\n")
     (one,) = json.loads(found.stdout)

@@ -37,7 +37,7 @@ def test_the_sentence():
         "the recipe differs in data.questions: no finished step depends on that"
     )
     told = what_becomes(["settings.limit"], ["probe", "evaluate", "choose"])
-    assert told.endswith("choose, evaluate are done again, and of probe what rests on a result "
+    assert told.endswith("choose, evaluate are done again; of probe only what rests on a result "
                          "that changes")  # fmt: skip
     assert what_becomes(["settings.limit"], ["choose"]) == (
         "the recipe differs in settings.limit: choose is done again"

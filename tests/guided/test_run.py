@@ -144,8 +144,8 @@ def test_interrupted_before_each_step_it_goes_on_and_ends_the_same(
     end = run_recipe(other, out, overwrite=True, tell=told.append)
     assert end.steps == ["choose", "evaluate", "report"]
     assert told[0] == (
-        "the recipe differs in settings.max_new_tokens: choose, evaluate are done again, and of "
-        "probe, search, restore, report what rests on a result that changes"
+        "the recipe differs in settings.max_new_tokens: choose, evaluate are done again; of "
+        "probe, search, restore, report only what rests on a result that changes"
     )
     assert load_recipe(out / "hcnr.yaml").settings.max_new_tokens == 2
     # Nothing depends on that one, so nothing is asked.
