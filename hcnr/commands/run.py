@@ -30,11 +30,11 @@ def _setting(help_: str, metavar: str) -> Any:
 def run(
     base: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[BASE]", help="Honest checkpoint; none with --recipe."),
+        typer.Argument(metavar="BASE", help="Honest checkpoint; none with --recipe."),
     ] = None,
     tuned: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Argument(metavar="[TUNED]", help="Fine-tuned checkpoint of the same kind."),
+        typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind."),
     ] = None,
     task: Annotated[
         Optional[str],  # noqa: UP045
