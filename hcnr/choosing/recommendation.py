@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hcnr.choosing.front import ROUNDING, Gain, Scores, rival
-from hcnr.errors import ConfigError
+from hcnr.config.shared import MAX_TASK_DROP
 
 Word = Literal["use", "do not use", "interpolate instead", "unclear"]
 WORDS: tuple[Word, ...] = ("use", "do not use", "interpolate instead", "unclear")
-MAX_TASK_DROP = 2.0
-"""Points of task accuracy that a repair may lose unless another limit is given, method.md 6."""
 
 
 @dataclass(frozen=True)
@@ -281,19 +279,6 @@ def _missing(candidates: Sequence[Scores], tuned: Scores) -> str | None:
         return "the refusal delta of the tuned model is not defined"
     defined = any(scores.defined for scores in candidates)
     return None if defined else "no candidate has defined scores"
-
-
-def check_task_drop(max_task_drop: float) -> None:
-    """Refuse a limit that is none.
-
-    Raises:
-        ConfigError: it is negative or not finite.
-    """
-    if not 0 <= max_task_drop < math.inf:
-        raise ConfigError(
-            f"max_task_drop is {max_task_drop}, expected points of task accuracy, at least 0; "
-            "correct this setting"
-        )
 
 
 def _change(drop: float) -> str:

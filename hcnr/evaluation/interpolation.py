@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from hcnr.choosing.front import Scores, rival
-from hcnr.errors import CheckpointError, ConfigError
+from hcnr.errors import CheckpointError
 from hcnr.models.overlay import Overlay, interpolate
 
 # 0 is the tuned model, 1 the base; past half way little of the task is left.
@@ -19,20 +19,6 @@ COEFFICIENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 # A model's task accuracy is matched within a point, or to an eighth of the grid's step.
 CLOSE = 1.0
 HALVINGS = 3
-
-
-def check_coefficients(coefficients: Sequence[float]) -> None:
-    """Raise ConfigError where there is no coefficient or one is outside of [0, 1]."""
-    if not len(coefficients):
-        raise ConfigError(
-            "there are no interpolation coefficients, expected at least one from 0 (tuned) to 1 "
-            "(base); leave them out for the usual ones"
-        )
-    odd = next((one for one in coefficients if not 0 <= one <= 1), None)
-    if odd is not None:
-        raise ConfigError(
-            f"the interpolation coefficient {odd} is out of range, expected 0 (tuned) to 1 (base)"
-        )
 
 
 def floating_parameters(model: nn.Module) -> dict[str, Tensor]:

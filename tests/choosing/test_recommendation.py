@@ -12,12 +12,10 @@ from hcnr.choosing.recommendation import (
     WORDS,
     Evidence,
     Rival,
-    check_task_drop,
     decide,
     recommend,
     weigh,
 )
-from hcnr.errors import ConfigError
 
 NAN = math.nan
 TUNED = Scores(20.0, 1.0, 90.0)
@@ -146,12 +144,6 @@ def test_the_rival_keeps_what_the_repair_keeps_or_what_must_be_kept():
     assert weigh(Scores(50, 40.0, 95.0), TUNED, curve).rival is None
     assert weigh(Scores(50, 40.0, NAN), TUNED, curve) == Evidence(Gain(39.0), None)
     assert weigh(Scores(50, NAN, 90.0), TUNED).gain is None
-
-
-@pytest.mark.parametrize("limit", [-0.1, math.inf, NAN])
-def test_a_limit_that_is_none(limit):
-    with pytest.raises(ConfigError, match="expected points of task accuracy"):
-        check_task_drop(limit)
 
 
 def test_the_best_delta_within_the_drop_is_recommended():

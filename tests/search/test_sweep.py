@@ -500,10 +500,8 @@ def test_whole_matrices_need_data_beside_statistics(pair, statistics):
     with pytest.raises(ConfigError, match="both statistics and data"):
         sweep(**given, honesty=HONESTY, task=TASK, grid=GRID)
     with pytest.raises(ConfigError, match="dtype is 'float32', but natural measures"):
-        sweep(
-            **{**given, "config": config(dtype="float32")},
-            grid=TWO_SIDED, honesty=HONESTY, task=TASK,
-        )  # fmt: skip
+        given |= {"config": config(dtype="float32")}
+        sweep(**given, grid=TWO_SIDED, honesty=HONESTY, task=TASK)
 
 
 def nothing(model: Any) -> Scores:
@@ -518,7 +516,7 @@ def nothing(model: Any) -> Scores:
         ({"honesty": HONESTY, "task": TASK}, "both statistics and data to measure on"),
         ({"evaluate": None}, "needs one way to score its candidates"),
         ({"benchmarks": ["falseqa"]}, "needs one way to score its candidates"),
-        ({"interpolation": (1.5,)}, "interpolation holds 1.5, expected coefficients from 0"),
+        ({"interpolation": (1.5,)}, r"interpolation is \(1\.5,\), expected coefficients from 0"),
         ({"max_task_drop": -1}, "max_task_drop is -1, expected points"),
         ({"max_task_drop": float("nan")}, "max_task_drop is nan, expected points"),
         ({"config": config(axis="input")}, "the statistics were measured with axis output"),
@@ -550,7 +548,8 @@ def test_statistics_without_the_curvature_are_refused(pair, statistics, tmp_path
     elsewhere = copy.deepcopy(full)
     elsewhere.settings["hessian_at"] = "tuned"
     with pytest.raises(StatisticsError, match="measured with hessian_at tuned"):
-        sweep(**{**given, "out": None}, statistics=elsewhere, grid=GRID)
+        given |= {"out": None}
+        sweep(**given, statistics=elsewhere, grid=GRID)
 
 
 def test_an_output_that_cannot_be_written_is_refused_first(pair, statistics, tmp_path):

@@ -8,6 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from hcnr.commands import sweep as command
+from hcnr.config import SweepConfig
 from hcnr.errors import ConfigError
 from hcnr.search.grid import Grid
 
@@ -23,7 +24,10 @@ def asked(monkeypatch, tmp_path):
     calls: list[SimpleNamespace] = []
 
     def run(base: Path, tuned: Path, honesty: Any, task: Any, **options: Any) -> Any:
-        calls.append(SimpleNamespace(honesty=honesty, task=task, **options))
+        how = SweepConfig.of(
+            options.pop("settings"), {"max_task_drop": options.pop("max_task_drop")}
+        )
+        calls.append(SimpleNamespace(honesty=honesty, task=task, **dict(how), **options))
         return SimpleNamespace(data={}, as_dict=dict)
 
     # By the module's name: `hcnr.sweep` is the function.
@@ -66,11 +70,9 @@ def test_lists_become_a_grid(asked):
 def test_the_defaults_are_those_of_the_library(asked):
     assert invoke().exit_code == 0
     (call,) = asked
-    from hcnr.search.sweep import INTERPOLATION
-
     assert call.grid == Grid()
     assert call.refine
-    assert call.interpolation == pytest.approx(INTERPOLATION)
+    assert call.interpolation == tuple(step / 10 for step in range(1, 10))
     assert not call.benchmarks
     assert call.out == Path("sweep")
 
