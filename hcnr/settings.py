@@ -22,6 +22,7 @@ def setting(
     expected: str = "",
     more: str = "",
     metavar: str = "",
+    formerly: tuple[str, ...] = (),
     option: bool = True,
     **limits: Any,
 ) -> Any:
@@ -35,14 +36,20 @@ def setting(
         expected: what it accepts, where its type and limits do not say it.
         more: what the documentation of the Python call adds to `description`.
         metavar: what stands for its value in the help, where its type does not say it.
+        formerly: names that it had in older versions; they are read, with a note.
         option: whether it is an option of the command.
         limits: as of `pydantic.Field`.
     """
     extra: Any = {
         "group": group, "choices": list(choices), "expected": expected, "more": more,
-        "metavar": metavar, "option": option,
+        "metavar": metavar, "formerly": formerly,
+        "option": option,
     }  # fmt: skip
     return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+class FormerName(FutureWarning):
+    """A setting was given by the name that it had in an older version; a note of a command."""
 
 
 def declared(field: FieldInfo, key: str) -> Any:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hcnr.choosing.front import ROUNDING, Gain, Scores, rival
-from hcnr.config.shared import MAX_TASK_DROP
+from hcnr.config.shared import MAX_ACCURACY_DROP
 
 Word = Literal["use", "do not use", "interpolate instead", "unclear"]
 WORDS: tuple[Word, ...] = ("use", "do not use", "interpolate instead", "unclear")
@@ -47,19 +47,19 @@ class Evidence:
         gain: its refusal delta over the tuned model's; None where one of them is not known.
         task_drop: points of task accuracy that it lost, negative where it gained; None where the
             task was not asked about.
-        max_task_drop: points that it may lose.
+        max_accuracy_drop: points that it may lose.
         rival: what it must beat; None where no interpolation was tried or none keeps enough.
     """
 
     gain: Gain | None
     task_drop: float | None
-    max_task_drop: float = MAX_TASK_DROP
+    max_accuracy_drop: float = MAX_ACCURACY_DROP
     rival: Rival | None = None
 
     @property
     def keeps(self) -> bool:
         """Whether enough of the task is kept."""
-        return self.task_drop is not None and self.task_drop <= self.max_task_drop + ROUNDING
+        return self.task_drop is not None and self.task_drop <= self.max_accuracy_drop + ROUNDING
 
     @property
     def will_do(self) -> bool:
@@ -89,7 +89,7 @@ class Decision:
             "reason": self.reason,
             "gain": None if found.gain is None else found.gain.as_dict(),
             "task_drop": found.task_drop,
-            "max_task_drop": found.max_task_drop,
+            "max_accuracy_drop": found.max_accuracy_drop,
             "interpolation": None if found.rival is None else found.rival.as_dict(),
         }
 
@@ -113,7 +113,7 @@ def decide(found: Evidence) -> Decision:
             f"{gain}, and nothing says what the task lost; evaluate it and tuned with --tasks",
             found,
         )
-    task = f"the task {_change(found.task_drop)}, {found.max_task_drop:g} may be lost"
+    task = f"the task {_change(found.task_drop)}, {found.max_accuracy_drop:g} may be lost"
     if not found.keeps:
         return _otherwise(found, f"{gain}, but {task}")
     reason = f"{gain}, and {task}"
@@ -147,7 +147,7 @@ def weigh(
     scores: Scores,
     tuned: Scores,
     curve: Sequence[tuple[float, Scores]] = (),
-    max_task_drop: float = MAX_TASK_DROP,
+    max_accuracy_drop: float = MAX_ACCURACY_DROP,
 ) -> Evidence:
     """Compare a repaired model with the tuned one and with interpolation.
 
@@ -157,18 +157,18 @@ def weigh(
         curve: plain interpolation: coefficients and scores. The rival is the one of best refusal
             delta that keeps as much of the task as the repair does; where the repair will not do,
             as must be kept.
-        max_task_drop: points of task accuracy that may be lost.
+        max_accuracy_drop: points of task accuracy that may be lost.
     """
     gain, drop = Gain.between(scores, tuned), tuned.task_accuracy - scores.task_accuracy
     found = Evidence(
         None if math.isnan(gain.value) else gain,
         None if math.isnan(drop) else drop,
-        max_task_drop,
+        max_accuracy_drop,
     )
     if found.task_drop is None:
         return found
     # What ties with the limit is not to fall short of it by rounding.
-    least = tuned.task_accuracy - max_task_drop - ROUNDING
+    least = tuned.task_accuracy - max_accuracy_drop - ROUNDING
     if found.will_do:
         least = scores.task_accuracy
     place = rival([point for _, point in curve], least)
@@ -218,19 +218,19 @@ class Recommendation:
 def recommend(
     candidates: Sequence[Scores],
     tuned: Scores,
-    max_task_drop: float,
+    max_accuracy_drop: float,
     curve: Sequence[tuple[float, Scores]] = (),
 ) -> Recommendation:
     """Pick the best refusal delta among the candidates that keep the task, and decide about it.
 
     Only candidates whose refusal delta is above the tuned model's count. A candidate keeps the task
-    if its accuracy is at most `max_task_drop` points under the tuned model's. If none does, the one
-    that loses least is named. Ties go to F1, then to the task, then to the earlier candidate.
+    if its accuracy is at most `max_accuracy_drop` points under the tuned model's. If none does, the
+    one that loses least is named. Ties go to F1, then to the task, then to the earlier candidate.
 
     Args:
         candidates: scores in their order.
         tuned: scores of the model before any repair.
-        max_task_drop: points of task accuracy that may be lost.
+        max_accuracy_drop: points of task accuracy that may be lost.
         curve: plain interpolation: coefficients and scores, see `weigh`.
     """
     if missing := _missing(candidates, tuned):
@@ -247,8 +247,10 @@ def recommend(
             "tells better what it does not know"
         )
         # Tuned stands for a repair that does nothing.
-        return Recommendation(None, _otherwise(weigh(tuned, tuned, curve, max_task_drop), reason))
-    cases = {i: weigh(candidates[i], tuned, curve, max_task_drop) for i in known}
+        return Recommendation(
+            None, _otherwise(weigh(tuned, tuned, curve, max_accuracy_drop), reason)
+        )
+    cases = {i: weigh(candidates[i], tuned, curve, max_accuracy_drop) for i in known}
     able = [index for index in known if cases[index].keeps]
     if able:
         best = max(able, key=lambda index: candidates[index].merit)

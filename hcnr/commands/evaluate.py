@@ -11,7 +11,7 @@ from hcnr.config.shared import JUDGING, QUESTIONS, WEIGHTS
 from hcnr.output import print_json, shown
 from hcnr.settings import of_group
 
-WEIGHING = ("base", "tuned", *of_group(EvaluateConfig, WEIGHTS))
+WEIGHING = ("base", "tuned", *of_group(EvaluateConfig, WEIGHTS), "max_task_drop")
 """What only a model whose weights are here can do."""
 SERVED = ("endpoint_model", "endpoint_timeout")
 ASKING = (

@@ -71,11 +71,20 @@ def config_options(
         for name, field in fields.items()
         if not {name, declared(field, "group")}.isdisjoint(unused)
     }
+    former = [
+        _option(old, Annotated[Optional[str], typer.Option("--" + _dashed(old), hidden=True)])  # noqa: UP045
+        for old in kind.former_names()
+        if declared(kind.model_fields[kind.former_names()[old]], "option")
+    ]
     if kind is RestoreConfig:
         options = [_option(name, _listed(name, f, name in hidden)) for name, f in fields.items()]
     else:
         options = [_option(name, *_shown(name, field)) for name, field in fields.items()]
-    return functools.partial(_with_options, options, into, hidden)
+    return functools.partial(_with_options, [*options, *former], into, hidden)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def given(context: typer.Context, name: str) -> bool:
@@ -95,6 +104,8 @@ def _with_options(
 ) -> Callable[..., None]:
     signature = inspect.signature(command)
     own_context = "context" in signature.parameters
+    # A former name that both configurations of a command have is its own's.
+    options = [option for option in options if option.name not in signature.parameters]
 
     @functools.wraps(command)
     def wrapper(context: typer.Context, **arguments: Any) -> None:
@@ -102,7 +113,7 @@ def _with_options(
         settings = {name: value for name, value in values.items() if given(context, name)}
         for name in settings.keys() & hidden:
             if not current().quiet:
-                flag = "--" + name.replace("_", "-")
+                flag = "--" + _dashed(name)
                 print(f"note: {flag} makes no difference here", file=sys.stderr)
         if own_context:
             arguments["context"] = context
@@ -121,7 +132,7 @@ def _with_options(
 
 def _shown(name: str, field: FieldInfo) -> tuple[Any, Any]:
     """Typer's annotation and default of a command's own setting."""
-    flag, default = "--" + name.replace("_", "-"), field.default
+    flag, default = "--" + _dashed(name), field.default
     parts = (field.annotation, *get_args(field.annotation))
     plain = next((one for one in (bool, int, float, Path) if one in parts), str)
     if isinstance(default, tuple):
@@ -142,7 +153,7 @@ def _shown(name: str, field: FieldInfo) -> tuple[Any, Any]:
 
 def _listed(name: str, field: FieldInfo, hidden: bool) -> Any:
     """Typer's annotation for a setting of a restoration; None where it is not given."""
-    flag = "--" + name.replace("_", "-")
+    flag = "--" + _dashed(name)
     panel = f"Settings: {declared(field, 'group')}"
     default = field.default
     if isinstance(default, tuple):

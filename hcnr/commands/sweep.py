@@ -22,7 +22,7 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
-@config_options(unused=("coefficient",))
+@config_options(unused=("coefficient", "max_task_drop_percent"))
 @config_options(SweepConfig, into="search")
 def sweep(
     base: Annotated[
@@ -79,10 +79,10 @@ def sweep(
 ) -> None:
     """Try many configurations on one measurement and recommend one.
 
-    The refusal delta decides, at a task accuracy within --max-task-drop of tuned's. The grid has 42
-    configurations by default, and up to six near the best of them follow. Here --compensation and
-    --task-weight take lists, such as none,sum,joint,balanced and 1,10. The two ratios of the
-    settings and a --config's compensation are those of the --ablate table.
+    The refusal delta decides, at a task accuracy within --max-accuracy-drop of tuned's. The grid
+    has 42 configurations by default, and up to six near the best of them follow. Here
+    --compensation and --task-weight take lists, such as none,sum,joint,balanced and 1,10. The two
+    ratios of the settings and a --config's compensation are those of the --ablate table.
     Questions that choose a setting do not measure it: keep others for `hcnr evaluate`.
     """
     from hcnr.commands.first_checks import check_command_line
@@ -132,7 +132,6 @@ def sweep(
             out=out,
             config=loaded,
             settings=how,
-            max_task_drop=loaded.max_task_drop,
             overwrite=overwrite,
             tokenizer=tokenizer,
             watcher=bars,

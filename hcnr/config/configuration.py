@@ -3,6 +3,7 @@
 import difflib
 import os
 import reprlib
+import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import NoneType
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
-from hcnr.settings import choices_of, config_error, expected_of
+from hcnr.settings import FormerName, choices_of, config_error, declared, expected_of
 from hcnr.yaml_file import read_yaml
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Configuration(BaseModel):
     if not TYPE_CHECKING:
 
         def __init__(self, /, **values: Any) -> None:
+            values = type(self).renamed(values)
             for key in values:
                 if key not in type(self).model_fields:
                     raise config_error(_unknown_key(type(self), key))
@@ -64,7 +66,7 @@ class Configuration(BaseModel):
         Raises:
             ConfigError: the file cannot be read, or a key or value of any source is refused.
         """
-        return cls(**{**checked((cls,), path)[0], **overrides})
+        return cls(**{**checked((cls,), path)[0], **cls.renamed(overrides)})
 
     @classmethod
     def of(cls, settings: "Self | None", overrides: Mapping[str, Any]) -> "Self":
@@ -82,7 +84,38 @@ class Configuration(BaseModel):
             ConfigError: As for construction.
         """
         # Not model_dump, which would take the values of a setting apart too.
-        return type(self)(**{**dict(self), **changes})
+        return type(self)(**{**dict(self), **self.renamed(changes)})
+
+    @classmethod
+    def former_names(cls) -> dict[str, str]:
+        """The settings' names of older versions, and those of today."""
+        fields = cls.model_fields.items()
+        return {old: name for name, field in fields for old in declared(field, "formerly")}
+
+    @classmethod
+    def renamed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same settings under the names of today, with a `FormerName` warning for each other.
+
+        Raises:
+            ConfigError: one setting is there under two names.
+        """
+        former, found = cls.former_names(), dict[str, Any]()
+        for key, value in values.items():
+            name = former.get(key, key)
+            if name != key and name in values:
+                raise config_error(
+                    f"{key} and {name} were both given, and are one setting; leave {key} out, its "
+                    "former name"
+                )
+            if name != key:
+                note_former_name(key, f"{name} ({expected_of(cls.model_fields[name])})")
+            found[name] = value
+        return found
+
+
+def note_former_name(old: str, new: str) -> None:
+    """Warn that a setting has another name now."""
+    warnings.warn(f"{old} is now called {new}, and is read as that", FormerName, stacklevel=4)
 
 
 def checked(
@@ -97,7 +130,7 @@ def checked(
         path: None reads as an empty file.
 
     Returns:
-        Of each, the settings that the file has, as they stand there.
+        Of each, the settings that the file has, under the names of today.
 
     Raises:
         ConfigError: the file is missing, unreadable, no YAML or no mapping; or a key or value is
@@ -108,13 +141,15 @@ def checked(
     if path is None:
         return found
     for key, value in read_yaml(Path(path).expanduser()).items():
-        owners = [place for place, kind in enumerate(kinds) if key in kind.model_fields]
+        names = [kind.model_fields.keys() | kind.former_names() for kind in kinds]
+        owners = [place for place, known in enumerate(names) if key in known]
         found[owners[0] if owners else -1][key] = value
-    for kind, values in zip(kinds, found, strict=True):
-        try:
+    try:
+        found = tuple(kind.renamed(values) for kind, values in zip(kinds, found, strict=True))
+        for kind, values in zip(kinds, found, strict=True):
             kind(**values)
-        except ValueError as error:
-            raise config_error(f"{path}: {error}") from None
+    except ValueError as error:
+        raise config_error(f"{path}: {error}") from None
     return found
 
 

@@ -7,6 +7,7 @@ from annotated_types import Ge, Le
 
 from hcnr.config.configuration import Configuration
 from hcnr.config.shared import (
+    ACCURACY_DROP_WORDS,
     BATCH,
     DATA_ROOT,
     DETECTOR,
@@ -14,11 +15,10 @@ from hcnr.config.shared import (
     DEVICE_WORDS,
     JUDGING,
     LIMIT,
-    MAX_TASK_DROP,
+    MAX_ACCURACY_DROP,
     NEW_TOKENS,
     QUESTIONS,
     RESAMPLES,
-    TASK_DROP_WORDS,
     WEIGHTS,
 )
 from hcnr.settings import setting
@@ -83,12 +83,13 @@ class EvaluateConfig(Configuration):
     )
     resamples: int = setting(RESAMPLES, JUDGING, "Of the bootstrap; 0: none.", ge=0)
     seed: int = setting(0, JUDGING, "Of the bootstrap.", ge=0)
-    max_task_drop: float = setting(
-        MAX_TASK_DROP,
+    max_accuracy_drop: float = setting(
+        MAX_ACCURACY_DROP,
         WEIGHTS,
         "With --tuned: points of task accuracy that may be lost against it.",
         more="Where more is lost, the model is not recommended.",
-        expected=TASK_DROP_WORDS,
+        expected=ACCURACY_DROP_WORDS,
+        formerly=("max_task_drop",),
         ge=0,
     )
     coefficients: tuple[Annotated[float, Ge(0), Le(1)], ...] | None = setting(
@@ -123,5 +124,5 @@ class EvaluateSettings(TypedDict, total=False):
     dtype: str
     resamples: int
     seed: int
-    max_task_drop: float
+    max_accuracy_drop: float
     coefficients: Any

@@ -31,7 +31,7 @@ def load_config(
     """
     start = preset(preset_name or "default")
     (from_file,) = checked((RestoreConfig,), path)
-    return RestoreConfig(**{**start, **from_file, **(overrides or {})})
+    return RestoreConfig(**{**start, **from_file, **RestoreConfig.renamed(overrides or {})})
 
 
 def load_with(
@@ -52,4 +52,7 @@ def load_with(
         ConfigError: as of `load_config`.
     """
     mine, shared = checked((kind, RestoreConfig), path)
-    return kind(**{**mine, **own}), RestoreConfig(**{**shared, **overrides})
+    return (
+        kind(**{**mine, **kind.renamed(own)}),
+        RestoreConfig(**{**shared, **RestoreConfig.renamed(overrides)}),
+    )

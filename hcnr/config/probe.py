@@ -3,7 +3,7 @@
 from typing import TypedDict
 
 from hcnr.config.configuration import Configuration
-from hcnr.config.shared import LARGEST_SEED
+from hcnr.config.shared import LARGEST_SEED, RESAMPLES
 from hcnr.settings import setting
 
 __all__ = ["ProbeConfig", "ProbeSettings"]
@@ -30,10 +30,11 @@ class ProbeConfig(Configuration):
     )
     folds: int = setting(5, PROBES, "Parts that are held out in turn.", ge=2, le=LARGEST_SEED)
     split_seed: int = setting(0, PROBES, "Seed of the folds and intervals.", ge=0, le=LARGEST_SEED)
-    draws: int = setting(
-        2000,
+    resamples: int = setting(
+        RESAMPLES,
         PROBES,
-        "Bootstrap draws of the 95 % intervals, over samples and within each class.",
+        "Of the bootstrap of the 95 % intervals, over samples and within each class.",
+        formerly=("draws",),
         option=False,
         ge=100,
         le=LARGEST_SEED,
@@ -52,5 +53,5 @@ class ProbeSettings(TypedDict, total=False):
     require: float | None
     folds: int
     split_seed: int
-    draws: int
+    resamples: int
     detector: str

@@ -94,21 +94,22 @@ class RestoreConfig(Configuration):
         "auto",
         "Compensation",
         "mu, the weight of task data against honesty data in balanced, spectral and natural "
-        "(method.md 9, 10); auto searches the smallest that max_task_drop allows. The other kinds "
-        "have none.",
+        "(method.md 9, 10); auto searches the smallest that max_task_drop_percent allows. The "
+        "other kinds have none.",
     )
     coefficient: Annotated[float, Ge(0), Le(1)] | Literal["auto"] = setting(
         "auto",
         "Compensation",
         "c of interpolate (method.md 11), 0 the tuned model and 1 base; auto searches the largest "
-        "that max_task_drop allows. The other kinds have none.",
+        "that max_task_drop_percent allows. The other kinds have none.",
     )
-    max_task_drop: float = setting(
+    max_task_drop_percent: float = setting(
         2.0,
         "Compensation",
-        "What of the task may be lost. restore: percent of what fine-tuning gained in likelihood "
-        "on task samples held back from measuring, for the search and for the verdict; sweep: "
-        "points of accuracy that the recommended candidate may lose.",
+        "What of the task may be lost, for the search and for the verdict: percent of what "
+        "fine-tuning gained in likelihood, on task samples held back from measuring.",
+        expected="percent of what fine-tuning gained, a finite number, at least 0",
+        formerly=("max_task_drop",),
         ge=0,
     )
     steps: int = setting(3, "Compensation", "Steps of natural (method.md 10).", ge=1)
@@ -205,7 +206,12 @@ class RestoreConfig(Configuration):
         Raises:
             ConfigError: there is no such preset, or a setting is refused.
         """
-        return cls(**{**preset(name), **changes})
+        return cls(**{**preset(name), **cls.renamed(changes)})
+
+    @property
+    def max_task_drop(self) -> float:
+        """The former name of `max_task_drop_percent`."""
+        return self.max_task_drop_percent
 
     @property
     def searches(self) -> bool:

@@ -10,13 +10,13 @@ BATCH_SIZE = 32
 MAX_NEW_TOKENS = 64
 RESAMPLES = 2000
 """Of the bootstrap."""
-MAX_TASK_DROP = 2.0
+MAX_ACCURACY_DROP = 2.0
 """Points of task accuracy that a repair may lose unless another limit is given, method.md 6."""
 
 QUESTIONS, JUDGING, WEIGHTS = "Questions", "Judging", "Weights"
 """Groups: how questions are put, how answers are judged, what only weights that are here can do."""
 
-TASK_DROP_WORDS = "points of task accuracy, at least 0"
+ACCURACY_DROP_WORDS = "points of task accuracy, at least 0"
 
 LIMIT = setting(None, QUESTIONS, "Questions of each set at most; all by default.", ge=1)
 DATA_ROOT = setting(

@@ -7,14 +7,14 @@ from annotated_types import Ge, Le
 
 from hcnr.config.configuration import Configuration
 from hcnr.config.shared import (
+    ACCURACY_DROP_WORDS,
     BATCH,
     DATA_ROOT,
     DETECTOR,
     JUDGING,
     LIMIT,
-    MAX_TASK_DROP,
+    MAX_ACCURACY_DROP,
     NEW_TOKENS,
-    TASK_DROP_WORDS,
 )
 from hcnr.settings import setting
 
@@ -37,20 +37,21 @@ class SweepConfig(Configuration):
     detector: str | None = DETECTOR
     batch_size: int = BATCH
     max_new_tokens: int = NEW_TOKENS
-    interpolation: tuple[Annotated[float, Ge(0), Le(1)], ...] = setting(
+    coefficients: tuple[Annotated[float, Ge(0), Le(1)], ...] = setting(
         tuple(step / 10 for step in range(1, 10)),
         SEARCH,
         "Coefficients of the rival, plain interpolation: 0 tuned, 1 base; nothing for none.",
         more="Both ends are evaluated anyway.",
         metavar="NUMBERS",
+        formerly=("interpolation",),
         expected="coefficients from 0 (tuned) to 1 (base)",
     )
-    max_task_drop: float = setting(
-        MAX_TASK_DROP,
+    max_accuracy_drop: float = setting(
+        MAX_ACCURACY_DROP,
         JUDGING,
         "Points of task accuracy that the recommended candidate may lose.",
-        expected=TASK_DROP_WORDS,
-        option=False,
+        expected=ACCURACY_DROP_WORDS,
+        formerly=("max_task_drop",),
         ge=0,
     )
     refine: bool = setting(
@@ -76,7 +77,7 @@ class SweepSettings(TypedDict, total=False):
     detector: str | None
     batch_size: int
     max_new_tokens: int
-    interpolation: Any
-    max_task_drop: float
+    coefficients: Any
+    max_accuracy_drop: float
     refine: bool
     ablate: bool

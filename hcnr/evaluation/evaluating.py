@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 BENCHMARKS = ("falseqa", "nec", "refunq", "kuq", "selfaware")
 WRITTEN = (
     "limit", "detector", "strict", "compat", "chat_template", "max_new_tokens", "batch_size",
-    "device", "dtype", "seed", "resamples", "max_task_drop",
+    "device", "dtype", "seed", "resamples", "max_accuracy_drop",
 )  # fmt: skip
 """Settings that `metrics.json` holds."""
 
@@ -142,7 +142,7 @@ def evaluate(
         known = {one.sha256: said[one.label] for one in local}
         points = search_rivals(
             ends[0], ends[1], asking, asked.tokenizer, config, asked.coefficients,
-            (scores[first], said[first]), known, asked.max_task_drop, metrics["notes"],
+            (scores[first], said[first]), known, asked.max_accuracy_drop, metrics["notes"],
         )  # fmt: skip
         curve = [(point.coefficient, point.scores) for point in points if point.complete]
         if (chosen := _add_rival(metrics, points, scores[first])) is not None:
@@ -166,7 +166,7 @@ def evaluate(
                     "The model is an interpolation itself: it is compared with the tuned model, "
                     "and not with what it is."
                 )
-            found = recommended(scores[first], start, rivals, asked.max_task_drop)
+            found = recommended(scores[first], start, rivals, asked.max_accuracy_drop)
             metrics["recommendation"] = found.as_dict()
     every = {**loaded, **loaded_tasks}
     opening = [note for one in (*local, *ends) for note in one.source.notes]

@@ -187,7 +187,7 @@ def search_rivals(
     coefficients: Sequence[float] | None,
     ours: tuple[PanelScores, Said],
     known: Mapping[str, Said],
-    max_task_drop: float,
+    max_accuracy_drop: float,
     notes: list[str],
 ) -> list[RivalPoint]:
     """Ask models between tuned and base, few questions first.
@@ -201,7 +201,7 @@ def search_rivals(
         coefficients: to try; None for a grid that is refined.
         ours: scores and answers of the model that is compared.
         known: answers of models by SHA-256; these are not asked again.
-        max_task_drop: points of task accuracy that may be lost.
+        max_accuracy_drop: points of task accuracy that may be lost.
         notes: gets what stays as tuned in all of them, and how the search went.
     """
     whole = dataclasses.replace(asking.panel, resamples=0)
@@ -230,22 +230,22 @@ def search_rivals(
         if coefficients is None:
             search.refine()
         search.confirm(ours[0].task_accuracy, ours[1].responses, 0.0)
-        _confirm_for_tuned(search, known.get(tuned.sha256), max_task_drop)
+        _confirm_for_tuned(search, known.get(tuned.sha256), max_accuracy_drop)
     if (note := search.note()) is not None:
         notes.append(note)
     return search.result()
 
 
-def _confirm_for_tuned(search: RivalSearch, start: Said | None, max_task_drop: float) -> None:
+def _confirm_for_tuned(search: RivalSearch, start: Said | None, max_accuracy_drop: float) -> None:
     """Where the repair will not do, the rival is the one that keeps as much as must be kept."""
     start = start or search.exact.get(0.0)
     if start is None or not search.whole.honesty:
         return
     tuned = search.whole.score(start.responses)
-    found = weigh(Scores.of(search.ours), Scores.of(tuned), (), max_task_drop)
+    found = weigh(Scores.of(search.ours), Scores.of(tuned), (), max_accuracy_drop)
     if not found.will_do and tuned.task_accuracy is not None:
-        least = tuned.task_accuracy - max_task_drop - ROUNDING
-        search.confirm(least, start.responses, max_task_drop)
+        least = tuned.task_accuracy - max_accuracy_drop - ROUNDING
+        search.confirm(least, start.responses, max_accuracy_drop)
 
 
 def few_questions(panel: Panel) -> Panel:

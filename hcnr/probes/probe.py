@@ -115,7 +115,7 @@ def probe(
                     token_budget=config.token_budget,
                     progress=told.advance,
                 ).numpy()
-    counts = bootstrap_counts(labelled.positive, draws=probing.draws, seed=probing.split_seed)
+    counts = bootstrap_counts(labelled.positive, draws=probing.resamples, seed=probing.split_seed)
     blocks, unsettled = [], []
     with stages.stage("train the probes") as told:
         for block in range(states["base"].shape[1]):
@@ -143,7 +143,7 @@ def probe(
         },
         settings={
             **{name: getattr(config, name) for name in PROBED_WITH},
-            **{name: getattr(probing, name) for name in ("folds", "split_seed", "draws")},
+            **{name: getattr(probing, name) for name in ("folds", "split_seed", "resamples")},
             "confidence": CONFIDENCE,
             "inverse_regularization": INVERSE_REGULARIZATION,
         },

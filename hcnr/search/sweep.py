@@ -171,7 +171,7 @@ def sweep(
             with stages.stage("evaluate tuned"):
                 scores = judge(model)
             result = SweepResult(
-                honest, scores, search.max_task_drop, config.model_dump(mode="json")
+                honest, scores, search.max_accuracy_drop, config.model_dump(mode="json")
             )
             result.messages += pair.messages
             if given:
@@ -195,7 +195,7 @@ def sweep(
                     with stages.stage("refine") as watching:
                         trials.restore(model, near, watching, refined=True)
                 with stages.stage("interpolate") as watching:
-                    trials.interpolate(model, overlay, pair.base, search.interpolation, watching)
+                    trials.interpolate(model, overlay, pair.base, search.coefficients, watching)
     result.complete = True
     trials.keep()
     return result

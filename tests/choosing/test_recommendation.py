@@ -104,7 +104,7 @@ def test_every_arm_of_the_rule(found, word, reason):
     assert decision.word == word
     assert reason in decision.reason
     kept = json.loads(json.dumps(decision.as_dict()))
-    assert kept["word"] in WORDS and kept["max_task_drop"] == 2.0
+    assert kept["word"] in WORDS and kept["max_accuracy_drop"] == 2.0
     assert (kept["interpolation"] is None) == (found.rival is None)
 
 

@@ -19,7 +19,7 @@ CALLS = {
     hcnr.sweep: (SweepConfig, sweep.SweepSettings),
     hcnr.probe: (ProbeConfig, probe.ProbeSettings),
 }
-LOOSER = ("data_root", "dtype", "coefficients", "interpolation")
+LOOSER = ("data_root", "dtype", "coefficients")
 """Where a call takes more than the configuration holds: texts, and any list of numbers."""
 
 
@@ -87,9 +87,9 @@ def test_bad_settings_are_refused_before_anything_is_opened(call):
         (EvaluateConfig, {"coefficients": ()}, "expected at least one coefficient from 0 (tuned)"),
         (EvaluateConfig, {"coefficients": (0.5, 1.5)}, "coefficients is (0.5, 1.5), expected at"),
         (EvaluateConfig, {"batch_size": True}, "batch_size is True, expected a whole number"),
-        (SweepConfig, {"interpolation": "0.3;0.5"}, "interpolation is '0.3;0.5', expected coeff"),
+        (SweepConfig, {"coefficients": "0.3;0.5"}, "coefficients is '0.3;0.5', expected coeff"),
         (SweepConfig, {"max_new_tokens": 0}, "max_new_tokens is 0, expected a whole number"),
-        (ProbeConfig, {"draws": 99}, "draws is 99, expected a whole number, at least 100"),
+        (ProbeConfig, {"resamples": 99}, "resamples is 99, expected a whole number, at least 100"),
         (ProbeConfig, {"require": 1.5}, "require is 1.5, expected a finite number, at least 0"),
     ],
 )
@@ -104,9 +104,9 @@ def test_numbers_from_text_lists_and_arrays():
 
     given: Any
     for given in ("0.25, 0.5", [0.25, 0.5], np.array([0.25, 0.5]), iter((0.25, 0.5))):
-        assert SweepConfig(interpolation=given).interpolation == (0.25, 0.5)
-    given = {"interpolation": ""}
-    assert SweepConfig(**given).interpolation == ()
+        assert SweepConfig(coefficients=given).coefficients == (0.25, 0.5)
+    given = {"coefficients": ""}
+    assert SweepConfig(**given).coefficients == ()
     given = {"limit": np.int64(3)}
     assert EvaluateConfig(**given).limit == 3
 

@@ -228,7 +228,7 @@ def test_auto_takes_the_smallest_weight_that_keeps_the_task(learned, tmp_path, k
     """What the report says of held-back samples is true of the checkpoint that was written."""
     steps = {"steps": 1, "step_size": 0.05}
     settings = config(
-        compensation=kind, task_weight="auto", max_task_drop=30.0, **WHOLE, **steps
+        compensation=kind, task_weight="auto", max_task_drop_percent=30.0, **WHOLE, **steps
     )  # fmt: skip
     out = hcnr.restore(**learned, out=tmp_path / "o", config=settings)
     facts = report(out)["two_sided"]

@@ -149,7 +149,8 @@ def test_sharegpt_and_the_command_line(given, first, tmp_path):
     options = [
         "--honesty", given["honesty"], "--validation", given["validation"],
         "--questions", given["questions"], "--task", given["sharegpt"], "--samples", "8",
-        "--max-task-drop", "40", "--max-new-tokens", "3", "--limit", "8", "--out", out, "--json",
+        "--max-task-drop-percent", "40", "--max-accuracy-drop", "40", "--max-new-tokens", "3",
+        "--limit", "8", "--out", out, "--json",
     ]  # fmt: skip
     shown = run("run", given["base"], given["tuned"], *options)
     found = json.loads(shown.stdout)

@@ -32,7 +32,7 @@ def questions(count=40, *, planted=False):
 
 def run(pair, records, **more):
     settings = config(samples=len(records), token_budget=32)
-    return probe(pair["base"], pair["tuned"], records, config=settings, draws=200, **more)
+    return probe(pair["base"], pair["tuned"], records, config=settings, resamples=200, **more)
 
 
 def test_every_number_is_that_of_the_right_model(pair):

@@ -85,8 +85,13 @@ def test_the_numbers_of_the_evaluation_decide_and_not_its_words(make_run, invent
     assert verdict(gather(make_run(metrics=metrics))).startswith("Interpolate instead: ")
     metrics["recommendation"]["interpolation"] = None
     assert verdict(gather(make_run(metrics=metrics))).startswith("Do not use: ")
-    metrics["recommendation"]["max_task_drop"] = 3.0
+    metrics["recommendation"]["max_accuracy_drop"] = 3.0
     assert verdict(gather(make_run(metrics=metrics))).startswith("Use: ")
+    # As older versions called it.
+    for limit, word in ((2.0, "Do not use: "), (3.0, "Use: ")):
+        metrics["recommendation"].pop("max_accuracy_drop", None)
+        metrics["recommendation"]["max_task_drop"] = limit
+        assert verdict(gather(make_run(metrics=metrics))).startswith(word)
 
 
 def test_an_older_evaluation_is_decided_by_what_it_has(make_run, invented):

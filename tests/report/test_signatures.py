@@ -53,7 +53,7 @@ def test_task_drop_of_two_points_is_usual(signature):
 
 def test_the_limit_of_the_evaluation_is_that_of_the_page(signature):
     def change(report, metrics, probe):
-        metrics["recommendation"]["max_task_drop"] = 5.0
+        metrics["recommendation"]["max_accuracy_drop"] = 5.0
         metrics["tasks_macro"]["accuracy"] = 25.0
 
     assert signature("task_drop", change).finding.endswith("; 5 points may be lost.")

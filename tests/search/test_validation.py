@@ -122,7 +122,7 @@ def test_a_sweep_over_sets_of_questions(pair, statistics):
     before = copy.deepcopy(model.state_dict())
     found = sweep(
         pair["base"], model, statistics=statistics["output"], evaluate=judge, config=config(),
-        grid=Grid((0.5,), (0.4,), ("sum",)), interpolation=(),
+        grid=Grid((0.5,), (0.4,), ("sum",)), coefficients=(),
     )  # fmt: skip
     # Questions bring resamples, so the gain has its interval.
     gain = found.as_dict()["candidates"][0]["gain"]
@@ -162,7 +162,7 @@ def test_a_sweep_says_which_questions_were_measured(pair):
     asked = questions("quiz", (text, False, ""), ("w5 w6", True, "w7"))
     found = sweep(
         **pair, config=config(), benchmarks=[asked], tasks=[TASK], max_new_tokens=3,
-        grid=Grid((0.5,), (0.4,), ("none",)), interpolation=(),
+        grid=Grid((0.5,), (0.4,), ("none",)), coefficients=(),
     )  # fmt: skip
     assert any(
         message.startswith("1 of the validation questions are among the measured samples")
