@@ -5,7 +5,7 @@ import pytest
 import hcnr
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, ModelError
-from hcnr.models.source import DirectorySource
+from hcnr.models.directory import DirectorySource
 from hcnr.plan import plan_run
 from hcnr.record.writing import read_report
 

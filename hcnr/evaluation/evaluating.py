@@ -16,11 +16,11 @@ from hcnr.evaluation.endpoints.served import (
     check_measurable,
     name_models,
 )
-from hcnr.evaluation.interpolation import best_rival, curve_rows
+from hcnr.evaluation.interpolation import best_rival, curve_rows, is_interpolation
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluation.panel import BenchmarkLike, load_sets, make_panel
 from hcnr.evaluation.results import assemble, check_folder, recommended, write_metrics
-from hcnr.evaluation.rivals import RivalPoint, is_interpolation, search_rivals
+from hcnr.evaluation.rivals import RivalPoint, search_rivals
 from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
 from hcnr.output.bars import shows_progress

@@ -4,7 +4,9 @@ Each interpolated model is applied to the tuned one in memory and undone exactly
 """
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -118,3 +120,15 @@ def curve_rows(curve: Sequence[tuple[float, Any]], chosen: int | None) -> list[d
             }
         )
     return rows
+
+
+def is_interpolation(model: Any) -> bool:
+    """Whether a model's own report says that it was made by interpolating between two others."""
+    if not isinstance(model, str | Path):
+        return False
+    try:
+        text = (Path(model).expanduser() / "hcnr_report.json").read_text(encoding="utf-8")
+        report = json.loads(text)
+    except (OSError, ValueError):
+        return False
+    return isinstance(report, dict) and bool(report.get("interpolation"))

@@ -1,8 +1,9 @@
 """The sets of an evaluation, each with the detector that judges it."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,10 @@ from hcnr.hub import HUB
 
 BenchmarkLike = str | os.PathLike[str] | Benchmark | Iterable[Mapping[str, Any]]
 
+SHARE = 12
+"""Every point of the search is asked one question in so many: eleven points, one evaluation."""
+FEWEST = 8
+"""Questions of each set and class that a point is asked at least, where there are as many."""
 # Its own code compares without lower-casing.
 CASE_SENSITIVE = ("refunq",)
 
@@ -156,6 +161,43 @@ def make_panel(
         dict(honesty), dict(tasks), chosen, common, settings.compat, settings.resamples,
         settings.seed, notes,
     )  # fmt: skip
+
+
+def few_questions(panel: Panel) -> Panel:
+    """A twelfth of every set and class, always the same; all where that saves less than half."""
+
+    def some(questions: Sequence[Any]) -> tuple[Any, ...]:
+        kept: set[str] = set()
+        for answerable in (False, True):
+            alike = [one for one in questions if one.answerable is answerable]
+            # Files may be sorted, and hashes are mixed.
+            alike.sort(key=lambda one: hashlib.sha256(f"{one.id} {one.question}".encode()).digest())
+            most = max(FEWEST, len(alike) // SHARE)
+            kept.update(one.id for one in alike[:most])
+        return tuple(one for one in questions if one.id in kept)
+
+    few = replace(
+        panel,
+        honesty={name: some(questions) for name, questions in panel.honesty.items()},
+        tasks={name: some(questions) for name, questions in panel.tasks.items()},
+    )
+    return few if 2 * count(few) < count(panel) else panel
+
+
+def restricted(
+    whole: Panel, few: Panel, responses: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """The responses to the few questions."""
+    found = {}
+    for name, questions in few.sets.items():
+        by_id = {one.id: said for one, said in zip(whole.sets[name], responses[name], strict=True)}
+        found[name] = [by_id[one.id] for one in questions]
+    return found
+
+
+def count(panel: Panel) -> int:
+    """How many questions there are in all sets."""
+    return sum(map(len, panel.sets.values()))
 
 
 def load_sets(

@@ -15,6 +15,7 @@ from hcnr.curvature.statistics import Statistics
 from hcnr.curvature.two_sided import kept_name
 from hcnr.data.repair_data import Data, MeasuringData, read_data
 from hcnr.data.suspicions import about_losses
+from hcnr.models.directory import DirectorySource
 from hcnr.models.model import resolve_device
 from hcnr.models.open_models import Role
 from hcnr.models.pair import Pair

@@ -17,10 +17,10 @@ from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.data.repair_data import MeasuringData
 from hcnr.errors import ConfigError, ModelError
+from hcnr.models.directory import DirectorySource
 from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay, mixed
 from hcnr.models.pair import Pair
-from hcnr.models.source import DirectorySource
 from hcnr.progress import MIX, MIX_MODEL, SAVE, SEARCH_COEFFICIENT, Stages
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report

@@ -116,7 +116,7 @@ def test_groups_give_the_same_weights_and_leave_no_file(pair, tmp_path, monkeypa
     opened = []
     load = open_model
     monkeypatch.setattr(
-        "hcnr.models.source.open_model",
+        "hcnr.models.directory.open_model",
         lambda path, **own: opened.append(path) or load(path, **own),
     )
     out = hcnr.restore(**pair, out=tmp_path / "two", config=settings.replace(memory_budget=budget))

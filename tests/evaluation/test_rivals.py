@@ -10,8 +10,8 @@ from hcnr.config import EvaluateConfig
 from hcnr.detectors.traits import open_trait
 from hcnr.evaluation.asking import Said
 from hcnr.evaluation.interpolation import COEFFICIENTS
-from hcnr.evaluation.panel import make_panel
-from hcnr.evaluation.rivals import FEWEST, RivalSearch, few_questions, restricted
+from hcnr.evaluation.panel import FEWEST, few_questions, make_panel, restricted
+from hcnr.evaluation.rivals import RivalSearch
 
 REFUSAL = "I do not know."
 
