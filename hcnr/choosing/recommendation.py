@@ -167,8 +167,7 @@ def weigh(
     )
     if found.task_drop is None:
         return found
-    # What ties with the limit is not to fall short of it by rounding.
-    least = tuned.task_accuracy - max_accuracy_drop - ROUNDING
+    least = least_kept(tuned.task_accuracy, max_accuracy_drop)
     if found.will_do:
         least = scores.task_accuracy
     place = rival([point for _, point in curve], least)
@@ -177,6 +176,16 @@ def weigh(
     coefficient, point = curve[place]
     other = Rival(coefficient, Gain.between(point, tuned), Gain.between(scores, point))
     return replace(found, rival=other)
+
+
+def least_kept(task_accuracy: float, max_accuracy_drop: float) -> float:
+    """Task accuracy in percent that must be kept of tuned's; what ties with it does not fall short.
+
+    Args:
+        task_accuracy: tuned's, in percent.
+        max_accuracy_drop: points that may be lost.
+    """
+    return task_accuracy - max_accuracy_drop - ROUNDING
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hcnr.choosing.front import ROUNDING, Scores
-from hcnr.choosing.recommendation import weigh
+from hcnr.choosing.recommendation import least_kept, weigh
 from hcnr.config import RestoreConfig
 from hcnr.evaluation.asking import Asking, Said
 from hcnr.evaluation.hashes import model_sha256
@@ -236,7 +236,7 @@ def _confirm_for_tuned(search: RivalSearch, start: Said | None, max_accuracy_dro
     tuned = search.whole.score(start.responses)
     found = weigh(Scores.of(search.ours), Scores.of(tuned), (), max_accuracy_drop)
     if not found.will_do and tuned.task_accuracy is not None:
-        least = tuned.task_accuracy - max_accuracy_drop - ROUNDING
+        least = least_kept(tuned.task_accuracy, max_accuracy_drop)
         search.confirm(least, start.responses, max_accuracy_drop)
 
 

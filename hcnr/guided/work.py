@@ -186,6 +186,7 @@ def choose(job: Job, weight: float | None) -> dict[str, Any]:
     """
     import hcnr
     from hcnr.choosing.front import rival
+    from hcnr.choosing.recommendation import least_kept
     from hcnr.search.grid import Grid
     from hcnr.search.result import as_options
 
@@ -209,7 +210,7 @@ def choose(job: Job, weight: float | None) -> dict[str, Any]:
     )  # fmt: skip
     best = found.recommendation.index
     curve = [(0.0, found.tuned), *found.interpolation, (1.0, found.base)]
-    least = found.tuned.task_accuracy - settings.max_accuracy_drop
+    least = least_kept(found.tuned.task_accuracy, settings.max_accuracy_drop)
     place = rival([scores for _, scores in curve], least)
     # Without one that is above tuned the searched weight stands: what judges has the last word.
     chosen = found.candidates[best or 0].settings

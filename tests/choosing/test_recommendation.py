@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcnr.choosing.front import Gain, Scores, pareto_front
+from hcnr.choosing.front import Gain, Scores, pareto_front, rival
 from hcnr.choosing.recommendation import (
     WORDS,
     Evidence,
     Rival,
     decide,
+    least_kept,
     recommend,
     weigh,
 )
@@ -144,6 +145,13 @@ def test_the_rival_keeps_what_the_repair_keeps_or_what_must_be_kept():
     assert weigh(Scores(50, 40.0, 95.0), TUNED, curve).rival is None
     assert weigh(Scores(50, 40.0, NAN), TUNED, curve) == Evidence(Gain(39.0), None)
     assert weigh(Scores(50, NAN, 90.0), TUNED).gain is None
+
+
+def test_what_ties_with_the_limit_is_kept():
+    # 32.2 - 2.0 is a little above 30.2 in float64.
+    assert 32.2 - 2.0 > 30.2 > least_kept(32.2, 2.0) > 30.199
+    curve = [Scores(50, 10.0, 32.2), Scores(60, 30.0, 30.2)]
+    assert rival(curve, least_kept(32.2, 2.0)) == 1
 
 
 def test_the_best_delta_within_the_drop_is_recommended():
