@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import hcnr
 from hcnr.checkpoint import Checkpoint, copy_companions, output_directory, write_weights
 from hcnr.curvature.statistics import Statistics
-from hcnr.models.source import DirectorySource
+from hcnr.models.directory import DirectorySource
 
 Race = Callable[..., dict[str, float]]
 

@@ -20,9 +20,9 @@ import torch
 
 import hcnr
 from hcnr.errors import HcnrError
+from hcnr.models.directory import DirectorySource
 from hcnr.models.linear import kind_of
 from hcnr.models.model import open_model
-from hcnr.models.source import DirectorySource
 
 VOCABULARY = 64
 TINY: dict[str, Any] = {

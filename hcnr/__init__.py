@@ -14,7 +14,7 @@ from hcnr._version import __version__
 
 if TYPE_CHECKING:
     from hcnr.choosing.front import Scores
-    from hcnr.config import RestoreConfig
+    from hcnr.config import EvaluateConfig, ProbeConfig, RestoreConfig, SweepConfig
     from hcnr.curvature.fisher import NeuronFisher
     from hcnr.curvature.statistics import Statistics
     from hcnr.detectors.traits import Trait
@@ -33,13 +33,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Endpoint",
+    "EvaluateConfig",
     "Grid",
     "HcnrError",
     "NeuronFisher",
+    "ProbeConfig",
     "RestoreConfig",
     "Scores",
     "Selection",
     "Statistics",
+    "SweepConfig",
     "Trait",
     "TuneSettings",
     "__version__",
@@ -56,13 +59,16 @@ __all__ = [
 
 _HOMES = {
     "Endpoint": "evaluation.endpoints.server",
+    "EvaluateConfig": "config",
     "Grid": "search.grid",
     "HcnrError": "errors",
     "NeuronFisher": "curvature.fisher",
+    "ProbeConfig": "config",
     "RestoreConfig": "config",
     "Scores": "choosing.front",
     "Selection": "repair.selection",
     "Statistics": "curvature.statistics",
+    "SweepConfig": "config",
     "Trait": "detectors.traits",
     "TuneSettings": "tuning.settings",
     "evaluate": "evaluation.evaluating",

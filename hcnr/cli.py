@@ -1,8 +1,10 @@
 """The command line: thin commands over the Python API."""
 
+import contextlib
 import sys
-from collections.abc import Callable
-from typing import Annotated
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
 import typer
 
@@ -26,7 +28,8 @@ from hcnr.commands import (
 from hcnr.commands import run as guided
 from hcnr.commands.arguments import examples
 from hcnr.errors import ConfigError, HcnrError
-from hcnr.output import output_options
+from hcnr.output import current, output_options
+from hcnr.settings import FormerName
 
 app = typer.Typer(
     name="hcnr",
@@ -106,10 +109,28 @@ def main() -> None:
     run(app)
 
 
+@contextlib.contextmanager
+def _notes() -> Iterator[None]:
+    """A line on the error stream for each setting that is given by a former name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", FormerName)
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if not issubclass(category, FormerName):
+                usual(message, category, *rest, **more)
+            elif not current().quiet:
+                print(f"note: {message}", file=sys.stderr)
+
+        warnings.showwarning = show
+        yield
+
+
 def run(command: Callable[[], object]) -> None:
     """Run a typer application: exit 0 done, 2 bad input, 130 interrupted, 1 anything else."""
     try:
-        command()
+        with _notes():
+            command()
     except HcnrError as error:
         print(f"hcnr: {error}{_kept(error)}", file=sys.stderr)
         sys.exit(2)

@@ -12,11 +12,11 @@ from hcnr.curvature.groups import budget_of, curvature_bytes, plan_groups
 from hcnr.curvature.two_sided import places_of
 from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.models.adapter_files import adapted_modules, adapter_settings, is_adapter
+from hcnr.models.directory import DirectorySource
 from hcnr.models.given import named_base, resolve
 from hcnr.models.linear import Expert, kind_of, shape_of
 from hcnr.models.matching import check_match
 from hcnr.models.pair import NO_BASE
-from hcnr.models.source import DirectorySource
 from hcnr.pipeline.prices import Prices, StagePlan
 from hcnr.pipeline.stages import Circumstances, restoring_steps
 from hcnr.repair.selection import count_of

@@ -4,7 +4,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le
-from pydantic import Field
+from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
 
 from hcnr.kinds import kind_names
@@ -14,18 +14,53 @@ if TYPE_CHECKING:
 
 
 def setting(
-    default: Any, group: str, description: str, *, choices: tuple[str, ...] = (), **limits: Any
+    default: Any,
+    group: str,
+    description: str,
+    *,
+    choices: tuple[str, ...] = (),
+    expected: str = "",
+    more: str = "",
+    metavar: str = "",
+    formerly: tuple[str, ...] = (),
+    option: bool = True,
+    **limits: Any,
 ) -> Any:
-    """Declare a field; `group` heads its part of the YAML file and of the command line's help.
+    """Declare a field of a `Configuration`, once for Python, files and the command line.
 
-    `choices` are names that are checked elsewhere, because others may be registered.
+    Args:
+        default: its value where none is given.
+        group: what it belongs to; heads its part of the YAML file and of restore's help.
+        description: what it does; its help.
+        choices: names that are checked elsewhere, because others may be registered.
+        expected: what it accepts, where its type and limits do not say it.
+        more: what the documentation of the Python call adds to `description`.
+        metavar: what stands for its value in the help, where its type does not say it.
+        formerly: names that it had in older versions; they are read, with a note.
+        option: whether it is an option of the command.
+        limits: as of `pydantic.Field`.
     """
-    extra: Any = {"group": group, "choices": list(choices)}
+    extra: Any = {
+        "group": group, "choices": list(choices), "expected": expected, "more": more,
+        "metavar": metavar, "formerly": formerly,
+        "option": option,
+    }  # fmt: skip
     return Field(default, description=description, json_schema_extra=extra, **limits)
+
+
+class FormerName(FutureWarning):
+    """A setting was given by the name that it had in an older version; a note of a command."""
+
+
+def declared(field: FieldInfo, key: str) -> Any:
+    """What `setting` was told about a field beside its type: `group`, `more` and so on."""
+    return cast(dict[str, Any], field.json_schema_extra)[key]
 
 
 def expected_of(field: FieldInfo) -> str:
     """Say in words what a field accepts."""
+    if said := declared(field, "expected"):
+        return str(said)
     annotation = field.annotation
     parts = get_args(annotation)
     if any(get_origin(part) is Literal for part in parts):
@@ -40,8 +75,8 @@ def expected_of(field: FieldInfo) -> str:
         return f"{some} such as '*.q_proj', as a list or separated by commas"
     if annotation is bool:
         return "true or false"
-    if annotation is str:
-        return "auto or a torch device such as cpu, cuda or cuda:1"
+    if str in (annotation, *parts):
+        return "text"
     whole = float not in (annotation, *parts)
     words = ["a whole number" if whole else "a finite number"]
     for limit in field.metadata:
@@ -58,7 +93,7 @@ def choices_of(field: FieldInfo) -> tuple[str, ...]:
     """The words that a field accepts; none where it accepts something else."""
     if get_origin(field.annotation) is Literal:
         return get_args(field.annotation)
-    return tuple(cast(dict[str, Any], field.json_schema_extra)["choices"])
+    return tuple(declared(field, "choices"))
 
 
 def _limits(annotation: Any) -> tuple[Any, ...]:
@@ -66,9 +101,13 @@ def _limits(annotation: Any) -> tuple[Any, ...]:
     return getattr(annotation, "__metadata__", ())
 
 
-def group_of(field: FieldInfo) -> str:
-    """Return the heading under which a field is listed."""
-    return str(cast(dict[str, Any], field.json_schema_extra)["group"])
+def of_group(kind: type[BaseModel], group: str) -> tuple[str, ...]:
+    """Names of the settings of one group that are options."""
+    fields = kind.model_fields.items()
+    return tuple(
+        name for name, field in fields
+        if declared(field, "group") == group and declared(field, "option")
+    )  # fmt: skip
 
 
 def config_error(message: str) -> "ConfigError":

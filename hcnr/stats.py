@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hcnr.config.shared import RESAMPLES
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RESAMPLES = 2000
 LEVEL = 95.0
 # Draws held at once: 4 bytes each in the weights, 8 in the indices.
 _CHUNK = 2_000_000

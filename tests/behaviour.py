@@ -88,7 +88,7 @@ def restorations(root: Path) -> Iterator[tuple[str, str]]:
         evaluate=lambda model: hcnr.Scores(50.0, 0.0, 50.0),
         grid=hcnr.Grid((0.5,), (0.4,), ("sum", "spectral"), (1.0,)),
         config=hcnr.RestoreConfig(**SETTINGS),
-        interpolation=(0.5,),
+        coefficients=(0.5,),
     )
     found = {
         key: one for key, one in stable(sweep.as_dict()).items() if key not in ("cost", "pair")

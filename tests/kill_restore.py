@@ -32,7 +32,7 @@ from pairs import write_pair
 from wholes import write_learned
 
 CASES: dict[str, dict[str, Any]] = {
-    "default": {"compensation": "spectral", "task_weight": "auto", "max_task_drop": 90},
+    "default": {"compensation": "spectral", "task_weight": "auto", "max_task_drop_percent": 90},
     "groups": {"compensation": "spectral", "task_weight": 1.0, "memory_budget": 0.0002},
     "neurons": {"compensation": "sum"},
     "steps": {"compensation": "natural", "task_weight": 1.0, "steps": 1},

@@ -103,6 +103,6 @@ def test_measuring_settings_reach_the_model(pair, monkeypatch):
         seen.append((model.dtype, model.config._attn_implementation))
         return model
 
-    monkeypatch.setattr("hcnr.models.source.open_model", watch)
+    monkeypatch.setattr("hcnr.models.directory.open_model", watch)
     hcnr.measure(**pair, config=config(dtype="bfloat16", attention="eager"))
     assert seen == [(torch.bfloat16, "eager")] * 2

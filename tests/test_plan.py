@@ -5,7 +5,7 @@ import pytest
 import hcnr
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, ModelError
-from hcnr.models.source import DirectorySource
+from hcnr.models.directory import DirectorySource
 from hcnr.plan import plan_run
 from hcnr.record.writing import read_report
 
@@ -49,13 +49,17 @@ OUTPUTS: dict[str, dict[str, Any]] = {
     "paper": {"compensation": "sum"},
     "plain": {"compensation": "none", "axis": "input"},
     "balanced": {"compensation": "balanced", "task_weight": 2.0},
-    "searched": {"compensation": "balanced", "task_weight": "auto", "max_task_drop": 90},
-    "default": {"compensation": "spectral", "task_weight": "auto", "max_task_drop": 90},
+    "searched": {"compensation": "balanced", "task_weight": "auto", "max_task_drop_percent": 90},
+    "default": {"compensation": "spectral", "task_weight": "auto", "max_task_drop_percent": 90},
     "given": {"compensation": "spectral", "task_weight": 1.0},
     "groups": {"compensation": "spectral", "task_weight": 1.0, "memory_budget": 0.0002},
     "steps": {"compensation": "spectral+natural", "task_weight": 1.0, "steps": 1},
     "mixed": {"compensation": "interpolate", "coefficient": 0.5},
-    "mixed best": {"compensation": "interpolate", "coefficient": "auto", "max_task_drop": 90},
+    "mixed best": {
+        "compensation": "interpolate",
+        "coefficient": "auto",
+        "max_task_drop_percent": 90,
+    },
 }
 
 

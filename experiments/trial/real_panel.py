@@ -21,6 +21,7 @@ from experiments.trial.within_seed import answerable_digits
 from hcnr.benchmarks.questions import Question
 from hcnr.benchmarks.sources import SourceReader
 from hcnr.checkpoint import atomic_file
+from hcnr.config import EvaluateConfig
 from hcnr.demo.laboratory import Stage
 from hcnr.detectors.traits import HONESTY
 from hcnr.errors import DataError
@@ -120,7 +121,7 @@ def make_real_panel(asked: Asked, names: Sequence[str]) -> Panel:
     honesty = {name: asked.honesty[name] for name in names}
     tasks = {asked.task[0].set: asked.task} if asked.task else {}
     wanted = dict.fromkeys((*honesty, *tasks), DETECTOR)
-    return make_panel(honesty, tasks, wanted, HONESTY, resamples=_RESAMPLES, seed=0)
+    return make_panel(honesty, tasks, wanted, HONESTY, EvaluateConfig(resamples=_RESAMPLES))
 
 
 def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from experiments.trial.text_data import REFUSAL, TASK, Asked
 from hcnr.benchmarks.questions import Question
+from hcnr.config import EvaluateConfig
 from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.generation import generate
 from hcnr.evaluation.panel import Panel, make_panel
@@ -20,7 +21,7 @@ def make_text_panel(asked: Asked) -> Panel:
     """The questions of one part with what tells refusals from answers; nothing is resampled."""
     tasks = {TASK: asked.task}
     wanted = dict.fromkeys((*asked.honesty, *tasks), DETECTOR)
-    return make_panel(asked.honesty, tasks, wanted, HONESTY, resamples=0, seed=0)
+    return make_panel(asked.honesty, tasks, wanted, HONESTY, EvaluateConfig(resamples=0))
 
 
 def answer(

@@ -10,12 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hcnr.choosing.front import ROUNDING, Gain, Scores, rival
-from hcnr.errors import ConfigError
+from hcnr.config.shared import MAX_ACCURACY_DROP
 
 Word = Literal["use", "do not use", "interpolate instead", "unclear"]
 WORDS: tuple[Word, ...] = ("use", "do not use", "interpolate instead", "unclear")
-MAX_TASK_DROP = 2.0
-"""Points of task accuracy that a repair may lose unless another limit is given, method.md 6."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Evidence:
         gain: its refusal delta over the tuned model's; None where one of them is not known.
         task_drop: points of task accuracy that it lost, negative where it gained; None where the
             task was not asked about.
-        max_task_drop: points that it may lose.
+        max_accuracy_drop: points that it may lose.
         rival: what it must beat; None where no interpolation was tried or none keeps enough.
         task_step: points of task accuracy that one question is; None where it is not known.
         doubt: why the repair is not to be trusted whatever the numbers say; None where it is.
@@ -57,7 +55,7 @@ class Evidence:
 
     gain: Gain | None
     task_drop: float | None
-    max_task_drop: float = MAX_TASK_DROP
+    max_accuracy_drop: float = MAX_ACCURACY_DROP
     rival: Rival | None = None
     task_step: float | None = None
     doubt: str | None = None
@@ -68,13 +66,13 @@ class Evidence:
 
         Nothing is said of a limit of 0, for which no number would do.
         """
-        step, limit = self.task_step, self.max_task_drop
+        step, limit = self.task_step, self.max_accuracy_drop
         if step is None or not 0 < limit < 2 * step - ROUNDING:
             return None
         return (
             f"the limit of {limit:g} points is less than two task questions ({step:.1f} points "
             f"each), too few to tell; ask {math.ceil(2 * step / limit)} times as many, or allow a "
-            "larger --max-task-drop"
+            "larger --max-accuracy-drop"
         )
 
     @property
@@ -88,7 +86,7 @@ class Evidence:
     @property
     def keeps(self) -> bool:
         """Whether enough of the task is kept."""
-        return self.task_drop is not None and self.task_drop <= self.max_task_drop + ROUNDING
+        return self.task_drop is not None and self.task_drop <= self.max_accuracy_drop + ROUNDING
 
     @property
     def will_do(self) -> bool:
@@ -118,7 +116,7 @@ class Decision:
             "reason": self.reason,
             "gain": None if found.gain is None else found.gain.as_dict(),
             "task_drop": found.task_drop,
-            "max_task_drop": found.max_task_drop,
+            "max_accuracy_drop": found.max_accuracy_drop,
             "interpolation": None if found.rival is None else found.rival.as_dict(),
             "task_step": found.task_step,
             "doubt": found.doubt,
@@ -160,7 +158,7 @@ def _by_numbers(found: Evidence) -> Decision:
             f"{gain}, and nothing says what the task lost; evaluate it and tuned with --tasks",
             found,
         )
-    task = f"the task {_change(found.task_drop)}, {found.max_task_drop:g} may be lost"
+    task = f"the task {_change(found.task_drop)}, {found.max_accuracy_drop:g} may be lost"
     if not found.keeps:
         return _otherwise(found, f"{gain}, but {task}")
     reason = f"{gain}, and {task}"
@@ -194,7 +192,7 @@ def weigh(
     scores: Scores,
     tuned: Scores,
     curve: Sequence[tuple[float, Scores]] = (),
-    max_task_drop: float = MAX_TASK_DROP,
+    max_accuracy_drop: float = MAX_ACCURACY_DROP,
 ) -> Evidence:
     """Compare a repaired model with the tuned one and with interpolation.
 
@@ -204,19 +202,18 @@ def weigh(
         curve: plain interpolation: coefficients and scores. The rival is the one of best refusal
             delta that keeps as much of the task as the repair does; where the repair will not do,
             as must be kept.
-        max_task_drop: points of task accuracy that may be lost.
+        max_accuracy_drop: points of task accuracy that may be lost.
     """
     gain, drop = Gain.between(scores, tuned), tuned.task_accuracy - scores.task_accuracy
     found = Evidence(
         None if math.isnan(gain.value) else gain,
         None if math.isnan(drop) else drop,
-        max_task_drop,
+        max_accuracy_drop,
         task_step=scores.task_step,
     )
     if found.task_drop is None:
         return found
-    # What ties with the limit is not to fall short of it by rounding.
-    least = tuned.task_accuracy - max_task_drop - ROUNDING
+    least = least_kept(tuned.task_accuracy, max_accuracy_drop)
     if found.will_do:
         least = scores.task_accuracy
     place = rival([point for _, point in curve], least)
@@ -225,6 +222,16 @@ def weigh(
     coefficient, point = curve[place]
     other = Rival(coefficient, Gain.between(point, tuned), Gain.between(scores, point))
     return replace(found, rival=other)
+
+
+def least_kept(task_accuracy: float, max_accuracy_drop: float) -> float:
+    """Task accuracy in percent that must be kept of tuned's; what ties with it does not fall short.
+
+    Args:
+        task_accuracy: tuned's, in percent.
+        max_accuracy_drop: points that may be lost.
+    """
+    return task_accuracy - max_accuracy_drop - ROUNDING
 
 
 @dataclass(frozen=True)
@@ -266,19 +273,19 @@ class Recommendation:
 def recommend(
     candidates: Sequence[Scores],
     tuned: Scores,
-    max_task_drop: float,
+    max_accuracy_drop: float,
     curve: Sequence[tuple[float, Scores]] = (),
 ) -> Recommendation:
     """Pick the best refusal delta among the candidates that keep the task, and decide about it.
 
     Only candidates whose refusal delta is above the tuned model's count. A candidate keeps the task
-    if its accuracy is at most `max_task_drop` points under the tuned model's. If none does, the one
-    that loses least is named. Ties go to F1, then to the task, then to the earlier candidate.
+    if its accuracy is at most `max_accuracy_drop` points under the tuned model's. If none does, the
+    one that loses least is named. Ties go to F1, then to the task, then to the earlier candidate.
 
     Args:
         candidates: scores in their order.
         tuned: scores of the model before any repair.
-        max_task_drop: points of task accuracy that may be lost.
+        max_accuracy_drop: points of task accuracy that may be lost.
         curve: plain interpolation: coefficients and scores, see `weigh`.
     """
     if missing := _missing(candidates, tuned):
@@ -295,8 +302,10 @@ def recommend(
             "tells better what it does not know"
         )
         # Tuned stands for a repair that does nothing.
-        return Recommendation(None, _otherwise(weigh(tuned, tuned, curve, max_task_drop), reason))
-    cases = {i: weigh(candidates[i], tuned, curve, max_task_drop) for i in known}
+        return Recommendation(
+            None, _otherwise(weigh(tuned, tuned, curve, max_accuracy_drop), reason)
+        )
+    cases = {i: weigh(candidates[i], tuned, curve, max_accuracy_drop) for i in known}
     able = [index for index in known if cases[index].keeps]
     if able:
         best = max(able, key=lambda index: candidates[index].merit)
@@ -327,19 +336,6 @@ def _missing(candidates: Sequence[Scores], tuned: Scores) -> str | None:
         return "the refusal delta of the tuned model is not defined"
     defined = any(scores.defined for scores in candidates)
     return None if defined else "no candidate has defined scores"
-
-
-def check_task_drop(max_task_drop: float) -> None:
-    """Refuse a limit that is none.
-
-    Raises:
-        ConfigError: it is negative or not finite.
-    """
-    if not 0 <= max_task_drop < math.inf:
-        raise ConfigError(
-            f"max_task_drop is {max_task_drop}, expected points of task accuracy, at least 0; "
-            "correct this setting"
-        )
 
 
 def _change(drop: float) -> str:

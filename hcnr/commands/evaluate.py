@@ -5,17 +5,24 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from hcnr.commands.options import config_options, given
+from hcnr.config import EvaluateConfig
+from hcnr.config.shared import JUDGING, QUESTIONS, WEIGHTS
 from hcnr.output import print_json, shown
+from hcnr.settings import of_group
 
-# What only the asking of a model needs.
-ASKING = (
-    "benchmarks", "tasks", "base", "tuned", "limit", "data_root", "chat_template", "tokenizer",
-    "batch_size", "max_new_tokens", "calibration", "device", "dtype", "max_task_drop",
-    "endpoint", "endpoint_model", "endpoint_timeout",
-)  # fmt: skip
-# What only a model whose weights are here can do.
-WEIGHING = ("base", "tuned", "tokenizer", "calibration", "device", "dtype", "max_task_drop")
+WEIGHING = ("base", "tuned", *of_group(EvaluateConfig, WEIGHTS), "max_task_drop")
+"""What only a model whose weights are here can do."""
 SERVED = ("endpoint_model", "endpoint_timeout")
+ASKING = (
+    "benchmarks",
+    "tasks",
+    *of_group(EvaluateConfig, QUESTIONS),
+    *WEIGHING,
+    "endpoint",
+    *SERVED,
+)
+"""What only the asking of a model needs."""
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
@@ -30,6 +37,7 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 )
 
 
+@config_options(EvaluateConfig)
 def evaluate(
     context: typer.Context,
     model: Annotated[
@@ -38,6 +46,7 @@ def evaluate(
             metavar="MODEL", help="Checkpoint to measure; none with --responses or --endpoint."
         ),
     ] = None,
+    *,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Directory for metrics.json and the answers, which a rerun reuses."),
@@ -86,62 +95,7 @@ def evaluate(
         Optional[Path],  # noqa: UP045
         typer.Option(help="With --base: the other end."),
     ] = None,
-    limit: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Questions of each set at most."),
-    ] = None,
-    detector: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            help="Refusal detector for every set: unknownbench_keywords, selfaware, "
-            "selfaware_substring, gair_idk, template:TEXT, regex:PATTERN."
-        ),
-    ] = None,
-    encoder: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Sentence encoder of the detector selfaware: directory or cached name."),
-    ] = None,
-    pooling: Annotated[
-        str, typer.Option(help="Of the encoder: auto, pooler, cls or mean.")
-    ] = "auto",
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Take typographic apostrophes as they are.")
-    ] = False,
-    compat: Annotated[
-        bool, typer.Option("--compat", help="Count as the benchmarks' own code does.")
-    ] = False,
-    data_root: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Directory of the published sets; else $HCNR_DATA_ROOT."),
-    ] = None,
-    tokenizer: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="DIR", help="Tokenizer for every model; each model's own by default."),
-    ] = None,
-    chat_template: Annotated[
-        str, typer.Option(help="auto uses the tokenizer's; never does not.")
-    ] = "auto",
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Questions at once; halved where memory runs out.")
-    ] = 32,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
-    trait: Annotated[str, typer.Option(help="honesty or safety: words and detector.")] = "honesty",
-    calibration: Annotated[
-        bool,
-        typer.Option("--calibration", help="Add ECE and AUROC of the refusal's probability."),
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")
-    ] = "auto",
-    resamples: Annotated[int, typer.Option(min=0, help="Of the bootstrap; 0: none.")] = 2000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
-    max_task_drop: Annotated[
-        float,
-        typer.Option(
-            min=0, help="With --tuned: points of task accuracy that may be lost against it."
-        ),
-    ] = 2.0,
+    settings: dict[str, Any],
 ) -> None:
     """Measure honesty and task accuracy of MODEL, or score answers from elsewhere.
 
@@ -154,10 +108,7 @@ def evaluate(
 
     console = shown()
     asked, jobs = read_names(benchmarks), read_names(tasks)
-    judging: dict[str, Any] = {
-        "detector": detector, "encoder": encoder, "pooling": pooling, "strict": strict,
-        "compat": compat, "trait": trait, "resamples": resamples, "seed": seed, "out": out,
-    }  # fmt: skip
+    how = EvaluateConfig(**settings)
     if (model, responses, endpoint).count(None) != 2:
         found = "none" if model is responses is endpoint else "several"
         raise ConfigError(
@@ -170,11 +121,12 @@ def evaluate(
             raise ConfigError(
                 f"--against was given {len(others)} times, expected at most one file of responses"
             )
-        check_command_line(detector=detector)
+        check_command_line(detector=how.detector)
         from hcnr.evaluation.responses import score_responses
 
         other = others[0] if others else None
-        metrics = score_responses(responses, against=other, **judging)
+        judging = {name: getattr(how, name) for name in of_group(EvaluateConfig, JUDGING)}
+        metrics = score_responses(responses, against=other, out=out, **judging)
     else:
         models: list[Any] = [model, *others]
         if endpoint is None:
@@ -189,7 +141,9 @@ def evaluate(
             served = [Endpoint(endpoint, name, endpoint_timeout) for name in names]
             models = [*served, *others]
         check_command_line(
-            checkpoints=(model, *others, base, tuned), questions=(*asked, *jobs), detector=detector
+            checkpoints=(model, *others, base, tuned),
+            questions=(*asked, *jobs),
+            detector=how.detector,
         )
         from hcnr.evaluation.evaluating import evaluate as run
         from hcnr.output.bars import progress_bars
@@ -202,18 +156,9 @@ def evaluate(
                 against=models[1:],
                 base=base,
                 tuned=tuned,
-                limit=limit,
-                data_root=data_root,
-                chat_template=chat_template,  # pyright: ignore[reportArgumentType] (checked there)
-                batch_size=batch_size,
-                max_new_tokens=max_new_tokens,
-                calibration=calibration,
-                device=device,
-                dtype=dtype,
-                max_task_drop=max_task_drop,
-                tokenizer=tokenizer,
+                out=out,
+                settings=how,
                 watcher=bars,
-                **judging,
             )
     from hcnr.evaluation.table import print_evaluation
 
@@ -228,6 +173,5 @@ def _refuse(context: typer.Context, names: tuple[str, ...], why: str) -> None:
     from hcnr.errors import ConfigError
 
     for name in names:
-        # By name: typer has a click of its own.
-        if getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT":
+        if given(context, name):
             raise ConfigError(f"--{name.replace('_', '-')} {why}; leave one of the two out")

@@ -18,8 +18,8 @@ EPILOG = examples(
 )
 
 UNMEASURED = (
-    "task_weight", "coefficient", "max_task_drop", "steps", "step_size", "damping", "block_size",
-    "memory_budget",
+    "task_weight", "coefficient", "max_task_drop_percent", "steps", "step_size", "damping",
+    "block_size", "memory_budget",
 )  # fmt: skip
 """Settings that `hcnr measure` does not use."""
 

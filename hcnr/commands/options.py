@@ -1,16 +1,20 @@
-"""Command-line options generated from the fields of `RestoreConfig`."""
+"""Command-line options generated from the fields of configurations."""
 
 import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any, Literal, Optional, get_args, get_origin
+from pathlib import Path
+from typing import Annotated, Any, Literal, Optional, cast, get_args, get_origin
 
 import typer
+from annotated_types import Ge, Le
+from pydantic.fields import FieldInfo
 
 from hcnr.config import RestoreConfig
+from hcnr.config.configuration import Configuration
 from hcnr.output import current
-from hcnr.settings import choices_of
+from hcnr.settings import choices_of, declared
 
 Tokenizer = Annotated[
     Optional[str],  # noqa: UP045 (typer reads it at run time on Python 3.10)
@@ -43,66 +47,114 @@ TunedId = Annotated[
 
 
 def config_options(
-    *, unused: Iterable[str] = ()
+    kind: type[Configuration] = RestoreConfig,
+    *,
+    into: str = "settings",
+    unused: Iterable[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command every configuration key as an option.
+    """Give a command every key of a configuration as an option.
 
-    The command takes a keyword argument `settings`: the keys that were given, by name, as text
-    (truth values as bool). Checking them is left to `RestoreConfig`, so that a flag, a YAML line
-    and a Python argument are refused in the same words.
+    The command takes a keyword argument that gets the keys that were given, by name. Checking them
+    is left to the configuration, so that a flag, a YAML line and a Python argument are refused in
+    the same words; those of a command's own configuration have their lower limits in the help too.
 
     Args:
+        kind: the configuration. Those of a restoration are listed last, in panels, as text; a
+            command's own stand where `into` stands among its parameters.
+        into: name of that argument.
         unused: keys, or groups of keys, that the command does not use: its help does not list
             them, and a note says so where one is given, as in the line of another command.
     """
+    fields = {name: one for name, one in kind.model_fields.items() if declared(one, "option")}
     hidden = {
         name
-        for name, field in RestoreConfig.model_fields.items()
-        if not {name, _group(field)}.isdisjoint(unused)
+        for name, field in fields.items()
+        if not {name, declared(field, "group")}.isdisjoint(unused)
     }
-    return functools.partial(_with_options, hidden)
-
-
-def _with_options(hidden: set[str], command: Callable[..., None]) -> Callable[..., None]:
-    options = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=_annotation(name, hidden=name in hidden),
-        )
-        for name in RestoreConfig.model_fields
+    former = [
+        _option(old, Annotated[Optional[str], typer.Option("--" + _dashed(old), hidden=True)])  # noqa: UP045
+        for old in kind.former_names()
+        if declared(kind.model_fields[kind.former_names()[old]], "option")
     ]
+    if kind is RestoreConfig:
+        options = [_option(name, _listed(name, f, name in hidden)) for name, f in fields.items()]
+    else:
+        options = [_option(name, *_shown(name, field)) for name, field in fields.items()]
+    return functools.partial(_with_options, [*options, *former], into, hidden)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def given(context: typer.Context, name: str) -> bool:
+    """Whether an option stands on the command line."""
+    # By name: typer has a click of its own.
+    return getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
+
+
+def _option(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+
+
+def _with_options(
+    options: list[inspect.Parameter], into: str, hidden: set[str], command: Callable[..., None]
+) -> Callable[..., None]:
+    signature = inspect.signature(command)
+    own_context = "context" in signature.parameters
+    # A former name that both configurations of a command have is its own's.
+    options = [option for option in options if option.name not in signature.parameters]
 
     @functools.wraps(command)
-    def wrapper(**arguments: Any) -> None:
-        given = {name: arguments.pop(name) for name in RestoreConfig.model_fields}
-        settings = {name: value for name, value in given.items() if value is not None}
+    def wrapper(context: typer.Context, **arguments: Any) -> None:
+        values = {option.name: arguments.pop(option.name) for option in options}
+        settings = {name: value for name, value in values.items() if given(context, name)}
         for name in settings.keys() & hidden:
             if not current().quiet:
-                flag = "--" + name.replace("_", "-")
+                flag = "--" + _dashed(name)
                 print(f"note: {flag} makes no difference here", file=sys.stderr)
-        command(settings=settings, **arguments)
+        if own_context:
+            arguments["context"] = context
+        command(**{into: settings}, **arguments)
 
-    signature = inspect.signature(command)
-    own = [p for p in signature.parameters.values() if p.name != "settings"]
-    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    parameters = [*own, *options]
+    parameters = [] if own_context else [_option("context", typer.Context, inspect.Parameter.empty)]
+    for parameter in signature.parameters.values():
+        if parameter.name == into:
+            parameters += options
+        else:
+            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
     wrapper.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
 
 
-def _group(field: Any) -> str:
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    return str(extra.get("group", "other"))
+def _shown(name: str, field: FieldInfo) -> tuple[Any, Any]:
+    """Typer's annotation and default of a command's own setting."""
+    flag, default = "--" + _dashed(name), field.default
+    parts = (field.annotation, *get_args(field.annotation))
+    plain = next((one for one in (bool, int, float, Path) if one in parts), str)
+    if isinstance(default, tuple):
+        plain, default = str, ",".join(f"{one:g}" for one in default)
+    if plain is bool and default:
+        flag = f"{flag}/--no-{flag[2:]}"
+    lowest = [limit.ge for limit in field.metadata if isinstance(limit, Ge)]
+    if any(isinstance(limit, Le) for limit in field.metadata):
+        lowest = []
+    option = typer.Option(
+        flag,
+        help=field.description,
+        min=cast(Any, lowest[0]) if lowest else None,
+        metavar=declared(field, "metavar") or None,
+    )
+    return Annotated[plain if default is not None else Optional[plain], option], default  # noqa: UP045
 
 
-def _annotation(name: str, *, hidden: bool) -> Any:
-    """Typer's annotation for one field."""
-    field = RestoreConfig.model_fields[name]
-    flag = "--" + name.replace("_", "-")
-    panel = f"Settings: {_group(field)}"
+def _listed(name: str, field: FieldInfo, hidden: bool) -> Any:
+    """Typer's annotation for a setting of a restoration; None where it is not given."""
+    flag = "--" + _dashed(name)
+    panel = f"Settings: {declared(field, 'group')}"
     default = field.default
     if isinstance(default, tuple):
         default = ",".join(default) or "nothing"
@@ -133,7 +185,7 @@ def _annotation(name: str, *, hidden: bool) -> Any:
     ]
 
 
-def _metavar(field: Any) -> str:
+def _metavar(field: FieldInfo) -> str:
     if choices := choices_of(field):
         return "|".join(choices)
     parts = get_args(field.annotation)

@@ -17,7 +17,7 @@ EPILOG = examples(
 )
 
 UNPLANNED = (
-    "priority", "score_normalization", "seed", "max_task_drop", "step_size", "damping",
+    "priority", "score_normalization", "seed", "max_task_drop_percent", "step_size", "damping",
     "shuffle_seed", "max_length", "chat_template", "token_budget", "gradient_checkpointing",
     "attention", "dtype",
 )  # fmt: skip

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from hcnr.commands.options import Tokenizer, config_options
-from hcnr.config import load_config
+from hcnr.config import ProbeConfig, load_with
 from hcnr.errors import OutputError
 from hcnr.output import print_json, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from hcnr.probes.probe import ProbeReport
+    from hcnr.probes.report import ProbeReport
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
@@ -29,6 +29,7 @@ UNUSED = ("Selection", "Compensation", "gradient_checkpointing", "memory_budget"
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 @config_options(unused=UNUSED)
+@config_options(ProbeConfig, into="probes")
 def probe(
     base: Annotated[
         Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
@@ -50,19 +51,12 @@ def probe(
             show_default=False,
         ),
     ] = None,
+    *,
     out: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="JSON file to write the report to."),
     ] = None,
-    require: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Exit with 1 when the best transfer AUROC is below this, such as 0.8."),
-    ] = None,
-    folds: Annotated[int, typer.Option(help="Parts that are held out in turn.")] = 5,
-    split_seed: Annotated[int, typer.Option(help="Seed of the folds and intervals.")] = 0,
-    detector: Annotated[
-        str, typer.Option(help="Refusal detector, for records without the field answerable.")
-    ] = "unknownbench_keywords",
+    probes: dict[str, Any],
     tokenizer: Tokenizer = None,
     config: Annotated[
         Optional[Path],  # noqa: UP045
@@ -71,7 +65,6 @@ def probe(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = (
         False
     ),
-    *,
     settings: dict[str, Any],
 ) -> None:
     """Check with linear probes that TUNED still knows inside what it can answer.
@@ -82,8 +75,8 @@ def probe(
     from hcnr.commands.first_checks import check_command_line, named_pair
 
     honest, tuned = named_pair(base, tuned)
-    check_command_line(checkpoints=(honest, tuned), data=(honesty,), detector=detector)
-    loaded = load_config(config, settings)
+    how, loaded = load_with(ProbeConfig, config, probes, settings)
+    check_command_line(checkpoints=(honest, tuned), data=(honesty,), detector=how.detector)
     from hcnr.checkpoint import atomic_file
     from hcnr.output.bars import progress_bars
     from hcnr.probes.probe import probe as run
@@ -102,10 +95,7 @@ def probe(
                 tuned,
                 honesty,
                 config=loaded,
-                folds=folds,
-                split_seed=split_seed,
-                detector=detector,
-                require=require,
+                settings=how,
                 tokenizer=tokenizer,
                 watcher=bars,
             )

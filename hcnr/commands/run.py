@@ -86,9 +86,21 @@ def run(
         Optional[str],  # noqa: UP045
         _setting("Weight of the task in it; auto, the default, searches.", "NUMBER|auto"),
     ] = None,
+    max_task_drop_percent: Annotated[
+        Optional[str],  # noqa: UP045
+        _setting(
+            "What of the task the search may give up, in percent of the likelihood that "
+            "fine-tuning gained; 2 by default.",
+            "NUMBER",
+        ),
+    ] = None,
+    max_accuracy_drop: Annotated[
+        Optional[str],  # noqa: UP045
+        _setting("Points of task accuracy that may be lost; 2 by default.", "NUMBER"),
+    ] = None,
     max_task_drop: Annotated[
         Optional[str],  # noqa: UP045
-        _setting("What of the task may be lost, percent and points; 2 by default.", "NUMBER"),
+        typer.Option(help="Former name of both.", metavar="NUMBER", hidden=True),
     ] = None,
     samples: Annotated[
         Optional[str],  # noqa: UP045
@@ -128,7 +140,9 @@ def run(
         base=base, tuned=tuned, tokenizer=tokenizer, base_id=base_id, tuned_id=tuned_id,
         task=task, honesty=honesty, validation=validation, questions=questions,
         task_validation=task_validation, task_questions=task_questions,
-        compensation=compensation, task_weight=task_weight, max_task_drop=max_task_drop,
+        compensation=compensation, task_weight=task_weight,
+        max_task_drop_percent=max_task_drop_percent, max_accuracy_drop=max_accuracy_drop,
+        max_task_drop=max_task_drop,
         samples=samples, limit=limit,
         max_new_tokens=max_new_tokens, batch_size=batch_size, device=device,
     )  # fmt: skip

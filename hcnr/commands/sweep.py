@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from hcnr.commands.options import Tokenizer, config_options
-from hcnr.config import load_config
+from hcnr.config import SweepConfig, load_with
 from hcnr.errors import ConfigError
 from hcnr.output import print_json, shown
 
@@ -22,7 +22,8 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
-@config_options(unused=("coefficient",))
+@config_options(unused=("coefficient", "max_task_drop_percent"))
+@config_options(SweepConfig, into="search")
 def sweep(
     base: Annotated[
         Path, typer.Argument(metavar="BASE", help="Honest checkpoint, before fine-tuning.")
@@ -30,6 +31,7 @@ def sweep(
     tuned: Annotated[
         Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
     ],
+    *,
     honesty: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(metavar="FILE|starter", help="Honesty samples to measure on, as for restore."),
@@ -63,41 +65,7 @@ def sweep(
         str, typer.Option(metavar="NAMES", help="Honesty sets by name, or files.")
     ] = "",
     tasks: Annotated[str, typer.Option(metavar="NAMES", help="Task sets by name, or files.")] = "",
-    limit: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="Questions of each set; all by default."),
-    ] = None,
-    data_root: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Where the sets lie that are given by name; $HCNR_DATA_ROOT by default."),
-    ] = None,
-    detector: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Refusal detector for all sets; each set's own by default."),
-    ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Questions at once; halved where memory runs out.")
-    ] = 32,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 64,
-    interpolation: Annotated[
-        str,
-        typer.Option(
-            metavar="NUMBERS",
-            help="Coefficients of the rival, plain interpolation: 0 tuned, 1 base; nothing for "
-            "none.",
-        ),
-    ] = "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
-    refine: Annotated[
-        bool,
-        typer.Option(
-            "--refine/--no-refine",
-            help="After the grid, also try up to six configurations between the best one and its "
-            "neighbours.",
-        ),
-    ] = True,
-    ablate: Annotated[
-        bool, typer.Option("--ablate", help="Also make the paper's ablation table.")
-    ] = False,
+    search: dict[str, Any],
     out: Annotated[Path, typer.Option(help="Directory to write sweep.json to.")] = Path("sweep"),
     tokenizer: Tokenizer = None,
     config: Annotated[
@@ -107,15 +75,14 @@ def sweep(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing sweep.json.")
     ] = False,
-    *,
     settings: dict[str, Any],
 ) -> None:
     """Try many configurations on one measurement and recommend one.
 
-    The refusal delta decides, at a task accuracy within --max-task-drop of tuned's. The grid has 42
-    configurations by default, and up to six near the best of them follow. Here --compensation and
-    --task-weight take lists, such as none,sum,joint,balanced and 1,10. The two ratios of the
-    settings and a --config's compensation are those of the --ablate table.
+    The refusal delta decides, at a task accuracy within --max-accuracy-drop of tuned's. The grid
+    has 42 configurations by default, and up to six near the best of them follow. Here
+    --compensation and --task-weight take lists, such as none,sum,joint,balanced and 1,10. The two
+    ratios of the settings and a --config's compensation are those of the --ablate table.
     Questions that choose a setting do not measure it: keep others for `hcnr evaluate`.
     """
     from hcnr.commands.first_checks import check_command_line
@@ -123,7 +90,7 @@ def sweep(
 
     own = [validation] if validation else []
     questions, jobs = [*own, *read_names(benchmarks)], read_names(tasks)
-    for name in () if ablate else ("in_weight", "cross_weight"):
+    for name in () if search.get("ablate") else ("in_weight", "cross_weight"):
         if (given := settings.get(f"{name}_ratio")) is not None:
             option = "--" + name.replace("_", "-")
             raise ConfigError(
@@ -138,14 +105,13 @@ def sweep(
         axes["compensation"] = read_names(given)
     if (given := settings.pop("task_weight", None)) is not None:
         axes["task_weight"] = read_numbers("--task-weight", given)
-    loaded = load_config(config, settings)
-    coefficients = read_numbers("--interpolation", interpolation)
+    how, loaded = load_with(SweepConfig, config, search, settings)
     check_command_line(
         checkpoints=(base, tuned),
         data=(honesty, task),
         statistics=statistics,
         questions=(*questions, *jobs),
-        detector=detector,
+        detector=how.detector,
     )
     from hcnr.output.bars import progress_bars
     from hcnr.report.terminal import print_data
@@ -163,17 +129,9 @@ def sweep(
             grid=Grid(**axes),
             benchmarks=questions,
             tasks=jobs,
-            limit=limit,
-            data_root=data_root,
-            detector=detector,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
-            interpolation=coefficients,
-            max_task_drop=loaded.max_task_drop,
-            refine=refine,
-            ablate=ablate,
             out=out,
             config=loaded,
+            settings=how,
             overwrite=overwrite,
             tokenizer=tokenizer,
             watcher=bars,

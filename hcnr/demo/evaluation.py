@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
+from hcnr.config import EvaluateConfig
 from hcnr.demo.benchmarks import NAMES, TASK, Part, honesty_benchmark, task_benchmark
 from hcnr.demo.tokenizer import encode_prompts
 from hcnr.demo.world import REFUSAL, World
@@ -14,7 +15,6 @@ from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.metrics import Outcomes
 from hcnr.evaluation.panel import make_panel
 from hcnr.evaluation.scoring import PanelScores
-from hcnr.stats import RESAMPLES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,8 +85,7 @@ class Examiner:
             {task.name: task.questions},
             {one.name: one.detector for one in self.benchmarks},
             HONESTY,
-            resamples=RESAMPLES,
-            seed=0,
+            EvaluateConfig(),
         )
         self._tokenizer = tokenizer
 

@@ -79,7 +79,7 @@ def write_metrics_of(
         "detector": DETECTOR,
         "seed": panel.seed,
         "resamples": panel.resamples,
-        "max_task_drop": decision.evidence.max_task_drop,
+        "max_accuracy_drop": decision.evidence.max_accuracy_drop,
     }
     metrics["data"] = {
         one.name: {"sha256": one.sha256, "source": one.source, "questions": len(one.questions)}

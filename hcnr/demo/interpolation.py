@@ -12,10 +12,11 @@ from typing import Literal
 import torch
 from transformers import LlamaForCausalLM
 
-from hcnr.choosing.front import Scores
+from hcnr.choosing.front import Scores, rival
 from hcnr.demo.evaluation import Evaluation
 from hcnr.evaluation.interpolation import HALVINGS, between
 from hcnr.models.model import target_matrices
+from hcnr.models.overlay import mixed
 
 Scope = Literal["all", "blocks"]
 SCOPES: tuple[Scope, ...] = ("all", "blocks")
@@ -38,13 +39,13 @@ class InterpolationPoint:
 def interpolate(
     base: LlamaForCausalLM, tuned: LlamaForCausalLM, coefficient: float, scope: Scope = "all"
 ) -> LlamaForCausalLM:
-    """A new model `(1 - c) tuned + c base`, over the weights of a scope, exact at both ends."""
+    """A new model, over the weights of a scope as `mixed` makes them."""
     model = copy.deepcopy(tuned)
     honest = dict(base.named_parameters())
     chosen = {f"{name}.weight" for name in target_matrices(tuned)}
     for name, parameter in model.named_parameters():
         if scope == "all" or name in chosen:
-            parameter.lerp_(honest[name], coefficient)
+            parameter.copy_(mixed(parameter, honest[name], coefficient))
     return model
 
 
@@ -93,7 +94,7 @@ class Rivals:
 
 
 def best_at(curve: Sequence[InterpolationPoint], task_accuracy: float) -> InterpolationPoint | None:
-    """The point of best refusal delta, then of best F1, that is at least as accurate on the task.
+    """The point that `hcnr.choosing.front.rival` picks.
 
     The choice is made on the evaluated items themselves, which favours interpolation: nobody
     can pick its coefficient that well in practice.
@@ -101,5 +102,5 @@ def best_at(curve: Sequence[InterpolationPoint], task_accuracy: float) -> Interp
     Returns:
         None where no interpolated model, the tuned one included, is that accurate.
     """
-    able = [point for point in curve if point.evaluation.task_accuracy >= task_accuracy]
-    return max(able, key=lambda point: Scores.of(point.evaluation).merit, default=None)
+    place = rival([Scores.of(point.evaluation) for point in curve], task_accuracy)
+    return None if place is None else curve[place]

@@ -19,10 +19,12 @@ from hcnr.search.sweep import sweep
 GRID = Grid(in_weight=(0.3, 0.5, 0.7), cross_weight=(0.4, 1.0), task_weight=(3.0, 10.0, 30.0))
 # Points that the report lets the sweep's choice lose: about the trial's 95 %. The tool's default of
 # 2 is less than one of the task's 32 to 42 validation questions.
-MAX_TASK_DROP = 5.0
+MAX_ACCURACY_DROP = 5.0
 # Points that the sweep lets its candidates lose. The best of many on so few questions will lose
 # more on others, so half of what may be lost is left to that.
-CHOICE_TASK_DROP = MAX_TASK_DROP / 2
+CHOICE_ACCURACY_DROP = MAX_ACCURACY_DROP / 2
+# Percent of the likelihood gain that the verdict by losses lets the sweep's choice lose.
+MAX_TASK_DROP_PERCENT = 5.0
 
 
 def sweep_lab(lab: Laboratory, watcher: Watcher) -> SweepResult:
@@ -40,7 +42,7 @@ def sweep_lab(lab: Laboratory, watcher: Watcher) -> SweepResult:
         lab.task,
         grid=GRID,
         evaluate=examiner,
-        max_task_drop=CHOICE_TASK_DROP,
+        max_accuracy_drop=CHOICE_ACCURACY_DROP,
         config=RestoreConfig(device="cpu"),
         watcher=watcher,
     )
@@ -72,8 +74,8 @@ def front_table(found: SweepResult) -> Table:
         f"delta and task, on validation questions ({asked}) that the table above never asks: its "
         "figures are other ones. +: tried near the best of the grid.",
         f"The sweep's {'; '.join(advice(found))}.",
-        f"The sweep lets half of the {MAX_TASK_DROP:g} points be lost that the report does, for "
-        "its questions are few.",
+        f"The sweep lets half of the {MAX_ACCURACY_DROP:g} points be lost that the report does, "
+        "for its questions are few.",
     ]
     if found.refuse_all is not None:
         notes.append(

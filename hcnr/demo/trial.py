@@ -16,7 +16,7 @@ from hcnr.demo.findings import write_metrics_of, write_probe
 from hcnr.demo.interpolation import Rivals, interpolate
 from hcnr.demo.laboratory import Laboratory
 from hcnr.demo.rows import HIGHLIGHT, REPAIRS, Repair
-from hcnr.demo.settings import MAX_TASK_DROP, sweep_lab, write_sweep
+from hcnr.demo.settings import MAX_ACCURACY_DROP, MAX_TASK_DROP_PERCENT, sweep_lab, write_sweep
 from hcnr.demo.table import DemoTable, RepairRow
 from hcnr.output.bars import Bars
 from hcnr.report.gather import gather
@@ -112,7 +112,7 @@ class DemoTrial:
             self.lab.honesty,
             self.lab.task,
             self.restored,
-            config=_config(max_task_drop=MAX_TASK_DROP, **settings),
+            config=_config(max_task_drop_percent=MAX_TASK_DROP_PERCENT, **settings),
             # Only ever replaces what is recognisably a checkpoint.
             overwrite=True,
             watcher=self.bars,
@@ -124,10 +124,10 @@ class DemoTrial:
     def _decision(self, choice: RepairRow, tuned: RepairRow) -> Decision:
         """What to do with the sweep's choice, by questions that chose nothing."""
         # What to do instead is known as closely as the rivals of the rows.
-        self.rivals.match(tuned.evaluation.task_accuracy - MAX_TASK_DROP)
+        self.rivals.match(tuned.evaluation.task_accuracy - MAX_ACCURACY_DROP)
         points = [(one.coefficient, Scores.of(one.evaluation)) for one in self.rivals.points]
         scores, start = Scores.of(choice.evaluation), Scores.of(tuned.evaluation)
-        return decide(weigh(scores, start, points, MAX_TASK_DROP))
+        return decide(weigh(scores, start, points, MAX_ACCURACY_DROP))
 
     def _beside(
         self,

@@ -3,11 +3,11 @@
 import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hcnr.choosing.recommendation import MAX_TASK_DROP, check_task_drop
-from hcnr.config import RestoreConfig
-from hcnr.detectors.traits import Trait, open_trait
+from hcnr.config import EvaluateConfig, RestoreConfig
+from hcnr.config.calls import takes
+from hcnr.detectors.traits import open_trait
 from hcnr.errors import ConfigError
 from hcnr.evaluation.asking import Asking, Said, check_spoken
 from hcnr.evaluation.endpoints.served import (
@@ -16,30 +16,37 @@ from hcnr.evaluation.endpoints.served import (
     check_measurable,
     name_models,
 )
-from hcnr.evaluation.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.evaluation.interpolation import (
-    COEFFICIENTS,
     best_rival,
-    check_coefficients,
     curve_rows,
+    is_interpolation,
     order_notes,
 )
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluation.panel import BenchmarkLike, load_sets, make_panel
-from hcnr.evaluation.prompts import ChatTemplate
 from hcnr.evaluation.results import assemble, check_folder, recommended, write_metrics
-from hcnr.evaluation.rivals import RivalPoint, is_interpolation, search_rivals
+from hcnr.evaluation.rivals import RivalPoint, search_rivals
 from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
 from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
 from hcnr.record.measured_on import MeasuredOn
-from hcnr.stats import RESAMPLES
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from hcnr.config.evaluate import EvaluateSettings
 
 BENCHMARKS = ("falseqa", "nec", "refunq", "kuq", "selfaware")
+WRITTEN = (
+    "limit", "detector", "strict", "compat", "chat_template", "max_new_tokens", "batch_size",
+    "device", "dtype", "seed", "resamples", "max_accuracy_drop",
+)  # fmt: skip
+"""Settings that `metrics.json` holds."""
 
 
 @shows_progress
+@takes(EvaluateConfig)
 def evaluate(
     model: Any,
     *,
@@ -48,28 +55,11 @@ def evaluate(
     against: Sequence[Any] = (),
     base: Any = None,
     tuned: Any = None,
-    limit: int | None = None,
     out: str | Path | None = None,
-    detector: str | None = None,
-    encoder: Any = None,
-    pooling: str = "auto",
-    strict: bool = False,
-    compat: bool = False,
-    data_root: str | Path | None = None,
-    chat_template: ChatTemplate = "auto",
-    batch_size: int = BATCH_SIZE,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    trait: str | Trait = "honesty",
-    calibration: bool = False,
-    tokenizer: Any = None,
-    device: str = "auto",
-    dtype: str = "auto",
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    coefficients: Sequence[float] | None = None,
-    max_task_drop: float = MAX_TASK_DROP,
+    settings: EvaluateConfig | None = None,
     watcher: Watcher | None = None,
     progress: bool = True,
+    **overrides: "Unpack[EvaluateSettings]",
 ) -> dict[str, Any]:
     """Measure a model's honesty and its task, alone or against others.
 
@@ -85,33 +75,11 @@ def evaluate(
         against: models to compare with, as `model`.
         base: with `tuned`: the honest end of the interpolation that a repair must beat.
         tuned: its other end.
-        limit: questions of each named set at most.
         out: directory for the answers and `metrics.json`; None writes nothing.
-        detector: judges every set; by default each set by its own (see `make_panel`).
-        encoder: sentence encoder for `selfaware` (see `hcnr.detectors.similarity.open_encoder`).
-        pooling: of a transformers encoder.
-        strict: do not treat typographic apostrophes as plain ones.
-        compat: count as the benchmarks' own code: RefuNQ's answers are compared with their case,
-            `selfaware` skips empty responses.
-        data_root: where the published sets lie; by default `HCNR_DATA_ROOT`.
-        chat_template: auto uses the tokenizer's if it has one; or never.
-        batch_size: questions answered at once, at first; halved where memory runs out. Of an
-            endpoint: requests at once.
-        max_new_tokens: most tokens of an answer.
-        trait: `honesty`, `safety`, or a `Trait`.
-        calibration: add columns about the probability of the trait's refusal sentence.
-        tokenizer: one for all models, or its directory; by default each model's own.
-        device: where models from directories run.
-        dtype: theirs; auto keeps the checkpoint's.
-        resamples: of the bootstrap; 0 leaves out all intervals.
-        seed: of the bootstrap.
-        coefficients: of the interpolation, 0 for `tuned` to 1 for `base`; by default a grid that is
-            refined around the model's task accuracy. They are searched with few questions, see
-            `hcnr.evaluation.rivals`.
-        max_task_drop: points of task accuracy that the model may lose against `tuned` and still be
-            recommended.
+        settings: how to ask, judge and count; the defaults when None.
         watcher: told about the progress.
         progress: bars in a notebook or at a terminal, where no watcher is given.
+        **overrides: single settings of `hcnr.EvaluateConfig`, which win over `settings`.
 
     Returns:
         What `metrics.json` holds: see `hcnr.evaluation.results.assemble`; and `interpolation` (the
@@ -125,15 +93,16 @@ def evaluate(
     """
     from hcnr.versions import versions
 
+    asked = EvaluateConfig.of(settings, overrides)
     stages = Stages(watcher)
-    words = open_trait(trait)
+    words = open_trait(asked.trait)
     if (base is None) != (tuned is None):
         raise ConfigError("the interpolation row needs both base and tuned; give both or neither")
-    check_measurable([model, *against], calibration=calibration, interpolation=base is not None)
-    check_coefficients(COEFFICIENTS if coefficients is None else coefficients)
-    check_task_drop(max_task_drop)
-    loaded = load_sets(benchmarks, data_root, limit, task=False)
-    loaded_tasks = load_sets(tasks, data_root, limit, task=True)
+    check_measurable(
+        [model, *against], calibration=asked.calibration, interpolation=base is not None
+    )
+    loaded = load_sets(benchmarks, asked.data_root, asked.limit, task=False)
+    loaded_tasks = load_sets(tasks, asked.data_root, asked.limit, task=True)
     if both := loaded.keys() & loaded_tasks.keys():
         raise ConfigError(
             f"the set {min(both)} is named as benchmark and as task; name it under one of them"
@@ -143,25 +112,21 @@ def evaluate(
         {name: found.questions for name, found in loaded_tasks.items()},
         {name: found.detector for name, found in loaded.items()},
         words,
-        detector=detector,
-        encoder=encoder,
-        pooling=pooling,
-        strict=strict,
-        compat=compat,
-        resamples=resamples,
-        seed=seed,
+        asked,
     )
-    config = RestoreConfig.model_validate({"device": device, "dtype": dtype})
+    config = RestoreConfig(device=asked.device, dtype=asked.dtype)
     folder = None if out is None else check_folder(out)
-    refusal = words.refusal if calibration else None
-    asking = Asking(panel, folder, batch_size, max_new_tokens, chat_template, refusal, stages)
+    refusal = words.refusal if asked.calibration else None
+    asking = Asking(
+        panel, folder, asked.batch_size, asked.max_new_tokens, asked.chat_template, refusal, stages
+    )
 
     said: dict[str, Said] = {}
     with contextlib.ExitStack() as servers:
         subjects = name_models([model, *against], base, servers)
         ends = name_subjects([base, tuned], base) if base is not None else []
         for subject in subjects:
-            said[subject.label] = answers_of(asking, subject, tokenizer, config)
+            said[subject.label] = answers_of(asking, subject, asked.tokenizer, config)
             check_spoken(subject.label, said[subject.label])
     local = [one for one in subjects if isinstance(one, Subject)]
     served = [one for one in subjects if isinstance(one, ServedModel)]
@@ -182,8 +147,8 @@ def evaluate(
     if ends and loaded_tasks:
         known = {one.sha256: said[one.label] for one in local}
         points = search_rivals(
-            ends[0], ends[1], asking, tokenizer, config, coefficients,
-            (scores[first], said[first]), known, max_task_drop, metrics["notes"],
+            ends[0], ends[1], asking, asked.tokenizer, config, asked.coefficients,
+            (scores[first], said[first]), known, asked.max_accuracy_drop, metrics["notes"],
         )  # fmt: skip
         curve = [(point.coefficient, point.scores) for point in points if point.complete]
         metrics["notes"] += order_notes({one.coefficient: one.scores for one in points})
@@ -209,7 +174,7 @@ def evaluate(
                     "and not with what it is."
                 )
             doubt = MeasuredOn.read(model).doubt
-            found = recommended(scores[first], start, rivals, max_task_drop, doubt)
+            found = recommended(scores[first], start, rivals, asked.max_accuracy_drop, doubt)
             metrics["recommendation"] = found.as_dict()
     every = {**loaded, **loaded_tasks}
     opening = [note for one in (*local, *ends) for note in one.source.notes]
@@ -225,11 +190,9 @@ def evaluate(
             one.label: {"url": one.server.url, "model": one.server.model} for one in served
         }
     metrics["settings"] = {
-        "limit": limit, "detector": detector, "strict": strict, "compat": compat,
-        "chat_template": chat_template, "max_new_tokens": max_new_tokens,
-        "batch_size": batch_size, "device": device, "dtype": dtype, "seed": seed,
-        "resamples": resamples, "refusal": refusal, "max_task_drop": max_task_drop,
-    }  # fmt: skip
+        **{name: getattr(asked, name) for name in WRITTEN},
+        "refusal": refusal,
+    }
     metrics["data"] = {
         name: {"sha256": found.sha256, "source": found.source, "questions": len(found.questions)}
         | ({"format": found.format} if found.format else {})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 
+from hcnr.config.shared import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.curvature.memory import out_of_memory
 from hcnr.errors import DataError, ModelError
 from hcnr.evaluation.prompts import ChatTemplate, encode_prompts
@@ -17,8 +18,6 @@ from hcnr.progress import Watcher
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BATCH_SIZE = 32
-MAX_NEW_TOKENS = 64
 Result = TypeVar("Result")
 
 

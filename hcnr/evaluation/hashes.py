@@ -10,7 +10,8 @@ from torch import nn
 from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.checkpoint.kept_work import file_digest
 from hcnr.errors import CheckpointError
-from hcnr.models.source import DirectorySource, ModelSource, Source
+from hcnr.models.directory import DirectorySource
+from hcnr.models.source import ModelSource, Source
 
 
 def weights_sha256(source: Source) -> str:

@@ -4,13 +4,15 @@ Each interpolated model is applied to the tuned one in memory and undone exactly
 """
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from hcnr.choosing.front import Scores, about_order, rival
-from hcnr.errors import CheckpointError, ConfigError
+from hcnr.errors import CheckpointError
 from hcnr.models.overlay import Overlay, interpolate
 
 # 0 is the tuned model, 1 the base; past half way little of the task is left.
@@ -19,20 +21,6 @@ COEFFICIENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 # A model's task accuracy is matched within a point, or to an eighth of the grid's step.
 CLOSE = 1.0
 HALVINGS = 3
-
-
-def check_coefficients(coefficients: Sequence[float]) -> None:
-    """Raise ConfigError where there is no coefficient or one is outside of [0, 1]."""
-    if not len(coefficients):
-        raise ConfigError(
-            "there are no interpolation coefficients, expected at least one from 0 (tuned) to 1 "
-            "(base); leave them out for the usual ones"
-        )
-    odd = next((one for one in coefficients if not 0 <= one <= 1), None)
-    if odd is not None:
-        raise ConfigError(
-            f"the interpolation coefficient {odd} is out of range, expected 0 (tuned) to 1 (base)"
-        )
 
 
 def floating_parameters(model: nn.Module) -> dict[str, Tensor]:
@@ -139,3 +127,15 @@ def curve_rows(curve: Sequence[tuple[float, Any]], chosen: int | None) -> list[d
             }
         )
     return rows
+
+
+def is_interpolation(model: Any) -> bool:
+    """Whether a model's own report says that it was made by interpolating between two others."""
+    if not isinstance(model, str | Path):
+        return False
+    try:
+        text = (Path(model).expanduser() / "hcnr_report.json").read_text(encoding="utf-8")
+        report = json.loads(text)
+    except (OSError, ValueError):
+        return False
+    return isinstance(report, dict) and bool(report.get("interpolation"))

@@ -11,11 +11,12 @@ from typing import Any
 from hcnr.benchmarks.own_questions import check_limit
 from hcnr.checkpoint.output import atomic_file
 from hcnr.config import RestoreConfig
+from hcnr.config.shared import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.data.formats import Item, Message, parse_record
 from hcnr.data.samples import data_files, sample_records
 from hcnr.detectors import DEFAULT, open_detector
 from hcnr.errors import DataError, OutputError
-from hcnr.evaluation.generation import BATCH_SIZE, MAX_NEW_TOKENS, generate
+from hcnr.evaluation.generation import generate
 from hcnr.evaluation.metrics import contains_answer
 from hcnr.evaluation.prompts import ChatTemplate, encode_prompts
 from hcnr.evaluation.subjects import name_subjects, opened

@@ -1,13 +1,15 @@
 """The sets of an evaluation, each with the detector that judges it."""
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from hcnr.benchmarks.questions import Benchmark, Question
 from hcnr.benchmarks.sources import SourceReader
+from hcnr.config import EvaluateConfig
 from hcnr.data.records import extensions
 from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.detectors import Detector, open_detector
@@ -19,6 +21,10 @@ from hcnr.hub import HUB
 
 BenchmarkLike = str | os.PathLike[str] | Benchmark | Iterable[Mapping[str, Any]]
 
+SHARE = 12
+"""Every point of the search is asked one question in so many: eleven points, one evaluation."""
+FEWEST = 8
+"""Questions of each set and class that a point is asked at least, where there are as many."""
 # Its own code compares without lower-casing.
 CASE_SENSITIVE = ("refunq",)
 
@@ -95,29 +101,19 @@ def make_panel(
     tasks: Mapping[str, tuple[Question, ...]],
     wanted: Mapping[str, str],
     trait: Trait,
-    *,
-    detector: str | None = None,
-    encoder: Any = None,
-    pooling: str = "auto",
-    strict: bool = False,
-    compat: bool = False,
-    resamples: int,
-    seed: int,
+    settings: EvaluateConfig,
 ) -> Panel:
     """Choose and open the detectors.
 
-    A set is judged by `detector` where that is given; else, for honesty, by the one it names in
-    `wanted`, where `selfaware` counts only if an encoder is given; else by the trait's own.
+    A set is judged by the detector of `settings` where they have one; else, for honesty, by the one
+    it names in `wanted`, where `selfaware` counts only if an encoder is given; else by the trait's.
 
     Raises:
-        ConfigError: a detector is unknown, no set uses the encoder, or `resamples` or `seed` is
-            negative.
+        ConfigError: a detector is unknown, or no set uses the encoder.
         DataError: there are no sets, or one holds what it must not.
         ModelError: the encoder is not available.
     """
-    for name, value in (("resamples", resamples), ("seed", seed)):
-        if value < 0:
-            raise ConfigError(f"{name} is {value}, expected 0 or more")
+    detector, encoder = settings.detector, settings.encoder
     if not honesty and not tasks:
         raise DataError("there is nothing to evaluate; name benchmarks, tasks, or a jsonl file")
     for name, questions in {**honesty, **tasks}.items():
@@ -130,7 +126,7 @@ def make_panel(
                 f"the task {name} holds the unanswerable question {odd.id!r}; a task has only "
                 "answerable ones, so name this set under benchmarks"
             )
-    options: dict[str, Any] = {"strict": strict, "compat": compat}
+    options: dict[str, Any] = {"strict": settings.strict, "compat": settings.compat}
     opened: dict[str, Detector] = {}
     notes: list[str] = []
     chosen: dict[str, Detector] = {}
@@ -144,7 +140,9 @@ def make_panel(
             fallen.append(name)
         if kind not in opened:
             which = trait if kind == trait.detector else kind
-            opened[kind] = open_detector(which, encoder=encoder, pooling=pooling, **options)
+            opened[kind] = open_detector(
+                which, encoder=encoder, pooling=settings.pooling, **options
+            )
         chosen[name] = opened[kind]
     if encoder is not None and "selfaware" not in opened:
         raise ConfigError(
@@ -159,7 +157,47 @@ def make_panel(
     notes.extend(found.note for found in opened.values() if found.note)
     own = open_detector(trait, **options)
     common = own if any(found.name != own.name for found in chosen.values()) else None
-    return Panel(dict(honesty), dict(tasks), chosen, common, compat, resamples, seed, notes)
+    return Panel(
+        dict(honesty), dict(tasks), chosen, common, settings.compat, settings.resamples,
+        settings.seed, notes,
+    )  # fmt: skip
+
+
+def few_questions(panel: Panel) -> Panel:
+    """A twelfth of every set and class, always the same; all where that saves less than half."""
+
+    def some(questions: Sequence[Any]) -> tuple[Any, ...]:
+        kept: set[str] = set()
+        for answerable in (False, True):
+            alike = [one for one in questions if one.answerable is answerable]
+            # Files may be sorted, and hashes are mixed.
+            alike.sort(key=lambda one: hashlib.sha256(f"{one.id} {one.question}".encode()).digest())
+            most = max(FEWEST, len(alike) // SHARE)
+            kept.update(one.id for one in alike[:most])
+        return tuple(one for one in questions if one.id in kept)
+
+    few = replace(
+        panel,
+        honesty={name: some(questions) for name, questions in panel.honesty.items()},
+        tasks={name: some(questions) for name, questions in panel.tasks.items()},
+    )
+    return few if 2 * count(few) < count(panel) else panel
+
+
+def restricted(
+    whole: Panel, few: Panel, responses: Mapping[str, Sequence[str]]
+) -> dict[str, list[str]]:
+    """The responses to the few questions."""
+    found = {}
+    for name, questions in few.sets.items():
+        by_id = {one.id: said for one, said in zip(whole.sets[name], responses[name], strict=True)}
+        found[name] = [by_id[one.id] for one in questions]
+    return found
+
+
+def count(panel: Panel) -> int:
+    """How many questions there are in all sets."""
+    return sum(map(len, panel.sets.values()))
 
 
 def load_sets(

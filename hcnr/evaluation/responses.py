@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.benchmarks.questions import Question
+from hcnr.config import EvaluateConfig
+from hcnr.config.evaluate import Pooling
+from hcnr.config.shared import RESAMPLES
 from hcnr.detectors import OF_SETS
 from hcnr.detectors.traits import Trait, open_trait
 from hcnr.errors import DataError
@@ -14,7 +17,6 @@ from hcnr.evaluation.answers import HEADER
 from hcnr.evaluation.panel import make_panel
 from hcnr.evaluation.results import assemble, check_folder, write_metrics
 from hcnr.evaluation.scoring import PanelScores
-from hcnr.stats import RESAMPLES
 
 Rows = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
 Responses = dict[str, list[tuple[Question, str]]]
@@ -28,7 +30,7 @@ def score_responses(
     against: Rows | None = None,
     trait: str | Trait = "honesty",
     encoder: Any = None,
-    pooling: str = "auto",
+    pooling: Pooling = "auto",
     strict: bool = False,
     compat: bool = False,
     resamples: int = RESAMPLES,
@@ -58,6 +60,10 @@ def score_responses(
     """
     from hcnr.versions import versions
 
+    settings = EvaluateConfig(
+        detector=detector, encoder=encoder, pooling=pooling, strict=strict, compat=compat,
+        trait=trait, resamples=resamples, seed=seed,
+    )  # fmt: skip
     words = open_trait(trait)
     systems = {_label(responses, "responses"): read_responses(responses)}
     if against is not None:
@@ -75,13 +81,7 @@ def score_responses(
             {name: some for name, some in questions.items() if some[0].task},
             {name: OF_SETS[name] for name in questions if name in OF_SETS},
             words,
-            detector=detector,
-            encoder=encoder,
-            pooling=pooling,
-            strict=strict,
-            compat=compat,
-            resamples=resamples,
-            seed=seed,
+            settings,
         )
         texts = {name: [text for _, text in pairs] for name, pairs in read.items()}
         scores[label] = panel.score(texts)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.choosing.front import Scores as FrontScores
-from hcnr.choosing.recommendation import MAX_TASK_DROP, Decision, decide, weigh
+from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Decision, decide, weigh
 from hcnr.detectors.traits import Trait
 from hcnr.errors import OutputError
 from hcnr.evaluation.scoring import PanelScores, difference
@@ -63,7 +63,7 @@ def recommended(
     scores: PanelScores,
     tuned: PanelScores,
     curve: Sequence[tuple[float, PanelScores]] = (),
-    max_task_drop: float = MAX_TASK_DROP,
+    max_accuracy_drop: float = MAX_ACCURACY_DROP,
     doubt: str | None = None,
 ) -> Decision:
     """Decide about a model by its answers, see `hcnr.choosing.recommendation`.
@@ -72,19 +72,19 @@ def recommended(
         scores: of the model.
         tuned: of the model before any repair, on the same questions.
         curve: interpolation: coefficients, and scores that may be without resamples.
-        max_task_drop: points of task accuracy that may be lost.
+        max_accuracy_drop: points of task accuracy that may be lost.
         doubt: why its repair is not to be trusted whatever it answers.
     """
     ours = FrontScores.of(scores)
     start = FrontScores.of(replace(tuned, resamples=scores.resamples, seed=scores.seed))
     points = [(c, FrontScores.of(replace(one, resamples=0))) for c, one in curve]
-    found = weigh(ours, start, points, max_task_drop)
+    found = weigh(ours, start, points, max_accuracy_drop)
     if found.rival is not None:
         # Resampled alone: many points would take long, and no other one is compared.
         at = found.rival.coefficient
         row = next(one for coefficient, one in curve if coefficient == at)
         row = FrontScores.of(replace(row, resamples=scores.resamples, seed=scores.seed))
-        found = weigh(ours, start, [(at, row)], max_task_drop)
+        found = weigh(ours, start, [(at, row)], max_accuracy_drop)
     return decide(replace(found, doubt=doubt))
 
 

@@ -6,17 +6,14 @@ much of the task downwards, one is asked all of the task until it does, and then
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hcnr.choosing.front import ROUNDING, Scores
-from hcnr.choosing.recommendation import weigh
+from hcnr.choosing.recommendation import least_kept, weigh
 from hcnr.config import RestoreConfig
 from hcnr.evaluation.asking import Asking, Said
 from hcnr.evaluation.hashes import model_sha256
@@ -29,16 +26,11 @@ from hcnr.evaluation.interpolation import (
     interpolated,
 )
 from hcnr.evaluation.judged import INTERPOLATION
-from hcnr.evaluation.panel import Panel
+from hcnr.evaluation.panel import Panel, count, few_questions, restricted
 from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, ask, opened
 
-__all__ = ["RivalPoint", "RivalSearch", "few_questions", "search_rivals"]
-
-SHARE = 12
-"""Every point of the search is asked one question in so many: eleven points, one evaluation."""
-FEWEST = 8
-"""Questions of each set and class that a point is asked at least, where there are as many."""
+__all__ = ["RivalPoint", "RivalSearch", "search_rivals"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +154,7 @@ class RivalSearch:
         """What a reader of the curve should know."""
         if not self.searches:
             return None
-        few, all_ = _count(self.few), _count(self.whole)
+        few, all_ = count(self.few), count(self.whole)
         points = [f"{c:g}" for c in sorted(self.exact)]
         return (
             f"Interpolation was searched with {few} of the {all_} questions at "
@@ -187,7 +179,7 @@ def search_rivals(
     coefficients: Sequence[float] | None,
     ours: tuple[PanelScores, Said],
     known: Mapping[str, Said],
-    max_task_drop: float,
+    max_accuracy_drop: float,
     notes: list[str],
 ) -> list[RivalPoint]:
     """Ask models between tuned and base, few questions first.
@@ -201,7 +193,7 @@ def search_rivals(
         coefficients: to try; None for a grid that is refined.
         ours: scores and answers of the model that is compared.
         known: answers of models by SHA-256; these are not asked again.
-        max_task_drop: points of task accuracy that may be lost.
+        max_accuracy_drop: points of task accuracy that may be lost.
         notes: gets what stays as tuned in all of them, and how the search went.
     """
     whole = dataclasses.replace(asking.panel, resamples=0)
@@ -230,58 +222,22 @@ def search_rivals(
         if coefficients is None:
             search.refine()
         search.confirm(ours[0].task_accuracy, ours[1].responses, 0.0)
-        _confirm_for_tuned(search, known.get(tuned.sha256), max_task_drop)
+        _confirm_for_tuned(search, known.get(tuned.sha256), max_accuracy_drop)
     if (note := search.note()) is not None:
         notes.append(note)
     return search.result()
 
 
-def _confirm_for_tuned(search: RivalSearch, start: Said | None, max_task_drop: float) -> None:
+def _confirm_for_tuned(search: RivalSearch, start: Said | None, max_accuracy_drop: float) -> None:
     """Where the repair will not do, the rival is the one that keeps as much as must be kept."""
     start = start or search.exact.get(0.0)
     if start is None or not search.whole.honesty:
         return
     tuned = search.whole.score(start.responses)
-    found = weigh(Scores.of(search.ours), Scores.of(tuned), (), max_task_drop)
+    found = weigh(Scores.of(search.ours), Scores.of(tuned), (), max_accuracy_drop)
     if not found.will_do and tuned.task_accuracy is not None:
-        least = tuned.task_accuracy - max_task_drop - ROUNDING
-        search.confirm(least, start.responses, max_task_drop)
-
-
-def few_questions(panel: Panel) -> Panel:
-    """A twelfth of every set and class, always the same; all where that saves less than half."""
-
-    def some(questions: Sequence[Any]) -> tuple[Any, ...]:
-        kept: set[str] = set()
-        for answerable in (False, True):
-            alike = [one for one in questions if one.answerable is answerable]
-            # Files may be sorted, and hashes are mixed.
-            alike.sort(key=lambda one: hashlib.sha256(f"{one.id} {one.question}".encode()).digest())
-            most = max(FEWEST, len(alike) // SHARE)
-            kept.update(one.id for one in alike[:most])
-        return tuple(one for one in questions if one.id in kept)
-
-    few = dataclasses.replace(
-        panel,
-        honesty={name: some(questions) for name, questions in panel.honesty.items()},
-        tasks={name: some(questions) for name, questions in panel.tasks.items()},
-    )
-    return few if 2 * _count(few) < _count(panel) else panel
-
-
-def restricted(
-    whole: Panel, few: Panel, responses: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
-    """The responses to the few questions."""
-    found = {}
-    for name, questions in few.sets.items():
-        by_id = {one.id: said for one, said in zip(whole.sets[name], responses[name], strict=True)}
-        found[name] = [by_id[one.id] for one in questions]
-    return found
-
-
-def _count(panel: Panel) -> int:
-    return sum(map(len, panel.sets.values()))
+        least = least_kept(tuned.task_accuracy, max_accuracy_drop)
+        search.confirm(least, start.responses, max_accuracy_drop)
 
 
 def _may_keep(point: PanelScores, reference: PanelScores, slack: float) -> bool:
@@ -300,15 +256,3 @@ def _may_keep(point: PanelScores, reference: PanelScores, slack: float) -> bool:
         return False
     error = math.sqrt(sum(variances)) / len(gaps)
     return bool(np.mean(gaps) + slack + error >= -ROUNDING)
-
-
-def is_interpolation(model: Any) -> bool:
-    """Whether a model's own report says that it was made by interpolating between two others."""
-    if not isinstance(model, str | Path):
-        return False
-    try:
-        text = (Path(model).expanduser() / "hcnr_report.json").read_text(encoding="utf-8")
-        report = json.loads(text)
-    except (OSError, ValueError):
-        return False
-    return isinstance(report, dict) and bool(report.get("interpolation"))

@@ -19,9 +19,10 @@ from hcnr.evaluation.judged import INTERPOLATION
 from hcnr.evaluation.metrics import contains_answer
 from hcnr.evaluation.panel import Panel
 from hcnr.evaluation.prompts import encode_prompts
+from hcnr.models.directory import DirectorySource
 from hcnr.models.model import open_tokenizer
 from hcnr.models.pair import open_evaluated
-from hcnr.models.source import DirectorySource, ModelSource, Source
+from hcnr.models.source import ModelSource, Source
 from hcnr.progress import Watcher
 from hcnr.versions import versions
 

@@ -12,8 +12,8 @@ from hcnr.errors import DataError, OutputError
 from hcnr.evaluation.panel import load_sets
 from hcnr.guided.parts import FEWEST_SAMPLES
 from hcnr.guided.recipe import FILE, RunRecipe
+from hcnr.models.directory import DirectorySource
 from hcnr.models.pair import Pair
-from hcnr.models.source import DirectorySource
 from hcnr.progress import Stages
 
 

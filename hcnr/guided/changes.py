@@ -11,20 +11,20 @@ _READ = (
 )  # fmt: skip
 _MEASURED = (
     *_READ, "data.task", "data.task_questions", "settings.compensation", "settings.task_weight",
-    "settings.max_task_drop",
+    "settings.max_task_drop_percent",
 )  # fmt: skip
 DEPENDS: dict[str, tuple[str, ...]] = {
     "probe": _READ,
     "search": _MEASURED,
     "choose": (
         *_MEASURED, "data.validation", "data.task_validation", "settings.limit",
-        "settings.max_new_tokens",
+        "settings.max_new_tokens", "settings.max_accuracy_drop",
     ),
     "restore": (*_MEASURED, "models.base_id", "models.tuned_id"),
     "evaluate": (
         *_PAIR, "data.questions", "data.task", "data.task_questions", "settings.samples",
         "settings.limit", "settings.max_new_tokens", "settings.chat_template", "settings.device",
-        "settings.max_task_drop", "settings.shuffle_seed",
+        "settings.max_accuracy_drop", "settings.shuffle_seed",
     ),
     "report": (),
 }  # fmt: skip

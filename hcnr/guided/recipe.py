@@ -13,7 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from pydantic.fields import FieldInfo
 
 from hcnr.benchmarks.splits import HONESTY_SETS, TASK_SETS
-from hcnr.config import RestoreConfig
+from hcnr.config import RestoreConfig, SweepConfig
+from hcnr.config.configuration import Configuration, note_former_name
 from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.errors import ConfigError
 from hcnr.hub import HUB
@@ -30,6 +31,7 @@ _HEADER = """\
 # this file. Paths may be relative to it. Steps whose settings you change are done again.
 """
 
+FORMER = "max_task_drop"
 Place = tuple[str, ...]
 """Keys from the top down to one."""
 _NAMES = (STARTER, VALIDATION, *HONESTY_SETS, *TASK_SETS)
@@ -111,15 +113,18 @@ class Settings(_Part):
     )
     task_weight: float | str = _field(
         "auto",
-        "Weight of the task in it; auto searches the smallest that max_task_drop allows, and tries "
-        "three and ten times that too.",
+        "Weight of the task in it; auto searches the smallest that max_task_drop_percent allows, "
+        "and tries three and ten times that too.",
         "",
     )
-    max_task_drop: float = _field(
+    max_task_drop_percent: float = _field(
         2.0,
-        "What of the task may be lost: percent of what fine-tuning gained in likelihood, and "
-        "points of accuracy.",
+        "What of the task the search may give up: percent of what fine-tuning gained in "
+        "likelihood.",
         "",
+    )
+    max_accuracy_drop: float = _field(
+        2.0, "Points of task accuracy that what is chosen and judged may lose.", ""
     )
     samples: int = _field(128, "Samples measured of each data set, at most.", "")
     shuffle_seed: int | None = _field(
@@ -144,9 +149,8 @@ class Settings(_Part):
         name = cast(str, info.field_name)
         if name == "compensation" and plain_name(str(value)) not in grid_kinds():
             raise ValueError("no kind of a run")
-        if name in RestoreConfig.model_fields:
-            return getattr(RestoreConfig(**{name: value}), name)
-        return value
+        kind = _owner(name)
+        return value if kind is None else getattr(kind(**{name: value}), name)
 
     def config(self) -> RestoreConfig:
         """The configuration of `hcnr restore`."""
@@ -215,6 +219,7 @@ def load_recipe(path: Path) -> RunRecipe:
         ConfigError: it cannot be read, or a key or value is refused; names key and line.
     """
     values, lines = read_yaml(path), _lines(path)
+    values = _renamed(values)
     try:
         return RunRecipe(**values).placed(path.resolve().parent)
     except ValidationError as error:
@@ -227,11 +232,32 @@ def recipe_of(values: dict[str, Any]) -> RunRecipe:
     Raises:
         ConfigError: a value is refused; named as an option.
     """
+    values = _renamed(values)
     try:
         return RunRecipe(**values).placed(Path.cwd())
     except ValidationError as error:
         message = _problem(None, error, values, {})
         raise ConfigError(message) from None
+
+
+def _owner(name: str) -> type[Configuration] | None:
+    """The configuration whose words a setting of a run is checked in; None where it has its own."""
+    if name == "max_accuracy_drop":
+        return SweepConfig
+    return RestoreConfig if name in RestoreConfig.model_fields else None
+
+
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    """The same, where an older version had one limit for what the search and the answers lose."""
+    settings = values.get("settings")
+    if not isinstance(settings, dict) or FORMER not in settings:
+        return values
+    note_former_name(
+        FORMER, "max_task_drop_percent (percent of the gain) and max_accuracy_drop (points)"
+    )
+    both = dict.fromkeys(("max_task_drop_percent", "max_accuracy_drop"), settings[FORMER])
+    rest = {key: value for key, value in settings.items() if key != FORMER}
+    return {**values, "settings": {**both, **rest}}
 
 
 def _lines(path: Path) -> dict[Place, int]:
@@ -295,8 +321,8 @@ def _expected(part: type[BaseModel], where: Place) -> str:
     extra = found.json_schema_extra if found is not None else None
     if isinstance(extra, dict) and extra.get("expected"):
         return str(extra["expected"])
-    if where[-1] in RestoreConfig.model_fields:
-        return expected_of(RestoreConfig.model_fields[where[-1]])
+    if (kind := _owner(where[-1])) is not None:
+        return expected_of(kind.model_fields[where[-1]])
     return "keys with values below it, such as '  task: task.jsonl'"
 
 

@@ -226,6 +226,7 @@ def _inputs(recipe: RunRecipe, pair: Pair, job: Job) -> dict[str, dict[str, Any]
         "measuring": job.config.model_dump(mode="json"),
     }
     task = contents_of(job.data / SAMPLES)
+    asking["drop"] = settings["max_accuracy_drop"]
     choosing = {"questions": work.questions_digest(job.validation, job.task_validation, settings)}
     judging = {"questions": work.questions_digest(job.questions, job.task_questions, settings)}
     # A probe reads prompts alone: it measures what no kind of repair changes.
@@ -236,7 +237,7 @@ def _inputs(recipe: RunRecipe, pair: Pair, job: Job) -> dict[str, dict[str, Any]
         "choose": {**common, "task": task, **asking, **choosing},
         "restore": {**common, "task": task, "ids": [models.base_id, models.tuned_id]},
         "evaluate": {**asking, **judging, "versions": versions(), "fingerprints": pair.fingerprints,
-                     "tokenizer": models.tokenizer, "drop": settings["max_task_drop"]},
+                     "tokenizer": models.tokenizer},
         "report": {"hcnr": __version__},
     }  # fmt: skip
 

@@ -214,6 +214,7 @@ def choose(job: Job, weight: float | None) -> dict[str, Any]:
     """
     import hcnr
     from hcnr.choosing.front import rival
+    from hcnr.choosing.recommendation import least_kept
     from hcnr.search.grid import Grid
     from hcnr.search.result import as_options
 
@@ -231,13 +232,13 @@ def choose(job: Job, weight: float | None) -> dict[str, Any]:
     )
     found = hcnr.sweep(
         *job.pair, job.honesty, job.task, grid=grid, benchmarks=[job.validation],
-        tasks=[job.task_validation], interpolation=COEFFICIENTS, refine=False, out=job.out,
-        max_task_drop=settings.max_task_drop, config=config, overwrite=True,
+        tasks=[job.task_validation], coefficients=COEFFICIENTS, refine=False, out=job.out,
+        max_accuracy_drop=settings.max_accuracy_drop, config=config, overwrite=True,
         **job.asking, **job.shared,
     )  # fmt: skip
     best = found.recommendation.index
     curve = [(0.0, found.tuned), *found.interpolation, (1.0, found.base)]
-    least = found.tuned.task_accuracy - settings.max_task_drop
+    least = least_kept(found.tuned.task_accuracy, settings.max_accuracy_drop)
     place = rival([scores for _, scores in curve], least)
     # Without one that is above tuned the searched weight stands: what judges has the last word.
     chosen = found.candidates[best or 0].settings
@@ -294,7 +295,7 @@ def evaluate_all(job: Job, coefficient: float | None, mark: str) -> Any:
         job.out / "model", benchmarks=[job.questions], tasks=[job.task_questions],
         against=[tuned, base], base=base, tuned=tuned, out=folder,
         chat_template=job.config.chat_template, device=job.config.device,
-        coefficients=sorted(asked), max_task_drop=job.recipe.settings.max_task_drop,
+        coefficients=sorted(asked), max_accuracy_drop=job.recipe.settings.max_accuracy_drop,
         **job.asking, **job.shared,
     )  # fmt: skip
     first = next(iter(metrics["models"].values()))

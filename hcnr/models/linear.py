@@ -120,3 +120,8 @@ def as_matrix(layer: nn.Module, stored: Tensor) -> Tensor:
 def as_stored(layer: nn.Module, matrix: Tensor) -> Tensor:
     """The inverse of `as_matrix`: `[out, in]` in the layer's layout, contiguous."""
     return matrix.T.contiguous() if is_transposed(layer) else matrix
+
+
+def matrix_parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter with two dimensions, a tied one once."""
+    return {name: p for name, p in model.named_parameters() if p.dim() == 2}

@@ -5,9 +5,10 @@ from dataclasses import replace
 from hcnr.checkpoint import check_pair
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError
+from hcnr.models.directory import DirectorySource
 from hcnr.models.linear import place_of
 from hcnr.models.parents import about_parents
-from hcnr.models.source import DirectorySource, Source
+from hcnr.models.source import Source
 
 
 def check_match(base: Source, tuned: Source, config: RestoreConfig) -> tuple[list[str], list[str]]:

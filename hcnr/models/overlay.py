@@ -5,9 +5,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from hcnr.models.directory import DirectorySource
 from hcnr.models.experts import layer_of
 from hcnr.models.linear import as_matrix, as_stored, place_of
-from hcnr.models.source import DirectorySource, ModelSource, Source
+from hcnr.models.source import ModelSource, Source
 
 
 class Overlay:

@@ -12,17 +12,12 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.models.adapter_files import adapter_settings, is_adapter
 from hcnr.models.adapters import is_peft_model, merge_into, merge_model, unloaded
+from hcnr.models.directory import DirectorySource
 from hcnr.models.given import Given, named_base, resolve
 from hcnr.models.matching import check_match
 from hcnr.models.model import open_model, open_tokenizer, resolve_device
 from hcnr.models.open_models import OpenModels, Role
-from hcnr.models.source import (
-    MERGED,
-    DirectorySource,
-    ModelSource,
-    Source,
-    open_source,
-)
+from hcnr.models.source import MERGED, ModelSource, Source, open_source
 from hcnr.progress import CHECKPOINTS, WEIGHTS, Stages
 
 if TYPE_CHECKING:

@@ -2,29 +2,23 @@
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
-from hcnr.checkpoint import (
-    Checkpoint,
-    check_finite,
-    check_unquantised,
-    fingerprint_tensors,
-)
+from hcnr.checkpoint import fingerprint_tensors
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError
+from hcnr.models.directory import DirectorySource
 from hcnr.models.experts import layer_of
-from hcnr.models.given import Given, resolve
+from hcnr.models.given import resolve
 from hcnr.models.limits import Limits
-from hcnr.models.linear import as_matrix, as_stored, place_of
+from hcnr.models.linear import as_matrix, matrix_parameters
 from hcnr.models.loading import explained
-from hcnr.models.model import open_model, open_skeleton, open_tokenizer, target_matrices
-from hcnr.models.placed import PlacedCheckpoint
+from hcnr.models.model import open_tokenizer, target_matrices
 from hcnr.models.reach import Reach, out_of_reach
 
 if TYPE_CHECKING:
@@ -114,152 +108,6 @@ class Source(Protocol):
         `hcnr.models.model.open_model`.
         """
         ...
-
-
-class DirectorySource:
-    """A checkpoint directory; weights are read when asked for."""
-
-    def __init__(self, path: str | Path | Given) -> None:
-        """Open and check the directory, or the one that stands for a model; reads headers only."""
-        self.given = path if isinstance(path, Given) else None
-        self.checkpoint = Checkpoint.open(path.directory if isinstance(path, Given) else path)
-        check_unquantised(self.checkpoint)
-        self.path = self.checkpoint.path
-
-    def __str__(self) -> str:
-        return str(self.path) if self.given is None else self.given.name
-
-    @cached_property
-    def _skeleton(self) -> "PreTrainedModel":
-        return open_skeleton(self.path, self.checkpoint.tensors)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The content of `config.json`."""
-        return self.checkpoint.config
-
-    @property
-    def places(self) -> list[Path]:
-        """The directory itself, and what it was made from."""
-        return [self.path] if self.given is None else list(self.given.places)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """How the directory was found; empty where it was named itself."""
-        return {} if self.given is None else dict(self.given.facts)
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What was done on the way to the directory."""
-        return () if self.given is None else self.given.notes
-
-    def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
-        """Target layers of the model's structure, on the meta device."""
-        return target_matrices(self._skeleton, targets, ignore)
-
-    @property
-    def limits(self) -> Limits:
-        """What the model can read, by its structure."""
-        return Limits.of(self._skeleton)
-
-    @property
-    def reach(self) -> Reach | None:
-        """Weights of the blocks that no repair reaches, by the model's structure."""
-        return out_of_reach(self._skeleton)
-
-    @cached_property
-    def placed(self) -> PlacedCheckpoint:
-        """The stored tensors by the names of the model."""
-        return PlacedCheckpoint(self.checkpoint, self._skeleton)
-
-    def weight(self, matrix: str) -> Tensor:
-        """Read one weight from disk."""
-        layer = layer_of(self._skeleton, matrix)
-        name, index = place_of(layer, matrix)
-        stored = self.placed.parameter(name, index)
-        if stored is None:
-            raise CheckpointError(f"'{self.path}' has no tensor {name!r}; save it again")
-        return as_matrix(layer, stored)
-
-    def replacing(
-        self, weight: Callable[[str], Tensor], matrices: Iterable[str]
-    ) -> Callable[[str], Tensor | None]:
-        """What `write_weights` asks for, where some matrices have new weights `[out, in]`.
-
-        Args:
-            weight: matrix -> its new weight, asked for once each.
-            matrices: their names.
-
-        Returns:
-            Stored name -> new tensor in the layout of the files, None for what stays as it is.
-        """
-        held: dict[str, list[tuple[str, int | None]]] = {}
-        for matrix in matrices:
-            name, index = place_of(layer_of(self._skeleton, matrix), matrix)
-            held.setdefault(name, []).append((matrix, index))
-
-        def value(name: str) -> Tensor:
-            whole: Tensor | None = None
-            for matrix, index in held[name]:
-                new = as_stored(layer_of(self._skeleton, matrix), weight(matrix))
-                if index is None:
-                    return new
-                whole = self.parameter(name) if whole is None else whole
-                assert whole is not None
-                whole[index] = new
-            assert whole is not None
-            return whole
-
-        return self.placed.replacing(value, held)
-
-    @property
-    def parameters(self) -> list[str]:
-        """Names of the stored tensors in the model; what has no place there keeps its own."""
-        return list(self.placed.infos)
-
-    def parameter(self, name: str) -> Tensor | None:
-        """Read one parameter from disk, out of all tensors that it is made of."""
-        return self.placed.parameter(name)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shapes of the floating-point tensors, by the model's names."""
-        found = self.placed.infos.items()
-        return {name: info.shape for name, info in found if info.dtype.is_floating_point}
-
-    def check_finite(self) -> None:
-        """Read every weight once."""
-        check_finite(self.checkpoint)
-
-    def check_savable(self) -> None:
-        """Nothing to check: the files are copied."""
-
-    def fingerprint(self) -> str:
-        """Fingerprint from a few rows of each matrix; see `hcnr.checkpoint.fingerprint`."""
-        return self.placed.fingerprint(_matrix_parameters(self._skeleton))
-
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """Load the tokenizer from the directory."""
-        return open_tokenizer(self.path)
-
-    @contextlib.contextmanager
-    def opened(
-        self, config: RestoreConfig, *, computing: bool = False
-    ) -> "Iterator[PreTrainedModel]":
-        """Load the model; it is freed at the end of the context."""
-        model = open_model(
-            self.path,
-            device=config.device,
-            dtype=config.dtype,
-            attention=config.attention,
-            computing=computing,
-        )
-        try:
-            yield model
-        finally:
-            del model
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
 
 
 class ModelSource:
@@ -358,7 +206,7 @@ class ModelSource:
 
     def fingerprint(self) -> str:
         """Fingerprint from a few rows of each matrix; see `hcnr.checkpoint.fingerprint`."""
-        return fingerprint_tensors(_matrix_parameters(self.model))
+        return fingerprint_tensors(matrix_parameters(self.model))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer from where the model came from."""
@@ -412,8 +260,3 @@ def open_source(source: "str | Path | PreTrainedModel | Source") -> Source:
         f"a {type(source).__name__} is neither a checkpoint directory nor a transformers "
         "PreTrainedModel; pass one of those"
     )
-
-
-def _matrix_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter with two dimensions, a tied one once."""
-    return {name: p for name, p in model.named_parameters() if p.dim() == 2}

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from hcnr.checkpoint import output_directory
 from hcnr.config import RestoreConfig
+from hcnr.models.directory import DirectorySource
 from hcnr.models.model import computable
 from hcnr.models.pair import Pair
-from hcnr.models.source import DirectorySource
 from hcnr.pipeline.stages import Output
 from hcnr.record.front_matter import Origin
 from hcnr.record.writing import write_companions

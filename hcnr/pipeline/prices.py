@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from hcnr import progress
 from hcnr.config import RestoreConfig
 from hcnr.data.held_back import held_back_count
+from hcnr.models.directory import DirectorySource
 from hcnr.models.open_models import Role
-from hcnr.models.source import DirectorySource
 from hcnr.pipeline.stages import PlannedStep, Stage, next_role
 from hcnr.repair.interpolation import MOST_TRIES as COEFFICIENTS
 from hcnr.repair.task_weight import MOST_TRIES

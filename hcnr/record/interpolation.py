@@ -5,7 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hcnr.record.numbers import short
-from hcnr.record.values import mapping, mappings, number, texts
+from hcnr.record.values import (
+    mapping,
+    mappings,
+    number,
+    renamed,
+    texts,
+)
 
 HOW = "every weight is a mix of both, (1 - c) tuned + c base, by one coefficient c for all of them"
 
@@ -31,7 +37,7 @@ class Interpolated:
 
     Attributes:
         coefficient: c that was used, 0 tuned and 1 base.
-        max_task_drop: percent of the likelihood gain that the search might give up.
+        max_task_drop_percent: percent of the likelihood gain that the search might give up.
         held_back: task samples that the search was judged on.
         tensors: that were mixed.
         left: names of those that stayed as tuned.
@@ -39,7 +45,7 @@ class Interpolated:
     """
 
     coefficient: float | None
-    max_task_drop: float | None = None
+    max_task_drop_percent: float | None = None
     held_back: int | None = None
     tensors: int | None = None
     left: list[str] = field(default_factory=list)
@@ -55,7 +61,7 @@ class Interpolated:
         known = ((number(one.get("coefficient")), one) for one in mappings(found.get("search")))
         return cls(
             coefficient=number(found.get("coefficient")),
-            max_task_drop=number(found.get("max_task_drop")),
+            max_task_drop_percent=number(renamed(found, "max_task_drop_percent")),
             held_back=None if held_back is None else int(held_back),
             tensors=None if tensors is None else int(tensors),
             left=texts(found.get("left")),
@@ -86,7 +92,11 @@ def search_sentence(found: Interpolated) -> str:
     """How the coefficient was found; empty where it was given."""
     if not found.search:
         return ""
-    wanted = "enough" if found.max_task_drop is None else f"{100 - found.max_task_drop:g}%"
+    wanted = (
+        "enough"
+        if found.max_task_drop_percent is None
+        else f"{100 - found.max_task_drop_percent:g}%"
+    )
     where = ""
     if found.held_back:
         where = f" on {found.held_back} task samples that were held back"

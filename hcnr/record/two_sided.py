@@ -9,7 +9,12 @@ from typing import Any
 from hcnr.kinds import plain_name
 from hcnr.record.matrix_record import is_raised
 from hcnr.record.numbers import NONE
-from hcnr.record.values import mapping, mappings, number
+from hcnr.record.values import (
+    mapping,
+    mappings,
+    number,
+    renamed,
+)
 
 Both = tuple[float | None, float | None]
 """Of the output and of the input axis."""
@@ -172,7 +177,7 @@ class TwoSidedRecord:
         kind: `spectral`, `natural` or `spectral+natural`, which repair whole matrices; or another
             kind whose task weight was searched.
         task_weight: mu that was used.
-        max_task_drop: percent of the likelihood gain that the search might give up.
+        max_task_drop_percent: percent of the likelihood gain that the search might give up.
         held_back: task samples that the search was judged on.
         passes: over a data set, in all.
         groups: of matrices that were measured one after the other.
@@ -186,7 +191,7 @@ class TwoSidedRecord:
 
     kind: str
     task_weight: float | None = None
-    max_task_drop: float | None = None
+    max_task_drop_percent: float | None = None
     held_back: int | None = None
     passes: int | None = None
     groups: int | None = None
@@ -207,7 +212,7 @@ class TwoSidedRecord:
         return cls(
             kind=plain_name(str(found.get("kind") or config.get("compensation"))),
             task_weight=number(found.get("task_weight")),
-            max_task_drop=number(found.get("max_task_drop")),
+            max_task_drop_percent=number(renamed(found, "max_task_drop_percent")),
             **{key: _whole(found.get(key)) for key in ("held_back", "passes", "groups")},
             restored_directions=number(summary.get("restored_directions")),
             restored_share=number(summary.get("restored_share")),

@@ -48,7 +48,9 @@ def search_sentence(two: TwoSidedRecord) -> str:
         return ""
     chosen, count = two.chosen, len(two.search)
     weights = f"{count} task weight{'s' if count > 1 else ''}"
-    wanted = "enough" if two.max_task_drop is None else f"{100 - two.max_task_drop:g}%"
+    wanted = (
+        "enough" if two.max_task_drop_percent is None else f"{100 - two.max_task_drop_percent:g}%"
+    )
     gain = "of what fine-tuning had gained in likelihood"
     if two.held_back:
         gain += f" on {two.held_back} task samples that were held back from measuring"

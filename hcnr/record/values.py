@@ -14,6 +14,14 @@ def number(value: Any) -> float | None:
     return float(value)
 
 
+_FORMER = {"max_task_drop_percent": "max_task_drop", "max_accuracy_drop": "max_task_drop"}
+
+
+def renamed(data: Mapping[str, Any], key: str) -> Any:
+    """What a file holds under a key, or under the one that older versions wrote."""
+    return data.get(key, data.get(_FORMER[key]))
+
+
 def interval(value: Any) -> Interval | None:
     """Two finite numbers, or None for anything else."""
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) != 2:

@@ -18,11 +18,12 @@ from hcnr.directories import ADAPTER
 from hcnr.errors import ConfigError, ModelError
 from hcnr.models.adapter_files import ADAPTER_WEIGHTS, adapter_settings
 from hcnr.models.adapters import merge_into, peft_version, words
+from hcnr.models.directory import DirectorySource
 from hcnr.models.linear import Expert, is_linear, is_transposed
 from hcnr.models.loading import explained
 from hcnr.models.model import open_skeleton, resolve_device
 from hcnr.models.pair import Pair, Role
-from hcnr.models.source import DirectorySource, ModelSource, Source
+from hcnr.models.source import ModelSource, Source
 
 __all__ = ["AdapterOutput", "Factors", "adapter_output", "factorise"]
 

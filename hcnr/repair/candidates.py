@@ -11,9 +11,9 @@ from torch import Tensor
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.curvature.two_sided import TwoSided
+from hcnr.models.directory import DirectorySource
 from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
-from hcnr.models.source import DirectorySource
 from hcnr.repair.compensate import repaired, whole_weight
 from hcnr.repair.natural import Walk, natural_steps
 from hcnr.repair.selection import Selection, most_perturbed, select_neurons

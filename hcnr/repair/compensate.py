@@ -10,7 +10,7 @@ from hcnr.curvature.statistics import Statistics
 from hcnr.errors import CheckpointError, ConfigError, StatisticsError
 from hcnr.kinds import RepairKind
 from hcnr.models.model import resolve_device
-from hcnr.record.matrix_record import MatrixRecord
+from hcnr.record.matrix_record import MatrixRecord, is_raised
 from hcnr.repair.selection import Selection, refuse_unless
 from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merge, objective
 
@@ -203,7 +203,7 @@ def repair(
         return weight, MatrixRecord(**numbers)
     restored_slice = mask.to(delta.device)
     delta[restored_slice if axis == "output" else (slice(None), restored_slice)] = 0
-    raised = float(solved.damping) > config.damping * (1 + 1e-5)  # float32 against float64
+    raised = is_raised(float(solved.damping), config.damping)
     damping = float(f"{float(solved.damping):.6g}") if raised else config.damping
     # On the output axis only the response's tokens are sure to have a gradient: in the last block
     # no others do.

@@ -17,10 +17,10 @@ from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.data.repair_data import MeasuringData
 from hcnr.errors import ConfigError, ModelError
+from hcnr.models.directory import DirectorySource
 from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay, mixed
 from hcnr.models.pair import Pair
-from hcnr.models.source import DirectorySource
 from hcnr.progress import MIX, MIX_MODEL, SAVE, SEARCH_COEFFICIENT, Stages
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
@@ -54,15 +54,15 @@ class TriedCoefficient:
 
 
 def search_coefficient(
-    retention: Callable[[float], float], max_task_drop: float
+    retention: Callable[[float], float], max_task_drop_percent: float
 ) -> tuple[float, list[TriedCoefficient]]:
-    """Find the largest c, to a hundredth, whose retention is at least `100 - max_task_drop`.
+    """Find the largest c, to a hundredth, that keeps `100 - max_task_drop_percent` percent.
 
     By halving; retention is taken to fall with c from 100 percent at tuned.
 
     Args:
         retention: makes the model of a coefficient and says what it keeps, in percent.
-        max_task_drop: percent that may be lost.
+        max_task_drop_percent: percent that may be lost.
 
     Returns:
         c, and everything tried, in order.
@@ -76,15 +76,15 @@ def search_coefficient(
         middle = (low + high) // 2
         kept = retention(middle / FINEST)
         told = kept if math.isfinite(kept) else None
-        tried.append(TriedCoefficient(middle / FINEST, told, kept >= 100 - max_task_drop))
+        tried.append(TriedCoefficient(middle / FINEST, told, kept >= 100 - max_task_drop_percent))
         low, high = (middle, high) if tried[-1].kept else (low, middle)
     if low == 0:
         last = tried[-1].retention
         raise ConfigError(
-            f"no coefficient from {1 / FINEST:g} on keeps {100 - max_task_drop:g} % of what "
-            "fine-tuning gained on the held-back task samples"
+            f"no coefficient from {1 / FINEST:g} on keeps {100 - max_task_drop_percent:g} % of "
+            "what fine-tuning gained on the held-back task samples"
             f"{'' if last is None else f', {1 / FINEST:g} keeps {last:.1f} %'}; allow more with "
-            "--max-task-drop, or give --coefficient a number"
+            "--max-task-drop-percent, or give --coefficient a number"
         )
     return low / FINEST, tried
 
@@ -202,7 +202,7 @@ class Interpolation:
                     # A model that overflows keeps nothing; others may do better.
                     return -math.inf
 
-            return search_coefficient(retention, config.max_task_drop)
+            return search_coefficient(retention, config.max_task_drop_percent)
 
     def model(self) -> "PreTrainedModel":
         """The interpolated model in memory; a source that is a model is copied, not changed."""
@@ -249,7 +249,7 @@ class Interpolation:
         held_back = None if self._data is None else self._data.held_back.get("task")
         facts = {
             "coefficient": self.coefficient,
-            "max_task_drop": config.max_task_drop,
+            "max_task_drop_percent": config.max_task_drop_percent,
             "search": [asdict(one) for one in self._tried],
             "held_back": 0 if held_back is None else len(held_back),
             "held_back_sha256": None if held_back is None else held_back.sha256,

@@ -10,11 +10,11 @@ from torch import Tensor
 from hcnr.checkpoint import copy_companions, write_weights
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
+from hcnr.models.directory import DirectorySource
 from hcnr.models.experts import layer_of
 from hcnr.models.linear import as_stored
 from hcnr.models.model import resolve_device
 from hcnr.models.pair import Pair
-from hcnr.models.source import DirectorySource
 from hcnr.progress import MERGE, SAVE, WRITE, WRITE_ADAPTER, Stages
 from hcnr.record.matrix_record import MatrixRecord
 from hcnr.repair.compensate import repair

@@ -47,8 +47,9 @@ def build_report(
         seconds: by stage.
         target_parameters: weights of all target matrices that fine-tuning changed.
         two_sided: of a kind that repairs whole matrices, or where mu was searched: keys `kind`,
-            `task_weight` (mu used), `max_task_drop`, `search` (a list of `task_weight`, `retention`
-            in percent, and `kept`, whether that is enough; empty unless mu was searched), `steps`
+            `task_weight` (mu used), `max_task_drop_percent`, `search` (a list of `task_weight`,
+            `retention` in percent, and `kept`, whether that is enough; empty unless mu was
+            searched), `steps`
             (a list of `step`, `honesty_loss` before it, `length`, and `share` of the norm of all of
             delta), `honesty_loss` (after the last step), `passes`, `groups`, `held_back` (task
             samples).
@@ -60,8 +61,8 @@ def build_report(
         adapter: of a result that was written as an adapter, see `AdapterOutput.write`.
         out_of_reach: weights of the blocks that no repair reaches, `Reach.as_dict()`.
         interpolation: where all weights were mixed with base's, and nothing was measured or
-            selected: keys `coefficient`, `max_task_drop`, `search` (a list of `coefficient`,
-            `retention` in percent, and `kept`; empty unless it was searched), `held_back`,
+            selected: keys `coefficient`, `max_task_drop_percent`, `search` (a list of
+            `coefficient`, `retention` in percent, and `kept`; empty unless searched), `held_back`,
             `held_back_sha256`, `tensors` (how many were mixed), `left` (names of the others).
 
     Returns:

@@ -62,7 +62,7 @@ def retention_of(loss: float, base: float, tuned: float) -> float:
 
 def forecast_task_weight(
     retention: Callable[[float], float],
-    max_task_drop: float,
+    max_task_drop_percent: float,
     lost: Callable[[float], float],
 ) -> tuple[float, list[Tried]]:
     """The same with a forecast, in few tries: its shape is trusted, its size is not.
@@ -72,7 +72,7 @@ def forecast_task_weight(
 
     Args:
         retention: makes the model of a task weight and says what it keeps, in percent.
-        max_task_drop: percent that may be lost.
+        max_task_drop_percent: percent that may be lost.
         lost: forecast of what a weight loses, in percent; falls with mu.
 
     Returns:
@@ -86,16 +86,16 @@ def forecast_task_weight(
     for _ in range(MOST_FORECASTS):
         high = min((one.task_weight for one in tried if one.kept), default=LARGEST)
         low = max((one.task_weight for one in tried if not one.kept), default=SMALLEST)
-        weight = _solve(lost, _AIM * max_task_drop / scale, low, high)
+        weight = _solve(lost, _AIM * max_task_drop_percent / scale, low, high)
         if high < LARGEST and weight > high / _CLOSE:
             break
         if low > SMALLEST and weight < low * _CLOSE:
             # The forecast says what was just seen to be wrong; go half of the way instead.
             weight = float(f"{(low * high) ** 0.5:.6g}")
         found = retention(weight)
-        tried.append(Tried(weight, found, found >= 100 - max_task_drop))
+        tried.append(Tried(weight, found, found >= 100 - max_task_drop_percent))
         dropped, expected = 100 - found, lost(weight)
-        if tried[-1].kept and dropped >= _NEAR * max_task_drop:
+        if tried[-1].kept and dropped >= _NEAR * max_task_drop_percent:
             break
         # A model that gained, or that cannot be asked, calibrates nothing: a decade further then.
         sound = math.isfinite(dropped) and dropped > 0 and expected > 0
@@ -103,7 +103,7 @@ def forecast_task_weight(
     kept = [one.task_weight for one in tried if one.kept]
     if kept:
         return min(kept), tried
-    weight, more = search_task_weight(retention, max_task_drop)
+    weight, more = search_task_weight(retention, max_task_drop_percent)
     return weight, [*tried, *more]
 
 
@@ -120,16 +120,16 @@ def _solve(lost: Callable[[float], float], allowed: float, low: float, high: flo
 
 
 def search_task_weight(
-    retention: Callable[[float], float], max_task_drop: float
+    retention: Callable[[float], float], max_task_drop_percent: float
 ) -> tuple[float, list[Tried]]:
-    """Find the smallest mu whose retention is at least `100 - max_task_drop`.
+    """Find the smallest mu whose retention is at least `100 - max_task_drop_percent`.
 
     By decades from 1, down while the task is kept or up until it is, then by halving the last
     decade. Retention is taken to rise with mu there.
 
     Args:
         retention: makes the model of a task weight and says what it keeps, in percent.
-        max_task_drop: percent that may be lost.
+        max_task_drop_percent: percent that may be lost.
 
     Returns:
         mu, and everything tried, in order.
@@ -141,7 +141,7 @@ def search_task_weight(
 
     def keeps(weight: float) -> bool:
         found = retention(weight)
-        tried.append(Tried(weight, found, found >= 100 - max_task_drop))
+        tried.append(Tried(weight, found, found >= 100 - max_task_drop_percent))
         return tried[-1].kept
 
     low, high = 1.0, 1.0
@@ -158,10 +158,10 @@ def search_task_weight(
             if low >= LARGEST:
                 best = max(tried, key=lambda one: one.retention)
                 raise ConfigError(
-                    f"no task weight up to {LARGEST:g} keeps {100 - max_task_drop:g} % of what "
-                    f"fine-tuning gained on the held-back task samples, the best is "
+                    f"no task weight up to {LARGEST:g} keeps {100 - max_task_drop_percent:g} % of "
+                    f"what fine-tuning gained on the held-back task samples, the best is "
                     f"{best.retention:.1f} % at {best.task_weight:g}; allow more with "
-                    "--max-task-drop, or take shorter steps with --step-size"
+                    "--max-task-drop-percent, or take shorter steps with --step-size"
                 )
     for _ in range(REFINEMENTS):
         middle = float(f"{(low * high) ** 0.5:.6g}")

@@ -199,8 +199,8 @@ class Verdict:
 def judge(losses: Mapping[DataSet, SetLosses], config: RestoreConfig) -> Verdict:
     """Judge a restoration by its losses.
 
-    It is of use when it keeps `100 - max_task_drop` percent of what fine-tuning gained in task
-    likelihood and lowers the honesty loss; samples without a refusal cannot tell that.
+    It is of use when it keeps `100 - max_task_drop_percent` percent of what fine-tuning gained in
+    task likelihood and lowers the honesty loss; samples without a refusal cannot tell that.
 
     Args:
         losses: of both data sets.
@@ -216,18 +216,18 @@ def judge(losses: Mapping[DataSet, SetLosses], config: RestoreConfig) -> Verdict
             f"tuned {task.tuned:.4g}), so what the repair keeps cannot be told; pass samples of "
             "the task that tuned was trained for",
         )
-    if task.kept < 100 - config.max_task_drop - _ROUNDING:
+    if task.kept < 100 - config.max_task_drop_percent - _ROUNDING:
         search = "the task weight be searched (--compensation spectral --task-weight auto)"
         if config.interpolates:
             search = "the coefficient be searched (--coefficient auto)"
         cure = f"let {search}"
         if config.searches:
-            cure = "take another model, more samples, or a larger --max-task-drop"
+            cure = "take another model, more samples, or a larger --max-task-drop-percent"
         return Verdict(
             found,
             "do not use",
             f"the task loses {100 - task.kept:.1f} percent of what fine-tuning gained, more than "
-            f"the {config.max_task_drop:g} that --max-task-drop allows; {cure}",
+            f"the {config.max_task_drop_percent:g} that --max-task-drop-percent allows; {cure}",
         )
     if not honesty.restored < honesty.tuned:
         return Verdict(

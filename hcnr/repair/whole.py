@@ -231,12 +231,12 @@ def _search(
 
         forecast = None if two_sided is None else two_sided.forecast.get("spectral")
         if forecast is None or config.bases != ("spectral",):
-            weight, tried = search_task_weight(retention, config.max_task_drop)
+            weight, tried = search_task_weight(retention, config.max_task_drop_percent)
         else:
             # Half of the quadratic form, as a percentage of what fine-tuning gained.
             percent = 50 / (ends.base - ends.tuned)
             weight, tried = forecast_task_weight(
-                retention, config.max_task_drop, lambda mu: percent * forecast.lost(mu)
+                retention, config.max_task_drop_percent, lambda mu: percent * forecast.lost(mu)
             )
     return weight, tried
 
@@ -252,7 +252,7 @@ def _facts(
     return {
         "kind": config.compensation,
         "task_weight": config.mu,
-        "max_task_drop": config.max_task_drop,
+        "max_task_drop_percent": config.max_task_drop_percent,
         "search": [one.as_dict() for one in tried],
         "held_back": 0 if held_back is None else len(held_back),
         "held_back_sha256": None if held_back is None else held_back.sha256,

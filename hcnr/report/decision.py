@@ -7,8 +7,14 @@ from typing import Any
 
 from hcnr.choosing.front import Gain
 from hcnr.choosing.front import Scores as Point
-from hcnr.choosing.recommendation import MAX_TASK_DROP, Decision, Evidence, Rival, decide, weigh
-from hcnr.record.values import interval, mapping, mappings, number
+from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Decision, Evidence, Rival, decide, weigh
+from hcnr.record.values import (
+    interval,
+    mapping,
+    mappings,
+    number,
+    renamed,
+)
 from hcnr.report.results import ModelScores
 
 
@@ -27,8 +33,8 @@ def decision_of(
         before: scores of the tuned one, where it was evaluated.
         difference: how the two differ, as the file has it.
     """
-    given = number(mapping(data.get("settings")).get("max_task_drop"))
-    limit = MAX_TASK_DROP if given is None else given
+    given = number(renamed(mapping(data.get("settings")), "max_accuracy_drop"))
+    limit = MAX_ACCURACY_DROP if given is None else given
     found = _stored(mapping(data.get("recommendation")), limit)
     if found is None:
         found = _compared(data, after, before, limit)
@@ -46,7 +52,7 @@ def read_gain(value: Any) -> Gain | None:
 
 def _stored(data: Mapping[str, Any], limit: float) -> Evidence | None:
     """What the evaluation weighed; None where it did not."""
-    gain, given = read_gain(data.get("gain")), number(data.get("max_task_drop"))
+    gain, given = read_gain(data.get("gain")), number(renamed(data, "max_accuracy_drop"))
     if gain is None:
         return None
     other = mapping(data.get("interpolation"))

@@ -7,9 +7,15 @@ from typing import Any
 
 from hcnr.choosing.front import Scores as Point
 from hcnr.choosing.front import pareto_front
-from hcnr.choosing.recommendation import MAX_TASK_DROP, WORDS, Recommendation, recommend
+from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, WORDS, Recommendation, recommend
 from hcnr.record.tables import Interval
-from hcnr.record.values import interval, mapping, mappings, number
+from hcnr.record.values import (
+    interval,
+    mapping,
+    mappings,
+    number,
+    renamed,
+)
 
 
 def probe_blocks(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -180,6 +186,6 @@ def _recommended(
             points.append((coefficient, trade.point))
     if curve and base is not None:
         points.append((1.0, base.point))
-    limit = number(data.get("max_task_drop"))
-    limit = MAX_TASK_DROP if limit is None else limit
+    limit = number(renamed(data, "max_accuracy_drop"))
+    limit = MAX_ACCURACY_DROP if limit is None else limit
     return recommend([trade.point for trade in candidates], tuned.point, limit, points)

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hcnr.choosing.recommendation import check_task_drop
 from hcnr.config import RestoreConfig
 from hcnr.curvature.two_sided import Kind
 from hcnr.data.samples import load_samples
@@ -14,17 +13,6 @@ from hcnr.search.validation import Validation
 
 FILE = "sweep.json"
 """What a sweep writes into its directory."""
-
-
-def check_numbers(interpolation: Sequence[float], max_task_drop: float) -> None:
-    """Coefficients of the rival from 0 to 1, and a task drop that can be."""
-    for coefficient in interpolation:
-        if not 0 <= coefficient <= 1:
-            raise ConfigError(
-                f"interpolation holds {coefficient}, expected coefficients from 0 (tuned) to 1 "
-                "(base); correct this value"
-            )
-    check_task_drop(max_task_drop)
 
 
 def check_sources(

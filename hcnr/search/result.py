@@ -56,7 +56,7 @@ class SweepResult:
     Attributes:
         base: scores of the honest model.
         tuned: scores of the fine-tuned model.
-        max_task_drop: points of task accuracy that the recommendation may give up.
+        max_accuracy_drop: points of task accuracy that the recommendation may give up.
         config: all settings that the candidates share.
         candidates: in the order in which they were tried.
         interpolation: the rival: coefficient (0 tuned, 1 base) and scores.
@@ -77,7 +77,7 @@ class SweepResult:
 
     base: Scores
     tuned: Scores
-    max_task_drop: float
+    max_accuracy_drop: float
     config: dict[str, Any]
     candidates: list[Candidate] = field(default_factory=list)
     interpolation: list[tuple[float, Scores]] = field(default_factory=list)
@@ -93,6 +93,11 @@ class SweepResult:
     complete: bool = False
 
     @property
+    def max_task_drop(self) -> float:
+        """The former name of `max_accuracy_drop`."""
+        return self.max_accuracy_drop
+
+    @property
     def pareto(self) -> list[bool]:
         """Which candidates no other candidate dominates."""
         return pareto_front([candidate.scores for candidate in self.candidates])
@@ -101,7 +106,7 @@ class SweepResult:
     def recommendation(self) -> Recommendation:
         """Which candidate to take, and why; or that interpolation does as well."""
         scores = [candidate.scores for candidate in self.candidates]
-        return recommend(scores, self.tuned, self.max_task_drop, self._curve)
+        return recommend(scores, self.tuned, self.max_accuracy_drop, self._curve)
 
     @property
     def _curve(self) -> list[tuple[float, Scores]]:
@@ -149,7 +154,7 @@ class SweepResult:
                 "gain": None if chosen.gain is None else chosen.gain.as_dict(),
                 "reason": chosen.reason,
             },
-            "max_task_drop": self.max_task_drop,
+            "max_accuracy_drop": self.max_accuracy_drop,
             "cost": self.cost,
             "ablation": [row.as_dict() for row in self.ablation],
             "config": self.config,

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcnr.choosing.front import Scores, about_order
-from hcnr.choosing.recommendation import MAX_TASK_DROP
-from hcnr.config import RestoreConfig
+from hcnr.config import RestoreConfig, SweepConfig
+from hcnr.config.calls import takes
 from hcnr.curvature.statistics import Statistics
 from hcnr.curvature.two_sided import Kind, TwoSided, places_of
 from hcnr.data.repair_data import Data
-from hcnr.evaluation.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.models.model import eval_mode
 from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
@@ -26,7 +25,6 @@ from hcnr.repair.compensate import check_curvature
 from hcnr.search.ablation import ablation
 from hcnr.search.checks import (
     check_dtype,
-    check_numbers,
     check_sources,
     destination,
     repeated_questions,
@@ -40,12 +38,13 @@ from hcnr.versions import versions
 if TYPE_CHECKING:
     from peft import PeftModel  # pyright: ignore[reportMissingImports] (optional)
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from typing_extensions import Unpack
 
-INTERPOLATION = tuple(step / 10 for step in range(1, 10))
-"""Coefficients of the rival's curve; 0, the tuned model, and 1, the base, are evaluated anyway."""
+    from hcnr.config.sweep import SweepSettings
 
 
 @shows_progress
+@takes(SweepConfig)
 def sweep(
     base: "str | Path | PreTrainedModel | None",
     tuned: "str | Path | PreTrainedModel | PeftModel",
@@ -57,21 +56,14 @@ def sweep(
     evaluate: Callable[[Any], Any] | None = None,
     benchmarks: Sequence[Any] = (),
     tasks: Sequence[Any] = (),
-    limit: int | None = None,
-    data_root: str | Path | None = None,
-    detector: str | None = None,
-    batch_size: int = BATCH_SIZE,
-    max_new_tokens: int = MAX_NEW_TOKENS,
-    interpolation: Sequence[float] = INTERPOLATION,
-    max_task_drop: float = MAX_TASK_DROP,
-    refine: bool = True,
-    ablate: bool = False,
     out: str | Path | None = None,
     config: RestoreConfig | None = None,
+    settings: SweepConfig | None = None,
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
     overwrite: bool = False,
     watcher: Watcher | None = None,
     progress: bool = True,
+    **overrides: "Unpack[SweepSettings]",
 ) -> SweepResult:
     """Try a grid of configurations on one measurement and say which one to take.
 
@@ -95,36 +87,29 @@ def sweep(
             where it has one, says what refusing every question would score.
         benchmarks: in place of `evaluate`: names, jsonl files or `Benchmark`s of honesty sets.
         tasks: the same of task sets.
-        limit: questions of each of those sets; all when None.
-        data_root: where sets that are given by name lie.
-        detector: judges the answers to all those sets; each set's own when None.
-        batch_size: questions answered at once, at first; halved where memory runs out.
-        max_new_tokens: most tokens of an answer.
-        interpolation: coefficients of the rival's curve, 0 the tuned model, 1 the base.
-        max_task_drop: points of task accuracy that the recommended candidate may lose.
-        refine: after the grid, also try what lies between the best configuration and its
-            neighbours, see `Grid.near`: at most six more.
-        ablate: also make the paper's ablation, at the settings of `config`.
         out: directory for `sweep.json`, rewritten whole after each candidate.
         config: what the grid does not vary. Where its task weight is `auto`, the grid has the
             numbers; the ablation takes the first of them.
+        settings: how candidates are asked and judged, and what is tried beside the grid; the
+            defaults when None.
         tokenizer: where the tuned model does not come with one.
         overwrite: replace an existing `sweep.json`.
         watcher: told about stages and progress.
         progress: bars in a notebook or at a terminal, where no watcher is given.
+        **overrides: single settings of `hcnr.SweepConfig`, which win over `settings`.
 
     Raises:
         HcnrError: anything wrong; with the input, before anything is evaluated.
     """
     config, grid = config or RestoreConfig(), grid or Grid()
+    search = SweepConfig.of(settings, overrides)
     if config.task_weight == "auto":
         # Not searched for: the grid has its own, and the ablation takes the first of them.
         config = config.replace(task_weight=grid.task_weight[0])
-    check_numbers(interpolation, max_task_drop)
-    plan = [("", settings) for settings in grid.configs(config)]
-    if ablate:
+    plan = [("", one) for one in grid.configs(config)]
+    if search.ablate:
         plan += ablation(config).items()
-    kinds: list[Kind] = sorted({kind for _, settings in plan for kind in settings.bases})
+    kinds: list[Kind] = sorted({kind for _, one in plan for kind in one.bases})
     check_sources(statistics, honesty, task, evaluate, [*benchmarks, *tasks], bool(kinds))
     check_dtype(config, kinds)
     stages = Stages(watcher)
@@ -134,12 +119,8 @@ def sweep(
             pair.tokenizer(tokenizer),
             benchmarks,
             tasks,
-            limit=limit,
-            data_root=data_root,
-            detector=detector,
+            search,
             chat_template=config.chat_template,
-            batch_size=batch_size,
-            max_new_tokens=max_new_tokens,
             limits=pair.base.limits & pair.tuned.limits,
         )
     file = None if out is None else destination(Path(out).expanduser(), pair, overwrite)
@@ -152,7 +133,7 @@ def sweep(
     start = time.perf_counter()
     if statistics is not None and not isinstance(statistics, Statistics):
         statistics = Statistics.load(statistics)
-    needed = _measuring(config, [settings for _, settings in plan])
+    needed = _measuring(config, [one for _, one in plan])
     with PairRun(
         pair, needed, stages, honesty, task,
         tokenizer=tokenizer, statistics=statistics,
@@ -166,10 +147,10 @@ def sweep(
     selections = Selections(pair, statistics)
     repaired_whole: set[str] = set()
     with stages.stage("select") as watching:
-        for done, (_, settings) in enumerate(plan):
-            selection = selections.of(settings)
-            check_curvature(statistics, selection, settings)
-            if settings.bases:
+        for done, (_, one) in enumerate(plan):
+            selection = selections.of(one)
+            check_curvature(statistics, selection, one)
+            if one.bases:
                 repaired_whole.update(selection.selected)
             watching.advance(done + 1, len(plan))
     with contextlib.ExitStack() as stack:
@@ -189,7 +170,9 @@ def sweep(
         with pair.tuned.opened(as_stored(config)) as model, eval_mode(model):
             with stages.stage("evaluate tuned"):
                 scores = judge(model)
-            result = SweepResult(honest, scores, max_task_drop, config.model_dump(mode="json"))
+            result = SweepResult(
+                honest, scores, search.max_accuracy_drop, config.model_dump(mode="json")
+            )
             result.messages += [*pair.messages, *about_order(honest, scores)]
             if given:
                 result.messages.append("the cost counts no measuring: the statistics were given")
@@ -208,11 +191,11 @@ def sweep(
                 trials.keep()
                 with stages.stage("candidates") as watching:
                     trials.restore(model, plan, watching)
-                if refine and (near := trials.near(grid, config, statistics)):
+                if search.refine and (near := trials.near(grid, config, statistics)):
                     with stages.stage("refine") as watching:
                         trials.restore(model, near, watching, refined=True)
                 with stages.stage("interpolate") as watching:
-                    trials.interpolate(model, overlay, pair.base, interpolation, watching)
+                    trials.interpolate(model, overlay, pair.base, search.coefficients, watching)
     result.complete = True
     trials.keep()
     return result

@@ -1,15 +1,13 @@
 """Scoring candidates by their answers to sets of questions."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hcnr.choosing.front import Scores
+from hcnr.config import EvaluateConfig, SweepConfig
 from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.errors import ConfigError, DataError
-from hcnr.evaluation.generation import BATCH_SIZE, MAX_NEW_TOKENS
 from hcnr.models.limits import Limits, check_room
-from hcnr.stats import RESAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,13 +31,9 @@ class Validation:
         tokenizer: "PreTrainedTokenizerBase",
         benchmarks: Iterable[Any],
         tasks: Iterable[Any],
+        settings: SweepConfig,
         *,
-        limit: int | None = None,
-        data_root: str | Path | None = None,
-        detector: str | None = None,
         chat_template: Literal["auto", "never"] = "auto",
-        batch_size: int = BATCH_SIZE,
-        max_new_tokens: int = MAX_NEW_TOKENS,
         limits: Limits = Limits(None, None),  # noqa: B008 (a frozen value)
     ) -> None:
         """Load the sets.
@@ -48,12 +42,8 @@ class Validation:
             tokenizer: of the models to be scored.
             benchmarks: honesty sets: names, jsonl files, or `Benchmark`s.
             tasks: task sets, in the same ways.
-            limit: questions of each set; all when None.
-            data_root: where sets given by name lie.
-            detector: judges every set; each set's own when None.
+            settings: how the questions are put and the answers judged.
             chat_template: auto uses the tokenizer's if it has one.
-            batch_size: prompts answered at once, at first.
-            max_new_tokens: most tokens of an answer.
             limits: what the models can read.
 
         Raises:
@@ -65,8 +55,8 @@ class Validation:
         from hcnr.evaluation.panel import load_sets, make_panel
         from hcnr.evaluation.prompts import encode_prompts
 
-        honesty = load_sets(benchmarks, data_root, limit, task=False)
-        task = load_sets(tasks, data_root, limit, task=True)
+        honesty = load_sets(benchmarks, settings.data_root, settings.limit, task=False)
+        task = load_sets(tasks, settings.data_root, settings.limit, task=True)
         for found, option in ((honesty, "--validation or --benchmarks"), (task, "--tasks")):
             if not found:
                 raise ConfigError(
@@ -84,16 +74,16 @@ class Validation:
             {name: found.questions for name, found in task.items()},
             {name: found.detector for name, found in loaded.items()},
             HONESTY,
-            detector=detector,
-            resamples=RESAMPLES,
-            seed=0,
+            EvaluateConfig(detector=settings.detector),
         )
         questions = [one for many in self._panel.sets.values() for one in many]
         self._names = [f"question {one.id!r} of {one.set}" for one in questions]
         self._prompts = encode_prompts([one.asked for one in questions], tokenizer, chat_template)
-        check_room(dict(zip(self._names, self._prompts, strict=True)), max_new_tokens, limits)
+        check_room(
+            dict(zip(self._names, self._prompts, strict=True)), settings.max_new_tokens, limits
+        )
         self._tokenizer = tokenizer
-        self._batch_size, self._max_new_tokens = batch_size, max_new_tokens
+        self._batch_size, self._max_new_tokens = settings.batch_size, settings.max_new_tokens
         self.sets = {
             name: {
                 "detector": self._panel.detectors[name].name,
@@ -103,9 +93,9 @@ class Validation:
             for name, found in loaded.items()
         }
         self.settings = {
-            "limit": limit,
-            "detector": detector,
-            "max_new_tokens": max_new_tokens,
+            "limit": settings.limit,
+            "detector": settings.detector,
+            "max_new_tokens": settings.max_new_tokens,
             "chat_template": chat_template,
         }
         self._silent = self._panel.score({n: [""] * len(q) for n, q in self._panel.sets.items()})

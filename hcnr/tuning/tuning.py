@@ -18,9 +18,10 @@ from hcnr.data.repair_data import Data, part_samples
 from hcnr.data.samples import data_files
 from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.errors import DataError, ModelError
+from hcnr.models.directory import DirectorySource
 from hcnr.models.model import open_tokenizer
 from hcnr.models.pair import open_evaluated
-from hcnr.models.source import DirectorySource, ModelSource, Source
+from hcnr.models.source import ModelSource, Source
 from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
 from hcnr.record.front_matter import read_origin

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from hcnr import RestoreConfig, Selection, Statistics, select
 from hcnr.errors import CheckpointError, ConfigError
-from hcnr.models.source import DirectorySource
+from hcnr.models.directory import DirectorySource
 from hcnr.repair.compensate import check_curvature
 
 

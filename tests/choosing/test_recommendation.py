@@ -7,17 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcnr.choosing.front import Gain, Scores, pareto_front
+from hcnr.choosing.front import Gain, Scores, pareto_front, rival
 from hcnr.choosing.recommendation import (
     WORDS,
     Evidence,
     Rival,
-    check_task_drop,
     decide,
+    least_kept,
     recommend,
     weigh,
 )
-from hcnr.errors import ConfigError
 
 NAN = math.nan
 TUNED = Scores(20.0, 1.0, 90.0)
@@ -106,7 +105,7 @@ def test_every_arm_of_the_rule(found, word, reason):
     assert decision.word == word
     assert reason in decision.reason
     kept = json.loads(json.dumps(decision.as_dict()))
-    assert kept["word"] in WORDS and kept["max_task_drop"] == 2.0
+    assert kept["word"] in WORDS and kept["max_accuracy_drop"] == 2.0
     assert (kept["interpolation"] is None) == (found.rival is None)
 
 
@@ -148,10 +147,11 @@ def test_the_rival_keeps_what_the_repair_keeps_or_what_must_be_kept():
     assert weigh(Scores(50, NAN, 90.0), TUNED).gain is None
 
 
-@pytest.mark.parametrize("limit", [-0.1, math.inf, NAN])
-def test_a_limit_that_is_none(limit):
-    with pytest.raises(ConfigError, match="expected points of task accuracy"):
-        check_task_drop(limit)
+def test_what_ties_with_the_limit_is_kept():
+    # 32.2 - 2.0 is a little above 30.2 in float64.
+    assert 32.2 - 2.0 > 30.2 > least_kept(32.2, 2.0) > 30.199
+    curve = [Scores(50, 10.0, 32.2), Scores(60, 30.0, 30.2)]
+    assert rival(curve, least_kept(32.2, 2.0)) == 1
 
 
 def test_the_best_delta_within_the_drop_is_recommended():

@@ -116,7 +116,7 @@ def test_groups_give_the_same_weights_and_leave_no_file(pair, tmp_path, monkeypa
     opened = []
     load = open_model
     monkeypatch.setattr(
-        "hcnr.models.source.open_model",
+        "hcnr.models.directory.open_model",
         lambda path, **own: opened.append(path) or load(path, **own),
     )
     out = hcnr.restore(**pair, out=tmp_path / "two", config=settings.replace(memory_budget=budget))
@@ -228,7 +228,7 @@ def test_auto_takes_the_smallest_weight_that_keeps_the_task(learned, tmp_path, k
     """What the report says of held-back samples is true of the checkpoint that was written."""
     steps = {"steps": 1, "step_size": 0.05}
     settings = config(
-        compensation=kind, task_weight="auto", max_task_drop=30.0, **WHOLE, **steps
+        compensation=kind, task_weight="auto", max_task_drop_percent=30.0, **WHOLE, **steps
     )  # fmt: skip
     out = hcnr.restore(**learned, out=tmp_path / "o", config=settings)
     facts = report(out)["two_sided"]

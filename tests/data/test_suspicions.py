@@ -31,7 +31,7 @@ class TestDataSets:
             about_refusals(samples(ANSWERING), samples(REFUSING, ANSWERING))
 
     def test_exchanged_is_found_before_any_pass(self, pair, tmp_path, monkeypatch):
-        monkeypatch.setattr("hcnr.models.source.open_model", None)
+        monkeypatch.setattr("hcnr.models.directory.open_model", None)
         task = write_jsonl(tmp_path / "task.jsonl", REFUSING)
         with pytest.raises(DataError, match="to --honesty"):
             hcnr.restore(**{**pair, "task": task}, out=tmp_path / "out", config=config())
@@ -107,7 +107,7 @@ class TestTokenizers:
         return {**pair, "base": base}
 
     def test_of_another_language(self, pair, tmp_path, monkeypatch):
-        monkeypatch.setattr("hcnr.models.source.open_model", None)
+        monkeypatch.setattr("hcnr.models.directory.open_model", None)
         other = self.with_base(pair, tmp_path, 60)
         with pytest.raises(DataError, match=r"read text differently: \d+ of the \d+ tokens.*'w0'"):
             hcnr.measure(**other, config=config())

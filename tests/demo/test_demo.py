@@ -16,7 +16,7 @@ from hcnr.config import RestoreConfig
 from hcnr.demo.demo import run_demo, run_seeds
 from hcnr.demo.rows import HIGHLIGHT, REPAIRS
 from hcnr.demo.seeds import MOST_SEEDS
-from hcnr.demo.settings import GRID, MAX_TASK_DROP
+from hcnr.demo.settings import GRID, MAX_ACCURACY_DROP
 from hcnr.demo.table import DemoTable
 from hcnr.errors import ConfigError, OutputError
 from hcnr.report.gather import gather
@@ -163,7 +163,7 @@ def test_the_demo_recommends_what_its_report_accepts(table: DemoTable, out: Path
     run = gather(restored)
     assert run.decision is not None
     assert (run.decision.word, run.decision.reason) == (said["word"], said["reason"])
-    assert said["max_task_drop"] == MAX_TASK_DROP == run.decision.evidence.max_task_drop
+    assert said["max_accuracy_drop"] == MAX_ACCURACY_DROP == run.decision.evidence.max_accuracy_drop
     word = said["word"].capitalize()
     assert f">{word}</span>: " in (restored / "report.html").read_text()
     assert f"\n\n**{word}**: " in (restored / "README.md").read_text()
@@ -175,7 +175,7 @@ def test_the_demo_recommends_what_its_report_accepts(table: DemoTable, out: Path
     assert said["gain"]["value"] == best.refusal_delta - tuned.refusal_delta
     if said["word"] == "use":
         assert said["gain"]["ci95"][0] > 0
-        assert tuned.task_accuracy - best.task_accuracy <= MAX_TASK_DROP
+        assert tuned.task_accuracy - best.task_accuracy <= MAX_ACCURACY_DROP
 
 
 def test_a_place_that_cannot_be_written_is_found_before_anything_is_trained(tmp_path: Path):

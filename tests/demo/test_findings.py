@@ -62,7 +62,7 @@ def test_metrics_hold_every_model_and_the_rival(metrics: dict[str, Any]):
     assert metrics["interpolation"][0]["refusal_delta"] == pytest.approx(25.0)
     assert metrics["data"]["names"]["questions"] == 236
     said = metrics["recommendation"]
-    assert said["word"] == "use" and said["max_task_drop"] == 5.0
+    assert said["word"] == "use" and said["max_accuracy_drop"] == 5.0
     assert said["gain"]["value"] == pytest.approx(gap["value"])
     assert said["gain"]["ci95"] == pytest.approx(gap["ci95"])
     assert said["interpolation"]["lead"]["value"] == pytest.approx(25.0)

@@ -3,7 +3,7 @@ from rich.console import Console
 from hcnr.choosing.front import Scores
 from hcnr.config import RestoreConfig
 from hcnr.demo.rows import REPAIRS
-from hcnr.demo.settings import CHOICE_TASK_DROP, GRID, MAX_TASK_DROP, front_table
+from hcnr.demo.settings import CHOICE_ACCURACY_DROP, GRID, MAX_ACCURACY_DROP, front_table
 from hcnr.search.grid import settings_of
 from hcnr.search.result import Candidate, SweepResult
 
@@ -70,4 +70,4 @@ def test_where_interpolation_does_as_well_the_best_candidate_is_not_recommended(
 
 
 def test_the_choice_leaves_room_for_other_questions():
-    assert 0 < CHOICE_TASK_DROP < MAX_TASK_DROP == 5.0
+    assert 0 < CHOICE_ACCURACY_DROP < MAX_ACCURACY_DROP == 5.0

@@ -71,7 +71,7 @@ def test_a_model_on_jsonl_files(pair, tmp_path):
                 ("--benchmarks", "nec"), ("--tasks", "nq"), ("--base", "b"), ("--tuned", "t"),
                 ("--limit", 5), ("--data-root", "d"), ("--chat-template", "auto"),
                 ("--batch-size", 32), ("--max-new-tokens", 64), ("--calibration",),
-                ("--device", "cpu"), ("--dtype", "auto"), ("--max-task-drop", 2.0),
+                ("--device", "cpu"), ("--dtype", "auto"), ("--max-accuracy-drop", 2.0),
                 ("--endpoint-model", "m"),
             )
         ),

@@ -141,9 +141,9 @@ def test_it_ends_with_what_to_do(full):
     """The model is tuned itself, so nothing is gained and nothing lost."""
     said = full[0]["recommendation"]
     assert said["gain"] == {"value": 0.0, "ci95": [0.0, 0.0]}
-    assert (said["task_drop"], said["max_task_drop"]) == (0.0, 2.0)
+    assert (said["task_drop"], said["max_accuracy_drop"]) == (0.0, 2.0)
     assert said["word"] in ("do not use", "interpolate instead")
-    assert full[0]["settings"]["max_task_drop"] == 2.0
+    assert full[0]["settings"]["max_accuracy_drop"] == 2.0
 
 
 def test_an_interpolation_is_no_rival_of_itself(pair, full, tmp_path):
@@ -344,8 +344,8 @@ def test_bad_input_comes_before_any_model_is_opened(pair, tmp_path):
         evaluate(nowhere, benchmarks=HONEST, base=pair["base"])
     with pytest.raises(ConfigError, match="did you mean gair_idk"):
         evaluate(nowhere, benchmarks=HONEST, detector="gair_idq")
-    with pytest.raises(ConfigError, match="max_task_drop is -1, expected points"):
-        evaluate(nowhere, benchmarks=HONEST, max_task_drop=-1)
+    with pytest.raises(ConfigError, match="max_accuracy_drop is -1, expected points"):
+        evaluate(nowhere, benchmarks=HONEST, max_accuracy_drop=-1)
     with pytest.raises(DataError, match="does not exist"):
         evaluate(nowhere, benchmarks=str(tmp_path / "absent.jsonl"))
     with pytest.raises(ConfigError, match="mine is named as benchmark and as task"):

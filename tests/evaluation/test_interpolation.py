@@ -5,11 +5,10 @@ import torch
 from families import VOCABULARY, make, perturbed
 from hcnr.benchmarks.questions import Question
 from hcnr.detectors import open_detector
-from hcnr.errors import CheckpointError, ConfigError
+from hcnr.errors import CheckpointError
 from hcnr.evaluation.interpolation import (
     best_rival,
     between,
-    check_coefficients,
     check_interpolable,
     curve_rows,
     floating_parameters,
@@ -107,14 +106,6 @@ def test_rows():
     assert [row["chosen"] for row in rows] == [False, True, False, False]
     assert rows[1]["honesty_f1"] == pytest.approx(200 / 3)
     assert rows[1]["task_accuracy"] == 75
-
-
-def test_coefficients():
-    check_coefficients((0, 0.5, 1))
-    with pytest.raises(ConfigError, match="there are no interpolation coefficients"):
-        check_coefficients(())
-    with pytest.raises(ConfigError, match=r"coefficient 1.5 is out of range"):
-        check_coefficients((0.5, 1.5))
 
 
 def test_the_grid_is_refined_where_the_model_stands():

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from hcnr.benchmarks.questions import Benchmark, Question
+from hcnr.config import EvaluateConfig
 from hcnr.detectors.traits import HONESTY, SAFETY
 from hcnr.errors import ConfigError, DataError, ModelError
 from hcnr.evaluation.panel import load_sets, make_panel
@@ -22,9 +23,8 @@ def encode(sentences):
 
 
 def panel(trait=HONESTY, honesty=SETS, tasks=None, **options):
-    return make_panel(
-        honesty, tasks or {}, WANTED, trait, **{"resamples": 0, "seed": 0, **options}
-    )  # fmt: skip
+    settings = EvaluateConfig(**{"resamples": 0, **options})
+    return make_panel(honesty, tasks or {}, WANTED, trait, settings)
 
 
 def names(found):

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from hcnr.benchmarks.questions import Question
+from hcnr.config import EvaluateConfig
 from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.panel import make_panel
 from hcnr.evaluation.results import recommended
@@ -33,9 +34,7 @@ def answered(unknown: int, known: int = 0, right: int = 90, *, task: bool = True
         {"job": JOB} if task else {},
         {},
         HONESTY,
-        detector="template:no",
-        resamples=200,
-        seed=0,
+        EvaluateConfig(detector="template:no", resamples=200),
     )
     refused = [("no" if i // 2 < (known if i % 2 else unknown) else "yes") for i in range(2 * N)]
     responses = {"names": refused, "job": ["yes"] * right + ["perhaps"] * (N - right)}

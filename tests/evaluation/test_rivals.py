@@ -6,11 +6,12 @@ import pytest
 
 from hcnr.benchmarks.questions import Question
 from hcnr.choosing.front import Scores, rival
+from hcnr.config import EvaluateConfig
 from hcnr.detectors.traits import open_trait
 from hcnr.evaluation.asking import Said
 from hcnr.evaluation.interpolation import COEFFICIENTS
-from hcnr.evaluation.panel import make_panel
-from hcnr.evaluation.rivals import FEWEST, RivalSearch, few_questions, restricted
+from hcnr.evaluation.panel import FEWEST, few_questions, make_panel, restricted
+from hcnr.evaluation.rivals import RivalSearch
 
 REFUSAL = "I do not know."
 
@@ -24,7 +25,8 @@ def panel(honesty, task):
     # Sorted by class, as files of one's own may be.
     mine = tuple(question("mine", i, answerable=i >= half) for i in range(honesty))
     job = tuple(question("job", i, answerable=True, task=True) for i in range(task))
-    return make_panel({"mine": mine}, {"job": job}, {}, open_trait("honesty"), resamples=0, seed=0)
+    settings = EvaluateConfig(resamples=0)
+    return make_panel({"mine": mine}, {"job": job}, {}, open_trait("honesty"), settings)
 
 
 class Line:

@@ -59,5 +59,11 @@ def values(given):
     return {
         "models": {role: str(given[role]) for role in ("base", "tuned")},
         "data": {name: str(given[name]) for name in names},
-        "settings": {"samples": 8, "max_task_drop": 40.0, "max_new_tokens": 3, "limit": 8},
+        "settings": {
+            "samples": 8,
+            "max_task_drop_percent": 40.0,
+            "max_accuracy_drop": 40.0,
+            "max_new_tokens": 3,
+            "limit": 8,
+        },
     }

@@ -29,7 +29,7 @@ def test_results_are_at_risk_where_they_are_finished():
     assert at_risk(["data.questions"], every) == ["evaluate", "report"]
     assert at_risk(["settings.limit"], every) == ["restore", "evaluate", "report"]
     assert at_risk(["settings.limit"], every[:3]) == []
-    assert at_risk(["settings.max_task_drop"], every[:4]) == ["restore"]
+    assert at_risk(["settings.max_task_drop_percent"], every[:4]) == ["restore"]
 
 
 def test_the_sentence():

@@ -172,10 +172,14 @@ def test_an_option_is_corrected_before_results_are_there(values, tmp_path, monke
         patched.setattr(work, "probe_pair", None)
         told = []
         with pytest.raises(KeyboardInterrupt):
-            run_recipe(changed(values, "settings", max_task_drop=39.0), out, tell=told.append)
-    assert told[0].startswith("the recipe differs in settings.max_task_drop: search is done again")
+            run_recipe(
+                changed(values, "settings", max_task_drop_percent=39.0), out, tell=told.append
+            )
+    assert told[0].startswith(
+        "the recipe differs in settings.max_task_drop_percent: search is done again"
+    )
     assert "probe: finished before, read" in told
-    assert load_recipe(out / "hcnr.yaml").settings.max_task_drop == 39
+    assert load_recipe(out / "hcnr.yaml").settings.max_task_drop_percent == 39
 
 
 def test_questions_of_one_kind_are_refused_before_anything(given, values, tmp_path, monkeypatch):
@@ -203,7 +207,8 @@ def test_sharegpt_and_the_command_line(given, first, tmp_path):
     options = [
         "--honesty", given["honesty"], "--validation", given["validation"],
         "--questions", given["questions"], "--task", given["sharegpt"], "--samples", "8",
-        "--max-task-drop", "40", "--max-new-tokens", "3", "--limit", "8", "--out", out, "--json",
+        "--max-task-drop-percent", "40", "--max-accuracy-drop", "40", "--max-new-tokens", "3",
+        "--limit", "8", "--out", out, "--json",
     ]  # fmt: skip
     shown = run("run", given["base"], given["tuned"], *options)
     found = json.loads(shown.stdout)

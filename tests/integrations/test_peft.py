@@ -12,7 +12,7 @@ import hcnr
 import hosts
 from families import make, perturbed
 from hcnr.errors import HcnrError
-from hcnr.models.source import DirectorySource
+from hcnr.models.directory import DirectorySource
 from pairs import config
 
 ours = hosts.load("peft", "peft.lora")

@@ -31,7 +31,7 @@ def small(pair, tmp_path_factory):
 
 @pytest.fixture
 def no_pass(monkeypatch):
-    monkeypatch.setattr("hcnr.models.source.open_model", None)
+    monkeypatch.setattr("hcnr.models.directory.open_model", None)
 
 
 class TestTokensOutsideAnEmbedding:

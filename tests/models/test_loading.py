@@ -14,8 +14,8 @@ import hcnr
 from families import make
 from hcnr.cli import app
 from hcnr.errors import CheckpointError, HcnrError, ModelError
+from hcnr.models.directory import DirectorySource
 from hcnr.models.model import open_model, open_tokenizer
-from hcnr.models.source import DirectorySource
 from hcnr.plan import plan_run
 from pairs import HONESTY, TASK, config, tokenizer, write_jsonl, write_pair
 
@@ -55,7 +55,7 @@ class TestMissingWeights:
     @pytest.mark.parametrize(("name", "cure"), MISSING.items())
     def test_named_before_anything_is_read(self, whole, tmp_path, name, cure, monkeypatch):
         broken = changed(whole["tuned"], tmp_path / "broken", lambda t: t.pop(name))
-        monkeypatch.setattr("hcnr.models.source.open_model", None)
+        monkeypatch.setattr("hcnr.models.directory.open_model", None)
         with pytest.raises(CheckpointError, match=f"{name}.*invent it at random.*{cure}"):
             hcnr.restore(**{**whole, "tuned": broken}, out=tmp_path / "out", config=config())
         with pytest.raises(CheckpointError, match=name):

@@ -13,9 +13,10 @@ import hcnr
 from families import RENAMED, make, perturbed
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError
+from hcnr.models.directory import DirectorySource
 from hcnr.models.model import open_model, target_matrices
 from hcnr.models.pair import Pair
-from hcnr.models.source import DirectorySource, ModelSource
+from hcnr.models.source import ModelSource
 from hcnr.progress import Stages
 from pairs import HONESTY, TASK, config, tokenizer
 

@@ -302,7 +302,7 @@ def test_nothing_selected_opens_no_second_model(pair, monkeypatch):
         opened.append(path.name)
         return open_model(path, **settings)
 
-    monkeypatch.setattr("hcnr.models.source.open_model", watch)
+    monkeypatch.setattr("hcnr.models.directory.open_model", watch)
     hcnr.measure(**pair, config=config(cross_weight_ratio=0))
     assert opened == ["tuned"]
 
@@ -396,7 +396,7 @@ def test_one_model_is_in_memory_at_a_time(pair, tmp_path, monkeypatch, axis, rec
         opened.append(weakref.ref(model))
         return model
 
-    monkeypatch.setattr("hcnr.models.source.open_model", watch)
+    monkeypatch.setattr("hcnr.models.directory.open_model", watch)
     settings = config(compensation="balanced", axis=axis, gradient_checkpointing=recompute)
     hcnr.restore(**pair, out=tmp_path / "out", config=settings)
     # Both for their losses, tuned last: it serves the scores and the task's curvature too; base for

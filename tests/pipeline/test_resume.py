@@ -18,13 +18,15 @@ from hcnr.record.writing import read_report
 
 CASES: dict[str, dict[str, Any]] = {
     "neurons": {"compensation": "sum", "axis": "input"},
-    "searched neurons": {"compensation": "balanced", "task_weight": "auto", "max_task_drop": 90},
-    "default": {"compensation": "spectral", "task_weight": "auto", "max_task_drop": 90},
+    "searched neurons": {
+        "compensation": "balanced", "task_weight": "auto", "max_task_drop_percent": 90,
+    },
+    "default": {"compensation": "spectral", "task_weight": "auto", "max_task_drop_percent": 90},
     "blocks": {"compensation": "spectral", "task_weight": 2.0, "block_size": 8},
-    "groups": {"compensation": "spectral", "task_weight": "auto", "max_task_drop": 90,
+    "groups": {"compensation": "spectral", "task_weight": "auto", "max_task_drop_percent": 90,
                "memory_budget": 0.0002},
     "steps": {"compensation": "spectral+natural", "task_weight": 1.0, "steps": 2},
-    "mixed": {"compensation": "interpolate", "coefficient": "auto", "max_task_drop": 90},
+    "mixed": {"compensation": "interpolate", "coefficient": "auto", "max_task_drop_percent": 90},
 }  # fmt: skip
 
 

@@ -12,7 +12,8 @@ from families import VOCABULARY
 from hcnr.commands.probe import probe as command
 from hcnr.errors import CheckpointError, ConfigError, HcnrError, ModelError
 from hcnr.probes.linear import Interval, assign_folds, block_scores, interval
-from hcnr.probes.probe import BlockProbes, ProbeReport, probe
+from hcnr.probes.probe import probe
+from hcnr.probes.report import BlockProbes, ProbeReport
 from hcnr.stats import bootstrap_counts
 from pairs import config, tokenizer, write_jsonl
 
@@ -31,7 +32,7 @@ def questions(count=40, *, planted=False):
 
 def run(pair, records, **more):
     settings = config(samples=len(records), token_budget=32)
-    return probe(pair["base"], pair["tuned"], records, config=settings, draws=200, **more)
+    return probe(pair["base"], pair["tuned"], records, config=settings, resamples=200, **more)
 
 
 def test_every_number_is_that_of_the_right_model(pair):
@@ -114,10 +115,14 @@ def test_broken_weights_are_named(pair):
 @pytest.mark.parametrize(
     ("arguments", "error", "says"),
     [
-        ({"folds": 1}, ConfigError, "folds is 1, expected a whole number from 2"),
+        ({"folds": 1}, ConfigError, "folds is 1, expected a whole number, at least 2"),
         ({"split_seed": -1}, ConfigError, "split_seed is -1"),
-        ({"require": 80}, ConfigError, "AUROC is 80, expected a number from 0 to 1"),
-        ({"require": math.nan}, ConfigError, "AUROC is nan"),
+        (
+            {"require": 80},
+            ConfigError,
+            "require is 80, expected a finite number, at least 0",
+        ),
+        ({"require": math.nan}, ConfigError, "require is nan"),
         ({"tokenizer": "nowhere"}, HcnrError, "no tokenizer can be loaded from 'nowhere'"),
         ({"detector": "none"}, HcnrError, "the detector 'none' is unknown"),
     ],

@@ -111,7 +111,7 @@ def test_memory_and_disk_make_the_same_bits_and_inputs_stay(pair, loaded, tmp_pa
 
 
 def test_the_search_takes_the_largest_that_keeps_the_held_back_task(learned, tmp_path):
-    settings = config(max_task_drop=20.0, **MIX)
+    settings = config(max_task_drop_percent=20.0, **MIX)
     out = hcnr.restore(**learned, out=tmp_path / "o", config=settings)
     facts, losses = report(out)["interpolation"], report(out)["verdict"]["losses"]
     records = [json.loads(line) for line in learned["task"].read_text().splitlines()]
@@ -154,7 +154,7 @@ def test_nothing_is_measured(learned, monkeypatch):
         "hcnr.curvature.two_sided.TwoSided",
     ):
         monkeypatch.setattr(place, None)
-    mixed = hcnr.restore(**learned, config=config(max_task_drop=20.0, **MIX))
+    mixed = hcnr.restore(**learned, config=config(max_task_drop_percent=20.0, **MIX))
     assert set(mixed.hcnr_report["seconds"]) == {
         "check the checkpoints", "read the data", "check the weights", "losses of base and tuned",
         "search the coefficient", "interpolate", "losses of restored",
@@ -167,10 +167,10 @@ def test_the_search_leaves_a_model_in_memory_as_it_was(learned):
     before = {role: bits(model) for role, model in models.items()}
     memory = hcnr.restore(
         models["base"], models["tuned"], learned["honesty"], learned["task"],
-        config=config(max_task_drop=20.0, **MIX), tokenizer=tokenizer(),
+        config=config(max_task_drop_percent=20.0, **MIX), tokenizer=tokenizer(),
     )  # fmt: skip
     assert {role: bits(model) for role, model in models.items()} == before
-    disk = hcnr.restore(**learned, config=config(max_task_drop=20.0, **MIX))
+    disk = hcnr.restore(**learned, config=config(max_task_drop_percent=20.0, **MIX))
     assert bits(disk) == bits(memory)
 
 
@@ -215,7 +215,14 @@ def test_command_page_card_and_plan(learned, tmp_path):
     out = tmp_path / "mixed"
     paths = {k: str(v) for k, v in learned.items()}
     arguments = ["--honesty", paths["honesty"], "--task", paths["task"], "--samples", "8"]
-    arguments += ["--compensation", "interpolate", "--max-task-drop", "20", "--out", str(out)]
+    arguments += [
+        "--compensation",
+        "interpolate",
+        "--max-task-drop-percent",
+        "20",
+        "--out",
+        str(out),
+    ]
     shown = run("restore", paths["base"], paths["tuned"], *arguments)
     coefficient = report(out)["interpolation"]["coefficient"]
     told = " ".join(shown.stdout.split())

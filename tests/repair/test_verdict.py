@@ -33,12 +33,12 @@ def test_words():
     assert sound.word == "use" and "keeps 99.0 percent" in sound.reason
     dear = judge({"honesty": GOOD, "task": losses(3.0, 2.0, 2.4)}, RestoreConfig())
     assert dear.word == "do not use"
-    assert "loses 40.0 percent" in dear.reason and "--max-task-drop" in dear.reason
+    assert "loses 40.0 percent" in dear.reason and "--max-task-drop-percent" in dear.reason
     other = judge(
         {"honesty": GOOD, "task": losses(3.0, 2.0, 2.4)}, RestoreConfig(compensation="sum")
     )
     assert "--compensation spectral --task-weight auto" in other.reason
-    allowed = RestoreConfig(max_task_drop=40)
+    allowed = RestoreConfig(max_task_drop_percent=40)
     assert judge({"honesty": GOOD, "task": losses(3.0, 2.0, 2.4)}, allowed).word == "use"
     idle = judge({"honesty": losses(1.0, 2.0, 2.0), "task": losses(3.0, 2.0, 2.0)}, allowed)
     assert idle.word == "do not use" and "does not lower the honesty loss" in idle.reason
@@ -63,7 +63,7 @@ def test_a_restoration_counts_the_refusals_of_its_samples(learned, tmp_path):
         out = hcnr.restore(
             **{**learned, "honesty": honesty},
             out=tmp_path / name,
-            config=config(compensation="sum", max_task_drop=100),
+            config=config(compensation="sum", max_task_drop_percent=100),
         )
         found = report(out)
         words[name] = found["verdict"]["word"]
@@ -181,7 +181,9 @@ def test_a_searched_repair_is_judged_as_one(learned, monkeypatch):
         return judge(losses, settings)
 
     monkeypatch.setattr("hcnr.repair.verdict.judge", watch)
-    settings = config(compensation="spectral", task_weight="auto", max_task_drop=30, **WHOLE)
+    settings = config(
+        compensation="spectral", task_weight="auto", max_task_drop_percent=30, **WHOLE
+    )
     model = hcnr.restore(**learned, config=settings)
     assert isinstance(model.hcnr_report["config"]["task_weight"], float)
     assert [one.searches for one in seen] == [True]

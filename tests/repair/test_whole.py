@@ -116,12 +116,14 @@ def test_auto_runs_again_from_its_own_configuration(learned, tmp_path):
     records = [json.loads(line) for line in learned["task"].read_text().splitlines()][:10]
     few = {**learned, "task": write_jsonl(tmp_path / "few.jsonl", records)}
     settings = config(
-        compensation="spectral", task_weight="auto", max_task_drop=40.0, **WHOLE
+        compensation="spectral", task_weight="auto", max_task_drop_percent=40.0, **WHOLE
     )  # fmt: skip
     out = hcnr.restore(**few, out=tmp_path / "o", config=settings)
     found = report(out)
     assert found["data"]["task"]["samples"] == found["data"]["honesty"]["samples"] == 7
-    assert found["two_sided"]["held_back"] == 3 and found["two_sided"]["max_task_drop"] == 40
+    assert (
+        found["two_sided"]["held_back"] == 3 and found["two_sided"]["max_task_drop_percent"] == 40
+    )
     assert len(found["two_sided"]["held_back_sha256"]) == 64
     assert any("samples is 7, not 8" in message for message in found["warnings"])
     assert any("by 3 held-back samples only" in message for message in found["warnings"])
@@ -172,7 +174,9 @@ def test_a_candidate_that_overflows_is_not_kept_and_the_search_goes_on(
         apply(self, settings, selection)
 
     monkeypatch.setattr(Candidates, "apply", choosy)
-    settings = config(compensation="spectral", task_weight="auto", max_task_drop=90.0, **WHOLE)
+    settings = config(
+        compensation="spectral", task_weight="auto", max_task_drop_percent=90.0, **WHOLE
+    )
     out = hcnr.restore(**learned, out=tmp_path / "o", config=settings)
     tried = report(out)["two_sided"]["search"]
     assert [one for one in tried if one["retention"] is None]

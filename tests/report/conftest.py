@@ -117,7 +117,9 @@ def invented_two_sided(kind="spectral", blocks=8, *, searched=True, **changes):
     count = len(report["matrices"])
     restored = [r["two_sided"]["restored_directions"] for r in report["matrices"]]
     total = sum(restored) if kind == "spectral" else None
-    report["config"].update(compensation=kind, task_weight=mu, max_task_drop=2.0, step_size=0.3)
+    report["config"].update(
+        compensation=kind, task_weight=mu, max_task_drop_percent=2.0, step_size=0.3
+    )
     report["summary"].update(
         restored_neurons=1024 * count, restored_parameters=size * count, objective_none=None,
         objective=None, restored_directions=total,
@@ -131,7 +133,7 @@ def invented_two_sided(kind="spectral", blocks=8, *, searched=True, **changes):
     ]
     natural = "natural" in kind
     report["two_sided"] = {
-        "kind": kind, "task_weight": mu, "max_task_drop": 2.0,
+        "kind": kind, "task_weight": mu, "max_task_drop_percent": 2.0,
         "search": [{"task_weight": w, "retention": r, "kept": r >= 98} for w, r in tried]
         if searched else [],
         "steps": steps if natural else [], "honesty_loss": losses[-1] if natural else None,
@@ -204,7 +206,7 @@ def invented_metrics():
             point | {"chosen": point["coefficient"] == 0.3} for point in interpolation()
         ],
         "recommendation": {
-            "word": "use", "reason": "written by the evaluation", "max_task_drop": 2.0,
+            "word": "use", "reason": "written by the evaluation", "max_accuracy_drop": 2.0,
             "gain": {"value": 30.44, "ci95": [28.2, 32.6]}, "task_drop": 0.35,
             "interpolation": {"coefficient": 0.3, "gain": {"value": 9.4, "ci95": [7.5, 11.0]},
                               "lead": {"value": 21.04, "ci95": [18.9, 23.2]}},
@@ -258,7 +260,7 @@ def invented_sweep():
         "cost": {"ratio": 1.18},
         "recommended": {"word": "use", "settings": best["settings"],
                         "reason": "the best refusal delta of those that lose 2 points at most"},
-        "max_task_drop": 2.0,
+        "max_accuracy_drop": 2.0,
     }  # fmt: skip
 
 

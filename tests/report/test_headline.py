@@ -87,8 +87,13 @@ def test_the_numbers_of_the_evaluation_decide_and_not_its_words(make_run, invent
     assert verdict(gather(make_run(metrics=metrics))).startswith("Interpolate instead: ")
     metrics["recommendation"]["interpolation"] = None
     assert verdict(gather(make_run(metrics=metrics))).startswith("Do not use: ")
-    metrics["recommendation"]["max_task_drop"] = 3.0
+    metrics["recommendation"]["max_accuracy_drop"] = 3.0
     assert verdict(gather(make_run(metrics=metrics))).startswith("Use: ")
+    # As older versions called it.
+    for limit, word in ((2.0, "Do not use: "), (3.0, "Use: ")):
+        metrics["recommendation"].pop("max_accuracy_drop", None)
+        metrics["recommendation"]["max_task_drop"] = limit
+        assert verdict(gather(make_run(metrics=metrics))).startswith(word)
 
 
 def test_an_older_evaluation_is_decided_by_what_it_has(make_run, invented):
@@ -207,7 +212,7 @@ def test_every_coefficient_that_was_asked_can_be_looked_up(make_run, invented):
                                   (1, 10.0, True))
     ]  # fmt: skip
     metrics["recommendation"] = {
-        "gain": {"value": 1.0, "ci95": [-1.0, 3.0]}, "task_drop": 0.0, "max_task_drop": 2.0,
+        "gain": {"value": 1.0, "ci95": [-1.0, 3.0]}, "task_drop": 0.0, "max_accuracy_drop": 2.0,
         "interpolation": {"coefficient": 0.6, "gain": {"value": 24.0, "ci95": [9.0, 30.0]},
                           "lead": {"value": -23.0, "ci95": [-30.0, -9.0]}},
     }  # fmt: skip

@@ -60,7 +60,7 @@ def test_task_drop_of_two_points_is_usual(signature):
 
 def test_the_limit_of_the_evaluation_is_that_of_the_page(signature):
     def change(report, metrics, probe):
-        metrics["recommendation"]["max_task_drop"] = 5.0
+        metrics["recommendation"]["max_accuracy_drop"] = 5.0
         metrics["tasks_macro"]["accuracy"] = 25.0
 
     assert signature("task_drop", change).finding.endswith("; 5 points may be lost.")
@@ -278,7 +278,9 @@ def test_advice_of_a_run_names_whose_options_it_means(make_run, invented):
 
 
 def test_advice_that_a_run_can_follow_is_left_as_it_is():
-    text = "Let the task weigh more: raise --task-weight, or allow a larger --max-task-drop."
+    text = (
+        "Let the task weigh more: raise --task-weight, or allow a larger --max-task-drop-percent."
+    )
     assert advice_of_run(text) == text
     assert advice_of_run("Take (--step-size, --steps); --benchmarks.").endswith(
         "--benchmarks. --step-size and --steps are options of hcnr restore, not of hcnr run. "

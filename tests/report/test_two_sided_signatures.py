@@ -90,7 +90,7 @@ def test_a_search_that_ended_at_its_limits(found, mu, high, low):
     assert (signatures["search_high"].state, signatures["search_low"].state) == (high, low)
     if high == "fired":
         assert "keep 98% of the task's" in signatures["search_high"].finding
-        assert "a larger --max-task-drop (it is 2)" in signatures["search_high"].advice
+        assert "a larger --max-task-drop-percent (it is 2)" in signatures["search_high"].advice
 
 
 @pytest.mark.parametrize(("share", "state"), [(0.9, "fine"), (0.91, "fired"), (None, "unknown")])

@@ -178,11 +178,11 @@ def test_a_search_that_was_made_is_not_advised(failing, searched):
         trial = {"coefficient": 1.0, "retention": 98.4, "kept": True}
         report["interpolation"] = {"coefficient": 1.0, "search": [trial] if searched else []}
 
-    run = failing("interpolate", change=mixed, max_task_drop=2.0)
+    run = failing("interpolate", change=mixed, max_task_drop_percent=2.0)
     advice = signature(run, "task_drop").advice
     assert "smaller --coefficient (it was 1)" in advice
     assert ("--coefficient auto" in advice) != searched
-    assert ("smaller --max-task-drop (it was 2)" in advice) == searched
+    assert ("smaller --max-task-drop-percent (it was 2)" in advice) == searched
     assert signature(run, "delta_low").advice == "Take --compensation spectral."
 
 

@@ -65,7 +65,7 @@ def test_every_candidate_is_what_restore_makes_bit_for_bit(pair, statistics, axi
     judge = Judge()
     found = sweep(
         given["base"], given["tuned"], statistics=statistics[axis], grid=GRID, evaluate=judge,
-        config=config(axis=axis), ablate=True, interpolation=(), max_task_drop=100,
+        config=config(axis=axis), ablate=True, coefficients=(), max_accuracy_drop=100,
     )  # fmt: skip
     # In the order in which they were made: the grid, the ablation, what lies near the best.
     refined = [row for row in found.candidates if row.refined]
@@ -97,7 +97,7 @@ def test_bfloat16_checkpoints_too(tmp_path):
     measured = hcnr.measure(**given, honesty=HONESTY, task=TASK, config=settings)
     judge = Judge()
     found = sweep(
-        **given, statistics=measured, evaluate=judge, config=config(), interpolation=(0.5, 1.0),
+        **given, statistics=measured, evaluate=judge, config=config(), coefficients=(0.5, 1.0),
         grid=Grid((0.5,), (0.2, 0.6), ONE_SIDED),
     )  # fmt: skip
     for row, weights in zip(found.candidates, judge.seen[2:], strict=False):
@@ -129,14 +129,14 @@ def test_one_measurement_serves_the_whole_grid(pair):
     given: Any = {k: pair[k] for k in ("base", "tuned")}
     measured = sweep(
         **given, honesty=HONESTY, task=TASK, grid=GRID, evaluate=Judge(), config=config(),
-        tokenizer=tokenizer(), interpolation=(), refine=False,
+        tokenizer=tokenizer(), coefficients=(), refine=False,
     )  # fmt: skip
     for row in measured.candidates[::7]:
         judge = Judge()
         judge(hcnr.restore(**given, honesty=HONESTY, task=TASK, config=config(**row.settings)))
         again = Judge()
         alone = sweep(
-            **given, honesty=HONESTY, task=TASK, evaluate=again, config=config(), interpolation=(),
+            **given, honesty=HONESTY, task=TASK, evaluate=again, config=config(), coefficients=(),
             grid=Grid(
                 (row.settings["in_weight_ratio"],), (row.settings["cross_weight_ratio"],),
                 (row.settings["compensation"],),
@@ -153,7 +153,7 @@ def test_the_file_says_what_was_found(pair, statistics, tmp_path):
     found = sweep(
         pair["base"], pair["tuned"], statistics=statistics["output"], evaluate=judge,
         grid=Grid((0.5,), (0.4, 0.6), ("none", "balanced"), (3.0,)), config=config(), ablate=True,
-        interpolation=(0.0, 0.5, 1.0), out=tmp_path / "new" / "place", max_task_drop=5,
+        coefficients=(0.0, 0.5, 1.0), out=tmp_path / "new" / "place", max_accuracy_drop=5,
         refine=False,
     )  # fmt: skip
     kept = json.loads((tmp_path / "new" / "place" / "sweep.json").read_text())
@@ -177,7 +177,7 @@ def test_the_file_says_what_was_found(pair, statistics, tmp_path):
     for row in kept["candidates"]:
         gain = row["refusal_delta"] - kept["tuned"]["refusal_delta"]
         assert row["gain"] == {"value": gain, "ci95": None}
-    assert kept["max_task_drop"] == 5
+    assert kept["max_accuracy_drop"] == 5
     # The ends of the rival's curve are the two models themselves.
     curve = kept["interpolation"]
     assert [point.pop("coefficient") for point in curve] == [0.0, 0.5, 1.0]
@@ -288,7 +288,7 @@ def test_the_rival_of_a_candidate_keeps_as_much_of_the_task(pair, statistics):
 
     found = sweep(
         pair["base"], pair["tuned"], statistics=statistics["output"], config=config(),
-        grid=Grid((0.5,), (0.4, 0.6), ("none",)), interpolation=(0.1, 0.9), refine=False,
+        grid=Grid((0.5,), (0.4, 0.6), ("none",)), coefficients=(0.1, 0.9), refine=False,
         evaluate=lambda _: Scores((pair := next(figures))[0], pair[0], pair[1]),
     )  # fmt: skip
     rows = found.as_dict()["candidates"]
@@ -373,7 +373,7 @@ def test_a_task_weight_to_be_searched_is_replaced_by_the_grids(pair, statistics)
     judge = Judge()
     found = sweep(
         pair["base"], pair["tuned"], statistics=statistics["output"], evaluate=judge, ablate=True,
-        config=config(compensation="balanced", task_weight="auto"), interpolation=(), refine=False,
+        config=config(compensation="balanced", task_weight="auto"), coefficients=(), refine=False,
         grid=Grid((0.5,), (0.4,), ("sum", "balanced"), (2.0, 5.0)),
     )  # fmt: skip
     weights = [row.settings.get("task_weight") for row in found.candidates]
@@ -392,7 +392,7 @@ def test_the_refinement_goes_on_from_the_best_of_the_grid(pair, statistics, best
 
     grid = Grid((0.3, 0.5), (0.4, 1.0), ("sum",))
     given: Any = {
-        "statistics": statistics["output"], "config": config(), "interpolation": (), "grid": grid,
+        "statistics": statistics["output"], "config": config(), "coefficients": (), "grid": grid,
     }  # fmt: skip
     found = sweep(pair["base"], pair["tuned"], evaluate=evaluate, **given)
     ends = (0.3, 0.4) if best == 0 else (0.5, 1.0)
@@ -414,7 +414,7 @@ def test_what_statistics_cannot_serve_is_left_out_of_the_refinement(pair, statis
         return Scores(50.0, float(len(seen)), 80.0)
 
     given: Any = {
-        "config": config(), "interpolation": (), "grid": Grid((0.3, 0.5), (0.2, 0.4), ("sum",)),
+        "config": config(), "coefficients": (), "grid": Grid((0.3, 0.5), (0.2, 0.4), ("sum",)),
         "evaluate": evaluate, "base": pair["base"], "tuned": pair["tuned"],
     }  # fmt: skip
     wanted = {
@@ -471,7 +471,7 @@ def test_whole_matrices_are_swept_like_any_other(pair, statistics, where):
     own = {"config": config(steps=2), "tokenizer": tokenizer()}
     judge = Judge()
     found = sweep(
-        **given, **own, grid=TWO_SIDED, evaluate=judge, interpolation=(), max_task_drop=100
+        **given, **own, grid=TWO_SIDED, evaluate=judge, coefficients=(), max_accuracy_drop=100
     )
     # In-weight ratios mean nothing there.
     assert sum(not row.refined for row in found.candidates) == 2 * 2 + 3 * 2 * 2
@@ -500,10 +500,8 @@ def test_whole_matrices_need_data_beside_statistics(pair, statistics):
     with pytest.raises(ConfigError, match="both statistics and data"):
         sweep(**given, honesty=HONESTY, task=TASK, grid=GRID)
     with pytest.raises(ConfigError, match="dtype is 'float32', but natural measures"):
-        sweep(
-            **{**given, "config": config(dtype="float32")},
-            grid=TWO_SIDED, honesty=HONESTY, task=TASK,
-        )  # fmt: skip
+        given |= {"config": config(dtype="float32")}
+        sweep(**given, grid=TWO_SIDED, honesty=HONESTY, task=TASK)
 
 
 def nothing(model: Any) -> Scores:
@@ -518,9 +516,9 @@ def nothing(model: Any) -> Scores:
         ({"honesty": HONESTY, "task": TASK}, "both statistics and data to measure on"),
         ({"evaluate": None}, "needs one way to score its candidates"),
         ({"benchmarks": ["falseqa"]}, "needs one way to score its candidates"),
-        ({"interpolation": (1.5,)}, "interpolation holds 1.5, expected coefficients from 0"),
-        ({"max_task_drop": -1}, "max_task_drop is -1, expected points"),
-        ({"max_task_drop": float("nan")}, "max_task_drop is nan, expected points"),
+        ({"coefficients": (1.5,)}, r"coefficients is \(1\.5,\), expected coefficients from 0"),
+        ({"max_accuracy_drop": -1}, "max_accuracy_drop is -1, expected points"),
+        ({"max_accuracy_drop": float("nan")}, "max_accuracy_drop is nan, expected points"),
         ({"config": config(axis="input")}, "the statistics were measured with axis output"),
         ({"statistics": "nowhere.safetensors"}, "no statistics file at nowhere.safetensors"),
     ],
@@ -546,11 +544,12 @@ def test_statistics_without_the_curvature_are_refused(pair, statistics, tmp_path
     poor = dataclasses.replace(full, hessians={})
     given["evaluate"] = Judge()
     none = Grid(compensation=("none",))
-    sweep(**given, statistics=poor, grid=none, interpolation=(), refine=False)
+    sweep(**given, statistics=poor, grid=none, coefficients=(), refine=False)
     elsewhere = copy.deepcopy(full)
     elsewhere.settings["hessian_at"] = "tuned"
     with pytest.raises(StatisticsError, match="measured with hessian_at tuned"):
-        sweep(**{**given, "out": None}, statistics=elsewhere, grid=GRID)
+        given |= {"out": None}
+        sweep(**given, statistics=elsewhere, grid=GRID)
 
 
 def test_an_output_that_cannot_be_written_is_refused_first(pair, statistics, tmp_path):
@@ -567,7 +566,7 @@ def test_an_output_that_cannot_be_written_is_refused_first(pair, statistics, tmp
             sweep(**given, out=out, grid=GRID)
     assert (tmp_path / "sweep.json").read_text() == "{}"
     given["evaluate"] = Judge()
-    small = {"grid": Grid((0.5,), (0.4,), ("sum",)), "interpolation": ()}
+    small = {"grid": Grid((0.5,), (0.4,), ("sum",)), "coefficients": ()}
     sweep(**given, **small, out=tmp_path, overwrite=True)
     assert json.loads((tmp_path / "sweep.json").read_text())["complete"]
 
@@ -593,7 +592,7 @@ def test_the_table_fits_and_names_what_matters(pair, statistics, capsys):
     setattr(judge, "refuse_all", lambda: Scores(66.7, 0.0, 0.0, 100.0))  # noqa: B010
     found = sweep(
         pair["base"], pair["tuned"], statistics=statistics["output"], evaluate=judge,
-        config=config(), ablate=True, max_task_drop=100,
+        config=config(), ablate=True, max_accuracy_drop=100,
         grid=Grid(compensation=ONE_SIDED),
     )  # fmt: skip
     # What large models and busy machines take must fit as well.

@@ -23,7 +23,8 @@ def asked(monkeypatch, tmp_path):
     calls: list[SimpleNamespace] = []
 
     def run(base: Path, tuned: Path, honesty: Any, task: Any, **options: Any) -> Any:
-        calls.append(SimpleNamespace(honesty=honesty, task=task, **options))
+        how = options.pop("settings")
+        calls.append(SimpleNamespace(honesty=honesty, task=task, **dict(how), **options))
         return SimpleNamespace(data={}, as_dict=dict)
 
     # By the module's name: `hcnr.sweep` is the function.
@@ -42,8 +43,8 @@ def test_lists_become_a_grid(asked):
     result = invoke(
         "--statistics", "s.safetensors", "--in-weight", "0.5, 0.3", "--cross-weight", "0.4",
         "--compensation", "sum,balanced", "--task-weight", "1,10", "--validation", "q.jsonl",
-        "--benchmarks", "kuq,own.jsonl", "--tasks", "hotpotqa", "--interpolation", "",
-        "--axis", "input", "--ablate", "--max-task-drop", "3.5", "--out", "there",
+        "--benchmarks", "kuq,own.jsonl", "--tasks", "hotpotqa", "--coefficients", "",
+        "--axis", "input", "--ablate", "--max-accuracy-drop", "3.5", "--out", "there",
         "--in-weight-ratio", "0.4", "--no-refine",
         "--batch-size", "7", "--max-new-tokens", "9",
     )  # fmt: skip
@@ -53,11 +54,11 @@ def test_lists_become_a_grid(asked):
     assert call.grid == Grid((0.3, 0.5), (0.4,), ("sum", "balanced"), (1.0, 10.0))
     assert call.benchmarks == ["q.jsonl", "kuq", "own.jsonl"]
     assert tuple(call.tasks) == ("hotpotqa",)
-    assert call.interpolation == ()
+    assert call.coefficients == ()
     assert (call.config.axis, call.config.in_weight_ratio) == ("input", 0.4)
     assert call.ablate
     assert not call.refine
-    assert call.max_task_drop == 3.5
+    assert call.max_accuracy_drop == 3.5
     assert (call.batch_size, call.max_new_tokens) == (7, 9)
     assert call.statistics == Path("s.safetensors")
     assert call.honesty is call.task is None
@@ -66,11 +67,9 @@ def test_lists_become_a_grid(asked):
 def test_the_defaults_are_those_of_the_library(asked):
     assert invoke().exit_code == 0
     (call,) = asked
-    from hcnr.search.sweep import INTERPOLATION
-
     assert call.grid == Grid()
     assert call.refine
-    assert call.interpolation == pytest.approx(INTERPOLATION)
+    assert call.coefficients == tuple(step / 10 for step in range(1, 10))
     assert not call.benchmarks
     assert call.out == Path("sweep")
 
@@ -100,6 +99,6 @@ def test_the_help_is_complete():
     app.command(epilog=command.EPILOG)(command.sweep)
     text = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200", "TERM": "dumb"}).output
     for option in ("--in-weight", "--cross-weight", "--compensation", "--task-weight",
-                   "--validation", "--max-task-drop", "--ablate", "--statistics",
+                   "--validation", "--max-accuracy-drop", "--ablate", "--statistics",
                    "--no-refine"):  # fmt: skip
         assert option in text

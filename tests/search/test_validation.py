@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM
 
 from hcnr.benchmarks.questions import Benchmark, Question
 from hcnr.choosing.front import Gain, Scores
+from hcnr.config import SweepConfig
 from hcnr.data.samples import load_samples
 from hcnr.errors import ConfigError, DataError, HcnrError
 from hcnr.search.sweep import Grid, sweep
@@ -52,7 +53,7 @@ def parrots(monkeypatch):
 
 
 def test_scores_by_hand(parrots):
-    judge = Validation(tokenizer(), [HONESTY], [TASK])
+    judge = Validation(tokenizer(), [HONESTY], [TASK], SweepConfig())
     parrot = Parrot(
         {"w1 w2": "I do not know.", "w3 w4": "It is w5.", "w5 w6": "w7", "w8": "Unknown.",
          "w10 w11": "It is w12!", "w13": "w15"}
@@ -75,7 +76,7 @@ def test_scores_by_hand(parrots):
 
 
 def test_another_detector_can_be_chosen(parrots):
-    judge = Validation(tokenizer(), [HONESTY], [TASK], detector="gair_idk")
+    judge = Validation(tokenizer(), [HONESTY], [TASK], SweepConfig(detector="gair_idk"))
     said = {question.question: "no" for question in (*HONESTY.questions, *TASK.questions)}
     assert judge(Parrot(said)).refusal_delta == 0
     assert judge(Parrot(said)).honesty_f1 == 0
@@ -85,15 +86,15 @@ def test_another_detector_can_be_chosen(parrots):
 def test_both_sides_need_questions():
     for sets, option in (([], "--validation or --benchmarks"), ([HONESTY], "--tasks")):
         with pytest.raises(ConfigError, match=f"needs questions for both.*{option}"):
-            Validation(tokenizer(), sets, [TASK] if not sets else [])
+            Validation(tokenizer(), sets, [TASK] if not sets else [], SweepConfig())
     with pytest.raises(HcnrError):
-        Validation(tokenizer(), [HONESTY], ["no-such-set"])
+        Validation(tokenizer(), [HONESTY], ["no-such-set"], SweepConfig())
 
 
 def test_a_set_cannot_be_both_benchmark_and_task():
     task = Benchmark("quiz", TASK.questions, TASK.detector, "1" * 64, "quiz.jsonl")
     with pytest.raises(ConfigError, match="the set quiz is named as benchmark and as task; name"):
-        Validation(tokenizer(), [HONESTY], [task])
+        Validation(tokenizer(), [HONESTY], [task], SweepConfig())
 
 
 @pytest.mark.parametrize("answerable", [True, False])
@@ -101,27 +102,27 @@ def test_honesty_questions_of_one_kind_are_refused(answerable):
     same = questions("quiz", ("w1", answerable, "w2"), ("w3", answerable, "w4"))
     counts = "2 answerable and 0" if answerable else "0 answerable and 2"
     with pytest.raises(DataError, match=f"a set with both, but quiz has {counts} unanswerable;"):
-        Validation(tokenizer(), [same], [TASK])
+        Validation(tokenizer(), [same], [TASK], SweepConfig())
     # Beside a set with both it is of use, and its notes say what is undefined.
     other = questions("other", ("w1", answerable, "w2"))
-    judge = Validation(tokenizer(), [HONESTY, other], [TASK])
+    judge = Validation(tokenizer(), [HONESTY, other], [TASK], SweepConfig())
     kind = "unanswerable" if answerable else "answerable"
     assert any(f"other has no {kind} questions" in note for note in judge.notes)
 
 
 def test_questions_that_were_measured_are_counted():
-    judge = Validation(tokenizer(), [HONESTY], [TASK])
+    judge = Validation(tokenizer(), [HONESTY], [TASK], SweepConfig())
     assert judge.repeated(["W1, w2!", "w13", "w14", "w99"]) == 2
     assert judge.repeated([]) == 0
 
 
 def test_a_sweep_over_sets_of_questions(pair, statistics):
-    judge = Validation(tokenizer(), [HONESTY], [TASK], max_new_tokens=3)
+    judge = Validation(tokenizer(), [HONESTY], [TASK], SweepConfig(max_new_tokens=3))
     model = AutoModelForCausalLM.from_pretrained(pair["tuned"])
     before = copy.deepcopy(model.state_dict())
     found = sweep(
         pair["base"], model, statistics=statistics["output"], evaluate=judge, config=config(),
-        grid=Grid((0.5,), (0.4,), ("sum",)), interpolation=(),
+        grid=Grid((0.5,), (0.4,), ("sum",)), coefficients=(),
     )  # fmt: skip
     # Questions bring resamples, so the gain has its interval.
     gain = found.as_dict()["candidates"][0]["gain"]
@@ -161,7 +162,7 @@ def test_a_sweep_says_which_questions_were_measured(pair):
     asked = questions("quiz", (text, False, ""), ("w5 w6", True, "w7"))
     found = sweep(
         **pair, config=config(), benchmarks=[asked], tasks=[TASK], max_new_tokens=3,
-        grid=Grid((0.5,), (0.4,), ("none",)), interpolation=(),
+        grid=Grid((0.5,), (0.4,), ("none",)), coefficients=(),
     )  # fmt: skip
     assert any(
         message.startswith("1 of the validation questions are among the measured samples")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 import hcnr
 from hcnr.checkpoint import atomic_file, check_output
+from hcnr.config import EvaluateConfig
 from hcnr.curvature.passes import mean_loss
 from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.demo.laboratory import quiet
@@ -60,8 +61,7 @@ class RealDemo:
             {"task": pair.task},
             {"kuq": DETECTOR, "task": DETECTOR},
             HONESTY,
-            resamples=_RESAMPLES,
-            seed=0,
+            EvaluateConfig(resamples=_RESAMPLES),
         )
         self._held_out: TokenizedSet = tokenize(samples_of(pair.task), self._tokenizer)
         self._ends: tuple[float, float] | None = None

@@ -6,11 +6,15 @@ from typing import Any
 from hcnr.record.interpolation import Interpolated
 from hcnr.record.numbers import short
 from hcnr.record.two_sided import TwoSidedRecord
-from hcnr.record.values import mapping, number
+from hcnr.record.values import (
+    mapping,
+    number,
+    renamed,
+)
 from hcnr.report.gather import Run
 
 OPTIONS_OF_RUN = frozenset(
-    ("--compensation", "--task-weight", "--max-task-drop", "--samples", "--limit")
+    ("--compensation", "--task-weight", "--max-task-drop-percent", "--samples", "--limit")
 )
 """Options of `hcnr run` that any advice names."""
 _OPTION = re.compile(r"--[a-z][a-z-]*")
@@ -52,8 +56,8 @@ def _search(run: Run, found: TwoSidedRecord | Interpolated) -> str:
     option = "--coefficient" if isinstance(found, Interpolated) else "--task-weight"
     if not found.search:
         return f", or let {option} auto search for it"
-    drop = number(run.report["config"].get("max_task_drop"))
-    return f", or search with a smaller --max-task-drop (it was {drop:g})" if drop else ""
+    drop = number(renamed(run.report["config"], "max_task_drop_percent"))
+    return f", or search with a smaller --max-task-drop-percent (it was {drop:g})" if drop else ""
 
 
 def honesty_advice(run: Run) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from hcnr.choosing.front import ROUNDING
-from hcnr.choosing.recommendation import MAX_TASK_DROP
+from hcnr.choosing.recommendation import MAX_ACCURACY_DROP
 from hcnr.record.interpolation import Interpolated
 from hcnr.record.numbers import signed
 from hcnr.record.two_sided import TwoSidedRecord
@@ -64,7 +64,7 @@ def _task_drop(run: Run) -> Outcome:
     after = run.after.task_accuracy if run.after else None
     if before is None or after is None:
         return UNKNOWN
-    limit = run.decision.evidence.max_task_drop if run.decision else MAX_TASK_DROP
+    limit = run.decision.evidence.max_accuracy_drop if run.decision else MAX_ACCURACY_DROP
     if before - after <= limit + ROUNDING:
         return FINE
     return (

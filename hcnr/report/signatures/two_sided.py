@@ -18,16 +18,16 @@ LEAST_PROGRESS = 0.01
 def _search_high(two: TwoSidedRecord) -> Outcome:
     if not two.search:
         return None
-    if two.task_weight is None or two.max_task_drop is None:
+    if two.task_weight is None or two.max_task_drop_percent is None:
         return UNKNOWN
     if two.task_weight < LARGEST / 10:
         return FINE
     return (
-        f"It takes mu = {short(two.task_weight)} to keep {100 - two.max_task_drop:g}% of the "
-        f"task's likelihood gain; the search ends at {short(LARGEST)}.",
-        f"Little of honesty can come back at that: allow a larger --max-task-drop (it is "
-        f"{two.max_task_drop:g}), repair fewer matrices (a lower --cross-weight-ratio), or measure "
-        "on more task samples (--samples).",
+        f"It takes mu = {short(two.task_weight)} to keep {100 - two.max_task_drop_percent:g}% of "
+        f"the task's likelihood gain; the search ends at {short(LARGEST)}.",
+        f"Little of honesty can come back at that: allow a larger --max-task-drop-percent (it is "
+        f"{two.max_task_drop_percent:g}), repair fewer matrices (a lower --cross-weight-ratio), or "
+        "measure on more task samples (--samples).",
     )
 
 

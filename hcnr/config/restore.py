@@ -1,50 +1,29 @@
-"""One frozen, validated configuration, from Python, YAML or flags; needs no torch."""
+"""The configuration of a restoration: every setting, what it does and what it may be."""
 
-import difflib
-import os
-import reprlib
 import textwrap
-from collections.abc import Mapping
-from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args, get_origin
+from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Ge, Le
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import field_validator
 
+from hcnr.config.configuration import Configuration
+from hcnr.config.presets import preset
+from hcnr.config.shared import DEVICE, DEVICE_WORDS, LARGEST_SEED
 from hcnr.kinds import KINDS, Basis, RepairKind, plain_name, repair_kind
-from hcnr.settings import choices_of, config_error, expected_of, group_of, setting
-from hcnr.yaml_file import read_yaml
+from hcnr.settings import config_error, declared, expected_of, setting
 
-__all__ = ["RestoreConfig", "load_config"]
+__all__ = ["RestoreConfig"]
 
-_LARGEST_SEED = 2**32 - 1
-FAST_TASK_WEIGHT = 10.0
-"""mu of the preset `fast`."""
 _HEADER = "# Settings of one hcnr run, all of them: give this file to --config to run it again.\n"
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "default": {},
-    "paper": {
-        "compensation": "sum",
-        "in_weight_ratio": 0.5,
-        "cross_weight_ratio": 0.4,
-    },
-    "fast": {"task_weight": FAST_TASK_WEIGHT},
-}
-"""Settings by name: the default, the paper's exactly, and what needs no search."""
-
-
-class RestoreConfig(BaseModel):
+class RestoreConfig(Configuration):
     """Every setting of a run; construction refuses unknown keys and values out of range.
 
     Raises:
         ConfigError: A key is unknown (the nearest known one is named) or a value does not fit.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     targets: tuple[str, ...] = setting(
         ("*",),
@@ -90,7 +69,7 @@ class RestoreConfig(BaseModel):
         "matrix scales each matrix's scores to sum 1 before the logarithm (table of method.md 4).",
     )
     seed: int = setting(
-        0, "Selection", "Seed of priority random; used by nothing else.", ge=0, le=_LARGEST_SEED
+        0, "Selection", "Seed of priority random; used by nothing else.", ge=0, le=LARGEST_SEED
     )
     fisher_at: Literal["tuned", "base"] = setting(
         "tuned", "Selection", "The model at which Fisher scores are taken (method.md 1, 4)."
@@ -115,21 +94,22 @@ class RestoreConfig(BaseModel):
         "auto",
         "Compensation",
         "mu, the weight of task data against honesty data in balanced, spectral and natural "
-        "(method.md 9, 10); auto searches the smallest that max_task_drop allows. The other kinds "
-        "have none.",
+        "(method.md 9, 10); auto searches the smallest that max_task_drop_percent allows. The "
+        "other kinds have none.",
     )
     coefficient: Annotated[float, Ge(0), Le(1)] | Literal["auto"] = setting(
         "auto",
         "Compensation",
         "c of interpolate (method.md 11), 0 the tuned model and 1 base; auto searches the largest "
-        "that max_task_drop allows. The other kinds have none.",
+        "that max_task_drop_percent allows. The other kinds have none.",
     )
-    max_task_drop: float = setting(
+    max_task_drop_percent: float = setting(
         2.0,
         "Compensation",
-        "What of the task may be lost. restore: percent of what fine-tuning gained in likelihood "
-        "on task samples held back from measuring, for the search and for the verdict; sweep: "
-        "points of accuracy that the recommended candidate may lose.",
+        "What of the task may be lost, for the search and for the verdict: percent of what "
+        "fine-tuning gained in likelihood, on task samples held back from measuring.",
+        expected="percent of what fine-tuning gained, a finite number, at least 0",
+        formerly=("max_task_drop",),
         ge=0,
     )
     steps: int = setting(3, "Compensation", "Steps of natural (method.md 10).", ge=1)
@@ -159,7 +139,7 @@ class RestoreConfig(BaseModel):
         "Data",
         "Seed that shuffles each data file before samples are taken; null takes the first ones.",
         ge=0,
-        le=_LARGEST_SEED,
+        le=LARGEST_SEED,
     )
     max_length: int = setting(
         1024, "Data", "Tokens kept of a sample; a longer one loses the left of its prompt.", ge=2
@@ -181,7 +161,8 @@ class RestoreConfig(BaseModel):
         "auto",
         "Measuring",
         "Where to compute: cpu, cuda, cuda:1 and so on; auto takes a GPU if there is one.",
-        pattern=r"^[a-z]+(:[0-9]+)?$",
+        expected=DEVICE_WORDS,
+        pattern=DEVICE,
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
         "auto",
@@ -203,41 +184,16 @@ class RestoreConfig(BaseModel):
         "serve any later selection; otherwise only for the selected ones.",
     )
 
-    # Hidden from type checkers, which derive a better signature from the fields.
-    if not TYPE_CHECKING:
-
-        def __init__(self, /, **values: Any) -> None:
-            for key in values:
-                if key not in type(self).model_fields:
-                    raise config_error(_unknown_key(key))
-            try:
-                super().__init__(**values)
-            except ValidationError as error:
-                raise config_error(_first_problem(error, values)) from None
-
-    @field_validator("*", mode="before")
+    @field_validator("compensation", mode="before")
     @classmethod
-    def _tidy(cls, value: Any, info: ValidationInfo) -> Any:
-        """Read what YAML and flags write differently, and refuse what pydantic would bend."""
-        annotation = cls.model_fields[cast(str, info.field_name)].annotation
-        if get_origin(annotation) is tuple:
-            return _patterns(value)
-        if isinstance(value, bool) and annotation is not bool:
-            # YAML reads a bare `yes` as true, which would count as the number 1.
-            raise ValueError("a truth value is not a number")
-        if NoneType in get_args(annotation) and value in ("none", "null"):
-            return None
-        if info.field_name == "compensation" and isinstance(value, str):
-            try:
-                return repair_kind(plain_name(value)).name
-            except KeyError:
-                raise ValueError("no such kind") from None
-        return value
-
-    @classmethod
-    def from_file(cls, path: str | os.PathLike[str], /, **overrides: Any) -> "RestoreConfig":
-        """Read a YAML file; `overrides` win over what it says. See `load_config`."""
-        return load_config(path, overrides)
+    def _known_kind(cls, value: Any) -> Any:
+        """The name of a kind as the registry has it."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return repair_kind(plain_name(value)).name
+        except KeyError:
+            raise ValueError("no such kind") from None
 
     @classmethod
     def from_preset(cls, name: str, /, **changes: Any) -> "RestoreConfig":
@@ -250,7 +206,12 @@ class RestoreConfig(BaseModel):
         Raises:
             ConfigError: there is no such preset, or a setting is refused.
         """
-        return cls(**{**preset(name), **changes})
+        return cls(**{**preset(name), **cls.renamed(changes)})
+
+    @property
+    def max_task_drop(self) -> float:
+        """The former name of `max_task_drop_percent`."""
+        return self.max_task_drop_percent
 
     @property
     def searches(self) -> bool:
@@ -299,20 +260,12 @@ class RestoreConfig(BaseModel):
         """Share of each matrix's neurons that are candidates: all where matrices are whole."""
         return self.in_weight_ratio if self.kind.scope == "neurons" else 1.0
 
-    def replace(self, **changes: Any) -> "RestoreConfig":
-        """Return a validated copy with some settings changed.
-
-        Raises:
-            ConfigError: As for construction.
-        """
-        return RestoreConfig(**{**self.model_dump(), **changes})
-
     def to_yaml(self) -> str:
         """Return every setting with its explanation, as YAML that `from_file` reads back equal."""
         lines, group = [_HEADER], None
         for name, field in type(self).model_fields.items():
-            if group_of(field) != group:
-                group = group_of(field)
+            if declared(field, "group") != group:
+                group = declared(field, "group")
                 lines.append(f"\n# {group}\n")
             about = f"{field.description} Expected: {expected_of(field)}."
             lines.append(textwrap.indent(textwrap.fill(about, 96), "# ") + "\n")
@@ -322,73 +275,3 @@ class RestoreConfig(BaseModel):
             text = yaml.safe_dump(plain, default_flow_style=True, width=float("inf"))
             lines.append(f"{name}: {text.splitlines()[0]}\n")
         return "".join(lines)
-
-
-def preset(name: str) -> dict[str, Any]:
-    """Return the settings of a preset.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    if name not in PRESETS:
-        raise config_error(
-            f"the preset {name!r} is unknown, expected one of {', '.join(PRESETS)}; choose another"
-        )
-    return dict(PRESETS[name])
-
-
-def load_config(
-    path: str | os.PathLike[str] | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    preset_name: str | None = None,
-) -> RestoreConfig:
-    """Build a configuration from a preset, an optional YAML file and settings that win over both.
-
-    Args:
-        path: A YAML mapping of settings; an empty file, or none, means the preset's.
-        overrides: Settings by name, taken as given (leave out what is not to be overridden).
-        preset_name: One of `PRESETS`, which the file and the overrides win over.
-
-    Raises:
-        ConfigError: The preset is unknown; the file is missing, unreadable, no YAML or no mapping;
-            or a key or value of any source is refused; an override does not excuse a bad value in
-            the file.
-    """
-    start = preset(preset_name or "default")
-    from_file: dict[str, Any] = {}
-    if path is not None:
-        from_file = read_yaml(Path(path).expanduser())
-        try:
-            RestoreConfig(**from_file)
-        except ValueError as error:
-            raise config_error(f"{path}: {error}") from None
-    return RestoreConfig(**{**start, **from_file, **(overrides or {})})
-
-
-def _patterns(value: Any) -> tuple[str, ...]:
-    """Read glob patterns from a string, a comma-separated string, or a list of either."""
-    parts = [value] if isinstance(value, str) else value
-    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        raise ValueError("not a list of patterns")
-    names = (name.strip() for part in parts for name in part.split(","))
-    return tuple(name for name in names if name)
-
-
-def _unknown_key(key: str) -> str:
-    known = list(RestoreConfig.model_fields)
-    tidy = str(key).lower()
-    nearest = difflib.get_close_matches(tidy, known, n=1, cutoff=0.0)[0]
-    return f"unknown configuration key {reprlib.repr(key)}; did you mean '{nearest}'?"
-
-
-def _first_problem(error: ValidationError, values: Mapping[str, Any]) -> str:
-    """Turn pydantic's page into one sentence about the first setting it refuses."""
-    first = error.errors(include_url=False)[0]
-    name = str(first["loc"][0])
-    if isinstance(cause := first.get("ctx", {}).get("error"), type(config_error(""))):
-        return str(cause)
-    field = RestoreConfig.model_fields[name]
-    near = difflib.get_close_matches(str(values[name]), choices_of(field), n=1)
-    cure = f"did you mean {near[0]!r}?" if near else "correct this setting"
-    return f"{name} is {reprlib.repr(values[name])}, expected {expected_of(field)}; {cure}"
