@@ -5,11 +5,13 @@ DEMO_ARGS ?= --out demo
 DEMO_REAL_ARGS ?= --out demo-real
 PYTEST_ARGS ?=
 GPU_ARGS ?=
+REF ?= HEAD
+COMPARE_ARGS ?=
 GPU_PYTHON ?= 3.12
 GPU_PLATFORMS ?= manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
 DIST ?= dist
 
-.PHONY: demo demo-real test lint bench gpu gpu-wheels integrations integrations-llmcompressor docs dist \
+.PHONY: demo demo-real test lint bench bench-compare gpu gpu-wheels integrations integrations-llmcompressor docs dist \
 	dist-check clean
 
 .venv/installed: pyproject.toml setup.py constraints.txt
@@ -46,6 +48,10 @@ lint: .venv/installed-dev
 
 bench: .venv/installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest bench $(PYTEST_ARGS)
+
+# This checkout's times over those of another revision, run in turns; then the counts of both.
+bench-compare: .venv/installed-dev
+	$(BIN)/python -m bench.tracking.compare $(REF) $(COMPARE_ARGS)
 
 # With the machine's own interpreter and its torch for CUDA, not .venv: constraints.txt is tested on
 # CPUs. Neither a network nor an installed hcnr is needed. Writes bench/results/; nine minutes a

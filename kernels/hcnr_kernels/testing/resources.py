@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hcnr_kernels.testing.launches import CASES, launches
 from hcnr_kernels.testing.specialization import Specialized, specialize
@@ -67,6 +67,28 @@ def compile_launch(launch: Launch, capability: int) -> Resources:
 @functools.cache
 def compile_specialized(found: Specialized, capability: int) -> Resources:
     """Compile once per process; Triton's cache directory serves later processes."""
+    compiled = _compiled(found, capability)
+    cubin = compiled.asm["cubin"]
+    registers, stack = parse_usage(_cuobjdump(cubin, "--dump-resource-usage"))
+    shared = compiled.metadata.shared
+    columns = getattr(compiled.metadata, "tmem_size", None) or 0
+    return Resources(
+        registers,
+        stack,
+        parse_spills(_cuobjdump(cubin, "--dump-sass")) if stack else 0,
+        shared,
+        occupancy(registers, shared, found.num_warps, capability, tensor_memory=columns),
+        _tensor_core(compiled.asm["ptx"]),
+        parse_dots(compiled.asm["ttir"]),
+    )
+
+
+def instructions(found: Specialized, capability: int) -> int:
+    """Machine instructions of a compiled kernel, padding behind its end left out."""
+    return count_instructions(_cuobjdump(_compiled(found, capability).asm["cubin"], "--dump-sass"))
+
+
+def _compiled(found: Specialized, capability: int) -> Any:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -84,20 +106,7 @@ def compile_specialized(found: Specialized, capability: int) -> Resources:
         # The default of every version so far; 3.9 warns when it is not said.
         "enable_fp_fusion": True,
     }
-    compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    cubin = compiled.asm["cubin"]
-    registers, stack = parse_usage(_cuobjdump(cubin, "--dump-resource-usage"))
-    shared = compiled.metadata.shared
-    columns = getattr(compiled.metadata, "tmem_size", None) or 0
-    return Resources(
-        registers,
-        stack,
-        parse_spills(_cuobjdump(cubin, "--dump-sass")) if stack else 0,
-        shared,
-        occupancy(registers, shared, found.num_warps, capability, tensor_memory=columns),
-        _tensor_core(compiled.asm["ptx"]),
-        parse_dots(compiled.asm["ttir"]),
-    )
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
 def _cuobjdump(cubin: bytes, what: str) -> str:
@@ -121,6 +130,12 @@ def parse_spills(sass: str) -> int:
     suffixes = re.findall(r"\b(?:STL|LDL)((?:\.\w+)*)\s", sass)
     widths = (re.search(r"\.[US]?(8|16|64|128)\b", suffix) for suffix in suffixes)
     return sum(int(width[1]) // 8 if width else 4 for width in widths)
+
+
+def count_instructions(sass: str) -> int:
+    """Instructions of a disassembly; `NOP`s fill the last line of code."""
+    found = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(\w+)", sass, re.MULTILINE)
+    return sum(name != "NOP" for name in found)
 
 
 def parse_dots(ttir: str) -> tuple[Dot, ...]:
