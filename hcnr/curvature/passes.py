@@ -8,6 +8,7 @@ went in.
 import contextlib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
@@ -167,33 +168,51 @@ def mean_loss(model: "PreTrainedModel", data: TokenizedSet, *, token_budget: int
 def sample_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
     """Mean negative log-likelihood of each sample's response tokens, method.md 1.
 
-    Logits are formed only at positions that predict some sample's response.
+    Logits are formed at positions that predict a response token and at no others; where a model
+    cannot choose them sample by sample, at positions that predict some sample's.
 
     Returns:
         float32 `[B]`.
     """
     predicts = batch.response_mask[:, 1:]
-    positions = predicts.any(0).nonzero().squeeze(1)
-    arguments: dict[str, Tensor] = {}
+    rows = _predicting_logits(model, batch, nn.functional.pad(predicts, (0, 1), value=False))
+    labels = batch.input_ids[:, 1:][predicts]
+    losses = nn.functional.cross_entropy(rows.float(), labels, reduction="none")
+    by_sample = losses.new_zeros(predicts.shape).masked_scatter(predicts, losses)
+    return by_sample.sum(1) / predicts.sum(1)
+
+
+def _predicting_logits(model: "PreTrainedModel", batch: Batch, predicts: Tensor) -> Tensor:
+    """Logits `[n, V]` at the n positions of `predicts`, bool `[B, T]`, sample after sample."""
     accepted = inspect.signature(model.forward).parameters
+    arguments: dict[str, Tensor] = {}
     if "position_ids" in accepted:
         arguments["position_ids"] = batch.position_ids
+    kept = predicts
     if "logits_to_keep" in accepted:
-        arguments["logits_to_keep"] = positions
+        if not takes_masks(model):
+            some = predicts.any(0)
+            kept = predicts[:, some]
+            arguments["logits_to_keep"] = some.nonzero().squeeze(1)
+        else:
+            arguments["logits_to_keep"] = predicts
     logits = model(
         input_ids=batch.input_ids,
         attention_mask=batch.attention_mask,
         use_cache=False,
         **arguments,
     ).logits
-    if "logits_to_keep" not in accepted:
-        logits = logits[:, positions]
-    labels = batch.input_ids[:, 1:][:, positions]
-    losses = nn.functional.cross_entropy(
-        logits.flatten(0, 1).float(), labels.flatten(), reduction="none"
-    ).view_as(labels)
-    mask = predicts[:, positions]
-    return (losses * mask).sum(1) / mask.sum(1)
+    return logits if logits.dim() == 2 else logits[kept]
+
+
+def takes_masks(model: nn.Module) -> bool:
+    """Whether `logits_to_keep` of a model may be a mask `[B, T]`.
+
+    Models of transformers whose module has `slice_logits_to_keep` take one. What older ones and
+    wrappers make of a mask is not known, so the class that defines `forward` is asked.
+    """
+    own = next(kind for kind in type(model).__mro__ if "forward" in vars(kind))
+    return hasattr(sys.modules.get(own.__module__), "slice_logits_to_keep")
 
 
 def finite_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:

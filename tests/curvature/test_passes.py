@@ -6,10 +6,11 @@ import pytest
 import torch
 
 import oracle
-from families import FAMILIES, VOCABULARY, attentions, make, perturbed, tokens
+from families import FAMILIES, RENAMED, VOCABULARY, attentions, make, perturbed, tokens
 from hcnr.config import RestoreConfig
+from hcnr.curvature import passes
 from hcnr.curvature.moments import curvature
-from hcnr.curvature.passes import prepared, sample_losses
+from hcnr.curvature.passes import prepared, sample_losses, takes_masks
 from hcnr.curvature.scores import score
 from hcnr.data.batches import collate
 from hcnr.errors import ModelError
@@ -340,3 +341,65 @@ def test_recomputing_keeps_one_block_at_a_time():
     peak(2)  # libraries set up their workspaces
     hidden_state = 4 * 8192 * 512
     assert peak(8) - peak(2) <= 1.5 * 6 * hidden_state
+
+
+class _HeadRows:
+    """Counts the rows that a model's head is given."""
+
+    def __init__(self, model):
+        self.rows = 0
+        self._handle = model.get_output_embeddings().register_forward_pre_hook(self._count)
+
+    def _count(self, module, args):
+        self.rows += args[0].numel() // args[0].shape[-1]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._handle.remove()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", [*FAMILIES, *RENAMED])
+def test_the_head_sees_the_rows_that_predict_a_response_and_no_others(family, side, monkeypatch):
+    model = make(family)
+    batch = collate(DATA.samples, range(9), pad_token_id=0, padding_side=side)
+    predicting = int(batch.response_mask[:, 1:].sum())
+    assert predicting < batch.response_mask[:, 1:].any(0).sum() * 9
+    with torch.no_grad(), _HeadRows(model) as head:
+        found = sample_losses(model, batch)
+    assert head.rows == predicting
+    exact = [oracle.sample_loss(model, s.input_ids, s.response_start) for s in DATA.samples]
+    torch.testing.assert_close(found.double(), torch.stack(exact), rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(passes, "takes_masks", lambda model: False)
+    with torch.no_grad(), _HeadRows(model) as head:
+        fallback = sample_losses(model, batch)
+    assert head.rows > predicting
+    torch.testing.assert_close(fallback, found, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mask_is_given_only_to_what_is_known_to_take_one():
+    class Wrapper(torch.nn.Module):
+        def forward(self, logits_to_keep):
+            return logits_to_keep
+
+    class Inherits(type(make("llama"))):
+        pass
+
+    assert takes_masks(make("llama")) and takes_masks(Inherits(make("llama").config))
+    assert not takes_masks(Wrapper())
+
+
+def test_a_model_that_forms_all_logits_is_measured_too():
+    model = make("llama")
+    own = model.forward
+
+    def forward(input_ids, attention_mask, use_cache):
+        return own(input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache)
+
+    batch = collate(DATA.samples, range(9), pad_token_id=0)
+    with torch.no_grad():
+        found = sample_losses(model, batch)
+        model.forward = forward
+        torch.testing.assert_close(sample_losses(model, batch), found, rtol=1e-5, atol=1e-6)
