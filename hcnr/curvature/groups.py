@@ -1,14 +1,14 @@
 """Groups of transformer blocks whose curvature of both axes fits into memory at once."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
 from hcnr.errors import ConfigError
+from hcnr.models.device_memory import GIB
 from hcnr.models.model import resolve_device
 
-GIB = 2**30
 # In second moments of the widest axis: what factorising holds beside them, rounded up from the 6.4
 # that were measured.
 _WORKSPACE = 7
@@ -85,6 +85,39 @@ def plan_groups(
             )
         groups.append(names)
     return groups
+
+
+def one_axis_groups(
+    sizes: Mapping[str, int], device: torch.device, budget: int | None = None
+) -> list[list[str]]:
+    """Consecutive whole blocks whose curvature along one axis is held at once.
+
+    In main memory everything stays anyway, so there is one group. On a GPU half of what is free may
+    be taken: activations need the rest. A block that does not fit is a group of its own.
+
+    Args:
+        sizes: matrix -> neurons, in the model's order.
+        device: of the model, which is there already.
+        budget: bytes; None asks the device.
+    """
+    if budget is None and device.type != "cpu":
+        budget = (free_memory(device) or 0) // 2
+    blocks: dict[str, list[str]] = {}
+    for name in sizes:
+        blocks.setdefault(block_of(name), []).append(name)
+    groups: list[list[str]] = []
+    for names in blocks.values():
+        joined = [*(groups[-1] if groups else []), *names]
+        if groups and (budget is None or square_bytes(sizes[name] for name in joined) <= budget):
+            groups[-1] = joined
+        else:
+            groups.append(names)
+    return groups
+
+
+def square_bytes(sizes: Iterable[int]) -> int:
+    """Bytes of square matrices, float32."""
+    return sum(4 * size**2 for size in sizes)
 
 
 def free_memory(device: torch.device) -> int | None:

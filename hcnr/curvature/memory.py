@@ -1,6 +1,5 @@
-"""What happens where memory runs out: it is recognised, and the pass is begun again with less."""
+"""Passes that are begun again with less where memory runs out, and what is loaded before them."""
 
-import re
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -8,17 +7,25 @@ import torch
 
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError
+from hcnr.models.device_memory import GIB, out_of_memory
+from hcnr_kernels import fisher_input_, fisher_output_, gram_
 
 T = TypeVar("T")
-_NO_MEMORY = ("out of memory", "can't allocate memory", "cudaerrormemoryallocation")
-_NO_HANDLE = re.compile(r"CU[A-Z]+_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)")
-"""A library's handle is made when a thread first multiplies; what fails then is its memory."""
+WARM_WIDTH = 64
 
 
-def shrinking(run: Callable[[int], T], token_budget: int, data: TokenizedSet) -> T:
+def shrinking(
+    run: Callable[[int], T], token_budget: int, data: TokenizedSet, *, held: int = 0
+) -> T:
     """Call `run` with the budget; halve it and start over while memory runs out.
 
     The longest micro-batch comes first, so what is thrown away is usually that one alone.
+
+    Args:
+        run: called with padded tokens of a micro-batch.
+        token_budget: to begin with.
+        data: what is run.
+        held: bytes that `run` sums up beside the model.
     """
     longest = max(data.lengths)
     while True:
@@ -28,23 +35,36 @@ def shrinking(run: Callable[[int], T], token_budget: int, data: TokenizedSet) ->
             if not out_of_memory(error):
                 raise
             if token_budget <= longest:
+                beside, fewer = "", ""
+                if held:
+                    beside = f" beside the model and {held / GIB:.3g} GiB of curvature"
+                    fewer = "fewer matrices (--targets, --ignore), --axis input, "
                 raise ModelError(
-                    f"a single sample of {longest} tokens does not fit in memory; use "
-                    "--gradient-checkpointing, a smaller --max-length or --dtype bfloat16, and for "
-                    "spectral and natural a smaller --memory-budget"
+                    f"a single sample of {longest} tokens does not fit in memory{beside}; use "
+                    f"{fewer}--gradient-checkpointing, a smaller --max-length or --dtype bfloat16, "
+                    "and for spectral and natural a smaller --memory-budget"
                 ) from error
         token_budget = max(token_budget // 2, longest)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on whichever device.
+def warm_up(device: torch.device, dtype: torch.dtype, tokens: int) -> None:
+    """Load what a first backward would load at the peak of memory, with inputs of a few kilobytes.
 
-    Only torch's own allocations raise `OutOfMemoryError`. What else takes memory of a GPU says so
-    in words: a kernel that is loaded, a library that opens its handle or its workspace.
+    Triton's modules of the operators that passes feed, and the library handle with its workspace
+    of the thread that runs backward: torch could serve neither from what it has cached.
+
+    Args:
+        device: of the model.
+        dtype: of its weights.
+        tokens: of the longest sample, which decides the kernels' variant.
     """
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)
-    return any(sign in text.lower() for sign in _NO_MEMORY) or bool(_NO_HANDLE.search(text))
+    x = torch.ones(tokens, WARM_WIDTH, device=device, dtype=dtype, requires_grad=True)
+    (x[:1] @ torch.ones(WARM_WIDTH, 1, device=device, dtype=dtype)).sum().backward()
+    rows = x.detach()
+    offsets = torch.tensor([0, tokens], dtype=torch.int32, device=device)
+    sums = torch.zeros(WARM_WIDTH, device=device)
+    for score in (fisher_output_, fisher_input_):
+        score(sums, rows, rows, offsets, max_seqlen=tokens)
+    gram_(torch.zeros(WARM_WIDTH, WARM_WIDTH, device=device), rows)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hcnr.curvature.groups import one_axis_groups, square_bytes
 from hcnr.curvature.passes import Attempt, Axis, Passes, Progress, refuse_silent
 from hcnr.curvature.taps import SharedInput, Taps
 from hcnr.data.tokens import TokenizedSet
+from hcnr.models.linear import shape_of
 from hcnr_kernels import BlockDiagonal, RankedGram, gram_, symmetrize_
 from hcnr_kernels.ops.spectral import SecondMoment
 
@@ -65,6 +67,7 @@ def curvature(
     token_budget: int,
     gradient_checkpointing: bool = False,
     progress: Progress | None = None,
+    budget: int | None = None,
 ) -> dict[str, Tensor]:
     """Second moments along the neuron axis over real tokens, method.md (5).
 
@@ -72,17 +75,48 @@ def curvature(
     share one result (the same object). Output axis: `(1/n) sum_t g_t g_t^T`. Of an expert n and
     the sum are about the tokens that were routed to it.
 
+    Args:
+        model: the model to take them at; unchanged afterwards.
+        matrices: layers of `model` by name.
+        data: tokenised samples.
+        axis: neuron axis.
+        token_budget: padded tokens of one micro-batch; halved when memory runs out.
+        gradient_checkpointing: recompute each block in backward instead of keeping it.
+        progress: called after each micro-batch, for all samples again for every group.
+        budget: bytes of curvature held on the model's device at once; None takes half of what is
+            free on a GPU. What needs more is measured in groups of blocks, by passes of their own,
+            and each group then moves to main memory.
+
     Returns:
-        Matrix name -> float32 `[d', d']`, symmetric, on the model's device.
+        Matrix name -> float32 `[d', d']`, symmetric, on the model's device, or on the CPU where
+        there was more than one group.
 
     Raises:
         ModelError: a loss is not finite, one sample does not fit in memory, or a matrix took no
             part in the forward pass.
     """
-    if not matrices:
-        return {}
+    place = 0 if axis == "output" else 1
+    sizes = {name: shape_of(layer)[place] for name, layer in matrices.items()}
+    passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
+    groups = one_axis_groups(sizes, model.device, budget)
+    found: dict[str, Tensor] = {}
+    for names in groups:
+        held = square_bytes(sizes[name] for name in names)
+        some = _one_axis(passes, {name: matrices[name] for name in names}, axis, held)
+        if len(groups) > 1:
+            # What is shared stays shared.
+            moved = {id(gram): gram.cpu() for gram in some.values()}
+            some = {name: moved[id(gram)] for name, gram in some.items()}
+        found.update(some)
+    return found
 
-    def measure(passes: Attempt) -> dict[str, Tensor]:
+
+def _one_axis(
+    passes: Passes, matrices: Mapping[str, nn.Linear], axis: Axis, held: int
+) -> dict[str, Tensor]:
+    """`curvature` of one group of matrices, on the model's device."""
+
+    def measure(attempt: Attempt) -> dict[str, Tensor]:
         grams: dict[str, Tensor] = {}
         leaders: dict[str, str] = {}
         tokens: Counter[str] = Counter()
@@ -106,16 +140,16 @@ def curvature(
 
         if axis == "input":
             with Taps(matrices, on_input=on_input) as taps:
-                passes.forward(taps)
+                attempt.forward(taps)
         else:
             with Taps(matrices, on_gradient=on_gradient) as taps:
-                passes.backward(taps)
+                attempt.backward(taps)
         for name, gram in grams.items():
             symmetrize_(gram).div_(max(tokens[name], 1))
         refuse_silent(matrices, leaders)
         return {name: grams[leaders[name]] for name in matrices}
 
-    return Passes(model, data, token_budget, gradient_checkpointing, progress).run(measure)
+    return passes.run(measure, held=held)
 
 
 def second_moments(

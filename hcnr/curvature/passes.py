@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hcnr.curvature.layouts import TokenLayout
-from hcnr.curvature.memory import shrinking
+from hcnr.curvature.memory import shrinking, warm_up
 from hcnr.curvature.taps import Taps, frozen
 from hcnr.data.batches import Batch, collate, plan_batches
 from hcnr.data.tokens import TokenizedSet
@@ -142,8 +142,12 @@ class Passes:
     gradient_checkpointing: bool = False
     progress: Progress | None = None
 
-    def run(self, measure: Callable[[Attempt], T]) -> T:
+    def run(self, measure: Callable[[Attempt], T], *, held: int = 0) -> T:
         """Call `measure` with the model in measuring state, again with less while memory runs out.
+
+        Args:
+            measure: called with passes of one budget.
+            held: bytes of what it sums up beside the model.
 
         Raises:
             ModelError: one sample does not fit in memory, or as `measure`.
@@ -153,7 +157,9 @@ class Passes:
             return measure(Attempt(self.model, self.data, budget, self.progress))
 
         with prepared(self.model, gradient_checkpointing=self.gradient_checkpointing):
-            return shrinking(attempt, self.token_budget, self.data)
+            if self.model.device.type == "cuda":
+                warm_up(self.model.device, self.model.dtype, max(self.data.lengths))
+            return shrinking(attempt, self.token_budget, self.data, held=held)
 
 
 def mean_loss(model: "PreTrainedModel", data: TokenizedSet, *, token_budget: int) -> float:

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from hcnr.curvature.fisher import NeuronFisher
 from hcnr.curvature.layouts import TokenLayout
-from hcnr.curvature.memory import out_of_memory, shrinking
+from hcnr.curvature.memory import shrinking
 from hcnr.curvature.passes import finite_losses, micro_batches, prepared
 from hcnr.curvature.taps import SharedInput, Taps
 from hcnr.data.batches import Batch
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError
+from hcnr.models.device_memory import out_of_memory
 from hcnr.models.linear import Expert, as_matrix
 from hcnr.models.loading import cause_of
 from hcnr.models.model import ignoring

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 
 from hcnr.config.shared import BATCH_SIZE, MAX_NEW_TOKENS
-from hcnr.curvature.memory import out_of_memory
 from hcnr.errors import DataError, ModelError
 from hcnr.evaluation.prompts import ChatTemplate, encode_prompts
+from hcnr.models.device_memory import out_of_memory
 from hcnr.models.limits import Limits, check_room
 from hcnr.models.model import eval_mode
 from hcnr.progress import Watcher

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from hcnr.errors import ModelError
+from hcnr.models.device_memory import move
 from hcnr.models.experts import holds_experts, slices
 from hcnr.models.linear import is_linear, kind_of
 from hcnr.models.loading import LOCAL, check_loaded, explained
@@ -95,7 +96,7 @@ def open_model(
     place = resolve_device(device)
     if computing and dtype == "auto" and place.type == "cpu" and _is_slow(model.dtype):
         model.float()
-    model.to(place)  # pyright: ignore[reportArgumentType] (transformers' own stub)
+    move(model, place)
     return model.eval()
 
 

@@ -20,9 +20,9 @@ from huggingface_hub import constants
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from transformers.utils import logging
 
-from hcnr.curvature.memory import out_of_memory
 from hcnr.data.tokens import TokenizedSample
 from hcnr.errors import ModelError
+from hcnr.models.device_memory import out_of_memory
 from hcnr.progress import Watcher
 from hcnr.tuning.settings import TuneSettings
 

@@ -7,6 +7,7 @@ from hcnr.curvature.groups import (
     budget_of,
     curvature_bytes,
     free_memory,
+    one_axis_groups,
     plan_groups,
 )
 from hcnr.errors import ConfigError
@@ -73,3 +74,16 @@ def test_cached_files_count_as_free(monkeypatch, tmp_path):
     assert free_memory(torch.device("cpu")) == 7 * 1024
     table.write_text("nothing\n")
     assert free_memory(torch.device("cpu")) is None
+
+
+def test_one_axis_takes_half_of_a_gpu_and_all_of_main_memory(monkeypatch):
+    sizes = {name: shape[0] for name, shape in SHAPES.items()}
+    names, block = list(SHAPES), 4 * 2 * 8**2
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert one_axis_groups(sizes, cpu) == [names]
+    for free, wanted in ((6 * block, [names]), (4 * block, [names[:4], names[4:]])):
+        monkeypatch.setattr("hcnr.curvature.groups.free_memory", lambda device, free=free: free)
+        assert one_axis_groups(sizes, gpu) == wanted
+    assert one_axis_groups(sizes, cpu, block) == [names[:2], names[2:4], names[4:]]
+    assert one_axis_groups(sizes, cpu, 1) == [names[:2], names[2:4], names[4:]]
+    assert one_axis_groups({}, cpu) == []

@@ -8,12 +8,13 @@ import torch
 import oracle
 from families import FAMILIES, RENAMED, VOCABULARY, attentions, make, perturbed, tokens
 from hcnr.config import RestoreConfig
-from hcnr.curvature import passes
+from hcnr.curvature import memory, passes
 from hcnr.curvature.moments import curvature
 from hcnr.curvature.passes import prepared, sample_losses, takes_masks
 from hcnr.curvature.scores import score
 from hcnr.data.batches import collate
 from hcnr.errors import ModelError
+from hcnr.models.device_memory import move
 from hcnr.models.model import target_matrices
 from hcnr.repair.selection import candidates
 from padding import padded
@@ -403,3 +404,53 @@ def test_a_model_that_forms_all_logits_is_measured_too():
         found = sample_losses(model, batch)
         model.forward = forward
         torch.testing.assert_close(sample_losses(model, batch), found, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("axis", ["input", "output"])
+def test_curvature_in_groups_is_that_of_one_pass_bit_for_bit(axis):
+    model = make("llama")
+    layers = target_matrices(model)
+    runs = []
+    model.register_forward_pre_hook(lambda *_: runs.append(1))
+    settings = {"axis": axis, "token_budget": 500}
+    whole = curvature(model, layers, DATA, **settings)
+    once = len(runs)
+    grouped = curvature(model, layers, DATA, budget=1, **settings)
+    assert len(runs) == once * (1 + model.config.num_hidden_layers)
+    assert list(grouped) == list(whole) == list(layers)
+    assert all(torch.equal(grouped[name], whole[name]) for name in layers)
+    q, k = (grouped[f"model.layers.0.self_attn.{name}_proj"] for name in "qk")
+    assert (q is k) == (axis == "input")
+
+
+def test_curvature_that_leaves_no_room_is_named():
+    model = make("llama")
+    Starved(model, 5)
+    with pytest.raises(ModelError, match=r"beside the model and .* GiB of curvature; use fewer"):
+        curvature(model, target_matrices(model), DATA, axis="output", token_budget=64)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_first_backward_loads_is_loaded_before(dtype, monkeypatch):
+    called = []
+    for name in ("fisher_output_", "fisher_input_", "gram_"):
+        own = getattr(memory, name)
+        monkeypatch.setattr(
+            memory, name, lambda *a, own=own, name=name, **k: (called.append(name), own(*a, **k))
+        )
+    memory.warm_up(torch.device("cpu"), dtype, 7)
+    assert called == ["fisher_output_", "fisher_input_", "gram_"]
+
+
+def test_a_model_that_does_not_fit_on_its_device_is_one_sentence(monkeypatch):
+    model = make("llama")
+
+    def full(device):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 14 GiB")
+
+    monkeypatch.setattr(model, "to", full)
+    with pytest.raises(ModelError, match=r"GiB of weights do not fit on cuda: .*--device cpu"):
+        move(model, torch.device("cuda"))
+    monkeypatch.setattr(model, "to", lambda device: (_ for _ in ()).throw(RuntimeError("other")))
+    with pytest.raises(RuntimeError, match="other"):
+        move(model, torch.device("cuda"))
