@@ -15,10 +15,11 @@ from hcnr.curvature.passes import prepared, sample_losses
 from hcnr.data.batches import collate
 from hcnr_kernels import native
 from hcnr_kernels.ops.compensation import vectorised as compensation
+from hcnr_kernels.ops.compensation.objectives import summed
 from hcnr_kernels.ops.fisher import triton as fisher
 from hcnr_kernels.ops.gram import triton as gram
 from hcnr_kernels.ops.inverse import factor
-from hcnr_kernels.ops.inverse.condition import condition_bound
+from hcnr_kernels.ops.inverse.condition import bound_of_rows, condition_bound
 from hcnr_kernels.ops.merge import triton as merge
 from hcnr_kernels.ops.perturbation import triton as perturbation
 from hcnr_kernels.testing import costs
@@ -139,9 +140,15 @@ def _factorisations() -> Iterator[TrackedCall]:
             found = _factored(width, split)
             return count(lambda: call(found))
 
-    def bound(found: factor.Cholesky) -> object:
+    def rows_bound(found: factor.Cholesky) -> object:
+        """Of `sum`, which has the rows of half of the neurons."""
         width = found.factor.shape[0]
-        unit = _empty(1, 1, width, dtype=torch.bool)
+        unit = _empty(width, dtype=torch.bool)
+        corners = [found.corners[first] for first, _ in found.tiles(0, width // 2)]
+        return bound_of_rows(found.factor[width // 2 :], corners, _empty(1), unit)
+
+    def bound(found: factor.Cholesky) -> object:
+        unit = _empty(1, 1, found.factor.shape[0], dtype=torch.bool)
         return condition_bound(compensation.solver_of(found), _empty(1), unit)
 
     for width in SIZES:
@@ -155,7 +162,8 @@ def _factorisations() -> Iterator[TrackedCall]:
                 width,
                 width // 2,
             ),
-            "condition": lambda width=width: on_gpu(bound, width),
+            "condition": lambda width=width: on_gpu(rows_bound, width, width // 2),
+            "condition of joint": lambda width=width: on_gpu(bound, width // 2),
         }
         for name, call in calls.items():
             yield TrackedCall(name, f"{width}, fp32", "H100", call)
@@ -185,15 +193,11 @@ def _compensations() -> Iterator[TrackedCall]:
 def _objectives() -> Iterator[TrackedCall]:
     """The report's two objectives of one matrix, with and without compensation."""
     for neurons, lines in ((HIDDEN, WIDE), (WIDE, HIDDEN)):
-        pair = _empty(neurons, lines), _empty(neurons, lines)
-        hessian = _empty(neurons, neurons)
-
-        def both(pair=pair, hessian=hessian) -> None:
-            for deviation in pair:
-                compensation.objective(deviation, hessian, "output")
-
-        yield TrackedCall("both objectives", f"{neurons} neurons x {lines}, fp32", "H100",
-                          functools.partial(count, both))  # fmt: skip
+        deviation, hessian = _empty(neurons, lines), _empty(neurons, neurons)
+        mask = _empty(neurons, dtype=torch.bool)
+        both = functools.partial(summed, deviation, mask, hessian)
+        shape = f"{neurons} neurons x {lines}, fp32"
+        yield TrackedCall("both objectives", shape, "H100", functools.partial(count, both))
 
 
 def _heads() -> Iterator[TrackedCall]:

@@ -13,6 +13,7 @@ from hcnr.models.model import resolve_device
 from hcnr.record.matrix_record import MatrixRecord, is_raised
 from hcnr.repair.selection import Selection, refuse_unless
 from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merge, objective
+from hcnr_kernels.ops.compensation.objectives import Objectives, objectives
 
 OneAxis = Literal["none", "sum", "joint", "balanced"]
 """The kinds that `hcnr_kernels.compensation` knows."""
@@ -201,8 +202,7 @@ def repair(
     }
     if delta is None or hessian is None or solved is None:
         return weight, MatrixRecord(**numbers)
-    restored_slice = mask.to(delta.device)
-    delta[restored_slice if axis == "output" else (slice(None), restored_slice)] = 0
+    both = objectives_of(delta, solved.deviation, mask.to(delta.device), hessian, axis)
     raised = is_raised(float(solved.damping), config.damping)
     damping = float(f"{float(solved.damping):.6g}") if raised else config.damping
     # On the output axis only the response's tokens are sure to have a gradient: in the last block
@@ -218,11 +218,37 @@ def repair(
         condition=float(solved.condition) or None,
         dead=int((hessian.diagonal() == 0).sum()),
         rank_deficient=None if rows is None else rows < mask.shape[0],
-        objective_none=float(objective(delta, hessian, axis=axis)),
-        objective=float(objective(solved.deviation, hessian, axis=axis)),
+        objective_none=float(both.none),
+        objective=float(both.compensated),
         device=str(resolve_device(config.device)),
     )
     return weight, record
+
+
+def objectives_of(
+    delta: Tensor,
+    deviation: Tensor,
+    mask: Tensor,
+    hessian: Tensor,
+    axis: Literal["output", "input"],
+) -> Objectives:
+    """Method.md (8) without compensation and with it.
+
+    Args:
+        delta: `W1 - W0` `[out, in]`; its restored neurons become zero.
+        deviation: E `[out, in]`.
+        mask: restored neurons, bool `[d']`.
+        hessian: honesty curvature `[d', d']`.
+        axis: the neuron axis.
+    """
+    place = 0 if axis == "output" else 1
+    tasks = (~mask).nonzero().squeeze(1)
+    if torch.equal(deviation.index_select(place, tasks), delta.index_select(place, tasks)):
+        return objectives(deviation, mask, hessian, axis=axis)
+    # A registered kind may change the other neurons, too.
+    delta[mask if axis == "output" else (slice(None), mask)] = 0
+    pair = (objective(one, hessian, axis=axis) for one in (delta, deviation))
+    return Objectives(*pair)
 
 
 def _described(solved: object) -> str:

@@ -14,6 +14,7 @@ from hcnr_kernels import compensation as _function
 from hcnr_kernels.checks import Axis
 from hcnr_kernels.errors import FactorizationError
 from hcnr_kernels.ops.compensation import vectorised
+from hcnr_kernels.ops.compensation.objectives import objectives
 from hcnr_kernels.testing.accuracy import relative_error
 from hcnr_kernels.testing.tensors import alternate, curvature, randn
 
@@ -167,6 +168,34 @@ def test_objective_by_traces(axis: Axis) -> None:
     found = hk.objective(delta, honest, axis=axis)
     assert found.dtype == F64 and found.dim() == 0
     torch.testing.assert_close(found, want)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("axis", AXES)
+@pytest.mark.parametrize(
+    ("neurons", "restored"), [(1, 1), (1, 0), (7, 7), (9, 4), (64, 0), (203, 90)]
+)
+def test_both_objectives_by_traces(
+    axis: Axis, neurons: int, restored: int, dtype: torch.dtype
+) -> None:
+    delta, _, honest, _ = problem(axis, neurons, 31, dtype)
+    mask = torch.zeros(neurons, dtype=torch.bool)
+    mask[torch.randperm(neurons, generator=torch.Generator().manual_seed(4))[:restored]] = True
+    deviation = solve(delta, mask, honest, axis=axis, kind="joint")
+    none = lines_of(delta, axis).double() * ~mask
+    found = objectives(deviation, mask, honest, axis=axis)
+    for one, lines in zip(found, (none, lines_of(deviation, axis).double()), strict=True):
+        want = torch.trace(lines @ honest.double() @ lines.T)
+        assert one.dtype == F64 and one.dim() == 0
+        tolerance = 1e-5 if dtype == torch.float32 else 1e-12
+        torch.testing.assert_close(one, want, rtol=tolerance, atol=tolerance)
+
+
+def test_both_objectives_do_not_listen_to_autocast() -> None:
+    delta, mask, honest, _ = problem("input", 64, 31, torch.float32)
+    want = objectives(delta, mask, honest, axis="input")
+    with torch.autocast("cpu", torch.bfloat16):
+        assert objectives(delta, mask, honest, axis="input") == want
 
 
 @settings(max_examples=40, deadline=None)

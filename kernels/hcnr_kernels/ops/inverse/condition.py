@@ -1,6 +1,6 @@
 """Condition numbers in the 1-norm: exact norms, and an estimate where there is no inverse."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -36,29 +36,55 @@ def one_norms(blocks: Tensor, unit: Tensor, shift: Tensor | None = None) -> Tens
     return sums.masked_fill_(unit, 0).amax(1)
 
 
+def bound_of_rows(rows: Tensor, corners: Sequence[Tensor], norm: Tensor, unit: Tensor) -> Tensor:
+    """Lower bound of the 1-norm condition number from the last t rows of an inverse P: `[1]`.
+
+    The sums of these rows are exact. Of the columns above them t entries are known, and the one on
+    the diagonal is bounded twice: by `P_jj >= P_ij^2 / P_ii`, as P is positive definite, and by
+    `P_jj = sum_i (L^-1)_ij^2`, of which a tile of `L^-1` holds a part.
+
+    Args:
+        rows: `[t, b]`, t at least one.
+        corners: Inverses of the diagonal tiles of L above them, `b - t` rows in all.
+        norm: `[1]` 1-norm of the matrix over neurons that are not `unit`.
+        unit: `[b]`, neurons with a unit pivot; their rows and columns are those of the identity.
+    """
+    count, size = rows.shape
+    above = size - count
+    sums = [torch.linalg.vector_norm(rows, 1, dim=1)]
+    if above:
+        inner, pivots = rows[:, :above], rows[:, above:].diagonal()
+        own = torch.cat([torch.linalg.vector_norm(corner, dim=0) for corner in corners]).square_()
+        for some in chunks(count, chunk_length(above * rows.element_size())):
+            entries = inner[some].square().div_(pivots[some, None])
+            own = torch.maximum(own, entries.amax(0))
+        sums.insert(0, torch.linalg.vector_norm(inner, 1, dim=0).add_(own))
+    return norm * torch.cat(sums).masked_fill_(unit, 0).amax()
+
+
 def condition_bound(
-    solve: Callable[[Tensor], Tensor], norm: Tensor, unit: Tensor, steps: int = 5
+    solve: Callable[[Tensor], Tensor], norm: Tensor, unit: Tensor, steps: int = 2
 ) -> Tensor:
     """Hager's lower bound of the 1-norm condition number, usually within a factor of three: `[B]`.
 
-    Two solves with one right-hand side a step, where the exact number would need the inverse.
+    One solve with one right-hand side, and two more for every further step, where the exact number
+    would need the inverse.
 
     Args:
         solve: The inverse times `[B, m, b, 1]`.
         norm: `[B]` 1-norm of the factorised matrices over neurons that are not `unit`.
         unit: `[B, m, b]`, neurons with a unit pivot: dead ones and the padding of short blocks.
-        steps: Steps at most; on a CPU it stops where the bound no longer rises.
+        steps: Columns of the inverse that are looked at, the first of them an average.
     """
     batch, count, size = unit.shape
     live = (~unit).to(norm.dtype)[..., None]
     probe = live / live.sum(2, keepdim=True).clamp_min(1)
     largest = norm.new_zeros(batch, count)
-    for _ in range(steps if size else 0):
+    for left in reversed(range(steps if size else 0)):
         solution = solve(probe) * live
-        before, largest = largest, torch.maximum(largest, solution.abs().sum((2, 3)))
-        if largest.device.type == "cpu" and not bool((largest > before).any()):
-            break
-        signs = torch.where(solution >= 0, live, -live)
-        slopes = solve(signs).abs() * live
-        probe = torch.zeros_like(probe).scatter_(2, slopes.argmax(2, keepdim=True), 1.0) * live
+        largest = torch.maximum(largest, solution.abs().sum((2, 3)))
+        if left:
+            signs = torch.where(solution >= 0, live, -live)
+            slopes = solve(signs).abs() * live
+            probe = torch.zeros_like(probe).scatter_(2, slopes.argmax(2, keepdim=True), 1.0) * live
     return norm * largest.amax(1)
