@@ -96,10 +96,8 @@ class PlacedCheckpoint:
         return ask
 
     def _rows(self, name: str) -> LazyRows:
-        if name in self.placement.conversions:
-            found = self.parameter(name)
-            assert found is not None
-            return TensorRows(found)
+        if (conversion := self.placement.conversions.get(name)) is not None:
+            return TensorRows(self._converted(conversion)[name])
         return self.checkpoint.lazy_rows(self.placement.stored.get(name, name))
 
     def _converted(self, conversion: Conversion) -> dict[str, Tensor]:

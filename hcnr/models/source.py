@@ -98,7 +98,14 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Fingerprint of every matrix of the model, embeddings and head included."""
+        """Fingerprint of every parameter of the model, embeddings and head included."""
+        ...
+
+    def has_fingerprint(self, known: object) -> bool:
+        """Whether `known` is the model's fingerprint, or the one that earlier versions took.
+
+        Those covered parameters of two dimensions only: neither norms, nor biases, nor experts.
+        """
         ...
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -234,9 +241,22 @@ class DirectorySource:
     def check_savable(self) -> None:
         """Nothing to check: the files are copied."""
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.placed.fingerprint(_parameters(self._skeleton))
+
     def fingerprint(self) -> str:
-        """Fingerprint from a few rows of each matrix; see `hcnr.checkpoint.fingerprint`."""
-        return self.placed.fingerprint(_matrix_parameters(self._skeleton))
+        """Fingerprint from a few rows of each weight; see `hcnr.checkpoint.fingerprint`.
+
+        What files hold in another form than the model (experts one by one) is read whole, once.
+        """
+        return self._fingerprint
+
+    def has_fingerprint(self, known: object) -> bool:
+        """Whether `known` is the fingerprint, by this version or by earlier ones."""
+        if known == self.fingerprint():
+            return True
+        return known == self.placed.fingerprint(_matrix_parameters(self._skeleton))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer from the directory."""
@@ -357,8 +377,14 @@ class ModelSource:
                 generation.save_pretrained(scratch)
 
     def fingerprint(self) -> str:
-        """Fingerprint from a few rows of each matrix; see `hcnr.checkpoint.fingerprint`."""
-        return fingerprint_tensors(_matrix_parameters(self.model))
+        """Fingerprint from a few rows of each weight; see `hcnr.checkpoint.fingerprint`."""
+        return fingerprint_tensors(_parameters(self.model))
+
+    def has_fingerprint(self, known: object) -> bool:
+        """Whether `known` is the fingerprint, by this version or by earlier ones."""
+        if known == self.fingerprint():
+            return True
+        return known == fingerprint_tensors(_matrix_parameters(self.model))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer from where the model came from."""
@@ -414,6 +440,11 @@ def open_source(source: "str | Path | PreTrainedModel | Source") -> Source:
     )
 
 
+def _parameters(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter, a tied one once."""
+    return dict(model.named_parameters())
+
+
 def _matrix_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter with two dimensions, a tied one once."""
+    """Every parameter with two dimensions, a tied one once: what fingerprints once covered."""
     return {name: p for name, p in model.named_parameters() if p.dim() == 2}
