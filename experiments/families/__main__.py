@@ -35,6 +35,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    _load_once()
     known = {} if arguments.again else read(arguments.journal)
     chosen = set(filter(None, arguments.only.split(",")))
     for name, kind in families():
@@ -46,6 +47,22 @@ def main() -> None:
         keep(arguments.journal, known, __version__)
     keep(arguments.journal, known, __version__)
     write(arguments.page, json.loads(arguments.journal.read_text(encoding="utf-8")))
+
+
+def _load_once() -> None:
+    """Load what every process needs before they part from this one; runs no backward pass."""
+    import tempfile
+
+    from hcnr.models.source import DirectorySource
+    from hcnr.pipeline import restoring
+    from transformers import LlamaForCausalLM
+
+    from experiments.families.checks import built, saved
+
+    assert restoring
+    with tempfile.TemporaryDirectory() as place:
+        saved(built(LlamaForCausalLM), Path(place))
+        assert DirectorySource(Path(place) / "base").fingerprint()
 
 
 def read(journal: Path) -> dict[str, dict[str, Any]]:
@@ -76,7 +93,7 @@ def apart(name: str, kind: Any, seconds: float) -> dict[str, Any]:
         row = results.get(timeout=seconds)
     except queue.Empty:
         note = f"no result within {seconds:.0f} seconds"
-        row.update(result="traceback" if child.is_alive() else "died", note=note)
+        row.update(result="too slow" if child.is_alive() else "traceback", note=note)
     child.join(5)
     if child.is_alive():
         child.kill()

@@ -129,7 +129,8 @@ def repaired(root: Path, model: Any, options: dict[str, Any], loop: str) -> dict
     error = scores_differ(statistics, model, loop)
     out = hcnr.restore(base, tuned, out=root / "out", config=config, statistics=statistics)
     memory = (open_model(path, device="cpu") for path in (base, tuned))
-    restored = hcnr.restore(*memory, HONESTY, TASK, config=config, tokenizer=words())
+    # The statistics' fingerprints are those of the models in memory too, or they are refused.
+    restored = hcnr.restore(*memory, config=config, statistics=statistics)
     before, after = DirectorySource(tuned), DirectorySource(Path(out))
     bytes_differ(before, after, restored, statistics)
     reach = before.reach

@@ -176,7 +176,7 @@ def sample_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
     positions = predicts.any(0).nonzero().squeeze(1)
     arguments: dict[str, Tensor] = {}
     accepted = inspect.signature(model.forward).parameters
-    if "position_ids" in accepted:
+    if batch.left_padded and "position_ids" in accepted:
         arguments["position_ids"] = batch.position_ids
     if "logits_to_keep" in accepted:
         arguments["logits_to_keep"] = positions
@@ -252,9 +252,11 @@ def _recomputing(block: nn.Module) -> Iterator[None]:
             block.forward = own
 
 
-def _enter_gradient(module: nn.Module, args: object, output: Tensor) -> None:
+def _enter_gradient(module: nn.Module, args: object, output: Tensor) -> Tensor | None:
     if torch.is_grad_enabled() and not output.requires_grad:
-        output.requires_grad_(True)
+        # Models may scale it in place (CTRL), which a leaf forbids: a copy follows it.
+        return output.requires_grad_(True).clone()
+    return None
 
 
 def refuse_silent(matrices: Mapping[str, nn.Linear], heard: Container[str]) -> None:
