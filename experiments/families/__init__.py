@@ -1,1 +1,1 @@
-"""Every causal language model of transformers that a tiny configuration builds: exact, or refused."""
+"""Every causal language model of transformers that a tiny form builds: exact, or refused."""

@@ -1,7 +1,7 @@
-"""`python -m experiments.families`: try every family, each in a process of its own, and write docs/models.md.
+"""`python -m experiments.families`: try every family and write docs/models.md.
 
-A journal keeps every finished family, so that a run that was stopped goes on; `--only llama,gpt2`
-tries some again.
+Each runs in a process of its own. A journal keeps every finished family, so that a run that was
+stopped goes on; `--only llama,gpt2` tries some again.
 """
 
 import argparse
@@ -53,11 +53,11 @@ def _load_once() -> None:
     """Load what every process needs before they part from this one; runs no backward pass."""
     import tempfile
 
-    from hcnr.models.source import DirectorySource
-    from hcnr.pipeline import restoring
     from transformers import LlamaForCausalLM
 
     from experiments.families.checks import built, saved
+    from hcnr.models.source import DirectorySource
+    from hcnr.pipeline import restoring
 
     assert restoring
     with tempfile.TemporaryDirectory() as place:

@@ -121,7 +121,7 @@ def repaired(root: Path, model: Any, options: dict[str, Any], loop: str) -> dict
             token_budget=options.get("token_budget", 64), ignore=tuple(options.get("ignore", ())),
         )  # fmt: skip
         try:
-            statistics = hcnr.measure(base, tuned, HONESTY, TASK, config)
+            statistics = hcnr.measure(base, tuned, HONESTY, TASK, config, tokenizer=words())
             break
         except HcnrError as error:
             if not _follow(str(error), options):
@@ -146,7 +146,7 @@ def repaired(root: Path, model: Any, options: dict[str, Any], loop: str) -> dict
 def _follow(text: str, options: dict[str, Any]) -> bool:
     """Take up the option that a refusal names; False where there is none, or none new."""
     ignored: list[str] = options.get("ignore", [])
-    if found := re.search(r"--ignore '([^']+)'", text):
+    if found := re.search(r"(?:--ignore |ignore=\[)'([^']+)'", text):
         new = [pattern for pattern in found[1].split(",") if pattern not in ignored]
         if new and len(ignored) < CURES and "--token-budget 1" not in text:
             options["ignore"] = [*ignored, *new]
@@ -190,9 +190,9 @@ def bytes_differ(before: Any, after: Any, restored: Any, statistics: Any) -> Non
     held: dict[str, list[str]] = {}
     for matrix in statistics.matrices:
         weight = f"{matrix}.weight"
-        held.setdefault(
-            weight if weight in parameters else matrix.rpartition(".")[0], []
-        ).append(matrix)
+        held.setdefault(weight if weight in parameters else matrix.rpartition(".")[0], []).append(
+            matrix
+        )
     for name in before.parameters:
         own, written = before.parameter(name), after.parameter(name)
         if own is None or written is None or own.dtype != written.dtype:

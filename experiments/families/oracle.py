@@ -28,9 +28,7 @@ def rows_of(records: Iterable[dict[str, str]], tokenizer: Any) -> list[Row]:
     found = []
     for record in records:
         prompt = ids(record["prompt"])
-        found.append(
-            Row([*prompt, *ids(record["response"]), tokenizer.eos_token_id], len(prompt))
-        )
+        found.append(Row([*prompt, *ids(record["response"]), tokenizer.eos_token_id], len(prompt)))
     return found
 
 

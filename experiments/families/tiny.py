@@ -46,7 +46,9 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "codegen": {"rotary_dim": 4},
     "cohere_compass_text": {
         "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
+            "full_attention": {
+                "rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1],
+            }
         }
     },
     "dbrx": {"attn_config": {"rope_theta": 1e4, "kv_n_heads": 2, "clip_qkv": 8.0}},
@@ -79,8 +81,8 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     "zamba": {"num_hidden_layers": 4, "attn_layer_period": 2, "attn_layer_offset": 1,
               "attention_hidden_size": 64, "attention_head_dim": 16,
               "layers_block_type": ["linear_attention", "linear_attention", "hybrid", "hybrid"]},
-    "zamba2": {"n_mamba_heads": 4, "attention_hidden_size": 64, "num_hidden_layers": 4, "attention_head_dim": 16,
-               "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"]},
+    "zamba2": {"n_mamba_heads": 4, "attention_hidden_size": 64, "num_hidden_layers": 4,
+               "attention_head_dim": 16, "layers_block_type": ["mamba", "hybrid"] * 2},
     "zaya": {"num_experts_per_tok": 1},
 }  # fmt: skip
 """What a family's own rules ask for, beyond small sizes."""

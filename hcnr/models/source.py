@@ -243,7 +243,7 @@ class DirectorySource:
 
     @cached_property
     def _fingerprint(self) -> str:
-        return self.placed.fingerprint(_parameters(self._skeleton))
+        return self.placed.fingerprint(_names(self._skeleton, _parameters(self._skeleton)))
 
     def fingerprint(self) -> str:
         """Fingerprint from a few rows of each weight; see `hcnr.checkpoint.fingerprint`.
@@ -256,7 +256,8 @@ class DirectorySource:
         """Whether `known` is the fingerprint, by this version or by earlier ones."""
         if known == self.fingerprint():
             return True
-        return known == self.placed.fingerprint(_matrix_parameters(self._skeleton))
+        matrices = _matrix_parameters(self._skeleton)
+        return known == self.placed.fingerprint(_names(self._skeleton, matrices))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer from the directory."""
@@ -443,6 +444,15 @@ def open_source(source: "str | Path | PreTrainedModel | Source") -> Source:
 def _parameters(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter, a tied one once."""
     return dict(model.named_parameters())
+
+
+def _names(model: nn.Module, parameters: Iterable[str]) -> dict[str, list[str]]:
+    """Some parameters, each with all names that it has in the model."""
+    found: dict[int, list[str]] = {}
+    places = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in places.items():
+        found.setdefault(id(parameter), []).append(name)
+    return {name: found[id(places[name])] for name in parameters}
 
 
 def _matrix_parameters(model: nn.Module) -> dict[str, Tensor]:
