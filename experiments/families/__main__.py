@@ -37,15 +37,16 @@ def main() -> None:
     warnings.simplefilter("ignore")
     _load_once()
     known = {} if arguments.again else read(arguments.journal)
+    every = list(families())
     chosen = set(filter(None, arguments.only.split(",")))
-    for name, kind in families():
+    for name, kind in every:
         if (chosen and name not in chosen) or (not chosen and name in known):
             continue
         known[name] = apart(name, kind, arguments.seconds)
         print(name, known[name]["result"], known[name]["options"] or "", known[name]["note"],
               flush=True)  # fmt: skip
-        keep(arguments.journal, known, __version__)
-    keep(arguments.journal, known, __version__)
+        keep(arguments.journal, known, __version__, len(every))
+    keep(arguments.journal, known, __version__, len(every))
     write(arguments.page, json.loads(arguments.journal.read_text(encoding="utf-8")))
 
 
@@ -73,11 +74,11 @@ def read(journal: Path) -> dict[str, dict[str, Any]]:
     return {row["family"]: row for row in rows}
 
 
-def keep(journal: Path, known: dict[str, dict[str, Any]], version: str) -> None:
+def keep(journal: Path, known: dict[str, dict[str, Any]], version: str, count: int) -> None:
     """Write the journal, in one piece."""
     rows = ",\n".join(json.dumps(known[name]) for name in sorted(known))
     scratch = journal.with_suffix(".new")
-    text = f'{{"transformers": "{version}", "families": [\n{rows}\n]}}\n'
+    text = f'{{"transformers": "{version}", "all": {count}, "families": [\n{rows}\n]}}\n'
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(journal)
 

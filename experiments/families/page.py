@@ -17,7 +17,8 @@ run, measured and repaired (`joint`, on every matrix), each in a process of its 
   float64 (in float32 where the model cannot run in float64);
 - every tensor that is no target is stored as in tuned, byte for byte, and at most the rows that
   were asked for changed in the others;
-- the repair of the models in memory is the repair of the directories, bit for bit.
+- the repair of the models in memory, by the same statistics, is that of the directories, bit for
+  bit.
 
 Where a run was refused with a sentence that names `--ignore` or `--token-budget 1`, that option
 was taken, and it stands in the table: the rest of the model is
@@ -27,6 +28,7 @@ cannot run, with what transformers says.
 | result | families |
 |---|---|
 {counts}
+| not tried yet | {left} |
 
 | model type | result | matrices | options | note |
 |---|---|---|---|---|
@@ -49,7 +51,8 @@ def write(page: Path, data: Mapping[str, Any]) -> None:
     """Write the page of a journal."""
     rows = data["families"]
     counts = "\n".join(f"| {result} | {count} |" for result, count in counts_of(rows).items())
-    head = HEAD.format(version=data["transformers"], counts=counts)
+    left = data["all"] - len(rows)
+    head = HEAD.format(version=data["transformers"], counts=counts, left=left)
     page.write_text(head + "".join(map(_row, rows)), encoding="utf-8")
 
 
