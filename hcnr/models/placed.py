@@ -1,6 +1,6 @@
 """The tensors of a checkpoint by the names of its model, read and replaced where they lie."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -60,13 +60,20 @@ class PlacedCheckpoint:
             return self.checkpoint.load(key)
         return self.checkpoint.load_rows(key, [index])[0]
 
-    def fingerprint(self, names: Collection[str]) -> str:
+    def fingerprint(self, names: Mapping[str, Collection[str]]) -> str:
         """Fingerprint of some parameters; equals `fingerprint_tensors` of the same in memory.
 
         Args:
-            names: of parameters; those that are not stored are left out.
+            names: of parameters, each with all names that it has: a tied one may be stored under
+                another. Those that are not stored are left out.
         """
-        return fingerprint((name, self._rows(name)) for name in names if name in self.infos)
+        stored = {
+            name: next((own for own in all_of_it if own in self.infos), None)
+            for name, all_of_it in names.items()
+        }
+        return fingerprint(
+            (name, self._rows(own)) for name, own in stored.items() if own is not None
+        )
 
     def replacing(
         self, value: Callable[[str], Tensor], changed: Collection[str]
@@ -96,10 +103,8 @@ class PlacedCheckpoint:
         return ask
 
     def _rows(self, name: str) -> LazyRows:
-        if name in self.placement.conversions:
-            found = self.parameter(name)
-            assert found is not None
-            return TensorRows(found)
+        if (conversion := self.placement.conversions.get(name)) is not None:
+            return TensorRows(self._converted(conversion)[name])
         return self.checkpoint.lazy_rows(self.placement.stored.get(name, name))
 
     def _converted(self, conversion: Conversion) -> dict[str, Tensor]:

@@ -92,7 +92,14 @@ class Source(Protocol):
         ...
 
     def fingerprint(self) -> str:
-        """Fingerprint of every matrix of the model, embeddings and head included."""
+        """Fingerprint of every parameter of the model, embeddings and head included."""
+        ...
+
+    def has_fingerprint(self, known: object) -> bool:
+        """Whether `known` is the model's fingerprint, or the one that earlier versions took.
+
+        Those covered parameters of two dimensions only: neither norms, nor biases, nor experts.
+        """
         ...
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
@@ -205,8 +212,14 @@ class ModelSource:
                 generation.save_pretrained(scratch)
 
     def fingerprint(self) -> str:
-        """Fingerprint from a few rows of each matrix; see `hcnr.checkpoint.fingerprint`."""
-        return fingerprint_tensors(matrix_parameters(self.model))
+        """Fingerprint from a few rows of each weight; see `hcnr.checkpoint.fingerprint`."""
+        return fingerprint_tensors(dict(self.model.named_parameters()))
+
+    def has_fingerprint(self, known: object) -> bool:
+        """Whether `known` is the fingerprint, by this version or by earlier ones."""
+        if known == self.fingerprint():
+            return True
+        return known == fingerprint_tensors(matrix_parameters(self.model))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer from where the model came from."""

@@ -130,7 +130,9 @@ def gather(
     usual += [folder / "eval" / METRICS for folder in beside]
     evaluation = _read(metrics, usual)
     if evaluation:
-        own = _own_fingerprint(place) if evaluation.get("fingerprints") else None
+        prints = mapping(evaluation.get("fingerprints"))
+        known = prints.get(str(evaluation.get("model")))
+        own = _own_fingerprint(place, known) if prints else None
         _check_model(evaluation, place, own, report["pair"])
         run |= _evaluation(evaluation, report["pair"], own)
         found = [path for path in usual if path.is_file()]
@@ -179,12 +181,16 @@ def _read(given: PathLike | None, usual: list[Path]) -> dict[str, Any]:
     return names_only(found)
 
 
-def _own_fingerprint(place: Path) -> str | None:
-    """Fingerprint of the restored model itself; None where its weights are not there to read."""
+def _own_fingerprint(place: Path, known: Any) -> str | None:
+    """Fingerprint of the restored model itself; None where its weights are not there to read.
+
+    It is `known` where an earlier version took that one of the same model.
+    """
     from hcnr.models.source import open_source
 
     try:
-        return open_source(place).fingerprint()
+        source = open_source(place)
+        return str(known) if source.has_fingerprint(known) else source.fingerprint()
     except HcnrError:
         return None
 
@@ -194,7 +200,7 @@ def _check_model(
 ) -> None:
     """Refuse an evaluation of another model.
 
-    Fingerprints decide, names where there are none. A fingerprint covers a few rows of each matrix,
+    Fingerprints decide, names where there are none. A fingerprint covers a few rows of each weight,
     so the restored model may share its own with tuned or base; names decide then as well.
     """
     name = str(data.get("model"))

@@ -68,6 +68,26 @@ def test_every_row_of_a_short_tensor_counts(count: int):
         )
 
 
+def test_every_element_of_a_vector_counts():
+    for place in range(50):
+        changed = torch.zeros(50)
+        changed[place] = 1
+        assert fingerprint_tensors({"a": changed}) != fingerprint_tensors({"a": torch.zeros(50)})
+
+
+@pytest.mark.parametrize("shape", [(12, 30, 4), (3, 5, 6, 4), (40, 1, 3)])
+def test_rows_of_every_matrix_of_a_stack_count(tmp_path: Path, shape: tuple[int, ...]):
+    """Experts: a change of a whole one is seen, whichever it is."""
+    whole = torch.randn(shape)
+    before = fingerprint_tensors({"a": whole})
+    assert Checkpoint.open(save(tmp_path, {"a": whole})).fingerprint(["a"]) == before
+    for which in range(shape[0]):
+        for row in (0, -1):
+            changed = whole.clone()
+            changed[which].view(-1, shape[-1])[row, 1] += 1
+            assert fingerprint_tensors({"a": changed}) != before
+
+
 def test_name_dtype_shape_and_number_count():
     one = torch.zeros(2, 4)
     others = [

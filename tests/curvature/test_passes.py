@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import CTRLConfig, CTRLLMHeadModel, RobertaConfig, RobertaForCausalLM
 
 import oracle
 from families import FAMILIES, RENAMED, VOCABULARY, attentions, make, perturbed, tokens
@@ -454,3 +455,31 @@ def test_a_model_that_does_not_fit_on_its_device_is_one_sentence(monkeypatch):
     monkeypatch.setattr(model, "to", lambda device: (_ for _ in ()).throw(RuntimeError("other")))
     with pytest.raises(RuntimeError, match="other"):
         move(model, torch.device("cuda"))
+
+
+@pytest.mark.parametrize("kind", ["roberta", "ctrl"])
+def test_models_that_count_positions_or_scale_embeddings_their_own_way(kind):
+    """RoBERTa's positions begin behind its padding's; CTRL scales embeddings in place."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = (
+            RobertaForCausalLM(
+                RobertaConfig(
+                    vocab_size=67, hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
+                    intermediate_size=40, max_position_embeddings=40, type_vocab_size=1,
+                    pad_token_id=0, is_decoder=True, initializer_range=0.2,
+                )
+            )
+            if kind == "roberta"
+            else CTRLLMHeadModel(
+                CTRLConfig(vocab_size=67, n_embd=24, n_layer=2, n_head=4, dff=40, n_positions=40)
+            )
+        )  # fmt: skip
+    model.eval()
+    data = tokens(6)
+    matrices = target_matrices(model)
+    expected = oracle.fisher(model, matrices, data, "output")
+    for budget in (1, 64):
+        found = score(model, matrices, data, axis="output", token_budget=budget).mean
+        for name in matrices:
+            torch.testing.assert_close(found[name].double(), expected[name], rtol=1e-3, atol=1e-9)

@@ -1,6 +1,8 @@
 """Experts of a mixture, each measured from the tokens that were routed to it."""
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 
+import copy
+import dataclasses
 from collections import defaultdict
 
 import pytest
@@ -18,17 +20,19 @@ from transformers import (
 
 import hcnr
 from families import GROUPED, perturbed, tokens
+from hcnr.checkpoint import fingerprint_tensors
 from hcnr.curvature.fisher import NeuronFisher
 from hcnr.curvature.layouts import RoutedLayout, TokenLayout
 from hcnr.curvature.moments import curvature, second_moments
 from hcnr.curvature.routing import LEAST_TOKENS, expert_tokens
 from hcnr.curvature.scores import score
 from hcnr.curvature.selfcheck import check_model
-from hcnr.errors import ModelError
+from hcnr.errors import ModelError, StatisticsError
 from hcnr.models.experts import layer_of, one_by_one
 from hcnr.models.linear import Expert, as_matrix
 from hcnr.models.model import target_matrices
 from hcnr.models.overlay import Overlay
+from hcnr.models.source import DirectorySource, ModelSource
 from pairs import HONESTY, TASK, bits, config, tokenizer
 
 MIXTURES = {
@@ -298,3 +302,42 @@ def test_statistics_of_a_file_leave_the_same_experts(tmp_path):
     at_once = hcnr.restore(base, tuned, HONESTY, TASK, config=settings, tokenizer=tokenizer())
     assert bits(again) == bits(at_once)
     assert not set(hcnr.select(statistics, base, tuned, settings).selected) & set(statistics.left)
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_pairs_that_differ_in_experts_or_norms_alone_have_fingerprints_of_their_own(
+    family, tmp_path
+):
+    base = make(family)
+    prints = [ModelSource(base).fingerprint()]
+    for part in ("experts.down_proj", "norm.weight"):
+        other = copy.deepcopy(base)
+        for name, parameter in other.named_parameters():
+            if name.endswith(part):
+                parameter.data[-1] += 1
+        prints.append(ModelSource(other).fingerprint())
+        other.save_pretrained(tmp_path / part)
+        assert DirectorySource(tmp_path / part).fingerprint() == prints[-1]
+    assert len(set(prints)) == 3
+
+
+def test_statistics_of_earlier_versions_are_known_by_their_fingerprints():
+    base = make("mixtral")
+    tuned = perturbed(base)
+    settings = config(compensation="joint")
+    statistics = hcnr.measure(base, tuned, HONESTY, TASK, settings, tokenizer=tokenizer())
+    earlier = {
+        role: fingerprint_tensors({n: p for n, p in model.named_parameters() if p.dim() == 2})
+        for role, model in (("base", base), ("tuned", tuned))
+    }
+    assert earlier != statistics.fingerprints
+    found = [
+        bits(hcnr.restore(base, tuned, config=settings, statistics=one))
+        for one in (statistics, dataclasses.replace(statistics, fingerprints=earlier))
+    ]
+    assert found[0] == found[1]
+    swapped = dict(zip(earlier, reversed(list(earlier.values())), strict=True))
+    for prints, match in ((swapped, "swapped"), ({**earlier, "tuned": "0" * 16}, "another tuned")):
+        other = dataclasses.replace(statistics, fingerprints=prints)
+        with pytest.raises(StatisticsError, match=match):
+            hcnr.restore(base, tuned, config=settings, statistics=other)

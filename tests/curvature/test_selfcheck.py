@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import FalconConfig, FalconForCausalLM, MambaConfig, MambaForCausalLM
+from transformers import (
+    FalconConfig,
+    FalconForCausalLM,
+    MambaConfig,
+    MambaForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 import hcnr
 import oracle
@@ -221,3 +228,59 @@ def test_before_scoring(llama, settings, monkeypatch):
     base = retyped(llama, Scaled)
     with pytest.raises(ModelError, match=r"gate_proj \(Scaled\) is no plain"):
         hcnr.restore(base, tuned, HONESTY, TASK, config=config(**settings), tokenizer=tokenizer())
+
+
+class TestRoutes:
+    """In 16 bits a token between two tied experts may take another one in another batch."""
+
+    def mixture(self, tie: Any) -> Any:
+        """A mixture in bfloat16 whose first block breaks the ties of two experts by `tie(rows)`."""
+        settings = {**SIZES, "num_attention_heads": 4, "num_key_value_heads": 2}
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            kind = MixtralConfig(
+                **settings, intermediate_size=40, num_local_experts=8, num_experts_per_tok=2
+            )
+            model: Any = built(MixtralForCausalLM(kind)).bfloat16()
+            for parameter in model.parameters():
+                if parameter.dim() == 3:
+                    parameter.data.normal_(0, 0.4)
+        model.set_experts_implementation("eager")
+        router = model.model.layers[0].mlp.gate
+        own = router.forward
+        router.weight.data[1] = router.weight.data[0]
+
+        def forward(hidden: torch.Tensor) -> Any:
+            before = router.weight.data.clone()
+            router.weight.data[1] += tie(hidden.numel() // hidden.shape[-1]) * 0.01 * before[0]
+            found = own(hidden)
+            router.weight.data.copy_(before)
+            return found
+
+        router.forward = forward
+        return model
+
+    def test_a_route_that_flips_is_no_fault(self, monkeypatch):
+        longest = max(sorted(map(len, DATA.samples))[:2])
+        model = self.mixture(lambda rows: 1 if rows > longest else -1)
+        check(model)
+        # Without following the routes it looks like one.
+        monkeypatch.setattr("hcnr.curvature.routes.holds_experts", lambda module: False)
+        with pytest.raises(ModelError, match=r"two samples differ by .*--token-budget 1"):
+            check(model)
+
+    def test_a_mixture_whose_samples_see_each_other(self):
+        model = self.mixture(lambda rows: 0)
+        body = model.model.layers[0]
+        body.register_forward_hook(lambda module, args, output: output + output.mean(0, True))
+        with pytest.raises(ModelError, match=r"(two samples differ|routed to other).*--token-bud"):
+            check(model)
+
+    def test_routes_that_depend_on_the_batch(self):
+        model = self.mixture(lambda rows: 0)
+        for layer in model.model.layers:
+            layer.mlp.gate.register_forward_hook(
+                lambda module, args, output: (*output[:2], (output[2] + len(args[0])) % 8)
+            )
+        with pytest.raises(ModelError, match=r"routed to other experts in one batch.*budget 1"):
+            check(model)

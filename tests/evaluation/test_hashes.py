@@ -14,11 +14,9 @@ def changed(model, name, row):
     return model
 
 
-@pytest.mark.parametrize(
-    ("name", "row"), [("model.embed_tokens.weight", 1), ("model.norm.weight", 0)]
-)
-def test_one_row_that_is_not_sampled_or_one_norm_weight(tmp_path, name, row):
-    one, other = make("llama"), changed(make("llama"), name, row)
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "lm_head.weight"])
+def test_one_row_that_is_not_sampled(tmp_path, name):
+    one, other = make("llama"), changed(make("llama"), name, 1)
     assert open_source(one).fingerprint() == open_source(other).fingerprint()
     assert model_sha256(one) == model_sha256(make("llama"))
     assert model_sha256(one) != model_sha256(other)

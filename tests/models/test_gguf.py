@@ -20,7 +20,7 @@ from transformers.utils import logging
 
 import packages
 from hcnr.errors import HcnrError, ModelError, OutputError
-from hcnr.models.gguf import RECORD, _header, convert_gguf
+from hcnr.models.packages.gguf import RECORD, _header, convert_gguf
 from packages import WORDS, write_gguf
 
 pytest.importorskip("gguf", reason="the package gguf is not installed")
@@ -165,7 +165,7 @@ def test_it_is_as_readable_as_other_directories(tiny):
 
 def test_the_second_time_it_is_read_from_the_cache(tiny, monkeypatch):
     first = convert_gguf(tiny[0])
-    monkeypatch.setattr("hcnr.models.gguf._convert", None)
+    monkeypatch.setattr("hcnr.models.packages.gguf._convert", None)
     assert convert_gguf(tiny[0]) == first
 
 
@@ -233,7 +233,7 @@ def test_a_tokenizer_with_other_special_tokens(tiny, tmp_path, cache, monkeypatc
     (tmp_path / "odd.gguf").write_bytes(tiny[0].read_bytes())
     tokens = {"bos": 1, "eos": 5}
     monkeypatch.setattr(
-        "hcnr.models.gguf._header", lambda file: replace(_header(file), tokens=tokens)
+        "hcnr.models.packages.gguf._header", lambda file: replace(_header(file), tokens=tokens)
     )
     reason = unreadable(tmp_path / "odd.gguf", cache)
     assert reason == f"its eos token is 5 and transformers {transformers.__version__} takes 2"
@@ -243,7 +243,7 @@ def test_a_reason_does_not_name_the_temporary_file(tiny, cache, monkeypatch):
     def fail(file: Path) -> None:
         raise ValueError(f"{file} is odd.\nFor example")
 
-    monkeypatch.setattr("hcnr.models.gguf._header", fail)
+    monkeypatch.setattr("hcnr.models.packages.gguf._header", fail)
     assert unreadable(tiny[0], cache) == "the file is odd"
 
 
@@ -282,7 +282,7 @@ def test_a_disk_that_is_full(tiny, cache, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hcnr.models.gguf._write", full)
+    monkeypatch.setattr("hcnr.models.packages.gguf._write", full)
     with pytest.raises(OutputError, match=r"No space left on device.*; free space there"):
         convert_gguf(tiny[0])
     assert list(cache.iterdir()) == []

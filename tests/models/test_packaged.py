@@ -8,7 +8,7 @@ import pytest
 
 import packages
 from hcnr.errors import ModelError
-from hcnr.models.packaged import PackageOrigin, located
+from hcnr.models.packages.packaged import PackageOrigin, located
 
 CONTENT = b"GGUF and what follows"
 TINY = PackageOrigin("tiny_model", "1.2", "Apache-2.0", "https://example.org/tiny")

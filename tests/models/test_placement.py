@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import CamembertConfig, CamembertForCausalLM
 
 import hcnr
 from families import RENAMED, make, perturbed
@@ -186,3 +187,16 @@ class TestOnePrefixOfTwo:
             )
         ]
         assert changed == [f"transformer.h.{i}.attn.c_attn.weight" for i in range(2)]
+
+
+def test_a_tied_weight_that_is_stored_under_another_name(tmp_path):
+    """CamemBERT's head comes before the embedding that it is, in the model but not in the file."""
+    settings = CamembertConfig(
+        vocab_size=67, hidden_size=24, num_hidden_layers=1, num_attention_heads=4,
+        intermediate_size=40, max_position_embeddings=40, is_decoder=True,
+    )  # fmt: skip
+    model = CamembertForCausalLM(settings).eval()
+    model.save_pretrained(tmp_path)
+    source = DirectorySource(tmp_path)
+    assert set(dict(model.named_parameters())) - set(source.parameters)
+    assert source.fingerprint() == ModelSource(model).fingerprint()

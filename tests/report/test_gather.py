@@ -120,17 +120,20 @@ def of_model(metrics, name, print_):
 def pretend(monkeypatch, print_):
     """Let the directory hold a checkpoint of that fingerprint, or none."""
     if print_ is not None:
-        found = SimpleNamespace(fingerprint=lambda: print_)
+        found = SimpleNamespace(
+            fingerprint=lambda: print_, has_fingerprint=lambda known: known in (print_, EARLIER)
+        )
         monkeypatch.setattr("hcnr.models.source.open_source", lambda place: found)
 
 
-TUNED, OWN = "cccc3333dddd4444", "5555eeee6666ffff"
+TUNED, OWN, EARLIER = "cccc3333dddd4444", "5555eeee6666ffff", "eeee1111eeee1111"
 
 
 @pytest.mark.parametrize(
     ("name", "print_", "own"),
     [
         ("restored", OWN, OWN),
+        ("restored", EARLIER, OWN),
         ("tuned", OWN, OWN),
         ("anything", None, OWN),
         ("anything", OWN, None),

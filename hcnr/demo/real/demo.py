@@ -30,9 +30,9 @@ from hcnr.evaluation.results import (
     write_metrics,
 )
 from hcnr.evaluation.scoring import difference
-from hcnr.models.gguf import convert_gguf
 from hcnr.models.model import open_model, open_tokenizer
 from hcnr.models.overlay import Overlay, interpolate, parameters_of
+from hcnr.models.packages.gguf import convert_gguf
 from hcnr.models.source import open_source
 from hcnr.output.bars import Bars
 from hcnr.repair.task_weight import retention_of

@@ -19,8 +19,8 @@ from hcnr.data.starter import kuq_rows
 from hcnr.data.tokens import tokenize
 from hcnr.demo.laboratory import Stage, quiet, timed
 from hcnr.demo.real.training import Schedule, train
-from hcnr.models.gguf import RECORD
 from hcnr.models.model import fast_bfloat16, open_model, open_tokenizer
+from hcnr.models.packages.gguf import RECORD
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] "

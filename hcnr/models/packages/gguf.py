@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from hcnr.cache import as_readable, cache_root, cached_directory
 from hcnr.errors import HcnrError, ModelError, OutputError
-from hcnr.models.packaged import LocatedFile, located
+from hcnr.models.packages.packaged import LocatedFile, located
 
 RECORD = "hcnr_source.json"
 # Raised whenever the conversion writes something else.

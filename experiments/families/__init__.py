@@ -1,0 +1,1 @@
+"""Every causal language model of transformers that a tiny form builds: exact, or refused."""

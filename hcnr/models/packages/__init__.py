@@ -1,0 +1,1 @@
+"""Models out of packages and GGUF files, made into checkpoint directories."""
