@@ -203,7 +203,7 @@ def swept(settings: Settings) -> list[Record]:
         def sweep() -> None:
             found = hcnr.sweep(
                 **files.arguments, grid=SWEEP, config=config, evaluate=lambda _: scores,
-                interpolation=(), refine=False,
+                coefficients=(), refine=False,
             )  # fmt: skip
             assert len(found.candidates) == len(SWEEP.configs(config))
 

@@ -64,7 +64,7 @@ def test_a_sweep_over_one_restoration(title: str, pair: dict[str, Any], race: Ra
     one = config.replace(compensation=kind)
 
     def run() -> None:
-        found = sweep(**pair, grid=grid, config=config, evaluate=lambda _: scores, interpolation=())
+        found = sweep(**pair, grid=grid, config=config, evaluate=lambda _: scores, coefficients=())
         assert len(found.candidates) == len(grid.configs(config))
 
     ratios = race(

@@ -145,11 +145,12 @@ def run(command: Callable[[], object]) -> None:
 
 def _kept(error: BaseException) -> str:
     """What an interrupted run left for the next one, as the end of a sentence."""
-    while error is not None:
-        if (place := getattr(error, "kept_work", None)) is not None:
+    found: BaseException | None = error
+    while found is not None:
+        if (place := getattr(found, "kept_work", None)) is not None:
             return (
                 f"; finished passes are kept in {place}: the same command goes on from there "
                 "(--fresh begins anew)"
             )
-        error = error.__context__
+        found = found.__context__
     return ""

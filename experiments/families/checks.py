@@ -128,9 +128,9 @@ def repaired(root: Path, model: Any, options: dict[str, Any], loop: str) -> dict
                 raise
     error = scores_differ(statistics, model, loop)
     out = hcnr.restore(base, tuned, out=root / "out", config=config, statistics=statistics)
-    memory = (open_model(path, device="cpu") for path in (base, tuned))
+    ours, theirs = (open_model(path, device="cpu") for path in (base, tuned))
     # The statistics' fingerprints are those of the models in memory too, or they are refused.
-    restored = hcnr.restore(*memory, config=config, statistics=statistics)
+    restored = hcnr.restore(ours, theirs, config=config, statistics=statistics)
     before, after = DirectorySource(tuned), DirectorySource(Path(out))
     bytes_differ(before, after, restored, statistics)
     reach = before.reach

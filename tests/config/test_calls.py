@@ -27,7 +27,7 @@ LOOSER = ("data_root", "dtype", "coefficients")
 def test_a_call_shows_every_setting_with_its_default_and_its_words(call):
     kind, _ = CALLS[call]
     parameters = inspect.signature(call).parameters
-    text = " ".join(inspect.getdoc(call).split())
+    text = " ".join((inspect.getdoc(call) or "").split())
     for name, field in kind.model_fields.items():
         assert parameters[name].default == field.default
         assert parameters[name].kind is inspect.Parameter.KEYWORD_ONLY

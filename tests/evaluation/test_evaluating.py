@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -18,7 +19,12 @@ from pairs import tokenizer
 
 # Words stand for refusals: a random model says some of them often and others never.
 DETECTOR = "regex:\\bw(?:4|2[0-9]|5[0-9])\\b"
-QUICK = {"detector": DETECTOR, "max_new_tokens": 5, "resamples": 100, "device": "cpu"}
+QUICK: dict[str, Any] = {
+    "detector": DETECTOR,
+    "max_new_tokens": 5,
+    "resamples": 100,
+    "device": "cpu",
+}
 
 
 def invented(name, n, *, task=False):
@@ -364,8 +370,9 @@ def test_without_coefficients_the_grid_is_refined(pair, monkeypatch):
         return next(steps)
 
     monkeypatch.setattr(sys.modules["hcnr.evaluation.rivals"], "between", between)
-    sets = {"benchmarks": [HONEST], "tasks": TASK, "base": pair["base"], "tuned": pair["tuned"]}
-    found = evaluate(pair["tuned"], **sets, **{**QUICK, "resamples": 0})
+    sets: dict[str, Any] = {"benchmarks": [HONEST], "tasks": TASK}
+    sets |= {"base": pair["base"], "tuned": pair["tuned"], **QUICK, "resamples": 0}
+    found = evaluate(pair["tuned"], **sets)
     coefficients = [row["coefficient"] for row in found["interpolation"]]
     assert coefficients == [0, 0.1, 0.15, 0.175, 0.2, 0.3, 0.4, 0.5, 0.75, 1]
     accuracy = found["tasks"]["job"]["accuracy"]

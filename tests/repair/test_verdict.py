@@ -48,11 +48,15 @@ def test_words():
 
 def test_without_a_refusal_in_the_honesty_data_nothing_says_use():
     task = losses(3.0, 2.0, 2.01)
-    found = {n: judge({"honesty": replace(GOOD, refusals=n), "task": task}, RestoreConfig())
-             for n in (None, 0, 1)}  # fmt: skip
+    found = {}
+    for n in (None, 0, 1):
+        both: dict[DataSet, SetLosses] = {"honesty": replace(GOOD, refusals=n), "task": task}
+        found[n] = judge(both, RestoreConfig())
     assert [one.word for one in found.values()] == ["use", "unclear", "use"]
     assert "none of the measured honesty responses is a refusal" in found[0].reason
-    worse = {"honesty": replace(GOOD, refusals=0, restored=2.0), "task": task}
+    worse: dict[DataSet, SetLosses] = {
+        "honesty": replace(GOOD, refusals=0, restored=2.0), "task": task
+    }  # fmt: skip
     assert judge(worse, RestoreConfig()).word == "do not use"
 
 
