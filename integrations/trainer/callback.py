@@ -1,7 +1,7 @@
 """A callback of transformers' Trainer that watches honesty while a model is tuned.
 
 It logs scores, warns when the neurons that honesty needs move, and can hold them near where they
-were, so that damage is prevented instead of repaired.
+were. On a tiny model that prevents damage, on a pretrained one it did not (docs/operators.md).
 """
 
 import logging
