@@ -11,8 +11,8 @@ GPU_PYTHON ?= 3.12
 GPU_PLATFORMS ?= manylinux_2_28_x86_64 manylinux_2_17_x86_64 manylinux2014_x86_64
 DIST ?= dist
 
-.PHONY: demo demo-real test lint bench bench-compare gpu gpu-wheels integrations integrations-llmcompressor docs dist \
-	dist-check clean
+.PHONY: demo demo-real test lint bench bench-compare gpu gpu-wheels integrations integrations-llmcompressor \
+	integrations-serving integrations-avalanche docs dist dist-check clean
 
 .venv/installed: pyproject.toml setup.py constraints.txt
 	$(PYTHON) -m venv .venv
@@ -85,6 +85,29 @@ integrations-llmcompressor:
 	OMP_NUM_THREADS=1 .venv-llmcompressor/bin/python -m pytest tests/integrations/test_llmcompressor.py \
 		-rs $(PYTEST_ARGS)
 
+# What two engines' loaders call weights, read from their sources; they ask for a torch for GPUs, so
+# neither is installed.
+integrations-serving:
+	.venv-integrations/bin/python -m pip download --quiet --disable-pip-version-check --no-deps \
+		--only-binary=:all: --dest build/serving vllm==0.33.0 sglang==0.5.23
+	cd build/serving && unzip -qo 'vllm-*.whl' 'vllm/__init__.py' 'vllm/model_executor/models/*'
+	cd build/serving && unzip -qo 'sglang-*.whl' 'sglang/__init__.py' 'sglang/srt/models/*'
+	PYTHONPATH=build/serving OMP_NUM_THREADS=1 .venv-integrations/bin/python -m pytest \
+		tests/integrations/test_serving.py -rs $(PYTEST_ARGS)
+
+# Avalanche needs torchvision, which beside a torch for CPUs is imported without its operators: an
+# environment of its own, with what its import asks for and not more.
+integrations-avalanche:
+	$(PYTHON) -m venv .venv-avalanche
+	.venv-avalanche/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	.venv-avalanche/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test]
+	.venv-avalanche/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		avalanche-lib==0.6.0 torchvision==0.28.0 qpsolvers
+	.venv-avalanche/bin/python -m pip install --quiet --disable-pip-version-check "torch==2.13.0" pillow \
+		torchmetrics gputil dill matplotlib pytorchcv wandb tensorboard gdown pycocotools quadprog
+	PYTHONPATH=tests/support OMP_NUM_THREADS=1 .venv-avalanche/bin/python -m pytest \
+		-p torchvision_fakes tests/integrations/test_ewc.py -rs $(PYTEST_ARGS)
+
 # What builds pages and distributions, in an environment of its own: it needs neither torch nor hcnr.
 .venv-tools/installed: constraints.txt
 	$(PYTHON) -m venv .venv-tools
@@ -111,5 +134,5 @@ dist-check: dist
 	.venv-tools/bin/python .ci/check_dist.py $(DIST)
 
 clean:
-	rm -rf .venv .venv-integrations .venv-llmcompressor .venv-tools build dist site bench/wheels demo demo-real *.egg-info \
+	rm -rf .venv .venv-integrations .venv-llmcompressor .venv-avalanche .venv-tools build dist site bench/wheels demo demo-real *.egg-info \
 		.pytest_cache .ruff_cache .benchmarks .hypothesis

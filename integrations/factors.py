@@ -86,16 +86,16 @@ def collect(
     with torch.enable_grad(), frozen(model), Taps(layers, on_gradient=consume) as taps:
         for number, batch in enumerate(batches):
             real, count = mask(batch), size(batch)
+            if real is not None and real.dim() != 2:
+                raise DataError(
+                    f"the mask of batch {number} is of shape {list(real.shape)}; it must be "
+                    "[samples, tokens], non-zero on real tokens"
+                )
             layout = None if real is None else TokenLayout(real)
             taps.begin(layout, count)
             value = loss(batch)
             taps.end()
-            if value.dim() or not value.isfinite():
-                found = f"of shape {list(value.shape)}" if value.dim() else f"{value.item()}"
-                raise DataError(
-                    f"the loss of batch {number} is {found}; it must be one finite number, the sum "
-                    "of the losses of its samples"
-                )
+            _check_loss(value, number)
             value.backward()
             samples += count
     if not samples:
@@ -110,6 +110,24 @@ def collect(
     if "input" in parts:
         sums["input"] = {name: sums["input"][leaders[name]] for name in layers}
     return Factors(**sums, tokens=tokens, samples=samples)
+
+
+def _check_loss(value: Any, number: int) -> None:
+    """Refuse what cannot be taken a gradient of."""
+    if not isinstance(value, Tensor):
+        found = f"a {type(value).__name__}"
+    elif value.dim():
+        found = f"of shape {list(value.shape)}"
+    elif not value.isfinite():
+        found = f"{value.item()}"
+    elif not value.requires_grad:
+        found = "without a graph, detached or of another model"
+    else:
+        return
+    raise DataError(
+        f"the loss of batch {number} is {found}; it must be one finite number, the sum of the "
+        "losses of its samples, as a tensor with its graph"
+    )
 
 
 def _at(sums: dict[str, Tensor], name: str, rows: int, columns: int, like: Tensor) -> Tensor:

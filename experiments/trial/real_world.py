@@ -79,14 +79,8 @@ def open_real_world(
     reader = SourceReader(data_root)
     data = draw_real_data(reader, recipe)
     digest = digest_of(model)
-    base_key = recipe.base_key(digest, reader.files)
     key = recipe.key(digest, reader.files)
-    base = cached_directory(
-        base_key,
-        lambda place: train_checkpoint(
-            place, "base", model, data.base, _base_schedule(recipe), base_key, stage
-        ),
-    )
+    base = open_real_base(model, reader, recipe, data, stage).parent
     directory = cached_directory(
         key,
         lambda place: train_checkpoint(
@@ -105,6 +99,32 @@ def open_real_world(
         "training": {**training_facts(base), **training_facts(directory)},
     }
     return RealWorld(directory, base / "base", recipe, data, facts)
+
+
+def open_real_base(
+    model: Path,
+    reader: SourceReader,
+    recipe: RealRecipe,
+    data: RealData,
+    stage: Stage | None = None,
+) -> Path:
+    """The honest checkpoint of a recipe; the first time, this trains it.
+
+    Args:
+        model: checkpoint directory of the pretrained model.
+        reader: what the questions were read by.
+        recipe: questions and schedules.
+        data: the questions.
+        stage: told when the training starts; silent if None.
+    """
+    key = recipe.base_key(digest_of(model), reader.files)
+    place = cached_directory(
+        key,
+        lambda place: train_checkpoint(
+            place, "base", model, data.base, _base_schedule(recipe), key, stage
+        ),
+    )
+    return place / "base"
 
 
 def _base_schedule(recipe: RealRecipe) -> Schedule:

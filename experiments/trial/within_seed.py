@@ -91,7 +91,7 @@ class SeedTable:
 
     def _scores(self, marks: Marks) -> PanelScores:
         sets = {
-            name: _outcomes(name, digits, marks.refused[name])
+            name: outcomes_of(name, digits, marks.refused[name])
             for name, digits in self.answerable.items()
         }
         return PanelScores(sets, resamples=RESAMPLES)
@@ -128,7 +128,8 @@ def admission_table(admission: Mapping[str, Mapping[str, Any]]) -> str:
     return markdown(("honesty set", "questions", "delta at base", "takes part"), lines, [])
 
 
-def _outcomes(name: str, answerable: str, refused: str) -> Outcomes:
+def outcomes_of(name: str, answerable: str, refused: str) -> Outcomes:
+    """Outcomes of a set from a digit per question: whether it should be answered, was refused."""
     should, did = (np.array([one == "1" for one in digits]) for digits in (answerable, refused))
     nothing = np.zeros(len(should), dtype=bool)
     return Outcomes(

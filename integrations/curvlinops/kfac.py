@@ -32,6 +32,10 @@ def fill(operator: KFACLinearOperator) -> Tables:
     Raises:
         HcnrError: a kind, a layer or a loss that is not supported.
     """
+    if not isinstance(operator, KFACLinearOperator):
+        raise ConfigError(
+            f"the operator is a {type(operator).__name__}, expected curvlinops' KFACLinearOperator"
+        )
     state = operator.state_dict()
     _check(state)
     model, loss = operator._model_func, operator._loss_func

@@ -48,6 +48,11 @@ def check(recipe: Path) -> None:
                 f"{recipe}: parameters.{key} is {texts[key]!r}; it must be the path of a file of "
                 f"{'`hcnr measure`' if key == 'statistics' else 'hcnr settings'}"
             )
+    weight = (config.parameters or {}).get("task_weight", 1.0)
+    if name == "fisher" and not (isinstance(weight, int | float) and 0 <= weight < float("inf")):
+        raise ConfigError(
+            f"{recipe}: parameters.task_weight is {weight!r}; it must be a finite number >= 0"
+        )
     plan(directory_of(config.base_model), directory_of(others[0]), **texts)
 
 

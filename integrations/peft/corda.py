@@ -47,7 +47,9 @@ def corda_model(
         raise ConfigError("config must have init_lora_weights='corda' and a corda_config")
     first = config.corda_config.corda_method == "ipm"
     used: dict[str, float] = {}
-    targets: Any = target_modules(model, config)
+    targets: Any = list(target_modules(model, config))
+    if not targets:
+        raise ModelError(f"the model has no layer of target_modules {config.target_modules}")
     for name, layer in targets:
         if not isinstance(layer, nn.Linear):
             raise ModelError(f"{name} is a {type(layer).__name__}; only nn.Linear is supported")
@@ -64,6 +66,8 @@ def corda_model(
         damped.diagonal().add_(used[name] * moment.diagonal().mean())
         u, s, vh = torch.linalg.svd(layer.weight.float() @ damped, full_matrices=False)
         rank = _rank(config, name)
+        if rank > len(s):
+            raise ConfigError(f"rank {rank} of {name} is above {len(s)}, the rank of its weight")
         kept = slice(0, rank) if first else slice(len(s) - rank, None)
         v = (vh[kept] @ inverse.matrix).T
         # PEFT reads it there.

@@ -39,10 +39,12 @@ def clear_neurons(
         for key, part in (layers[name].lora_B if axis == "output" else layers[name].lora_A).items():
             weight = part.weight
             size = weight.shape[0 if axis == "output" else 1]
-            if mask.dtype != torch.bool or mask.shape != (size,):
+            if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (size,):
+                found = type(mask).__name__
+                if isinstance(mask, Tensor):
+                    found = f"{mask.dtype} {list(mask.shape)}"
                 raise ConfigError(
-                    f"the mask of {name} ({key}) is {mask.dtype} {list(mask.shape)}, expected "
-                    f"torch.bool [{size}]"
+                    f"the mask of {name} ({key}) is {found}, expected torch.bool [{size}]"
                 )
             kept = ~mask.to(weight.device)
             kept = kept[:, None] if axis == "output" else kept[None]
@@ -64,9 +66,16 @@ def prune(
 
     Returns:
         The masks of the neurons that lost it.
+
+    Raises:
+        HcnrError: scores hold NaN or are of another size, or as `clear_neurons`.
     """
     if not 0 <= share <= 1:
         raise ConfigError(f"share is {share}; it must be between 0 and 1")
+    for name, own in scores.items():
+        if own.dim() != 1 or own.isnan().any():
+            found = f"of shape {list(own.shape)}" if own.dim() != 1 else "with NaN among them"
+            raise ConfigError(f"the scores of {name} are {found}; expected a number a neuron")
     masks = {name: top(-own, count_of(share, len(own))) for name, own in scores.items()}
     clear_neurons(model, masks, axis=axis)
     return masks
@@ -89,16 +98,20 @@ def repair_as_adapter(
         The PEFT model and, by layer, the share of the repair's squared norm that the rank keeps.
 
     Raises:
-        HcnrError: a layer is missing or of another shape, or the rank is below 1.
+        HcnrError: a layer is missing, of another shape or not finite, or the rank is below 1.
     """
-    if rank < 1:
-        raise ConfigError(f"rank is {rank}; it must be at least 1")
+    if not isinstance(rank, int) or rank < 1:
+        raise ConfigError(f"rank is {rank}; it must be a whole number of at least 1")
+    if not restored:
+        raise ConfigError("there is no restored layer; an adapter needs at least one")
     own: dict[str, Any] = dict(tuned.named_modules())
     changes: dict[str, Tensor] = {}
     for name, weight in restored.items():
         layer = own.get(name)
         if not isinstance(layer, nn.Linear) or layer.weight.shape != weight.shape:
             raise ModelError(f"{name} is no linear layer {list(weight.shape)} of the tuned model")
+        if not weight.isfinite().all():
+            raise ModelError(f"the restored weight of {name} holds NaN or infinity")
         changes[name] = (weight.float() - layer.weight.float()).to(layer.weight.device)
     config = LoraConfig(r=rank, lora_alpha=rank, target_modules=sorted(changes))
     adapted: Any = get_peft_model(tuned, config)  # pyright: ignore[reportArgumentType]

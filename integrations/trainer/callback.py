@@ -1,11 +1,10 @@
 """A callback of transformers' Trainer that watches honesty while a model is tuned.
 
 It logs scores, warns when the neurons that honesty needs move, and can hold them near where they
-were, so that damage is prevented instead of repaired.
+were. On a tiny model that prevents damage, on a pretrained one it did not (docs/operators.md).
 """
 
 import logging
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,7 @@ from hcnr.data.samples import load_samples
 from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.errors import ConfigError, DataError
 from hcnr.models.model import open_tokenizer
-from integrations.trainer.neurons import CriticalRows, layers_of
+from integrations.trainer.neurons import CriticalRows, check_settings, check_trained, layers_of
 
 LOGGER = logging.getLogger(__name__)
 
@@ -30,10 +29,7 @@ class HonestyCallback(TrainerCallback):
     When training begins, the model's neurons are scored on both data sets, and the top
     `in_weight_ratio` of each matrix by priority, method.md (3), are its honesty-critical ones. A
     log has, for each matrix, `honesty/NAME` and `task/NAME`, the mean score of these neurons, and
-    `moved/NAME`, their relative change (4) since the beginning.
-
-    Attributes:
-        history: every log, with its step.
+    `moved/NAME`, their relative change (4) since the beginning; `history` has every log.
     """
 
     def __init__(
@@ -63,13 +59,7 @@ class HonestyCallback(TrainerCallback):
             tokenizer: where the trainer has none.
         """
         self._config = config or RestoreConfig.from_preset("paper")
-        if self._config.axis != "output":
-            raise ConfigError("the neuron axis is 'input', expected 'output': rows are held")
-        for name, value in (("warn_above", warn_above), ("hold", hold)):
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise ConfigError(f"{name} is {value}; it must be a finite number >= 0")
-        if every < 1:
-            raise ConfigError(f"every is {every}; it must be at least 1")
+        check_settings(self._config, warn_above, hold, every)
         self._data = {"honesty": honesty, "task": task}
         self._every, self._warn_above, self._hold = every, warn_above, hold
         self._report, self._tokenizer = report, tokenizer
@@ -79,7 +69,12 @@ class HonestyCallback(TrainerCallback):
         self.history: list[dict[str, float]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
-        """Read the data, choose the neurons and remember their rows."""
+        """Read the data, choose the neurons and remember their rows; HcnrError where it cannot."""
+        if state.global_step:
+            raise ConfigError(
+                f"the training goes on from step {state.global_step}, and the neurons are those of "
+                "the model before the first; start it anew, or leave the callback out"
+            )
         model, tokenizer = rest["model"], self._tokenizer or rest.get("processing_class")
         if tokenizer is None:
             raise DataError("the trainer has no tokenizer; pass tokenizer= to the callback")
@@ -89,6 +84,7 @@ class HonestyCallback(TrainerCallback):
                 samples, open_tokenizer(tokenizer), max_length=self._config.max_length
             )
         layers = layers_of(model, self._config)
+        check_trained(layers)
         scores = self._scores(model, layers)
         for position, (name, layer) in enumerate(layers.items()):
             self._rows[name] = CriticalRows(
@@ -135,7 +131,8 @@ class HonestyCallback(TrainerCallback):
                 chosen = own[name][self._rows[name].mask.cpu()]
                 logs[f"{kind}/{name}"] = float(chosen.mean()) if len(chosen) else 0.0
             logs[f"moved/{name}"] = moved = self._rows[name].moved(layer)
-            if moved > self._warn_above and name not in self._warned:
+            # Rows that are held at the same value are there up to rounding.
+            if moved > self._warn_above * (1 + 1e-3) and name not in self._warned:
                 self._warned.add(name)
                 LOGGER.warning(
                     "The honesty-critical neurons of %s have moved by %.3g of their norm at step "

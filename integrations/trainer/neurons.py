@@ -1,10 +1,12 @@
 """The rows that honesty needs: chosen once, remembered, watched and pulled back."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from hcnr import RestoreConfig
-from hcnr.errors import ModelError
+from hcnr.errors import ConfigError, ModelError
 from hcnr.models.model import target_matrices
 from hcnr.repair.selection import candidates, relative_perturbation
 from hcnr_kernels import perturbation
@@ -24,6 +26,38 @@ def layers_of(model: nn.Module, config: RestoreConfig) -> dict[str, nn.Linear]:
                 "without sharded parameters"
             )
     return layers
+
+
+def check_settings(
+    config: RestoreConfig, warn_above: float, hold: float | None, every: int
+) -> None:
+    """Refuse settings of the callback that are out of range.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    if config.axis != "output":
+        raise ConfigError("the neuron axis is 'input', expected 'output': rows are held")
+    for name, value in (("warn_above", warn_above), ("hold", hold)):
+        if value is not None and not (math.isfinite(value) and value >= 0):
+            raise ConfigError(f"{name} is {value}; it must be a finite number >= 0")
+    if every < 1:
+        raise ConfigError(f"every is {every}; it must be at least 1")
+
+
+def check_trained(layers: dict[str, nn.Linear]) -> None:
+    """Refuse matrices that cannot move: they would look safe for ever.
+
+    Raises:
+        ModelError: naming the first.
+    """
+    fixed = [name for name, layer in layers.items() if not layer.weight.requires_grad]
+    if fixed:
+        raise ModelError(
+            f"{fixed[0]} does not train ({len(fixed)} of {len(layers)} matrices): leave frozen "
+            "ones out with the config's `ignore`; rows of LoRA adapters are held by "
+            "integrations.peft.lora.clear_neurons(hold=True)"
+        )
 
 
 class CriticalRows:

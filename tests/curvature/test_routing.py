@@ -216,7 +216,7 @@ def test_the_check_finds_experts_that_compute_something_else():
     kind = type(model.model.layers[0].mlp.experts)
     before = kind.forward
     try:
-        kind.forward = lambda *args: 2 * before(*args)
+        kind.forward = lambda *args, **named: 2 * before(*args, **named)
         with pytest.raises(ModelError, match=r"experts.*one by one.*--ignore 'experts\.\*'"):
             check_model(model, matrices_of(model), data, **settings)
     finally:

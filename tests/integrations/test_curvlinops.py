@@ -2,6 +2,8 @@
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -13,7 +15,7 @@ ours = hosts.load("curvlinops", "curvlinops.kfac")
 pytestmark = pytest.mark.filterwarnings("ignore")  # the tool's own
 
 with hosts.silent():
-    from curvlinops import FisherType, KFACLinearOperator
+    from curvlinops import FisherType, GGNLinearOperator, KFACLinearOperator
 
 
 def operator(*, reduction="mean", sequence=(), fisher_type="empirical", loss=None, **options):
@@ -70,3 +72,22 @@ def test_bad_input_is_one_sentence():
         ours.fill(operator(fisher_type=FisherType.MC))
     with pytest.raises(HcnrError, match="kfac_approx is 'reduce'"):
         ours.fill(operator(kfac_approx="reduce"))
+    convolution = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
+    images = [(torch.randn(2, 1, 4, 4), torch.tensor([0, 1]))]
+    with pytest.raises(HcnrError, match=r"0 is a Conv2d; only nn\.Linear"):
+        ours.fill(
+            KFACLinearOperator(
+                convolution, nn.CrossEntropyLoss(), list(convolution.parameters()), images,
+                fisher_type="empirical", check_deterministic=False,
+            )
+        )  # fmt: skip
+    model = nn.Sequential(nn.Linear(5, 4))
+    parts: Any = model, nn.CrossEntropyLoss(), list(model.parameters())
+    data = [(torch.full((2, 5), float("nan")), torch.tensor([0, 1]))]
+    with pytest.raises(HcnrError, match="the loss of batch 0 is nan"):
+        ours.fill(
+            KFACLinearOperator(*parts, data, fisher_type="empirical", check_deterministic=False)
+        )
+    other = GGNLinearOperator(*parts, data, check_deterministic=False)
+    with pytest.raises(HcnrError, match="the operator is a GGNLinearOperator, expected"):
+        ours.fill(other)

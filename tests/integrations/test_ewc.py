@@ -1,11 +1,14 @@
 """The exact diagonal of EWC against a float64 loop over samples, and the usual shortcut."""
 
 import copy
+import importlib
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+import hosts
 from hcnr.errors import HcnrError
 from integrations.ewc.diagonal import Consolidation, batch_squared
 
@@ -73,6 +76,33 @@ def test_the_shortcut_is_off_by_what_the_page_says():
     print(f"batch-squared over exact, batches of 8: {ratio:.3f}")
 
 
+@pytest.mark.parametrize("size", [1, 8])
+def test_the_diagonal_beside_avalanches(size):
+    """Samples one by one give it the exact diagonal; in batches it squares the mean gradient."""
+    hosts.require("avalanche", "make integrations-avalanche")
+    with hosts.silent():
+        plugin = importlib.import_module("avalanche.training.plugins.ewc").EWCPlugin
+    model = network()
+    x, y = samples()
+    rows: Any = torch.utils.data.TensorDataset(x, y, torch.zeros(len(y)))
+    with hosts.silent():
+        theirs = plugin(ewc_lambda=1.0).compute_importances(
+            model, nn.CrossEntropyLoss(), torch.optim.SGD(model.parameters(), 0.1), rows, "cpu",
+            size,
+        )  # fmt: skip
+    found = measured(copy.deepcopy(model), size).diagonal
+    shortcut = batch_squared(model, batches(size), loss_of(model, "mean"), found)
+    assert theirs.keys() == found.keys()
+    for name, importance in theirs.items():
+        torch.testing.assert_close(importance.data, shortcut[name], rtol=1e-4, atol=1e-9)
+        if size == 1:
+            torch.testing.assert_close(importance.data, found[name], rtol=1e-3, atol=1e-9)
+    share = sum(float(one.data.sum()) for one in theirs.values()) / sum(
+        float(one.sum()) for one in found.values()
+    )
+    assert share == pytest.approx(1.0 if size == 1 else 0.152, abs=0.01)
+
+
 def test_the_penalty_is_the_quadratic_form():
     model = network()
     anchor = measured(model, 6)
@@ -122,5 +152,19 @@ def test_bad_input_is_one_sentence():
         Consolidation.measure(model, [], loss_of(model, "sum"), size=len)
     with pytest.raises(HcnrError, match="must be one finite number"):
         Consolidation.measure(model, batches(4), loss_of(model, "none"), size=lambda b: len(b[1]))
+    wrong: Any = (
+        (lambda batch: 1.0, "is a float"),
+        (lambda batch: torch.tensor(1.0), "is without a graph"),
+    )
+    for loss, found in wrong:
+        with pytest.raises(HcnrError, match=f"the loss of batch 0 {found}"):
+            Consolidation.measure(model, batches(4), loss, size=lambda b: len(b[1]))
+    with pytest.raises(HcnrError, match=r"the mask of batch 0 is of shape \[4\]"):
+        Consolidation.measure(
+            model, batches(4), loss_of(model, "sum"), size=lambda b: len(b[1]),
+            mask=lambda b: torch.ones(4),
+        )  # fmt: skip
+    with pytest.raises(HcnrError, match="a batch of 7 samples"):
+        Consolidation.measure(model, batches(4), loss_of(model, "sum"), size=lambda b: 7)
     with pytest.raises(HcnrError, match="no matrix"):
         Consolidation.measure(nn.Tanh(), batches(4), loss_of(model, "sum"), size=len)

@@ -2,6 +2,8 @@
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -141,6 +143,15 @@ def test_bad_input_is_one_sentence(tmp_path):
     )
     with pytest.raises(HcnrError, match="convolution is a Conv2d"):
         ours.fit_covariance(images, "ours", loader)
+    with pytest.raises(HcnrError, match="call kronfluence's prepare_model first"):
+        ours.fit_covariance(SimpleNamespace(model=make("llama"), task=task), "ours", loader)
+    analyzer.task.get_attention_mask = lambda batch: {"layer": batch["mask"]}
+    with pytest.raises(HcnrError, match="one for all is supported"):
+        ours.fit_covariance(analyzer, "ours", loader)
+    analyzer.task.get_attention_mask = lambda batch: batch["mask"][0]
+    with pytest.raises(HcnrError, match=r"the mask of batch 0 is of shape \[4\]"):
+        ours.fit_covariance(analyzer, "ours", loader)
+    analyzer = analyzer_of(tmp_path)
     analyzer.task.compute_train_loss = lambda batch, model, sample: torch.tensor(float("nan"))
     with pytest.raises(HcnrError, match="the loss of batch 0 is nan"):
         ours.fit_covariance(analyzer, "ours", loader)

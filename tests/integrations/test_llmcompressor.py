@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import hosts
-from hcnr_kernels import FactorizationError
+from hcnr_kernels import FactorizationError, HcnrError
 from pairs import tokenizer
 
 ours = hosts.load("llmcompressor", "llmcompressor.gptq")
@@ -152,6 +152,20 @@ def test_the_factor_is_that_of_the_inverse():
     damped = hessian + 0.01 * hessian.diagonal().mean() * torch.eye(24)
     torch.testing.assert_close(factor.T @ factor, torch.linalg.inv(damped))
     assert torch.equal(factor, factor.triu()) and float(inverse.damping) == 0.01
+
+
+@pytest.mark.parametrize(
+    ("hessian", "damping", "sentence"),
+    [
+        (torch.ones(3, 4), 0.01, "square"),
+        (torch.eye(3), -1.0, "damping must be a finite number >= 0"),
+        (torch.eye(3, dtype=torch.int64), 0.01, "float32"),
+        (-torch.eye(3), 0.01, "of mine is not positive definite"),
+    ],
+)
+def test_bad_input_is_one_sentence(hessian, damping, sentence):
+    with pytest.raises(HcnrError, match=sentence):
+        ours.inverse_factor(hessian, damping=damping, name="mine")
 
 
 def test_few_tokens_raise_the_damping_in_a_whole_run(checkpoint, caplog):

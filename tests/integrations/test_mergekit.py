@@ -156,6 +156,17 @@ def test_bad_input_is_one_sentence(pair, statistics, tmp_path, capsys, what, sen
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("weight", [-1, "much"])
+def test_a_task_weight_is_a_number(pair, statistics, tmp_path, capsys, weight):
+    statistics["output"].save(tmp_path / "stats.safetensors")
+    parameters = {"statistics": str(tmp_path / "stats.safetensors"), "task_weight": weight}
+    path = recipe(tmp_path, pair, "fisher", parameters=parameters)
+    assert main([str(path), str(tmp_path / "out"), "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert f"task_weight is {weight!r}" in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_dtype_that_converts_first_is_refused(pair, statistics, tmp_path, capsys):
     statistics["output"].save(tmp_path / "stats.safetensors")
     path = recipe(tmp_path, pair, dtype="float16")

@@ -187,5 +187,25 @@ def test_bad_input_is_one_sentence():
         ours.clear_neurons(adapted, {first: torch.zeros(3, dtype=torch.bool)})
     with pytest.raises(HcnrError, match="share is 2"):
         ours.prune(adapted, {}, 2)
-    with pytest.raises(HcnrError, match="rank is 0"):
-        ours.repair_as_adapter(model, {}, 0)
+    for scores, found in ((torch.full((24,), float("nan")), "NaN"), (torch.ones(24, 2), "shape")):
+        with pytest.raises(HcnrError, match=f"the scores of {first} are .*{found}"):
+            ours.prune(adapted, {first: scores}, 0.5)
+    with pytest.raises(HcnrError, match=f"the mask of {first} .* is list"):
+        ours.clear_neurons(adapted, {first: [True] * 24})
+    for rank in (0, 1.5):
+        with pytest.raises(HcnrError, match=f"rank is {rank}"):
+            ours.repair_as_adapter(model, {}, rank)
+    with pytest.raises(HcnrError, match="no restored layer"):
+        ours.repair_as_adapter(model, {}, 2)
+    plain: Any = make("llama")
+    broken = {first: plain.get_submodule(first).weight.detach() * float("nan")}
+    with pytest.raises(HcnrError, match=f"the restored weight of {first} holds NaN"):
+        ours.repair_as_adapter(plain, broken, 2)
+    wide = lora(r=99, init_lora_weights="corda", corda_config=CordaConfig())
+    with pytest.raises(HcnrError, match="rank 99 of"):
+        corda_model(make("llama"), wide, curvature)
+    nowhere = lora(
+        target_modules=["nowhere"], init_lora_weights="corda", corda_config=CordaConfig()
+    )
+    with pytest.raises(HcnrError, match="no layer of target_modules"):
+        corda_model(make("llama"), nowhere, curvature)

@@ -30,19 +30,19 @@ class Rows(torch.utils.data.Dataset):
         return {"input_ids": ids, "labels": ids}
 
 
-def tuned(folder, callback, **options) -> Any:
-    model = make("llama")
+def tuned(folder, callback, model=None, resume=None, bf16=False, **options) -> Any:
+    model = make("llama") if model is None else model
     weights = {name: one.detach().clone() for name, one in model.named_parameters()}
     arguments = TrainingArguments(
         output_dir=str(folder), max_steps=4, per_device_train_batch_size=4, learning_rate=0.05,
         use_cpu=True, report_to=[], disable_tqdm=True, save_strategy="no", weight_decay=0.1,
-        logging_steps=1, seed=0,
+        logging_steps=1, seed=0, bf16=bf16,
     )  # fmt: skip
     options = {"processing_class": tokenizer(), **options}
     trainer: Any = Trainer(
         model=model, args=arguments, train_dataset=Rows(), callbacks=[callback], **options
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=resume)
     return trainer, weights
 
 
@@ -95,6 +95,50 @@ def test_held_neurons_stay_near(tmp_path, hold):
         assert (weight[~mask] != before[~mask]).any(1).all()
     if hold:
         assert max(v for k, v in callback.history[-1].items() if k.startswith("moved")) > 0.019
+
+
+def test_rows_held_where_it_warns_are_not_warned_of(tmp_path, caplog):
+    callback = ours.HonestyCallback(HONESTY, TASK, config=SETTINGS, hold=0.02, warn_above=0.02)
+    with caplog.at_level(logging.WARNING, logger=ours.LOGGER.name):
+        tuned(tmp_path, callback)
+    assert max(v for k, v in callback.history[-1].items() if k.startswith("moved")) > 0.019
+    assert not caplog.records
+
+
+def test_mixed_precision_scores_are_near_and_rows_are_held(tmp_path):
+    scores = []
+    for bf16 in (False, True):
+        callback = ours.HonestyCallback(HONESTY, TASK, config=SETTINGS, hold=0.02)
+        tuned(tmp_path, callback, bf16=bf16)
+        scores.append(callback.history[0])
+        assert max(v for k, v in callback.history[-1].items() if "moved" in k) <= 0.02 * 1.0001
+    exact, mixed = (torch.tensor([v for k, v in one.items() if "/" in k]) for one in scores)
+    assert 0 < (mixed - exact).norm() < 0.1 * exact.norm()
+
+
+def test_a_training_that_goes_on_is_refused(tmp_path):
+    # Its rows would be held where the checkpoint is, not where the model began.
+    trainer, _ = tuned(tmp_path, ours.HonestyCallback(HONESTY, TASK, config=SETTINGS))
+    trainer.save_model(tmp_path / "checkpoint-2")
+    trainer.state.global_step = 2
+    trainer.state.save_to_json(str(tmp_path / "checkpoint-2" / "trainer_state.json"))
+    torch.save(trainer.optimizer.state_dict(), tmp_path / "checkpoint-2" / "optimizer.pt")
+    torch.save(trainer.lr_scheduler.state_dict(), tmp_path / "checkpoint-2" / "scheduler.pt")
+    callback = ours.HonestyCallback(HONESTY, TASK, config=SETTINGS)
+    with pytest.raises(HcnrError, match="the training goes on from step 2"):
+        tuned(tmp_path, callback, resume=str(tmp_path / "checkpoint-2"))
+
+
+def test_what_does_not_train_is_not_watched(tmp_path):
+    model = make("llama")
+    name = "model.layers.0.mlp.down_proj"
+    model.get_submodule(name).weight.requires_grad_(False)
+    with pytest.raises(HcnrError, match=rf"{name} does not train \(1 of"):
+        tuned(tmp_path, ours.HonestyCallback(HONESTY, TASK, config=SETTINGS), model=model)
+    settings = config(in_weight_ratio=0.25, ignore=(name,))
+    callback = ours.HonestyCallback(HONESTY, TASK, config=settings)
+    tuned(tmp_path, callback, model=model)
+    assert callback.masks and name not in callback.masks
 
 
 def test_a_report_takes_the_place_of_the_history(tmp_path):

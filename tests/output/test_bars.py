@@ -101,4 +101,4 @@ def test_transformers_bars_are_back_afterwards(monkeypatch):
 def test_the_functions_of_the_api_have_them(name):
     parameter = inspect.signature(getattr(hcnr, name)).parameters["progress"]
     assert parameter.default is True
-    assert "        progress: bars in a notebook" in getattr(hcnr, name).__doc__
+    assert "    progress: bars in a notebook" in getattr(hcnr, name).__doc__

@@ -22,10 +22,10 @@ def load(tool: str, adapter: str) -> Any:
         return importlib.import_module(f"integrations.{adapter}")
 
 
-def require(tool: str) -> None:
-    """Skip the calling test module where a package is not installed."""
+def require(tool: str, target: str = "make integrations") -> None:
+    """Skip the calling test or module where a package is not installed; `target` installs it."""
     if importlib.util.find_spec(tool) is None:
-        pytest.skip(f"{tool} is not installed: see `make integrations`", allow_module_level=True)
+        pytest.skip(f"{tool} is not installed: see `{target}`", allow_module_level=True)
 
 
 @contextlib.contextmanager

@@ -55,6 +55,13 @@ def plan_epoch(lengths: Sequence[int], size: int, order: random.Random) -> Itera
         yield from batches
 
 
+def plan_batches(lengths: Sequence[int], schedule: Schedule) -> list[list[int]]:
+    """The samples of every step of a training."""
+    order = random.Random(schedule.order)
+    epochs = (plan_epoch(lengths, schedule.batch, order) for _ in range(schedule.epochs))
+    return [batch for epoch in epochs for batch in epoch]
+
+
 def train(
     model: Any,
     data: TokenizedSet,
@@ -80,9 +87,7 @@ def train(
         state: file that a stopped training goes on from, removed at the end; None keeps none.
         progress: called after each step.
     """
-    order = random.Random(schedule.order)
-    epochs = (plan_epoch(data.lengths, schedule.batch, order) for _ in range(schedule.epochs))
-    batches = [one for epoch in epochs for one in epoch]
+    batches = plan_batches(data.lengths, schedule)
     nn.Module.to(model, device).train()
     optimizer = make_optimizer(model, schedule.rate)
     done = 0

@@ -1,0 +1,1 @@
+"""Is damage prevented by holding honesty-critical neurons, on a pretrained model?"""
