@@ -202,9 +202,10 @@ def test_a_run_that_was_killed_goes_on(pair, tmp_path, monkeypatch):
 
 
 def test_answers_of_other_settings_are_refused(pair, tmp_path):
+    other: dict[str, Any] = {**QUICK, "max_new_tokens": 6}
     evaluate(pair["base"], benchmarks=HONEST, out=tmp_path, **QUICK)
     with pytest.raises(OutputError, match=r"answers-base.jsonl holds answers with max_new_tokens"):
-        evaluate(pair["base"], benchmarks=HONEST, out=tmp_path, **{**QUICK, "max_new_tokens": 6})
+        evaluate(pair["base"], benchmarks=HONEST, out=tmp_path, **other)
     copy = tmp_path / "copy" / "base"
     copy.mkdir(parents=True)
     for file in pair["tuned"].iterdir():
