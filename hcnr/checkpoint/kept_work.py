@@ -12,7 +12,7 @@ from pickle import UnpicklingError
 from typing import Any, TypeVar
 
 from hcnr.checkpoint.output import atomic_file, existing, parents_made
-from hcnr.checkpoint.staging import Staging
+from hcnr.checkpoint.staging import Staging, fsync_tree
 from hcnr.errors import HcnrError, OutputError
 
 T = TypeVar("T")
@@ -175,9 +175,11 @@ class KeptWork:
         file = self._file(name)
         try:
             if not self.place.exists():
-                self.place.mkdir(parents=True)
-                with atomic_file(self.place / KEY) as temporary:
-                    temporary.write_text(self._digest, encoding="utf-8")
+                # With its key from the start: a folder without one is taken for the user's.
+                made = Staging(self.place).make()
+                (made / KEY).write_text(self._digest, encoding="utf-8")
+                fsync_tree(made)
+                made.rename(self.place)
             # The hash last: a file without one counts for nothing.
             file.with_suffix(HASH).unlink(missing_ok=True)
             with atomic_file(file) as temporary:

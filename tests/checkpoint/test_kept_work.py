@@ -157,3 +157,18 @@ def test_an_error_that_wants_another_input_leaves_nothing(tmp_path, error, stays
         raise error("one sentence")
     assert place.exists() == stays
     assert place.parent.exists() == stays
+
+
+def test_the_folder_appears_with_its_key(tmp_path, monkeypatch):
+    """Killed in between it would be taken for the user's, and never be removed."""
+    place = tmp_path / "out.unfinished"
+    seen = []
+    rename = type(place).rename
+
+    def watched(one, to):
+        seen.append((one / kept_work.KEY).is_file())
+        return rename(one, to)
+
+    monkeypatch.setattr(type(place), "rename", watched)
+    interrupted(place)
+    assert seen == [True] and (place / kept_work.KEY).is_file()
