@@ -8,7 +8,7 @@ from typing import Any
 HEAD = """# Models
 
 Written by `python -m experiments.families` with transformers {version}; its journal is
-[results.json](../experiments/families/results.json). Every causal language model that
+`experiments/families/results.json`. Every causal language model that
 transformers knows is built with a tiny random configuration,
 run, measured and repaired (`joint`, on every matrix), each in a process of its own. It is
 **exact** when
