@@ -191,6 +191,20 @@ def test_both_objectives_by_traces(
         torch.testing.assert_close(one, want, rtol=tolerance, atol=tolerance)
 
 
+def test_neurons_near_the_end_of_the_range_are_solved_as_before() -> None:
+    """Entries of the inverse whose squares overflow are no failure: its entries do not."""
+    x = torch.randn(200, 16, generator=torch.Generator().manual_seed(0))
+    x[:, 3:5] *= 1e-11
+    x[:, 4] += 0.5 * x[:, 3]
+    mask = torch.zeros(16, dtype=torch.bool)
+    mask[[3, 7]] = True
+    lines = torch.randn(8, 16)
+    facts = vectorised._sum_of_rows_(lines, mask, x.T @ x / 200, 0.0)
+    assert facts is not None
+    _, condition, status = facts
+    assert int(status) == 0 and bool(condition.isfinite()) and bool(lines.isfinite().all())
+
+
 def test_both_objectives_do_not_listen_to_autocast() -> None:
     delta, mask, honest, _ = problem("input", 64, 31, torch.float32)
     want = objectives(delta, mask, honest, axis="input")

@@ -56,8 +56,9 @@ def bound_of_rows(rows: Tensor, corners: Sequence[Tensor], norm: Tensor, unit: T
         inner, pivots = rows[:, :above], rows[:, above:].diagonal()
         own = torch.cat([torch.linalg.vector_norm(corner, dim=0) for corner in corners]).square_()
         for some in chunks(count, chunk_length(above * rows.element_size())):
-            entries = inner[some].square().div_(pivots[some, None])
-            own = torch.maximum(own, entries.amax(0))
+            # The square itself may overflow where the quotient, at most P_jj, does not.
+            entries = inner[some].abs()
+            own = torch.maximum(own, (entries / pivots[some, None]).mul_(entries).amax(0))
         sums.insert(0, torch.linalg.vector_norm(inner, 1, dim=0).add_(own))
     return norm * torch.cat(sums).masked_fill_(unit, 0).amax()
 
