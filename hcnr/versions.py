@@ -1,7 +1,11 @@
 """Versions of everything that decides a result."""
 
+import functools
+import hashlib
 import importlib.metadata
+import importlib.util
 import platform
+from pathlib import Path
 
 from hcnr._version import __version__
 
@@ -25,3 +29,16 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+@functools.cache
+def code_digest() -> str:
+    """SHA-256 of the Python code of hcnr and its kernels: a checkout has one version for long."""
+    digest = hashlib.sha256()
+    for package in ("hcnr", "hcnr_kernels"):
+        spec = importlib.util.find_spec(package)
+        for root in map(Path, (spec and spec.submodule_search_locations) or ()):
+            for file in sorted(root.rglob("*.py")):
+                digest.update(file.relative_to(root).as_posix().encode())
+                digest.update(file.read_bytes())
+    return digest.hexdigest()

@@ -134,7 +134,8 @@ class KeptWork:
         if not (place / KEY).is_file():
             self.place = None
             return [f"{place.name} is there already and not of hcnr, so no finished pass is kept"]
-        names = sorted(path.stem for path in place.glob("*.pt"))
+        # The hash is written last: a file without one counts for nothing.
+        names = sorted(path.stem for path in place.glob(f"*{HASH}"))
         if self._fresh or (place / KEY).read_text(encoding="utf-8") != self._digest:
             self.discard()
             other = "models, data, settings or versions differ"
@@ -180,7 +181,6 @@ class KeptWork:
                 (made / KEY).write_text(self._digest, encoding="utf-8")
                 fsync_tree(made)
                 made.rename(self.place)
-            # The hash last: a file without one counts for nothing.
             file.with_suffix(HASH).unlink(missing_ok=True)
             with atomic_file(file) as temporary:
                 torch.save(result, temporary)

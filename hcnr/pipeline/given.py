@@ -9,10 +9,11 @@ from hcnr.curvature.statistics import Statistics
 from hcnr.data.repair_data import Data, MeasuringData
 from hcnr.data.samples import load_samples
 from hcnr.errors import StatisticsError
+from hcnr.models.model import resolve_device
 from hcnr.models.open_models import Role
 from hcnr.models.pair import Pair
 from hcnr.models.source import DirectorySource
-from hcnr.versions import versions
+from hcnr.versions import code_digest, versions
 
 MEASURED_WITH = (
     "axis", "targets", "ignore", "fisher_at", "hessian_at", "samples", "shuffle_seed",
@@ -118,6 +119,9 @@ def run_key(
         "data": {name: samples.sha256 for name, samples in data.sets.items()},
         "held_back": {name: samples.sha256 for name, samples in data.held_back.items()},
         "config": config.model_dump(mode="json"),
+        # What "auto" means here; a folder may be seen by several machines.
+        "device": str(resolve_device(config.device)),
         "statistics": given,
         "versions": versions(),
+        "code": code_digest(),
     }

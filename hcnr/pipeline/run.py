@@ -15,7 +15,6 @@ from hcnr.curvature.statistics import Statistics
 from hcnr.curvature.two_sided import kept_name
 from hcnr.data.repair_data import Data, MeasuringData, read_data
 from hcnr.data.suspicions import about_losses
-from hcnr.models.model import resolve_device
 from hcnr.models.open_models import Role
 from hcnr.models.pair import Pair
 from hcnr.pipeline.destination import Destination, Job
@@ -152,7 +151,8 @@ class PairRun:
             or searches
             or self._base_reads,
         )
-        if (key := run_key(self.pair, self.config, self.data, self._given)) is not None:
+        key = self._keep.place and run_key(self.pair, self.config, self.data, self._given)
+        if key is not None:
             self.pair.messages.extend(self._keep.open(key))
 
     def _check(self, step: PlannedStep) -> None:
@@ -228,7 +228,6 @@ class PairRun:
                     *self._model_at(role, name, wanted), samples,
                     progress=watcher.advance, **self._settings,
                 ),
-                device=resolve_device(self.config.device),
             )  # fmt: skip
 
     def _whole(self, step: PlannedStep) -> None:

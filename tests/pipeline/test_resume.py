@@ -160,3 +160,12 @@ def test_a_model_that_changed_meanwhile_begins_anew(learned, tmp_path):
         os.utime(file, ns=(1, 1))
     restore(learned, tmp_path / "out", "default")
     assert any("not used" in m for m in read_report(tmp_path / "out")["warnings"])
+
+
+@pytest.mark.parametrize("what", ["code_digest", "versions"])
+def test_other_code_begins_anew(learned, tmp_path, monkeypatch, what):
+    events = restore(learned, tmp_path / "whole", "default")
+    restore(learned, tmp_path / "out", "default", events)
+    monkeypatch.setattr(f"hcnr.pipeline.given.{what}", lambda: "another")
+    restore(learned, tmp_path / "out", "default")
+    assert any("not used" in m for m in read_report(tmp_path / "out")["warnings"])
