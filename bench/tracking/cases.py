@@ -19,7 +19,7 @@ from hcnr_kernels.ops.compensation.objectives import summed
 from hcnr_kernels.ops.fisher import triton as fisher
 from hcnr_kernels.ops.gram import triton as gram
 from hcnr_kernels.ops.inverse import factor
-from hcnr_kernels.ops.inverse.condition import bound_of_rows, condition_bound
+from hcnr_kernels.ops.inverse.condition import condition_bound
 from hcnr_kernels.ops.merge import triton as merge
 from hcnr_kernels.ops.perturbation import triton as perturbation
 from hcnr_kernels.testing import costs
@@ -140,13 +140,6 @@ def _factorisations() -> Iterator[TrackedCall]:
             found = _factored(width, split)
             return count(lambda: call(found))
 
-    def rows_bound(found: factor.Cholesky) -> object:
-        """Of `sum`, which has the rows of half of the neurons."""
-        width = found.factor.shape[0]
-        unit = _empty(width, dtype=torch.bool)
-        corners = [found.corners[first] for first, _ in found.tiles(0, width // 2)]
-        return bound_of_rows(found.factor[width // 2 :], corners, _empty(1), unit)
-
     def bound(found: factor.Cholesky) -> object:
         unit = _empty(1, 1, found.factor.shape[0], dtype=torch.bool)
         return condition_bound(compensation.solver_of(found), _empty(1), unit)
@@ -162,7 +155,7 @@ def _factorisations() -> Iterator[TrackedCall]:
                 width,
                 width // 2,
             ),
-            "condition": lambda width=width: on_gpu(rows_bound, width, width // 2),
+            "condition": lambda width=width: on_gpu(bound, width),
             "condition of joint": lambda width=width: on_gpu(bound, width // 2),
         }
         for name, call in calls.items():

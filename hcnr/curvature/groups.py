@@ -123,9 +123,11 @@ def square_bytes(sizes: Iterable[int]) -> int:
 def free_memory(device: torch.device) -> int | None:
     """Bytes that can be had on a device; None where it does not say.
 
-    Main memory that only caches files counts as free, as the kernel says it does.
+    Main memory that only caches files counts as free, as the kernel says it does; so does what
+    torch keeps of a GPU's for itself, which is given back first.
     """
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         return torch.cuda.mem_get_info(device)[0]
     try:
         with open("/proc/meminfo", encoding="ascii") as file:

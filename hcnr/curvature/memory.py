@@ -1,5 +1,6 @@
 """Passes that are begun again with less where memory runs out, and what is loaded before them."""
 
+import functools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -49,8 +50,11 @@ def shrinking(
             torch.cuda.empty_cache()
 
 
+@functools.cache
 def warm_up(device: torch.device, dtype: torch.dtype, tokens: int) -> None:
     """Load what a first backward would load at the peak of memory, with inputs of a few kilobytes.
+
+    Once per process for each set of arguments.
 
     Triton's modules of the operators that passes feed, and the library handle with its workspace
     of the thread that runs backward: torch could serve neither from what it has cached.

@@ -101,6 +101,8 @@ class Attempt:
         Raises:
             ModelError: a loss is not finite.
         """
+        if self.model.device.type == "cuda":
+            warm_up(self.model.device, self.model.dtype, max(self.data.lengths))
         return self._run(taps, indices, done, backward=True)
 
     def _run(
@@ -157,8 +159,6 @@ class Passes:
             return measure(Attempt(self.model, self.data, budget, self.progress))
 
         with prepared(self.model, gradient_checkpointing=self.gradient_checkpointing):
-            if self.model.device.type == "cuda":
-                warm_up(self.model.device, self.model.dtype, max(self.data.lengths))
             return shrinking(attempt, self.token_budget, self.data, held=held)
 
 

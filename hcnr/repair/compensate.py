@@ -235,7 +235,7 @@ def objectives_of(
     """Method.md (8) without compensation and with it.
 
     Args:
-        delta: `W1 - W0` `[out, in]`; its restored neurons become zero.
+        delta: `W1 - W0` `[out, in]`; its restored neurons may become zero.
         deviation: E `[out, in]`.
         mask: restored neurons, bool `[d']`.
         hessian: honesty curvature `[d', d']`.

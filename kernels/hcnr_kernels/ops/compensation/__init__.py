@@ -34,8 +34,7 @@ class Compensation(NamedTuple):
         deviation: E `[out, in]` fp32, NaN in the restored slice when the status is not zero.
         damping: 0-d damping used; 0 when no matrix was factorised (`none`, nothing restored).
         condition: 0-d condition of the factorised matrix in the 1-norm: exact where an inverse is
-            formed, else a lower bound: for `sum` from the rows of the inverse that it forms, those
-            of the task neurons, for the others Hager's; 0 when no matrix was factorised.
+            formed, else Hager's lower bound; 0 when no matrix was factorised.
         status: 0-d int32 as in `InverseHessian`; an order counts restored neurons for `joint` and
             `balanced`.
     """

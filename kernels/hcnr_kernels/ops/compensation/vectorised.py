@@ -19,7 +19,7 @@ from hcnr_kernels.ops.inverse.blocks import (
     mean_diagonal,
     split_blocks,
 )
-from hcnr_kernels.ops.inverse.condition import bound_of_rows, condition_bound, one_norms
+from hcnr_kernels.ops.inverse.condition import condition_bound, one_norms
 from hcnr_kernels.ops.inverse.factor import Cholesky, cholesky_, inverse_rows_, solve_, tiling_for
 from hcnr_kernels.ops.inverse.ladder import climb, failing_order
 from hcnr_kernels.ops.inverse.vectorised import invert, invert_stack
@@ -110,13 +110,8 @@ def _sum_of_rows_(lines: Tensor, mask: Tensor, hessian: Tensor, damping: float) 
         lines[:, mask] = torch.nan
         return used[0], torch.full_like(used[0], torch.nan), status[0]
     norm = one_norms(hessian[None], hessian.diagonal()[None] == 0, used * shift)
-    if split == len(permutation):  # no row of the inverse is needed
-        condition = condition_bound(solver_of(found), norm, unit[None])
-        rows = inverse_rows_(found, split, tiling)
-    else:
-        rows = inverse_rows_(found, split, tiling)
-        corners = [found.corners[first] for first, _ in found.tiles(0, split)]
-        condition = bound_of_rows(rows, corners, norm, unit[0])
+    condition = condition_bound(solver_of(found), norm, unit[None])
+    rows = inverse_rows_(found, split, tiling)
     weights = rows[:, :split].div_(rows[:, split:].diagonal()[:, None])
     status = _within_range(status, condition, len(permutation))
     every = torch.ones_like(permutation, dtype=torch.bool)[None]

@@ -1,6 +1,6 @@
 """Condition numbers in the 1-norm: exact norms, and an estimate where there is no inverse."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -34,33 +34,6 @@ def one_norms(blocks: Tensor, unit: Tensor, shift: Tensor | None = None) -> Tens
         diagonal = blocks.diagonal(dim1=-2, dim2=-1)
         sums += (diagonal + shift[:, None]).abs().sub_(diagonal.abs())
     return sums.masked_fill_(unit, 0).amax(1)
-
-
-def bound_of_rows(rows: Tensor, corners: Sequence[Tensor], norm: Tensor, unit: Tensor) -> Tensor:
-    """Lower bound of the 1-norm condition number from the last t rows of an inverse P: `[1]`.
-
-    The sums of these rows are exact. Of the columns above them t entries are known, and the one on
-    the diagonal is bounded twice: by `P_jj >= P_ij^2 / P_ii`, as P is positive definite, and by
-    `P_jj = sum_i (L^-1)_ij^2`, of which a tile of `L^-1` holds a part.
-
-    Args:
-        rows: `[t, b]`, t at least one.
-        corners: Inverses of the diagonal tiles of L above them, `b - t` rows in all.
-        norm: `[1]` 1-norm of the matrix over neurons that are not `unit`.
-        unit: `[b]`, neurons with a unit pivot; their rows and columns are those of the identity.
-    """
-    count, size = rows.shape
-    above = size - count
-    sums = [torch.linalg.vector_norm(rows, 1, dim=1)]
-    if above:
-        inner, pivots = rows[:, :above], rows[:, above:].diagonal()
-        own = torch.cat([torch.linalg.vector_norm(corner, dim=0) for corner in corners]).square_()
-        for some in chunks(count, chunk_length(above * rows.element_size())):
-            # The square itself may overflow where the quotient, at most P_jj, does not.
-            entries = inner[some].abs()
-            own = torch.maximum(own, (entries / pivots[some, None]).mul_(entries).amax(0))
-        sums.insert(0, torch.linalg.vector_norm(inner, 1, dim=0).add_(own))
-    return norm * torch.cat(sums).masked_fill_(unit, 0).amax()
 
 
 def condition_bound(
