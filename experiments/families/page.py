@@ -9,9 +9,9 @@ HEAD = """# Models
 
 Written by `python -m experiments.families` with transformers {version}; its journal is
 `experiments/families/results.json`. Every causal language model that
-transformers knows is built with a tiny random configuration,
-run, measured and repaired (`joint`, on every matrix), each in a process of its own. It is
-**exact** when
+transformers knows is counted; each that was tried, listed below, was built with a tiny random
+configuration, run, measured and repaired (`joint`, on every matrix), in a process of its own. It
+is **exact** when
 
 - the scores of every measured matrix are those of a loop of single-sample backward passes in
   float64 (in float32 where the model cannot run in float64);

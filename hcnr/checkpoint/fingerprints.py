@@ -4,11 +4,13 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import torch
 
 ROWS = 8
+_CHUNK = 1 << 24
 HEX_DIGITS = 16
 
 
@@ -84,6 +86,19 @@ def fingerprint_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
         16 lower-case hexadecimal digits; see `fingerprint` for what they cover.
     """
     return fingerprint((name, TensorRows(tensor)) for name, tensor in tensors.items())
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.digest()
 
 
 def byte_view(tensor: torch.Tensor) -> memoryview:

@@ -3,6 +3,8 @@
 import contextlib
 import hashlib
 import json
+import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -11,15 +13,18 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
 
+from hcnr.checkpoint.fingerprints import file_digest
 from hcnr.checkpoint.output import atomic_file, existing, parents_made
 from hcnr.checkpoint.staging import Staging, fsync_tree
 from hcnr.errors import HcnrError, OutputError
 
 T = TypeVar("T")
 SUFFIX = ".unfinished"
-KEY = "key"
+KEY = "hcnr-kept-work"
+"""The file by which such a directory is known: it holds the digest of the run's key."""
 HASH = ".sha256"
-_CHUNK = 1 << 24
+_LONGEST = 255
+_DIGEST = re.compile("[0-9a-f]{64}")
 _RATE = 0.5e9
 """Bytes that are written, hashed and synchronised in a second: assumed, not measured."""
 _SHARE = 0.1
@@ -60,8 +65,15 @@ class KeptWork:
         """That of a run with the output `out`; it keeps nothing where that is None."""
         if out is None:
             return cls(None)
-        target = Path(out).expanduser().resolve()
-        return cls(target.with_name(target.name + SUFFIX), fresh=fresh)
+        try:
+            target = Path(out).expanduser().resolve()
+        except (OSError, RuntimeError):
+            # Whoever writes `out` says what is wrong with it.
+            return cls(None)
+        name = target.name + SUFFIX
+        if not target.name or len(os.fsencode(name)) > _LONGEST:
+            return cls(None)
+        return cls(target.with_name(name), fresh=fresh)
 
     def open(self, key: dict[str, Any]) -> list[str]:
         """Look at what is there and use what has the same key, until the context ends.
@@ -70,25 +82,44 @@ class KeptWork:
             key: all that decides the results: plain values for JSON.
 
         Returns:
-            Sentences about what was found.
+            Sentences about what is not used, or why nothing is kept.
 
         Raises:
             OutputError: another run is using it.
         """
-        if self.place is None:
+        place = self.place
+        if place is None:
             return []
-        self._stack.enter_context(parents_made(self.place))
-        self._stack.enter_context(Staging(self.place).locked())
+        try:
+            self._stack.enter_context(parents_made(place))
+            self._stack.enter_context(Staging(place).locked())
+        except OutputError:
+            raise
+        except OSError as error:
+            self.place = None
+            return [f"no finished pass is kept in {place.name}: {error.strerror or error}"]
         notes = self._prepare(json.dumps(key, sort_keys=True))
         self._opened = self.place is not None
         return notes
+
+    @property
+    def note(self) -> str | None:
+        """A sentence about what was taken over; None where nothing was."""
+        if self.place is None or not self.taken_over:
+            return None
+        return (
+            f"{_counted(self.taken_over)} taken over from {self.place.name}, which an interrupted "
+            "run left: the seconds are without them; --fresh begins anew"
+        )
 
     def __enter__(self) -> "KeptWork":
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         try:
-            if self._opened:
+            if not self._opened and error is None:
+                self._clear()
+            elif self._opened:
                 # An error of ours wants another input, so another run: it has no use for this.
                 again = not isinstance(error, HcnrError) or isinstance(error, OutputError)
                 self._opened = False
@@ -122,30 +153,42 @@ class KeptWork:
         return result
 
     def discard(self) -> None:
-        """Remove all of it."""
+        """Remove all of it; what cannot be removed stays, as nothing depends on it."""
         if self.place is not None and self.place.is_dir():
-            Staging(self.place).discard(self.place)
+            with contextlib.suppress(OSError):
+                Staging(self.place).discard(self.place)
+
+    def _clear(self) -> None:
+        """Remove what an interrupted run left, at the end of one that had no use for it."""
+        if self.place is not None and self._known() is not None:
+            with contextlib.suppress(OSError, OutputError), Staging(self.place).locked():
+                self.discard()
+
+    def _known(self) -> str | None:
+        """The digest of the directory's key; None where there is none of ours."""
+        assert self.place is not None
+        try:
+            found = (self.place / KEY).read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            return None
+        return found if _DIGEST.fullmatch(found) else None
 
     def _prepare(self, key: str) -> list[str]:
         place, self._digest = self.place, hashlib.sha256(key.encode()).hexdigest()
         assert place is not None
         if not place.exists():
             return []
-        if not (place / KEY).is_file():
+        if (known := self._known()) is None:
             self.place = None
             return [f"{place.name} is there already and not of hcnr, so no finished pass is kept"]
         # The hash is written last: a file without one counts for nothing.
         names = sorted(path.stem for path in place.glob(f"*{HASH}"))
-        if self._fresh or (place / KEY).read_text(encoding="utf-8") != self._digest:
-            self.discard()
-            other = "models, data, settings or versions differ"
-            why = "--fresh was given" if self._fresh else other
-            return [f"{_counted(names)} in {place.name} not used: {why}"]
-        self.kept = names
-        return [
-            f"{_counted(names)} taken over from {place.name}, which an interrupted run left; "
-            "--fresh begins anew"
-        ]
+        if not self._fresh and known == self._digest:
+            self.kept = names
+            return []
+        self.discard()
+        why = "--fresh was given" if self._fresh else "models, data, settings or versions differ"
+        return [f"{_counted(names)} in {place.name} not used: {why}"] if names else []
 
     def _file(self, name: str) -> Path:
         assert self.place is not None
@@ -161,7 +204,7 @@ class KeptWork:
                 return None
             with torch.serialization.safe_globals(list(classes)):
                 return (torch.load(file, map_location=device, weights_only=True),)
-        except (OSError, RuntimeError, UnpicklingError):
+        except (OSError, RuntimeError, ValueError, UnpicklingError):
             return None
 
     def _keep(self, name: str, result: Any, seconds: float) -> None:
@@ -181,7 +224,6 @@ class KeptWork:
                 (made / KEY).write_text(self._digest, encoding="utf-8")
                 fsync_tree(made)
                 made.rename(self.place)
-            file.with_suffix(HASH).unlink(missing_ok=True)
             with atomic_file(file) as temporary:
                 torch.save(result, temporary)
                 digest = file_digest(temporary).hex()
@@ -189,7 +231,8 @@ class KeptWork:
                 temporary.write_text(digest, encoding="utf-8")
         except (OSError, RuntimeError, OutputError):
             # A full disk costs the next run its head start, and this one nothing.
-            file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
             return
         self.kept.append(name)
 
@@ -199,28 +242,25 @@ def _counted(names: Sequence[str]) -> str:
 
 
 def bytes_of(result: Any) -> int:
-    """Bytes of the tensors in nested tuples, dictionaries, lists and dataclasses; views count."""
+    """Bytes that `torch.save` writes of nested tuples, dictionaries, lists and dataclasses.
+
+    Of a view that is all it is a view of, once for all views of the same.
+    """
     from torch import Tensor
 
-    if isinstance(result, Tensor):
-        return result.nbytes
-    if isinstance(result, dict):
-        return sum(map(bytes_of, result.values()))
-    if isinstance(result, list | tuple):
-        return sum(map(bytes_of, result))
-    if is_dataclass(result):
-        return sum(bytes_of(value) for value in vars(result).values())
-    return 0
+    storages: dict[int, int] = {}
 
+    def visit(value: Any) -> None:
+        if isinstance(value, Tensor):
+            storage = value.untyped_storage()
+            storages[storage.data_ptr()] = storage.nbytes()
+        elif isinstance(value, dict):
+            visit(list(value.values()))
+        elif isinstance(value, list | tuple):
+            for one in value:
+                visit(one)
+        elif is_dataclass(value):
+            visit(vars(value))
 
-def file_digest(path: Path) -> bytes:
-    """SHA-256 of a file.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.digest()
+    visit(result)
+    return sum(storages.values())

@@ -1,5 +1,6 @@
 """`Statistics`: everything measured on one pair of checkpoints, as one publishable file."""
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hcnr._version import __version__
+from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.errors import OutputError, StatisticsError
 from hcnr.output.notebook import html_table
 
@@ -68,6 +70,19 @@ class Statistics:
     def left(self) -> list[str]:
         """Matrices of experts that too few tokens reached, which were not measured."""
         return list(self.settings.get("few_tokens", ()))
+
+    def sha256(self) -> str:
+        """SHA-256 of all that was measured, and of what and how it was."""
+        facts = (self.axis, self.fingerprints, self.settings, self.data)
+        digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
+        for kind in (self.scores, self.halves, self.hessians):
+            for data_set, by_matrix in sorted(kind.items()):
+                for matrix, tensor in sorted(by_matrix.items()):
+                    digest.update(
+                        f"{data_set} {matrix} {tensor.dtype} {list(tensor.shape)}".encode()
+                    )
+                    digest.update(byte_view(tensor))
+        return digest.hexdigest()
 
     @staticmethod
     def is_file(path: Path) -> bool:

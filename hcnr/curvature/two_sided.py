@@ -295,6 +295,8 @@ class TwoSided:
                 for matrix, by_kind in bases.items():
                     for kind, basis in by_kind.items():
                         found.bases[kind][matrix] = basis
+                # Let go before the next group is measured.
+                del bases, by_kind, basis
         except BaseException:
             found.close()
             raise

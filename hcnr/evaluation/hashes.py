@@ -7,8 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from hcnr.checkpoint.fingerprints import byte_view
-from hcnr.checkpoint.kept_work import file_digest
+from hcnr.checkpoint.fingerprints import byte_view, file_digest
 from hcnr.errors import CheckpointError
 from hcnr.models.directory import DirectorySource
 from hcnr.models.source import ModelSource, Source

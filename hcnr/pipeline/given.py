@@ -103,7 +103,7 @@ def run_key(
     Returns:
         Plain values for JSON; None where a model is in memory, which nothing tells from another.
     """
-    files = {}
+    files, settings = {}, {}
     roles: tuple[Role, ...] = ("base", "tuned")
     for role in roles:
         source = pair.at(role)
@@ -112,16 +112,17 @@ def run_key(
         found = [(shard.file, shard.file.stat()) for shard in source.checkpoint.shards]
         # A fingerprint alone reads a few rows of each matrix.
         files[role] = [(str(file), about.st_size, about.st_mtime_ns) for file, about in found]
-    given = None if statistics is None else {"of": statistics.data, "with": statistics.settings}
+        settings[role] = source.settings
     return {
         "files": files,
+        "settings": settings,
         "fingerprints": pair.fingerprints,
         "data": {name: samples.sha256 for name, samples in data.sets.items()},
         "held_back": {name: samples.sha256 for name, samples in data.held_back.items()},
         "config": config.model_dump(mode="json"),
         # What "auto" means here; a folder may be seen by several machines.
         "device": str(resolve_device(config.device)),
-        "statistics": given,
+        "statistics": None if statistics is None else statistics.sha256(),
         "versions": versions(),
         "code": code_digest(),
     }

@@ -225,7 +225,6 @@ class Prices:
         )
 
     def _walk(self) -> StagePlan:
-        self._open = None
         count = self._config.steps * len(self._groups)
         return StagePlan(
             progress.STEPS,

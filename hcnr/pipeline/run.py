@@ -134,6 +134,8 @@ class PairRun:
     def finish(self) -> Any:
         """What the caller gets: the path of a directory, or a model."""
         assert self._destination is not None and self._job is not None
+        if self._keep.note is not None:
+            self.pair.messages.append(self._keep.note)
         return self._destination.finish(self._job, self.verdict, self.config)
 
     # The steps, in their order; each is the `work` of a `PlannedStep`.

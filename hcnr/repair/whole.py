@@ -137,9 +137,9 @@ def repair_whole(
                 "task weight", partial(_search, given, two_sided, config, stages), (Tried,)
             )
             config = config.replace(task_weight=weight)
+        # What is left needs no model, or one whose weights are written, which is another than this.
+        given.models.close()
         if two_sided is not None and "natural" in config.bases:
-            # Steps are taken in a model whose weights are written: it is another than this one.
-            given.models.close()
             walk = given.keep.of(
                 "natural steps",
                 partial(_walk, given.pair, names, two_sided, config, stages),

@@ -49,6 +49,7 @@ def resumed(place, key: Any = KEY, name="score honesty", **options):
     with KeptWork(place, **options) as keep:
         notes = keep.open(key)
         found = keep.of(name, again, (Numbers,))
+        notes += [keep.note] if keep.note else []
     return notes, bool(computed), found
 
 
@@ -58,8 +59,8 @@ def test_a_finished_pass_is_taken_over_and_gone_at_the_end(tmp_path):
     assert vars(error)["kept_work"] == place
     notes, computed, found = resumed(place)
     assert notes == [
-        "1 finished pass is taken over from out.unfinished, which an interrupted run left; "
-        "--fresh begins anew"
+        "1 finished pass is taken over from out.unfinished, which an interrupted run left: the "
+        "seconds are without them; --fresh begins anew"
     ]
     assert not computed and found.sum == 3
     assert torch.equal(found.mean["a"], torch.arange(4.0))
@@ -82,7 +83,7 @@ def test_what_belongs_to_another_run_is_not_used(tmp_path, other):
         assert notes[0].endswith(reasons[other])
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "no hash", "empty"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "no hash", "no text", "empty"])
 def test_what_was_damaged_is_computed_again(tmp_path, damage):
     place = tmp_path / "out.unfinished"
     interrupted(place)
@@ -94,11 +95,14 @@ def test_what_was_damaged_is_computed_again(tmp_path, damage):
         del content[-1]
     elif damage == "empty":
         content.clear()
+    elif damage == "no text":
+        next(place.glob("*.sha256")).write_bytes(b"\xff\xfe")
     else:
         next(place.glob("*.sha256")).unlink()
     file.write_bytes(content)
-    _, computed, found = resumed(place)
+    notes, computed, found = resumed(place)
     assert computed and found.sum == 7
+    assert notes == [], "nothing was taken over"
 
 
 def test_other_classes_are_not_made(tmp_path):
@@ -112,13 +116,65 @@ def test_other_classes_are_not_made(tmp_path):
     assert resumed(place)[1]
 
 
-def test_a_folder_of_the_user_is_left_alone(tmp_path):
+@pytest.mark.parametrize("name", ["notes.txt", "key", kept_work.KEY])
+def test_a_folder_of_the_user_is_left_alone(tmp_path, name):
     place = tmp_path / "out.unfinished"
     place.mkdir()
-    (place / "notes.txt").write_text("mine")
+    (place / name).write_bytes(b"mine \xff")
     notes, computed, _ = resumed(place)
     assert computed and "not of hcnr" in notes[0]
-    assert (place / "notes.txt").read_text() == "mine"
+    assert (place / name).read_bytes() == b"mine \xff"
+
+
+def test_a_run_that_needs_none_of_it_removes_it(tmp_path):
+    """Such as one with statistics, after one without was interrupted."""
+    place = tmp_path / "out.unfinished"
+    interrupted(place)
+    with KeptWork(place):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_at_once_do_not_share_it(tmp_path):
+    place = tmp_path / "out.unfinished"
+    with KeptWork(place) as one:
+        one.open(KEY)
+        one.of("score honesty", make, (Numbers,))
+        with pytest.raises(OutputError, match="Another run is writing"), KeptWork(place) as other:
+            other.open(KEY)
+        assert place.is_dir()
+
+
+def test_what_cannot_be_removed_stays_without_a_word(tmp_path, monkeypatch):
+    def refused(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    place = tmp_path / "out.unfinished"
+    with KeptWork(place) as keep:
+        keep.open(KEY)
+        keep.of("score honesty", make, (Numbers,))
+        monkeypatch.setattr("os.rename", refused)
+    assert place.is_dir()
+
+
+@pytest.mark.parametrize("out", ["/", "/proc/self/none/out", "x" * 250])
+def test_a_place_that_cannot_be_keeps_nothing(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    with KeptWork.beside(out) as keep:
+        keep.open(KEY)
+        assert keep.of("losses", lambda: 5) == 5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_half_of_the_free_disk_is_not_taken(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 31})
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    assert not hasattr(interrupted(tmp_path / "out.unfinished"), "kept_work")
+
+
+def test_of_a_view_all_is_counted_once():
+    whole = torch.zeros(100)
+    assert kept_work.bytes_of({"a": whole[:3], "b": [whole[5:]], "c": make()}) == 400 + 16
 
 
 def test_what_costs_more_to_write_than_it_saves_is_not_kept(tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """An interrupted restoration goes on where it stopped, and ends with the same bytes."""
 
+import json
 import os
 import random
 import shutil
@@ -14,6 +15,10 @@ import hcnr
 from hcnr.checkpoint import kept_work
 from hcnr.config import RestoreConfig
 from hcnr.curvature.passes import Passes
+from hcnr.data.repair_data import read_data
+from hcnr.models.pair import Pair
+from hcnr.pipeline.given import run_key
+from hcnr.progress import Stages
 from hcnr.record.writing import read_report
 
 CASES: dict[str, dict[str, Any]] = {
@@ -150,6 +155,49 @@ def test_another_configuration_begins_anew(learned, tmp_path):
     hcnr.restore(**learned, out=tmp_path / "out", config=settings("default").replace(damping=0.02))
     (note,) = [m for m in read_report(tmp_path / "out")["warnings"] if "finished pass" in m]
     assert note.endswith("models, data, settings or versions differ")
+
+
+def test_another_configuration_of_the_model_begins_anew(learned, tmp_path):
+    """The same files of weights compute something else with it."""
+    pair = {**learned}
+    for role in ("base", "tuned"):
+        pair[role] = shutil.copytree(learned[role], tmp_path / role, copy_function=shutil.copy2)
+    events = restore(pair, tmp_path / "whole", "default")
+    restore(pair, tmp_path / "out", "default", events)
+    for role in ("base", "tuned"):
+        file = pair[role] / "config.json"
+        file.write_text(json.dumps({**json.loads(file.read_text()), "rms_norm_eps": 0.3}))
+    restore(pair, tmp_path / "out", "default")
+    assert any("not used" in m for m in read_report(tmp_path / "out")["warnings"])
+    restore(pair, tmp_path / "again", "default")
+    assert weights(tmp_path / "out") == weights(tmp_path / "again")
+
+
+def test_all_that_decides_is_in_the_key(learned, monkeypatch):
+    config = settings("neurons")
+    pair = Pair.open(learned["base"], learned["tuned"], config, Stages())
+    data = read_data(pair, learned["honesty"], learned["task"], config, None, Stages())
+    other = data.sets["task"]
+    keys = set()
+
+    def add(used=config, samples=data, statistics=None):
+        keys.add(json.dumps(run_key(pair, used, samples, statistics), sort_keys=True))
+
+    add()
+    add()
+    assert len(keys) == 1
+    add(config.replace(damping=0.5))
+    add(samples=data._replace(sets={**data.sets, "honesty": other}))
+    add(samples=data._replace(held_back={"task": other}))
+    measured = hcnr.measure(*(learned[k] for k in ("base", "tuned", "honesty", "task")), config)
+    add(statistics=measured)
+    next(iter(measured.scores["task"].values()))[0] += 1
+    add(statistics=measured)
+    pair.fingerprints["tuned"] = "another"
+    add()
+    monkeypatch.setattr("hcnr.pipeline.given.resolve_device", lambda _: "another")
+    add()
+    assert len(keys) == 8
 
 
 def test_a_model_that_changed_meanwhile_begins_anew(learned, tmp_path):
