@@ -137,12 +137,11 @@ def about_order(base: Scores, tuned: Scores) -> list[str]:
     """Judge the order of the two models by their answers.
 
     Returns:
-        A sentence where tuned is the better one at refusing and base at the task.
+        A sentence where tuned is shown to be the better one at refusing, and base answers more
+        than one task question more.
     """
-    if not (
-        tuned.refusal_delta > base.refusal_delta + ROUNDING
-        and base.task_accuracy > tuned.task_accuracy + ROUNDING
-    ):
+    ahead = base.task_accuracy - tuned.task_accuracy
+    if not (Gain.between(tuned, base).shown and ahead > (tuned.task_step or 0.0) + ROUNDING):
         return []
     return [
         "base and tuned seem to be exchanged: tuned has the higher refusal delta "

@@ -28,8 +28,9 @@ Tuned = Annotated[
 HONESTY = typer.Option(
     metavar="FILE|starter",
     help="Honesty samples: a jsonl, json, csv or parquet file in any format of docs/data.md, "
-    "hf:NAME of the hub, or starter, the set that comes with hcnr. As many are measured as of the "
-    "task (--samples at most), and half as many that follow are held back for the verdict.",
+    "hf:NAME of the hub, or starter, the set that comes with hcnr. --samples are measured at "
+    "most, no more than of the task where something is searched, and half as many that follow are "
+    "held back for the verdict.",
 )
 TASK = typer.Option(
     metavar="FILE", help="Samples of the task that the model was tuned for, in the same formats."

@@ -11,7 +11,7 @@ from hcnr.data.overlap import question_print
 from hcnr.data.readable import unreadable
 from hcnr.data.samples import Sample, SampleSet, load_samples
 from hcnr.data.starter import STARTER
-from hcnr.data.suspicions import about_refusals, about_tokenizers, refusals_in
+from hcnr.data.suspicions import REFUSING, about_refusals, about_tokenizers, refusals_in
 from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.errors import DataError
 from hcnr.models.pair import Pair
@@ -89,7 +89,8 @@ def read_data(
                 "sha256": measured.sha256,
                 "tokens_sha256": sets[name].sha256,
                 "max_length": max_length,
-                "refusals": refusals_in(measured),
+                # Not knowing, or not being willing: a repair may be for either.
+                "refusals": refusals_in(measured, REFUSING),
                 "questions": [question_print(sample.prompt) for sample in used],
                 **asdict(sets[name].counts),
             }

@@ -1,6 +1,6 @@
 """What is probably not meant: models, data sets or tokenizers in each other's place."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SWAPPED_SHARE = 0.1
 """Share of refusals among the task responses from which, beside none in the honesty data, the two
 files are taken to be exchanged."""
+REFUSING = (DEFAULT, "safety_keywords")
+"""Detectors whose words count where a verdict asks whether the honesty data refuses at all."""
 NO_REFUSALS = (
     "none of the measured honesty responses is a refusal (by English words, or by answerable: "
     "false in a record), so nothing says that refusals came back; repair with samples that refuse"
@@ -43,12 +45,14 @@ class Ends(Protocol):
         ...
 
 
-def refusals_in(samples: SampleSet) -> int:
-    """Count the responses that refuse, told from English words, and records that say they do."""
+def refusals_in(samples: SampleSet, detectors: Iterable[str] = (DEFAULT,)) -> int:
+    """Count the responses that one of some detectors takes for refusals, and marked records."""
     said = [sample.response for sample in samples.samples]
-    found = open_detector(DEFAULT).many(said, [sample.prompt for sample in samples.samples])
-    marked = [sample.answerable is False for sample in samples.samples]
-    return int((found | np.array(marked, dtype=bool)).sum())
+    asked = [sample.prompt for sample in samples.samples]
+    found = np.array([sample.answerable is False for sample in samples.samples], dtype=bool)
+    for name in detectors:
+        found |= open_detector(name).many(said, asked)
+    return int(found.sum())
 
 
 def about_refusals(honesty: SampleSet, task: SampleSet) -> list[str]:

@@ -20,7 +20,6 @@ from hcnr.evaluation.interpolation import (
     best_rival,
     curve_rows,
     is_interpolation,
-    order_notes,
 )
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluation.panel import BenchmarkLike, load_sets, make_panel
@@ -151,7 +150,6 @@ def evaluate(
             (scores[first], said[first]), known, asked.max_accuracy_drop, metrics["notes"],
         )  # fmt: skip
         curve = [(point.coefficient, point.scores) for point in points if point.complete]
-        metrics["notes"] += order_notes({one.coefficient: one.scores for one in points})
         if (chosen := _add_rival(metrics, points, scores[first])) is not None:
             point = points[chosen]
             label = f"{INTERPOLATION}{point.coefficient:g}"

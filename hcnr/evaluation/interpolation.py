@@ -4,16 +4,17 @@ Each interpolated model is applied to the tuned one in memory and undone exactly
 """
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from hcnr.choosing.front import Scores, about_order, rival
 from hcnr.errors import CheckpointError
+from hcnr.evaluation.scoring import PanelScores
 from hcnr.models.overlay import Overlay, interpolate
+from hcnr.record.writing import report_of
 
 # 0 is the tuned model, 1 the base; past half way little of the task is left.
 COEFFICIENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
@@ -108,11 +109,20 @@ def best_rival(curve: Sequence[tuple[float, Any]], task_accuracy: float | None) 
     return rival([Scores.of(scores) for _, scores in curve], task_accuracy)
 
 
-def order_notes(points: Mapping[float, Any]) -> list[str]:
-    """A sentence where the ends of the curve, 0 for tuned and 1 for base, seem to be exchanged."""
+def order_notes(points: Mapping[float, PanelScores], resamples: int, seed: int) -> list[str]:
+    """A sentence where the ends of the curve, 0 for tuned and 1 for base, seem to be exchanged.
+
+    Args:
+        points: scores over the same questions.
+        resamples: of these questions, for intervals.
+        seed: of the resamples.
+    """
     if not {0.0, 1.0} <= points.keys():
         return []
-    return about_order(Scores.of(points[1.0]), Scores.of(points[0.0]))
+    base, tuned = (
+        Scores.of(replace(points[end], resamples=resamples, seed=seed)) for end in (1.0, 0.0)
+    )
+    return about_order(base, tuned)
 
 
 def curve_rows(curve: Sequence[tuple[float, Any]], chosen: int | None) -> list[dict[str, Any]]:
@@ -131,11 +141,4 @@ def curve_rows(curve: Sequence[tuple[float, Any]], chosen: int | None) -> list[d
 
 def is_interpolation(model: Any) -> bool:
     """Whether a model's own report says that it was made by interpolating between two others."""
-    if not isinstance(model, str | Path):
-        return False
-    try:
-        text = (Path(model).expanduser() / "hcnr_report.json").read_text(encoding="utf-8")
-        report = json.loads(text)
-    except (OSError, ValueError):
-        return False
-    return isinstance(report, dict) and bool(report.get("interpolation"))
+    return bool(report_of(model).get("interpolation"))

@@ -24,6 +24,7 @@ from hcnr.evaluation.interpolation import (
     check_interpolable,
     floating_parameters,
     interpolated,
+    order_notes,
 )
 from hcnr.evaluation.judged import INTERPOLATION
 from hcnr.evaluation.panel import Panel, count, few_questions, restricted
@@ -225,6 +226,7 @@ def search_rivals(
         _confirm_for_tuned(search, known.get(tuned.sha256), max_accuracy_drop)
     if (note := search.note()) is not None:
         notes.append(note)
+    notes += order_notes(search.points, ours[0].resamples, ours[0].seed)
     return search.result()
 
 

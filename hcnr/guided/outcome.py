@@ -77,7 +77,7 @@ class RunOutcome:
             "interpolate instead": "to write the interpolation",
             "do not use": "to try other settings",
         }
-        said = why.get(self.word, f"once {self._place(FILE)} names what is missing")
+        said = why.get(self.word, f"once what is unclear is mended in {self._place(FILE)}")
         return f"next, {said}: {self.next_command}"
 
     @property

@@ -39,9 +39,17 @@ def _comes_from(child: Path, parent: Path) -> bool:
             return True
         # A folder is named from the working directory of whoever trained, or from beside it.
         places = (Path(name), child / name, child.parent / name)
-        if any(place.is_dir() and place.samefile(parent) for place in places):
-            return not parent.samefile(child)
+        if any(_same(place, parent) for place in places):
+            return not _same(parent, child)
     return False
+
+
+def _same(place: Path, other: Path) -> bool:
+    # A name may be no path at all here, or one of a machine where it could be read.
+    try:
+        return place.samefile(other)
+    except (OSError, ValueError):
+        return False
 
 
 def _named(directory: Path) -> Iterator[str]:

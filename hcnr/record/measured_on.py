@@ -1,13 +1,12 @@
 """What the report beside a restored model says of the samples that it was repaired with."""
 
-import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from hcnr.data.overlap import question_print
 from hcnr.data.suspicions import NO_REFUSALS
 from hcnr.record.values import mapping, number, texts
+from hcnr.record.writing import report_of
 
 __all__ = ["MeasuredOn"]
 
@@ -27,13 +26,7 @@ class MeasuredOn(NamedTuple):
     @classmethod
     def read(cls, model: Any) -> "MeasuredOn":
         """Read the report in a model's directory; anything without one knows nothing."""
-        if not isinstance(model, str | Path):
-            return cls()
-        try:
-            text = (Path(model).expanduser() / "hcnr_report.json").read_text(encoding="utf-8")
-            data = mapping(mapping(json.loads(text)).get("data"))
-        except (OSError, ValueError):
-            return cls()
+        data = mapping(report_of(model).get("data"))
         prints = (texts(mapping(one).get("questions")) for one in data.values())
         refusals = number(mapping(data.get("honesty")).get("refusals"))
         return cls(frozenset(print_ for many in prints for print_ in many), refusals)

@@ -11,6 +11,7 @@ from hcnr.record.card import model_card
 from hcnr.record.front_matter import Origin
 from hcnr.record.names import names_only
 from hcnr.record.run_report import RunReport
+from hcnr.record.values import mapping
 
 
 def write_companions(
@@ -68,6 +69,17 @@ def read_report(directory: str | Path) -> RunReport:
             "anew"
         )
     return RunReport(_numeric(found))
+
+
+def report_of(model: Any) -> dict[str, Any]:
+    """The report in a model's directory, for what can do without; empty where there is none."""
+    if not isinstance(model, str | Path):
+        return {}
+    try:
+        text = (Path(model).expanduser() / "hcnr_report.json").read_text(encoding="utf-8")
+        return mapping(json.loads(text))
+    except (OSError, ValueError):
+        return {}
 
 
 def _numeric(value: Any) -> Any:

@@ -121,6 +121,23 @@ def test_few_rounds_say_nothing():
     assert compare.interval([1.0, 2.0, 3.0, 4.0, 5.0]) == (3.0, 0.0, math.inf)
 
 
+class Timed:
+    """A contender that always takes the same time, or says why it does not run."""
+
+    def __init__(self, answer):
+        self.time = lambda index: answer
+
+
+def test_the_ratio_is_ours_over_theirs():
+    found = compare.race(Timed(3.0), Timed(2.0), 0, rounds=9)
+    assert found == (1.5, 1.5, 1.5) and compare.described(found).endswith("slower")
+    assert compare.described(compare.race(Timed(2.0), Timed(4.0), 0, rounds=9)).endswith("faster")
+    assert not compare.described(compare.race(Timed(2.0), Timed(2.0), 0, 9)).endswith("er")
+    assert (
+        compare.race(Timed(2.0), Timed("no such call"), 0, 9) == "does not run there: no such call"
+    )
+
+
 def test_two_revisions_are_raced(capsys):
     inside = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "HEAD"], capture_output=True)
     if inside.returncode:

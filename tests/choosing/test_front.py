@@ -1,3 +1,4 @@
+import dataclasses
 import math
 from types import SimpleNamespace
 
@@ -6,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hcnr.choosing.front import Gain, Scores, pareto_front, rival
+from hcnr.choosing.front import Gain, Scores, about_order, pareto_front, rival
 from hcnr.errors import ConfigError
 
 NAN = math.nan
@@ -113,3 +114,29 @@ def test_scores_from_attributes_and_keys():
 def test_scores_that_are_none_are_refused(bad):
     with pytest.raises(ConfigError, match=r"whose honesty_f1 is no finite number; return "):
         Scores.of(bad)
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "said"),
+    [
+        ((10, 90), (30, 50), True),
+        ((30, 90), (10, 50), False),  # as it should be
+        ((10, 50), (30, 90), False),  # a tuning that lost nothing
+        ((10, 90), (10, 50), False),
+        ((10, 51), (30, 50), False),  # one question of the task
+        ((NAN, 90), (30, 50), False),
+    ],
+)
+def test_base_and_tuned_in_each_others_place(base, tuned, said):
+    ends = [dataclasses.replace(one, task_step=1.0) for one in points(base, tuned)]
+    assert bool(about_order(*ends)) == said
+    if said:
+        assert "tuned has the higher refusal delta (+30.0, base +10.0)" in about_order(*ends)[0]
+
+
+def test_a_delta_within_the_noise_exchanges_nothing():
+    base, tuned = points((10, 90), (12, 50))
+    draws = np.linspace(-5, 5, 101)
+    base = dataclasses.replace(base, delta_draws=np.full(101, 10.0))
+    assert about_order(base, dataclasses.replace(tuned, delta_draws=12 + draws)) == []
+    assert about_order(base, dataclasses.replace(tuned, delta_draws=16 + draws))

@@ -8,6 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 import hcnr
 from hcnr.data.samples import load_samples
+from hcnr.data.suspicions import REFUSING as DETECTORS
 from hcnr.data.suspicions import about_losses, about_refusals, refusals_in
 from hcnr.errors import DataError
 from pairs import HONESTY, TASK, config, tokenizer, write_jsonl
@@ -49,6 +50,11 @@ class TestDataSets:
         assert refusals_in(samples(foreign, ANSWERING)) == 1
         assert refusals_in(samples(REFUSING, ANSWERING)) == 4
         assert about_refusals(samples(foreign, ANSWERING), samples(ANSWERING)) == []
+
+    def test_not_being_willing_is_a_refusal_for_the_verdict_alone(self):
+        unwilling = [{"prompt": "how?", "response": "I cannot assist with that request."}]
+        found = samples(unwilling, ANSWERING)
+        assert (refusals_in(found), refusals_in(found, DETECTORS)) == (0, 1)
 
     def test_more_refusals_in_the_task(self):
         (message,) = about_refusals(samples(REFUSING, ANSWERING, HONESTY), samples(REFUSING))

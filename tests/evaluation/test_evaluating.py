@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from hcnr.benchmarks.questions import Benchmark, Question
+from hcnr.data.overlap import question_print
 from hcnr.errors import ConfigError, DataError, HcnrError, ModelError, OutputError
 from hcnr.evaluation import subjects
 from hcnr.evaluation.evaluating import evaluate
@@ -359,6 +360,32 @@ def test_bad_input_comes_before_any_model_is_opened(pair, tmp_path):
         evaluate(nowhere, benchmarks=HONEST, tasks=HONEST)
     with pytest.raises(HcnrError, match="no-model"):
         evaluate(nowhere, benchmarks=HONEST)
+
+
+def test_what_the_reports_beside_models_say_reaches_the_file(pair, full, tmp_path, monkeypatch):
+    """Doubt of the model itself, overlap of every model; the ends of the curve, base and tuned."""
+    ends = []
+    monkeypatch.setattr(
+        "hcnr.evaluation.interpolation.about_order",
+        lambda base, tuned: ends.append((base, tuned)) or ["seem to be exchanged"],
+    )
+    copies = {role: shutil.copytree(pair[role], tmp_path / role) for role in ("base", "tuned")}
+    question = question_print(HONEST.questions[0].question)
+    for role, refusals in (("tuned", 0), ("base", 5)):
+        data = {"honesty": {"refusals": refusals, "questions": [question]}}
+        (copies[role] / "hcnr_report.json").write_text(json.dumps({"data": data}))
+    found = evaluate(
+        copies["tuned"], benchmarks=HONEST, tasks=TASK, against=[copies["base"]],
+        base=copies["base"], tuned=copies["tuned"], coefficients=(0.0, 1.0), **QUICK,
+    )  # fmt: skip
+    assert found["recommendation"]["doubt"] is not None
+    told = [note for note in found["notes"] if "among the samples that" in note]
+    assert {note.split("that ")[1].split(" was")[0] for note in told} == {"tuned", "base"}
+    assert "seem to be exchanged" in found["notes"]
+    curve = {row["coefficient"]: row for row in found["interpolation"]}
+    ((base, tuned),) = ends
+    assert base.task_accuracy == curve[1.0]["task_accuracy"]
+    assert tuned.refusal_delta == curve[0.0]["refusal_delta"]
 
 
 def test_without_coefficients_the_grid_is_refined(pair, monkeypatch):

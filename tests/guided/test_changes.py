@@ -1,4 +1,4 @@
-"""Which steps a changed recipe does again: the table, against what the steps really depend on."""
+"""Which steps a changed recipe does again, by the table."""
 
 from hcnr.guided.changes import DEPENDS, affected, at_risk, what_becomes
 from hcnr.guided.recipe import DataFiles, Models, Settings

@@ -15,8 +15,11 @@ from commands import run
 from hcnr.cli import app
 from hcnr.errors import ConfigError, DataError, OutputError
 from hcnr.guided import work
+from hcnr.guided.changes import affected
 from hcnr.guided.recipe import load_recipe, recipe_of
-from hcnr.guided.run import run_recipe
+from hcnr.guided.run import _inputs, run_recipe
+from hcnr.models.pair import Pair
+from hcnr.progress import Stages
 from pairs import hashes, write_jsonl
 
 WORK = {
@@ -154,6 +157,26 @@ def test_interrupted_before_each_step_it_goes_on_and_ends_the_same(
     assert run_recipe(other, out, tell=told.append).steps == []
     assert told[0] == "the recipe differs in settings.batch_size: no finished step depends on that"
     assert load_recipe(out / "hcnr.yaml").settings.batch_size == 5
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        ("settings", "max_accuracy_drop", 3.0), ("settings", "max_task_drop_percent", 39.0),
+        ("settings", "max_new_tokens", 2), ("settings", "limit", 6),
+        ("settings", "task_weight", 5.0), ("settings", "compensation", "sum"),
+        ("settings", "batch_size", 3), ("models", "tuned_id", "me/tuned"),
+    ],
+)  # fmt: skip
+def test_the_table_of_changes_is_what_the_steps_depend_on(values, tmp_path, part, key, value):
+    found = []
+    for recipe in (recipe_of(values), changed(values, part, **{key: value})):
+        job, _ = work.parted(recipe, tmp_path, None)
+        pair = Pair.open(*job.pair, job.config, Stages())
+        found.append(_inputs(recipe, pair, job))
+    before, after = found
+    differ = [step for step in before if before[step] != after[step]]
+    assert differ == affected([f"{part}.{key}"])
 
 
 def test_an_option_is_corrected_before_results_are_there(values, tmp_path, monkeypatch):

@@ -32,6 +32,27 @@ def test_a_card_names_the_other_one(copies, tmp_path, parent):
     assert "seem to be exchanged" in " ".join(shown.stdout.split())
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "/root\0", "/proc/1/root/x", "a/b/c"])
+def test_names_that_cannot_be_looked_up_say_nothing(copies, name, monkeypatch):
+    file = copies["base"] / "config.json"
+    settings = json.loads(file.read_text())
+    file.write_text(json.dumps({**settings, "_name_or_path": name}))
+    assert about_parents(copies["base"], copies["tuned"]) == []
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pathlib.Path.samefile", denied)
+        assert about_parents(copies["base"], copies["tuned"]) == []
+
+
+def test_two_that_name_each_other_say_nothing(copies):
+    for role, other in (("base", "tuned"), ("tuned", "base")):
+        (copies[role] / "README.md").write_text(f"---\nbase_model: ../{other}\n---\n")
+    assert about_parents(copies["base"], copies["tuned"]) == []
+
+
 def test_a_configuration_does_and_the_cache_of_the_hub(copies, tmp_path):
     file = copies["base"] / "config.json"
     settings = json.loads(file.read_text())
