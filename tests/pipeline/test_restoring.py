@@ -405,6 +405,26 @@ def test_one_model_is_in_memory_at_a_time(pair, tmp_path, monkeypatch, axis, rec
     assert opened[-1]() is None
 
 
+@pytest.mark.parametrize("weight", [1.0, "auto"])
+def test_one_model_is_in_memory_at_a_time_in_a_walk(learned, tmp_path, monkeypatch, weight):
+    """Steps are taken in a model of their own: the one that was measured is let go before."""
+    opened, alive = [], []
+
+    def watch(path, **settings):
+        alive.append(sum(reference() is not None for reference in opened))
+        model = open_model(path, **settings)
+        opened.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr("hcnr.models.directory.open_model", watch)
+    settings = config(
+        compensation="spectral+natural", task_weight=weight, max_task_drop_percent=90, steps=1,
+        samples=16,
+    )  # fmt: skip
+    hcnr.restore(**learned, out=tmp_path / "out", config=settings)
+    assert len(alive) >= 4 and not any(alive)
+
+
 def test_vocabulary_and_tied_embeddings_may_differ(pair, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(pair["tuned"])
     model.resize_token_embeddings(70, mean_resizing=False)

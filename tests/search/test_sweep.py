@@ -3,7 +3,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from types import SimpleNamespace
+import sys
 from typing import Any
 
 import pytest
@@ -17,8 +17,8 @@ from hcnr.choosing.front import Scores
 from hcnr.errors import ConfigError, HcnrError, OutputError, StatisticsError
 from hcnr.search.ablation import ablation
 from hcnr.search.grid import TASK_WEIGHTS, Grid
-from hcnr.search.result import Candidate, SweepResult, print_sweep
-from hcnr.search.sweep import Trials, sweep
+from hcnr.search.result import print_sweep
+from hcnr.search.sweep import sweep
 from pairs import HONESTY, TASK, config, tokenizer
 
 ONE_SIDED = ("none", "sum", "joint", "balanced")
@@ -197,92 +197,6 @@ def test_the_file_says_what_was_found(pair, statistics, tmp_path):
     assert kept["refuse_all"] is None
 
 
-def test_the_cost_is_that_of_one_measuring_pass_and_the_dearest_candidate(capsys):
-    class Selections:
-        seconds = 6.0
-
-        def __len__(self) -> int:
-            return 3
-
-    work: Any = SimpleNamespace(seconds={"compensate": 5.0, "apply": 1.0}, dearest=4.0)
-    selections: Any = Selections()
-    judge: Any = SimpleNamespace(seconds=2.0)
-    found = SweepResult(Scores(1, 1, 1), Scores(1, 1, 1), 2.0, {"axis": "output"})
-    Trials(found, judge, work, selections, 10.0, False, None).keep()
-    assert found.cost == {
-        "measure": 10.0, "select": 6.0, "compensate": 5.0, "apply": 1.0, "evaluate": 2.0,
-        "one_restoration": 10.0 + 6.0 / 3 + 4.0, "ratio": 22.0 / 16.0,
-    }  # fmt: skip
-    print_sweep(found, Console(width=80))
-    said = " ".join(capsys.readouterr().out.split())
-    assert (
-        "cost 1.38 times one restoration (this sweep's own measuring pass plus its dearest "
-        "candidate), evaluation apart"
-    ) in said
-    Trials(found, judge, work, selections, 10.0, True, None).keep()
-    assert found.cost["ratio"] is found.cost["one_restoration"] is None
-    print_sweep(found, Console(width=80))
-    assert "times one restoration" not in capsys.readouterr().out
-
-
-def test_the_rivals_curve_ends_at_both_models():
-    base, tuned = Scores(80, 60, 20), Scores(30, 5, 90)
-    found = SweepResult(base, tuned, 2.0, {})
-    assert found.rival(Scores(0, 0, 10)) is None
-    found.interpolation.append((0.5, Scores(20, 10, 50)))
-    assert found.rival(Scores(0, 0, 10)) == base
-    assert found.rival(Scores(0, 0, 60)) == tuned
-    assert found.rival(Scores(0, 0, 95)) is None
-
-
-@pytest.mark.parametrize(
-    ("rival", "word", "lines"),
-    [
-        (39.0, "use", ["recommendation: use: --axis output", "because: "]),
-        (
-            40.0,
-            "interpolate instead",
-            [
-                "recommendation: interpolate instead: coefficient 0.5 (0 is tuned, 1 is base)",
-                "best candidate: --axis output",
-                "because: ",
-            ],
-        ),
-    ],
-)
-def test_where_interpolation_does_as_well_it_is_recommended(rival, word, lines, capsys):
-    found = SweepResult(Scores(80, 60, 20), Scores(30, 5, 90), 2.0, {"axis": "output"})
-    settings = {"axis": "output", "compensation": "sum", "cross_weight_ratio": 1.0}
-    found.candidates.append(Candidate(settings, Scores(60, 40, 89), 1, 0.1))
-    # The better F1 is the rival's and decides nothing.
-    found.interpolation.append((0.5, Scores(70, rival, 89.5)))
-    found.cost = dict.fromkeys(("measure", "select", "compensate", "apply", "evaluate"), 1.0)
-    found.cost["ratio"] = None
-    assert found.recommendation.word == word
-    kept = found.as_dict()
-    assert kept["recommended"]["word"] == word
-    assert kept["recommended"]["coefficient"] == (None if word == "use" else 0.5)
-    assert kept["recommended"]["gain"] == {"value": 35, "ci95": None}
-    assert kept["candidates"][0]["interpolation_delta"] == rival
-    print_sweep(found, Console(width=200))
-    text = capsys.readouterr().out
-    places = [text.index(line) for line in lines]
-    assert places == sorted(places)
-    assert ("best candidate: " in text) == (word != "use")
-
-
-def test_a_sweep_that_finds_nothing_of_use_says_so(capsys):
-    found = SweepResult(Scores(80, 60, 20), Scores(30, 5, 90), 2.0, {"axis": "output"})
-    settings = {"axis": "output", "compensation": "sum", "cross_weight_ratio": 1.0}
-    found.candidates.append(Candidate(settings, Scores(60, 40, 50), 1, 0.1))
-    found.cost = dict.fromkeys(("measure", "select", "compensate", "apply", "evaluate"), 1.0)
-    found.cost["ratio"] = None
-    print_sweep(found, Console(width=200))
-    text = capsys.readouterr().out
-    assert "recommendation: do not use any of these candidates\nbest candidate: --axis" in text
-    assert "tried: 1 configurations of the grid, and 0 near the best of them" in text
-
-
 def test_the_rival_of_a_candidate_keeps_as_much_of_the_task(pair, statistics):
     figures = iter([(80, 20), (10, 90), (60, 70), (50, 95), (30, 80), (55, 70)])
 
@@ -313,60 +227,6 @@ def test_the_ablation_takes_one_thing_away_at_a_time():
     }
     for kind in ("none", "spectral", "natural"):
         assert ablation(config(compensation=kind))["full"].compensation == "sum"
-
-
-def test_the_grid_keeps_cross_weights_together_and_ascending():
-    grid = Grid((0.7, 0.3, 0.7), (0.6, 0.2), ("sum", "balanced"), (5.0, 1.0))
-    found = [
-        (c.compensation, c.task_weight, c.in_weight_ratio, c.cross_weight_ratio)
-        for c in grid.configs(config())
-    ]
-    assert found == [
-        (kind, weight, i, c)
-        for kind, weight in (("sum", 1.0), ("balanced", 5.0), ("balanced", 1.0))
-        for i in (0.3, 0.7)
-        for c in (0.2, 0.6)
-    ]
-
-
-def near(grid: Grid, **settings: Any) -> list[tuple[Any, ...]]:
-    """What differs from the best: task weight, in-weight and cross-weight ratio of each."""
-    best = config(**settings)
-    assert best in grid.configs(config())
-    return [(c.task_weight, c.in_weight_ratio, c.cross_weight_ratio) for c in grid.near(best)]
-
-
-def test_near_the_best_is_half_a_step_in_each_setting():
-    grid = Grid((0.3, 0.5, 0.9), (0.4, 1.0), ("sum", "balanced", "spectral"), (1.0, 100.0, 10.0))
-    best: dict[str, Any] = {"compensation": "balanced", "cross_weight_ratio": 0.4}
-    assert near(grid, **best, in_weight_ratio=0.5, task_weight=10.0) == [
-        (3.2, 0.5, 0.4), (32.0, 0.5, 0.4), (10.0, 0.4, 0.4), (10.0, 0.7, 0.4), (10.0, 0.5, 0.7),
-    ]  # fmt: skip
-    # Ratios stay within the grid, task weights go beyond its ends.
-    assert near(grid, **best, in_weight_ratio=0.9, task_weight=100.0) == [
-        (32.0, 0.9, 0.4), (320.0, 0.9, 0.4), (100.0, 0.7, 0.4), (100.0, 0.9, 0.7),
-    ]  # fmt: skip
-    # Whole matrices have no in-weight ratio, and sum has no task weight.
-    best = {"compensation": "spectral", "cross_weight_ratio": 1.0, "in_weight_ratio": 1.0}
-    assert near(grid, **best, task_weight=1.0) == [(0.32, 1, 1), (3.2, 1, 1), (1.0, 1, 0.7)]
-    best = {"compensation": "sum", "cross_weight_ratio": 1.0, "in_weight_ratio": 0.3}
-    assert near(grid, **best) == [(1.0, 0.4, 1.0), (1.0, 0.3, 0.7)]
-
-
-def test_near_the_best_there_is_nothing_where_the_grid_has_one_value():
-    grid = Grid((0.5,), (1.0,), ("spectral",), (0.0, 3.0))
-    assert near(grid, compensation="spectral", cross_weight_ratio=1.0, in_weight_ratio=1.0,
-                task_weight=3.0) == []  # fmt: skip
-    assert near(grid, compensation="spectral", cross_weight_ratio=1.0, in_weight_ratio=1.0,
-                task_weight=0.0) == []  # fmt: skip
-
-
-def test_the_default_grid_has_all_matrices_and_every_kind_but_natural():
-    assert Grid().compensation == ("none", "sum", "joint", "balanced", "spectral")
-    configs = Grid().configs(config())
-    assert len(configs) == 3 * 6 + 3 * 6 + 3 * 2 == len(set(configs))
-    assert sum(c.cross_weight_ratio == 1.0 for c in configs) == len(configs) / 2
-    assert all(len(Grid().near(one)) <= 6 for one in configs)
 
 
 def test_a_task_weight_to_be_searched_is_replaced_by_the_grids(pair, statistics):
@@ -431,29 +291,6 @@ def test_what_statistics_cannot_serve_is_left_out_of_the_refinement(pair, statis
     left_out = [m for m in found.messages if "near the best was left out" in m]
     assert len(left_out) == (not set(middle) <= wanted)
     assert sum(row.refined for row in found.candidates) == 2 - len(left_out)
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"in_weight": ()}, "in_weight lists no value, expected at least one"),
-        ({"compensation": ()}, "compensation lists no value"),
-        ({"task_weight": []}, "task_weight lists no value"),
-        ({"in_weight": (0.0,)}, "in_weight holds 0, expected ratios above 0 and at most 1"),
-        ({"cross_weight": (0.5, 1.2)}, "cross_weight holds 1.2, expected ratios above 0"),
-        ({"cross_weight": (float("nan"),)}, "cross_weight holds nan"),
-        ({"in_weight": ("much",)}, "in_weight holds 'much', expected numbers"),
-        ({"in_weight": 0.5}, "in_weight is 0.5, expected a list of values"),
-        ({"task_weight": (-1.0,)}, "task_weight holds -1, expected finite numbers"),
-        ({"task_weight": (float("inf"),)}, "task_weight holds inf"),
-        ({"compensation": ("summ",)}, r"compensation holds 'summ'.* did you mean 'sum'\?"),
-        ({"compensation": ("sum",), "task_weight": (3.0,)}, "but of all kinds only balanced"),
-        ({"compensation": ("natural+spectral",)}, "did you mean 'spectral'"),
-    ],
-)
-def test_a_grid_that_makes_no_sense_is_refused(values, message):
-    with pytest.raises(ConfigError, match=message):
-        Grid(**values)
 
 
 TWO_SIDED = Grid(
@@ -628,3 +465,19 @@ def test_the_table_fits_and_names_what_matters(pair, statistics, capsys):
     (refusing,) = (line.split() for line in lines if "refuse all" in line)
     assert refusing[2:6] == ["0.0", "66.7", "100.0", "0.0"], refusing
     assert "random neurons, no compensation" in text
+
+
+def test_models_in_each_others_place_are_noted(pair, monkeypatch):
+    ends = []
+
+    def told(base, tuned):
+        ends.append((base, tuned))
+        return ["seem to be exchanged"]
+
+    monkeypatch.setattr(sys.modules["hcnr.search.sweep"], "about_order", told)
+    found = sweep(
+        **pair, evaluate=lambda _: Scores(1.0, 2.0, 3.0), config=config(),
+        grid=Grid((0.5,), (0.4,), ("none",)), coefficients=(), refine=False,
+    )  # fmt: skip
+    assert "seem to be exchanged" in found.messages
+    assert ends == [(found.base, found.tuned)]
