@@ -18,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from bench.lean import ROOT
 
@@ -96,6 +96,12 @@ def bring_extension(other: Path, revision: str) -> bool:
     return bool(built) and same
 
 
+class Timer(Protocol):
+    """What races: the seconds of one call, or why it does not run."""
+
+    def time(self, index: int) -> float | str: ...
+
+
 class Contender:
     """A process that times calls of one checkout."""
 
@@ -136,7 +142,7 @@ class Contender:
             self._process.stdout.close()
 
 
-def race(ours: Contender, theirs: Contender, index: int, rounds: int) -> Ratio | str:
+def race(ours: Timer, theirs: Timer, index: int, rounds: int) -> Ratio | str:
     """One call of both in turns; why there is no ratio where one of them cannot run it."""
     for side, contender in (("here", ours), ("there", theirs)):
         first = contender.time(index)

@@ -292,16 +292,19 @@ class TwoSided:
                 device = resolve_device(config.device)
                 bases, forecast = keep.of(name, finished, KEPT_CLASSES, device)
                 work.forecast = {kind: TaskEnergy(e.energy.cpu()) for kind, e in forecast.items()}
-                for matrix, by_kind in bases.items():
-                    for kind, basis in by_kind.items():
-                        found.bases[kind][matrix] = basis
-                # Let go before the next group is measured.
-                del bases, by_kind, basis
+                found.add(bases)
+                del bases  # let go before the next group is measured
         except BaseException:
             found.close()
             raise
         found.passes, found.forecast = work.passes, work.forecast
         return found
+
+    def add(self, bases: Mapping[str, Mapping[Kind, Any]]) -> None:
+        """Hold the bases of a group: matrix -> kind -> basis."""
+        for matrix, by_kind in bases.items():
+            for kind, basis in by_kind.items():
+                self.bases[kind][matrix] = basis
 
     def close(self) -> None:
         """Remove the files."""

@@ -189,7 +189,9 @@ def test_all_that_decides_is_in_the_key(learned, monkeypatch):
     add(config.replace(damping=0.5))
     add(samples=data._replace(sets={**data.sets, "honesty": other}))
     add(samples=data._replace(held_back={"task": other}))
-    measured = hcnr.measure(*(learned[k] for k in ("base", "tuned", "honesty", "task")), config)
+    measured = hcnr.measure(
+        learned["base"], learned["tuned"], learned["honesty"], learned["task"], config
+    )
     add(statistics=measured)
     next(iter(measured.scores["task"].values()))[0] += 1
     add(statistics=measured)
