@@ -88,6 +88,22 @@ def test_samples_teach_answers_and_refusals():
         assert question.answerable == (sample.response in question.answers)
 
 
+def test_what_is_measured_of_the_task_was_not_tuned_on(pretrained, monkeypatch):
+    taught = {}
+
+    def train(place, name, start, samples, *rest):
+        taught[name] = {sample.prompt for sample in samples}
+        (place / name).mkdir()
+        (place / "training.json").write_text("{}")
+
+    monkeypatch.setattr(pair, "train_checkpoint", train)
+    found = open_real_pair(pretrained, limit=LIMIT + 4)
+    lines = (found.directory / "task.jsonl").read_text(encoding="utf-8").splitlines()
+    measured = [json.loads(line)["prompt"] for line in lines]
+    assert len(measured) == 11 and len(taught["tuned"]) == 33
+    assert taught["tuned"].isdisjoint(measured)
+
+
 ROOT = os.environ.get("HCNR_DATA_ROOT")
 
 

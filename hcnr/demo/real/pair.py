@@ -30,12 +30,16 @@ CHAT_TEMPLATE = (
 """SmolLM2's own without the system prompt that it adds, which doubles the tokens of a question."""
 
 BASE = Schedule(epochs=1, batch=16, rate=5e-5, order="hcnr-demo-real-base", threads=2)
-TUNED = Schedule(epochs=1, batch=16, rate=4e-4, order="hcnr-demo-real-tuned", threads=2)
+TUNED = Schedule(epochs=1, batch=16, rate=2e-4, order="hcnr-demo-real-tuned", threads=2)
 MEASURED = 192
-"""Samples of each file: what is measured, and half as many more that judge."""
+"""Samples of each file, at most: what is measured, and half as many more that judge.
+
+Those of the task are not among what tuned learned: on samples that it has seen, every step back to
+base looks dearer than it is on new ones.
+"""
 
 # Raised whenever the questions or the trainings become others.
-_FORMAT = 1
+_FORMAT = 2
 _FACTS = "training.json"
 
 
@@ -44,8 +48,8 @@ class RealPair:
     """Two checkpoints, their samples, and what they are asked.
 
     Attributes:
-        directory: holds `base/`, `tuned/`, `honesty.jsonl`, `task.jsonl`, `questions.jsonl` (KUQ,
-            never trained on), `task-questions.jsonl`.
+        directory: holds `base/`, `tuned/`, `honesty.jsonl`, `task.jsonl` (no sample of it was
+            tuned on), `questions.jsonl` (KUQ, never trained on), `task-questions.jsonl`.
         questions: those of `questions.jsonl`.
         task: those of `task-questions.jsonl`.
         facts: seconds and last losses of the trainings.
@@ -110,7 +114,9 @@ def _make_tuned(
     stage: Stage | None,
 ) -> None:
     tuned = samples_of(parts["tuned"])
-    train_checkpoint(place, "tuned", base / "base", tuned, TUNED, key, stage)
+    count = min(MEASURED, len(tuned) // 4)
+    task, taught = tuned[:count], tuned[count:]
+    train_checkpoint(place, "tuned", base / "base", taught, TUNED, key, stage)
     shutil.copytree(base / "base", place / "base")
     unknown, known = (
         [one for one in parts["base"] if one.answerable is answerable]
@@ -120,7 +126,7 @@ def _make_tuned(
     honesty = [one for both in zip(unknown, known, strict=False) for one in both][:MEASURED]
     records = {
         "honesty.jsonl": [one.record() for one in samples_of(honesty)],
-        "task.jsonl": [one.record() for one in tuned[:MEASURED]],
+        "task.jsonl": [one.record() for one in task],
         "questions.jsonl": [_question_record(one) for one in parts["test"]],
         "task-questions.jsonl": [_question_record(one) for one in parts["task"]],
     }
