@@ -17,6 +17,7 @@ from hcnr.models.given import named_base, resolve
 from hcnr.models.linear import Expert, kind_of, shape_of
 from hcnr.models.matching import check_match
 from hcnr.models.pair import NO_BASE
+from hcnr.pipeline.memory import Memory, plan_memory
 from hcnr.pipeline.prices import Prices, StagePlan
 from hcnr.pipeline.stages import Circumstances, restoring_steps
 from hcnr.repair.selection import count_of
@@ -46,6 +47,8 @@ class Plan:
         messages: harmless differences between the two checkpoints.
         groups: bytes of curvature of the groups of blocks that `spectral` and `natural` measure one
             after the other, if all matrices were selected; empty for other kinds.
+        memory: what models and passes hold, and what is free here.
+        peak: most bytes at once in any stage, libraries included.
     """
 
     kinds: list[MatrixKind]
@@ -55,6 +58,8 @@ class Plan:
     tokens: int
     messages: list[str]
     groups: list[int]
+    memory: Memory
+    peak: int
 
 
 def plan_run(
@@ -63,8 +68,12 @@ def plan_run(
     config: RestoreConfig | None = None,
     *,
     tokens_per_sample: int = 256,
+    response_tokens: int | None = None,
 ) -> Plan:
     """Plan a run; reads configuration files and safetensors headers, no weights.
+
+    What a pass holds in memory is counted by a dry run of one micro-batch, see
+    `hcnr.curvature.footprint`.
 
     Operations count a multiply and an add as two. Curvature, factorisation and products are those
     of an average matrix times the number to be selected. Attention's own products and the output
@@ -78,6 +87,7 @@ def plan_run(
         tuned: tuned checkpoint directory, or that of an adapter.
         config: settings; the defaults when None.
         tokens_per_sample: tokens assumed per sample.
+        response_tokens: how many of them carry loss; half of them when None.
 
     Raises:
         CheckpointError: the two do not fit together.
@@ -103,23 +113,38 @@ def plan_run(
     tokens = config.samples * tokens_per_sample
     model = sources[1].checkpoint.nbytes
     groups = _groups(shapes, config, model) if config.bases else []
+    if response_tokens is None:
+        response_tokens = (tokens_per_sample + 1) // 2
+    memory = plan_memory(
+        sources,
+        layers,
+        config,
+        tokens_per_sample=tokens_per_sample,
+        response_tokens=response_tokens,
+    )
     prices = Prices(
         sources,
         list(shapes.values()),
         selected,
         config,
         groups,
+        memory,
         tokens_per_sample=tokens_per_sample,
     )
     given = Circumstances(experts=any(isinstance(layer, Expert) for layer in layers.values()))
+    stages = prices.of(restoring_steps(config, given))
+    worst = max(stages, key=lambda stage: stage.held)
+    messages += memory.sentences(worst.held + memory.libraries, worst.name)
     return Plan(
         kinds=kinds,
         matrices=len(shapes),
         selected=selected,
-        stages=prices.of(restoring_steps(config, given)),
+        stages=stages,
         tokens=tokens,
         messages=messages,
         groups=groups,
+        memory=memory,
+        peak=worst.held + memory.libraries,
     )
 
 

@@ -217,3 +217,30 @@ def test_the_weights_are_the_trials():
                 f"| {settings['task_weight']:g} | {shown['refusal_delta']:+.1f} | {figures} |"
             )
     assert table == found
+
+
+def test_the_other_task_is_the_trials():
+    results = RESULTS.with_name("smollm2-medmcqa")
+    told = json.loads((results / "trial.json").read_text())
+    text = (ROOT / "docs" / "choosing.md").read_text()
+    table = text.partition("| seed | base | tuned |")[2].split("\n\n")[0].splitlines()[2:]
+    found = []
+    for seed in told["by_seed"]:
+        if seed["level"] != 95:
+            continue
+        row = {one["name"]: one for one in seed["rows"]}
+        best, rival = row["spectral"], row["interpolation"]
+        low, high = best["lead_ci95"]
+        cells = [
+            str(seed["seed"]),
+            *(f"{row[end]['delta']:+.1f}" for end in ("base", "tuned")),
+            f"{rival['delta']:+.1f}",
+            f"{rival['kept']:.1f}",
+            f"**{best['delta']:+.1f}**",
+            f"{best['kept']:.1f}",
+            f"{best['lead']:+.1f} ({low:+.1f} to {high:+.1f})",
+        ]
+        found.append(f"| {' | '.join(cells)} |")
+    assert table == found
+    lead = next(one for one in told["tables"]["95"]["ways"] if one["name"] == "spectral")["leads"]
+    assert f"({with_width(lead['interpolation']['refusal_delta'], '+')})" in text

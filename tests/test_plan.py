@@ -109,7 +109,7 @@ def test_blocks_are_what_is_held_and_factorised(pair):
     whole, small = planned(None), planned(4)
     assert planned(40).groups == whole.groups and small.groups[0] < whole.groups[0]
     for name in ("curvature of honesty at base", "factorise"):
-        assert planned(40) == whole
+        assert planned(40).stages == whole.stages
         assert stage(small, name).flops < stage(whole, name).flops
 
 
@@ -185,3 +185,38 @@ def test_refusals(pair, tmp_path):
         plan_run(pair["base"], tmp_path)
     with pytest.raises(ModelError, match="candidates"):
         plan_run(pair["base"], pair["tuned"], RestoreConfig(targets=("query",)))
+
+
+def test_what_a_pass_holds_is_counted_and_what_does_not_fit_is_said(pair, monkeypatch):
+    monkeypatch.setattr("hcnr.pipeline.memory.free_memory", lambda _: 10**9)
+    plan = plan_run(pair["base"], pair["tuned"], PAPER)
+    assert plan.memory.backward > plan.memory.forward > 0 and not plan.memory.unknown
+    assert plan.memory.batch == (32, 256, 128)
+    scoring = stage(plan, "score task")
+    assert scoring.held == plan.memory.weights["tuned"] + plan.memory.backward
+    assert plan.peak == max(one.held for one in plan.stages) + plan.memory.libraries
+    assert "1 GB are free here" in plan.messages[-1]
+    smaller = plan_run(pair["base"], pair["tuned"], PAPER.replace(token_budget=256))
+    assert smaller.memory.batch == (1, 256, 128) and smaller.peak < plan.peak
+    answers = plan_run(pair["base"], pair["tuned"], PAPER, response_tokens=1)
+    assert answers.memory.batch == (32, 256, 1)
+    monkeypatch.setattr("hcnr.pipeline.memory.free_memory", lambda _: 10**8)
+    assert "more than is free" in plan_run(pair["base"], pair["tuned"], PAPER).messages[-1]
+
+
+def test_weights_count_as_they_are_computed_with(pair):
+    def weights(**settings):
+        plan = plan_run(pair["base"], pair["tuned"], PAPER.replace(device="cpu", **settings))
+        return plan.memory.weights["tuned"]
+
+    assert weights() == weights(dtype="float32") == 2 * weights(dtype="bfloat16")
+
+
+def test_a_dry_run_that_fails_is_said(pair, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("shapes depend on values")
+
+    monkeypatch.setattr("hcnr.pipeline.memory.footprint", fail)
+    plan = plan_run(pair["base"], pair["tuned"], PAPER)
+    assert plan.memory.backward is None and plan.peak > 0
+    assert any("RuntimeError: shapes depend on values" in one for one in plan.messages)

@@ -1,7 +1,7 @@
 """`hcnr plan`: what a restoration would do."""
 
 import dataclasses
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -18,8 +18,7 @@ EPILOG = examples(
 
 UNPLANNED = (
     "priority", "score_normalization", "seed", "max_task_drop_percent", "step_size", "damping",
-    "shuffle_seed", "max_length", "chat_template", "token_budget", "gradient_checkpointing",
-    "attention", "dtype",
+    "shuffle_seed", "max_length", "chat_template",
 )  # fmt: skip
 """Settings that `hcnr plan` does not use."""
 
@@ -33,6 +32,10 @@ def plan(
     tokens_per_sample: Annotated[
         int, typer.Option(min=1, help="Tokens to assume per sample.")
     ] = 256,
+    response_tokens: Annotated[
+        Optional[int],  # noqa: UP045 (typer reads it at run time on Python 3.10)
+        typer.Option(min=1, help="How many of them are the response; half of them by default."),
+    ] = None,
     *,
     settings: dict[str, Any],
 ) -> None:
@@ -43,6 +46,9 @@ def plan(
     from hcnr.plan import plan_run
     from hcnr.report.terminal import print_plan
 
-    found = plan_run(honest, tuned, loaded, tokens_per_sample=tokens_per_sample)
+    found = plan_run(
+        honest, tuned, loaded,
+        tokens_per_sample=tokens_per_sample, response_tokens=response_tokens,
+    )  # fmt: skip
     print_plan(found, shown())
     print_json(dataclasses.asdict(found))

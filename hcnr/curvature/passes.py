@@ -23,6 +23,7 @@ from hcnr.curvature.taps import Taps, frozen
 from hcnr.data.batches import Batch, collate, plan_batches
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError
+from hcnr.models.experts import running_as
 from hcnr.models.limits import Limits
 from hcnr.models.model import eval_mode, transformer_blocks
 
@@ -258,23 +259,13 @@ def prepared(model: "PreTrainedModel", *, gradient_checkpointing: bool = False) 
         yield
 
 
-@contextlib.contextmanager
-def _recomputing(block: nn.Module) -> Iterator[None]:
+def _recomputing(block: nn.Module) -> contextlib.AbstractContextManager[None]:
     """Run `block` under activation checkpointing inside.
 
     transformers' own switch asks for training mode, which would turn dropout on.
     """
-    own = vars(block).get("forward")  # set on the instance by some wrappers
-    block.forward = functools.partial(
-        checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False
-    )
-    try:
-        yield
-    finally:
-        if own is None:
-            del block.forward
-        else:
-            block.forward = own
+    options = {"use_reentrant": False, "preserve_rng_state": False}
+    return running_as(block, functools.partial(checkpoint, block.forward, **options))
 
 
 def _enter_gradient(module: nn.Module, args: object, output: Tensor) -> Tensor | None:

@@ -38,7 +38,8 @@ class DirectorySource:
         return str(self.path) if self.given is None else self.given.name
 
     @cached_property
-    def _skeleton(self) -> "PreTrainedModel":
+    def structure(self) -> "PreTrainedModel":
+        """The model on the meta device, without weights."""
         return open_skeleton(self.path, self.checkpoint.tensors)
 
     @property
@@ -63,26 +64,26 @@ class DirectorySource:
 
     def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
         """Target layers of the model's structure, on the meta device."""
-        return target_matrices(self._skeleton, targets, ignore)
+        return target_matrices(self.structure, targets, ignore)
 
     @property
     def limits(self) -> Limits:
         """What the model can read, by its structure."""
-        return Limits.of(self._skeleton)
+        return Limits.of(self.structure)
 
     @property
     def reach(self) -> Reach | None:
         """Weights of the blocks that no repair reaches, by the model's structure."""
-        return out_of_reach(self._skeleton)
+        return out_of_reach(self.structure)
 
     @cached_property
     def placed(self) -> PlacedCheckpoint:
         """The stored tensors by the names of the model."""
-        return PlacedCheckpoint(self.checkpoint, self._skeleton)
+        return PlacedCheckpoint(self.checkpoint, self.structure)
 
     def weight(self, matrix: str) -> Tensor:
         """Read one weight from disk."""
-        layer = layer_of(self._skeleton, matrix)
+        layer = layer_of(self.structure, matrix)
         name, index = place_of(layer, matrix)
         stored = self.placed.parameter(name, index)
         if stored is None:
@@ -103,13 +104,13 @@ class DirectorySource:
         """
         held: dict[str, list[tuple[str, int | None]]] = {}
         for matrix in matrices:
-            name, index = place_of(layer_of(self._skeleton, matrix), matrix)
+            name, index = place_of(layer_of(self.structure, matrix), matrix)
             held.setdefault(name, []).append((matrix, index))
 
         def value(name: str) -> Tensor:
             whole: Tensor | None = None
             for matrix, index in held[name]:
-                new = as_stored(layer_of(self._skeleton, matrix), weight(matrix))
+                new = as_stored(layer_of(self.structure, matrix), weight(matrix))
                 if index is None:
                     return new
                 whole = self.parameter(name) if whole is None else whole
@@ -145,7 +146,7 @@ class DirectorySource:
     @cached_property
     def _fingerprint(self) -> str:
         return self.placed.fingerprint(
-            _names(self._skeleton, [name for name, _ in self._skeleton.named_parameters()])
+            _names(self.structure, [name for name, _ in self.structure.named_parameters()])
         )
 
     def fingerprint(self) -> str:
@@ -159,8 +160,8 @@ class DirectorySource:
         """Whether `known` is the fingerprint, by this version or by earlier ones."""
         if known == self.fingerprint():
             return True
-        matrices = matrix_parameters(self._skeleton)
-        return known == self.placed.fingerprint(_names(self._skeleton, matrices))
+        matrices = matrix_parameters(self.structure)
+        return known == self.placed.fingerprint(_names(self.structure, matrices))
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer from the directory."""

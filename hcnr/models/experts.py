@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hcnr.models.linear import Expert
 
-__all__ = ["holds_experts", "layer_of", "one_by_one", "projections", "slices"]
+__all__ = ["holds_experts", "layer_of", "one_by_one", "projections", "running_as", "slices"]
 
 _FACE = ("has_gate", "has_bias", "is_transposed", "has_post_expert_norm", "num_experts")
 
@@ -92,15 +92,22 @@ def _running(module: nn.Module, own: Mapping[tuple[str, int], Expert]) -> Iterat
         )
         for i in range(count)
     ]
-    before = vars(module).get("forward")  # set on the instance by some wrappers
-    module.forward = functools.partial(_run, module, experts)
+    with running_as(module, functools.partial(_run, module, experts)):
+        yield
+
+
+@contextlib.contextmanager
+def running_as(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """Run a module by another function inside, whatever stood in its place before."""
+    own = vars(module).get("forward")  # set on the instance by some wrappers
+    module.forward = forward
     try:
         yield
     finally:
-        if before is None:
+        if own is None:
             del module.forward
         else:
-            module.forward = before
+            module.forward = own
 
 
 def _run(

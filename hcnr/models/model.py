@@ -94,7 +94,7 @@ def open_model(
     model, loading = loaded
     check_loaded(loading, path, model)
     place = resolve_device(device)
-    if computing and dtype == "auto" and place.type == "cpu" and _is_slow(model.dtype):
+    if computing and dtype == "auto" and computed_dtype(model.dtype, place) == torch.float32:
         model.float()
     move(model, place)
     return model.eval()
@@ -102,14 +102,18 @@ def open_model(
 
 def computable(model: "PreTrainedModel") -> "PreTrainedModel":
     """A float32 copy of a model whose dtype the processor is slow in; else the model itself."""
-    if model.device.type == "cpu" and _is_slow(model.dtype):
+    if computed_dtype(model.dtype, model.device) != model.dtype:
         return copy.deepcopy(model).float()
     return model
 
 
-def _is_slow(dtype: torch.dtype) -> bool:
-    """Whether a processor is far slower in `dtype` than in float32."""
-    return dtype == torch.float16 or (dtype == torch.bfloat16 and not fast_bfloat16())
+def computed_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """What weights of a dtype are computed in where nothing is asked for: float32 where far faster.
+
+    That is on a processor, from float16, and from bfloat16 where it has no instructions for it.
+    """
+    slow = dtype == torch.float16 or (dtype == torch.bfloat16 and not fast_bfloat16())
+    return torch.float32 if slow and device.type == "cpu" else dtype
 
 
 @contextlib.contextmanager

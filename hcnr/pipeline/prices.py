@@ -9,6 +9,7 @@ from hcnr.config import RestoreConfig
 from hcnr.data.held_back import held_back_count
 from hcnr.models.directory import DirectorySource
 from hcnr.models.open_models import Role
+from hcnr.pipeline.memory import Memory
 from hcnr.pipeline.stages import PlannedStep, Stage, next_role
 from hcnr.repair.interpolation import MOST_TRIES as COEFFICIENTS
 from hcnr.repair.task_weight import MOST_TRIES
@@ -25,7 +26,8 @@ class StagePlan:
         detail: how often something is done; empty where it is done once.
         read: bytes from disk.
         written: bytes to disk.
-        held: bytes of weights and curvature in memory at once.
+        held: most bytes in memory at once: weights, activations and logits of a micro-batch,
+            curvature; what libraries take comes on top.
         flops: operations, a multiply and an add as two.
     """
 
@@ -47,6 +49,7 @@ class Prices:
         selected: int,
         config: RestoreConfig,
         groups: Sequence[int],
+        memory: Memory,
         *,
         tokens_per_sample: int,
     ) -> None:
@@ -59,11 +62,14 @@ class Prices:
             config: of the run.
             groups: bytes of curvature of each group of blocks, for kinds that repair whole
                 matrices.
+            memory: what models and passes hold.
             tokens_per_sample: tokens assumed.
         """
         self._config, self._groups = config, groups
         base, tuned = (source.checkpoint.nbytes for source in sources)
         self._size: dict[Role, int] = {"base": base, "tuned": tuned}
+        self._weights_of = memory.weights
+        self._forward_bytes, self._backward_bytes = memory.forward or 0, memory.backward or 0
         self._length, self._tokens = tokens_per_sample, config.samples * tokens_per_sample
         self._shapes, self._weights = shapes, sum(out * into for out, into in shapes)
         # Of an average matrix times the number selected: which ones will be is not known yet.
@@ -114,7 +120,8 @@ class Prices:
 
     def _count(self, step: PlannedStep, stage: Stage) -> StagePlan:
         read = self._load("tuned")
-        return StagePlan(stage.name, read=read, held=self._size["tuned"], flops=2 * self._forward)
+        held = self._weights_of["tuned"] + self._forward_bytes
+        return StagePlan(stage.name, read=read, held=held, flops=2 * self._forward)
 
     def _losses(self, step: PlannedStep, stage: Stage) -> StagePlan:
         # Either first: the one that is used next is held at the end.
@@ -122,7 +129,7 @@ class Prices:
         return StagePlan(
             stage.name,
             read=sum(self._size.values()),
-            held=max(self._size.values()),
+            held=max(self._weights_of.values()) + self._forward_bytes,
             flops=4 * self._held_back,
         )
 
@@ -132,7 +139,7 @@ class Prices:
         return StagePlan(
             stage.name,
             read=self._load(stage.role),
-            held=self._size[stage.role],
+            held=self._weights_of[stage.role] + self._backward_bytes,
             flops=2 * self._forward + scores * self._config.samples,
         )
 
@@ -143,12 +150,15 @@ class Prices:
         assert stage.role is not None
         share = 1.0 if self._config.all_hessians else self._share
         # Along the input axis no backward pass is needed.
-        passes = self._forward * (1 if self._config.axis == "input" else 2)
+        forward = self._config.axis == "input"
+        passes = self._forward * (1 if forward else 2)
         self._kept += int(4 * self._squares * share)
         return StagePlan(
             stage.name,
             read=self._load(stage.role),
-            held=self._size[stage.role] + self._kept,
+            held=self._weights_of[stage.role]
+            + self._kept
+            + (self._forward_bytes if forward else self._backward_bytes),
             flops=int(passes + self._tokens * self._squares * share),
         )
 
@@ -168,7 +178,7 @@ class Prices:
             stage.name,
             _times(count),
             read=self._size[stage.role] * self._loads[stage],
-            held=self._size[stage.role] + max(self._groups),
+            held=self._weights_of[stage.role] + self._backward_bytes + max(self._groups),
             flops=int(2 * self._forward * count + self._tokens * squares * self._share),
         )
 
@@ -201,7 +211,7 @@ class Prices:
         return StagePlan(
             progress.FACTORISE,
             read=2 * self._stored,
-            held=max(self._groups),
+            held=self._weights_of[self._open or "tuned"] + max(self._groups),
             flops=int((pencils + self._merging) * self._share),
         )
 
@@ -220,7 +230,8 @@ class Prices:
             progress.SEARCH,
             f"at most {MOST_TRIES} tried",
             read=self._load("tuned"),
-            held=self._size["tuned"] + held,
+            # The originals of what is replaced wait beside it.
+            held=2 * self._weights_of["tuned"] + held + self._forward_bytes,
             flops=int(MOST_TRIES * (products * self._share + self._held_back + walking)),
         )
 
@@ -230,7 +241,7 @@ class Prices:
             progress.STEPS,
             f"{_times(count)} over the honesty data",
             read=self._size["tuned"],
-            held=self._size["tuned"] + max(self._groups),
+            held=2 * self._weights_of["tuned"] + max(self._groups) + self._backward_bytes,
             flops=self._walking,
         )
 
@@ -241,7 +252,7 @@ class Prices:
             stage.name,
             f"at most {COEFFICIENTS} tried",
             read=read,
-            held=2 * self._size["tuned"],
+            held=2 * self._weights_of["tuned"] + self._forward_bytes,
             flops=COEFFICIENTS * self._held_back,
         )
 
@@ -256,13 +267,14 @@ class Prices:
             stage.name,
             read=tuned + int(2 * self._stored * self._share),
             written=tuned,
-            held=self._kept,
+            # Finished weights of whole matrices wait until they are written.
+            held=self._kept + (int(self._stored * self._share) if self._config.bases else 0),
             flops=int(flops),
         )
 
     def _judge(self, step: PlannedStep, stage: Stage) -> StagePlan:
-        size = self._size["tuned"]
-        return StagePlan(stage.name, read=size, held=size, flops=2 * self._held_back)
+        held = self._weights_of["tuned"] + self._forward_bytes
+        return StagePlan(stage.name, read=self._size["tuned"], held=held, flops=2 * self._held_back)
 
 
 def _times(count: int) -> str:

@@ -1,0 +1,156 @@
+"""What a run holds in memory beside its curvature: weights as they are computed with, passes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from hcnr.config import RestoreConfig
+from hcnr.curvature.footprint import Footprint, footprint
+from hcnr.curvature.groups import free_memory
+from hcnr.errors import ModelError
+from hcnr.models.directory import DirectorySource
+from hcnr.models.model import DTYPES, computed_dtype, resolve_device
+from hcnr.models.open_models import Role
+
+__all__ = ["LIBRARIES", "Memory", "plan_memory"]
+
+LIBRARIES = {"cpu": 400_000_000, "cuda": 600_000_000}
+"""Bytes that Python, torch and transformers take themselves: measured on a processor; of a GPU's
+memory (context, kernels, workspaces) not measured yet."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is there at once, in bytes.
+
+    Attributes:
+        device: `cpu` or `cuda`, where models are run.
+        batch: samples of the micro-batch, tokens of each, and how many of them carry loss.
+        weights: of each model as it is computed with.
+        forward: of a micro-batch beside the weights, see `Footprint`; None where a dry run is not
+            possible.
+        backward: likewise.
+        unknown: why there is no such figure; empty where there is one.
+        libraries: what the libraries take.
+        free: what is free on that device here; None where it is not here, or does not say.
+    """
+
+    device: str
+    batch: tuple[int, int, int]
+    weights: dict[Role, int]
+    forward: int | None
+    backward: int | None
+    unknown: str
+    libraries: int
+    free: int | None = field(compare=False)
+
+    def sentences(self, peak: int, stage: str) -> list[str]:
+        """What a reader should know, in words.
+
+        Args:
+            peak: most bytes at once, libraries included.
+            stage: where that is.
+        """
+        samples, tokens, responses = self.batch
+        weights = max(self.weights.values())
+        parts = [f"{weights / 1e9:.3g} GB of a model's weights"]
+        if self.backward is not None:
+            parts.append(
+                f"{self.backward / 1e9:.3g} GB of a micro-batch ({samples} x {tokens} tokens, "
+                f"{responses} of each responses) forward and backward"
+            )
+        parts.append(f"{self.libraries / 1e9:.3g} GB of libraries")
+        most = f"at most {peak / 1e9:.3g} GB of memory at once, in '{stage}': {', '.join(parts)}"
+        free = "" if self.free is None else f"; {self.free / 1e9:.3g} GB are free here"
+        found = [f"{most}, the rest curvature and copies{free}"]
+        if self.unknown:
+            found.append(
+                f"what a micro-batch holds is not counted: the dry run of one ended with "
+                f"'{self.unknown}'; the figures are those of weights and curvature alone"
+            )
+        if self.free is not None and peak > self.free:
+            found.append(
+                "that is more than is free: lower --token-budget (a micro-batch) or "
+                "--memory-budget (curvature), or add --gradient-checkpointing"
+            )
+        return found
+
+
+def plan_memory(
+    sources: tuple[DirectorySource, DirectorySource],
+    matrices: Mapping[str, nn.Linear],
+    config: RestoreConfig,
+    *,
+    tokens_per_sample: int,
+    response_tokens: int,
+) -> Memory:
+    """Count weights, and what a pass over the largest micro-batch adds.
+
+    Args:
+        sources: base and tuned.
+        matrices: the target layers of tuned's structure.
+        config: of the run.
+        tokens_per_sample: tokens assumed.
+        response_tokens: how many of them carry loss.
+    """
+    try:
+        device = resolve_device(config.device)
+        free = free_memory(device)
+    except ModelError:
+        # Planned on another machine than it will run on.
+        device, free = torch.device(config.device), None
+    roles: dict[Role, DirectorySource] = {"base": sources[0], "tuned": sources[1]}
+    dtypes = {role: _computed(source, config, device) for role, source in roles.items()}
+    samples = max(min(config.token_budget // tokens_per_sample, config.samples), 1)
+    responses = min(response_tokens, tokens_per_sample)
+    found, unknown = _dry_run(
+        sources[1],
+        matrices,
+        samples=samples,
+        tokens=tokens_per_sample,
+        responses=responses,
+        dtype=dtypes["tuned"],
+        attention=config.attention,
+        gradient_checkpointing=config.gradient_checkpointing,
+    )
+    return Memory(
+        device=device.type,
+        batch=(samples, tokens_per_sample, responses),
+        weights={role: _bytes(source, dtypes[role]) for role, source in roles.items()},
+        forward=None if found is None else found.forward,
+        backward=None if found is None else found.backward,
+        unknown=unknown,
+        libraries=LIBRARIES[device.type],
+        free=free,
+    )
+
+
+def _computed(
+    source: DirectorySource, config: RestoreConfig, device: torch.device
+) -> torch.dtype | None:
+    """The dtype that all weights are turned into; None where each keeps its own."""
+    own = source.structure.dtype
+    dtype = DTYPES.get(config.dtype) or computed_dtype(own, device)
+    return None if dtype == own else dtype
+
+
+def _bytes(source: DirectorySource, dtype: torch.dtype | None) -> int:
+    """Of the weights in memory, tied ones once."""
+    turned = (
+        (value, dtype if dtype is not None and value.is_floating_point() else value.dtype)
+        for value in source.structure.parameters()
+    )
+    return sum(value.numel() * own.itemsize for value, own in turned)
+
+
+def _dry_run(
+    source: DirectorySource, matrices: Mapping[str, nn.Linear], **settings: Any
+) -> tuple[Footprint | None, str]:
+    """The footprint, or why there is none: models run whatever code they have."""
+    try:
+        return footprint(source.structure, matrices, **settings), ""
+    except Exception as error:
+        return None, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
