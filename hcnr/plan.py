@@ -1,7 +1,7 @@
 """What a run would do, from names and shapes alone: matrices, bytes and operations per stage."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
@@ -16,9 +16,11 @@ from hcnr.models.directory import DirectorySource
 from hcnr.models.given import named_base, resolve
 from hcnr.models.linear import Expert, kind_of, shape_of
 from hcnr.models.matching import check_match
+from hcnr.models.model import resolve_device
 from hcnr.models.pair import NO_BASE
-from hcnr.pipeline.memory import Memory, plan_memory
+from hcnr.pipeline.memory import Memory, computed_in, plan_memory
 from hcnr.pipeline.prices import Prices, StagePlan
+from hcnr.pipeline.rates import Rates, measure_rates
 from hcnr.pipeline.stages import Circumstances, restoring_steps
 from hcnr.repair.selection import count_of
 
@@ -133,6 +135,12 @@ def plan_run(
     )
     given = Circumstances(experts=any(isinstance(layer, Expert) for layer in layers.values()))
     stages = prices.of(restoring_steps(config, given))
+    rates = _rates(sources[1], max(kinds, key=lambda kind: kind.count).shape, config)
+    if rates is not None:
+        stages = [
+            replace(s, seconds=rates.seconds(s.flops, s.pencils, s.read + s.written))
+            for s in stages
+        ]
     worst = max(stages, key=lambda stage: stage.held)
     messages += memory.sentences(worst.held + memory.libraries, worst.name)
     return Plan(
@@ -178,6 +186,17 @@ def _read(
         f"{len(layers)} matrices count"
     )
     return (source, source), layers, [*source.notes, note, *reach]
+
+
+def _rates(source: DirectorySource, shape: tuple[int, int], config: RestoreConfig) -> Rates | None:
+    """Rates of this machine; None where the run's device is not here."""
+    try:
+        device = resolve_device(config.device)
+    except ModelError:
+        return None
+    dtype = computed_in(source, config, device)
+    file = next(iter(source.checkpoint.tensors.values())).file
+    return measure_rates(device, dtype, shape, config.block_size, file)
 
 
 def _groups(shapes: dict[str, tuple[int, int]], config: RestoreConfig, model: int) -> list[int]:

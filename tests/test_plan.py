@@ -1,11 +1,13 @@
 from typing import Any
 
 import pytest
+import torch
 
 import hcnr
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.models.directory import DirectorySource
+from hcnr.pipeline.rates import Rates, measure_rates
 from hcnr.plan import plan_run
 from hcnr.record.writing import read_report
 
@@ -220,3 +222,24 @@ def test_a_dry_run_that_fails_is_said(pair, monkeypatch):
     plan = plan_run(pair["base"], pair["tuned"], PAPER)
     assert plan.memory.backward is None and plan.peak > 0
     assert any("RuntimeError: shapes depend on values" in one for one in plan.messages)
+
+
+def test_times_are_those_of_the_rates(pair, monkeypatch):
+    rates = Rates(products=1e6, pencils=1e5, reading=1e4)
+    monkeypatch.setattr("hcnr.plan.measure_rates", lambda *_: rates)
+    plan = plan_run(pair["base"], pair["tuned"], RestoreConfig(task_weight=1.0))
+    found = stage(plan, "factorise")
+    assert 0 < found.pencils < found.flops
+    products = (found.flops - found.pencils) / 1e6
+    assert found.seconds == pytest.approx(products + found.pencils / 1e5 + found.read / 1e4)
+    assert stage(plan, "check the weights").seconds == stage(plan, "check the weights").read / 1e4
+    away = plan_run(pair["base"], pair["tuned"], RestoreConfig(device="cuda:7"))
+    assert away.memory.free is None and {one.seconds for one in away.stages} == {None}
+
+
+def test_rates_are_measured(pair):
+    file = next(pair["tuned"].glob("*.safetensors"))
+    for block in (None, 8):
+        rates = measure_rates(torch.device("cpu"), torch.float32, (24, 40), block, file)
+        assert all(0 < rate < 1e15 for rate in rates)
+        assert rates.seconds(0, 0, 0) == 0 and rates.seconds(2, 1, 1) > 0

@@ -39,7 +39,7 @@ def plan(
     *,
     settings: dict[str, Any],
 ) -> None:
-    """Show what a restoration would do: matrices, bytes and operations; computes nothing."""
+    """Show what a restoration would do: matrices, memory, operations, about how long."""
     honest, tuned = named_pair(base, tuned)
     check_command_line(checkpoints=(honest, tuned))
     loaded = load_config(config, settings, preset_name=preset)

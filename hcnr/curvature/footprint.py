@@ -49,7 +49,7 @@ def footprint(
     samples: int,
     tokens: int,
     responses: int,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype,
     attention: str = "auto",
     gradient_checkpointing: bool = False,
 ) -> Footprint:
@@ -64,7 +64,7 @@ def footprint(
         samples: of the micro-batch, B, all of one length.
         tokens: of each sample, T.
         responses: how many of the T carry loss.
-        dtype: of the floating-point weights; None keeps each one's own.
+        dtype: of the weights, in place of the model's; others keep their own.
         attention: as in the configuration.
         gradient_checkpointing: recompute each block in backward.
 
@@ -97,12 +97,13 @@ def footprint(
     return Footprint(*most)
 
 
-def _place(model: nn.Module, dtype: torch.dtype | None) -> None:
+def _place(model: Any, dtype: torch.dtype) -> None:
     """Put fake tensors of the same shapes in place of a skeleton's; tied ones stay tied."""
     made: dict[int, Tensor] = {}
+    stored = model.dtype
 
     def empty(value: Tensor) -> Tensor:
-        own = value.dtype if dtype is None or not value.is_floating_point() else dtype
+        own = dtype if value.dtype == stored else value.dtype
         if id(value) not in made:
             made[id(value)] = torch.empty(value.shape, dtype=own, device="cpu")
         return made[id(value)]

@@ -15,7 +15,7 @@ from hcnr.models.directory import DirectorySource
 from hcnr.models.model import DTYPES, computed_dtype, resolve_device
 from hcnr.models.open_models import Role
 
-__all__ = ["LIBRARIES", "Memory", "plan_memory"]
+__all__ = ["LIBRARIES", "Memory", "computed_in", "plan_memory"]
 
 LIBRARIES = {"cpu": 400_000_000, "cuda": 600_000_000}
 """Bytes that Python, torch and transformers take themselves: measured on a processor; of a GPU's
@@ -103,7 +103,7 @@ def plan_memory(
         # Planned on another machine than it will run on.
         device, free = torch.device(config.device), None
     roles: dict[Role, DirectorySource] = {"base": sources[0], "tuned": sources[1]}
-    dtypes = {role: _computed(source, config, device) for role, source in roles.items()}
+    dtypes = {role: computed_in(source, config, device) for role, source in roles.items()}
     samples = max(min(config.token_budget // tokens_per_sample, config.samples), 1)
     responses = min(response_tokens, tokens_per_sample)
     found, unknown = _dry_run(
@@ -128,22 +128,20 @@ def plan_memory(
     )
 
 
-def _computed(
+def computed_in(
     source: DirectorySource, config: RestoreConfig, device: torch.device
-) -> torch.dtype | None:
-    """The dtype that all weights are turned into; None where each keeps its own."""
+) -> torch.dtype:
+    """The dtype that a model's weights have in memory."""
+    return DTYPES.get(config.dtype) or computed_dtype(source.structure.dtype, device)
+
+
+def _bytes(source: DirectorySource, dtype: torch.dtype) -> int:
+    """Of the weights in memory, tied ones once; what is stored in another dtype keeps it."""
     own = source.structure.dtype
-    dtype = DTYPES.get(config.dtype) or computed_dtype(own, device)
-    return None if dtype == own else dtype
-
-
-def _bytes(source: DirectorySource, dtype: torch.dtype | None) -> int:
-    """Of the weights in memory, tied ones once."""
-    turned = (
-        (value, dtype if dtype is not None and value.is_floating_point() else value.dtype)
+    return sum(
+        value.numel() * (dtype if value.dtype == own else value.dtype).itemsize
         for value in source.structure.parameters()
     )
-    return sum(value.numel() * own.itemsize for value, own in turned)
 
 
 def _dry_run(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from hcnr import progress
 from hcnr.config import RestoreConfig
@@ -29,6 +29,8 @@ class StagePlan:
         held: most bytes in memory at once: weights, activations and logits of a micro-batch,
             curvature; what libraries take comes on top.
         flops: operations, a multiply and an add as two.
+        pencils: how many of them factorise second moments, which is slower.
+        seconds: by the rates of the machine; None where they are not known.
     """
 
     name: str
@@ -37,6 +39,8 @@ class StagePlan:
     written: int = 0
     held: int = 0
     flops: int = 0
+    pencils: int = 0
+    seconds: float | None = field(default=None, compare=False)
 
 
 class Prices:
@@ -213,6 +217,7 @@ class Prices:
             read=2 * self._stored,
             held=self._weights_of[self._open or "tuned"] + max(self._groups),
             flops=int((pencils + self._merging) * self._share),
+            pencils=int(pencils * self._share),
         )
 
     @property

@@ -167,7 +167,7 @@ def print_plan(plan: "Plan", console: Console) -> None:
     console.print(kinds)
     stages = Table(title=f"Stages, {plan.tokens:,} tokens per data set", title_justify="left")
     stages.add_column("stage")
-    for head in ("read", "written", "held in memory", "operations"):
+    for head in ("read", "written", "in memory", "operations", "about"):
         stages.add_column(head, justify="right")
     for stage in plan.stages:
         stages.add_row(
@@ -176,6 +176,7 @@ def print_plan(plan: "Plan", console: Console) -> None:
             human(stage.written, "B"),
             human(stage.held, "B"),
             human(stage.flops, "flop"),
+            "" if stage.seconds is None else _duration(stage.seconds),
         )
     console.print(stages)
     for message in plan.messages:
@@ -191,6 +192,15 @@ def print_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]],
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def _duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.2 h`."""
+    if seconds < 1:
+        return "-"
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def human(number: float, unit: str) -> str:

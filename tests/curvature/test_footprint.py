@@ -47,7 +47,7 @@ def dry(model, **settings):
     skeleton = on_meta(model)
     found = footprint(
         skeleton, target_matrices(skeleton), samples=SAMPLES, tokens=TOKENS,
-        responses=RESPONSES, **settings,
+        responses=RESPONSES, **{"dtype": model.dtype, **settings},
     )  # fmt: skip
     assert all(value.device.type == "meta" for value in skeleton.parameters())
     assert not any("forward" in vars(module) for module in skeleton.modules())
