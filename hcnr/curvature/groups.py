@@ -1,7 +1,7 @@
 """Groups of transformer blocks whose curvature of both axes fits into memory at once."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -68,22 +68,31 @@ def plan_groups(
     def needed(names: Sequence[str]) -> int:
         return curvature_bytes([shapes[name] for name in names], passes, block_size)
 
-    blocks: dict[str, list[str]] = {}
-    for name in shapes:
-        blocks.setdefault(block_of(name), []).append(name)
-    groups: list[list[str]] = []
-    for block, names in blocks.items():
-        joined = [*(groups[-1] if groups else []), *names]
-        if groups and (budget is None or needed(joined) <= budget):
-            groups[-1] = joined
-            continue
+    groups = _joined(shapes, needed, budget)
+    for names in groups:
         if budget is not None and needed(names) > budget:
             raise ConfigError(
-                f"the curvature of {block} needs {needed(names) / GIB:.3g} GiB, "
+                f"the curvature of {block_of(names[0])} needs {needed(names) / GIB:.3g} GiB, "
                 f"memory_budget allows {budget / GIB:.3g}; raise --memory-budget, set --block-size "
                 "(256, say), or leave wide matrices out with --ignore"
             )
-        groups.append(names)
+    return groups
+
+
+def _joined(
+    matrices: Iterable[str], needed: Callable[[Sequence[str]], int], budget: int | None
+) -> list[list[str]]:
+    """Consecutive whole blocks, as many in a group as the budget allows; one at the least."""
+    blocks: dict[str, list[str]] = {}
+    for name in matrices:
+        blocks.setdefault(block_of(name), []).append(name)
+    groups: list[list[str]] = []
+    for names in blocks.values():
+        joined = [*(groups[-1] if groups else []), *names]
+        if groups and (budget is None or needed(joined) <= budget):
+            groups[-1] = joined
+        else:
+            groups.append(names)
     return groups
 
 
@@ -102,17 +111,7 @@ def one_axis_groups(
     """
     if budget is None and device.type != "cpu":
         budget = (free_memory(device) or 0) // 2
-    blocks: dict[str, list[str]] = {}
-    for name in sizes:
-        blocks.setdefault(block_of(name), []).append(name)
-    groups: list[list[str]] = []
-    for names in blocks.values():
-        joined = [*(groups[-1] if groups else []), *names]
-        if groups and (budget is None or square_bytes(sizes[name] for name in joined) <= budget):
-            groups[-1] = joined
-        else:
-            groups.append(names)
-    return groups
+    return _joined(sizes, lambda names: square_bytes(sizes[name] for name in names), budget)
 
 
 def square_bytes(sizes: Iterable[int]) -> int:
