@@ -17,7 +17,7 @@ from hcnr.models.open_models import Role
 
 __all__ = ["LIBRARIES", "Memory", "computed_in", "plan_memory"]
 
-LIBRARIES = {"cpu": 400_000_000, "cuda": 600_000_000}
+LIBRARIES = {"cpu": 550_000_000, "cuda": 600_000_000}
 """Bytes that Python, torch and transformers take themselves: measured on a processor; of a GPU's
 memory (context, kernels, workspaces) not measured yet."""
 

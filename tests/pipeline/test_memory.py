@@ -68,5 +68,5 @@ def test_the_planned_peak_is_within_half_of_the_measured_one(tmp_path, kind):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     measured = 1024 * int(found.stdout.split()[-1])
-    assert measured > 2 * plan.memory.libraries, "too small a model to tell"
+    assert measured > 1.5 * plan.memory.libraries, "too small a model to tell"
     assert measured / 1.5 < plan.peak < 1.5 * measured, (plan.peak, measured)
