@@ -192,6 +192,7 @@ def test_refusals(pair, tmp_path):
 def test_what_a_pass_holds_is_counted_and_what_does_not_fit_is_said(pair, monkeypatch):
     monkeypatch.setattr("hcnr.pipeline.memory.free_memory", lambda _: 10**9)
     plan = plan_run(pair["base"], pair["tuned"], PAPER)
+    assert plan.memory.backward is not None and plan.memory.forward is not None
     assert plan.memory.backward > plan.memory.forward > 0 and not plan.memory.unknown
     assert plan.memory.batch == (32, 256, 128)
     scoring = stage(plan, "score task")

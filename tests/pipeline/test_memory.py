@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from hcnr.plan import plan_run
 from pairs import tokenizer, write_jsonl
 
 TOKENS, RESPONSES = 256, 127
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 4000,
     "hidden_size": 256,
     "num_hidden_layers": 4,
