@@ -45,11 +45,12 @@ def resolve(source: str | os.PathLike[str], base: Given | None = None) -> Given:
     """Find the checkpoint directory of a model.
 
     The directory of an adapter is merged into its base once, and the merged checkpoint is kept in
-    the cache, see `hcnr.models.adapters.merged_checkpoint`.
+    the cache, see `hcnr.models.adapters.merged_checkpoint`. So is a quantised checkpoint,
+    dequantised by the library of its format, see `hcnr.models.quantised.convert`.
 
     Args:
-        source: a checkpoint directory or that of a PEFT adapter, or the name of one on the hub,
-            OWNER/NAME or OWNER/NAME@REVISION.
+        source: a checkpoint directory or that of a PEFT adapter, a GGUF file or the directory of
+            one, or the name of a model on the hub, OWNER/NAME or OWNER/NAME@REVISION.
         base: what an adapter is merged into, whatever it names itself; None takes what it names.
 
     Raises:
@@ -58,7 +59,8 @@ def resolve(source: str | os.PathLike[str], base: Given | None = None) -> Given:
     facts, notes = _of_the_hub(source)
     if not is_adapter(source):
         place = located(source)
-        return Given(os.fspath(source) if facts else str(place), place, (place,), facts, notes)
+        name = os.fspath(source) if facts else str(place)
+        return _plain(Given(name, place, (place,), facts, notes))
     settings = adapter_settings(source)
     chosen = named_base(settings) if base is None else base
     from hcnr.models.adapters import merged_checkpoint, peft_version
@@ -87,6 +89,47 @@ def resolve(source: str | os.PathLike[str], base: Given | None = None) -> Given:
         ),
         chosen,
     )
+
+
+def _plain(given: Given) -> Given:
+    """What stands for a quantised model; any other as it is."""
+    place = given.directory
+    if _is_gguf(place):
+        from hcnr.models.packages.gguf import convert_gguf
+
+        plain, dtype, by = convert_gguf(place), "bfloat16", "transformers"
+        facts, what = {"quantised": "gguf"}, "a GGUF file"
+    elif place.is_dir():
+        from hcnr.models.quantised.convert import dequantised
+
+        found = dequantised(place)
+        if found is None:
+            return given
+        plain, dtype, by = found.directory, found.dtype, found.by
+        facts = {"quantised": found.method}
+        what = f"quantised ({found.method}, {found.count} weights)"
+    else:
+        return given
+    note = (
+        f"'{given.name}' is {what} and was dequantised by {by}: all that follows, and what is "
+        f"written, is of unquantised weights in {dtype}; they are kept in '{plain}'"
+    )
+    return Given(
+        given.name,
+        plain,
+        (*given.places, plain),
+        {**given.facts, **facts, "dequantised_by": by, "dequantised_to": dtype},
+        (*given.notes, note),
+    )
+
+
+def _is_gguf(place: Path) -> bool:
+    """Whether a path is a GGUF file, or a directory with no other weights than such files."""
+    if place.is_file():
+        return place.suffix == ".gguf"
+    if not place.is_dir() or any(place.glob("*.safetensors*")):
+        return False
+    return any(place.glob("*.gguf"))
 
 
 def named_base(settings: AdapterSettings) -> Given:

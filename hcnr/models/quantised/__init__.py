@@ -1,0 +1,1 @@
+"""Quantised checkpoints -> plain ones, by the library of their format."""
