@@ -1,5 +1,7 @@
 """An error names an option that the running command has not: whose it is is said."""
 
+from typing import Any
+
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -9,7 +11,7 @@ from hcnr.errors import DataError
 from hcnr.output import output_options
 from hcnr.output.elsewhere import options_elsewhere
 
-ROOT = typer.main.get_command(app)
+ROOT: Any = typer.main.get_command(app)
 
 
 class Context:
