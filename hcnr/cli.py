@@ -68,7 +68,7 @@ app.command("measure", epilog=measure.EPILOG)(output_options(measure.measure))
 app.command("plan", epilog=plan.EPILOG)(output_options(plan.plan))
 app.command("run", epilog=guided.EPILOG)(output_options(guided.run))
 app.command("init", epilog=init.EPILOG)(output_options(init.init))
-app.command("demo", epilog=demo.EPILOG)(demo.demo)
+app.command("demo", epilog=demo.EPILOG)(output_options(demo.demo))
 app.command("probe", epilog=probe.EPILOG)(output_options(probe.probe))
 app.command("sweep", epilog=sweep.EPILOG)(output_options(sweep.sweep))
 app.command("evaluate", epilog=evaluate.EPILOG)(output_options(evaluate.evaluate))
@@ -132,7 +132,8 @@ def run(command: Callable[[], object]) -> None:
         with _notes():
             command()
     except HcnrError as error:
-        print(f"hcnr: {error}{_kept(error)}", file=sys.stderr)
+        elsewhere = getattr(error, "elsewhere", "")
+        print(f"hcnr: {error}{elsewhere}{_kept(error)}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as ended:
         # Typer turns Ctrl-C into this status without a word.

@@ -1,9 +1,12 @@
 """Named stages of a run: how long each took, and who is told about it."""
 
 import contextlib
+import logging
 import time
 from collections.abc import Iterator
 from typing import Protocol
+
+_LOG = logging.getLogger("hcnr")
 
 CHECKPOINTS = "check the checkpoints"
 DATA = "read the data"
@@ -76,3 +79,4 @@ class Stages:
         finally:
             spent = time.perf_counter() - start
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
+            _LOG.info("%s: %.2f s", name, spent)

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -319,6 +320,25 @@ def test_quiet_says_nothing_and_json_is_one_document(pair, tmp_path):
     assert last.stdout == "" and "does not exist" in last.stderr
     # What was asked of one command is not asked of the next.
     assert "target matrices" in run(*arguments).stdout
+
+
+def test_a_log_level_lets_hcnr_and_the_libraries_speak(pair, tmp_path):
+    arguments = ["plan", pair["base"], pair["tuned"]]
+    assert "INFO" not in run(*arguments, "--log-level", "warning").stderr
+    shown = restore(pair, "--out", tmp_path / "out", "--log-level", "info", "--json")
+    assert re.search(r" INFO hcnr: read the data: \d+\.\d\d s$", shown.stderr, re.MULTILINE)
+    assert json.loads(shown.stdout)["written"] == str(tmp_path / "out")
+    # What was asked of one command is not asked of the next.
+    assert "INFO" not in run(*arguments).stderr
+    last = run(*arguments, "--log-level", "loud", code=2).stderr
+    assert "log_level is 'loud', expected one of debug, info, warning, error" in last
+    assert "leave one out" in run(*arguments, "--log-level", "info", "-q", code=2).stderr
+
+
+def test_every_command_can_be_quiet_and_print_json():
+    for command in COMMANDS:
+        shown = run(*command.split(), "--help").stdout
+        assert all(option in shown for option in ("--quiet", "--json", "--log-level")), command
 
 
 def run_stage(arguments):

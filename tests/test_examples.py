@@ -57,6 +57,8 @@ def test_the_repair_runs_from_the_first_cell_to_the_last(tmp_path, monkeypatch):
         assert any(f"<b>{title}</b>" in text for text in shown)
     text = printed.getvalue()
     assert "verdict: " in text and "recommendation: " in text and "    tuned: " in text
+    # Both kinds of questions are asked, so that there is something to decide by.
+    assert "recommendation: unclear" not in text and "is undefined" not in text
     assert (tmp_path / "restored" / "report.html").is_file()
     metrics = json.loads((tmp_path / "restored" / "eval" / "metrics.json").read_text())
     assert metrics["recommendation"]["word"] in text

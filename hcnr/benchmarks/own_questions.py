@@ -62,6 +62,13 @@ def load_questions(
     kind = " and ".join(dict.fromkeys(item.format for item in items))
     if kind != QUESTIONS:
         notes.insert(0, f"{name}: read as {kind}.")
+    first = answerable[:limit]
+    if len(set(first)) < len(set(answerable)):
+        notes.append(
+            f"{name}: the first {len(first)} of its {len(answerable)} questions are all "
+            f"{'' if first[0] else 'un'}answerable: let both kinds alternate in the file, or raise "
+            "--limit."
+        )
     return Benchmark(
         name=name,
         questions=tuple(questions.values())[:limit],

@@ -123,14 +123,19 @@ class Gain:
         return (self.value if self.ci95 is None else self.ci95[0]) > ROUNDING
 
     def __str__(self) -> str:
-        if self.ci95 is None:
-            return f"{self.value:+.1f}"
-        return f"{self.value:+.1f} (95% interval {self.ci95[0]:+.1f} to {self.ci95[1]:+.1f})"
+        value, *ends = map(_points, (self.value, *(self.ci95 or ())))
+        return f"{value} (95% interval {ends[0]} to {ends[1]})" if ends else value
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, None where not defined."""
         value = None if math.isnan(self.value) else self.value
         return {"value": value, "ci95": None if self.ci95 is None else list(self.ci95)}
+
+
+def _points(value: float) -> str:
+    """Points with their sign, and no negative zero."""
+    text = f"{value:+.1f}"
+    return "+0.0" if text == "-0.0" else text
 
 
 def about_order(base: Scores, tuned: Scores) -> list[str]:

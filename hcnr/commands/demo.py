@@ -1,12 +1,13 @@
 """`hcnr demo`: a pair that is trained, broken, repaired in every way, and compared."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from hcnr.errors import ConfigError
-from hcnr.output import shown
+from hcnr.output import current, print_json, shown
 
 EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
     (
@@ -71,4 +72,6 @@ def demo(
         run_demo(out, quick=quick, seed=seed, console=console)
     else:
         run_seeds(out, seeds, quick=quick, seed=seed, console=console)
+    if current().json:
+        print_json(json.loads((out.expanduser() / "demo.json").read_text(encoding="utf-8")))
     console.print(f"written: {out}", highlight=False, markup=False)

@@ -31,9 +31,10 @@ def init(
     from hcnr.guided import asking
     from hcnr.guided.recipe import FILE, recipe_of
 
-    base = _ask("Base, the honest checkpoint (directory)", asking.check_base)
+    base = _ask("Base, the honest checkpoint (directory or OWNER/NAME)", asking.check_base)
     tuned = _ask(
-        "Tuned, the fine-tuned one (directory)", lambda text: asking.check_tuned(base, text)
+        "Tuned, the fine-tuned one, or an adapter (in the same way)",
+        lambda text: asking.check_tuned(base, text),
     )
     task = _ask("Task samples (file)", asking.check_task)
     honesty = _ask("Honesty samples (file)", asking.check_honesty, STARTER)

@@ -30,6 +30,10 @@ FEW_REFUSALS = 0.1
 FOREIGN_SHARE = 0.5
 """Share of the data's tokens that may mean something else to base before it is refused."""
 
+LEARNT_BY_HEART = 0.1
+"""Nats a response token below which tuned's loss on the task samples is noted: it gives every token
+more than 90 percent on average, which text that it has not seen seldom allows."""
+
 
 class Ends(Protocol):
     """Mean losses of the two models on samples of one data set."""
@@ -103,6 +107,30 @@ def about_losses(losses: Mapping[Any, Ends]) -> list[str]:
         f"base and tuned (or the two data sets) seem to be exchanged: tuned has the lower honesty "
         f"loss ({honesty.tuned:.4g}, base {honesty.base:.4g}) and base the lower task loss "
         f"({task.base:.4g}, tuned {task.tuned:.4g}); BASE is the model from before the fine-tuning"
+    ]
+
+
+def about_memory(task: Ends, samples: TokenizedSet) -> list[str]:
+    """Judge by tuned's loss on task samples whether it may know them by heart.
+
+    Responses that occur again and again, such as the labels of a few classes, are told as surely
+    without having been seen, so nothing is said of them.
+
+    Args:
+        task: mean losses on the samples.
+        samples: of the task.
+
+    Returns:
+        A sentence where tuned's loss is as low as new text seldom allows, and base's is not.
+    """
+    responses = {sample.input_ids[sample.response_start :] for sample in samples.samples}
+    if not task.tuned < LEARNT_BY_HEART <= task.base or 2 * len(responses) < len(samples):
+        return []
+    return [
+        f"tuned's loss on the task samples is {task.tuned:.2g} nats a token, which text that it "
+        "has not seen seldom allows: if these are samples that it was tuned on, the share of the "
+        "task that is kept tells how they are remembered, not how new ones are answered, and a "
+        "search by it may give back too little; pass samples that were kept out of the fine-tuning"
     ]
 
 

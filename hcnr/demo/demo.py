@@ -52,12 +52,12 @@ def run_demo(
         table, swept = trial.run()
     _write(out, table.as_dict(), table.to_markdown())
     console.print(table.to_rich())
-    console.print(front_table(swept))
+    found = table.facts["recommendation"]
+    console.print(front_table(swept, found["word"]))
     console.print(table.facts["probe"], highlight=False, markup=False)
     console.print(f"the pair and its data: {lab.directory}", highlight=False, soft_wrap=True)
     page = trial.restored / "report.html"
     console.print(f"the report: {page}", highlight=False, markup=False, soft_wrap=True)
-    found = table.facts["recommendation"]
     console.print(
         f"recommendation for {trial.restored}: {found['word']}: {found['reason']}",
         highlight=False,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import DynamicCache, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hcnr.config import EvaluateConfig
 from hcnr.demo.benchmarks import NAMES, TASK, Part, honesty_benchmark, task_benchmark
@@ -28,6 +28,7 @@ class Evaluation:
         known_accuracy: Exactly right answers on known names, in the relations of the base.
         task_accuracy: The same of the fine-tuning task, on facts that were not measured.
         delta_draws: The refusal delta over resamples of the names, `[R]`, for intervals.
+        task_step: Points of task accuracy that one question is.
     """
 
     honesty_f1: float
@@ -36,6 +37,7 @@ class Evaluation:
     known_accuracy: float
     task_accuracy: float
     delta_draws: np.ndarray | None = dataclasses.field(default=None, compare=False, repr=False)
+    task_step: float | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, scores: PanelScores) -> "Evaluation":
@@ -48,6 +50,7 @@ class Evaluation:
             known_accuracy=float(names["accuracy_answerable"]),
             task_accuracy=float(task["accuracy"]),
             delta_draws=scores.delta_draws,
+            task_step=scores.task_step,
         )
 
     @property
@@ -62,7 +65,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, float]:
         """Every figure by its name."""
-        names = [one.name for one in dataclasses.fields(self) if one.name != "delta_draws"]
+        names = [one.name for one in dataclasses.fields(self) if one.compare]
         return {name: getattr(self, name) for name in (*names, "refusal_delta")}
 
 
@@ -129,7 +132,9 @@ def generate(
     """
     limit = len(tokenizer(REFUSAL, add_special_tokens=False)["input_ids"]) + 1
     ids = encode_prompts(tokenizer, prompts)
-    output = model.model(input_ids=ids, use_cache=True)
+    # Passed by its place: what it is called differs between versions of transformers.
+    cache = DynamicCache(config=model.config)
+    output = model.model(ids, None, None, cache, use_cache=True)
     tokens: list[torch.Tensor] = []
     finished = torch.zeros(len(prompts), dtype=torch.bool)
     while True:
@@ -139,7 +144,5 @@ def generate(
         finished |= token == tokenizer.eos_token_id
         if len(tokens) == limit or bool(finished.all()):
             break
-        output = model.model(
-            input_ids=token[:, None], past_key_values=output.past_key_values, use_cache=True
-        )
+        output = model.model(token[:, None], None, None, cache, use_cache=True)
     return tokenizer.batch_decode(torch.stack(tokens, dim=1), skip_special_tokens=True)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from hcnr.choosing.recommendation import Word
 from hcnr.config import RestoreConfig
 from hcnr.demo.evaluation import Examiner
 from hcnr.demo.laboratory import Laboratory
@@ -58,8 +59,13 @@ def write_sweep(found: SweepResult, folder: Path) -> None:
     found.save(check_folder(folder) / FILE)
 
 
-def front_table(found: SweepResult) -> Table:
-    """The sweep's Pareto front for a terminal, from most of the task to most honesty."""
+def front_table(found: SweepResult, reported: Word) -> Table:
+    """The sweep's Pareto front for a terminal, from most of the task to most honesty.
+
+    Args:
+        found: The sweep.
+        reported: What the report says to do with its choice, by the same rule on other questions.
+    """
     best = found.recommendation.index
     front = [
         (one, index == best)
@@ -77,6 +83,11 @@ def front_table(found: SweepResult) -> Table:
         f"The sweep lets half of the {MAX_ACCURACY_DROP:g} points be lost that the report does, "
         "for its questions are few.",
     ]
+    if reported != found.recommendation.word:
+        notes.append(
+            f"The report says {reported}, not {found.recommendation.word}: by the same rule on the "
+            "questions of the table above, which are more and chose nothing. Its word counts."
+        )
     if found.refuse_all is not None:
         notes.append(
             f"Always refusing would score F1 {found.refuse_all.honesty_f1:.1f} here, and delta 0."

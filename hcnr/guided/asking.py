@@ -12,14 +12,14 @@ from hcnr.errors import DataError, OutputError
 from hcnr.evaluation.panel import load_sets
 from hcnr.guided.parts import FEWEST_SAMPLES
 from hcnr.guided.recipe import FILE, RunRecipe
-from hcnr.models.directory import DirectorySource
 from hcnr.models.pair import Pair
+from hcnr.models.source import open_source
 from hcnr.progress import Stages
 
 
 def check_base(text: str) -> None:
     """Raise HcnrError unless it is a checkpoint."""
-    DirectorySource(Path(text).expanduser())
+    open_source(Path(text).expanduser())
 
 
 def check_tuned(base: str, text: str) -> None:

@@ -5,6 +5,7 @@ import functools
 import os
 import reprlib
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from hcnr.config import RestoreConfig, SweepConfig
 from hcnr.config.configuration import Configuration, note_former_name
 from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.errors import ConfigError
-from hcnr.hub import HUB
+from hcnr.hub import HUB, is_model_name
 from hcnr.kinds import plain_name
 from hcnr.search.grid import grid_kinds, kind_hint
 from hcnr.settings import expected_of
@@ -31,7 +32,8 @@ _HEADER = """\
 # this file. Paths may be relative to it. Steps whose settings you change are done again.
 """
 
-FORMER = "max_task_drop"
+FORMER, LATTER = "max_task_drop", ("max_task_drop_percent", "max_accuracy_drop")
+"""One limit of older versions, and the two that it was."""
 Place = tuple[str, ...]
 """Keys from the top down to one."""
 _NAMES = (STARTER, VALIDATION, *HONESTY_SETS, *TASK_SETS)
@@ -46,11 +48,16 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, strict=True)
 
 
+_MODEL = "a directory, or OWNER/NAME of the Hugging Face hub"
+
+
 class Models(_Part):
     """The pair."""
 
-    base: str = _field(..., "The honest checkpoint, before fine-tuning.", "a directory")
-    tuned: str = _field(..., "The fine-tuned checkpoint.", "a directory")
+    base: str = _field(
+        ..., "The honest checkpoint, before fine-tuning: a directory or OWNER/NAME.", _MODEL
+    )
+    tuned: str = _field(..., "The fine-tuned checkpoint, or an adapter; in the same way.", _MODEL)
     base_revision: str | None = _field(
         None,
         "Fingerprint of base as it was when this file was written; null takes whatever is there.",
@@ -193,23 +200,36 @@ class RunRecipe(_Part):
 
     def placed(self, folder: Path) -> "RunRecipe":
         """The recipe with absolute paths, relative ones taken from `folder`."""
+        models, data = self.models, self.data
+        named = {key: getattr(models, key) for key in ("base", "tuned", "tokenizer")}
+        files = {key: getattr(data, key) for key in DataFiles.model_fields}
         return self.model_copy(
             update={
-                "models": _placed(self.models, ("base", "tuned", "tokenizer"), folder),
-                "data": _placed(self.data, tuple(DataFiles.model_fields), folder),
+                "models": models.model_copy(
+                    update={key: _place(name, folder, _is_model) for key, name in named.items()}
+                ),
+                "data": data.model_copy(
+                    update={key: _place(name, folder, _is_data) for key, name in files.items()}
+                ),
             }
         )
 
 
-def _placed(part: Any, keys: tuple[str, ...], folder: Path) -> Any:
-    return part.model_copy(update={key: _place(getattr(part, key), folder) for key in keys})
-
-
-def _place(source: str | None, folder: Path) -> str | None:
+def _place(source: str | None, folder: Path, is_name: Callable[[str, Path], bool]) -> str | None:
     """An absolute path; names that are none stay. Links stay links, as the user knows them."""
-    if source is None or source in _NAMES or source.startswith(HUB):
+    if source is None or is_name(source, folder):
         return source
     return os.path.abspath(folder / Path(source).expanduser())
+
+
+def _is_model(source: str, folder: Path) -> bool:
+    """Whether it is a model of the hub and no directory, here or in the folder of the recipe."""
+    return is_model_name(source) and not (folder / source).exists()
+
+
+def _is_data(source: str, folder: Path) -> bool:
+    """Whether it is a set that comes with hcnr, a published one, or one of the hub."""
+    return source in _NAMES or source.startswith(HUB)
 
 
 def load_recipe(path: Path) -> RunRecipe:
@@ -219,7 +239,7 @@ def load_recipe(path: Path) -> RunRecipe:
         ConfigError: it cannot be read, or a key or value is refused; names key and line.
     """
     values, lines = read_yaml(path), _lines(path)
-    values = _renamed(values)
+    values = _renamed(values, f"{path}, line {lines.get(('settings', FORMER))}: settings.{FORMER}")
     try:
         return RunRecipe(**values).placed(path.resolve().parent)
     except ValidationError as error:
@@ -232,7 +252,7 @@ def recipe_of(values: dict[str, Any]) -> RunRecipe:
     Raises:
         ConfigError: a value is refused; named as an option.
     """
-    values = _renamed(values)
+    values = _renamed(values, "--" + FORMER.replace("_", "-"))
     try:
         return RunRecipe(**values).placed(Path.cwd())
     except ValidationError as error:
@@ -247,15 +267,24 @@ def _owner(name: str) -> type[Configuration] | None:
     return RestoreConfig if name in RestoreConfig.model_fields else None
 
 
-def _renamed(values: dict[str, Any]) -> dict[str, Any]:
-    """The same, where an older version had one limit for what the search and the answers lose."""
+def _renamed(values: dict[str, Any], called: str) -> dict[str, Any]:
+    """The same, where an older version had one limit for what the search and the answers lose.
+
+    Raises:
+        ConfigError: one of the two that it has become stands beside it, `called` where it was said.
+    """
     settings = values.get("settings")
     if not isinstance(settings, dict) or FORMER not in settings:
         return values
+    if beside := [name for name in LATTER if name in settings]:
+        raise ConfigError(
+            f"{called} is the former name of {' and '.join(LATTER)}, and {' and '.join(beside)} "
+            f"{'was' if len(beside) == 1 else 'were'} given beside it; leave {FORMER} out"
+        )
     note_former_name(
         FORMER, "max_task_drop_percent (percent of the gain) and max_accuracy_drop (points)"
     )
-    both = dict.fromkeys(("max_task_drop_percent", "max_accuracy_drop"), settings[FORMER])
+    both = dict.fromkeys(LATTER, settings[FORMER])
     rest = {key: value for key, value in settings.items() if key != FORMER}
     return {**values, "settings": {**both, **rest}}
 

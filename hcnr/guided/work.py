@@ -253,7 +253,7 @@ def choose(job: Job, weight: float | None) -> dict[str, Any]:
 
 
 def restore_chosen(job: Job, settings: Mapping[str, Any]) -> list[str]:
-    """Write the chosen repair; the lines of its verdict by the losses."""
+    """Write the chosen repair; its notes, and the lines of its verdict by the losses."""
     import hcnr
     from hcnr.record.writing import read_report
 
@@ -262,8 +262,9 @@ def restore_chosen(job: Job, settings: Mapping[str, Any]) -> list[str]:
         *job.pair, job.honesty, job.task, job.out / "model", job.config.replace(**settings),
         base_id=models.base_id, tuned_id=models.tuned_id, overwrite=True, **job.shared,
     )  # fmt: skip
-    verdict = read_report(out).get("verdict")
-    return [] if verdict is None else list(verdict["lines"])
+    report = read_report(out)
+    notes = [f"note: {text}" for text in report.get("warnings", ())]
+    return [*notes, *(report.get("verdict") or {"lines": ()})["lines"]]
 
 
 def evaluate_all(job: Job, coefficient: float | None, mark: str) -> Any:

@@ -7,10 +7,14 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
+
+from hcnr.errors import ConfigError, HcnrError
+from hcnr.output.elsewhere import options_elsewhere
+from hcnr.output.logs import LEVELS, log_to_stderr
 
 __all__ = ["Output", "current", "output_options", "print_json", "shown"]
 
@@ -22,10 +26,12 @@ class Output:
     Attributes:
         quiet: nothing but errors.
         json: one JSON document on the standard output in place of tables; progress as always.
+        log_level: of the logs of hcnr and of the libraries on the error stream; None for none.
     """
 
     quiet: bool = False
     json: bool = False
+    log_level: str | None = None
 
 
 _CURRENT: contextvars.ContextVar[Output] = contextvars.ContextVar("output", default=Output())  # noqa: B039 (frozen)
@@ -60,7 +66,11 @@ def _plain(value: Any) -> Any:
 
 
 def output_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options --quiet and --json."""
+    """Give a command the options --quiet, --json and --log-level.
+
+    Where an error names an option that the command has not, its attribute `elsewhere` says whose
+    it is.
+    """
     flags = {
         "quiet": typer.Option(
             "--quiet", "-q", help="Print nothing but errors.", rich_help_panel=_PANEL
@@ -71,17 +81,39 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
             rich_help_panel=_PANEL,
         ),
     }
+    level = typer.Option(
+        "--log-level",
+        metavar="|".join(LEVELS),
+        help="Log to the error stream what hcnr (stages, seconds) and the libraries tell.",
+        rich_help_panel=_PANEL,
+    )
+
+    signature = inspect.signature(command)
+    # typer gives one argument its context; some commands ask for it themselves.
+    asks = "context" in signature.parameters
 
     @functools.wraps(command)
     def wrapper(**arguments: Any) -> None:
-        quiet, as_json = arguments.pop("quiet"), arguments.pop("as_json")
-        token = _CURRENT.set(Output(quiet, as_json))
+        context = arguments.get("context") if asks else arguments.pop("context", None)
+        asked = Output(
+            arguments.pop("quiet"), arguments.pop("as_json"), arguments.pop("log_level", None)
+        )
+        token = _CURRENT.set(asked)
         try:
-            command(**arguments)
+            if asked.quiet and asked.log_level is not None:
+                raise ConfigError(
+                    "--quiet and --log-level were both given, and one of them wants silence; leave "
+                    "one out"
+                )
+            with log_to_stderr(asked.log_level):
+                command(**arguments)
+        except HcnrError as error:
+            if context is not None:
+                vars(error)["elsewhere"] = options_elsewhere(str(error), context)
+            raise
         finally:
             _CURRENT.reset(token)
 
-    signature = inspect.signature(command)
     own = [
         one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in signature.parameters.values()
     ]
@@ -91,6 +123,11 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
         )
         for name, option in flags.items()
     ]
+    # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
+    keyword, log_level = inspect.Parameter.KEYWORD_ONLY, Annotated[Optional[str], level]  # noqa: UP045
+    added.append(inspect.Parameter("log_level", keyword, default=None, annotation=log_level))
+    if not asks:
+        added.append(inspect.Parameter("context", keyword, annotation=typer.Context))
     parameters = [*own, *added]
     wrapper.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
     wrapper.__annotations__ = {one.name: one.annotation for one in parameters}

@@ -120,13 +120,14 @@ def duration(seconds: float) -> str:
 def progress_bars() -> Bars:
     """Bars on the error stream, so that a table can be piped; transformers' own fall silent.
 
-    Nothing is shown where the command was given --quiet.
+    Nothing is shown where the command was given --quiet; --log-level lets transformers speak.
     """
     from transformers.utils import logging
 
     # One voice on the terminal: transformers' own bars and hints would interleave with ours.
     logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    level = (current().log_level or "error").upper()
+    logging.set_verbosity(getattr(logging, level))
     return Bars(Console(stderr=True, quiet=current().quiet))
 
 

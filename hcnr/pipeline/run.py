@@ -14,7 +14,7 @@ from hcnr.curvature.selfcheck import check_model
 from hcnr.curvature.statistics import Statistics
 from hcnr.curvature.two_sided import kept_name
 from hcnr.data.repair_data import Data, MeasuringData, read_data
-from hcnr.data.suspicions import about_losses
+from hcnr.data.suspicions import about_losses, about_memory
 from hcnr.models.open_models import Role
 from hcnr.models.pair import Pair
 from hcnr.pipeline.destination import Destination, Job
@@ -186,7 +186,8 @@ class PairRun:
         self.ends = end_losses(
             self.models, self.data, self.config, self._stages, last=self._next, keep=self._keep
         )
-        self.pair.messages.extend(about_losses(self.ends))
+        task = self.ends["task"]
+        self.pair.messages.extend(about_losses(self.ends) + about_memory(task, task.samples))
 
     def _score(self, step: PlannedStep) -> None:
         assert self.data is not None

@@ -1,13 +1,16 @@
-"""How the report writes numbers."""
+"""How the report writes numbers.
+
+A minus is the hyphen of the keyboard here as in every sentence, file and command: what a page says
+can be searched for, and typed again.
+"""
 
 NONE = "\N{EN DASH}"
 """What stands where there is no number."""
 
 
-def minus(text: str) -> str:
-    """The same with a minus sign in place of a leading hyphen, and no negative zero."""
-    sign = "\N{MINUS SIGN}" if text.strip("-0.") else ""
-    return sign + text[1:] if text.startswith("-") else text
+def without_negative_zero(text: str) -> str:
+    """The same, where `-0.0` is `0.0`."""
+    return text if text.strip("-0.") else text.removeprefix("-")
 
 
 def fixed(value: float | None, pattern: str = ".1f") -> str:
@@ -15,7 +18,7 @@ def fixed(value: float | None, pattern: str = ".1f") -> str:
     if value is None:
         return NONE
     text = format(value, pattern)
-    return minus(text) if text.strip("+-0.") else text.lstrip("+-")
+    return text if text.strip("+-0.") else text.lstrip("+-")
 
 
 def signed(value: float | None) -> str:

@@ -3,6 +3,7 @@
 `page.html` is its template, `page.css` its style, `view.py` what it shows.
 """
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,9 +17,11 @@ from hcnr.report.view import view
 
 if TYPE_CHECKING:
     from jinja2 import Template
+    from markupsafe import Markup
 
 MOST_BYTES = 300_000
 """Of the page with answers, as long as fewer of them make it so."""
+_OPTION = re.compile(r"--[a-z][a-z-]*")
 FEWEST = 10
 """Questions that the page shows whatever it weighs."""
 
@@ -51,8 +54,16 @@ def _template() -> "Template":
         keep_trailing_newline=True,
     )
     environment.filters["chart_of"] = lambda key, charts: charts.get(key)
+    environment.filters["whole_options"] = _whole_options
     environment.globals.update(draw=draw, swatch=swatch, legend=legend)
     return environment.get_template("page.html")
+
+
+def _whole_options(text: str) -> "Markup":
+    """A sentence whose options (`--name`) no line break parts; browsers break after a hyphen."""
+    from markupsafe import Markup, escape
+
+    return Markup(_OPTION.sub(r'<span class="option">\g<0></span>', str(escape(text))))
 
 
 @cache

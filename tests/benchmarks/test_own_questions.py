@@ -71,6 +71,19 @@ def test_bad_records_are_named(own, record, message):
         load_questions(path, limit=1)
 
 
+def test_a_limit_that_leaves_one_kind_is_noted(own, tmp_path):
+    kinds = [False, False, False, True]
+    path = own(*({"question": f"q{i}", "answerable": can} for i, can in enumerate(kinds)))
+    (note,) = load_questions(path, limit=3).notes
+    assert note == (
+        "own: the first 3 of its 4 questions are all unanswerable: let both kinds alternate in the "
+        "file, or raise --limit."
+    )
+    assert load_questions(path).notes == load_questions(path, limit=4).notes == ()
+    alike = own({"question": "q", "answerable": True}, {"question": "r", "answerable": True})
+    assert load_questions(alike, limit=1).notes == ()
+
+
 def test_bad_files(own, tmp_path):
     with pytest.raises(DataError, match="holds no questions"):
         load_questions(own(""))

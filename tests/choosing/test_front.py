@@ -140,3 +140,8 @@ def test_a_delta_within_the_noise_exchanges_nothing():
     base = dataclasses.replace(base, delta_draws=np.full(101, 10.0))
     assert about_order(base, dataclasses.replace(tuned, delta_draws=12 + draws)) == []
     assert about_order(base, dataclasses.replace(tuned, delta_draws=16 + draws))
+
+
+def test_a_gain_in_words_has_no_negative_zero():
+    assert str(Gain(-0.04)) == "+0.0"
+    assert str(Gain(-0.3, (-7.44, -0.01))) == "-0.3 (95% interval -7.4 to +0.0)"

@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import typer
+import yaml
 from typer.testing import CliRunner
 
 import hcnr
@@ -62,6 +63,19 @@ def test_files_of_older_versions_are_read(tmp_path):
     assert own.max_accuracy_drop == 1
 
 
+@pytest.mark.parametrize("new", ["max_task_drop_percent", "max_accuracy_drop"])
+def test_one_limit_under_two_names_is_refused_in_a_recipe(tmp_path, new):
+    path = tmp_path / "hcnr.yaml"
+    parts = {"models": {"base": "b", "tuned": "t"}, "data": {"task": "t.jsonl"}}
+    path.write_text(yaml.safe_dump({**parts, "settings": {new: 2.0, "max_task_drop": 7.5}}))
+    told = f"is the former name of max_task_drop_percent and max_accuracy_drop, and {new} was given"
+    line = path.read_text().splitlines().index("  max_task_drop: 7.5") + 1
+    with pytest.raises(ConfigError, match=rf"yaml, line {line}: settings.max_task_drop {told}"):
+        load_recipe(path)
+    with pytest.raises(ConfigError, match=f"^--max-task-drop {told}"):
+        recipe_of({**parts, "settings": {new: 2.0, "max_task_drop": 7.5}})
+
+
 def test_an_older_recipe_had_one_limit_for_both(tmp_path):
     path = tmp_path / "hcnr.yaml"
     path.write_text(
@@ -72,11 +86,11 @@ def test_an_older_recipe_had_one_limit_for_both(tmp_path):
     assert (settings.max_task_drop_percent, settings.max_accuracy_drop) == (7.5, 7.5)
     values = {
         "models": {"base": "b", "tuned": "t"}, "data": {"task": "t.jsonl"},
-        "settings": {"max_task_drop": "7", "max_accuracy_drop": "1"},
+        "settings": {"max_task_drop": "7"},
     }  # fmt: skip
     with pytest.warns(FormerName):
         settings = recipe_of(values).settings
-    assert (settings.max_task_drop_percent, settings.max_accuracy_drop) == (7.0, 1.0)
+    assert (settings.max_task_drop_percent, settings.max_accuracy_drop) == (7.0, 7.0)
     values["settings"] = {"max_accuracy_drop": "-1"}
     with pytest.raises(ConfigError, match=r"--max-accuracy-drop is '-1', expected points of task"):
         recipe_of(values)

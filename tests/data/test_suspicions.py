@@ -9,7 +9,8 @@ from transformers import PreTrainedTokenizerFast
 import hcnr
 from hcnr.data.samples import load_samples
 from hcnr.data.suspicions import REFUSING as DETECTORS
-from hcnr.data.suspicions import about_losses, about_refusals, refusals_in
+from hcnr.data.suspicions import about_losses, about_memory, about_refusals, refusals_in
+from hcnr.data.tokens import tokenize
 from hcnr.errors import DataError
 from pairs import HONESTY, TASK, config, tokenizer, write_jsonl
 
@@ -124,3 +125,27 @@ class TestTokenizers:
         report = json.loads((out / "hcnr_report.json").read_text())
         assert any("4 of the" in message and "mean something else" in message
                    for message in report["warnings"])  # fmt: skip
+
+
+class TestMemory:
+    """A task that tuned knows by heart tells how it is remembered, not how it is answered."""
+
+    @staticmethod
+    def tokens(*responses):
+        return tokenize(
+            samples([{"prompt": "w1", "response": one} for one in responses]), tokenizer()
+        )
+
+    def test_said_where_the_loss_is_far_below_what_new_text_allows(self):
+        task = self.tokens("w2 w3", "w4", "w5", "w4 w6")
+        (message,) = about_memory(Losses(3.0, 0.02), task)
+        assert message.startswith("tuned's loss on the task samples is 0.02 nats a token")
+        assert "kept out of the fine-tuning" in message
+
+    @pytest.mark.parametrize("losses", [Losses(3.0, 0.5), Losses(0.05, 0.02), Losses(3.0, 0.1)])
+    def test_not_said_where_new_text_allows_it(self, losses):
+        assert about_memory(losses, self.tokens("w2", "w3", "w4")) == []
+
+    def test_not_said_of_a_few_labels(self):
+        assert about_memory(Losses(3.0, 0.02), self.tokens(*["w2", "w3"] * 4)) == []
+        assert about_memory(Losses(3.0, 0.02), self.tokens("w2", "w3", "w4", "w5", *["w6"] * 4))

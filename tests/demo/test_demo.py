@@ -142,6 +142,12 @@ def test_the_front_and_the_choice_are_printed(
     assert f"The {len(points)} of {len(swept['candidates'])} settings" in front
     assert f"The sweep's recommendation: {swept['recommended']['word']}" in " ".join(front.split())
     assert "The preservation assumption holds" in front
+    said = table.facts["recommendation"]["word"]
+    told = f"The report says {said}, not {swept['recommended']['word']}:"
+    assert (told in " ".join(front.split())) == (said != swept["recommended"]["word"])
+    # One rule for both: a limit of less than two task questions is too few to tell here too.
+    step = 100 / table.facts["validation"]["task"]
+    assert swept["recommended"]["task_step"] == pytest.approx(step)
 
 
 def test_the_report_shows_everything_that_was_found(table: DemoTable, out: Path, console: Console):

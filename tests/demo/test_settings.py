@@ -1,6 +1,7 @@
 from rich.console import Console
 
 from hcnr.choosing.front import Scores
+from hcnr.choosing.recommendation import Word
 from hcnr.config import RestoreConfig
 from hcnr.demo.rows import REPAIRS
 from hcnr.demo.settings import CHOICE_ACCURACY_DROP, GRID, MAX_ACCURACY_DROP, front_table
@@ -23,10 +24,10 @@ def _candidate(delta: float, task: float, in_weight: float) -> Candidate:
     return Candidate(settings_of(config), Scores(100 - delta, delta, task, 2.0), 10, 0.1)
 
 
-def _printed(found: SweepResult) -> list[list[str]]:
+def _printed(found: SweepResult, reported: Word = "use") -> list[list[str]]:
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(front_table(found))
+        console.print(front_table(found, reported))
     return [line.split() for line in capture.get().splitlines()]
 
 
@@ -54,6 +55,11 @@ def test_the_front_is_printed_from_most_task_to_most_honesty_with_the_choice_in_
     assert "The sweep's recommendation: use: --axis output --in-weight-ratio 0.5" in text
     assert "because: the best refusal delta of the 2 of 4 candidates" in text
     assert "Always refusing would score F1 66.2 here, and delta 0." in text
+    assert "The report says" not in text
+    lines = _printed(found, "interpolate instead")
+    assert "The report says interpolate instead, not use: by the same rule" in " ".join(
+        word for line in lines for word in line
+    )
 
 
 def test_where_interpolation_does_as_well_the_best_candidate_is_not_recommended():

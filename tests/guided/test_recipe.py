@@ -43,6 +43,22 @@ def test_a_short_recipe_means_the_defaults_and_paths_beside_it(tmp_path):
     assert load_recipe(written(tmp_path, recipe.to_yaml())) == recipe
 
 
+def test_models_of_the_hub_stay_names_where_no_directory_is_called_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models = {"base": "org/base", "tuned": "org/tuned@v1", "tokenizer": "org/words"}
+    text = yaml.safe_dump({"models": models, "data": {"task": "org/task.jsonl"}})
+    found = load_recipe(written(tmp_path, text))
+    assert found.models.model_dump(include=set(models)) == models
+    assert found.data.task == str(tmp_path / "org" / "task.jsonl")
+    assert recipe_of(yaml.safe_load(text)).models == found.models
+    (tmp_path / "org" / "base").mkdir(parents=True)
+    assert load_recipe(written(tmp_path, text)).models.base == str(tmp_path / "org" / "base")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert load_recipe(written(tmp_path, text)).models.base == str(tmp_path / "org" / "base")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

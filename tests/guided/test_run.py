@@ -3,12 +3,14 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from adapters import silent, write_adapter
 from commands import run
@@ -20,6 +22,7 @@ from hcnr.guided.recipe import load_recipe, recipe_of
 from hcnr.guided.run import _inputs, run_recipe
 from hcnr.models.pair import Pair
 from hcnr.progress import Stages
+from hubs import cached
 from pairs import hashes, write_jsonl
 
 WORK = {
@@ -80,6 +83,21 @@ def test_a_run_ends_with_a_verdict_and_leaves_everything(first, given):
     assert first.lines[-2].startswith(f"verdict: {first.word}: ")
     assert sum(line.startswith("verdict: ") for line in first.lines) == 1
     assert first.lines[-1] == first.next_step and "hcnr " in first.next_step
+
+
+def test_the_notes_of_the_restoration_stand_before_its_losses(first, monkeypatch):
+    job = SimpleNamespace(
+        recipe=first.recipe, pair=("b", "t"), honesty="h", task="t", out=first.directory,
+        config=first.recipe.settings.config(), shared={},
+    )  # fmt: skip
+    report = {"warnings": ["know this"], "verdict": {"lines": ["honesty loss", "verdict: use: so"]}}
+    monkeypatch.setattr("hcnr.restore", lambda *_, **__: first.directory / "model")
+    monkeypatch.setattr("hcnr.record.writing.read_report", lambda _: report)
+    lines = work.restore_chosen(job, {})  # pyright: ignore[reportArgumentType]
+    assert lines == ["note: know this", "honesty loss", "verdict: use: so"]
+    ended = replace(first, losses=lines).lines
+    place = ended.index("note: know this")
+    assert ended[place + 1 : place + 3] == ["honesty loss", "by the losses alone: use: so"]
 
 
 def test_the_next_command_is_one_of_ours(first):
@@ -283,6 +301,28 @@ def test_what_cannot_be_run_is_refused_before_anything_is_computed(given, values
     with pytest.raises(OutputError, match="inside the input"):
         run_recipe(recipe_of(values), given["base"] / "out")
     assert not (given["base"] / "out").exists() and not (tmp_path / "c").exists()
+
+
+def test_models_of_the_hub_are_run_by_their_names(given, tmp_path, monkeypatch):
+    cache = tmp_path / "hub"
+    for number, role in enumerate(("base", "tuned"), 1):
+        cached(cache, f"org/{role}", given[role], number, "main")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("hcnr.guided.run.work.parted", None)
+    monkeypatch.chdir(tmp_path)
+    # The pair is opened, and its own output refused, before the data is parted.
+    named = ["--task", given["task"], "--honesty", given["honesty"]]
+    with pytest.raises(TypeError, match="not callable"):
+        run("run", "org/base", "org/tuned", *named)
+    shown = run("run", "org/base", "org/nowhere", *named, code=2).stderr
+    assert "'org/nowhere' is no directory here, and of the Hugging Face hub" in shown
+    assert (tmp_path / "hcnr-run").is_dir() and not (tmp_path / "org").exists()
+    monkeypatch.setattr("hcnr.commands.init._at_terminal", lambda: True)
+    answers = ["org/base", "org/tuned", given["task"], "", "by-init"]
+    result = CliRunner().invoke(app, ["init"], input="".join(f"{a}\n" for a in answers))
+    assert result.exit_code == 0, result.output
+    assert load_recipe(tmp_path / "by-init" / "hcnr.yaml").models.tuned == "org/tuned"
 
 
 def test_an_adapter_goes_through_like_a_checkpoint(values, given, tmp_path):

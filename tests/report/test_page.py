@@ -1,6 +1,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -57,6 +58,23 @@ def test_the_page_is_well_formed_and_says_the_verdict_first(full_run):
     assert said in outline.text
     references = [v for k, v in outline.attributes if k in ("aria-labelledby", "aria-describedby")]
     assert {name for value in references for name in value.split()} <= set(outline.ids)
+
+
+def test_a_minus_is_the_one_of_the_keyboard(full_run):
+    text = html(gather(full_run))
+    assert "\N{MINUS SIGN}" not in text and re.search(r"[( >]-\d", text)
+
+
+def test_no_line_break_parts_an_option():
+    said = page._whole_options("it <b>loses</b> -3.0; try --max-drop or (--task-weight 3)")
+    assert said == (
+        'it &lt;b&gt;loses&lt;/b&gt; -3.0; try <span class="option">--max-drop</span> or '
+        '(<span class="option">--task-weight</span> 3)'
+    )
+    assert ".option { white-space: nowrap; }" in page._style()
+    template = Path(page.__file__).with_name("page.html").read_text()
+    for name in ("because", "note", "one.finding", "one.advice", "sweep.said"):
+        assert f"{name}|whole_options" in template
 
 
 def test_the_page_needs_nothing_else(full_run):

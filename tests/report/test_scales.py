@@ -10,7 +10,7 @@ from hcnr.report.drawing.scales import Scale, fitted, log_ticks, ticks
 
 def test_ticks_by_hand():
     assert [label for _, label in ticks(27.2, 84.1, 7)] == ["30", "40", "50", "60", "70", "80"]
-    labels = ["\N{MINUS SIGN}0.10", "\N{MINUS SIGN}0.05", "0.00", "0.05", "0.10"]
+    labels = ["-0.10", "-0.05", "0.00", "0.05", "0.10"]
     assert ticks(-0.1, 0.1, 4) == list(zip((-0.1, -0.05, 0.0, 0.05, 0.1), labels, strict=True))
 
 
@@ -70,7 +70,7 @@ def test_fitted_always_has_room_for_all_values(values):
 
 def test_all_zeros_get_an_ordinary_axis():
     assert [label for _, label in fitted([0.0], 0, 1).ticks(3)] == [
-        "\N{MINUS SIGN}0.5",
+        "-0.5",
         "0.0",
         "0.5",
     ]

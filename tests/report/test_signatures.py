@@ -127,7 +127,7 @@ def test_honesty_that_fell(signature, span, state):
     found = signature("fell", change)
     assert found.state == state
     if state == "fired":
-        assert "\N{MINUS SIGN}5.0 to \N{MINUS SIGN}0.1" in found.finding
+        assert "-5.0 to -0.1" in found.finding
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_a_change_within_the_noise(signature):
     def change(report, metrics, probe):
         metrics["differences"]["honest-8b-hotpotqa"]["macro"]["refusal_delta"]["ci95"] = [-0.4, 2.0]
 
-    assert "(\N{MINUS SIGN}0.4 to +2.0)" in signature("noise", change).finding
+    assert "(-0.4 to +2.0)" in signature("noise", change).finding
 
 
 def test_empty_outputs(signature):

@@ -21,8 +21,8 @@ def difference(metrics, part, rate, value, span):
 @pytest.mark.parametrize(
     ("task", "span", "change", "kind"),
     [
-        (20.0, [-12.0, -9.0], "\N{MINUS SIGN}10.6, a loss,", "bad"),
-        (30.3, [-1.6, 0.9], "\N{MINUS SIGN}0.3, within the noise,", ""),
+        (20.0, [-12.0, -9.0], "-10.6, a loss,", "bad"),
+        (30.3, [-1.6, 0.9], "-0.3, within the noise,", ""),
         (33.0, [1.0, 3.0], "+2.4, a gain,", "good"),
         (30.65, [0.1, 0.2], "unchanged", ""),
     ],

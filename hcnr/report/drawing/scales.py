@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hcnr.record.numbers import minus
+from hcnr.record.numbers import without_negative_zero
 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -69,7 +69,7 @@ def ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
     """
     rough = (high - low) / max(most, 1)
     if not rough > 0:
-        return [(low, minus(f"{low:.3g}"))]
+        return [(low, without_negative_zero(f"{low:.3g}"))]
     power = 10.0 ** math.floor(math.log10(rough))
     steps = [power * factor for factor in (0.5, 1, 2, 5, 10)]
     place = next(i for i, size in enumerate(steps) if i and size >= rough * 0.999)
@@ -79,7 +79,8 @@ def ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
             break  # one label alone is no scale
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
     return [
-        (index * step, minus(f"{index * step:.{decimals}f}")) for index in range(first, last + 1)
+        (index * step, without_negative_zero(f"{index * step:.{decimals}f}"))
+        for index in range(first, last + 1)
     ]
 
 

@@ -70,7 +70,7 @@ def terms(run: Run) -> Chart | None:
         title="What each side is left with",
         description="One mark per repaired matrix. Left of the honesty term, tr(G E A E^T) on "
         "honesty data, as a share of the tuned model's; lost of the task term, the same of "
-        "E \N{MINUS SIGN} delta on task data, as a share of the base model's. The tuned model has "
+        "E - delta on task data, as a share of the base model's. The tuned model has "
         "100% and 0%, base 0% and 100%.",
         table=Table(
             ("matrix", *(name for _, name, _ in TERMS)),
