@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from hcnr.output.bars import duration
 from hcnr.record.adapter_text import adapter_sentence, adapter_table
 from hcnr.record.interpolation import Interpolated
 from hcnr.record.interpolation import key_facts as mixing_facts
@@ -176,7 +177,7 @@ def print_plan(plan: "Plan", console: Console) -> None:
             human(stage.written, "B"),
             human(stage.held, "B"),
             human(stage.flops, "flop"),
-            "" if stage.seconds is None else _duration(stage.seconds),
+            "" if stage.seconds is None else duration(stage.seconds),
         )
     console.print(stages)
     for message in plan.messages:
@@ -192,15 +193,6 @@ def print_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]],
     for row in rows:
         table.add_row(*row)
     console.print(table)
-
-
-def _duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3.2 h`."""
-    if seconds < 1:
-        return "-"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def human(number: float, unit: str) -> str:
