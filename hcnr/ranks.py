@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hcnr.errors import ConfigError, HcnrError, RankError
 
@@ -93,9 +93,12 @@ def refuse_several(command: str) -> None:
 
 
 def speaks() -> bool:
-    """Whether this process says why the run ended: the first that asks, and it alone."""
+    """Whether this process says why the run ended: the first that asks, and it alone.
+
+    Before the processes have met, the first of every machine: what is wrong may be so on one only.
+    """
     if _speaking is None:
-        return asked() == 1 or os.environ["RANK"] == "0"
+        return asked() == 1 or os.environ.get("LOCAL_RANK", "0") == "0"
     try:
         return _speaking.store.add("spoken", 1) == 1
     except (RuntimeError, OSError):
@@ -415,20 +418,30 @@ def _check_together(group: _Group, name: str, found: Sequence[tuple[int, str]]) 
 
 @contextlib.contextmanager
 def _told_to_end() -> Iterator[None]:
-    """SIGTERM as one sentence: a launcher sends it to all when one process ended."""
+    """SIGTERM as one sentence: a launcher sends it to all when one process ended.
+
+    Once this process is on its way out it is not heard any more: what cleans up, and the sentence
+    after it, must not be cut short.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def end(number: int, _frame: FrameType | None) -> NoReturn:
+    def end(number: int, _frame: FrameType | None) -> None:
+        # What a `finally` of the interrupted code is handling.
+        if isinstance(sys.exc_info()[1], HcnrError | KeyboardInterrupt):
+            return
         raise RankError(
             "another process of this run ended, or the launcher was told to end (signal "
             f"{number}), so all end; nothing is written"
         )
 
-    kept = signal.signal(signal.SIGTERM, end)
+    kept: Any = signal.signal(signal.SIGTERM, end)
     try:
         yield
+    except BaseException:
+        kept = signal.SIG_IGN
+        raise
     finally:
         signal.signal(signal.SIGTERM, kept)
         sys.stdout.flush()

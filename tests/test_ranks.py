@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 import several
 from commands import run
 from hcnr import ranks
+from hcnr.errors import RankError
 from hcnr.record.writing import read_report
 
 SCRIPT = Path(several.__file__)
@@ -123,3 +124,29 @@ def test_one_process_exchanges_nothing():
     assert ranks.share(range(3), [1, 5, 2]) == range(3)
     assert ranks.gathered("x", 4) == [4] and ranks.decided("x", 4) == 4
     assert ranks.size() == 1 and ranks.leads() and ranks.owns(5) and ranks.speaks()
+
+
+def test_what_cleans_up_is_not_cut_short_by_the_launcher():
+    kept, cleaned = signal.getsignal(signal.SIGTERM), []
+    try:
+        with pytest.raises(RankError, match="the first cause"), ranks._told_to_end():
+            try:
+                raise RankError("the first cause")
+            finally:
+                os.kill(os.getpid(), signal.SIGTERM)
+                cleaned.append(True)
+        # Nor is the sentence that follows.
+        assert cleaned and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+        with pytest.raises(RankError, match="the launcher was told"), ranks._told_to_end():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+
+
+@pytest.mark.parametrize(("rank", "local", "says"), [(8, 0, True), (9, 1, False)])
+def test_before_they_have_met_one_process_of_every_machine_speaks(monkeypatch, rank, local, says):
+    for name, value in {"RANK": rank, "LOCAL_RANK": local, "WORLD_SIZE": 16,
+                        "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():  # fmt: skip
+        monkeypatch.setenv(name, str(value))
+    assert ranks.speaks() is says
