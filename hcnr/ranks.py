@@ -377,6 +377,9 @@ def _leave(group: _Group) -> None:
 
     try:
         if group.rank == 0:
+            # The result is in its place: whatever becomes of the others, this is no failure.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
             group.store.set("done", "1")
             end = time.monotonic() + _FAREWELL
             while group.store.add("left", 0) < group.size - 1 and time.monotonic() < end:

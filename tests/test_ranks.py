@@ -150,3 +150,18 @@ def test_before_they_have_met_one_process_of_every_machine_speaks(monkeypatch, r
                         "MASTER_ADDR": "localhost", "MASTER_PORT": 1}.items():  # fmt: skip
         monkeypatch.setenv(name, str(value))
     assert ranks.speaks() is says
+
+
+def test_a_process_that_dies_after_the_result_is_in_its_place_undoes_nothing(monkeypatch):
+    class Store:
+        def set(self, key, value):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        def add(self, key, amount):
+            return 1
+
+    kept = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
+    with ranks._told_to_end():
+        ranks._leave(ranks._Group(0, 2, Store(), 1.0))
+    assert signal.getsignal(signal.SIGTERM) is kept
