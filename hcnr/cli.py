@@ -126,7 +126,7 @@ def _notes() -> Iterator[None]:
         def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
             if not issubclass(category, FormerName):
                 usual(message, category, *rest, **more)
-            elif not current().quiet:
+            elif ranks.first() and not current().quiet:
                 print(f"note: {message}", file=sys.stderr)
 
         warnings.showwarning = show

@@ -6,6 +6,7 @@ in a single process, all of it does nothing: what is asked for comes back as it 
 """
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -79,6 +80,11 @@ def leads() -> bool:
     return _group is None or _group.rank == 0
 
 
+def first() -> bool:
+    """Whether this process is the first by its launcher's word, known before they have met."""
+    return asked() == 1 or os.environ["RANK"] == "0"
+
+
 def refuse_several(command: str) -> None:
     """Refuse a command that one process has to carry out.
 
@@ -131,6 +137,9 @@ def started(device: str) -> Iterator[None]:
                 nothing = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 stack.enter_context(contextlib.redirect_stdout(nothing))
                 stack.enter_context(contextlib.redirect_stderr(nothing))
+                # Handlers hold the stream that was there before.
+                stack.callback(logging.disable, logging.root.manager.disable)
+                logging.disable(logging.CRITICAL)
             yield
             _leave(group)
     finally:
@@ -321,6 +330,8 @@ def _joined(device: str) -> _Group:
     global _speaking
     import torch
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     try:
         rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
@@ -339,8 +350,8 @@ def _joined(device: str) -> _Group:
         )
     limit = timedelta(seconds=timeout)
     try:
-        store, _, _ = next(iter(dist.rendezvous("env://", rank, count, timeout=limit)))
-        group = _Group(rank, count, dist.PrefixStore("hcnr-run", store), timeout)
+        store, _, _ = next(iter(rendezvous("env://", rank, count, timeout=limit)))
+        group = _Group(rank, count, PrefixStore("hcnr-run", store), timeout)
         _speaking = group
         if on_gpu and local >= gpus:
             raise ConfigError(
@@ -348,7 +359,7 @@ def _joined(device: str) -> _Group:
                 f"{gpus or 'none'}; start as many processes as there are GPUs, or use --device cpu"
             )
         dist.init_process_group(
-            "gloo", store=dist.PrefixStore("hcnr", store), rank=rank, world_size=count,
+            "gloo", store=PrefixStore("hcnr", store), rank=rank, world_size=count,
             timeout=limit,
         )  # fmt: skip
         if on_gpu:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from safetensors.torch import load_file
 
 import several
 from commands import run
-from hcnr import ranks
+from hcnr import cli, ranks
 from hcnr.errors import RankError
 from hcnr.record.writing import read_report
+from hcnr.settings import FormerName
 
 SCRIPT = Path(several.__file__)
 PATHS = [
@@ -165,3 +167,12 @@ def test_a_process_that_dies_after_the_result_is_in_its_place_undoes_nothing(mon
     with ranks._told_to_end():
         ranks._leave(ranks._Group(0, 2, Store(), 1.0))
     assert signal.getsignal(signal.SIGTERM) is kept
+
+
+def test_a_note_before_they_have_met_is_the_first_process_s(monkeypatch, capsys):
+    places = {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for rank, notes in (("0", 1), ("1", 0)):
+        for name, value in {"RANK": rank, **places}.items():
+            monkeypatch.setenv(name, value)
+        cli.run(lambda: warnings.warn("a former name", FormerName, stacklevel=1))
+        assert capsys.readouterr().err.count("note: a former name") == notes

@@ -59,7 +59,9 @@ class Totals(NamedTuple):
         """The same of all processes' samples; losses are added in the order of ranks."""
         first, *rest = ranks.gathered("losses", self)
         for one in rest:
-            first = Totals(*(a + b for a, b in zip(first, one, strict=True)))
+            first = Totals(
+                first.tokens + one.tokens, first.samples + one.samples, first.losses + one.losses
+            )
         return first
 
 
