@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hcnr import ranks
 from hcnr._version import __version__
 from hcnr.commands import (
     chat,
@@ -39,6 +40,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 INTERRUPTED = 130
+IN_SEVERAL_PROCESSES = ("restore", "measure", "plan", "info")
+"""Commands that may be started by torchrun: those that share their work, or write nothing."""
 
 
 def _version(value: bool) -> None:
@@ -55,12 +58,16 @@ def _version(value: bool) -> None:
     )
 )
 def root(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     """Repair fine-tuned language models that forgot how to say "I don't know"."""
+    command = context.invoked_subcommand
+    if command is not None and command not in IN_SEVERAL_PROCESSES:
+        ranks.refuse_several(command)
 
 
 app.command("restore", epilog=restore.EPILOG)(output_options(restore.restore))
@@ -119,7 +126,7 @@ def _notes() -> Iterator[None]:
         def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
             if not issubclass(category, FormerName):
                 usual(message, category, *rest, **more)
-            elif not current().quiet:
+            elif ranks.first() and not current().quiet:
                 print(f"note: {message}", file=sys.stderr)
 
         warnings.showwarning = show
@@ -132,15 +139,19 @@ def run(command: Callable[[], object]) -> None:
         with _notes():
             command()
     except HcnrError as error:
-        elsewhere = getattr(error, "elsewhere", "")
-        print(f"hcnr: {error}{elsewhere}{_kept(error)}", file=sys.stderr)
+        if ranks.speaks():
+            elsewhere = getattr(error, "elsewhere", "")
+            print(f"hcnr: {error}{elsewhere}{_kept(error)}", file=sys.stderr)
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as ended:
         # Typer turns Ctrl-C into this status without a word.
         if isinstance(ended, SystemExit) and ended.code != INTERRUPTED:
             raise
         kept = _kept(ended) or "; finished answers and candidates are kept"
-        print(f"hcnr: interrupted{kept}, nothing is half-written", file=sys.stderr)
+        if ranks.asked() > 1:
+            kept = ""  # several processes keep nothing
+        if ranks.speaks():
+            print(f"hcnr: interrupted{kept}, nothing is half-written", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

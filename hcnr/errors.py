@@ -11,6 +11,7 @@ __all__ = [
     "ModelError",
     "OperatorError",
     "OutputError",
+    "RankError",
     "StatisticsError",
 ]
 
@@ -37,3 +38,7 @@ class OutputError(HcnrError, OSError):
 
 class StatisticsError(HcnrError, ValueError):
     """Statistics are malformed, incomplete, or belong to another pair of checkpoints."""
+
+
+class RankError(HcnrError):
+    """Several processes share a run, and another of them ended, does not answer, or differs."""

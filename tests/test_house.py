@@ -14,10 +14,10 @@ LIBRARY = ROOT / "hcnr"
 MOST_FILES = 20
 FLOORS = (
     "_version", "errors", "progress", "cache", "plugins", "versions", "output", "hub",
-    "directories", "kinds", "settings", "yaml_file", "config", "stats", "checkpoint", "models",
-    "detectors", "data", "curvature", "choosing", "record", "repair", "pipeline", "plan", "tuning",
-    "benchmarks", "evaluation", "probes", "search", "report", "guided", "demo", "info", "lab",
-    "commands", "cli", "__main__",
+    "directories", "ranks", "kinds", "settings", "yaml_file", "config", "stats", "checkpoint",
+    "models", "detectors", "data", "curvature", "choosing", "record", "repair", "pipeline",
+    "plan", "tuning", "benchmarks", "evaluation", "probes", "search", "report", "guided", "demo",
+    "info", "lab", "commands", "cli", "__main__",
 )  # fmt: skip
 """Folders and modules of `hcnr`, from the ground up: each imports only what stands before it."""
 USES_THE_PUBLIC_API = ("guided", "demo", "commands", "cli")

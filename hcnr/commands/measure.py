@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hcnr import ranks
 from hcnr.commands.arguments import HONESTY, TASK, Base, Config, Overwrite, Preset, Tuned, examples
 from hcnr.commands.first_checks import check_command_line, named_pair
 from hcnr.commands.options import Fresh, Tokenizer, config_options
@@ -51,12 +52,14 @@ def measure(
     inputs = [place for place in (honest, tuned) if place is not None]
     check_destination(out, inputs=inputs, overwrite=overwrite)
     console = shown()
-    with progress_bars() as bars:
+    with ranks.started(loaded.device), progress_bars() as bars:
         found = hcnr.measure(
             honest, tuned, honesty, task, loaded, tokenizer=tokenizer, keep_for=out, fresh=fresh,
             watcher=bars,
         )  # fmt: skip
-    found.save(out)
+        if not ranks.leads():
+            return
+        found.save(out)
     print_data(found.data, console)
     curvatures = sum(len(matrices) for matrices in found.hessians.values())
     console.print(

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from hcnr import ranks
 from hcnr.commands.arguments import HONESTY, TASK, Base, Config, Overwrite, Preset, Tuned, examples
 from hcnr.commands.first_checks import check_command_line, named_pair
 from hcnr.commands.options import BaseId, Fresh, Tokenizer, TunedId, config_options
@@ -76,7 +77,7 @@ def restore(
     from hcnr.record.writing import read_report
     from hcnr.report.terminal import print_report
 
-    with progress_bars() as bars:
+    with ranks.started(loaded.device), progress_bars() as bars:
         out = hcnr.restore(
             honest,
             tuned,
@@ -94,6 +95,8 @@ def restore(
             fresh=fresh,
             watcher=bars,
         )
+        if not ranks.leads():
+            return
     report, console = read_report(out), shown()
     print_report(report, console)
     if not origin.is_named:

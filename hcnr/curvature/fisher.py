@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hcnr import ranks
 from hcnr.curvature.layouts import TokenLayout
 from hcnr.curvature.taps import SharedInput, Taps, frozen
 from hcnr.errors import ModelError
@@ -99,6 +100,13 @@ class NeuronFisher:
                 "matrices): run a forward pass and backward of the summed loss inside the context"
             )
         return {name: total / self._samples[name] for name, total in self._sums.items()}
+
+    def over_ranks(self) -> "NeuronFisher":
+        """Add what the other processes of a run collected, in the order of ranks, in float32."""
+        device = next(iter(self._sums.values())).device
+        self._sums = ranks.summed("scores", self._sums, device)
+        self._samples = ranks.counted("samples", self._samples)
+        return self
 
     def __enter__(self) -> "NeuronFisher":
         self._open.enter_context(frozen(self._model))

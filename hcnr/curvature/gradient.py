@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
-from hcnr.curvature.passes import Attempt, Passes, Progress, refuse_silent
+from hcnr import ranks
+from hcnr.curvature.passes import Attempt, Passes, Progress, Totals, refuse_silent
 from hcnr.curvature.taps import SharedInput, Taps
 from hcnr.data.tokens import TokenizedSet
 
@@ -54,7 +55,7 @@ def mean_gradient(
             part in the forward pass.
     """
 
-    def measure(passes: Attempt) -> MeanGradient:
+    def measure(passes: Attempt) -> tuple[Totals, dict[str, Tensor]]:
         found: dict[str, Tensor] = {}
 
         def consume(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
@@ -65,10 +66,12 @@ def mean_gradient(
                 found[name] = g.T @ x
 
         with Taps(matrices, on_gradient=consume) as taps:
-            loss = passes.backward(taps).loss
-        refuse_silent(matrices, found)
-        for gradient in found.values():
-            gradient.div_(len(data))
-        return MeanGradient(loss, {name: found[name] for name in matrices})
+            return passes.backward(taps), found
 
-    return Passes(model, data, token_budget, gradient_checkpointing, progress).run(measure)
+    passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
+    totals, found = passes.run(measure)
+    found = ranks.summed("gradient", found, model.device)
+    refuse_silent(matrices, found)
+    for gradient in found.values():
+        gradient.div_(len(data))
+    return MeanGradient(totals.over_ranks().loss, {name: found[name] for name in matrices})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from hcnr import ranks
 from hcnr.curvature.groups import one_axis_groups, square_bytes
 from hcnr.curvature.passes import Attempt, Axis, Passes, Progress, refuse_silent
 from hcnr.curvature.taps import SharedInput, Taps
@@ -17,6 +18,10 @@ from hcnr_kernels.ops.spectral import SecondMoment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+_Key = tuple[str, str]
+"""`inputs` or `gradients`, and a matrix."""
 
 
 class Moments(NamedTuple):
@@ -99,6 +104,8 @@ def curvature(
     sizes = {name: shape_of(layer)[place] for name, layer in matrices.items()}
     passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
     groups = one_axis_groups(sizes, model.device, budget)
+    # Where several processes measure, by the one that has the least room.
+    groups = max(ranks.gathered("groups", groups), key=len)
     found: dict[str, Tensor] = {}
     for names in groups:
         held = square_bytes(sizes[name] for name in names)
@@ -116,7 +123,7 @@ def _one_axis(
 ) -> dict[str, Tensor]:
     """`curvature` of one group of matrices, on the model's device."""
 
-    def measure(attempt: Attempt) -> dict[str, Tensor]:
+    def measure(attempt: Attempt) -> tuple[dict[str, Tensor], dict[str, str], Counter[str]]:
         grams: dict[str, Tensor] = {}
         leaders: dict[str, str] = {}
         tokens: Counter[str] = Counter()
@@ -144,12 +151,15 @@ def _one_axis(
         else:
             with Taps(matrices, on_gradient=on_gradient) as taps:
                 attempt.backward(taps)
-        for name, gram in grams.items():
-            symmetrize_(gram).div_(max(tokens[name], 1))
-        refuse_silent(matrices, leaders)
-        return {name: grams[leaders[name]] for name in matrices}
+        return grams, leaders, tokens
 
-    return passes.run(measure, held=held)
+    own, heads, seen = passes.run(measure, held=held)
+    tokens, leaders = ranks.counted("tokens", seen), ranks.merged("leaders", heads)
+    grams = ranks.summed("curvature", own, passes.model.device)
+    for name, gram in grams.items():
+        symmetrize_(gram).div_(max(tokens[name], 1))
+    refuse_silent(matrices, leaders)
+    return {name: grams[leaders[name]] for name in matrices}
 
 
 def second_moments(
@@ -182,7 +192,9 @@ def second_moments(
             part in the forward pass.
     """
 
-    def measure(passes: Attempt) -> dict[str, Moments]:
+    def measure(
+        passes: Attempt,
+    ) -> tuple[dict[_Key, Tensor | BlockDiagonal], dict[str, str], Counter[_Key]]:
         grams: dict[tuple[str, str], Tensor | BlockDiagonal] = {}
         leaders: dict[str, str] = {}
         tokens: Counter[tuple[str, str]] = Counter()
@@ -208,25 +220,48 @@ def second_moments(
 
         with Taps(matrices, on_gradient=consume) as taps:
             passes.backward(taps)
-        refuse_silent(matrices, leaders)
-        for key, gram in grams.items():
-            if isinstance(gram, BlockDiagonal):
-                gram.div_(max(tokens[key], 1))
-            else:
-                symmetrize_(gram).div_(max(tokens[key], 1))
-        return {
-            name: Moments(
-                grams["inputs", leaders[name]],
-                grams["gradients", name],
-                tokens["gradients", name],
-                leaders[name],
-            )
-            for name in matrices
-        }
+        return grams, leaders, tokens
 
     if not matrices:
         return {}
-    return Passes(model, data, token_budget, gradient_checkpointing, progress).run(measure)
+    passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
+    own, heads, seen = passes.run(measure)
+    tokens, leaders = ranks.counted("tokens", seen), ranks.merged("leaders", heads)
+    grams = _over_ranks(own, model.device)
+    refuse_silent(matrices, leaders)
+    for key, gram in grams.items():
+        if isinstance(gram, BlockDiagonal):
+            gram.div_(max(tokens[key], 1))
+        else:
+            symmetrize_(gram).div_(max(tokens[key], 1))
+    return {
+        name: Moments(
+            grams["inputs", leaders[name]],
+            grams["gradients", name],
+            tokens["gradients", name],
+            leaders[name],
+        )
+        for name in matrices
+    }
+
+
+def _over_ranks(
+    grams: "dict[_Key, Tensor | BlockDiagonal]", device: torch.device
+) -> "dict[_Key, Tensor | BlockDiagonal]":
+    """Sums of all processes; a matrix by its blocks is as many tensors as it has stacks."""
+    if ranks.size() == 1:
+        return grams
+    stacks = {
+        (key, isinstance(gram, BlockDiagonal), place): stack
+        for key, gram in grams.items()
+        for place, stack in enumerate(gram.stacks if isinstance(gram, BlockDiagonal) else (gram,))
+    }
+    found: dict[_Key, Tensor | BlockDiagonal] = {}
+    for (key, blocks, _), stack in ranks.summed("curvature", stacks, device).items():
+        known = found.get(key)
+        before = known.stacks if isinstance(known, BlockDiagonal) else ()
+        found[key] = BlockDiagonal((*before, stack)) if blocks else stack
+    return found
 
 
 def _empty_gram(rows: Tensor, block_size: int | None) -> Tensor | BlockDiagonal:

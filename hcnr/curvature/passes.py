@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from hcnr import ranks
 from hcnr.curvature.layouts import TokenLayout
 from hcnr.curvature.memory import shrinking, warm_up
 from hcnr.curvature.taps import Taps, frozen
 from hcnr.data.batches import Batch, collate, plan_batches
 from hcnr.data.tokens import TokenizedSet
-from hcnr.errors import ModelError
+from hcnr.errors import HcnrError, ModelError, RankError
 from hcnr.models.experts import running_as
 from hcnr.models.limits import Limits
 from hcnr.models.model import eval_mode, transformer_blocks
@@ -41,11 +42,27 @@ class Totals(NamedTuple):
 
     Attributes:
         tokens: real tokens, padding left out.
-        loss: mean over the samples of their losses, method.md 1.
+        samples: how many.
+        losses: sum of their losses.
     """
 
     tokens: int
-    loss: float
+    samples: int
+    losses: float
+
+    @property
+    def loss(self) -> float:
+        """Mean over the samples of their losses, method.md 1."""
+        return self.losses / self.samples
+
+    def over_ranks(self) -> "Totals":
+        """The same of all processes' samples; losses are added in the order of ranks."""
+        first, *rest = ranks.gathered("losses", self)
+        for one in rest:
+            first = Totals(
+                first.tokens + one.tokens, first.samples + one.samples, first.losses + one.losses
+            )
+        return first
 
 
 @dataclass(frozen=True)
@@ -67,14 +84,18 @@ class Attempt:
     def batches(self, indices: Sequence[int] | None = None, done: int = 0) -> Iterator[Batch]:
         """Micro-batches of some samples, by default of all; tells progress after each.
 
+        In several processes of this one's share, and progress as if the others were as far.
+
         Args:
             indices: of the samples.
             done: samples that earlier passes of the same measuring have told of.
         """
         chosen = range(len(self.data)) if indices is None else indices
+        end = done + len(chosen)
+        chosen = ranks.share(chosen, self.data.lengths)
         for batch in micro_batches(self.model, self.data, chosen, self.token_budget):
             yield batch
-            done += len(batch)
+            done = min(done + len(batch) * ranks.size(), end)
             if self.progress is not None:
                 self.progress(done, len(self.data))
 
@@ -124,7 +145,7 @@ class Attempt:
             total += float(losses.detach().sum())
             tokens += layout.tokens
             samples += len(batch)
-        return Totals(tokens, total / samples)
+        return Totals(tokens, samples, total)
 
 
 @dataclass(frozen=True)
@@ -148,6 +169,9 @@ class Passes:
     def run(self, measure: Callable[[Attempt], T], *, held: int = 0) -> T:
         """Call `measure` with the model in measuring state, again with less while memory runs out.
 
+        In several processes each begins again for itself: what they sum up is to be added by
+        `hcnr.ranks` after this, never in `measure`. What fails in one fails in all.
+
         Args:
             measure: called with passes of one budget.
             held: bytes of what it sums up beside the model.
@@ -160,7 +184,15 @@ class Passes:
             return measure(Attempt(self.model, self.data, budget, self.progress))
 
         with prepared(self.model, gradient_checkpointing=self.gradient_checkpointing):
-            return shrinking(attempt, self.token_budget, self.data, held=held)
+            try:
+                found = shrinking(attempt, self.token_budget, self.data, held=held)
+            except RankError:
+                raise
+            except HcnrError as error:
+                ranks.agreed(error)
+                raise
+            ranks.agreed(None)
+            return found
 
 
 def mean_loss(model: "PreTrainedModel", data: TokenizedSet, *, token_budget: int) -> float:
@@ -169,7 +201,8 @@ def mean_loss(model: "PreTrainedModel", data: TokenizedSet, *, token_budget: int
     Raises:
         ModelError: a loss is not finite, or one sample does not fit in memory.
     """
-    return Passes(model, data, token_budget).run(lambda attempt: attempt.forward().loss)
+    passes = Passes(model, data, token_budget)
+    return passes.run(lambda attempt: attempt.forward()).over_ranks().loss
 
 
 def sample_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from hcnr import ranks
 from hcnr.curvature.passes import Attempt, Passes, Progress
 from hcnr.curvature.taps import SharedInput, Taps
 from hcnr.data.tokens import TokenizedSet
@@ -56,4 +57,5 @@ def expert_tokens(
 
     if not experts:
         return {}
-    return Passes(model, data, token_budget, progress=progress).run(measure)
+    found = Passes(model, data, token_budget, progress=progress).run(measure)
+    return ranks.counted("tokens of experts", found)

@@ -53,21 +53,26 @@ def score(
     count = len(data.samples)
     parts = [range(half, count, 2) for half in range(min(2, count))]
 
-    def measure(passes: Attempt) -> NeuronScores:
-        found: list[dict[str, Tensor]] = []
+    def measure(passes: Attempt) -> list[NeuronFisher]:
+        fishers: list[NeuronFisher] = []
         done = 0
         for indices in parts:
             with NeuronFisher(model, matrices, axis=axis) as fisher:
                 passes.backward(indices=indices, done=done)
             done += len(indices)
-            found.append({name: scores.cpu() for name, scores in fisher.scores.items()})
-        if len(found) == 1:
-            return NeuronScores(found[0], {})
-        even, odd = found
-        share = len(parts[0]) / count
-        return NeuronScores(
-            {name: even[name] * share + odd[name] * (1 - share) for name in matrices},
-            {name: torch.stack((even[name], odd[name])) for name in matrices},
-        )
+            fishers.append(fisher)
+        return fishers
 
-    return Passes(model, data, token_budget, gradient_checkpointing, progress).run(measure)
+    fishers = Passes(model, data, token_budget, gradient_checkpointing, progress).run(measure)
+    found = [
+        {name: scores.cpu() for name, scores in fisher.over_ranks().scores.items()}
+        for fisher in fishers
+    ]
+    if len(found) == 1:
+        return NeuronScores(found[0], {})
+    even, odd = found
+    share = len(parts[0]) / count
+    return NeuronScores(
+        {name: even[name] * share + odd[name] * (1 - share) for name in matrices},
+        {name: torch.stack((even[name], odd[name])) for name in matrices},
+    )

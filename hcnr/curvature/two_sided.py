@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import io
 import math
 import shutil
 import tempfile
@@ -10,14 +11,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
+from hcnr import ranks
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
 from hcnr.curvature.groups import budget_of, plan_groups
 from hcnr.curvature.moments import Moments, second_moments
 from hcnr.curvature.selfcheck import check_model
 from hcnr.data.tokens import TokenizedSet
-from hcnr.errors import OutputError
+from hcnr.errors import HcnrError, OutputError
 from hcnr.models.linear import shape_of
 from hcnr.models.model import resolve_device
 from hcnr.models.open_models import OpenModels, Role
@@ -107,15 +110,52 @@ class Factorisations:
             # There and back: the model that is held goes first.
             places = sorted(self._places, key=lambda one: one[1] != models.role)
             moments = {one: self._measure(one, group, models) for one in places}
-            inputs: dict[tuple[Kind, str, str], Modes] = {}
             with self._stages.stage(FACTORISE) as watcher:
-                for name in group:
-                    yield name, self._factorise(name, moments, inputs)
+                # Inputs' modes are let go with it, before the next group is measured.
+                work = self._one_by_one if ranks.size() == 1 else self._by_owners
+                for name, bases, energies in work(group, moments):
+                    for kind, energy in energies.items():
+                        known = self.forecast.get(kind)
+                        self.forecast[kind] = TaskEnergy(
+                            energy if known is None else known.energy + energy
+                        )
+                    yield name, bases
+                    del bases
                     done += 1
                     watcher.advance(done, total)
-            # Let go before the next group is measured.
-            inputs.clear()
             moments.clear()
+
+    def _one_by_one(
+        self, group: list[str], moments: dict[Place, dict[str, Moments]]
+    ) -> "Iterator[_Factorised]":
+        inputs: dict[tuple[Kind, str, str], Modes] = {}
+        for name in group:
+            yield name, *self._factorise(name, moments, inputs)
+
+    def _by_owners(
+        self, group: list[str], moments: dict[Place, dict[str, Moments]]
+    ) -> "Iterator[_Factorised]":
+        """The same where several processes take turns at matrices that read the same inputs."""
+        far = moments["task", "tuned"]
+        device = far[group[0]].inputs.device
+        families: dict[str, list[str]] = {}
+        for name in group:
+            families.setdefault(far[name].leader, []).append(name)
+        own: dict[int, bytes] = {}
+        failed: HcnrError | None = None
+        try:
+            for place, family in enumerate(families.values()):
+                if ranks.owns(place):
+                    buffer = io.BytesIO()
+                    torch.save(list(self._one_by_one(family, moments)), buffer)
+                    own[place] = buffer.getvalue()
+        except HcnrError as error:
+            failed = error
+        ranks.agreed(failed)
+        for place in range(len(families)):
+            data = ranks.handed_out("bases", place, own.pop(place, None))
+            # Written by a process of this very run; it holds dataclasses, not tensors alone.
+            yield from torch.load(io.BytesIO(data), map_location=device, weights_only=False)
 
     def _measure(self, place: Place, group: list[str], models: OpenModels) -> dict[str, Moments]:
         data_set, role = place
@@ -143,8 +183,8 @@ class Factorisations:
         name: str,
         moments: dict[Place, dict[str, Moments]],
         inputs: dict[tuple[Kind, str, str], Modes],
-    ) -> dict[Kind, SpectralBasis]:
-        """Bases of one matrix, whose own moments are let go."""
+    ) -> "tuple[dict[Kind, SpectralBasis], dict[Kind, Tensor]]":
+        """Bases of one matrix, whose own moments are let go, and their part of the forecast."""
         # Models in memory may be on two devices.
         device = moments["task", "tuned"][name].inputs.device
         own = {place: by_matrix.pop(name).to(device) for place, by_matrix in moments.items()}
@@ -153,6 +193,7 @@ class Factorisations:
         delta = tuned.to(device).float() - base.to(device).float()
         found: dict[Kind, SpectralBasis] = {}
         twins: dict[Place, SpectralBasis] = {}
+        energies: dict[Kind, Tensor] = {}
         for kind in self.kinds:
             place = honesty_place(kind, self._config)
             near = own[place]
@@ -170,14 +211,13 @@ class Factorisations:
             found[kind] = twins[place]
             inputs[key] = twins[place].input
             if self._config.searches and kind == "spectral":
-                self._count(kind, twins[place], far)
-        return found
+                scale = forecast_scale(far, len(self._data["task"]))
+                energies[kind] = twins[place].task_energy().energy * scale
+        return found, energies
 
-    def _count(self, kind: Kind, basis: SpectralBasis, task: Moments) -> None:
-        energy = basis.task_energy().energy * forecast_scale(task, len(self._data["task"]))
-        known = self.forecast.get(kind)
-        self.forecast[kind] = TaskEnergy(energy if known is None else known.energy + energy)
 
+_Factorised = tuple[str, dict[Kind, SpectralBasis], dict[Kind, Tensor]]
+"""A matrix, its bases, and what they add to the forecast."""
 
 KEPT_CLASSES = (SpectralBasis, Modes, Blocks, BlockDiagonal, TaskEnergy)
 """What `hcnr.checkpoint.kept_work` reads again, beside tensors."""
@@ -210,7 +250,9 @@ def groups_of(
     layers = pair.tuned.matrices(config.targets, config.ignore)
     shapes = {n: shape_of(layers[n]) for n in matrices}
     budget = budget_of(config.memory_budget, config.device, pair.nbytes)
-    return plan_groups(shapes, passes, budget, config.block_size)
+    groups = plan_groups(shapes, passes, budget, config.block_size)
+    # Where several processes measure, by the one that has the least room.
+    return max(ranks.gathered("groups", groups), key=len)
 
 
 class Bases:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcnr import ranks
 from hcnr.checkpoint import output_directory
 from hcnr.config import RestoreConfig
 from hcnr.models.directory import DirectorySource
@@ -111,7 +112,30 @@ class OutputDirectory:
         return Path(self._out).expanduser()
 
 
-Destination = InMemory | OutputDirectory
+class OtherProcess:
+    """Nowhere: another process of the run writes, and judges what it has written."""
+
+    output: Output = "directory"
+
+    def __init__(self, out: str | Path) -> None:
+        """`out` is the place that the other one writes to."""
+        self._out = out
+
+    def write(self, job: Job) -> None:
+        """Leave it to the other."""
+
+    @contextlib.contextmanager
+    def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
+        """Nothing was written here, so nothing is judged here."""
+        raise AssertionError("only the process that writes judges")
+        yield
+
+    def finish(self, job: Job, verdict: "Verdict | None", config: RestoreConfig) -> Path:
+        """The path that the other process writes to, which may not be there yet."""
+        return Path(self._out).expanduser()
+
+
+Destination = InMemory | OutputDirectory | OtherProcess
 
 
 @contextlib.contextmanager
@@ -142,6 +166,9 @@ def destination(
     """
     if out is None:
         yield InMemory(pair)
+        return
+    if not ranks.leads():
+        yield OtherProcess(out)
         return
     if adapter is None:
         pair.tuned.check_savable()

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from hcnr import ranks
 from hcnr.config import RestoreConfig
 from hcnr.curvature.scores import NeuronScores
 from hcnr.curvature.statistics import Statistics
@@ -93,6 +94,27 @@ def measured_statistics(
         },
         data=data.facts,
     )
+
+
+def check_same_inputs(
+    pair: Pair, config: RestoreConfig, data: MeasuringData, statistics: Statistics | None
+) -> None:
+    """Refuse several processes of one run that read other models, data or settings.
+
+    Raises:
+        ConfigError: naming the first that does.
+    """
+    if ranks.size() == 1:
+        return
+    sets = (*data.sets.items(), *data.held_back.items())
+    for what, value in (
+        ("models", (pair.fingerprints, pair.matrices)),
+        ("data", [(name, samples.sha256) for name, samples in sets]),
+        ("statistics", None if statistics is None else statistics.sha256()),
+        ("settings", config.model_dump(mode="json")),
+        ("versions of its libraries", (versions(), code_digest())),
+    ):
+        ranks.refuse_different(what, value, what)
 
 
 def run_key(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hcnr import ranks
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
@@ -75,7 +76,7 @@ def measure(
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
     with (
-        KeptWork.beside(keep_for, fresh=fresh) as keep,
+        _kept(keep_for, pair, fresh=fresh) as keep,
         PairRun(pair, config, stages, honesty, task, tokenizer=tokenizer, keep=keep) as run,
     ):
         run.carry_out(measuring_steps(run.config, run.circumstances))
@@ -158,7 +159,7 @@ def restore(
     pair = Pair.open(base, tuned, config, stages)
     pair.messages.extend(origin.notes)
     # Around the destination: an output that fails at the very end costs no finished pass.
-    with KeptWork.beside(out, fresh=fresh) as keep, destination(
+    with _kept(out, pair, fresh=fresh) as keep, destination(
         pair, out,
         origin=origin, tokenizer=tokenizer, overwrite=overwrite,
         adapter=adapter_output(pair, out_format, adapter_rank, out),
@@ -177,3 +178,14 @@ def restore(
         ) as run:  # fmt: skip
             run.carry_out(restoring_steps(run.config, run.circumstances, place.output))
             return run.finish()
+
+
+def _kept(out: str | Path | None, pair: Pair, *, fresh: bool) -> KeptWork:
+    """Where finished passes are kept; several processes keep none, and a message says so."""
+    if ranks.size() == 1:
+        return KeptWork.beside(out, fresh=fresh)
+    pair.messages.append(
+        f"{ranks.size()} processes measured together; several keep no finished passes, so a run "
+        "of theirs that is interrupted begins anew"
+    )
+    return KeptWork(None)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from hcnr import ranks
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
 from hcnr.curvature.moments import curvature
@@ -19,7 +20,13 @@ from hcnr.models.open_models import Role
 from hcnr.models.pair import Pair
 from hcnr.pipeline.destination import Destination, Job
 from hcnr.pipeline.experts import few_tokens, has_experts, leave
-from hcnr.pipeline.given import as_measured, check_same_data, measured_statistics, run_key
+from hcnr.pipeline.given import (
+    as_measured,
+    check_same_data,
+    check_same_inputs,
+    measured_statistics,
+    run_key,
+)
 from hcnr.pipeline.stages import Circumstances, PlannedStep, base_runs, next_role
 from hcnr.progress import COUNT, SELECT, Stages
 from hcnr.repair.compensate import check_curvature
@@ -153,6 +160,7 @@ class PairRun:
             or searches
             or self._base_reads,
         )
+        check_same_inputs(self.pair, self.config, self.data, self._given)
         key = self._keep.place and run_key(self.pair, self.config, self.data, self._given)
         if key is not None:
             self.pair.messages.extend(self._keep.open(key))
@@ -214,6 +222,8 @@ class PairRun:
                 self.selection = select_neurons(self.statistics, *weights, config)
             else:
                 self.selection = select_whole(pair.matrices, *weights, config)
+        # Where several processes measure, one selects.
+        self.selection = ranks.decided("selection", self.selection)
         if self._given is not None:
             check_curvature(self.statistics, self.selection, config)
 
@@ -259,13 +269,14 @@ class PairRun:
                 self._stages,
                 self._repaired,
             )
-        self._destination.write(self._job)
+        with ranks.alone():
+            self._destination.write(self._job)
 
     def _judge(self, step: PlannedStep) -> None:
-        if self.ends is None:
+        if self.ends is None or not ranks.leads():
             return
         assert self._destination is not None
-        with self._destination.opened(self.config) as model:
+        with ranks.alone(), self._destination.opened(self.config) as model:
             # By what was asked for: a value that was searched is a number by now.
             self.verdict = final_verdict(model, self.ends, self._asked, self._stages)
 

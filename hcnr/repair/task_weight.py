@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hcnr import ranks
 from hcnr.errors import ConfigError, DataError
 
 SMALLEST, LARGEST = 1e-3, 1e4
@@ -92,6 +93,8 @@ def forecast_task_weight(
         if low > SMALLEST and weight < low * _CLOSE:
             # The forecast says what was just seen to be wrong; go half of the way instead.
             weight = float(f"{(low * high) ** 0.5:.6g}")
+        # Several processes try one weight, whatever the last digits of their forecasts.
+        weight = ranks.decided("task weight", weight)
         found = retention(weight)
         tried.append(Tried(weight, found, found >= 100 - max_task_drop_percent))
         dropped, expected = 100 - found, lost(weight)
