@@ -1,15 +1,15 @@
 """Second moments of inputs and output gradients: curvature along one axis, and along both."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Container, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from hcnr.curvature.groups import one_axis_groups, square_bytes
 from hcnr.curvature.passes import Attempt, Axis, Passes, Progress, refuse_silent
-from hcnr.curvature.taps import SharedInput, Taps
+from hcnr.curvature.taps import SharedInput, Taps, UsedAgain
 from hcnr.data.tokens import TokenizedSet
 from hcnr.models.linear import shape_of
 from hcnr_kernels import BlockDiagonal, RankedGram, gram_, symmetrize_
@@ -17,6 +17,8 @@ from hcnr_kernels.ops.spectral import SecondMoment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+T = TypeVar("T")
 
 
 class Moments(NamedTuple):
@@ -116,7 +118,7 @@ def _one_axis(
 ) -> dict[str, Tensor]:
     """`curvature` of one group of matrices, on the model's device."""
 
-    def measure(attempt: Attempt) -> dict[str, Tensor]:
+    def measure(attempt: Attempt, apart: Container[str]) -> dict[str, Tensor]:
         grams: dict[str, Tensor] = {}
         leaders: dict[str, str] = {}
         tokens: Counter[str] = Counter()
@@ -139,7 +141,7 @@ def _one_axis(
             add(name, shared, g)
 
         if axis == "input":
-            with Taps(matrices, on_input=on_input) as taps:
+            with Taps(matrices, on_input=on_input, apart=apart) as taps:
                 attempt.forward(taps)
         else:
             with Taps(matrices, on_gradient=on_gradient) as taps:
@@ -149,7 +151,24 @@ def _one_axis(
         refuse_silent(matrices, leaders)
         return {name: grams[leaders[name]] for name in matrices}
 
-    return passes.run(measure, held=held)
+    return passes.run(_sharing(measure), held=held)
+
+
+def _sharing(measure: Callable[[Attempt, Container[str]], T]) -> Callable[[Attempt], T]:
+    """`measure` with the matrices that share no input: those used several times in a forward pass.
+
+    They show in the first, and the pass starts over.
+    """
+
+    def run(attempt: Attempt) -> T:
+        apart: set[str] = set()
+        while True:
+            try:
+                return measure(attempt, apart)
+            except UsedAgain as error:
+                apart.update(error.names)
+
+    return run
 
 
 def second_moments(
@@ -182,7 +201,7 @@ def second_moments(
             part in the forward pass.
     """
 
-    def measure(passes: Attempt) -> dict[str, Moments]:
+    def measure(passes: Attempt, apart: Container[str]) -> dict[str, Moments]:
         grams: dict[tuple[str, str], Tensor | BlockDiagonal] = {}
         leaders: dict[str, str] = {}
         tokens: Counter[tuple[str, str]] = Counter()
@@ -206,7 +225,7 @@ def second_moments(
             if name == shared.leader:
                 add(("inputs", name), shared, x)
 
-        with Taps(matrices, on_gradient=consume) as taps:
+        with Taps(matrices, on_gradient=consume, apart=apart) as taps:
             passes.backward(taps)
         refuse_silent(matrices, leaders)
         for key, gram in grams.items():
@@ -226,7 +245,9 @@ def second_moments(
 
     if not matrices:
         return {}
-    return Passes(model, data, token_budget, gradient_checkpointing, progress).run(measure)
+    return Passes(model, data, token_budget, gradient_checkpointing, progress).run(
+        _sharing(measure)
+    )
 
 
 def _empty_gram(rows: Tensor, block_size: int | None) -> Tensor | BlockDiagonal:

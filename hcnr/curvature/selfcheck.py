@@ -5,15 +5,17 @@ do something else, or whose weight is used without calling them, would be measur
 silently; so would models that mix the samples of a batch. Two short samples tell.
 """
 
+import contextlib
+import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hcnr.curvature.fisher import NeuronFisher
-from hcnr.curvature.layouts import TokenLayout
+from hcnr.curvature.layouts import RowsError, TokenLayout
 from hcnr.curvature.memory import shrinking
 from hcnr.curvature.passes import finite_losses, micro_batches, prepared
 from hcnr.curvature.routes import Routes
@@ -22,9 +24,10 @@ from hcnr.data.batches import Batch
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError
 from hcnr.models.device_memory import out_of_memory
+from hcnr.models.experts import one_by_one
 from hcnr.models.linear import Expert, as_matrix
 from hcnr.models.loading import cause_of
-from hcnr.models.model import ignoring
+from hcnr.models.model import ignoring_all
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,10 +75,12 @@ def check_model(
     lengths = [len(sample) for sample in two.samples]
     everything = range(len(two))
     compared = len(two) > 1 and 2 * min(data.lengths) <= token_budget
+    # Where every sample is measured alone, a batch of two tells nothing.
+    budget = 2 * max(lengths) if compared else 1
 
     def run(_: int) -> None:
-        (together,) = micro_batches(model, two, everything, 2 * max(lengths))
-        _explained(model, matrices, together)
+        for batch in micro_batches(model, two, everything, budget):
+            _explained(model, matrices, batch)
         if compared:
             _check_batches(model, matrices, two, axis)
 
@@ -127,14 +132,15 @@ def _check_batches(
 
 
 def _refuse_shared(matrices: Mapping[str, nn.Linear]) -> None:
-    owners: dict[int, str] = {}
+    owners: dict[int, list[str]] = {}
     for name, layer in matrices.items():
-        owner = owners.setdefault(id(layer.weight), name)
-        if owner != name:
-            raise ModelError(
-                f"{owner} and {name} are one weight, whose gradient is that of both together; "
-                f"leave them out with --ignore '{owner},{name}'"
-            )
+        owners.setdefault(id(layer.weight), []).append(name)
+    if shared := [names for names in owners.values() if len(names) > 1]:
+        wrong = [name for names in shared for name in names]
+        raise ModelError(
+            f"{' and '.join(shared[0])} are one weight, whose gradient is that of all together; "
+            f"leave such out with --ignore '{ignoring_all(wrong, matrices)}'"
+        )
 
 
 def _two_samples(data: TokenizedSet) -> TokenizedSet:
@@ -146,9 +152,15 @@ def _two_samples(data: TokenizedSet) -> TokenizedSet:
 
 
 def _explained(model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batch: Batch) -> None:
-    """`_check_gradients`; an error of torch is traced back to the layer whose tap causes it."""
+    """`_check_gradients`; an error of torch is traced back to the layer whose tap causes it.
+
+    A refusal of rows names all layers that it is about.
+    """
     try:
         _check_gradients(model, matrices, batch)
+    except RowsError as error:
+        cure = ignoring_all(_without_samples(model, matrices, batch), matrices)
+        raise RowsError(error.name, error.found, error.batch, cure) from error
     except RuntimeError as error:
         if out_of_memory(error):
             raise
@@ -161,6 +173,32 @@ def _explained(model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batc
                     f"it out with --ignore '{name}'"
                 ) from own
         raise ModelError(f"the model cannot be measured: {cause_of(error)}") from error
+
+
+def _without_samples(
+    model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batch: Batch
+) -> list[str]:
+    """Matrices that do not read one row for each token of a batch, in their order."""
+    rows = batch.input_ids.numel()
+    found: set[str] = set()
+
+    def seen(name: str, layer: nn.Module, args: Any, kwargs: dict[str, Any], _: object) -> None:
+        x = args[0] if args else next(iter(kwargs.values()), None)
+        if isinstance(layer, Expert):
+            read = layer.rows
+        else:
+            read = x.numel() // max(x.shape[-1], 1) if isinstance(x, Tensor) else rows
+        if read != rows:
+            found.add(name)
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(one_by_one(matrices.values()))
+        for name, layer in matrices.items():
+            hook = functools.partial(seen, name)
+            stack.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)
+        finite_losses(model, batch)
+    return [name for name in matrices if name in found]
 
 
 def _check_gradients(
@@ -216,7 +254,8 @@ def _check_gradients(
     wrong = [n for n in matrices if (e := errors.get(n)) is None or e > limits.tolerance]
     for name in wrong:
         layer = matrices[name]
-        cure = f"leave it out with --ignore '{ignoring(name, wrong, matrices)}'"
+        more = "it" if len(wrong) == 1 else f"it and {len(wrong) - 1} more of such"
+        cure = f"leave {more} out with --ignore '{ignoring_all(wrong, matrices)}'"
         if name not in found:
             raise ModelError(f"{name} took no part in the model's forward pass; {cure}")
         if name not in errors:

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import fnmatch
 import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -202,8 +202,9 @@ def transformer_blocks(model: nn.Module) -> str | None:
 
     It is the list with as many members as the config says there are layers or, where no list has
     (a model that was cut by hand), any; among those, the one with the most parameters. Of a
-    multimodal model the lists beside the text's embedding alone count: towers are not the blocks.
-    Modules that are no transformers models have no blocks.
+    multimodal model the lists beside the text's embedding alone count: towers are not the blocks,
+    also where they stand below the text's own module. Modules that are no transformers models have
+    no blocks.
     """
     config = getattr(model, "config", None)
     if config is None:
@@ -215,12 +216,30 @@ def transformer_blocks(model: nn.Module) -> str | None:
             beside = _place_of_text(model)
         config = text
     layers = getattr(config, "num_hidden_layers", None)
+    towers = _towers(model, config)
     ranks = {
-        name: (len(module) == layers, sum(p.numel() for p in module.parameters()))
+        name: (
+            not name.startswith(towers),
+            len(module) == layers,
+            sum(p.numel() for p in module.parameters()),
+        )
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and name.startswith(beside)
     }
     return max(ranks, key=lambda name: ranks[name]) if ranks else None
+
+
+def _towers(model: Any, text: object) -> tuple[str, ...]:
+    """Prefixes of the models inside a model that have a configuration of another kind than its text.
+
+    Such as what reads its images (GIT) or its sounds (Phi-4 multimodal).
+    """
+    own = (type(model.config), type(text))
+    return tuple(
+        f"{name}."
+        for name, module in model.named_modules()
+        if name and hasattr(module, "base_model_prefix") and type(module.config) not in own
+    )
 
 
 def _place_of_text(model: Any) -> str:
@@ -294,6 +313,12 @@ def ignoring(name: str, wrong: Container[str], matrices: Iterable[str]) -> str:
     tail = re.sub(r"^.*?\.\d+\.", "", name)
     alike = [other for other in matrices if other.endswith(f".{tail}")]
     return tail if len(alike) > 1 and all(other in wrong for other in alike) else name
+
+
+def ignoring_all(wrong: Sequence[str], matrices: Iterable[str]) -> str:
+    """What follows `--ignore` to leave out all of some matrices: their patterns, each once."""
+    matrices = tuple(matrices)
+    return ",".join(dict.fromkeys(ignoring(name, wrong, matrices) for name in wrong))
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
