@@ -60,7 +60,7 @@ EXCEPTIONS: dict[str, dict[str, Any]] = {
     },
     "falcon_h1": {"mamba_d_ssm": 64, "mamba_d_head": 16},
     "gemma3n_text": {"num_hidden_layers": 4, "num_kv_shared_layers": 2, "layer_types":
-                     ["sliding_attention", "full_attention"] * 2},
+                     ["sliding_attention", "full_attention"] * 2, "intermediate_size": [40] * 4},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "window_size": 8},
     "gptj": {"rotary_dim": 4},
     "granitemoehybrid": {

@@ -107,7 +107,8 @@ class NeuronFisher:
     def __enter__(self) -> "NeuronFisher":
         self._open.enter_context(frozen(self._model))
         # Not kept as an attribute: a cycle through it would keep the model alive after its use.
-        taps = self._open.enter_context(Taps(self.matrices, on_gradient=self._consume))
+        taps = Taps(self.matrices, on_gradient=self._consume, model=self._model)
+        self._open.enter_context(taps)
         handle = self._model.register_forward_pre_hook(
             functools.partial(self._announce, taps), with_kwargs=True
         )

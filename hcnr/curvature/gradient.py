@@ -64,7 +64,7 @@ def mean_gradient(
             else:
                 found[name] = g.T @ x
 
-        with Taps(matrices, on_gradient=consume) as taps:
+        with Taps(matrices, on_gradient=consume, model=model) as taps:
             loss = passes.backward(taps).loss
         refuse_silent(matrices, found)
         for gradient in found.values():

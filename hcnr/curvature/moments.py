@@ -141,10 +141,10 @@ def _one_axis(
             add(name, shared, g)
 
         if axis == "input":
-            with Taps(matrices, on_input=on_input, apart=apart) as taps:
+            with Taps(matrices, on_input=on_input, model=passes.model, apart=apart) as taps:
                 attempt.forward(taps)
         else:
-            with Taps(matrices, on_gradient=on_gradient) as taps:
+            with Taps(matrices, on_gradient=on_gradient, model=passes.model) as taps:
                 attempt.backward(taps)
         for name, gram in grams.items():
             symmetrize_(gram).div_(max(tokens[name], 1))
@@ -225,7 +225,7 @@ def second_moments(
             if name == shared.leader:
                 add(("inputs", name), shared, x)
 
-        with Taps(matrices, on_gradient=consume, apart=apart) as taps:
+        with Taps(matrices, on_gradient=consume, model=model, apart=apart) as taps:
             passes.backward(taps)
         refuse_silent(matrices, leaders)
         for key, gram in grams.items():

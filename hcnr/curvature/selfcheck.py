@@ -5,11 +5,9 @@ do something else, or whose weight is used without calling them, would be measur
 silently; so would models that mix the samples of a batch. Two short samples tell.
 """
 
-import contextlib
-import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +18,13 @@ from hcnr.curvature.memory import shrinking
 from hcnr.curvature.passes import finite_losses, micro_batches, prepared
 from hcnr.curvature.routes import Routes
 from hcnr.curvature.taps import SharedInput, Taps
+from hcnr.curvature.unmeasured import refuse_shared, without_samples
 from hcnr.data.batches import Batch
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError
 from hcnr.models.device_memory import out_of_memory
-from hcnr.models.experts import one_by_one
-from hcnr.models.linear import Expert, as_matrix
+from hcnr.models.linear import Expert, as_matrix, ignoring_all
 from hcnr.models.loading import cause_of
-from hcnr.models.model import ignoring_all
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -70,7 +67,7 @@ def check_model(
         ModelError: naming a layer, what is wrong with it and how to leave it out; or not even two
             short samples fit in memory.
     """
-    _refuse_shared(matrices)
+    refuse_shared(matrices)
     two = _two_samples(data)
     lengths = [len(sample) for sample in two.samples]
     everything = range(len(two))
@@ -131,18 +128,6 @@ def _check_batches(
             )
 
 
-def _refuse_shared(matrices: Mapping[str, nn.Linear]) -> None:
-    owners: dict[int, list[str]] = {}
-    for name, layer in matrices.items():
-        owners.setdefault(id(layer.weight), []).append(name)
-    if shared := [names for names in owners.values() if len(names) > 1]:
-        wrong = [name for names in shared for name in names]
-        raise ModelError(
-            f"{' and '.join(shared[0])} are one weight, whose gradient is that of all together; "
-            f"leave such out with --ignore '{ignoring_all(wrong, matrices)}'"
-        )
-
-
 def _two_samples(data: TokenizedSet) -> TokenizedSet:
     """The shortest sample and the next longer one, or the next one where all are as long."""
     order = sorted(range(len(data)), key=lambda i: (len(data.samples[i]), i))
@@ -159,7 +144,7 @@ def _explained(model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batc
     try:
         _check_gradients(model, matrices, batch)
     except RowsError as error:
-        cure = ignoring_all(_without_samples(model, matrices, batch), matrices)
+        cure = ignoring_all(without_samples(model, matrices, batch), matrices)
         raise RowsError(error.name, error.found, error.batch, cure) from error
     except RuntimeError as error:
         if out_of_memory(error):
@@ -173,32 +158,6 @@ def _explained(model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batc
                     f"it out with --ignore '{name}'"
                 ) from own
         raise ModelError(f"the model cannot be measured: {cause_of(error)}") from error
-
-
-def _without_samples(
-    model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batch: Batch
-) -> list[str]:
-    """Matrices that do not read one row for each token of a batch, in their order."""
-    rows = batch.input_ids.numel()
-    found: set[str] = set()
-
-    def seen(name: str, layer: nn.Module, args: Any, kwargs: dict[str, Any], _: object) -> None:
-        x = args[0] if args else next(iter(kwargs.values()), None)
-        if isinstance(layer, Expert):
-            read = layer.rows
-        else:
-            read = x.numel() // max(x.shape[-1], 1) if isinstance(x, Tensor) else rows
-        if read != rows:
-            found.add(name)
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(one_by_one(matrices.values()))
-        for name, layer in matrices.items():
-            hook = functools.partial(seen, name)
-            stack.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)
-        finite_losses(model, batch)
-    return [name for name in matrices if name in found]
 
 
 def _check_gradients(
@@ -236,7 +195,7 @@ def _check_gradients(
             handles.append(weight.register_post_accumulate_grad_hook(compare(name)))
         with Routes(model) as routes:
             routes.begin(batch)
-            with Taps(matrices, on_gradient=consume) as taps:
+            with Taps(matrices, on_gradient=consume, model=model) as taps:
                 taps.begin(TokenLayout(batch.attention_mask))
                 losses = finite_losses(model, batch)
                 taps.end()

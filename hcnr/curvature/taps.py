@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from hcnr.curvature.layouts import RoutedLayout, TokenLayout
 from hcnr.errors import ModelError
 from hcnr.models.experts import one_by_one
-from hcnr.models.linear import Expert
-from hcnr.models.model import ignoring
+from hcnr.models.linear import Expert, ignoring, sharing_layers
 from hcnr_kernels import token_gram
 from hcnr_kernels.chunks import round_up
 
@@ -165,6 +164,7 @@ class Taps:
         *,
         on_gradient: GradientConsumer | None = None,
         on_input: InputConsumer | None = None,
+        model: nn.Module | None = None,
         apart: Container[str] | None = None,
     ) -> None:
         """Prepare taps on `modules` (matrix name -> layer); nothing is attached yet.
@@ -173,11 +173,13 @@ class Taps:
             modules: to be tapped.
             on_gradient: consumer.
             on_input: consumer.
+            model: what holds them; its other layers with one of their weights are tapped too.
             apart: matrices that share nothing with others. Where it is not None, `end` raises
                 `UsedAgain` for others that were used more than once: one use may share its input
                 with another matrix and the next not, so that no leader stands for all of them.
         """
         self._modules = modules
+        self._twins = {} if model is None else sharing_layers(model, modules)
         self._apart = apart
         self._uses: Counter[str] = Counter()
         self._counts = False
@@ -218,8 +220,9 @@ class Taps:
 
     def __enter__(self) -> "Taps":
         for name, module in self._modules.items():
-            handle = module.register_forward_hook(self._hook(name), with_kwargs=True)
-            self._handles.append(handle)
+            for layer in (module, *self._twins.get(name, ())):
+                handle = layer.register_forward_hook(self._hook(name), with_kwargs=True)
+                self._handles.append(handle)
         self._open.enter_context(one_by_one(self._modules.values()))
         return self
 

@@ -3,8 +3,7 @@
 import contextlib
 import copy
 import fnmatch
-import re
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +13,7 @@ from torch import nn
 from hcnr.errors import ModelError
 from hcnr.models.device_memory import move
 from hcnr.models.experts import holds_experts, slices
-from hcnr.models.linear import is_linear, kind_of
+from hcnr.models.linear import identity_of, is_linear, kind_of
 from hcnr.models.loading import LOCAL, check_loaded, explained
 
 if TYPE_CHECKING:
@@ -230,7 +229,7 @@ def transformer_blocks(model: nn.Module) -> str | None:
 
 
 def _towers(model: Any, text: object) -> tuple[str, ...]:
-    """Prefixes of the models inside a model that have a configuration of another kind than its text.
+    """Prefixes of the models inside a model whose configuration is of another kind than its text's.
 
     Such as what reads its images (GIT) or its sounds (Phi-4 multimodal).
     """
@@ -261,8 +260,9 @@ def target_matrices(
 
     These are `nn.Linear`s, the transposed maps of GPT-2 and the maps of single experts, see
     `hcnr.models.linear`. A module without a list of blocks offers all of them. Names are the
-    model's without `.weight`, an expert's end in its number. `targets` and `ignore` are glob
-    patterns on whole names or their ends (`q_proj` means `*.q_proj`).
+    model's without `.weight`, an expert's end in its number. Layers that hold one weight (Zamba's
+    shared blocks) are one matrix, under the name of the first. `targets` and `ignore`
+    are glob patterns on whole names or their ends (`q_proj` means `*.q_proj`).
 
     Returns:
         Name -> layer, in the model's order.
@@ -274,11 +274,14 @@ def target_matrices(
     prefix = "" if blocks is None else f"{blocks}."
     head = getattr(model, "get_output_embeddings", lambda: None)()
     candidates: dict[str, nn.Linear] = {}
+    known: set[tuple[int, int]] = set()
     for name, module in model.named_modules():
         if not name.startswith(prefix) or module is head:
             continue
         if is_linear(module):
-            candidates[name] = cast(nn.Linear, module)
+            if identity_of(module) not in known:
+                candidates[name] = cast(nn.Linear, module)
+            known.add(identity_of(module))
         elif holds_experts(module):
             for own, layer in slices(module).items():
                 candidates[f"{name}.{own}"] = cast(nn.Linear, layer)
@@ -297,28 +300,6 @@ def target_matrices(
             f"{found}"
         )
     return chosen
-
-
-def ignoring(name: str, wrong: Container[str], matrices: Iterable[str]) -> str:
-    """The pattern for `ignore` that leaves a matrix out, with its like in the other blocks.
-
-    Args:
-        name: the matrix.
-        wrong: all matrices that must go.
-        matrices: all matrices.
-
-    Returns:
-        What follows the block's number, where every matrix that it matches is wrong; else `name`.
-    """
-    tail = re.sub(r"^.*?\.\d+\.", "", name)
-    alike = [other for other in matrices if other.endswith(f".{tail}")]
-    return tail if len(alike) > 1 and all(other in wrong for other in alike) else name
-
-
-def ignoring_all(wrong: Sequence[str], matrices: Iterable[str]) -> str:
-    """What follows `--ignore` to leave out all of some matrices: their patterns, each once."""
-    matrices = tuple(matrices)
-    return ",".join(dict.fromkeys(ignoring(name, wrong, matrices) for name in wrong))
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
