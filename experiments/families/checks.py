@@ -55,7 +55,8 @@ def check(name: str, kind: Any) -> dict[str, Any]:
         root = Path(place)
         try:
             model = built(kind)
-            row["loop"] = runs(model, rows_of(HONESTY, words()))
+            # In a copy: some keep what they computed (RecurrentGemma), which cannot be copied.
+            row["loop"] = runs(copy.deepcopy(model), rows_of(HONESTY, words()))
         except Exception as error:  # whatever a family's own code raises
             return {**row, "result": "not run", "note": _line(error, place)}
         try:
@@ -88,6 +89,7 @@ def built(kind: Any) -> Any:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.data.normal_(0, 0.2)
+    _blank_padding(model)
     return model
 
 
@@ -96,10 +98,18 @@ def saved(model: Any, root: Path) -> Any:
     tuned = copy.deepcopy(model)
     for parameter in tuned.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
+    _blank_padding(tuned)
     for name, one in (("base", model), ("tuned", tuned)):
         one.save_pretrained(root / name)
         words().save_pretrained(root / name)
     return tuned
+
+
+def _blank_padding(model: Any) -> None:
+    """Zero the rows of padding, as training leaves them and some models load them (Youtu)."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+            module.weight.data[module.padding_idx] = 0
 
 
 def repaired(root: Path, model: Any, options: dict[str, Any], loop: str) -> dict[str, Any]:

@@ -21,7 +21,9 @@ FORMATS = {
     "_proj_blocks": "MXFP4",
 }
 STATE = ".quant_state."
-CODES = (torch.int8, torch.uint8, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2)
+CODES = (torch.int8, torch.uint8, torch.int16, torch.int32, torch.float8_e4m3fn, torch.float8_e5m2)
+REVERSIBLE = ("bitsandbytes", "higgs")
+"""What transformers' `model.dequantize()` knows a way back from; the rest have none there."""
 
 
 def check_unquantised(checkpoint: Checkpoint) -> None:
@@ -35,14 +37,15 @@ def check_unquantised(checkpoint: Checkpoint) -> None:
     for name, info in checkpoint.tensors.items():
         kind = "bitsandbytes" if STATE in name else None
         kind = kind or next((FORMATS[end] for end in FORMATS if name.endswith(end)), None)
-        if kind is None and name.endswith(".weight") and info.dtype in CODES:
+        # A format of any name stores codes, where the configuration says that there is one.
+        codes = name.endswith(".weight") or (settings and not name.endswith(".bias"))
+        if kind is None and codes and info.dtype in CODES:
             kind = str(info.dtype).removeprefix("torch.")
         if kind is not None:
             named = f"quant_method: {method}" if settings else "config.json does not say so"
             raise CheckpointError(
                 f"'{checkpoint.path}' is quantised ({named}): it holds {name!r} ({kind}), and "
-                "plain weights were expected: name the weights from before quantisation, or "
-                "dequantise them (`model.dequantize()`, then `save_pretrained`) first."
+                f"plain weights were expected: {_cure(method)}."
             )
     if settings:
         dtypes = Counter(info.dtype for info in checkpoint.tensors.values())
@@ -52,3 +55,13 @@ def check_unquantised(checkpoint: Checkpoint) -> None:
             f"{method}) although its weights are plain {usual}, as some training frameworks leave "
             "it when they merge: delete that entry from config.json."
         )
+
+
+def _cure(method: object) -> str:
+    """What to do about quantised weights, by their `quant_method`."""
+    before = "name the weights from before quantisation"
+    if method in REVERSIBLE:
+        return f"{before}, or dequantise them (`model.dequantize()`, then `save_pretrained`) first"
+    if method is None:
+        return f"{before}, or put the quantization_config back into config.json that it had"
+    return f"{before}; transformers' `model.dequantize()` knows no way back from {method}"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hcnr import ranks
-from hcnr.curvature.layouts import TokenLayout
+from hcnr.curvature.layouts import TokenLayout, Use, joined
 from hcnr.curvature.taps import SharedInput, Taps, frozen
 from hcnr.errors import ModelError
 from hcnr.models.linear import shape_of
@@ -34,7 +34,8 @@ class NeuronFisher:
 
     While the context is open no parameter requires a gradient (flags come back at the end), so
     no weight gradient is ever formed; batch size, padding side and gradient checkpointing do not
-    change the scores beyond rounding.
+    change the scores beyond rounding. Of a matrix that is used several times in a forward pass the
+    rows of all uses are kept until backward has met the last, for a sample's gradient is their sum.
 
     Attributes:
         attention_mask: mask of the next forward pass, `[B, T]`, or None; consumed by it.
@@ -72,10 +73,12 @@ class NeuronFisher:
         self._axis = axis
         self._open = contextlib.ExitStack()
         self._seen: dict[str, int] = {}
+        self._uses: dict[tuple[str, int], list[Use]] = {}
         self.reset()
 
     def reset(self) -> None:
         """Forget everything collected so far."""
+        self._uses.clear()
         self._sums = {
             name: torch.zeros(
                 shape_of(layer)[0 if self._axis == "output" else 1],
@@ -93,6 +96,7 @@ class NeuronFisher:
         Raises:
             ModelError: a matrix received no gradient.
         """
+        self._finish()
         silent = [name for name, count in self._samples.items() if count == 0]
         if silent:
             raise ModelError(
@@ -103,6 +107,7 @@ class NeuronFisher:
 
     def over_ranks(self) -> "NeuronFisher":
         """Add what the other processes of a run collected, in the order of ranks, in float32."""
+        self._finish()
         device = next(iter(self._sums.values())).device
         self._sums = ranks.summed("scores", self._sums, device)
         self._samples = ranks.counted("samples", self._samples)
@@ -111,7 +116,8 @@ class NeuronFisher:
     def __enter__(self) -> "NeuronFisher":
         self._open.enter_context(frozen(self._model))
         # Not kept as an attribute: a cycle through it would keep the model alive after its use.
-        taps = self._open.enter_context(Taps(self.matrices, on_gradient=self._consume))
+        taps = Taps(self.matrices, on_gradient=self._consume, model=self._model)
+        self._open.enter_context(taps)
         handle = self._model.register_forward_pre_hook(
             functools.partial(self._announce, taps), with_kwargs=True
         )
@@ -125,6 +131,7 @@ class NeuronFisher:
 
     def _announce(self, taps: Taps, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Read the padding of the batch that is about to run."""
+        self._finish()
         mask = self.attention_mask
         if mask is None:
             mask = kwargs.get("attention_mask")
@@ -142,13 +149,44 @@ class NeuronFisher:
         taps.begin(None, None if first is None else first.shape[0])
 
     def _consume(self, name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
-        """Add one batch's scores of one matrix; choose the form by the flop rule of (2)."""
+        """Add one batch's scores of one matrix, once backward has met all its uses."""
+        place = name, shared.forward
         if self._seen.get(name) == shared.forward:
             raise ModelError(
-                f"{name} is used more than once in a forward pass: the squares of its uses do "
-                f"not add up to the square of its gradient; leave it out with ignore=['{name}']"
+                f"{name} receives more gradients than it has uses in a forward pass: the squares "
+                "of two do not add up to the square of their sum; call backward once a forward "
+                f"pass, or leave it out with ignore=['{name}']"
             )
-        self._seen[name] = shared.forward
+        if shared.uses[name] <= 1:
+            self._seen[name] = shared.forward
+            self._add(name, shared, x, g)
+            return
+        uses = self._uses.setdefault(place, [])
+        uses.append(Use(shared.layout, x, g))
+        if len(uses) == shared.uses[name]:
+            self._join(name, shared.forward)
+
+    def _finish(self) -> None:
+        """Add what waits for uses that got no gradient, as backward is over."""
+        for name, forward in tuple(self._uses):
+            self._join(name, forward)
+
+    def _join(self, name: str, forward: int) -> None:
+        """Add one batch's scores of a matrix that is used several times."""
+        self._seen[name] = forward
+        uses = self._uses.pop((name, forward))
+        self._samples[name] += uses[0].layout.samples
+        rows = joined(uses)
+        if not len(rows.x):
+            return
+        spans = {"cu_seqlens": rows.cu_seqlens, "max_seqlen": rows.max_seqlen}
+        if self._axis == "input":
+            fisher_input_(self._sums[name], rows.x, rows.g, **spans)
+        else:
+            fisher_output_(self._sums[name], rows.x, rows.g, **spans)
+
+    def _add(self, name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
+        """Add one batch's scores of one matrix; choose the form by the flop rule of (2)."""
         layout, sums = shared.layout, self._sums[name]
         self._samples[name] += layout.samples
         if x.shape[0] == 0:

@@ -197,7 +197,7 @@ class _Rowless(Taps):
         super().__init__(modules, on_gradient=lambda name, shared, x, g: None)
 
     def _join(self, x: Tensor, name: str) -> SharedInput:
-        return SharedInput(_Flat(), name, 0)  # pyright: ignore[reportArgumentType]
+        return SharedInput(_Flat(), name, 0, {})  # pyright: ignore[reportArgumentType]
 
 
 class _Flat:

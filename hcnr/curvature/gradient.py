@@ -65,7 +65,7 @@ def mean_gradient(
             else:
                 found[name] = g.T @ x
 
-        with Taps(matrices, on_gradient=consume) as taps:
+        with Taps(matrices, on_gradient=consume, model=model) as taps:
             return passes.backward(taps), found
 
     passes = Passes(model, data, token_budget, gradient_checkpointing, progress)

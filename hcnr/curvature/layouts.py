@@ -1,11 +1,33 @@
 """Which rows of a tensor belong to which sample: padded batches, and rows routed to an expert."""
 
 import functools
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hcnr.errors import ModelError
+
+
+class RowsError(ModelError):
+    """The rows of a layer cannot be attributed to the samples of a batch of several."""
+
+    def __init__(self, name: str, found: str, batch: str, cure: str | None = None) -> None:
+        """Name a layer, the rows that it handles, and what the batch has.
+
+        Args:
+            name: of the matrix.
+            found: its rows in words.
+            batch: the batch in words.
+            cure: what follows `--ignore`; the name when None.
+        """
+        self.name, self.found, self.batch = name, found, batch
+        super().__init__(
+            f"{name} handles {found} while the batch has {batch}: its rows cannot be attributed "
+            "to samples; measure every sample alone with --token-budget 1, or leave it out with "
+            f"--ignore '{cure or name}'"
+        )
 
 
 class TokenLayout:
@@ -65,14 +87,26 @@ class TokenLayout:
         if samples is None:
             samples = x.shape[0] if x.dim() > 1 else 1
         if samples == 0 or rows % samples:
-            raise ModelError(
-                f"{name} handles {rows} rows for a batch of {samples} samples: its rows cannot be "
-                f"attributed to samples; leave it out with --ignore '{name}'"
-            )
+            raise RowsError(name, f"{rows} rows", f"{samples} samples")
         # Made on the host: nothing is asked of a GPU for it.
         layout = cls(torch.ones(samples, rows // samples, dtype=torch.bool))
         layout.cu_seqlens = layout.cu_seqlens.to(x.device)
         return layout
+
+    def fitting(self, x: Tensor, name: str) -> "TokenLayout":
+        """This layout, or that of another number of rows where they can but be one sample's.
+
+        Models put tokens of their own before a prompt (CPM-Ant) or stack several streams of one
+        (ProphetNet): of a sample that is alone, without padding, all rows are its own.
+
+        Args:
+            x: what a layer reads, `[..., d]`.
+            name: of its matrix, for messages.
+        """
+        rows = x.numel() // max(x.shape[-1], 1)
+        if rows == self.shape[0] * self.shape[1] or self.samples != 1 or self._padded:
+            return self
+        return TokenLayout.dense(x, 1, name)
 
     @functools.cached_property
     def _real(self) -> Tensor:
@@ -88,16 +122,17 @@ class TokenLayout:
         """
         flat = tensor.reshape(-1, tensor.shape[-1])
         if flat.shape[0] != self.shape[0] * self.shape[1]:
-            raise ModelError(
-                f"{name} handles {flat.shape[0]} rows while the batch has "
-                f"{self.shape[0]} x {self.shape[1]} tokens: its rows cannot be attributed to "
-                f"samples; leave it out with --ignore '{name}'"
-            )
+            batch = f"{self.shape[0]} x {self.shape[1]} tokens"
+            raise RowsError(name, f"{flat.shape[0]} rows", batch)
         return flat.index_select(0, self._real) if self._gathered else flat
 
     def real(self, rows: Tensor) -> Tensor:
         """Return the real tokens among `rows`, `[n, d]`; a copy where there is padding."""
         return rows.index_select(0, self._real) if self._padded and not self._gathered else rows
+
+    def owners(self) -> Tensor:
+        """Sample of each real token, int64 `[tokens]`, ascending."""
+        return _owners(self.cu_seqlens, self.seqused)
 
 
 class RoutedLayout:
@@ -121,10 +156,7 @@ class RoutedLayout:
         """
         samples, length = whole.shape
         if total != samples * length:
-            raise ModelError(
-                f"{name} handles {total} rows while the batch has {samples} x {length} tokens: its "
-                f"rows cannot be attributed to samples; leave it out with --ignore '{name}'"
-            )
+            raise RowsError(name, f"{total} rows", f"{samples} x {length} tokens")
         self._read = len(tokens)
         self._kept = whole.mask.to(tokens.device).flatten()[tokens].nonzero().squeeze(1)
         owners = tokens[self._kept] // max(length, 1)
@@ -150,3 +182,53 @@ class RoutedLayout:
     def real(self, rows: Tensor) -> Tensor:
         """Return `rows`, which hold no padding."""
         return rows
+
+    def owners(self) -> Tensor:
+        """Sample of each real token, int64 `[tokens]`, ascending."""
+        return _owners(self.cu_seqlens, self.seqused)
+
+
+def _owners(cu_seqlens: Tensor, seqused: Tensor | None) -> Tensor:
+    lengths = cu_seqlens.diff() if seqused is None else seqused
+    samples = torch.arange(len(lengths), device=lengths.device)
+    return samples.repeat_interleave(lengths.long())
+
+
+class Joined(NamedTuple):
+    """Rows of several uses of a matrix in one forward pass, sample after sample.
+
+    Attributes:
+        x: inputs `[n, in]`.
+        g: output gradients `[n, out]`.
+        cu_seqlens: int32 `[B + 1]`.
+        max_seqlen: rows of the longest sample, all its uses together.
+    """
+
+    x: Tensor
+    g: Tensor
+    cu_seqlens: Tensor
+    max_seqlen: int
+
+
+class Use(NamedTuple):
+    """What a matrix read and what its output's gradient was, in one of its uses."""
+
+    layout: TokenLayout | RoutedLayout
+    x: Tensor
+    g: Tensor
+
+
+def joined(uses: Sequence[Use]) -> Joined:
+    """Put the rows of several uses together, padding left out.
+
+    A weight's gradient of a sample is the sum over its uses: that of one product over all rows.
+    """
+    owners = torch.cat([use.layout.owners() for use in uses])
+    order = owners.argsort(stable=True)
+    x, g = (
+        torch.cat([use.layout.real(rows) for use, rows in zip(uses, part, strict=True)])[order]
+        for part in ([use.x for use in uses], [use.g for use in uses])
+    )
+    lengths = torch.bincount(owners, minlength=uses[0].layout.samples)
+    offsets = nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
+    return Joined(x, g, offsets, max(lengths.tolist(), default=0))

@@ -1,8 +1,8 @@
 """Second moments of inputs and output gradients: curvature along one axis, and along both."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Container, Mapping
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from hcnr import ranks
 from hcnr.curvature.groups import one_axis_groups, square_bytes
 from hcnr.curvature.passes import Attempt, Axis, Passes, Progress, refuse_silent
-from hcnr.curvature.taps import SharedInput, Taps
+from hcnr.curvature.taps import SharedInput, Taps, UsedAgain
 from hcnr.data.tokens import TokenizedSet
 from hcnr.models.linear import shape_of
 from hcnr_kernels import BlockDiagonal, RankedGram, gram_, symmetrize_
@@ -18,6 +18,8 @@ from hcnr_kernels.ops.spectral import SecondMoment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+T = TypeVar("T")
 
 
 _Key = tuple[str, str]
@@ -123,7 +125,9 @@ def _one_axis(
 ) -> dict[str, Tensor]:
     """`curvature` of one group of matrices, on the model's device."""
 
-    def measure(attempt: Attempt) -> tuple[dict[str, Tensor], dict[str, str], Counter[str]]:
+    def measure(
+        attempt: Attempt, apart: Container[str]
+    ) -> tuple[dict[str, Tensor], dict[str, str], Counter[str]]:
         grams: dict[str, Tensor] = {}
         leaders: dict[str, str] = {}
         tokens: Counter[str] = Counter()
@@ -146,20 +150,37 @@ def _one_axis(
             add(name, shared, g)
 
         if axis == "input":
-            with Taps(matrices, on_input=on_input) as taps:
+            with Taps(matrices, on_input=on_input, model=passes.model, apart=apart) as taps:
                 attempt.forward(taps)
         else:
-            with Taps(matrices, on_gradient=on_gradient) as taps:
+            with Taps(matrices, on_gradient=on_gradient, model=passes.model) as taps:
                 attempt.backward(taps)
         return grams, leaders, tokens
 
-    own, heads, seen = passes.run(measure, held=held)
+    own, heads, seen = passes.run(_sharing(measure), held=held)
     tokens, leaders = ranks.counted("tokens", seen), ranks.merged("leaders", heads)
     grams = ranks.summed("curvature", own, passes.model.device)
     for name, gram in grams.items():
         symmetrize_(gram).div_(max(tokens[name], 1))
     refuse_silent(matrices, leaders)
     return {name: grams[leaders[name]] for name in matrices}
+
+
+def _sharing(measure: Callable[[Attempt, Container[str]], T]) -> Callable[[Attempt], T]:
+    """`measure` with the matrices that share no input: those used several times in a forward pass.
+
+    They show in the first, and the pass starts over.
+    """
+
+    def run(attempt: Attempt) -> T:
+        apart: set[str] = set()
+        while True:
+            try:
+                return measure(attempt, apart)
+            except UsedAgain as error:
+                apart.update(error.names)
+
+    return run
 
 
 def second_moments(
@@ -193,7 +214,7 @@ def second_moments(
     """
 
     def measure(
-        passes: Attempt,
+        passes: Attempt, apart: Container[str]
     ) -> tuple[dict[_Key, Tensor | BlockDiagonal], dict[str, str], Counter[_Key]]:
         grams: dict[tuple[str, str], Tensor | BlockDiagonal] = {}
         leaders: dict[str, str] = {}
@@ -218,14 +239,14 @@ def second_moments(
             if name == shared.leader:
                 add(("inputs", name), shared, x)
 
-        with Taps(matrices, on_gradient=consume) as taps:
+        with Taps(matrices, on_gradient=consume, model=model, apart=apart) as taps:
             passes.backward(taps)
         return grams, leaders, tokens
 
     if not matrices:
         return {}
     passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
-    own, heads, seen = passes.run(measure)
+    own, heads, seen = passes.run(_sharing(measure))
     tokens, leaders = ranks.counted("tokens", seen), ranks.merged("leaders", heads)
     grams = _over_ranks(own, model.device)
     refuse_silent(matrices, leaders)

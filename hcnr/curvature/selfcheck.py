@@ -13,18 +13,18 @@ import torch
 from torch import Tensor, nn
 
 from hcnr.curvature.fisher import NeuronFisher
-from hcnr.curvature.layouts import TokenLayout
+from hcnr.curvature.layouts import RowsError, TokenLayout
 from hcnr.curvature.memory import shrinking
 from hcnr.curvature.passes import finite_losses, micro_batches, prepared
 from hcnr.curvature.routes import Routes
 from hcnr.curvature.taps import SharedInput, Taps
+from hcnr.curvature.unmeasured import refuse_shared, without_samples
 from hcnr.data.batches import Batch
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError
 from hcnr.models.device_memory import out_of_memory
-from hcnr.models.linear import Expert, as_matrix
+from hcnr.models.linear import Expert, as_matrix, ignoring_all
 from hcnr.models.loading import cause_of
-from hcnr.models.model import ignoring
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -67,15 +67,17 @@ def check_model(
         ModelError: naming a layer, what is wrong with it and how to leave it out; or not even two
             short samples fit in memory.
     """
-    _refuse_shared(matrices)
+    refuse_shared(matrices)
     two = _two_samples(data)
     lengths = [len(sample) for sample in two.samples]
     everything = range(len(two))
     compared = len(two) > 1 and 2 * min(data.lengths) <= token_budget
+    # Where every sample is measured alone, a batch of two tells nothing.
+    budget = 2 * max(lengths) if compared else 1
 
     def run(_: int) -> None:
-        (together,) = micro_batches(model, two, everything, 2 * max(lengths))
-        _explained(model, matrices, together)
+        for batch in micro_batches(model, two, everything, budget):
+            _explained(model, matrices, batch)
         if compared:
             _check_batches(model, matrices, two, axis)
 
@@ -126,17 +128,6 @@ def _check_batches(
             )
 
 
-def _refuse_shared(matrices: Mapping[str, nn.Linear]) -> None:
-    owners: dict[int, str] = {}
-    for name, layer in matrices.items():
-        owner = owners.setdefault(id(layer.weight), name)
-        if owner != name:
-            raise ModelError(
-                f"{owner} and {name} are one weight, whose gradient is that of both together; "
-                f"leave them out with --ignore '{owner},{name}'"
-            )
-
-
 def _two_samples(data: TokenizedSet) -> TokenizedSet:
     """The shortest sample and the next longer one, or the next one where all are as long."""
     order = sorted(range(len(data)), key=lambda i: (len(data.samples[i]), i))
@@ -146,9 +137,15 @@ def _two_samples(data: TokenizedSet) -> TokenizedSet:
 
 
 def _explained(model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batch: Batch) -> None:
-    """`_check_gradients`; an error of torch is traced back to the layer whose tap causes it."""
+    """`_check_gradients`; an error of torch is traced back to the layer whose tap causes it.
+
+    A refusal of rows names all layers that it is about.
+    """
     try:
         _check_gradients(model, matrices, batch)
+    except RowsError as error:
+        cure = ignoring_all(without_samples(model, matrices, batch), matrices)
+        raise RowsError(error.name, error.found, error.batch, cure) from error
     except RuntimeError as error:
         if out_of_memory(error):
             raise
@@ -198,7 +195,7 @@ def _check_gradients(
             handles.append(weight.register_post_accumulate_grad_hook(compare(name)))
         with Routes(model) as routes:
             routes.begin(batch)
-            with Taps(matrices, on_gradient=consume) as taps:
+            with Taps(matrices, on_gradient=consume, model=model) as taps:
                 taps.begin(TokenLayout(batch.attention_mask))
                 losses = finite_losses(model, batch)
                 taps.end()
@@ -216,7 +213,8 @@ def _check_gradients(
     wrong = [n for n in matrices if (e := errors.get(n)) is None or e > limits.tolerance]
     for name in wrong:
         layer = matrices[name]
-        cure = f"leave it out with --ignore '{ignoring(name, wrong, matrices)}'"
+        more = "it" if len(wrong) == 1 else f"it and {len(wrong) - 1} more of such"
+        cure = f"leave {more} out with --ignore '{ignoring_all(wrong, matrices)}'"
         if name not in found:
             raise ModelError(f"{name} took no part in the model's forward pass; {cure}")
         if name not in errors:

@@ -9,7 +9,8 @@ over. No weight needs a gradient for this.
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -18,8 +19,7 @@ from torch import Tensor, nn
 from hcnr.curvature.layouts import RoutedLayout, TokenLayout
 from hcnr.errors import ModelError
 from hcnr.models.experts import one_by_one
-from hcnr.models.linear import Expert
-from hcnr.models.model import ignoring
+from hcnr.models.linear import Expert, ignoring, sharing_layers
 from hcnr_kernels import token_gram
 from hcnr_kernels.chunks import round_up
 
@@ -40,11 +40,21 @@ def frozen(module: nn.Module) -> Iterator[None]:
 class SharedInput:
     """What the matrices that read one tensor share: its rows and their token Gram."""
 
-    def __init__(self, layout: "TokenLayout | RoutedLayout", leader: str, forward: int) -> None:
-        """Start a group for the tensor that matrix `leader` reads first in a forward pass."""
+    def __init__(
+        self,
+        layout: "TokenLayout | RoutedLayout",
+        leader: str,
+        forward: int,
+        uses: Mapping[str, int],
+    ) -> None:
+        """Start a group for the tensor that matrix `leader` reads first in a forward pass.
+
+        `uses` counts how often each matrix is used in it, and is complete at its end.
+        """
         self.layout = layout
         self.leader = leader
         self.forward = forward
+        self.uses = uses
         self.users = 0
         self._served = 0
         self._rows: Tensor | None = None
@@ -85,6 +95,19 @@ GradientConsumer = Callable[[str, SharedInput, Tensor, Tensor], None]
 """`(matrix, shared, x [R, in], g [R, out])`, called in backward with rows of `shared.layout`."""
 InputConsumer = Callable[[str, SharedInput, Tensor], None]
 """`(matrix, shared, x [R, in])`, called in forward with rows of `shared.layout`."""
+
+
+class UsedAgain(Exception):
+    """Matrices that share what they read were used more than once in a forward pass.
+
+    Attributes:
+        names: of all matrices that were.
+    """
+
+    def __init__(self, names: Collection[str]) -> None:
+        """Keep the names."""
+        super().__init__("matrices are used more than once in a forward pass")
+        self.names = names
 
 
 class _Tap(torch.autograd.Function):
@@ -141,9 +164,25 @@ class Taps:
         *,
         on_gradient: GradientConsumer | None = None,
         on_input: InputConsumer | None = None,
+        model: nn.Module | None = None,
+        apart: Container[str] | None = None,
     ) -> None:
-        """Prepare taps on `modules` (matrix name -> layer); nothing is attached yet."""
+        """Prepare taps on `modules` (matrix name -> layer); nothing is attached yet.
+
+        Args:
+            modules: to be tapped.
+            on_gradient: consumer.
+            on_input: consumer.
+            model: what holds them; its other layers with one of their weights are tapped too.
+            apart: matrices that share nothing with others. Where it is not None, `end` raises
+                `UsedAgain` for others that were used more than once: one use may share its input
+                with another matrix and the next not, so that no leader stands for all of them.
+        """
         self._modules = modules
+        self._twins = {} if model is None else sharing_layers(model, modules)
+        self._apart = apart
+        self._uses: Counter[str] = Counter()
+        self._counts = False
         self._on_gradient = on_gradient
         self._on_input = on_input
         self._layout: TokenLayout | None = None
@@ -164,15 +203,26 @@ class Taps:
         self._samples = samples
         self._forward += 1
         self._last = self._routed = None
+        self._uses, self._counts = Counter(), True
 
     def end(self) -> None:
-        """Announce the end of a forward pass: what is recomputed later shares nothing with it."""
+        """Announce the end of a forward pass: what is recomputed later shares nothing with it.
+
+        Raises:
+            UsedAgain: see `apart`.
+        """
         self._last = self._routed = None
+        self._counts = False
+        if self._apart is not None:
+            again = [name for name, count in self._uses.items() if count > 1]
+            if any(name not in self._apart for name in again):
+                raise UsedAgain(again)
 
     def __enter__(self) -> "Taps":
         for name, module in self._modules.items():
-            handle = module.register_forward_hook(self._hook(name), with_kwargs=True)
-            self._handles.append(handle)
+            for layer in (module, *self._twins.get(name, ())):
+                handle = layer.register_forward_hook(self._hook(name), with_kwargs=True)
+                self._handles.append(handle)
         self._open.enter_context(one_by_one(self._modules.values()))
         return self
 
@@ -210,7 +260,10 @@ class Taps:
 
     def _join(self, x: Tensor, name: str) -> SharedInput:
         """Return the group of the tensor object `x`; q/k/v and gate/up follow each other."""
-        if self._last is not None:
+        if self._counts:
+            self._uses[name] += 1
+        alone = self._apart is not None and name in self._apart
+        if self._last is not None and not alone:
             reference, shared = self._last
             if reference() is x:
                 shared.users += 1
@@ -219,17 +272,18 @@ class Taps:
         if isinstance(module, Expert):
             layout = self._layout_of(module, x, name)
         else:
-            layout = self._layout or TokenLayout.dense(x, self._samples, name)
-        shared = SharedInput(layout, name, self._forward)
+            layout = self._layout and self._layout.fitting(x, name)
+            layout = layout or TokenLayout.dense(x, self._samples, name)
+        shared = SharedInput(layout, name, self._forward, self._uses)
         shared.users = 1
-        self._last = (weakref.ref(x), shared)
+        self._last = None if alone else (weakref.ref(x), shared)
         return shared
 
     def _layout_of(self, expert: Expert, x: Tensor, name: str) -> RoutedLayout:
         """Layout of the rows that were routed to an expert; both of its maps have the same."""
         if self._routed is None or self._routed[0] is not expert.tokens:
-            whole = self._layout
-            if whole is None:
-                whole = TokenLayout.dense(x.new_empty(expert.rows, 1), self._samples, name)
+            read = x.new_empty(expert.rows, 1)
+            whole = self._layout and self._layout.fitting(read, name)
+            whole = whole or TokenLayout.dense(read, self._samples, name)
             self._routed = expert.tokens, RoutedLayout(whole, expert.tokens, expert.rows, name)
         return self._routed[1]

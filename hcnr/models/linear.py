@@ -5,7 +5,9 @@ the transpose of an `nn.Linear`. Mixtures of experts hold all experts' maps in o
 an `Expert` is one slice. Everything that is measured and repaired is about `[out, in]`.
 """
 
+import re
 import sys
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -14,11 +16,15 @@ __all__ = [
     "Expert",
     "as_matrix",
     "as_stored",
+    "identity_of",
+    "ignoring",
+    "ignoring_all",
     "is_linear",
     "is_transposed",
     "kind_of",
     "place_of",
     "shape_of",
+    "sharing_layers",
 ]
 
 
@@ -60,6 +66,13 @@ class Expert(nn.Module):
         """Map rows `[n, in]` to `[n, out]`."""
         bias = None if self._bias_name is None else getattr(self.owner, self._bias_name)[self.index]
         return nn.functional.linear(x, self.weight.T if self.transposed else self.weight, bias)
+
+
+def identity_of(layer: Any) -> tuple[int, int]:
+    """What two layers have in common that hold one weight; as long as both are alive."""
+    if isinstance(layer, Expert):
+        return id(layer.owner.get_parameter(layer.name)), layer.index
+    return id(layer.weight), -1
 
 
 def is_transposed(module: object) -> bool:
@@ -125,3 +138,38 @@ def as_stored(layer: nn.Module, matrix: Tensor) -> Tensor:
 def matrix_parameters(model: nn.Module) -> dict[str, Tensor]:
     """Every parameter with two dimensions, a tied one once: what fingerprints once covered."""
     return {name: p for name, p in model.named_parameters() if p.dim() == 2}
+
+
+def sharing_layers(
+    model: nn.Module, matrices: Mapping[str, nn.Module]
+) -> dict[str, list[nn.Module]]:
+    """Other layers of a model that hold the weight of a matrix; only of matrices that have some."""
+    names = {identity_of(layer): name for name, layer in matrices.items()}
+    own = {id(layer) for layer in matrices.values()}
+    found: dict[str, list[nn.Module]] = {}
+    for module in model.modules():
+        if is_linear(module) and id(module) not in own and identity_of(module) in names:
+            found.setdefault(names[identity_of(module)], []).append(module)
+    return found
+
+
+def ignoring(name: str, wrong: Container[str], matrices: Iterable[str]) -> str:
+    """The pattern for `ignore` that leaves a matrix out, with its like in the other blocks.
+
+    Args:
+        name: the matrix.
+        wrong: all matrices that must go.
+        matrices: all matrices.
+
+    Returns:
+        What follows the block's number, where every matrix that it matches is wrong; else `name`.
+    """
+    tail = re.sub(r"^.*?\.\d+\.", "", name)
+    alike = [other for other in matrices if other.endswith(f".{tail}")]
+    return tail if len(alike) > 1 and all(other in wrong for other in alike) else name
+
+
+def ignoring_all(wrong: Sequence[str], matrices: Iterable[str]) -> str:
+    """What follows `--ignore` to leave out all of some matrices: their patterns, each once."""
+    matrices = tuple(matrices)
+    return ",".join(dict.fromkeys(ignoring(name, wrong, matrices) for name in wrong))

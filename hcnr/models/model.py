@@ -3,8 +3,7 @@
 import contextlib
 import copy
 import fnmatch
-import re
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,7 +13,7 @@ from torch import nn
 from hcnr.errors import ModelError
 from hcnr.models.device_memory import move
 from hcnr.models.experts import holds_experts, slices
-from hcnr.models.linear import is_linear, kind_of
+from hcnr.models.linear import identity_of, is_linear, kind_of
 from hcnr.models.loading import LOCAL, check_loaded, explained
 
 if TYPE_CHECKING:
@@ -202,8 +201,9 @@ def transformer_blocks(model: nn.Module) -> str | None:
 
     It is the list with as many members as the config says there are layers or, where no list has
     (a model that was cut by hand), any; among those, the one with the most parameters. Of a
-    multimodal model the lists beside the text's embedding alone count: towers are not the blocks.
-    Modules that are no transformers models have no blocks.
+    multimodal model the lists beside the text's embedding alone count: towers are not the blocks,
+    also where they stand below the text's own module. Modules that are no transformers models have
+    no blocks.
     """
     config = getattr(model, "config", None)
     if config is None:
@@ -215,12 +215,30 @@ def transformer_blocks(model: nn.Module) -> str | None:
             beside = _place_of_text(model)
         config = text
     layers = getattr(config, "num_hidden_layers", None)
+    towers = _towers(model, config)
     ranks = {
-        name: (len(module) == layers, sum(p.numel() for p in module.parameters()))
+        name: (
+            not name.startswith(towers),
+            len(module) == layers,
+            sum(p.numel() for p in module.parameters()),
+        )
         for name, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and name.startswith(beside)
     }
     return max(ranks, key=lambda name: ranks[name]) if ranks else None
+
+
+def _towers(model: Any, text: object) -> tuple[str, ...]:
+    """Prefixes of the models inside a model whose configuration is of another kind than its text's.
+
+    Such as what reads its images (GIT) or its sounds (Phi-4 multimodal).
+    """
+    own = (type(model.config), type(text))
+    return tuple(
+        f"{name}."
+        for name, module in model.named_modules()
+        if name and hasattr(module, "base_model_prefix") and type(module.config) not in own
+    )
 
 
 def _place_of_text(model: Any) -> str:
@@ -242,8 +260,9 @@ def target_matrices(
 
     These are `nn.Linear`s, the transposed maps of GPT-2 and the maps of single experts, see
     `hcnr.models.linear`. A module without a list of blocks offers all of them. Names are the
-    model's without `.weight`, an expert's end in its number. `targets` and `ignore` are glob
-    patterns on whole names or their ends (`q_proj` means `*.q_proj`).
+    model's without `.weight`, an expert's end in its number. Layers that hold one weight (Zamba's
+    shared blocks) are one matrix, under the name of the first. `targets` and `ignore`
+    are glob patterns on whole names or their ends (`q_proj` means `*.q_proj`).
 
     Returns:
         Name -> layer, in the model's order.
@@ -255,11 +274,14 @@ def target_matrices(
     prefix = "" if blocks is None else f"{blocks}."
     head = getattr(model, "get_output_embeddings", lambda: None)()
     candidates: dict[str, nn.Linear] = {}
+    known: set[tuple[int, int]] = set()
     for name, module in model.named_modules():
         if not name.startswith(prefix) or module is head:
             continue
         if is_linear(module):
-            candidates[name] = cast(nn.Linear, module)
+            if identity_of(module) not in known:
+                candidates[name] = cast(nn.Linear, module)
+            known.add(identity_of(module))
         elif holds_experts(module):
             for own, layer in slices(module).items():
                 candidates[f"{name}.{own}"] = cast(nn.Linear, layer)
@@ -278,22 +300,6 @@ def target_matrices(
             f"{found}"
         )
     return chosen
-
-
-def ignoring(name: str, wrong: Container[str], matrices: Iterable[str]) -> str:
-    """The pattern for `ignore` that leaves a matrix out, with its like in the other blocks.
-
-    Args:
-        name: the matrix.
-        wrong: all matrices that must go.
-        matrices: all matrices.
-
-    Returns:
-        What follows the block's number, where every matrix that it matches is wrong; else `name`.
-    """
-    tail = re.sub(r"^.*?\.\d+\.", "", name)
-    alike = [other for other in matrices if other.endswith(f".{tail}")]
-    return tail if len(alike) > 1 and all(other in wrong for other in alike) else name
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from hcnr.checkpoint import Checkpoint, check_pair
+from hcnr.checkpoint.quantised import REVERSIBLE
 from hcnr.errors import CheckpointError
 
 from .helpers import CONFIG, save, targets, weights
@@ -101,6 +102,37 @@ def test_quantised(pair: Pair, tensor: str, dtype: torch.dtype, kind: str, said:
         pair.config["tuned"]["quantization_config"] = {"quant_method": "some"}
     named = "quant_method: some" if said else "config.json does not say so"
     pair.refused(f"quantised ({named})", repr(tensor), kind, str(pair.path / "tuned"))
+
+
+@pytest.mark.parametrize(
+    ("method", "cure"),
+    [
+        ("bitsandbytes", "`model.dequantize()`, then"),
+        ("gptq", "no way back from gptq"),
+        ("awq", "no way back from awq"),
+        (None, "put the quantization_config back"),
+    ],
+)
+def test_the_cure_is_that_of_the_format(pair: Pair, method: str | None, cure: str):
+    pair.tensors["tuned"]["model.layers.0.q_proj.weight_scale"] = torch.zeros(2)
+    if method is not None:
+        pair.config["tuned"]["quantization_config"] = {"quant_method": method}
+    pair.refused("before quantisation", cure)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "mxfp4", "bitsandbytes", "higgs"])
+def test_transformers_has_the_ways_back_that_are_told(method: str):
+    quantizers = pytest.importorskip("transformers.quantizers.auto").AUTO_QUANTIZER_MAPPING
+    named = [name for name in quantizers if name.startswith(method)]
+    own = {"_dequantize" in vars(quantizers[name]) for name in named}
+    assert own == {method in REVERSIBLE}
+
+
+@pytest.mark.parametrize("tensor", ["layers.0.q_proj.weight_qdata", "layers.0.q_proj.codes"])
+def test_codes_of_any_name(pair: Pair, tensor: str):
+    pair.tensors["tuned"][tensor] = torch.zeros(2, dtype=torch.int8)
+    pair.config["tuned"]["quantization_config"] = {"quant_method": "torchao"}
+    pair.refused("quantised (quant_method: torchao)", repr(tensor), "no way back from torchao")
 
 
 def test_a_quantisation_that_is_only_said(pair: Pair):

@@ -1,6 +1,9 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import oracle
 from families import make
@@ -94,14 +97,84 @@ def test_a_mask_of_other_shape_is_refused():
         model(torch.ones(2, 4, dtype=torch.long), attention_mask=torch.zeros(2, 1, 4, 4))
 
 
-def test_a_matrix_used_twice_is_refused():
-    class Twice(Classifier):
-        def forward(self, x):
-            return self.first(torch.nn.functional.pad(self.first(x)[:, :5], (0, 0)))
+class Recurrent(nn.Module):
+    """Two layers that a sample of tokens `[B, T, 5]` passes several times."""
 
-    model = Twice()
-    with NeuronFisher(model, targets=["first"]), pytest.raises(ModelError, match="more than once"):
-        model(torch.randn(2, 5)).sum().backward()
+    def __init__(self, times, checkpointing=False):
+        super().__init__()
+        self.wide, self.back = nn.Linear(5, 7), nn.Linear(7, 5)
+        self.times, self.checkpointing = times, checkpointing
+
+    def step(self, x):
+        return x + torch.tanh(self.back(torch.tanh(self.wide(x))))
+
+    def forward(self, x, attention_mask=None):
+        for _ in range(self.times):
+            x = (
+                checkpoint(self.step, x, use_reentrant=False)
+                if self.checkpointing
+                else self.step(x)
+            )
+        return self.wide(x)  # once more than `back`
+
+
+MASKS = {
+    "right": [[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]],
+    "left": [[0, 1, 1, 1], [0, 0, 0, 1], [1, 1, 1, 1]],
+    "holes": [[1, 0, 1, 1], [0, 1, 0, 1], [1, 1, 1, 1]],
+}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("side", MASKS)
+def test_a_matrix_used_several_times_is_exact(side, axis, checkpointing):
+    """The gradient of a sample is the sum over the uses, which is squared as one."""
+    model, x = Recurrent(3, checkpointing), torch.randn(3, 4, 5).requires_grad_()
+    mask = torch.tensor(MASKS[side])
+    exact = {"wide": torch.zeros(1).double(), "back": torch.zeros(1).double()}
+    double = copy.deepcopy(model).double()
+    for row, real in zip(x.detach().double(), mask.bool(), strict=True):
+        weights = [double.wide.weight, double.back.weight]
+        loss = double(row[real][None]).pow(2).sum()
+        for name, g in zip(exact, torch.autograd.grad(loss, weights), strict=True):
+            exact[name] = exact[name] + g.pow(2).sum(1 if axis == "output" else 0) / 3
+    with NeuronFisher(model, axis=axis) as fisher:
+        for part in (slice(0, 2), slice(2, 3)):
+            loss = model(x[part], attention_mask=mask[part]).pow(2).sum(-1)
+            (loss * mask[part]).sum().backward()
+    for name, scores in fisher.scores.items():
+        assert oracle.relative(scores, exact[name]) <= 1e-5
+
+
+def test_a_use_that_the_loss_does_not_see_adds_nothing():
+    class Aside(Classifier):
+        def forward(self, x):
+            self.first(x + 1)
+            return self.first(x)
+
+    class Once(Classifier):
+        def forward(self, x):
+            return self.first(x)
+
+    model, x = Aside(), torch.randn(4, 5)
+    with NeuronFisher(model, targets=["first"]) as fisher:
+        model(x).pow(2).sum().backward()
+        model(x + 2).pow(2).sum().backward()
+    alone = Once()
+    alone.load_state_dict(model.state_dict())
+    with NeuronFisher(alone, targets=["first"]) as expected:
+        for rows in (x, x + 2):
+            alone(rows).pow(2).sum().backward()
+    torch.testing.assert_close(fisher.scores["first"], expected.scores["first"])
+
+
+def test_a_second_backward_pass_is_refused():
+    model = Classifier()
+    with NeuronFisher(model, targets=["first"]), pytest.raises(ModelError, match="more gradients"):
+        loss = model(torch.randn(2, 5)).sum()
+        loss.backward(retain_graph=True)
+        loss.backward()
 
 
 def test_rows_that_belong_to_no_sample_are_refused():
@@ -155,9 +228,35 @@ def test_rows_that_are_no_multiple_of_the_batch_are_refused():
     model = Flattened()
     with (
         NeuronFisher(model, targets=["first"]),
-        pytest.raises(ModelError, match="17 rows for a batch of 3 samples"),
+        pytest.raises(ModelError, match="17 rows while the batch has 3 samples"),
     ):
         model(torch.randn(3, 6, 5), rows=17)
+
+
+def test_rows_of_a_sample_that_is_alone_are_its_own():
+    """Tokens of the model's own before a prompt, as CPM-Ant puts there."""
+
+    class Prefixed(Recurrent):
+        def forward(self, x, attention_mask=None):
+            return super().forward(torch.cat([torch.ones_like(x), x], 1))[:, x.shape[1] :]
+
+    model, x = Prefixed(1), torch.randn(3, 4, 5)
+    exact = torch.zeros(5, dtype=torch.float64)
+    with NeuronFisher(model, targets=["back"]) as fisher:
+        for sample in x:
+            loss = model(sample[None], attention_mask=torch.ones(1, 4)).pow(2).sum()
+            loss.backward()
+    for sample in x:
+        (gradient,) = torch.autograd.grad(model(sample[None]).pow(2).sum(), (model.back.weight,))
+        exact += gradient.double().pow(2).sum(1) / 3
+    assert oracle.relative(fisher.scores["back"], exact) <= 1e-5
+    padding = torch.tensor([[1, 1, 1, 0]])
+    for batch, mask in ((x, torch.ones(3, 4)), (x[:1], padding)):
+        with (
+            NeuronFisher(model, targets=["back"]),
+            pytest.raises(ModelError, match=r"x 4 tokens: .* alone with --token-budget 1, or"),
+        ):
+            model(batch, attention_mask=mask).sum().backward()
 
 
 def test_unknown_axis_and_no_match():

@@ -1,16 +1,21 @@
 """Second moments of both axes and mean gradients, against float64 loops over single samples."""
 
+import copy
 import itertools
 import sys
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 import oracle
 from families import FAMILIES, make, tokens
 from hcnr.curvature.gradient import mean_gradient
-from hcnr.curvature.moments import Moments, second_moments
-from hcnr.curvature.passes import mean_loss, sample_losses
+from hcnr.curvature.moments import Moments, curvature, second_moments
+from hcnr.curvature.passes import Axis, mean_loss, sample_losses
+from hcnr.curvature.scores import score
 from hcnr.errors import ModelError
 from hcnr.models.model import target_matrices
 from hcnr_kernels import BlockDiagonal, RankedGram
@@ -59,6 +64,72 @@ def test_what_reads_one_tensor_shares_one_gram():
     assert q.inputs is k.inputs and gate.inputs is up.inputs
     assert q.inputs is not o.inputs and q.inputs is not gate.inputs
     assert q.leader == k.leader != o.leader
+
+
+def revisit(model):
+    """Use layers of a block several times, with a shared input in some uses only."""
+    first, second = (layer.mlp for layer in model.model.layers)
+    second.up_proj.weight = first.up_proj.weight  # two layers of one weight
+    first.__class__ = Revisiting
+
+
+class Revisiting(LlamaMLP):
+    def forward(self, x):
+        alone = self.up_proj(x * 0.5)
+        return super().forward(x) + self.down_proj(self.act_fn(alone) * self.gate_proj(x))
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_several_uses_are_one_sum(recompute):
+    """Of moments over all rows; what leads in one use may share nothing in the next."""
+    model = make("llama")
+    revisit(model)
+    layers = target_matrices(model, ["mlp.*"])
+    inputs, outputs = several_uses(model, layers)
+    settings: dict[str, Any] = {"token_budget": 64, "gradient_checkpointing": recompute}
+    found = second_moments(model, layers, DATA, **settings)
+    one_axis = {axis: curvature(model, layers, DATA, axis=axis, **settings) for axis in AXES}
+    exact = oracle.fisher(model, layers, DATA, "output")
+    scores = score(model, layers, DATA, axis="output", **settings).mean
+    for name, one in found.items():
+        both = one.dense()
+        assert oracle.relative(both[0], inputs[name]) <= 1e-5
+        assert oracle.relative(both[1], outputs[name]) <= 1e-5
+        assert oracle.relative(one_axis["input"][name], inputs[name]) <= 1e-5
+        assert oracle.relative(one_axis["output"][name], outputs[name]) <= 1e-5
+        assert oracle.relative(scores[name], exact[name]) <= 1e-5
+
+
+AXES: tuple[Axis, Axis] = ("input", "output")
+
+
+def several_uses(model, layers):
+    """Second moments over the rows of all uses, by float64 passes of single samples."""
+    exact = copy.deepcopy(model).double().eval()
+    weights = {id(exact.get_parameter(f"{name}.weight")): name for name in layers}
+    seen = []
+
+    def keep(name):
+        def hook(module, args, output):
+            output.retain_grad()
+            seen.append((name, args[0], output))
+
+        return hook
+
+    for module in exact.modules():
+        if isinstance(module, nn.Linear) and id(module.weight) in weights:
+            module.register_forward_hook(keep(weights[id(module.weight)]))
+    totals = {name: [0.0, 0.0, 0] for name in layers}
+    for sample in DATA.samples:
+        seen.clear()
+        oracle.sample_loss(exact, sample.input_ids, sample.response_start).backward()
+        for name, x, y in seen:
+            total = totals[name]
+            total[0] = total[0] + x[0].detach().T @ x[0].detach()
+            total[1] = total[1] + y.grad[0].T @ y.grad[0]
+            total[2] += x.shape[1]
+    assert {name: total[2] for name, total in totals.items()} != dict.fromkeys(layers, 0)
+    return tuple({name: t[i] / t[2] for name, t in totals.items()} for i in (0, 1))
 
 
 def test_blocks_are_those_of_the_whole():

@@ -16,6 +16,7 @@ from transformers import (
     MixtralConfig,
     MixtralForCausalLM,
 )
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 import hcnr
 import oracle
@@ -198,10 +199,61 @@ def test_a_layer_that_takes_no_part(llama):
 
 
 def test_two_layers_with_one_weight(llama):
+    """They are one matrix, unless each is asked for by a name of its own."""
     layers = llama.model.layers
+    both = [f"model.layers.{i}.mlp.gate_proj" for i in (0, 1)]
     layers[1].mlp.gate_proj.weight = layers[0].mlp.gate_proj.weight
-    with pytest.raises(ModelError, match=r"gate_proj and .*gate_proj are one weight"):
+    assert [name for name in target_matrices(llama) if "gate_proj" in name] == both[:1]
+    check(llama)
+    named = {name: llama.get_submodule(name) for name in both}
+    with pytest.raises(
+        ModelError,
+        match=r"0.mlp.gate_proj and .*gate_proj are one weight.*--ignore 'mlp.gate_proj'$",
+    ):
+        check_model(llama, named, DATA, **HOW)
+
+
+def test_one_sentence_names_all_that_must_go(llama):
+    """Not one matrix after the other."""
+    for layer in llama.model.layers:
+        layer.mlp.gate_proj.__class__ = Scaled
+        layer.self_attn.q_proj.__class__ = Scaled
+    cure = r"it and 3 more of such out with --ignore 'self_attn.q_proj,mlp.gate_proj'$"
+    with pytest.raises(ModelError, match=rf"0\.self_attn\.q_proj \(Scaled\) is no plain.*{cure}"):
         check(llama)
+
+
+class Prefixed(LlamaMLP):
+    def forward(self, x):
+        return super().forward(torch.cat([torch.ones_like(x[:, :1]), x], 1))[:, 1:]
+
+
+class TestRows:
+    """Layers that handle other rows than the tokens of a batch."""
+
+    @pytest.fixture
+    def prefixed(self, llama):
+        """A model whose MLPs read a row of their own before those of a sample."""
+        for layer in llama.model.layers:
+            layer.mlp.__class__ = Prefixed
+        return llama
+
+    def test_one_sentence_offers_both_cures(self, prefixed):
+        with pytest.raises(
+            ModelError,
+            match=r"rows while the batch has 2 x .* alone with --token-budget 1, or .*--ignore "
+            "'mlp.gate_proj,mlp.up_proj,mlp.down_proj'$",
+        ):
+            check(prefixed)
+
+    def test_alone_they_are_exact(self, prefixed):
+        check(prefixed, token_budget=1)
+        names = [name for name in target_matrices(prefixed) if ".mlp." in name]
+        layers = {name: prefixed.get_submodule(name) for name in names}
+        found = score(prefixed, layers, DATA, axis="output", token_budget=1).mean
+        exact = oracle.fisher(prefixed, names, DATA, "output")
+        for name in names:
+            assert oracle.relative(found[name], exact[name]) <= 1e-5
 
 
 class TestBatches:

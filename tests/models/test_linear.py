@@ -11,10 +11,18 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
 
 import hcnr
-from families import VOCABULARY, perturbed
+from families import VOCABULARY, make, perturbed
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError
-from hcnr.models.linear import as_matrix, as_stored, is_linear, shape_of
+from hcnr.models.linear import (
+    as_matrix,
+    as_stored,
+    ignoring,
+    ignoring_all,
+    is_linear,
+    shape_of,
+    sharing_layers,
+)
 from hcnr.models.model import target_matrices
 from hcnr.models.reach import out_of_reach
 from hcnr.plan import plan_run
@@ -178,3 +186,24 @@ def test_transposed_in_one_alone(places, tmp_path, models):
     GPT2LMHeadModel(other).save_pretrained(tmp_path / "other")
     with pytest.raises(CheckpointError, match=r"c_fc.weight' has the shape \[24, 96\] in base"):
         plan_run(places["base"], tmp_path / "other", config())
+
+
+def test_the_pattern_that_leaves_a_matrix_out():
+    names = [f"model.layers.{i}.mlp.{kind}" for i in range(2) for kind in ("router", "up_proj")]
+    routers = [name for name in names if name.endswith("router")]
+    assert ignoring(names[0], routers, names) == "mlp.router"
+    assert ignoring(names[0], routers[:1], names) == names[0]
+    assert ignoring("router", ["router"], ["router"]) == "router"
+    assert ignoring_all(routers, names) == "mlp.router"
+    assert ignoring_all([*routers[:1], names[1]], names) == f"{routers[0]},{names[1]}"
+
+
+def test_layers_with_one_weight_are_one_matrix():
+    model = make("llama")
+    first, second = (block.mlp.up_proj for block in model.model.layers)
+    second.weight = first.weight
+    matrices = target_matrices(model)
+    assert "model.layers.0.mlp.up_proj" in matrices
+    assert "model.layers.1.mlp.up_proj" not in matrices
+    assert sharing_layers(model, matrices) == {"model.layers.0.mlp.up_proj": [second]}
+    assert sharing_layers(nn.Sequential(first, second), {"0": first, "1": second}) == {}

@@ -1,5 +1,9 @@
-from families import make
-from hcnr.models.model import eval_mode, ignoring
+import pytest
+import torch
+from transformers import GitConfig, GitForCausalLM
+
+from families import COMMON, make
+from hcnr.models.model import eval_mode, transformer_blocks
 
 
 def test_every_layer_gets_its_own_mode_back():
@@ -11,9 +15,11 @@ def test_every_layer_gets_its_own_mode_back():
     assert [module.training for module in model.modules()] == modes
 
 
-def test_the_pattern_that_leaves_a_matrix_out():
-    names = [f"model.layers.{i}.mlp.{kind}" for i in range(2) for kind in ("router", "up_proj")]
-    routers = [name for name in names if name.endswith("router")]
-    assert ignoring(names[0], routers, names) == "mlp.router"
-    assert ignoring(names[0], routers[:1], names) == names[0]
-    assert ignoring("router", ["router"], ["router"]) == "router"
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_tower_that_is_larger_than_the_text_is_not_the_blocks(layers):
+    """GIT's image encoder stands beside its text, whose configuration is the model's."""
+    vision = {**COMMON, "hidden_size": 48, "num_hidden_layers": 2, "image_size": 8}
+    config = GitConfig(**{**COMMON, "num_hidden_layers": layers}, vision_config=vision)
+    with torch.device("meta"):
+        model = GitForCausalLM(config)
+    assert transformer_blocks(model) == "git.encoder.layer"
