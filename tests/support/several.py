@@ -34,7 +34,7 @@ def settings(kind: str) -> RestoreConfig:
     return RestoreConfig(**{"samples": 16, "token_budget": 64, "device": "cpu", **CASES[kind]})
 
 
-def restored(pair: dict[str, str], out: Path, kinds: list[str]) -> None:
+def restored(pair: dict[str, Any], out: Path, kinds: list[str]) -> None:
     """Restore a pair by each kind, into a directory each."""
     for kind in kinds:
         hcnr.restore(**pair, out=out / kind, config=settings(kind))
@@ -55,7 +55,7 @@ class _Holding:
     def advance(self, done: int, total: int) -> None: ...
 
 
-def main(pair: dict[str, str], out: Path, kinds: list[str]) -> None:
+def main(pair: dict[str, Any], out: Path, kinds: list[str]) -> None:
     with ranks.started("cpu"):
         if kinds[0] == "hold":
             hcnr.restore(

@@ -60,7 +60,7 @@ def read_compressed(
 
 
 def _validated(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Any:
-    from compressed_tensors.quantization import QuantizationConfig
+    from compressed_tensors.quantization import QuantizationConfig  # pyright: ignore[reportMissingImports]
 
     try:
         quantization: Any = QuantizationConfig.model_validate(dict(settings))
@@ -80,7 +80,7 @@ def _validated(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Any:
 
 def _scheme(checkpoint: Checkpoint, module: str, quantization: Any) -> tuple[str, Any]:
     """Format and scheme of a module: the group that names it, else the one of linear layers."""
-    from compressed_tensors.utils.match import match_name
+    from compressed_tensors.utils.match import match_name  # pyright: ignore[reportMissingImports]
 
     groups = list(quantization.config_groups.values())
     named = [g for g in groups if any(match_name(module, target) for target in g.targets)]
@@ -102,7 +102,7 @@ def _decompressed(
     checkpoint: Checkpoint, stored: Mapping[str, str], scheme: tuple[str, Any]
 ) -> Callable[[], Tensor]:
     def value() -> Tensor:
-        from compressed_tensors.compressors import BaseCompressor
+        from compressed_tensors.compressors import BaseCompressor  # pyright: ignore[reportMissingImports]
 
         kind, group = scheme
         held = {part: checkpoint.load(name) for part, name in stored.items()}

@@ -138,7 +138,7 @@ def _scaled(checkpoint: Checkpoint, name: str, scale: str, block: Any) -> Callab
 
 def _four_bits(checkpoint: Checkpoint, name: str, state: list[str]) -> Callable[[], Tensor]:
     def value() -> Tensor:
-        from bitsandbytes import functional
+        from bitsandbytes import functional  # pyright: ignore[reportMissingImports]
 
         held = {other.removeprefix(f"{name}."): checkpoint.load(other) for other in state}
         known = functional.QuantState.from_dict(held, device=torch.device("cpu"))
@@ -151,7 +151,7 @@ def _four_bits(checkpoint: Checkpoint, name: str, state: list[str]) -> Callable[
 
 def _eight_bits(checkpoint: Checkpoint, name: str, scale: str) -> Callable[[], Tensor]:
     def value() -> Tensor:
-        from bitsandbytes import functional
+        from bitsandbytes import functional  # pyright: ignore[reportMissingImports]
 
         return functional.int8_vectorwise_dequant(
             checkpoint.load(name), checkpoint.load(scale).float()
