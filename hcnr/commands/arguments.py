@@ -33,7 +33,9 @@ HONESTY = typer.Option(
     "held back for the verdict.",
 )
 TASK = typer.Option(
-    metavar="FILE", help="Samples of the task that the model was tuned for, in the same formats."
+    metavar="FILE",
+    help="Samples of the task that the model was tuned for, in the same formats; best those that "
+    "it was not tuned on.",
 )
 Preset = Annotated[
     Optional[str],  # noqa: UP045
