@@ -21,6 +21,7 @@ OUTSIDE = (
     "CONTRIBUTING.md",
     "experiments/trial/results/README.md",
     "experiments/trial/results/smollm2-hotpotqa/trial.md",
+    "experiments/trial/results/smollm2-medmcqa/trial.md",
     "integrations/lm_eval/README.md",
 )
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)

@@ -65,7 +65,7 @@ class Memory:
         parts.append(f"{self.libraries / 1e9:.3g} GB of libraries")
         most = f"at most {peak / 1e9:.3g} GB of memory at once, in '{stage}': {', '.join(parts)}"
         free = "" if self.free is None else f"; {self.free / 1e9:.3g} GB are free here"
-        found = [f"{most}, the rest curvature and copies{free}"]
+        found = [f"{most}, and what the stage itself holds{free}"]
         if self.unknown:
             found.append(
                 f"what a micro-batch holds is not counted: the dry run of one ended with "

@@ -164,7 +164,7 @@ def test_bad_input_is_one_sentence():
             model, batches(4), loss_of(model, "sum"), size=lambda b: len(b[1]),
             mask=lambda b: torch.ones(4),
         )  # fmt: skip
-    with pytest.raises(HcnrError, match="a batch of 7 samples"):
+    with pytest.raises(HcnrError, match="the batch has 7 samples"):
         Consolidation.measure(model, batches(4), loss_of(model, "sum"), size=lambda b: 7)
     with pytest.raises(HcnrError, match="no matrix"):
         Consolidation.measure(nn.Tanh(), batches(4), loss_of(model, "sum"), size=len)
