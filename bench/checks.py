@@ -10,8 +10,8 @@ from bench.context import PASSED, Context, verdict
 from bench.lean import ROOT, settings_available
 
 KERNELS = "tests/kernels"
-PIPELINE = ("tests/curvature/test_passes.py", "tests/curvature/test_fisher.py",
-            "tests/curvature/test_taps.py", "tests/curvature/test_moments.py",
+PIPELINE = (*(f"tests/curvature/test_{name}.py"
+              for name in ("passes", "scores", "fisher", "taps", "moments", "memory")),
             "tests/pipeline/test_restoring.py")  # fmt: skip
 """What else of the suite computes on a GPU; needs hcnr whole."""
 

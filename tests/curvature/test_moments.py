@@ -195,3 +195,50 @@ def _tensors(found):
     if isinstance(found, dict):
         return [tensor for moments in found.values() for tensor in moments[:2]]
     return list(found.weights.values())
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("family", ["llama", "phi3", "gpt_neox"])
+def test_curvature_equals_the_float64_loop(family, axis, checkpointing):
+    model = make(family)
+    layers = target_matrices(model)
+    exact = oracle.second_moment(model, layers, DATA, axis)
+    found = curvature(
+        model, layers, DATA, axis=axis, token_budget=40, gradient_checkpointing=checkpointing
+    )
+    assert list(found) == list(layers)
+    for name, hessian in found.items():
+        assert torch.equal(hessian, hessian.T)
+        assert oracle.relative(hessian, exact[name]) <= 1e-5, name
+
+
+def test_matrices_that_read_one_tensor_share_one_curvature():
+    model = make("llama")
+    layers = target_matrices(model)
+    found = curvature(model, layers, DATA, axis="input", token_budget=40)
+    block = "model.layers.1."
+    same = [found[block + f"self_attn.{n}_proj"] for n in "qkv"]
+    assert same[0] is same[1] is same[2]
+    assert found[block + "mlp.gate_proj"] is found[block + "mlp.up_proj"]
+    assert found[block + "self_attn.o_proj"] is not same[0]
+    del layers[block + "self_attn.q_proj"]
+    fewer = curvature(model, layers, DATA, axis="input", token_budget=40)
+    torch.testing.assert_close(fewer[block + "self_attn.k_proj"], same[0])
+
+
+@pytest.mark.parametrize("axis", ["input", "output"])
+def test_curvature_in_groups_is_that_of_one_pass_bit_for_bit(axis):
+    model = make("llama")
+    layers = target_matrices(model)
+    runs = []
+    model.register_forward_pre_hook(lambda *_: runs.append(1))
+    settings = {"axis": axis, "token_budget": 500}
+    whole = curvature(model, layers, DATA, **settings)
+    once = len(runs)
+    grouped = curvature(model, layers, DATA, budget=1, **settings)
+    assert len(runs) == once * (1 + model.config.num_hidden_layers)
+    assert list(grouped) == list(whole) == list(layers)
+    assert all(torch.equal(grouped[name], whole[name]) for name in layers)
+    q, k = (grouped[f"model.layers.0.self_attn.{name}_proj"] for name in "qk")
+    assert (q is k) == (axis == "input")

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import Tensor
 
 from hcnr_kernels import native
 
@@ -11,3 +12,17 @@ def route(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(native, "unavailable", lambda *_: "switched off")
     elif reason := native.unavailable("cpu", torch.float32, 1):
         pytest.skip(reason)
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `torch.empty` returns may hold anything: here NaN."""
+    empty, empty_like = torch.empty, torch.empty_like
+
+    def poison(tensor: Tensor) -> Tensor:
+        return (
+            tensor if tensor.is_meta or not tensor.is_floating_point() else tensor.fill_(torch.nan)
+        )
+
+    monkeypatch.setattr(torch, "empty", lambda *a, **k: poison(empty(*a, **k)))
+    monkeypatch.setattr(torch, "empty_like", lambda *a, **k: poison(empty_like(*a, **k)))

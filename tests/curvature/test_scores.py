@@ -1,0 +1,118 @@
+"""Fisher scores of data sets, against float64 loops over single samples."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from transformers import CTRLConfig, CTRLLMHeadModel, RobertaConfig, RobertaForCausalLM
+
+import oracle
+from families import FAMILIES, attentions, make, perturbed, tokens
+from hcnr.config import RestoreConfig
+from hcnr.curvature.scores import score
+from hcnr.models.model import target_matrices
+from hcnr.repair.selection import candidates
+from padding import padded
+
+DATA = tokens(9, seed=3)
+TASK = tokens(9, seed=4)
+
+
+def scores_of(model, data=DATA, **settings):
+    settings = {"axis": "output", "token_budget": 64, **settings}
+    return score(model, target_matrices(model), data, **settings)
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_and_selection_equal_the_float64_loop(family, axis):
+    """Whatever the batch size, padding side, attention and recomputation."""
+    model, other = make(family), perturbed(make(family), scale=0.3)
+    layers = target_matrices(model)
+    exact = oracle.fisher(model, layers, DATA, axis)
+    exact_task = oracle.fisher(other, layers, TASK, axis)
+    config = RestoreConfig(axis=axis)
+    wanted = {name: candidates(exact[name], exact_task[name], config) for name in layers}
+    for size, side, recompute in itertools.product((1, 3, 32), ("right", "left"), (False, True)):
+        settings = {
+            "axis": axis,
+            "token_budget": max(DATA.lengths) * size,
+            "gradient_checkpointing": recompute,
+        }
+        with padded(side):
+            found = scores_of(model, **settings).mean
+            task = scores_of(other, TASK, **settings).mean
+        assert list(found) == list(layers)
+        for name, scores in found.items():
+            assert scores.dtype == torch.float32
+            assert oracle.relative(scores, exact[name]) <= 1e-5, (name, side, settings)
+            mask = candidates(scores, task[name], config)
+            assert torch.equal(mask, wanted[name]), (name, side, settings)
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if len(attentions(f)) > 1])
+def test_attention_implementations_agree(family):
+    with padded("left"):
+        first, second = (
+            scores_of(make(family, attention=attention), token_budget=999).mean
+            for attention in attentions(family)
+        )
+    for name, scores in first.items():
+        assert oracle.relative(scores, second[name].double()) <= 1e-5, name
+
+
+def test_halves_are_the_even_and_the_odd_samples():
+    model = make("llama")
+    found = scores_of(model)
+    for half in range(2):
+        part = tokens(9, seed=3).samples[half::2]
+        exact = oracle.fisher(model, found.mean, type(DATA)(part, DATA.counts, "-"), "output")
+        for name, halves in found.halves.items():
+            assert halves.shape[0] == 2
+            assert oracle.relative(halves[half], exact[name]) <= 1e-5
+
+
+def test_one_sample_has_no_halves():
+    model, data = make("llama"), tokens(1)
+    found = scores_of(model, data)
+    assert found.halves == {}
+    exact = oracle.fisher(model, found.mean, data, "output")
+    for name, scores in found.mean.items():
+        assert oracle.relative(scores, exact[name]) <= 1e-5
+
+
+def test_bfloat16_scores_select_nearly_the_same_neurons():
+    model = make("llama")
+    exact = scores_of(model).mean
+    found = scores_of(model.bfloat16()).mean
+    for name in exact:
+        assert oracle.relative(found[name], exact[name].double()) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["roberta", "ctrl"])
+def test_models_that_count_positions_or_scale_embeddings_their_own_way(kind):
+    """RoBERTa's positions begin behind its padding's; CTRL scales embeddings in place."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model: Any = (
+            RobertaForCausalLM(
+                RobertaConfig(
+                    vocab_size=67, hidden_size=24, num_hidden_layers=2, num_attention_heads=4,
+                    intermediate_size=40, max_position_embeddings=40, type_vocab_size=1,
+                    pad_token_id=0, is_decoder=True, initializer_range=0.2,
+                )
+            )
+            if kind == "roberta"
+            else CTRLLMHeadModel(
+                CTRLConfig(vocab_size=67, n_embd=24, n_layer=2, n_head=4, dff=40, n_positions=40)
+            )
+        )  # fmt: skip
+    model.eval()
+    data = tokens(6)
+    matrices = target_matrices(model)
+    expected = oracle.fisher(model, matrices, data, "output")
+    for budget in (1, 64):
+        found = score(model, matrices, data, axis="output", token_budget=budget).mean
+        for name in matrices:
+            torch.testing.assert_close(found[name].double(), expected[name], rtol=1e-3, atol=1e-9)
