@@ -4,21 +4,21 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from hcnr.cache import cache_root
 from hcnr.config import RestoreConfig
 from hcnr.curvature.groups import budget_of, curvature_bytes, plan_groups
 from hcnr.curvature.two_sided import places_of
-from hcnr.errors import CheckpointError, ConfigError, ModelError
+from hcnr.errors import CheckpointError, ConfigError
 from hcnr.models.adapter_files import adapted_modules, adapter_settings, is_adapter
 from hcnr.models.directory import DirectorySource
 from hcnr.models.given import named_base, resolve
 from hcnr.models.linear import Expert, kind_of, shape_of
 from hcnr.models.matching import check_match
-from hcnr.models.model import resolve_device
 from hcnr.models.pair import NO_BASE
-from hcnr.pipeline.memory import Memory, computed_in, plan_memory
+from hcnr.pipeline.memory import Memory, computed_in, place_of_run, plan_memory
 from hcnr.pipeline.prices import Prices, StagePlan
 from hcnr.pipeline.rates import Rates, measure_rates
 from hcnr.pipeline.stages import Circumstances, restoring_steps
@@ -93,7 +93,7 @@ def plan_run(
 
     Raises:
         CheckpointError: the two do not fit together.
-        ModelError: no matrix matches the targets.
+        ModelError: no matrix matches the targets, or there is no such kind of device.
         ConfigError: one block alone exceeds the memory budget.
     """
     config = config or RestoreConfig()
@@ -114,13 +114,15 @@ def plan_run(
     selected = count_of(1.0 if config.interpolates else config.cross_weight_ratio, len(shapes))
     tokens = config.samples * tokens_per_sample
     model = sources[1].checkpoint.nbytes
-    groups = _groups(shapes, config, model) if config.bases else []
+    device = place_of_run(config)
+    groups = _groups(shapes, config, model, here=device is not None) if config.bases else []
     if response_tokens is None:
         response_tokens = (tokens_per_sample + 1) // 2
     memory = plan_memory(
         sources,
         layers,
         config,
+        device,
         tokens_per_sample=tokens_per_sample,
         response_tokens=response_tokens,
     )
@@ -135,8 +137,9 @@ def plan_run(
     )
     given = Circumstances(experts=any(isinstance(layer, Expert) for layer in layers.values()))
     stages = prices.of(restoring_steps(config, given))
-    rates = _rates(sources[1], max(kinds, key=lambda kind: kind.count).shape, config)
-    if rates is not None:
+    if device is not None:
+        shape = max(kinds, key=lambda kind: kind.count).shape
+        rates = _rates(sources[1], shape, config, device)
         stages = [
             replace(s, seconds=rates.seconds(s.flops, s.pencils, s.read + s.written))
             for s in stages
@@ -188,25 +191,23 @@ def _read(
     return (source, source), layers, [*source.notes, note, *reach]
 
 
-def _rates(source: DirectorySource, shape: tuple[int, int], config: RestoreConfig) -> Rates | None:
-    """Rates of this machine; None where the run's device is not here."""
-    try:
-        device = resolve_device(config.device)
-    except ModelError:
-        return None
+def _rates(
+    source: DirectorySource, shape: tuple[int, int], config: RestoreConfig, device: torch.device
+) -> Rates:
+    """Rates of this machine, on matrices of a shape."""
     dtype = computed_in(source, config, device)
     file = next(iter(source.checkpoint.tensors.values())).file
     return measure_rates(device, dtype, shape, config.block_size, file)
 
 
-def _groups(shapes: dict[str, tuple[int, int]], config: RestoreConfig, model: int) -> list[int]:
+def _groups(
+    shapes: dict[str, tuple[int, int]], config: RestoreConfig, model: int, *, here: bool
+) -> list[int]:
     """Bytes of each group, all matrices selected: which ones will be is not known yet."""
     places = len(places_of(config.bases, config))
-    try:
-        budget = budget_of(config.memory_budget, config.device, model)
-    except ModelError:
-        # Planned on another machine than it will run on, which says nothing of that one's memory.
-        budget = None
+    # What is free on a device that is not here is not known.
+    known = here or config.memory_budget is not None
+    budget = budget_of(config.memory_budget, config.device, model) if known else None
     return [
         curvature_bytes([shapes[name] for name in group], places, config.block_size)
         for group in plan_groups(shapes, places, budget, config.block_size)

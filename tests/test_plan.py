@@ -205,6 +205,15 @@ def test_what_a_pass_holds_is_counted_and_what_does_not_fit_is_said(pair, monkey
     assert answers.memory.batch == (32, 256, 1)
     monkeypatch.setattr("hcnr.pipeline.memory.free_memory", lambda _: 10**8)
     assert "more than is free" in plan_run(pair["base"], pair["tuned"], PAPER).messages[-1]
+    # What fits without a margin may not fit.
+    monkeypatch.setattr("hcnr.pipeline.memory.free_memory", lambda _: int(1.1 * plan.peak))
+    assert "more than is free" in plan_run(pair["base"], pair["tuned"], PAPER).messages[-1]
+
+
+@pytest.mark.parametrize("device", ["xpu", "nonsense"])
+def test_a_kind_of_device_that_no_run_takes_is_refused(pair, device):
+    with pytest.raises(ModelError, match=device):
+        plan_run(pair["base"], pair["tuned"], PAPER.replace(device=device))
 
 
 def test_weights_count_as_they_are_computed_with(pair):

@@ -98,22 +98,17 @@ def footprint(
 
 
 def _place(model: Any, dtype: torch.dtype) -> None:
-    """Put fake tensors of the same shapes in place of a skeleton's; tied ones stay tied."""
-    made: dict[int, Tensor] = {}
+    """Put fake tensors of the same shapes in place of a skeleton's."""
     stored = model.dtype
 
     def empty(value: Tensor) -> Tensor:
         own = dtype if value.dtype == stored else value.dtype
-        if id(value) not in made:
-            made[id(value)] = torch.empty(value.shape, dtype=own, device="cpu")
-        return made[id(value)]
+        return torch.empty(value.shape, dtype=own, device="cpu")
 
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                # The same object again where it is tied.
-                fresh = nn.Parameter(empty(parameter), requires_grad=False)
-                module._parameters[name] = made.setdefault(-id(parameter), fresh)  # pyright: ignore[reportArgumentType]
+                module._parameters[name] = nn.Parameter(empty(parameter), requires_grad=False)
         for own in (module._buffers, vars(module)):
             own |= {n: empty(v) for n, v in own.items() if isinstance(v, Tensor)}
 

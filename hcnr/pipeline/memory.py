@@ -15,11 +15,14 @@ from hcnr.models.directory import DirectorySource
 from hcnr.models.model import DTYPES, computed_dtype, resolve_device
 from hcnr.models.open_models import Role
 
-__all__ = ["LIBRARIES", "Memory", "computed_in", "plan_memory"]
+__all__ = ["LIBRARIES", "Memory", "computed_in", "place_of_run", "plan_memory"]
 
 LIBRARIES = {"cpu": 550_000_000, "cuda": 600_000_000}
 """Bytes that Python, torch and transformers take themselves: measured on a processor; of a GPU's
 memory (context, kernels, workspaces) not measured yet."""
+MARGIN = 1.25
+"""A run may take so many times what is planned, for what operators hold while they run and what an
+allocator keeps in pieces. The most that `python -m bench.memory` has shown, rounded up."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Memory:
         """What a reader should know, in words.
 
         Args:
-            peak: most bytes at once, libraries included.
+            peak: bytes at once, libraries included.
             stage: where that is.
         """
         samples, tokens, responses = self.batch
@@ -63,7 +66,7 @@ class Memory:
                 f"{responses} of each responses) forward and backward"
             )
         parts.append(f"{self.libraries / 1e9:.3g} GB of libraries")
-        most = f"at most {peak / 1e9:.3g} GB of memory at once, in '{stage}': {', '.join(parts)}"
+        most = f"about {peak / 1e9:.3g} GB of memory at once, in '{stage}': {', '.join(parts)}"
         free = "" if self.free is None else f"; {self.free / 1e9:.3g} GB are free here"
         found = [f"{most}, and what the stage itself holds{free}"]
         if self.unknown:
@@ -71,10 +74,11 @@ class Memory:
                 f"what a micro-batch holds is not counted: the dry run of one ended with "
                 f"'{self.unknown}'; the figures are those of weights and curvature alone"
             )
-        if self.free is not None and peak > self.free:
+        if self.free is not None and MARGIN * peak > self.free:
             found.append(
-                "that is more than is free: lower --token-budget (a micro-batch) or "
-                "--memory-budget (curvature), or add --gradient-checkpointing"
+                "that may be more than is free, as a run took up to a quarter more than planned: "
+                "lower --token-budget (a micro-batch) or --memory-budget (curvature), or add "
+                "--gradient-checkpointing"
             )
         return found
 
@@ -83,6 +87,7 @@ def plan_memory(
     sources: tuple[DirectorySource, DirectorySource],
     matrices: Mapping[str, nn.Linear],
     config: RestoreConfig,
+    device: torch.device | None,
     *,
     tokens_per_sample: int,
     response_tokens: int,
@@ -93,15 +98,12 @@ def plan_memory(
         sources: base and tuned.
         matrices: the target layers of tuned's structure.
         config: of the run.
+        device: where it runs; None for a GPU that is not here.
         tokens_per_sample: tokens assumed.
         response_tokens: how many of them carry loss.
     """
-    try:
-        device = resolve_device(config.device)
-        free = free_memory(device)
-    except ModelError:
-        # Planned on another machine than it will run on.
-        device, free = torch.device(config.device), None
+    free = None if device is None else free_memory(device)
+    device = device or torch.device("cuda")
     roles: dict[Role, DirectorySource] = {"base": sources[0], "tuned": sources[1]}
     dtypes = {role: computed_in(source, config, device) for role, source in roles.items()}
     samples = max(min(config.token_budget // tokens_per_sample, config.samples), 1)
@@ -126,6 +128,20 @@ def plan_memory(
         libraries=LIBRARIES[device.type],
         free=free,
     )
+
+
+def place_of_run(config: RestoreConfig) -> torch.device | None:
+    """The device of a run; None for a GPU that is on another machine than the plan is made on.
+
+    Raises:
+        ModelError: there is no such kind of device.
+    """
+    try:
+        return resolve_device(config.device)
+    except ModelError:
+        if config.device.partition(":")[0] != "cuda":
+            raise
+        return None
 
 
 def computed_in(

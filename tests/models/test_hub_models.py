@@ -84,7 +84,7 @@ def test_everywhere(both, pair):
     settings = hcnr.RestoreConfig(samples=8)
     plan = plan_run("org/base", "org/tuned", settings)
     assert plan.kinds == plan_run(pair["base"], pair["tuned"], settings).kinds
-    assert [one.startswith("at most") for one in plan.messages] == [False, False, True]
+    assert [one.startswith("about") for one in plan.messages] == [False, False, True]
     (subject,) = name_subjects(["org/tuned@v1.0"])
     assert subject.label == "tuned-v1.0"
     assert subject.source.tokenizer() is not None
