@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,6 @@ class RealDemo:
             EvaluateConfig(resamples=_RESAMPLES),
         )
         self._held_out: TokenizedSet = tokenize(samples_of(pair.task), self._tokenizer)
-        self._ends: tuple[float, float] | None = None
         self.facts: dict[str, Any] = {}
 
     def run(self) -> list[RealRow]:
@@ -82,7 +82,7 @@ class RealDemo:
             watcher=self._bars,
         )
         seconds = time.perf_counter() - start
-        rows.append(self._row("restored (default)", self._load(restored), seconds, best=True))
+        rows.append(self.row("restored (default)", self._load(restored), seconds, best=True))
         rival = self._interpolated(rows[-1].retention)
         if rival is not None:
             rows.insert(2, rival)
@@ -90,11 +90,9 @@ class RealDemo:
         return rows
 
     def _baselines(self) -> list[RealRow]:
-        base, tuned = (self._load(path) for path in (self._pair.base, self._pair.tuned))
-        self._bars.begin("likelihood of the held-out answers")
-        self._ends = (self._loss(base), self._loss(tuned))
-        rows = [self._row("base", base), self._row("tuned", tuned)]
-        del base, tuned
+        rows = [
+            self.row(path.name, self._load(path)) for path in (self._pair.base, self._pair.tuned)
+        ]
         start = time.perf_counter()
         model = hcnr.restore(
             self._pair.base,
@@ -105,7 +103,7 @@ class RealDemo:
             watcher=self._bars,
         )
         seconds = time.perf_counter() - start
-        return [*rows, self._row("sum (--preset paper)", model.float(), seconds)]
+        return [*rows, self.row("sum (--preset paper)", model.float(), seconds)]
 
     def _interpolated(self, retention: float) -> RealRow | None:
         """Of interpolations that keep at least as much of the task the one nearest to base."""
@@ -126,12 +124,13 @@ class RealDemo:
             start = time.perf_counter()
             interpolate(model, overlay, honest, max(able))
             seconds = time.perf_counter() - start
-            row = self._row(f"interpolation {max(able):g}", model, seconds)
+            row = self.row(f"interpolation {max(able):g}", model, seconds)
             return replace(row, coefficient=max(able))
 
-    def _row(
+    def row(
         self, name: str, model: Any, seconds: float | None = None, best: bool = False
     ) -> RealRow:
+        """Ask a model, and take its loss on the held-out answers."""
         self._bars.begin(f"ask {name}")
         sets = self._panel.sets
         prompts = [one.prompt for many in sets.values() for one in many]
@@ -161,8 +160,14 @@ class RealDemo:
     def _loss(self, model: Any) -> float:
         return mean_loss(model, self._held_out, token_budget=_TOKENS)
 
+    @cached_property
+    def _ends(self) -> tuple[float, float]:
+        """Losses of base and tuned on the held-out answers."""
+        self._bars.begin("likelihood of the held-out answers")
+        base, tuned = (self._loss(self._load(one)) for one in (self._pair.base, self._pair.tuned))
+        return base, tuned
+
     def _retention(self, model: Any) -> float:
-        assert self._ends is not None
         return retention_of(self._loss(model), *self._ends)
 
     def _write_report(self, restored: Path, rows: Sequence[RealRow]) -> None:
