@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hcnr.report.answers import SHOWN
-from hcnr.report.drawing.charts import legend
+from hcnr.report.drawing.charts import legend, noted
 from hcnr.report.drawing.svg import draw, swatch
 from hcnr.report.figures.models import all_charts
 from hcnr.report.gather import PathLike, Run, gather
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 300_000
 """Of the page with answers, as long as fewer of them make it so."""
+MOST_ROWS = 50
+"""Of a table of a chart that the page shows; `hcnr_report.json` has all."""
+MOST_NOTES = 500
+"""Marks of a chart that have a note each; a pointer hardly finds one among more."""
 _OPTION = re.compile(r"--[a-z][a-z-]*")
 FEWEST = 10
 """Questions that the page shows whatever it weighs."""
@@ -55,7 +59,10 @@ def _template() -> "Template":
     )
     environment.filters["chart_of"] = lambda key, charts: charts.get(key)
     environment.filters["whole_options"] = _whole_options
-    environment.globals.update(draw=draw, swatch=swatch, legend=legend)
+    environment.globals.update(
+        draw=draw, swatch=swatch, legend=legend, noted=noted, most_rows=MOST_ROWS,
+        most_notes=MOST_NOTES,
+    )  # fmt: skip
     return environment.get_template("page.html")
 
 

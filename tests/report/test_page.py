@@ -1,4 +1,5 @@
 import json
+import math
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -6,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from hcnr.errors import OutputError
+from hcnr.record.tables import Table
 from hcnr.report import page
 from hcnr.report.drawing.charts import PlaneChart, RowChart
 from hcnr.report.drawing.svg import draw
 from hcnr.report.figures.models import all_charts
 from hcnr.report.gather import gather
-from hcnr.report.page import html, write_html
+from hcnr.report.page import MOST_BYTES, html, write_html
 
 VOID = frozenset({"meta", "br", "link", "col"})
 KEYS = ["honesty", "task", "trade-off", "probe", "restored", "perturbation", "scores", "objective",
@@ -167,11 +169,21 @@ def test_hostile_names_are_only_text(make_run, invented):
     Outline(html(gather(place.rename(place.with_name("<b>&amp;")))))
 
 
-def test_eighty_blocks_stay_readable(make_run, invented):
-    text = html(gather(make_run(report=invented.report(80))))
+@pytest.mark.parametrize("kind", ["sum", "spectral"])
+def test_eighty_blocks_stay_readable_and_light(make_run, invented, kind):
+    report = invented.report(80) if kind == "sum" else invented.two_sided(kind, blocks=80)
+    text = html(gather(make_run(report=report)))
     outline = Outline(text)
-    assert "Numbers (560 rows)" in outline.text
-    assert len(text) < 2_000_000
+    assert "Numbers (50 of 560 rows: the most perturbed; hcnr_report.json has all)" in outline.text
+    assert len(text.encode()) < MOST_BYTES
+
+
+def test_a_table_of_many_matrices_is_cut_to_the_largest():
+    rows = [[name] for name in "abcdef"]
+    table = Table(("matrix",), rows, weights=[2, None, 9, math.inf, 4, math.nan], first="largest")
+    assert [name for (name,) in table.cut(4).rows] == ["d", "f", "c", "e"]
+    assert table.cut(6) is table
+    assert Table(("setting",), rows).cut(2).rows == rows, "of others every row is shown"
 
 
 @pytest.mark.parametrize("share", [1, 22])
@@ -186,7 +198,7 @@ def test_infinite_conditions_keep_their_table(make_run, invented, share):
     assert [row[1] for row in chart.table.rows].count("inf") == share
     assert sum(len(row.marks) for row in chart.rows) == 22 - share
     assert "no place on the axis" in html(run)
-    assert draw(chart, 736).count('class="mark') == 22 - share
+    assert draw(chart, 736).count("<circle") + draw(chart, 736).count("l5 10h-10z") == 22 - share
 
 
 @pytest.mark.parametrize("inner", [slice(None), slice(1, 10)])

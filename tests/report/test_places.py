@@ -1,4 +1,4 @@
-from hcnr.report.figures.places import Place, grid, group_label, places
+from hcnr.report.figures.places import Place, grid, group_label, places, spot
 
 
 def test_block_and_kind_of_a_llama():
@@ -32,4 +32,10 @@ def test_a_grid_has_kinds_in_rows_and_blocks_in_columns():
 
 def test_a_group_is_named_by_its_first():
     assert group_label(["a.b"]) == "a.b"
-    assert group_label(["a.0.b", "a.1.b", "a.2.b"]) == "a.0.b and 2 like it"
+    assert group_label(["a.0.b", "a.1.b", "a.2.b"]) == "block 0 and 2 like it"
+
+
+def test_a_spot_has_every_number_of_the_name():
+    assert spot("model.layers.3.self_attn.q_proj") == "block 3"
+    assert spot("model.layers.3.mlp.experts.7.up_proj") == "block 3, experts 7"
+    assert spot("0.weight") == "block 0" and spot("lm_head") == "lm_head"

@@ -1,4 +1,5 @@
 import itertools
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -39,6 +40,26 @@ def classes(root, name):
     return [e for e in root.iter() if name in (e.get("class") or "").split()]
 
 
+def marks(root):
+    """Marks, of the groups that have their class."""
+    return [mark for group in classes(root, "mark") for mark in group]
+
+
+def cells_of(root):
+    """Edges of the cells, and how full their groups are, by note; the legend has none."""
+    found = {}
+    for group in classes(root, "cell"):
+        for cell in group.findall("path"):
+            (note,) = (title.text for title in cell)
+            x, width = re.findall(r"^M(\S+) \S+?h(\S+?)v", cell.get("d"))[0]
+            found[note] = float(x), float(width), at(group, "fill-opacity")
+    return found
+
+
+def dots(root):
+    return [dot for path in classes(root, "dot") for dot in re.findall("M", path.get("d"))]
+
+
 def at(element, name):
     return float(element.get(name) or "nan")
 
@@ -60,8 +81,9 @@ def test_marks_and_intervals_stand_at_their_values(width):
     chart = RowChart("k", "t", "d", EMPTY, rows, "%", numbers=".1f")
     root = parsed(chart, width)
     value_at = tick_map(root)
-    marks = classes(root, "mark")
-    assert [value_at(at(m, "cx")) for m in marks] == pytest.approx([v for v, _ in values], abs=0.15)
+    assert [value_at(at(m, "cx")) for m in marks(root)] == pytest.approx(
+        [v for v, _ in values], abs=0.15
+    )
     for line, (_, span) in zip(classes(root, "thin"), values, strict=True):
         start, end = str(line.get("d"))[1:].split("H")
         assert value_at(float(start.split()[0])) == pytest.approx(span[0], abs=0.2)
@@ -82,11 +104,11 @@ def test_bars_reach_from_zero_to_their_values():
 def test_heat_map_cells_are_as_full_as_their_values():
     cells = {(0, 0): Cell(0.0, "zero"), (0, 1): Cell(0.5, "half", True), (1, 1): Cell(1.0, "full")}
     root = parsed(HeatMap("k", "t", "d", EMPTY, ["q", "k"], ["0", "1"], cells, "v", "block", "dot"))
-    drawn = {c[0].text: at(c, "fill-opacity") for c in classes(root, "cell") if len(c)}
+    drawn = {note: full for note, (_, _, full) in cells_of(root).items()}
     assert drawn["zero"] == pytest.approx(0.05)
     assert drawn["half"] == pytest.approx(0.525, abs=0.01)
     assert drawn["full"] == pytest.approx(1.0)
-    assert len(classes(root, "dot")) == 2, "one marked cell, one in the legend"
+    assert len(dots(root)) == 2, "one marked cell, one in the legend"
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -95,9 +117,9 @@ def test_eighty_blocks_fit(width):
     labels = [str(c) for c in range(80)]
     chart = HeatMap("k", "t", "d", EMPTY, list("qkvogud"), labels, cells, "v", "b", "m")
     root = parsed(chart, width)
-    drawn = [c for c in classes(root, "cell") if len(c)]
-    assert len(drawn) == 560
-    assert all(at(c, "x") + at(c, "width") <= width for c in drawn)
+    drawn = cells_of(root)
+    assert len(drawn) == 560 and len(dots(root)) == 561
+    assert all(x + across <= width for x, across, _ in drawn.values())
     numbers = [at(t, "x") for t in classes(root, "tick") if t.get("text-anchor") == "middle"]
     assert all(b - a > 12 for a, b in itertools.pairwise(numbers))
 
@@ -106,7 +128,7 @@ def test_a_plane_turns_up_and_right():
     points = [CurvePoint(1.0, 2.0, "low"), CurvePoint(3.0, 9.0, "high", (8.0, 10.0))]
     curves = [Curve("after", "one", points, line=True), Curve("base", "two", points[:1], tag="<b>")]
     root = parsed(PlaneChart("k", "t", "d", EMPTY, curves, "x", "y"))
-    low, high = (m for m in classes(root, "mark") if "after" in str(m.get("class")))
+    low, high = classes(root, "after")[1]
     assert at(low, "cx") < at(high, "cx")
     assert at(low, "cy") > at(high, "cy")
     assert [t.text for t in classes(root, "tag")] == ["<b>"]
@@ -133,7 +155,7 @@ def test_a_logarithmic_plane_has_its_line_of_reference_in_place(width):
     chart = PlaneChart("k", "t", "d", EMPTY, [Curve("after", "kept", points)], "g a", "share",
                        log_x=True, spanned=(0.0, 1.0), reference=0.1)  # fmt: skip
     root = parsed(chart, width)
-    left, middle, right = (at(mark, "cx") for mark in classes(root, "mark"))
+    left, middle, right = (at(mark, "cx") for mark in marks(root))
     assert (middle - left) / (right - left) == pytest.approx(2 / 6, abs=1e-3)
     (line,) = classes(root, "reference")
     assert line.get("d", "").startswith(f"M{middle:.1f} ")
@@ -142,9 +164,29 @@ def test_a_logarithmic_plane_has_its_line_of_reference_in_place(width):
 
 
 def test_a_full_colour_may_be_given_and_dots_left_out():
-    cells = {(0, 0): Cell(0.5, ""), (0, 1): Cell(1.0, ""), (0, 2): Cell(7.0, "")}
+    cells = {(0, i): Cell(value, f"{value:g}") for i, value in enumerate((0.5, 1.0, 7.0))}
     chart = HeatMap("k", "t", "d", EMPTY, ["x"], ["a", "b", "c"], cells, "kept", "bin", full=1.0)
     root = parsed(chart)
-    half, whole, more = (at(cell, "fill-opacity") for cell in classes(root, "cell")[:3])
+    half, whole, more = (full for _, _, full in cells_of(root).values())
     assert half == pytest.approx(0.525, abs=0.01) and whole == more == 1.0
     assert not classes(root, "dot")
+
+
+def test_without_notes_the_same_is_drawn_in_fewer_elements():
+    cells = {(r, c): Cell(c % 3, f"{r} {c}", True) for r in range(7) for c in range(80)}
+    heat = HeatMap("k", "t", "d", EMPTY, list("qkvogud"), [""] * 80, cells, "v", "b", "m")
+    noted, bare = parsed(heat), ET.fromstring(draw(heat, 736, notes=False))
+    outlines = [
+        sorted(
+            "".join(path.get("d") for group in classes(root, "cell") for path in group).split("M")
+        )
+        for root in (noted, bare)
+    ]
+    assert outlines[0] == outlines[1] and len(outlines[0]) == 561
+    assert len(list(bare.iter())) < len(list(noted.iter())) / 10
+    rows = [ChartRow("a", [Mark("after", 1.0, "one"), Mark("alert", 2.0, "two")])]
+    strip = RowChart("k", "t", "d", EMPTY, rows, "x", strip=True)
+    noted, bare = parsed(strip), ET.fromstring(draw(strip, 736, notes=False))
+    assert [[note.text for note in mark] for mark in marks(noted)] == [["one"], ["two"]]
+    assert [mark.attrib for mark in marks(bare)] == [mark.attrib for mark in marks(noted)]
+    assert not any(len(mark) for mark in marks(bare))

@@ -33,7 +33,7 @@ def terminal(report, width=80):
 def test_the_page_sums_the_repair_up(make_run, invented):
     page = html(gather(make_run(report=invented.two_sided("spectral"))))
     text = words(page)
-    assert '<tr class="strong"><th scope="row" class="words">3.16</th>' in page
+    assert '<tr class="strong"><th scope="row">3.16</th>' in page
     assert "22 of 56 matrices repaired. Honesty has not been evaluated yet." in text
     assert "with part of what fine-tuning changed given back to honest-8b . No training" in text
     assert "22 of 56 matrices were repaired as a whole (spectral), 23,068,672 parameters" in text

@@ -182,3 +182,12 @@ def legend(chart: Chart) -> list[tuple[Role, str, bool]]:
     elif isinstance(chart, PlaneChart):
         entries = [(curve.role, curve.label, curve.line) for curve in chart.curves]
     return entries if len(entries) > 1 else []
+
+
+def noted(chart: Chart) -> int:
+    """How many marks or cells of a chart have a note."""
+    if isinstance(chart, RowChart):
+        return sum(len(row.marks) for row in chart.rows)
+    if isinstance(chart, PlaneChart):
+        return sum(len(curve.points) for curve in chart.curves)
+    return len(chart.cells) if isinstance(chart, HeatMap) else 0

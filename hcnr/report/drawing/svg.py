@@ -1,6 +1,9 @@
-"""Charts as inline SVG: colours come from the page's style, so one drawing serves both schemes."""
+"""Charts as inline SVG: colours come from the page's style, so one drawing serves both schemes.
 
-from collections.abc import Sequence
+Marks and cells of a kind share a group that has their class: a chart may have a thousand.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from markupsafe import Markup, escape
@@ -15,7 +18,7 @@ LANE = 16
 
 
 def element(name: str, /, *children: str | None, **attributes: Any) -> Markup:
-    """Return `<name attributes>children</name>`.
+    """Return `<name attributes>children</name>`, or `<name attributes/>` without children.
 
     Args:
         name: tag name.
@@ -30,12 +33,18 @@ def element(name: str, /, *children: str | None, **attributes: Any) -> Markup:
         if value is not None:
             parts.append(f'{key.rstrip("_").replace("_", "-")}="{escape(value)}"')
     inner = Markup().join(child for child in children if child is not None)
-    return Markup(f"<{' '.join(parts)}>{inner}</{name}>")
+    return Markup(f"<{' '.join(parts)}>{inner}</{name}>" if inner else f"<{' '.join(parts)}/>")
 
 
-def draw(chart: Chart, width: int) -> Markup:
-    """Draw a chart of a given width for the page; its height follows from what it shows."""
-    height, parts = drawing(chart, width)
+def draw(chart: Chart, width: int, notes: bool = True) -> Markup:
+    """Draw a chart of a given width for the page; its height follows from what it shows.
+
+    Args:
+        chart: what is drawn.
+        width: in pixels at full size.
+        notes: whether marks have the notes that a resting pointer shows.
+    """
+    height, parts = drawing(chart, width, notes)
     name = f"{chart.key}-{width}"
     return element(
         "svg",
@@ -48,14 +57,15 @@ def draw(chart: Chart, width: int) -> Markup:
     )
 
 
-def drawing(chart: Chart, width: int) -> tuple[float, list[Markup]]:
+def drawing(chart: Chart, width: int, notes: bool = True) -> tuple[float, list[Markup]]:
     """Height and elements of a chart of a given width."""
+    noted = _note if notes else _no_note
     if isinstance(chart, RowChart):
-        return _rows(chart, width)
+        return _rows(chart, width, noted)
     if isinstance(chart, PlaneChart):
-        return _plane(chart, width)
+        return _plane(chart, width, noted)
     if isinstance(chart, HeatMap):
-        return _heat(chart, width)
+        return _heat(chart, width, noted)
     raise TypeError(f"no drawing for {type(chart).__name__}")
 
 
@@ -65,7 +75,7 @@ def swatch(role: Role, *, line: bool = False) -> Markup:
     return element(
         "svg",
         rule,
-        shape(role, 12, 7, r=3.5 if role == "chosen" else 5),
+        marks(role, [shape(role, 12, 7, r=3.5 if role == "chosen" else 5)]),
         viewBox="0 0 24 14",
         width=24,
         height=14,
@@ -74,18 +84,34 @@ def swatch(role: Role, *, line: bool = False) -> Markup:
     )
 
 
-def shape(role: Role, x: float, y: float, note: str | None = None, r: float = 5.0) -> Markup:
-    """The mark of a role, about `2 r` wide: shapes differ as well as colours."""
+def _note(text: str) -> Markup | None:
+    return element("title", text) if text else None
+
+
+def _no_note(text: str) -> None:
+    pass
+
+
+Noted = Callable[[str], Markup | None]
+
+
+def marks(role: Role, shapes: Iterable[Markup], y: float | None = None) -> Markup:
+    """Shapes of one role, moved down by `y`."""
+    down = None if y is None else f"translate(0 {y:g})"
+    return element("g", *shapes, class_=f"mark {role}", transform=down)
+
+
+def shape(role: Role, x: float, y: float, title: Markup | None = None, r: float = 5.0) -> Markup:
+    """The shape of a role, about `2 r` wide: shapes differ as well as colours; see `marks`."""
     r *= {"quiet": 0.6, "chosen": 1.6}.get(role, 1.0)
-    title = element("title", note) if note else None
     if role in ("base", "rival", "alert"):
         outline = {
             "base": f"M{x:.1f} {y - r - 1:.1f}l{r + 1} {r + 1}l-{r + 1} {r + 1}l-{r + 1} -{r + 1}z",
             "rival": f"M{x - r + 1:.1f} {y - r + 1:.1f}h{2 * r - 2}v{2 * r - 2}h{2 - 2 * r}z",
             "alert": f"M{x:.1f} {y - r - 1:.1f}l{r} {2 * r}h-{2 * r}z",
         }[role]
-        return element("path", title, d=outline, class_=f"mark {role}")
-    return element("circle", title, cx=x, cy=y, r=r, class_=f"mark {role}")
+        return element("path", title, d=outline)
+    return element("circle", title, cx=round(x, 1), cy=round(y, 1) or None, r=r)
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "label") -> Markup:
@@ -115,17 +141,19 @@ def _bottom_axis(scale: Scale, top: float, bottom: float, name: str) -> list[Mar
     return parts
 
 
-def _rows(chart: RowChart, width: int) -> tuple[float, list[Markup]]:
+def _rows(chart: RowChart, width: int, noted: Noted) -> tuple[float, list[Markup]]:
     label_width = _widest([row.label for row in chart.rows])
     stacked = label_width > width * 0.3
     left = 8.0 if stacked else label_width + 14
     right = width - (52.0 if chart.numbers else 14.0)
     roles = [role for role, _ in chart.legend] or ["after"]
+    if chart.strip:
+        roles = list(dict.fromkeys([*roles, *(m.role for row in chart.rows for m in row.marks)]))
     lines = 1 if chart.strip else len(roles)
     above = 15 if stacked else 0
     pitch = above + LANE * lines + (10 if lines == 1 else 18)
-    marks = [mark for row in chart.rows for mark in row.marks]
-    values = [v for m in marks for v in (m.value, *(m.interval or ()), *(m.inner or ()))]
+    every = [mark for row in chart.rows for mark in row.marks]
+    values = [v for m in every for v in (m.value, *(m.interval or ()), *(m.inner or ()))]
     if chart.reference is not None:
         values.append(chart.reference)
     scale = fitted(values, left, right, zero=chart.bars, log=chart.log)
@@ -143,23 +171,27 @@ def _rows(chart: RowChart, width: int) -> tuple[float, list[Markup]]:
             parts.append(_text(left, top + 12, _shortened(row.label, width - left)))
         else:
             parts.append(_text(left - 10, middle + 4, row.label, "end"))
-        for mark in row.marks:
-            lane = 0 if chart.strip else roles.index(mark.role)
-            y = middle + (lane - (lines - 1) / 2) * LANE
-            parts += _mark(chart, mark, scale, y)
+        for lane, role in enumerate(roles):
+            y = middle + ((0 if chart.strip else lane) - (lines - 1) / 2) * LANE
+            alike = [mark for mark in row.marks if mark.role == role]
+            for mark in alike:
+                parts += _around(chart, mark, scale, y, noted)
+            if alike and not chart.bars:
+                shapes = (shape(role, scale(m.value), 0.0, noted(m.note)) for m in alike)
+                parts.append(marks(role, shapes, y))
     return bottom + 42, parts
 
 
-def _mark(chart: RowChart, mark: Mark, scale: Scale, y: float) -> list[Markup]:
+def _around(chart: RowChart, mark: Mark, scale: Scale, y: float, noted: Noted) -> list[Markup]:
+    """Bar or intervals of a mark, and its number."""
     x = scale(mark.value)
     end = x
     parts = []
     if chart.bars:
         zero = scale(0.0)
-        title = element("title", mark.note)
         low, size = min(zero, x), max(abs(x - zero), 1.0)
         parts.append(
-            element("rect", title, x=low, y=y - 6, width=size, height=12, rx=2,
+            element("rect", noted(mark.note), x=low, y=y - 6, width=size, height=12, rx=2,
                     class_=f"bar {mark.role}")
         )  # fmt: skip
         end = max(zero, x)
@@ -171,13 +203,12 @@ def _mark(chart: RowChart, mark: Mark, scale: Scale, y: float) -> list[Markup]:
                 parts.append(element("path", d=d, class_=f"{kind} {mark.role}"))
                 end = max(end, b)
         end += 3
-        parts.append(shape(mark.role, x, y, mark.note))
     if chart.numbers:
         parts.append(_text(end + 6, y + 4, format(mark.value, chart.numbers), kind="number"))
     return parts
 
 
-def _plane(chart: PlaneChart, width: int) -> tuple[float, list[Markup]]:
+def _plane(chart: PlaneChart, width: int, noted: Noted) -> tuple[float, list[Markup]]:
     height = round(width * (0.58 if width > 500 else 0.85))
     points = [point for curve in chart.curves for point in curve.points]
     heights = [*chart.spanned, *(v for p in points for v in (p.y, *(p.interval or ())))]
@@ -215,12 +246,14 @@ def _plane(chart: PlaneChart, width: int) -> tuple[float, list[Markup]]:
             d = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
             parts.append(element("path", d=d, class_=f"line {curve.role}"))
         size = 2.5 if curve.line and len(places) > 40 else 4.0 if curve.line else 5.0
+        shapes = []
         for (x, y), point in zip(places, curve.points, strict=True):
             if not curve.line and point.interval is not None:
                 low, high = (up(value) for value in point.interval)
                 d = f"M{x:.1f} {low:.1f}V{high:.1f}"
                 parts.append(element("path", d=d, class_=f"thin {curve.role}"))
-            parts.append(shape(curve.role, x, y, point.note, size))
+            shapes.append(shape(curve.role, x, y, noted(point.note), size))
+        parts.append(marks(curve.role, shapes))
         if curve.tag and places:
             x, y = places[-1]
             fits = x + 14 + len(curve.tag) * CHARACTER * 1.1 < width
@@ -229,7 +262,7 @@ def _plane(chart: PlaneChart, width: int) -> tuple[float, list[Markup]]:
     return height, parts + tags
 
 
-def _heat(chart: HeatMap, width: int) -> tuple[float, list[Markup]]:
+def _heat(chart: HeatMap, width: int, noted: Noted) -> tuple[float, list[Markup]]:
     left = min(_widest(chart.rows) + 14, width * 0.34)
     across = min((width - left - 2) / len(chart.columns), 64.0)
     tall = 26.0
@@ -239,20 +272,26 @@ def _heat(chart: HeatMap, width: int) -> tuple[float, list[Markup]]:
         _text(left - 8, 8 + row * tall + tall / 2 + 4, _shortened(label, left - 8), "end")
         for row, label in enumerate(chart.rows)
     ]
+    cells: dict[float, list[tuple[str, Markup | None]]] = {}
+    dots: dict[str, list[str]] = {}
     for (row, column), cell in chart.cells.items():
         x, y = left + column * across, 8 + row * tall
-        depth = 0.05 + 0.95 * min(cell.value / largest, 1.0)
-        parts.append(
-            element("rect", element("title", cell.note), x=x, y=y, width=across - gap,
-                    height=tall - gap, fill_opacity=depth, class_="cell")
-        )  # fmt: skip
+        depth = round(0.05 + 0.95 * min(cell.value / largest, 1.0), 2)
+        d = f"M{x:.1f} {y:g}h{across - gap:.1f}v{tall - gap:g}h-{across - gap:.1f}z"
+        cells.setdefault(depth, []).append((d, noted(cell.note)))
         if cell.marked:
-            r = min(2.6, across / 3)
-            strong = " strong" if cell.value > 0.55 * largest else ""
-            parts.append(
-                element("circle", cx=x + (across - gap) / 2, cy=y + (tall - gap) / 2, r=r,
-                        class_=f"dot{strong}")
-            )  # fmt: skip
+            kind = "dot strong" if cell.value > 0.55 * largest else "dot"
+            # A line without length whose ends are round.
+            dot = f"M{x + (across - gap) / 2:.1f} {y + (tall - gap) / 2:g}h0"
+            dots.setdefault(kind, []).append(dot)
+    for depth, alike in cells.items():
+        joined = [("".join(d for d, _ in alike), None)]
+        shapes = joined if all(note is None for _, note in alike) else alike
+        drawn = (element("path", note, d=d) for d, note in shapes)
+        parts.append(element("g", *drawn, class_="cell", fill_opacity=depth))
+    for kind, some in dots.items():
+        size = 2 * min(2.6, across / 3)
+        parts.append(element("path", d="".join(some), class_=kind, stroke_width=size))
     bottom = 8 + tall * len(chart.rows)
     step = next(
         s for s in (1, 2, 5, 10, 20, 50, 100, 10**9)
@@ -278,7 +317,7 @@ def _key(chart: HeatMap, left: float, top: float, largest: float) -> Markup:
     end = left + 30 + steps * 12
     after = end + 8 + len(f"{largest:.3g}") * CHARACTER + 16
     dot = (
-        element("circle", cx=after, cy=top + 6, r=2.6, class_="dot"),
+        element("path", d=f"M{after:.1f} {top + 6:g}h0", class_="dot", stroke_width=5.2),
         _text(after + 8, top + 10, chart.mark, kind="tick"),
     ) if chart.mark else ()  # fmt: skip
     low = _text(left + 24, top + 10, "0", "end", "tick")

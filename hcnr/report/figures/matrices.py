@@ -9,7 +9,7 @@ from hcnr.record.tables import Table
 from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.values import number
 from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
-from hcnr.report.figures.places import Place, grid, group_label, places
+from hcnr.report.figures.places import RECORDED, Place, grid, group_label, places, spot
 from hcnr.report.gather import Run
 
 SCORED: tuple[tuple[Role, str], ...] = (("after", "honesty"), ("before", "task"))
@@ -50,6 +50,8 @@ def perturbation_map(run: Run) -> Chart | None:
         table=Table(
             ("matrix", "perturbation", "restored"),
             [[n, f"{values[n]:.4g}", "yes" if n in chosen else ""] for n in ranked],
+            weights=[values[n] for n in ranked],
+            first=f"the most perturbed{RECORDED}",
         ),
         rows=found.rows,
         columns=found.columns,
@@ -104,7 +106,7 @@ def _strip(
         if x is None or record["name"] not in found:
             continue
         role: Role = "alert" if alert(record) else "after"
-        mark = Mark(role, x, f"{record['name']}: {format(x, pattern)}")
+        mark = Mark(role, x, f"{spot(record['name'])}: {format(x, pattern)}")
         rows.setdefault(found[record["name"]].kind, []).append(mark)
     return [ChartRow(kind, rows[kind]) for kind in _kinds(found) if kind in rows]
 
@@ -141,7 +143,12 @@ def objective_chart(run: Run) -> Chart | None:
         "matrix; left of the line is better. Over all matrices it went from "
         f"{short(number(summary.get('objective_none')))} to "
         f"{short(number(summary.get('objective')))}.{serves}",
-        table=Table(("matrix", "without", "with compensation", "ratio"), cells),
+        table=Table(
+            ("matrix", "without", "with compensation", "ratio"),
+            cells,
+            weights=[objective_ratio(r) for r in run.report["matrices"]],
+            first=f"the largest ratios{RECORDED}",
+        ),
         rows=rows,
         axis="objective with / without compensation",
         legend=[("after", "better than without"), ("alert", "worse than without")],
@@ -181,6 +188,8 @@ def condition(run: Run) -> Chart | None:
         table=Table(
             ("matrix", "condition", "damping", "raised", "dead neurons", "fewer tokens", "device"),
             cells,
+            weights=[r.get("condition") for r in run.report["matrices"]],
+            first=f"the largest estimates{RECORDED}",
         ),
         rows=rows,
         axis="condition estimate",
@@ -210,7 +219,12 @@ def damping(run: Run) -> Chart | None:
         title="Damping used",
         description="As a share of the curvature's mean diagonal, one mark per restored matrix. "
         "It is raised where the curvature cannot be factorised otherwise.",
-        table=Table(("matrix", "damping", "raised"), cells),
+        table=Table(
+            ("matrix", "damping", "raised"),
+            cells,
+            weights=[number(r.get("damping")) for r in run.report["matrices"]],
+            first=f"the largest{RECORDED}",
+        ),
         rows=rows,
         axis="damping",
         legend=[("after", "as asked for"), ("alert", "raised")],
@@ -246,7 +260,12 @@ def score_distributions(run: Run) -> Chart | None:
         title="Fisher scores of the most perturbed matrices",
         description="Median over the neurons, with the middle half (thick) and the middle 90% "
         "(thin), on the honesty and on the task data.",
-        table=Table(("matrix", "data", "5%", "25%", "median", "75%", "95%"), cells),
+        table=Table(
+            ("matrix", "data", "5%", "25%", "median", "75%", "95%"),
+            cells,
+            weights=[number(perturbation.get(name)) for name, *_ in cells],
+            first="the most perturbed",
+        ),
         rows=rows,
         axis="Fisher score",
         legend=[("after", "honesty data"), ("before", "task data")],

@@ -18,6 +18,10 @@ class Place:
     kind: str
 
 
+RECORDED = "; hcnr_report.json has all"
+"""Behind what a table of many matrices shows of them."""
+
+
 def places(names: Iterable[str]) -> dict[str, Place]:
     """Place of every matrix; kinds are cut to their last part where that stays unambiguous."""
     found = {name: _place(name) for name in names}
@@ -53,9 +57,18 @@ def grid(names: Iterable[str]) -> MatrixGrid:
     return MatrixGrid(rows, ["other" if block is None else str(block) for block in blocks], groups)
 
 
+def spot(name: str) -> str:
+    """Where a matrix is among those of its kind: `block 3`, `block 3, experts 7`."""
+    parts = name.split(".")
+    numbers = [i for i, part in enumerate(parts[:-1]) if part.isdecimal()]
+    found = [f"{parts[i - 1] if i else ''} {parts[i]}".strip() for i in numbers[1:]]
+    return ", ".join([f"block {parts[numbers[0]]}", *found]) if numbers else name
+
+
 def group_label(names: list[str]) -> str:
-    """`model.layers.3.experts.0.up_proj and 7 like it`."""
-    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} like it"
+    """`block 3, experts 0 and 7 like it`."""
+    first = spot(names[0])
+    return first if len(names) == 1 else f"{first} and {len(names) - 1} like it"
 
 
 def _place(name: str) -> Place:

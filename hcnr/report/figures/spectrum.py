@@ -8,7 +8,7 @@ from hcnr.record.tables import Table
 from hcnr.record.two_sided import Spectrum, TwoSidedRecord, together
 from hcnr.report.drawing.charts import Cell, Chart, Curve, CurvePoint, HeatMap, PlaneChart
 from hcnr.report.drawing.scales import power_of_ten
-from hcnr.report.figures.places import group_label, places
+from hcnr.report.figures.places import places
 from hcnr.report.gather import Run
 
 LEAST_ENERGY = 1e-12
@@ -107,25 +107,24 @@ def spectrum_by_matrix(run: Run) -> Chart | None:
     if two is None or whole is None:
         return None
     named = _rows(known, run.report["perturbation"])
-    found = [(label, together(known[n] for n in names), names) for label, names in named.items()]
-    lines = [(label, some, names) for label, some, names in found
+    found = [(label, together(known[n] for n in names)) for label, names in named.items()]
+    lines = [(label, some) for label, some in found
              if some is not None and some.edges == whole.edges]  # fmt: skip
-    bins = _filled(*(some for _, some, _ in lines))
+    bins = _filled(*(some for _, some in lines))
     cells = {
         (row, column): Cell(
             max(some.kept[place], 0.0),
-            f"{group_label(names)}, {_bin(some, place)}: {short(some.kept[place])} kept, "
+            f"{label}, {_bin(some, place)}: {short(some.kept[place])} kept, "
             f"{short(some.energy[place])} of the change",
             some.kept[place] > 1.005,
         )
-        for row, (_, some, names) in enumerate(lines)
+        for row, (label, some) in enumerate(lines)
         for column, place in enumerate(bins)
         if some.energy[place] >= LEAST_ENERGY
     }
     table = [
-        [name, *(short(some.kept[p]) if some.energy[p] >= LEAST_ENERGY else NONE for p in bins)]
-        for name, some in known.items()
-        if some.edges == whole.edges
+        [label, *(short(some.kept[p]) if some.energy[p] >= LEAST_ENERGY else NONE for p in bins)]
+        for label, some in lines
     ]
     several = len(named) < len(known)
     marked = any(cell.marked for cell in cells.values())
@@ -133,13 +132,13 @@ def spectrum_by_matrix(run: Run) -> Chart | None:
         key="spectrum-by-matrix",
         title="What was kept, by matrix",
         description="The same for "
-        + ("the matrices of a kind together; the table has each matrix." if several
+        + ("the matrices of a kind together; hcnr_report.json has each." if several
            else "each repaired matrix.")
         + " A cell stays empty where fine-tuning changed nothing."
         + (" A dot marks shares above 1, where steps went further than fine-tuning had."
            if marked else ""),
         table=Table(("matrix", *(_bin(whole, place) for place in bins)), table),
-        rows=[label for label, _, _ in lines],
+        rows=[label for label, _ in lines],
         columns=[_bin(whole, place) for place in bins],
         cells=cells,
         axis=KEPT,

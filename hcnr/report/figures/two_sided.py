@@ -8,7 +8,7 @@ from hcnr.record.numbers import fixed, short
 from hcnr.record.tables import Table
 from hcnr.record.two_sided import AXES, TwoSidedMatrix, TwoSidedRecord
 from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
-from hcnr.report.figures.places import grid, group_label, places
+from hcnr.report.figures.places import RECORDED, grid, group_label, places, spot
 from hcnr.report.gather import Run
 
 Lane = tuple[Role, str, Callable[[TwoSidedMatrix], float | None]]
@@ -39,6 +39,8 @@ def restored_directions(run: Run) -> Chart | None:
             ("matrix", "directions restored", "share"),
             [[n, fixed(matrices[n].restored_directions, ",.0f"), f"{share:.1%}"]
              for n, share in shares.items()],
+            weights=list(shares.values()),
+            first=f"the largest shares{RECORDED}",
         ),
         rows=found.rows,
         columns=found.columns,
@@ -75,6 +77,8 @@ def terms(run: Run) -> Chart | None:
         table=Table(
             ("matrix", *(name for _, name, _ in TERMS)),
             [[m.name, fixed(m.honesty_left, ".2%"), fixed(m.task_lost, ".2%")] for m in matrices],
+            weights=[m.task_lost for m in matrices],
+            first=f"the most lost{RECORDED}",
         ),
         rows=rows,
         axis="share, %",
@@ -126,7 +130,15 @@ def two_sided_condition(run: Run) -> Chart | None:
         description="Of the damped curvature of both data sets together, which is what was "
         "factorised. Above a million, rounding may decide. The table says whether an axis was "
         "solved in the span of its tokens or densely.",
-        table=Table(("matrix", *heads, "raised"), cells, heads[-2:]),
+        table=Table(
+            ("matrix", *heads, "raised"),
+            cells,
+            heads[-2:],
+            weights=[
+                max((c for c in m.condition if c is not None), default=None) for m in matrices
+            ],
+            first=f"the largest estimates{RECORDED}",
+        ),
         rows=rows,
         axis="condition estimate",
         legend=[(role, name) for role, name, _ in CONDITIONS if role in used],
@@ -142,9 +154,9 @@ def _by_kind(
     found = places({**run.report["perturbation"], **known})
     rows: dict[str, list[Mark]] = {place.kind: [] for place in found.values()}
     for name, matrix in known.items():
-        for role, what, value in lanes:
+        for role, _, value in lanes:
             number = value(matrix)
             if number is not None and math.isfinite(number):
-                note = f"{name}, {what}: {text.format(number)}"
+                note = f"{spot(name)}: {text.format(number)}"
                 rows[found[name].kind].append(Mark(role, number, note))
     return [ChartRow(kind, marks) for kind, marks in rows.items() if marks]
