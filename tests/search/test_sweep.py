@@ -1,6 +1,4 @@
-import copy
 import dataclasses
-import hashlib
 import json
 import re
 import sys
@@ -14,44 +12,13 @@ from transformers import AutoModelForCausalLM
 import hcnr
 from families import make, perturbed
 from hcnr.choosing.front import Scores
-from hcnr.errors import ConfigError, HcnrError, OutputError, StatisticsError
+from hcnr.errors import ConfigError, StatisticsError
 from hcnr.search.ablation import ablation
 from hcnr.search.grid import TASK_WEIGHTS, Grid
 from hcnr.search.result import print_sweep
 from hcnr.search.sweep import sweep
 from pairs import HONESTY, TASK, config, tokenizer
-
-ONE_SIDED = ("none", "sum", "joint", "balanced")
-GRID = Grid(
-    in_weight=(0.3, 0.7), cross_weight=(0.6, 0.2, 0.4), task_weight=(0.0, 2.0),
-    compensation=ONE_SIDED,
-)  # fmt: skip
-
-
-def digest(model: Any) -> str:
-    """Of every parameter and buffer, bit for bit."""
-    found = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        found.update(value.detach().contiguous().view(torch.uint8).numpy().tobytes())
-    return found.hexdigest()
-
-
-class Judge:
-    """Scores that follow from the weights alone, and what it was shown."""
-
-    def __init__(self, fail_at: int | None = None) -> None:
-        self.seen: list[str] = []
-        self.fail_at = fail_at
-
-    def __call__(self, model: Any) -> Scores:
-        assert not model.training
-        if len(self.seen) == self.fail_at:
-            raise KeyboardInterrupt
-        found = digest(model)
-        self.seen.append(found)
-        f1, delta, task = (int(found[place : place + 4], 16) / 655.36 for place in (0, 4, 8))
-        return Scores(f1, delta, task)
+from sweeps import GRID, ONE_SIDED, Judge, digest, nothing
 
 
 def models(pair: Any) -> dict[str, Any]:
@@ -339,73 +306,6 @@ def test_whole_matrices_need_data_beside_statistics(pair, statistics):
     with pytest.raises(ConfigError, match="dtype is 'float32', but natural measures"):
         given |= {"config": config(dtype="float32")}
         sweep(**given, grid=TWO_SIDED, honesty=HONESTY, task=TASK)
-
-
-def nothing(model: Any) -> Scores:
-    raise AssertionError("nothing may be evaluated")
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"statistics": None}, "needs statistics, or both honesty and task data"),
-        ({"statistics": None, "honesty": HONESTY}, "needs statistics, or both honesty and task"),
-        ({"honesty": HONESTY, "task": TASK}, "both statistics and data to measure on"),
-        ({"evaluate": None}, "needs one way to score its candidates"),
-        ({"benchmarks": ["falseqa"]}, "needs one way to score its candidates"),
-        ({"coefficients": (1.5,)}, r"coefficients is \(1\.5,\), expected coefficients from 0"),
-        ({"max_accuracy_drop": -1}, "max_accuracy_drop is -1, expected points"),
-        ({"max_accuracy_drop": float("nan")}, "max_accuracy_drop is nan, expected points"),
-        ({"config": config(axis="input")}, "the statistics were measured with axis output"),
-        ({"statistics": "nowhere.safetensors"}, "no statistics file at nowhere.safetensors"),
-    ],
-)
-def test_bad_input_is_refused_before_anything_is_computed(pair, statistics, changes, message):
-    given: Any = {
-        "base": pair["base"], "tuned": pair["tuned"], "statistics": statistics["output"],
-        "evaluate": nothing, "config": config(), "grid": GRID,
-    }  # fmt: skip
-    with pytest.raises(HcnrError, match=message):
-        sweep(**{**given, **changes})
-
-
-def test_statistics_without_the_curvature_are_refused(pair, statistics, tmp_path):
-    full = statistics["output"]
-    given: Any = {"base": pair["base"], "tuned": pair["tuned"], "evaluate": nothing,
-                  "config": config(), "out": tmp_path / "out"}  # fmt: skip
-    for held, data_set in (({}, "honesty"), ({"honesty": full.hessians["honesty"]}, "task")):
-        poor = dataclasses.replace(full, hessians=held)
-        with pytest.raises(StatisticsError, match=f"hold no {data_set} curvature of .*measure"):
-            sweep(**given, statistics=poor, grid=GRID)
-    # Only what the grid needs has to be there.
-    poor = dataclasses.replace(full, hessians={})
-    given["evaluate"] = Judge()
-    none = Grid(compensation=("none",))
-    sweep(**given, statistics=poor, grid=none, coefficients=(), refine=False)
-    elsewhere = copy.deepcopy(full)
-    elsewhere.settings["hessian_at"] = "tuned"
-    with pytest.raises(StatisticsError, match="measured with hessian_at tuned"):
-        given |= {"out": None}
-        sweep(**given, statistics=elsewhere, grid=GRID)
-
-
-def test_an_output_that_cannot_be_written_is_refused_first(pair, statistics, tmp_path):
-    given: Any = {"base": pair["base"], "tuned": pair["tuned"], "evaluate": nothing,
-                  "statistics": statistics["output"], "config": config()}  # fmt: skip
-    (tmp_path / "sweep.json").write_text("{}")
-    (tmp_path / "file").write_text("")
-    for out, message in (
-        (tmp_path, "exists already"),
-        (pair["tuned"] / "sweep", "is inside the input"),
-        (tmp_path / "file", "cannot be made a directory"),
-    ):
-        with pytest.raises(OutputError, match=message):
-            sweep(**given, out=out, grid=GRID)
-    assert (tmp_path / "sweep.json").read_text() == "{}"
-    given["evaluate"] = Judge()
-    small = {"grid": Grid((0.5,), (0.4,), ("sum",)), "coefficients": ()}
-    sweep(**given, **small, out=tmp_path, overwrite=True)
-    assert json.loads((tmp_path / "sweep.json").read_text())["complete"]
 
 
 def test_undefined_figures_are_null_and_dashes(pair, statistics, tmp_path, capsys):
