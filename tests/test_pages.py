@@ -224,13 +224,14 @@ def test_the_other_task_is_the_trials():
     told = json.loads((results / "trial.json").read_text())
     text = (ROOT / "docs" / "choosing.md").read_text()
     table = text.partition("| seed | base | tuned |")[2].split("\n\n")[0].splitlines()[2:]
-    found = []
+    found, leads = [], []
     for seed in told["by_seed"]:
         if seed["level"] != 95:
             continue
         row = {one["name"]: one for one in seed["rows"]}
         best, rival = row["spectral"], row["interpolation"]
         low, high = best["lead_ci95"]
+        leads.append(f"{best['lead']:+.1f}")
         cells = [
             str(seed["seed"]),
             *(f"{row[end]['delta']:+.1f}" for end in ("base", "tuned")),
@@ -242,5 +243,7 @@ def test_the_other_task_is_the_trials():
         ]
         found.append(f"| {' | '.join(cells)} |")
     assert table == found
+    said = f"it leads by {', '.join(leads[:-1])} and {leads[-1]}, each with an interval"
+    assert said in " ".join(README.split())
     lead = next(one for one in told["tables"]["95"]["ways"] if one["name"] == "spectral")["leads"]
     assert f"({with_width(lead['interpolation']['refusal_delta'], '+')})" in text
