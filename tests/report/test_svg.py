@@ -178,7 +178,9 @@ def test_without_notes_the_same_is_drawn_in_fewer_elements():
     noted, bare = parsed(heat), ET.fromstring(draw(heat, 736, notes=False))
     outlines = [
         sorted(
-            "".join(path.get("d") for group in classes(root, "cell") for path in group).split("M")
+            "".join(path.get("d", "") for group in classes(root, "cell") for path in group).split(
+                "M"
+            )
         )
         for root in (noted, bare)
     ]

@@ -146,7 +146,7 @@ def _rows(chart: RowChart, width: int, noted: Noted) -> tuple[float, list[Markup
     stacked = label_width > width * 0.3
     left = 8.0 if stacked else label_width + 14
     right = width - (52.0 if chart.numbers else 14.0)
-    roles = [role for role, _ in chart.legend] or ["after"]
+    roles: list[Role] = [role for role, _ in chart.legend] or ["after"]
     if chart.strip:
         roles = list(dict.fromkeys([*roles, *(m.role for row in chart.rows for m in row.marks)]))
     lines = 1 if chart.strip else len(roles)
