@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
@@ -260,3 +262,43 @@ def test_round_trip_through_transformers(tmp_path: Path):
         assert torch.equal(tensor, state[name]), name
     tokens = loaded.generate(torch.tensor([[1, 5]]), max_new_tokens=3, do_sample=False)
     assert tokens.shape == (1, 5)
+
+
+LARGE = """
+import resource, sys
+from pathlib import Path
+import torch
+from hcnr.checkpoint import Checkpoint, write_weights
+
+tuned = Checkpoint.open(sys.argv[1])
+told = []
+
+def doubled(name):
+    return 2 * tuned.load(name) if name.endswith("7.weight") else None
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+write_weights(tuned, Path(sys.argv[2]), doubled, told.append)
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(1024 * (after - before), max(told), sum(told), tuned.nbytes)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss is in kB on Linux")
+def test_a_thousand_tensors_in_thirty_shards_pass_through_less_than_one(tmp_path: Path):
+    made = {f"layers.{i}.weight": torch.full((128, 256), float(i)) for i in range(1000)}
+    save(tmp_path / "a", made, shards=30)
+    largest = max(file.stat().st_size for file in (tmp_path / "a").glob("*.safetensors"))
+    ran = subprocess.run(
+        [sys.executable, "-c", LARGE, tmp_path / "a", out_of(tmp_path)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    grown, step, told, nbytes = map(int, ran.stdout.split())
+    assert grown < largest < nbytes / 29
+    assert told == nbytes and step <= largest
+    (tmp_path / "a" / "config.json").rename(tmp_path / "out" / "config.json")
+    written = Checkpoint.open(tmp_path / "out")
+    for i in (0, 7, 500, 997, 999):
+        assert torch.equal(
+            written.load(f"layers.{i}.weight"),
+            made[f"layers.{i}.weight"] * (2 if i % 10 == 7 else 1),
+        )
