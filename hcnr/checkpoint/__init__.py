@@ -5,7 +5,7 @@ Works on POSIX systems: outputs are guarded by flock and appear by rename.
 
 from hcnr.checkpoint.companions import copy_companions
 from hcnr.checkpoint.fingerprints import LazyRows, fingerprint, fingerprint_tensors
-from hcnr.checkpoint.finite import check_finite
+from hcnr.checkpoint.finite import all_finite, check_finite
 from hcnr.checkpoint.headers import Shard, TensorInfo, read_header
 from hcnr.checkpoint.output import atomic_file, check_output, check_parent, output_directory
 from hcnr.checkpoint.pair import check_pair
@@ -18,6 +18,7 @@ __all__ = [
     "LazyRows",
     "Shard",
     "TensorInfo",
+    "all_finite",
     "atomic_file",
     "check_finite",
     "check_output",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from hcnr.checkpoint import fingerprint_tensors
+from hcnr.checkpoint import all_finite, fingerprint_tensors
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError
 from hcnr.models.directory import DirectorySource
@@ -196,7 +196,7 @@ class ModelSource:
     def check_finite(self) -> None:
         """Look at every parameter once."""
         for name, parameter in self.model.named_parameters():
-            if not parameter.isfinite().all():
+            if not all_finite(parameter):
                 raise CheckpointError(
                     f"{name} of {self} holds NaN or infinity; restore from a healthy checkpoint"
                 )

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple, cast
 import torch
 from torch import Tensor
 
+from hcnr.checkpoint import all_finite
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.errors import CheckpointError, ConfigError, StatisticsError
@@ -259,7 +260,7 @@ def _described(solved: object) -> str:
 
 def _held(name: str, weight: Tensor) -> Tensor:
     """Return the restored weight, which its dtype must be able to hold."""
-    if not weight.isfinite().all():
+    if not all_finite(weight):
         raise CheckpointError(
             f"the restored weight of {name} overflows {str(weight.dtype).removeprefix('torch.')}, "
             "the dtype of tuned; use a larger --damping, or save tuned in a wider dtype first"

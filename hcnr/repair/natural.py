@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor
 
+from hcnr.checkpoint import all_finite
 from hcnr.config import RestoreConfig
 from hcnr.curvature.gradient import mean_gradient
 from hcnr.curvature.passes import mean_loss
@@ -113,7 +114,7 @@ def natural_steps(
             for name in group:
                 basis = two_sided.bases["natural"][name]
                 towards = gradient.weights.pop(name).to(basis.device)
-                if not towards.isfinite().all():
+                if not all_finite(towards):
                     raise ModelError(
                         f"the honesty gradient of {name} holds NaN or infinity before step {step}; "
                         "measure with --dtype float32 or bfloat16, or take a smaller --step-size"

@@ -43,7 +43,7 @@ def test_equals_the_norms(rows: int, columns: int, axis: str, dtype: torch.dtype
 def test_accumulates_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
     """Five thousand fp32 additions would be off by 1e-5."""
     base = 1 + randn(20000, 3, device="cpu", dtype=torch.float32).sigmoid()
-    monkeypatch.setattr(vectorised, "chunk_length", lambda row: 4)
+    monkeypatch.setattr(vectorised, "chunk_length", lambda row, budget: 4)
     everything = torch.ones(20000, dtype=torch.bool)
     found = vectorised.perturbation(base, -base, everything, "output")
     want = norms(base, -base, everything, "output")
@@ -66,6 +66,19 @@ def test_chunks_do_not_change_the_sums(axis: str, monkeypatch: pytest.MonkeyPatc
     base = randn(63, 40, device="cpu", dtype=torch.float32, seed=1)
     tuned = randn(63, 40, device="cpu", dtype=torch.float32, seed=2)
     mask = alternate(63 if axis == "output" else 40, "cpu")
-    monkeypatch.setattr(vectorised, "chunk_length", lambda row: chunk_length(row, budget=3000))
+    monkeypatch.setattr(
+        vectorised, "chunk_length", lambda row, budget: chunk_length(row, budget=3000)
+    )
     found = vectorised.perturbation(base, tuned, mask, axis)
     assert [float(v) for v in found] == pytest.approx(norms(base, tuned, mask, axis), rel=1e-6)
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_both_weights_are_as_they_were(axis: str, dtype: torch.dtype) -> None:
+    base, tuned = (randn(9, 7, device="cpu", dtype=torch.float32, seed=s).to(dtype) for s in (1, 2))
+    before = base.clone(), tuned.clone()
+    mask = alternate(9 if axis == "output" else 7, "cpu")
+    found = vectorised.perturbation(base, tuned, mask, axis)
+    assert [float(v) for v in found] == pytest.approx(norms(base, tuned, mask, axis), rel=1e-6)
+    assert torch.equal(base, before[0]) and torch.equal(tuned, before[1])

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 
 from hcnr.cache import as_readable, cache_root, cached_directory
+from hcnr.checkpoint import all_finite
 from hcnr.errors import HcnrError, ModelError, OutputError
 from hcnr.models.packages.packaged import LocatedFile, located
 
@@ -187,7 +188,7 @@ def _read(file: Path) -> tuple[Any, Any, str | None]:
     if stored != placed:
         raise ValueError(f"it holds {stored} numbers where its model has {placed}")
     for name, parameter in model.named_parameters():
-        if not parameter.isfinite().all():
+        if not all_finite(parameter):
             raise ValueError(f"{name} is not finite")
     return model, tokenizer, header.licence
 
