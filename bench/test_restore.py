@@ -78,9 +78,18 @@ def test_restoring_against_cp(pair: tuple[Path, Path], tmp_path: Path, race: Rac
             with path.open("rb") as file:
                 os.fsync(file.fileno())
 
+    buffer = memoryview(bytearray(32 << 20))
+
+    def read_both_write_one() -> None:
+        for path in base.glob("*.safetensors"):
+            with path.open("rb", buffering=0) as file:
+                while file.readinto(buffer):
+                    pass
+        cp()
+
     race(
         f"{stored / 1e9:.2f} GB",
         {"write, 40 % of matrices replaced": write, "cp + fsync": cp,
-         "whole restore, no compensation": restore},
+         "whole restore, no compensation": restore, "read both, write one": read_both_write_one},
         rounds=3,
     )  # fmt: skip
