@@ -225,6 +225,15 @@ def test_the_check_finds_experts_that_compute_something_else():
         kind.forward = before
 
 
+def test_experts_whose_tensor_another_mixture_holds_are_refused():
+    model = make("mixtral")
+    first, second = (layer.mlp.experts for layer in model.model.layers)
+    second.down_proj = first.down_proj
+    matrices = {n: m for n, m in matrices_of(model).items() if ".layers.0." in n}
+    with pytest.raises(ModelError, match=r"experts\.down_proj\.0 is that of another mixture too"):
+        check_model(model, matrices, tokens(4), axis="output", token_budget=64)
+
+
 class TestRoutedLayout:
     MASK = torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]])
 
