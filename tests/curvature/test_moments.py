@@ -17,7 +17,7 @@ from hcnr.errors import ModelError
 from hcnr.models.model import target_matrices
 from hcnr_kernels import BlockDiagonal, RankedGram
 from padding import padded
-from uses import DATA, MODELS, measured
+from uses import DATA, MODELS, Unheard, changing, measured
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -86,6 +86,17 @@ def test_batches_of_several_samples_sum_several_uses_too():
     for name, one in second_moments(model, layers, DATA, token_budget=64).items():
         for gram, exact in zip(one.dense(), (inputs, outputs), strict=True):
             assert oracle.relative(gram, exact[name]) <= 1e-5
+
+
+def test_what_another_matrix_leads_is_whole_where_that_one_gets_no_gradient():
+    model = changing(Unheard)
+    layers = target_matrices(model, ["mlp.up_proj", "mlp.gate_proj"])
+    plain = make("llama")
+    exact = second_moments(plain, target_matrices(plain, ["mlp.*"]), DATA, token_budget=1)
+    found = second_moments(model, layers, DATA, token_budget=1)
+    name = "model.layers.0.mlp.up_proj"
+    torch.testing.assert_close(found[name].inputs, exact[name].inputs)
+    assert found[name].tokens == sum(DATA.lengths) > found[name.replace("up_", "gate_")].tokens
 
 
 def several_uses(model, layers):

@@ -42,6 +42,16 @@ class Parting(LlamaMLP):
         return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x * 0.5))
 
 
+class Unheard(LlamaMLP):
+    """Of the two matrices that read one tensor, the first gets no gradient in long batches."""
+
+    def forward(self, x):
+        gate = self.gate_proj(x)
+        if x.shape[1] >= LONG:
+            gate = gate.detach()
+        return self.down_proj(self.act_fn(gate) * self.up_proj(x))
+
+
 def revisiting():
     """The first block is `Revisiting`, and the second holds one weight of the first."""
     model = make("llama")
