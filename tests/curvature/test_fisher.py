@@ -148,11 +148,6 @@ def test_a_matrix_used_several_times_is_exact(side, axis, checkpointing):
 
 
 def test_a_use_that_the_loss_does_not_see_adds_nothing():
-    class Aside(Classifier):
-        def forward(self, x):
-            self.first(x + 1)
-            return self.first(x)
-
     class Once(Classifier):
         def forward(self, x):
             return self.first(x)
@@ -263,6 +258,40 @@ def test_a_second_backward_pass_is_refused():
         loss = model(torch.randn(2, 5)).sum()
         loss.backward(retain_graph=True)
         loss.backward()
+
+
+class Aside(Classifier):
+    """Two uses of a matrix, of which the loss sees one."""
+
+    def forward(self, x):
+        self.first(x + 1)
+        return self.first(x)
+
+
+@pytest.mark.parametrize("kind", [lambda: Recurrent(2), Aside])
+def test_a_second_backward_pass_over_several_uses_is_refused_too(kind):
+    """Also where the scores were read between the two."""
+    model = kind()
+    targets = ["wide"] if isinstance(model, Recurrent) else ["first"]
+    with NeuronFisher(model, targets=targets) as fisher:
+        loss = model(torch.randn(2, 3, 5)).pow(2).sum()
+        loss.backward(retain_graph=True)
+        before = {name: scores.clone() for name, scores in fisher.scores.items()}
+        with pytest.raises(ModelError, match="more gradients"):
+            loss.backward()
+    assert all(torch.equal(fisher.scores[name], before[name]) for name in before)
+
+
+def test_uses_that_wait_are_kept_where_a_context_is_opened_again():
+    torch.manual_seed(0)
+    model, x = Aside(), torch.randn(4, 5)
+    fisher = NeuronFisher(model, targets=["first"])
+    for part in x.split(2):
+        with fisher:
+            model(part).pow(2).sum().backward()
+    with NeuronFisher(model, targets=["first"]) as expected:
+        model(x).pow(2).sum().backward()
+    torch.testing.assert_close(fisher.scores["first"], expected.scores["first"])
 
 
 def test_rows_that_belong_to_no_sample_are_refused():
