@@ -90,7 +90,7 @@ def _files(place: Path) -> list[Path]:
 @contextlib.contextmanager
 def _turn(file: Path) -> Iterator[None]:
     """Wait for others that are inside with the same file; nobody waits where none can be locked."""
-    locked = False
+    locked, descriptor = False, -1
     while not locked:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
