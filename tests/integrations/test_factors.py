@@ -1,4 +1,5 @@
 """Sums that the adapters share, against float64 loops over single samples."""
+# pyright: reportArgumentType=false, reportCallIssue=false
 
 import copy
 

@@ -1,6 +1,7 @@
 """Quantised checkpoints: the numbers they mean, by float64, and what a run makes of them."""
 
 import importlib.util
+import itertools
 import json
 import os
 import resource
@@ -189,6 +190,11 @@ def test_files_are_cut_and_plain_tensors_stay(pair, tmp_path, monkeypatch):
     for shard in checkpoint.shards:
         sizes = [info.nbytes for info in shard.tensors]
         assert sum(sizes) <= 8_000 or len(sizes) == 1
+    for shard, after in itertools.pairwise(checkpoint.shards):
+        largest = max(info.nbytes for info in after.tensors)
+        assert sum(info.nbytes for info in shard.tensors) + largest > 8_000
+    index = json.loads((place / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(i.nbytes for i in checkpoint.tensors.values())
     for name, stored in whole.items():
         if not name.endswith("_proj.weight"):
             assert torch.equal(checkpoint.load(name), stored)
