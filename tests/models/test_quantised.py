@@ -214,6 +214,12 @@ def without(held: dict[str, torch.Tensor]) -> None:
     held.pop("model.layers.0.mlp.down_proj.weight_scale_inv", None)
 
 
+def twice(held: dict[str, torch.Tensor]) -> None:
+    name = "model.layers.0.mlp.down_proj.weight_scale_inv"
+    if name in held:
+        held[name.removesuffix("_inv")] = held[name] * 2
+
+
 def cut(held: dict[str, torch.Tensor]) -> None:
     name = "model.layers.0.mlp.down_proj.weight_scale_inv"
     if name in held:
@@ -229,6 +235,7 @@ def stray(held: dict[str, torch.Tensor]) -> None:
     ("change", "words"),
     [
         (without, ["down_proj.weight", "as float8 with 0 scales", "expected one"]),
+        (twice, ["down_proj.weight", "as float8 with 2 scales", "expected one"]),
         (cut, ["the scales of 'model.layers.0.mlp.down_proj.weight'", "for blocks of 16 x 24"]),
         (stray, ["down_proj.other", "uint8", "part of no weight"]),
     ],
