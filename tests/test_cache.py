@@ -1,7 +1,9 @@
+import contextlib
 import errno
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,36 @@ def test_one_that_waits_builds_where_the_other_failed(root: Path):
     assert (cached_directory("a", _write("text")) / "file").read_text() == "text"
     thread.join()
     assert [path.name for path in root.iterdir()] == ["a"]
+
+
+def test_one_that_comes_after_a_failure_waits_for_who_waited_before(root: Path):
+    """Who waited holds a lock on a file that was removed, and must not build by it."""
+    first, second = threading.Event(), threading.Event()
+    inside: list[int] = []
+
+    def fail(place: Path) -> None:
+        first.set()
+        time.sleep(0.5)
+        raise KeyboardInterrupt
+
+    def build(place: Path) -> None:
+        second.set()
+        inside.append(1)
+        time.sleep(0.5)
+        (place / "file").write_text("text")
+
+    def run(work: Callable[[Path], None]) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            cached_directory("a", work)
+
+    threads = [threading.Thread(target=run, args=(work,)) for work in (fail, build, build)]
+    for thread, event in zip(threads, (None, first, second), strict=True):
+        if event is not None:
+            event.wait()
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert inside == [1] and [path.name for path in root.iterdir()] == ["a"]
 
 
 def test_of_two_builders_where_no_file_can_be_locked_one_wins_whole(
