@@ -22,7 +22,7 @@ from hcnr import cli, ranks
 from hcnr.curvature.layouts import RowsError
 from hcnr.errors import ConfigError, RankError
 from hcnr.ranks import exchange, meeting
-from hcnr.ranks.group import RunGroup
+from hcnr.ranks.group import RunGroup, sharing
 from hcnr.record.writing import read_report
 from hcnr.settings import FormerName
 
@@ -146,6 +146,41 @@ def test_what_one_process_found_wrong_is_raised_by_all(monkeypatch):
         exchange.agreed(None)
     monkeypatch.setattr(exchange, "gathered", lambda *_: [None, None])
     exchange.agreed(None)
+
+
+@pytest.mark.parametrize("other", [(1, "another"), (2, "losses")])
+def test_processes_that_exchange_different_things_are_told_apart(monkeypatch, other):
+    def gather(found, value):
+        found[:] = [value, (*other, 5)]
+
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    came_apart = rf"came apart: they exchange 'losses' \(1\), '{other[1]}' \({other[0]}\)"
+    with sharing(RunGroup(0, 2, None, 1.0)), pytest.raises(RankError, match=came_apart):
+        ranks.gathered("losses", 4)
+    other = (1, "losses")
+    with sharing(RunGroup(0, 2, None, 1.0)):
+        assert ranks.gathered("losses", 4) == [4, 5]
+        other = (2, "losses")
+        assert ranks.decided("losses", 4) == 4
+
+
+def test_sums_and_counts_are_over_all_and_the_first_decides(monkeypatch):
+    theirs = {}
+
+    def gather(found, value):
+        found[:] = [value, (*value[:2], theirs)]
+
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    with sharing(RunGroup(0, 2, None, 1.0)):
+        theirs = {"a": 2, "b": 3}
+        assert ranks.counted("x", {"a": 1, "c": 4}) == {"a": 3, "b": 3, "c": 4}
+        assert ranks.merged("x", {"a": 1, "c": 4}) == {"a": 1, "b": 3, "c": 4}
+    with sharing(RunGroup(1, 3, None, 1.0)):
+        assert ranks.size() == 3 and not ranks.leads()
+        assert [ranks.owns(place) for place in range(4)] == [False, True, False, False]
+        assert list(ranks.share([0, 2, 3, 4], [9, 1, 5, 7, 7])) == [3]
+        with ranks.alone():
+            assert ranks.leads() and ranks.share([4, 2], [0] * 5) == [4, 2]
 
 
 @pytest.mark.parametrize(
