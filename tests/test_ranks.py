@@ -178,7 +178,7 @@ def test_sums_and_counts_are_over_all_and_the_first_decides(monkeypatch):
     with sharing(RunGroup(1, 3, None, 1.0)):
         assert ranks.size() == 3 and not ranks.leads()
         assert [ranks.owns(place) for place in range(4)] == [False, True, False, False]
-        assert list(ranks.share([0, 2, 3, 4], [9, 1, 5, 7, 7])) == [3]
+        assert list(ranks.share([0, 2, 3, 4], [9, 1, 5, 7, 8])) == [4]
         with ranks.alone():
             assert ranks.leads() and ranks.share([4, 2], [0] * 5) == [4, 2]
 
