@@ -143,6 +143,7 @@ def test_a_matrix_used_several_times_is_exact(side, axis, checkpointing):
         for part in (slice(0, 2), slice(2, 3)):
             loss = model(x[part], attention_mask=mask[part]).pow(2).sum(-1)
             (loss * mask[part]).sum().backward()
+            assert not fisher._uses._kept  # rows go with the last use
     for name, scores in fisher.scores.items():
         assert oracle.relative(scores, exact[name]) <= 1e-5
 
