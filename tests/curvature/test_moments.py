@@ -3,6 +3,7 @@
 import copy
 import itertools
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from families import FAMILIES, make, tokens
 from hcnr.curvature.gradient import mean_gradient
 from hcnr.curvature.moments import Moments, curvature, second_moments
 from hcnr.curvature.passes import mean_loss, sample_losses
+from hcnr.curvature.sums import Sums
+from hcnr.curvature.sums import measured as sums_of
 from hcnr.errors import ModelError
 from hcnr.models.model import target_matrices
 from hcnr_kernels import BlockDiagonal, RankedGram
@@ -97,6 +100,26 @@ def test_what_another_matrix_leads_is_whole_where_that_one_gets_no_gradient():
     name = "model.layers.0.mlp.up_proj"
     torch.testing.assert_close(found[name].inputs, exact[name].inputs)
     assert found[name].tokens == sum(DATA.lengths) > found[name.replace("up_", "gate_")].tokens
+
+
+def test_what_shares_an_input_in_another_process_alone_is_measured_apart(monkeypatch):
+    asked = []
+
+    def measure(attempt, apart):
+        asked.append(set(apart))
+        found = Sums.empty()
+        for name in ("q", "k"):
+            found.note(name, ("inputs", name), 5)
+            found.tokens["inputs", name] += 5
+        return found
+
+    def theirs(name, values):
+        return {**values, "k": ("inputs", "q")} if "k" not in asked[-1] else values
+
+    monkeypatch.setattr("hcnr.curvature.sums.ranks.merged", theirs)
+    passes = SimpleNamespace(run=lambda run, held: run(None))
+    found = sums_of(passes, measure)
+    assert asked == [set(), {"k"}] and found.sources["k"] == ("inputs", "k")
 
 
 def several_uses(model, layers):
