@@ -107,6 +107,7 @@ def test_what_shares_an_input_in_another_process_alone_is_measured_apart(monkeyp
 
     def measure(attempt, apart):
         asked.append(set(apart))
+        assert len(asked) < 5
         found = Sums.empty()
         for name in ("q", "k"):
             found.note(name, ("inputs", name), 5)
@@ -116,10 +117,15 @@ def test_what_shares_an_input_in_another_process_alone_is_measured_apart(monkeyp
     def theirs(name, values):
         return {**values, "k": ("inputs", "q")} if "k" not in asked[-1] else values
 
+    def told(name, value):
+        """Another process has met a matrix that is used several times."""
+        return [value, (value[0] | {"v"}, frozenset())]
+
     monkeypatch.setattr("hcnr.curvature.sums.ranks.merged", theirs)
+    monkeypatch.setattr("hcnr.curvature.sums.ranks.gathered", told)
     passes = SimpleNamespace(run=lambda run, held: run(None))
     found = sums_of(passes, measure)
-    assert asked == [set(), {"k"}] and found.sources["k"] == ("inputs", "k")
+    assert asked == [set(), {"k", "v"}] and found.sources["k"] == ("inputs", "k")
 
 
 def several_uses(model, layers):
