@@ -4,6 +4,7 @@ import copy
 import itertools
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -123,7 +124,7 @@ def test_what_shares_an_input_in_another_process_alone_is_measured_apart(monkeyp
 
     monkeypatch.setattr("hcnr.curvature.sums.ranks.merged", theirs)
     monkeypatch.setattr("hcnr.curvature.sums.ranks.gathered", told)
-    passes = SimpleNamespace(run=lambda run, held: run(None))
+    passes: Any = SimpleNamespace(run=lambda run, held: run(None))
     found = sums_of(passes, measure)
     assert asked == [set(), {"k", "v"}] and found.sources["k"] == ("inputs", "k")
 
