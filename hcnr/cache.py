@@ -1,14 +1,18 @@
 """Directories that are built once, under a key, and are either complete or absent."""
 
 import contextlib
+import fcntl
+import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 _DAY = 24 * 3600.0
+_LIST = ".hcnr_files.json"
+"""Sizes of a directory's files, relative to it."""
 
 
 def cache_root() -> Path:
@@ -25,27 +29,106 @@ def cache_root() -> Path:
 def cached_directory(key: str, build: Callable[[Path], None]) -> Path:
     """Returns the directory of a key, building it first if it is not there.
 
-    It is built in a temporary directory beside its place and renamed when complete, so a killed
-    or failed build leaves nothing under the key, and of two builders at once one wins whole.
+    It is built in a temporary directory beside its place and renamed when it is complete and on the
+    disk, so a killed or failed build, or a machine that stops, leaves nothing under the key. Of two
+    builders at once one waits for the other, or where files cannot be locked one wins whole. What
+    was taken away from a directory, or cut, is built again.
     """
     root = cache_root()
     place = root / key
-    if place.is_dir():
+    if _is_whole(place):
         return place
     root.mkdir(parents=True, exist_ok=True)
     _sweep(root)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
-    try:
-        build(temporary)
+    with _turn(root / f".{key}.lock"):
+        if _is_whole(place):
+            return place
+        temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
         try:
-            temporary.rename(place)
-        except OSError:
-            # Another process has put its own finished directory there meanwhile.
-            if not place.is_dir():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+            if place.is_dir():
+                place.rename(temporary / "broken")
+                shutil.rmtree(temporary / "broken", ignore_errors=True)
+            build(temporary)
+            _list(temporary)
+            fsync_tree(temporary)
+            try:
+                temporary.rename(place)
+            except OSError:
+                # Another process has put its own finished directory there meanwhile.
+                if not _is_whole(place):
+                    raise
+            fsync(root)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return place
+
+
+def _list(place: Path) -> None:
+    """Keeps beside the files what they are, for `_is_whole`."""
+    sizes = {p.relative_to(place).as_posix(): p.stat().st_size for p in _files(place)}
+    (place / _LIST).write_text(json.dumps(sizes), encoding="utf-8")
+
+
+def _is_whole(place: Path) -> bool:
+    """Whether all files of a directory are there; earlier versions have left no list of them."""
+    if not place.is_dir():
+        return False
+    try:
+        told = (place / _LIST).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return True
+    try:
+        return all((place / n).stat().st_size == size for n, size in json.loads(told).items())
+    except (OSError, ValueError):
+        return False
+
+
+def _files(place: Path) -> list[Path]:
+    return [path for path in place.rglob("*") if path.is_file()]
+
+
+@contextlib.contextmanager
+def _turn(file: Path) -> Iterator[None]:
+    """Wait for others that are inside with the same file; nobody waits where none can be locked."""
+    locked, descriptor = False, -1
+    while not locked:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            # Whoever was inside has removed the file that was locked.
+            locked = os.path.samestat(os.fstat(descriptor), os.stat(file))
+        except FileNotFoundError:
+            pass
+        except OSError:
+            break
+        finally:
+            if not locked:
+                os.close(descriptor)
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+        if locked:
+            os.close(descriptor)
+
+
+def fsync(path: Path) -> None:
+    """Waits until a file's bytes, or a directory's entries, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def fsync_tree(directory: Path) -> None:
+    """Waits until a directory and all below it is on the disk, children before parents."""
+    for folder, _, files in os.walk(directory, topdown=False):
+        for name in files:
+            path = Path(folder, name)
+            if path.is_file() and not path.is_symlink():
+                fsync(path)
+        fsync(Path(folder))
 
 
 def as_readable(place: Path) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import os
+import pickle
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,9 +16,13 @@ import torch
 from safetensors.torch import load_file
 
 import several
+import uses
 from commands import run
 from hcnr import cli, ranks
-from hcnr.errors import RankError
+from hcnr.curvature.layouts import RowsError
+from hcnr.errors import ConfigError, RankError
+from hcnr.ranks import exchange, meeting
+from hcnr.ranks.group import RunGroup, sharing
 from hcnr.record.writing import read_report
 from hcnr.settings import FormerName
 
@@ -111,6 +117,145 @@ def test_a_killed_process_ends_the_run_with_one_sentence(places, tmp_path, rank)
     assert not (tmp_path / "held").exists()
 
 
+def test_matrices_that_are_used_several_times_and_an_error_of_one_process(tmp_path):
+    """Processes of which one meets a second use, or a shared input, and others do not."""
+    process = launched(3, SCRIPT, "{}", tmp_path, "uses")
+    _, err = finished(process, code=1)
+    for name in uses.MODELS:
+        exact = uses.measured(name)
+        for rank in range(3):
+            found = load_file(tmp_path / f"{name}-{rank}.safetensors")
+            assert found.keys() == exact.keys()
+            for key, tensor in exact.items():
+                assert float((found[key] - tensor).norm()) <= 1e-5 * float(tensor.norm()), key
+    # An error whose class cannot be made again of its words.
+    (sentence,) = sentences(err)
+    assert "a.matrix handles 5 rows while the batch has 2 x 4 tokens" in sentence
+
+
+def test_what_one_process_found_wrong_is_raised_by_all(monkeypatch):
+    error = RowsError("a.matrix", "5 rows", "2 x 4 tokens", "a.*")
+
+    monkeypatch.setattr(exchange, "gathered", lambda _, value: [None, ("another", ""), value])
+    with pytest.raises(RowsError) as own:
+        exchange.agreed(error)
+    assert own.value is error
+    kept = pickle.dumps((type(error), str(error)))
+    monkeypatch.setattr(exchange, "gathered", lambda *_: [None, pickle.loads(kept)])
+    with pytest.raises(RowsError, match=r"^a\.matrix handles 5 rows.*--ignore 'a\.\*'$"):
+        exchange.agreed(None)
+    monkeypatch.setattr(exchange, "gathered", lambda *_: [None, None])
+    exchange.agreed(None)
+
+
+@pytest.mark.parametrize("other", [(1, "another"), (2, "losses")])
+def test_processes_that_exchange_different_things_are_told_apart(monkeypatch, other):
+    def gather(found, value):
+        found[:] = [value, (*other, 5)]
+
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    came_apart = rf"came apart: they exchange 'losses' \(1\), '{other[1]}' \({other[0]}\)"
+    with sharing(RunGroup(0, 2, None, 1.0)), pytest.raises(RankError, match=came_apart):
+        ranks.gathered("losses", 4)
+    other = (1, "losses")
+    with sharing(RunGroup(0, 2, None, 1.0)):
+        assert ranks.gathered("losses", 4) == [4, 5]
+        other = (2, "losses")
+        assert ranks.decided("losses", 4) == 4
+
+
+def test_sums_and_counts_are_over_all_and_the_first_decides(monkeypatch):
+    theirs = {}
+
+    def gather(found, value):
+        found[:] = [value, (*value[:2], theirs)]
+
+    monkeypatch.setattr("torch.distributed.all_gather_object", gather)
+    with sharing(RunGroup(0, 2, None, 1.0)):
+        theirs = {"a": 2, "b": 3}
+        assert ranks.counted("x", {"a": 1, "c": 4}) == {"a": 3, "b": 3, "c": 4}
+        assert ranks.merged("x", {"a": 1, "c": 4}) == {"a": 1, "b": 3, "c": 4}
+    with sharing(RunGroup(1, 3, None, 1.0)):
+        assert ranks.size() == 3 and not ranks.leads()
+        assert [ranks.owns(place) for place in range(4)] == [False, True, False, False]
+        assert list(ranks.share([0, 2, 3, 4], [9, 1, 5, 7, 8])) == [4]
+        with ranks.alone():
+            assert ranks.leads() and ranks.share([4, 2], [0] * 5) == [4, 2]
+
+
+@pytest.mark.parametrize(
+    ("places", "words"),
+    [
+        ({"RANK": "2", "WORLD_SIZE": "2"}, "RANK is 2 of WORLD_SIZE 2"),
+        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK is -1 of WORLD_SIZE 2"),
+        ({"RANK": "one", "WORLD_SIZE": "2"}, "is no number"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "-1"}, "LOCAL_RANK is -1"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "HCNR_RANKS_TIMEOUT": "0"}, "0 seconds"),
+        ({"RANK": "0", "WORLD_SIZE": "2", "HCNR_RANKS_TIMEOUT": "nan"}, "nan seconds"),
+    ],
+)
+def test_an_environment_that_no_launcher_makes_is_refused_before_anybody_is_waited_for(
+    monkeypatch, places, words
+):
+    for name, value in {"MASTER_ADDR": "localhost", "MASTER_PORT": "1", **places}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=words), ranks.started("cpu"):
+        pass
+
+
+def test_whom_it_waits_for_is_said_and_who_does_not_come(monkeypatch, capsys):
+    """One process on a cluster whose jobs name more of them."""
+    with socket.socket() as own:
+        own.bind(("localhost", 0))
+        port = own.getsockname()[1]
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost",
+                        "MASTER_PORT": str(port), "HCNR_RANKS_TIMEOUT": "3"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(meeting, "_PATIENCE", 0.2)
+    monkeypatch.setattr(meeting, "_speaking", None)
+    late = "2 processes of this run did not meet within 3 seconds"
+    with pytest.raises(RankError, match=late), ranks.started("cpu"):
+        pass
+    err = capsys.readouterr().err
+    assert err.count("note: ") == 1 and f"2 processes are waited for at localhost:{port}" in err
+    assert "unset WORLD_SIZE" in err
+
+
+GPU = meeting.Seat("one", 0, 2, "a")
+
+
+@pytest.mark.parametrize(
+    ("seats", "words"),
+    [
+        ([GPU, GPU._replace(local=1)], "processes 0 and 1 would both take GPU 1 of one"),
+        ([GPU, GPU._replace(gpu="")], "process 0 of the machine one has no GPU.*sees 2"),
+        ([GPU._replace(gpu="", gpus=0)], "torch sees none"),
+        ([GPU, GPU._replace(gpu=None)], "process 1 would compute on the CPU of one"),
+        ([GPU._replace(gpu=None), GPU], "process 1 would compute on a GPU of one"),
+    ],
+)
+def test_devices_that_do_not_suffice_are_refused(seats, words):
+    with pytest.raises(ConfigError, match=words):
+        meeting.check_seats(seats)
+
+
+def test_devices_that_suffice():
+    meeting.check_seats([GPU, GPU._replace(local=1, gpu="b")])
+    meeting.check_seats([GPU._replace(gpu=None)] * 3)
+    assert meeting.Seat.of(1, "cpu").gpu is None
+
+
+def test_a_call_from_python_says_that_it_shares_nothing(places, tmp_path, monkeypatch):
+    several.restored(places, tmp_path / "one", ["none"])
+    for name, value in {"RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "nowhere",
+                        "MASTER_PORT": "1"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    several.restored(places, tmp_path / "more", ["none"])
+    before, after = (read_report(tmp_path / n / "none")["warnings"] for n in ("one", "more"))
+    (note,) = set(after) - set(before)
+    assert "RANK 1 of WORLD_SIZE 4" in note and "measured everything itself" in note
+
+
 def test_other_commands_are_refused_in_several_processes(monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost",
                         "MASTER_PORT": "1"}.items():  # fmt: skip
@@ -131,7 +276,7 @@ def test_one_process_exchanges_nothing():
 def test_what_cleans_up_is_not_cut_short_by_the_launcher():
     kept, cleaned = signal.getsignal(signal.SIGTERM), []
     try:
-        with pytest.raises(RankError, match="the first cause"), ranks._told_to_end():
+        with pytest.raises(RankError, match="the first cause"), meeting._told_to_end():
             try:
                 raise RankError("the first cause")
             finally:
@@ -139,7 +284,7 @@ def test_what_cleans_up_is_not_cut_short_by_the_launcher():
                 cleaned.append(True)
         # Nor is the sentence that follows.
         assert cleaned and signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
-        with pytest.raises(RankError, match="the launcher was told"), ranks._told_to_end():
+        with pytest.raises(RankError, match="the launcher was told"), meeting._told_to_end():
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(5)
     finally:
@@ -164,8 +309,8 @@ def test_a_process_that_dies_after_the_result_is_in_its_place_undoes_nothing(mon
 
     kept = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
-    with ranks._told_to_end():
-        ranks._leave(ranks._Group(0, 2, Store(), 1.0))
+    with meeting._told_to_end():
+        meeting._leave(RunGroup(0, 2, Store(), 1.0))
     assert signal.getsignal(signal.SIGTERM) is kept
 
 

@@ -3,8 +3,8 @@
 Works on POSIX systems: outputs are guarded by flock and appear by rename.
 """
 
-from hcnr.checkpoint.companions import copy_companions
-from hcnr.checkpoint.fingerprints import LazyRows, fingerprint, fingerprint_tensors
+from hcnr.checkpoint.companions import copy_companions, files_of
+from hcnr.checkpoint.fingerprints import LazyRows, fingerprint, fingerprint_tensors, stamps
 from hcnr.checkpoint.finite import all_finite, check_finite
 from hcnr.checkpoint.headers import Shard, TensorInfo, read_header
 from hcnr.checkpoint.output import atomic_file, check_output, check_parent, output_directory
@@ -26,9 +26,11 @@ __all__ = [
     "check_parent",
     "check_unquantised",
     "copy_companions",
+    "files_of",
     "fingerprint",
     "fingerprint_tensors",
     "output_directory",
     "read_header",
+    "stamps",
     "write_weights",
 ]

@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
+from hcnr.cache import fsync
 from hcnr.checkpoint.reader import Checkpoint
-from hcnr.checkpoint.staging import fsync
 from hcnr.directories import ADAPTER
 from hcnr.errors import CheckpointError, OutputError
 
@@ -50,17 +50,34 @@ def copy_companions(tuned: Checkpoint, directory: Path) -> list[str]:
         OutputError: A copy cannot be written.
     """
     copied = []
-    sources = list(tuned.path.iterdir())
-    templates = tuned.path / TEMPLATES
-    if templates.is_dir():
-        sources += templates.iterdir()
-    for source in sorted(sources):
-        if not _is_companion(source):
-            continue
+    for source in companion_files(tuned):
         name = source.relative_to(tuned.path)
         _copy(source, directory / name)
         copied.append(name.as_posix())
     return copied
+
+
+def files_of(checkpoint: Checkpoint) -> list[Path]:
+    """All files that a converted checkpoint is made of: weights, their index, companions.
+
+    Raises:
+        CheckpointError: A companion is a link whose target is missing.
+    """
+    index = sorted(checkpoint.path.glob("*.safetensors.index.json"))
+    return [*(shard.file for shard in checkpoint.shards), *index, *companion_files(checkpoint)]
+
+
+def companion_files(checkpoint: Checkpoint) -> list[Path]:
+    """The files that `copy_companions` copies, sorted.
+
+    Raises:
+        CheckpointError: One is a link whose target is missing.
+    """
+    sources = list(checkpoint.path.iterdir())
+    templates = checkpoint.path / TEMPLATES
+    if templates.is_dir():
+        sources += templates.iterdir()
+    return [source for source in sorted(sources) if _is_companion(source)]
 
 
 def _is_companion(source: Path) -> bool:

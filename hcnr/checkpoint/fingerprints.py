@@ -101,6 +101,18 @@ def file_digest(path: Path) -> bytes:
     return digest.digest()
 
 
+def stamps(files: Iterable[Path]) -> list[tuple[str, int, int, int]]:
+    """What changes whenever a file does: name, bytes, times of its content and its entry in ns.
+
+    The time of a file's content can be set, as unpacking and copying do; that of its entry cannot.
+
+    Raises:
+        OSError: one cannot be looked at.
+    """
+    found = ((file, file.stat()) for file in files)
+    return [(str(f), one.st_size, one.st_mtime_ns, one.st_ctime_ns) for f, one in found]
+
+
 def byte_view(tensor: torch.Tensor) -> memoryview:
     """Returns the bytes of a tensor, without a copy where it is contiguous and on the CPU."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)

@@ -13,9 +13,10 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, TypeVar
 
+from hcnr.cache import fsync_tree
 from hcnr.checkpoint.fingerprints import file_digest
 from hcnr.checkpoint.output import atomic_file, existing, parents_made
-from hcnr.checkpoint.staging import Staging, fsync_tree
+from hcnr.checkpoint.staging import Staging
 from hcnr.errors import HcnrError, OutputError
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-from hcnr.checkpoint.staging import Staging, fsync, fsync_tree, is_absent_or_empty
+from hcnr.cache import fsync, fsync_tree
+from hcnr.checkpoint.staging import Staging, is_absent_or_empty
 from hcnr.errors import HcnrError, OutputError
 
 PathLike = str | os.PathLike[str]

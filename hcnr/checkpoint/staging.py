@@ -159,25 +159,6 @@ def is_absent_or_empty(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and next(path.iterdir(), None) is None
 
 
-def fsync(path: Path) -> None:
-    """Waits until a file's bytes, or a directory's entries, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def fsync_tree(directory: Path) -> None:
-    """Waits until a directory and all below it is on the disk, children before parents."""
-    for folder, _, files in os.walk(directory, topdown=False):
-        for name in files:
-            path = Path(folder, name)
-            if path.is_file() and not path.is_symlink():
-                fsync(path)
-        fsync(Path(folder))
-
-
 def _is_named(descriptor: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 
+from hcnr.cache import fsync
 from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.checkpoint.headers import Shard, TensorInfo
 from hcnr.checkpoint.layout import INDEX, SINGLE
 from hcnr.checkpoint.reader import Checkpoint
-from hcnr.checkpoint.staging import fsync
 from hcnr.errors import CheckpointError, OutputError
 
 # Small enough that progress moves and Ctrl-C is heard, large enough that calls do not count.

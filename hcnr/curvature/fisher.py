@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hcnr import ranks
 from hcnr.curvature.layouts import TokenLayout, Use, joined
 from hcnr.curvature.taps import SharedInput, Taps, frozen
+from hcnr.curvature.uses import Uses
 from hcnr.errors import ModelError
 from hcnr.models.linear import shape_of
 from hcnr.models.model import target_matrices
@@ -40,6 +41,8 @@ class NeuronFisher:
     Attributes:
         attention_mask: mask of the next forward pass, `[B, T]`, or None; consumed by it.
         matrices: the tapped layers, name -> `nn.Linear`.
+        samples: N, those of the forward passes in whose backward pass any of the matrices took
+            part; one that takes part in some of them alone (an expert, say) has zeros for others.
     """
 
     def __init__(
@@ -72,8 +75,7 @@ class NeuronFisher:
         self._model = model
         self._axis = axis
         self._open = contextlib.ExitStack()
-        self._seen: dict[str, int] = {}
-        self._uses: dict[tuple[str, int], list[Use]] = {}
+        self._uses = Uses()
         self.reset()
 
     def reset(self) -> None:
@@ -87,7 +89,9 @@ class NeuronFisher:
             )
             for name, layer in self.matrices.items()
         }
-        self._samples = dict.fromkeys(self.matrices, 0)
+        self._heard = dict.fromkeys(self.matrices, 0)
+        self._met: set[int] = set()
+        self.samples = 0
 
     @property
     def scores(self) -> dict[str, Tensor]:
@@ -97,23 +101,28 @@ class NeuronFisher:
             ModelError: a matrix received no gradient.
         """
         self._finish()
-        silent = [name for name, count in self._samples.items() if count == 0]
+        silent = [name for name, count in self._heard.items() if count == 0]
         if silent:
             raise ModelError(
-                f"{silent[0]} received no gradient ({len(silent)} of {len(self._samples)} "
+                f"{silent[0]} received no gradient ({len(silent)} of {len(self._heard)} "
                 "matrices): run a forward pass and backward of the summed loss inside the context"
             )
-        return {name: total / self._samples[name] for name, total in self._sums.items()}
+        return {name: total / self.samples for name, total in self._sums.items()}
 
     def over_ranks(self) -> "NeuronFisher":
         """Add what the other processes of a run collected, in the order of ranks, in float32."""
         self._finish()
         device = next(iter(self._sums.values())).device
         self._sums = ranks.summed("scores", self._sums, device)
-        self._samples = ranks.counted("samples", self._samples)
+        self._heard = ranks.counted("matrices", self._heard)
+        self.samples = sum(ranks.gathered("samples", self.samples))
         return self
 
     def __enter__(self) -> "NeuronFisher":
+        # Forward passes are counted anew.
+        self._finish()
+        self._uses.clear()
+        self._met.clear()
         self._open.enter_context(frozen(self._model))
         # Not kept as an attribute: a cycle through it would keep the model alive after its use.
         taps = Taps(self.matrices, on_gradient=self._consume, model=self._model)
@@ -131,11 +140,14 @@ class NeuronFisher:
 
     def _announce(self, taps: Taps, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Read the padding of the batch that is about to run."""
-        self._finish()
         mask = self.attention_mask
         if mask is None:
             mask = kwargs.get("attention_mask")
         self.attention_mask = None
+        if not torch.is_grad_enabled():
+            # Nothing of it is measured, and what it is about may be recomputed after it.
+            return
+        self._finish()
         if mask is not None and mask.dim() != 2:
             raise ModelError(
                 f"attention_mask has shape {list(mask.shape)}; the padding is read off a mask "
@@ -150,32 +162,24 @@ class NeuronFisher:
 
     def _consume(self, name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
         """Add one batch's scores of one matrix, once backward has met all its uses."""
-        place = name, shared.forward
-        if self._seen.get(name) == shared.forward:
-            raise ModelError(
-                f"{name} receives more gradients than it has uses in a forward pass: the squares "
-                "of two do not add up to the square of their sum; call backward once a forward "
-                f"pass, or leave it out with ignore=['{name}']"
-            )
+        if shared.forward not in self._met:
+            self._met.add(shared.forward)
+            self.samples += shared.layout.samples
         if shared.uses[name] <= 1:
-            self._seen[name] = shared.forward
+            self._uses.once(name, shared)
+            self._heard[name] += 1
             self._add(name, shared, x, g)
-            return
-        uses = self._uses.setdefault(place, [])
-        uses.append(Use(shared.layout, x, g))
-        if len(uses) == shared.uses[name]:
-            self._join(name, shared.forward)
+        elif uses := self._uses.add(name, shared, x, g):
+            self._join(name, uses)
 
     def _finish(self) -> None:
         """Add what waits for uses that got no gradient, as backward is over."""
-        for name, forward in tuple(self._uses):
-            self._join(name, forward)
+        for name, uses in self._uses.rest():
+            self._join(name, uses)
 
-    def _join(self, name: str, forward: int) -> None:
+    def _join(self, name: str, uses: list[Use]) -> None:
         """Add one batch's scores of a matrix that is used several times."""
-        self._seen[name] = forward
-        uses = self._uses.pop((name, forward))
-        self._samples[name] += uses[0].layout.samples
+        self._heard[name] += 1
         rows = joined(uses)
         if not len(rows.x):
             return
@@ -188,7 +192,6 @@ class NeuronFisher:
     def _add(self, name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
         """Add one batch's scores of one matrix; choose the form by the flop rule of (2)."""
         layout, sums = shared.layout, self._sums[name]
-        self._samples[name] += layout.samples
         if x.shape[0] == 0:
             return  # an expert that no token was routed to
         spans = {"cu_seqlens": layout.cu_seqlens, "seqused": layout.seqused}

@@ -1,8 +1,7 @@
 """Second moments of inputs and output gradients: curvature along one axis, and along both."""
 
-from collections import Counter
-from collections.abc import Callable, Container, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from collections.abc import Container, Mapping
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +9,8 @@ from torch import Tensor, nn
 from hcnr import ranks
 from hcnr.curvature.groups import one_axis_groups, square_bytes
 from hcnr.curvature.passes import Attempt, Axis, Passes, Progress, refuse_silent
-from hcnr.curvature.taps import SharedInput, Taps, UsedAgain
+from hcnr.curvature.sums import Key, Sums, measured
+from hcnr.curvature.taps import SharedInput, Taps
 from hcnr.data.tokens import TokenizedSet
 from hcnr.models.linear import shape_of
 from hcnr_kernels import BlockDiagonal, RankedGram, gram_, symmetrize_
@@ -18,12 +18,6 @@ from hcnr_kernels.ops.spectral import SecondMoment
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-T = TypeVar("T")
-
-
-_Key = tuple[str, str]
-"""`inputs` or `gradients`, and a matrix."""
 
 
 class Moments(NamedTuple):
@@ -125,29 +119,24 @@ def _one_axis(
 ) -> dict[str, Tensor]:
     """`curvature` of one group of matrices, on the model's device."""
 
-    def measure(
-        attempt: Attempt, apart: Container[str]
-    ) -> tuple[dict[str, Tensor], dict[str, str], Counter[str]]:
-        grams: dict[str, Tensor] = {}
-        leaders: dict[str, str] = {}
-        tokens: Counter[str] = Counter()
+    def measure(attempt: Attempt, apart: Container[str]) -> Sums:
+        found = Sums.empty()
 
-        def add(name: str, shared: SharedInput, rows: Tensor) -> None:
-            if name not in grams:
-                size = rows.shape[1]
-                grams[name] = torch.zeros(size, size, dtype=torch.float32, device=rows.device)
-            tokens[name] += shared.layout.tokens
+        def add(key: Key, shared: SharedInput, rows: Tensor) -> None:
+            if key not in found.grams:
+                found.grams[key] = _empty_gram(rows, None)
+            found.tokens[key] += shared.layout.tokens
             if shared.layout.tokens:
-                gram_(grams[name], shared.layout.real(rows))
+                gram_(found.whole(key), shared.layout.real(rows))
 
         def on_input(name: str, shared: SharedInput, x: Tensor) -> None:
-            leaders[name] = shared.leader
+            found.note(name, ("inputs", shared.leader), shared.layout.tokens)
             if name == shared.leader:
-                add(name, shared, x)
+                add(("inputs", name), shared, x)
 
         def on_gradient(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
-            leaders[name] = name
-            add(name, shared, g)
+            found.note(name, ("gradients", name), shared.layout.tokens)
+            add(("gradients", name), shared, g)
 
         if axis == "input":
             with Taps(matrices, on_input=on_input, model=passes.model, apart=apart) as taps:
@@ -155,32 +144,15 @@ def _one_axis(
         else:
             with Taps(matrices, on_gradient=on_gradient, model=passes.model) as taps:
                 attempt.backward(taps)
-        return grams, leaders, tokens
+        return found
 
-    own, heads, seen = passes.run(_sharing(measure), held=held)
-    tokens, leaders = ranks.counted("tokens", seen), ranks.merged("leaders", heads)
+    found = measured(passes, measure, held)
+    own = {key: found.whole(key) for key in found.grams}
     grams = ranks.summed("curvature", own, passes.model.device)
-    for name, gram in grams.items():
-        symmetrize_(gram).div_(max(tokens[name], 1))
-    refuse_silent(matrices, leaders)
-    return {name: grams[leaders[name]] for name in matrices}
-
-
-def _sharing(measure: Callable[[Attempt, Container[str]], T]) -> Callable[[Attempt], T]:
-    """`measure` with the matrices that share no input: those used several times in a forward pass.
-
-    They show in the first, and the pass starts over.
-    """
-
-    def run(attempt: Attempt) -> T:
-        apart: set[str] = set()
-        while True:
-            try:
-                return measure(attempt, apart)
-            except UsedAgain as error:
-                apart.update(error.names)
-
-    return run
+    for key, gram in grams.items():
+        symmetrize_(gram).div_(max(found.tokens[key], 1))
+    refuse_silent(matrices, found.sources)
+    return {name: grams[found.sources[name]] for name in matrices}
 
 
 def second_moments(
@@ -213,62 +185,58 @@ def second_moments(
             part in the forward pass.
     """
 
-    def measure(
-        passes: Attempt, apart: Container[str]
-    ) -> tuple[dict[_Key, Tensor | BlockDiagonal], dict[str, str], Counter[_Key]]:
-        grams: dict[tuple[str, str], Tensor | BlockDiagonal] = {}
-        leaders: dict[str, str] = {}
-        tokens: Counter[tuple[str, str]] = Counter()
+    def measure(passes: Attempt, apart: Container[str]) -> Sums:
+        found = Sums.empty()
 
-        def add(key: tuple[str, str], shared: SharedInput, rows: Tensor) -> None:
+        def add(key: Key, shared: SharedInput, rows: Tensor) -> None:
             rows = shared.layout.real(rows)
-            if key not in grams:
-                grams[key] = _empty_gram(rows, block_size)
-            tokens[key] += shared.layout.tokens
+            if key not in found.grams:
+                found.grams[key] = _empty_gram(rows, block_size)
+            found.tokens[key] += shared.layout.tokens
             if not shared.layout.tokens:
                 return
-            gram = grams[key]
+            gram = found.grams[key]
             if isinstance(gram, BlockDiagonal):
                 gram.add_gram_(rows.float())
             else:
                 gram_(gram, rows)
 
         def consume(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
-            leaders[name] = shared.leader
+            found.note(name, ("inputs", shared.leader), shared.layout.tokens)
             add(("gradients", name), shared, g)
             if name == shared.leader:
                 add(("inputs", name), shared, x)
 
         with Taps(matrices, on_gradient=consume, model=model, apart=apart) as taps:
             passes.backward(taps)
-        return grams, leaders, tokens
+        return found
 
     if not matrices:
         return {}
     passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
-    own, heads, seen = passes.run(_sharing(measure))
-    tokens, leaders = ranks.counted("tokens", seen), ranks.merged("leaders", heads)
-    grams = _over_ranks(own, model.device)
-    refuse_silent(matrices, leaders)
+    found = measured(passes, measure)
+    grams = _over_ranks(found.grams, model.device)
+    refuse_silent(matrices, found.sources)
     for key, gram in grams.items():
+        count = max(found.tokens[key], 1)
         if isinstance(gram, BlockDiagonal):
-            gram.div_(max(tokens[key], 1))
+            gram.div_(count)
         else:
-            symmetrize_(gram).div_(max(tokens[key], 1))
+            symmetrize_(gram).div_(count)
     return {
         name: Moments(
-            grams["inputs", leaders[name]],
+            grams[found.sources[name]],
             grams["gradients", name],
-            tokens["gradients", name],
-            leaders[name],
+            found.read[name],
+            found.sources[name][1],
         )
         for name in matrices
     }
 
 
 def _over_ranks(
-    grams: "dict[_Key, Tensor | BlockDiagonal]", device: torch.device
-) -> "dict[_Key, Tensor | BlockDiagonal]":
+    grams: "dict[Key, Tensor | BlockDiagonal]", device: torch.device
+) -> "dict[Key, Tensor | BlockDiagonal]":
     """Sums of all processes; a matrix by its blocks is as many tensors as it has stacks."""
     if ranks.size() == 1:
         return grams
@@ -277,7 +245,7 @@ def _over_ranks(
         for key, gram in grams.items()
         for place, stack in enumerate(gram.stacks if isinstance(gram, BlockDiagonal) else (gram,))
     }
-    found: dict[_Key, Tensor | BlockDiagonal] = {}
+    found: dict[Key, Tensor | BlockDiagonal] = {}
     for (key, blocks, _), stack in ranks.summed("curvature", stacks, device).items():
         known = found.get(key)
         before = known.stacks if isinstance(known, BlockDiagonal) else ()

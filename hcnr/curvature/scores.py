@@ -64,10 +64,11 @@ def score(
         return fishers
 
     fishers = Passes(model, data, token_budget, gradient_checkpointing, progress).run(measure)
-    found = [
-        {name: scores.cpu() for name, scores in fisher.over_ranks().scores.items()}
-        for fisher in fishers
-    ]
+    found = []
+    for part, fisher in zip(parts, fishers, strict=True):
+        # All of them, also where a batch reaches no matrix.
+        fisher.over_ranks().samples = len(part)
+        found.append({name: scores.cpu() for name, scores in fisher.scores.items()})
     if len(found) == 1:
         return NeuronScores(found[0], {})
     even, odd = found

@@ -67,7 +67,7 @@ def check_model(
         ModelError: naming a layer, what is wrong with it and how to leave it out; or not even two
             short samples fit in memory.
     """
-    refuse_shared(matrices)
+    refuse_shared(model, matrices)
     two = _two_samples(data)
     lengths = [len(sample) for sample in two.samples]
     everything = range(len(two))

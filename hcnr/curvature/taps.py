@@ -97,16 +97,18 @@ InputConsumer = Callable[[str, SharedInput, Tensor], None]
 """`(matrix, shared, x [R, in])`, called in forward with rows of `shared.layout`."""
 
 
-class UsedAgain(Exception):
-    """Matrices that share what they read were used more than once in a forward pass.
+class InputsDiffer(Exception):
+    """Matrices that share what they read do not share all of it.
+
+    They were used more than once in a forward pass, or shared another tensor with others before.
 
     Attributes:
-        names: of all matrices that were.
+        names: of all matrices that do not.
     """
 
     def __init__(self, names: Collection[str]) -> None:
         """Keep the names."""
-        super().__init__("matrices are used more than once in a forward pass")
+        super().__init__("matrices do not share all that they read")
         self.names = names
 
 
@@ -175,13 +177,15 @@ class Taps:
             on_input: consumer.
             model: what holds them; its other layers with one of their weights are tapped too.
             apart: matrices that share nothing with others. Where it is not None, `end` raises
-                `UsedAgain` for others that were used more than once: one use may share its input
-                with another matrix and the next not, so that no leader stands for all of them.
+                `InputsDiffer` for others that were used more than once, or have another leader than
+                in an earlier forward pass: no leader stands for all that they read.
         """
         self._modules = modules
         self._twins = {} if model is None else sharing_layers(model, modules)
         self._apart = apart
         self._uses: Counter[str] = Counter()
+        self._leaders: dict[str, str] = {}
+        self._parted: set[str] = set()
         self._counts = False
         self._on_gradient = on_gradient
         self._on_input = on_input
@@ -209,14 +213,14 @@ class Taps:
         """Announce the end of a forward pass: what is recomputed later shares nothing with it.
 
         Raises:
-            UsedAgain: see `apart`.
+            InputsDiffer: see `apart`.
         """
         self._last = self._routed = None
         self._counts = False
         if self._apart is not None:
-            again = [name for name, count in self._uses.items() if count > 1]
+            again = {name for name, count in self._uses.items() if count > 1} | self._parted
             if any(name not in self._apart for name in again):
-                raise UsedAgain(again)
+                raise InputsDiffer(again)
 
     def __enter__(self) -> "Taps":
         for name, module in self._modules.items():
@@ -245,6 +249,9 @@ class Taps:
                     f"{type(output).__name__}, and a tensor into a tensor was expected; leave it "
                     f"out with --ignore '{ignoring(name, alike, self._modules)}'"
                 )
+            if self._counts:
+                # Under reentrant checkpointing no tap is set before it is recomputed.
+                self._uses[name] += 1
             if self._on_input is not None:
                 shared = self._join(x, name)
                 self._on_input(name, shared, shared.layout.rows(x.detach(), name))
@@ -260,24 +267,28 @@ class Taps:
 
     def _join(self, x: Tensor, name: str) -> SharedInput:
         """Return the group of the tensor object `x`; q/k/v and gate/up follow each other."""
-        if self._counts:
-            self._uses[name] += 1
         alone = self._apart is not None and name in self._apart
+        shared = None
         if self._last is not None and not alone:
-            reference, shared = self._last
-            if reference() is x:
-                shared.users += 1
-                return shared
+            reference, last = self._last
+            shared = last if reference() is x else None
+        if shared is None:
+            shared = SharedInput(self._layout_for(x, name), name, self._forward, self._uses)
+            self._last = None if alone else (weakref.ref(x), shared)
+        shared.users += 1
+        if self._counts and not alone:
+            leader = self._leaders.setdefault(name, shared.leader)
+            if leader != shared.leader:
+                self._parted.add(name)
+        return shared
+
+    def _layout_for(self, x: Tensor, name: str) -> "TokenLayout | RoutedLayout":
+        """Layout of what a matrix reads."""
         module: nn.Module = self._modules[name]
         if isinstance(module, Expert):
-            layout = self._layout_of(module, x, name)
-        else:
-            layout = self._layout and self._layout.fitting(x, name)
-            layout = layout or TokenLayout.dense(x, self._samples, name)
-        shared = SharedInput(layout, name, self._forward, self._uses)
-        shared.users = 1
-        self._last = None if alone else (weakref.ref(x), shared)
-        return shared
+            return self._layout_of(module, x, name)
+        layout = self._layout and self._layout.fitting(x, name)
+        return layout or TokenLayout.dense(x, self._samples, name)
 
     def _layout_of(self, expert: Expert, x: Tensor, name: str) -> RoutedLayout:
         """Layout of the rows that were routed to an expert; both of its maps have the same."""

@@ -154,8 +154,7 @@ class Factorisations:
         ranks.agreed(failed)
         for place in range(len(families)):
             data = ranks.handed_out("bases", place, own.pop(place, None))
-            # Written by a process of this very run; it holds dataclasses, not tensors alone.
-            yield from torch.load(io.BytesIO(data), map_location=device, weights_only=False)
+            yield from _loaded(io.BytesIO(data), device)
 
     def _measure(self, place: Place, group: list[str], models: OpenModels) -> dict[str, Moments]:
         data_set, role = place
@@ -223,6 +222,12 @@ KEPT_CLASSES = (SpectralBasis, Modes, Blocks, BlockDiagonal, TaskEnergy)
 """What `hcnr.checkpoint.kept_work` reads again, beside tensors."""
 
 
+def _loaded(source: Any, device: torch.device | None = None) -> Any:
+    """What `torch.save` wrote of bases: tensors, plain values and `KEPT_CLASSES`, no code."""
+    with torch.serialization.safe_globals(list(KEPT_CLASSES)):
+        return torch.load(source, map_location=device, weights_only=True)
+
+
 def kept_name(what: str, place: int, group: Sequence[str]) -> str:
     """Name under which what is finished of a group is kept: no other group has it."""
     digest = hashlib.sha256("\n".join(group).encode()).hexdigest()[:12]
@@ -280,8 +285,7 @@ class Bases:
 
     def __getitem__(self, matrix: str) -> SpectralBasis:
         found = self._kept[matrix]
-        # Written by this very process; it holds a dataclass, not tensors alone.
-        return torch.load(found, weights_only=False) if isinstance(found, Path) else found
+        return _loaded(found) if isinstance(found, Path) else found
 
 
 class TwoSided:

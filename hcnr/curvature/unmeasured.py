@@ -18,8 +18,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def refuse_shared(matrices: Mapping[str, nn.Linear]) -> None:
-    """Refuse matrices that are one weight under several names.
+def refuse_shared(model: nn.Module, matrices: Mapping[str, nn.Linear]) -> None:
+    """Refuse matrices that are one weight under several names, and experts of two mixtures.
+
+    Other layers that hold a matrix's weight are measured with it; another mixture's experts are run
+    by its own code, which nothing looks into.
 
     Raises:
         ModelError: naming the first such and a pattern for all.
@@ -32,6 +35,21 @@ def refuse_shared(matrices: Mapping[str, nn.Linear]) -> None:
         raise ModelError(
             f"{' and '.join(shared[0])} are one weight, whose gradient is that of all together; "
             f"leave such out with --ignore '{ignoring_all(wrong, matrices)}'"
+        )
+    holders: dict[int, list[nn.Module]] = {}
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            holders.setdefault(id(parameter), []).append(module)
+    wrong = [
+        name
+        for name, layer in matrices.items()
+        if isinstance(layer, Expert)
+        and len(holders.get(id(layer.owner.get_parameter(layer.name)), ())) > 1
+    ]
+    if wrong:
+        raise ModelError(
+            f"the tensor of {wrong[0]} is that of another mixture too, whose use of it cannot be "
+            f"seen; leave such out with --ignore '{ignoring_all(wrong, matrices)}'"
         )
 
 

@@ -21,11 +21,13 @@ from hcnr.checkpoint import (
     Checkpoint,
     check_unquantised,
     copy_companions,
+    files_of,
     read_header,
+    stamps,
     write_weights,
 )
 from hcnr.directories import ADAPTER
-from hcnr.errors import CheckpointError, ModelError, OutputError
+from hcnr.errors import CheckpointError, HcnrError, ModelError, OutputError
 from hcnr.models.adapter_files import ADAPTER_WEIGHTS, AdapterSettings, adapted_modules
 from hcnr.models.loading import explained
 from hcnr.models.model import open_model, open_skeleton
@@ -81,7 +83,7 @@ def merged_checkpoint(settings: AdapterSettings, base: Path) -> Path:
 
     Merging is done in float32 (float64 where the base is) and rounded once to the dtype of each
     stored weight; what the adapter leaves alone is the base's, byte for byte. The key covers the
-    adapter's files, name, size, time of change and a few rows of the base's, and PEFT's version.
+    adapter's files, names, sizes and times of change of the base's, a few rows, and PEFT's version.
 
     Args:
         settings: of the adapter.
@@ -103,7 +105,7 @@ def merged_checkpoint(settings: AdapterSettings, base: Path) -> Path:
     about = [
         [_FORMAT, version, str(base.resolve())],
         [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files],
-        [(s.file.name, s.size, s.file.stat().st_mtime_ns) for s in checkpoint.shards],
+        stamps(files_of(checkpoint)),
         checkpoint.fingerprint(checkpoint.tensors),
         hashlib.sha256((base / "config.json").read_bytes()).hexdigest(),
     ]
@@ -113,6 +115,8 @@ def merged_checkpoint(settings: AdapterSettings, base: Path) -> Path:
         return cached_directory(
             f"adapter-{name}-{key}", lambda place: _write(settings, checkpoint, place)
         )
+    except HcnrError:
+        raise
     except OSError as error:
         raise OutputError(
             f"the merged checkpoint cannot be written below {cache_root()} "

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hcnr import ranks
+from hcnr.checkpoint import stamps
 from hcnr.config import RestoreConfig
 from hcnr.curvature.scores import NeuronScores
 from hcnr.curvature.statistics import Statistics
@@ -131,9 +132,8 @@ def run_key(
         source = pair.at(role)
         if not isinstance(source, DirectorySource):
             return None
-        found = [(shard.file, shard.file.stat()) for shard in source.checkpoint.shards]
         # A fingerprint alone reads a few rows of each matrix.
-        files[role] = [(str(file), about.st_size, about.st_mtime_ns) for file, about in found]
+        files[role] = stamps(shard.file for shard in source.checkpoint.shards)
         settings[role] = source.settings
     return {
         "files": files,

@@ -183,6 +183,8 @@ def restore(
 def _kept(out: str | Path | None, pair: Pair, *, fresh: bool) -> KeptWork:
     """Where finished passes are kept; several processes keep none, and a message says so."""
     if ranks.size() == 1:
+        if (note := ranks.by_itself()) is not None:
+            pair.messages.append(note)
         return KeptWork.beside(out, fresh=fresh)
     pair.messages.append(
         f"{ranks.size()} processes measured together; several keep no finished passes, so a run "

@@ -143,16 +143,12 @@ def test_a_matrix_used_several_times_is_exact(side, axis, checkpointing):
         for part in (slice(0, 2), slice(2, 3)):
             loss = model(x[part], attention_mask=mask[part]).pow(2).sum(-1)
             (loss * mask[part]).sum().backward()
+            assert not fisher._uses._kept  # rows go with the last use
     for name, scores in fisher.scores.items():
         assert oracle.relative(scores, exact[name]) <= 1e-5
 
 
 def test_a_use_that_the_loss_does_not_see_adds_nothing():
-    class Aside(Classifier):
-        def forward(self, x):
-            self.first(x + 1)
-            return self.first(x)
-
     class Once(Classifier):
         def forward(self, x):
             return self.first(x)
@@ -169,12 +165,136 @@ def test_a_use_that_the_loss_does_not_see_adds_nothing():
     torch.testing.assert_close(fisher.scores["first"], expected.scores["first"])
 
 
+class Sometimes(nn.Module):
+    """One layer of two that only some samples pass, as a mixture's experts of their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.always, self.rarely = nn.Linear(5, 5), nn.Linear(5, 5)
+
+    def forward(self, x, attention_mask=None):
+        x = torch.tanh(self.always(x))
+        return self.rarely(x) if x[0, 0, 0] > 0 else x
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_samples_that_do_not_pass_a_matrix_count_as_zeros(axis):
+    torch.manual_seed(0)
+    model, x = Sometimes(), torch.randn(9, 4, 5)
+    exact = {"always": torch.zeros(5).double(), "rarely": torch.zeros(5).double()}
+    passed = 0
+    for sample in x:
+        loss = model(sample[None]).pow(2).sum()
+        weights = [model.always.weight, model.rarely.weight]
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
+        passed += gradients[1] is not None
+        for name, g in zip(exact, gradients, strict=True):
+            if g is not None:
+                exact[name] += g.double().pow(2).sum(1 if axis == "output" else 0) / len(x)
+    assert 0 < passed < len(x)
+    with NeuronFisher(model, axis=axis) as fisher:
+        for sample in x:
+            model(sample[None]).pow(2).sum().backward()
+    assert fisher.samples == len(x)
+    for name, scores in fisher.scores.items():
+        assert oracle.relative(scores, exact[name]) <= 1e-5, name
+
+
+def test_several_forward_passes_before_their_backward_passes_count_once():
+    model, x = Classifier(), torch.randn(6, 5)
+    with NeuronFisher(model) as fisher:
+        (model(x[:2]).pow(2).sum() + model(x[2:]).pow(2).sum()).backward()
+    with NeuronFisher(model) as expected:
+        model(x).pow(2).sum().backward()
+    assert fisher.samples == 6
+    for name, scores in fisher.scores.items():
+        torch.testing.assert_close(scores, expected.scores[name])
+
+
+class Reentrant(Recurrent):
+    def forward(self, x, attention_mask=None):
+        for _ in range(self.times):
+            x = checkpoint(self.step, x, use_reentrant=True)
+        return self.wide(x)
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs")
+@pytest.mark.parametrize("times", [1, 3])
+def test_recomputation_of_the_older_kind_changes_nothing(times):
+    """Whose first forward pass sees no gradients, so that all taps are set in the second."""
+    model, x = Reentrant(times), torch.randn(3, 4, 5).requires_grad_()
+    mask, other = (torch.tensor(MASKS[side]) for side in ("right", "left"))
+    kept = mask[..., None]
+    with NeuronFisher(model) as fisher:
+        loss = (model(x, attention_mask=mask) * kept).pow(2).sum()
+        with torch.no_grad():
+            # What is evaluated before backward is not what backward is about.
+            model(x, attention_mask=other)
+        loss.backward()
+    plain = Recurrent(times)
+    plain.load_state_dict(model.state_dict())
+    with NeuronFisher(plain) as expected:
+        (plain(x, attention_mask=mask) * kept).pow(2).sum().backward()
+    for name, scores in fisher.scores.items():
+        torch.testing.assert_close(scores, expected.scores[name])
+
+
+def test_a_context_that_is_opened_again_goes_on():
+    model, x = Recurrent(2), torch.randn(4, 3, 5)
+    with NeuronFisher(model) as expected:
+        for part in x.split(2):
+            model(part).pow(2).sum().backward()
+    fisher = NeuronFisher(model)
+    for part in x.split(2):
+        with fisher:
+            model(part).pow(2).sum().backward()
+    assert fisher.samples == 4
+    for name, scores in fisher.scores.items():
+        torch.testing.assert_close(scores, expected.scores[name])
+
+
 def test_a_second_backward_pass_is_refused():
     model = Classifier()
     with NeuronFisher(model, targets=["first"]), pytest.raises(ModelError, match="more gradients"):
         loss = model(torch.randn(2, 5)).sum()
         loss.backward(retain_graph=True)
         loss.backward()
+
+
+class Aside(Classifier):
+    """Two uses of a matrix, of which the loss sees one."""
+
+    def forward(self, x):
+        self.first(x + 1)
+        return self.first(x)
+
+
+@pytest.mark.parametrize(
+    ("kind", "read"), [(lambda: Recurrent(2), False), (lambda: Recurrent(2), True), (Aside, True)]
+)
+def test_a_second_backward_pass_over_several_uses_is_refused_too(kind, read):
+    """Also where the scores were read between the two."""
+    model = kind()
+    targets = ["wide"] if isinstance(model, Recurrent) else ["first"]
+    with NeuronFisher(model, targets=targets) as fisher:
+        loss = model(torch.randn(2, 3, 5)).pow(2).sum()
+        loss.backward(retain_graph=True)
+        before = {n: scores.clone() for n, scores in fisher.scores.items()} if read else {}
+        with pytest.raises(ModelError, match="more gradients"):
+            loss.backward()
+    assert all(torch.equal(fisher.scores[name], before[name]) for name in before)
+
+
+def test_uses_that_wait_are_kept_where_a_context_is_opened_again():
+    torch.manual_seed(0)
+    model, x = Aside(), torch.randn(4, 5)
+    fisher = NeuronFisher(model, targets=["first"])
+    for part in x.split(2):
+        with fisher:
+            model(part).pow(2).sum().backward()
+    with NeuronFisher(model, targets=["first"]) as expected:
+        model(x).pow(2).sum().backward()
+    torch.testing.assert_close(fisher.scores["first"], expected.scores["first"])
 
 
 def test_rows_that_belong_to_no_sample_are_refused():

@@ -3,25 +3,25 @@
 import copy
 import itertools
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers.models.llama.modeling_llama import LlamaMLP
 
 import oracle
 from families import FAMILIES, make, tokens
 from hcnr.curvature.gradient import mean_gradient
 from hcnr.curvature.moments import Moments, curvature, second_moments
-from hcnr.curvature.passes import Axis, mean_loss, sample_losses
-from hcnr.curvature.scores import score
+from hcnr.curvature.passes import mean_loss, sample_losses
+from hcnr.curvature.sums import Sums
+from hcnr.curvature.sums import measured as sums_of
 from hcnr.errors import ModelError
 from hcnr.models.model import target_matrices
 from hcnr_kernels import BlockDiagonal, RankedGram
 from padding import padded
-
-DATA = tokens(9, seed=3)
+from uses import DATA, MODELS, Unheard, changing, measured
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -66,41 +66,67 @@ def test_what_reads_one_tensor_shares_one_gram():
     assert q.leader == k.leader != o.leader
 
 
-def revisit(model):
-    """Use layers of a block several times, with a shared input in some uses only."""
-    first, second = (layer.mlp for layer in model.model.layers)
-    second.up_proj.weight = first.up_proj.weight  # two layers of one weight
-    first.__class__ = Revisiting
-
-
-class Revisiting(LlamaMLP):
-    def forward(self, x):
-        alone = self.up_proj(x * 0.5)
-        return super().forward(x) + self.down_proj(self.act_fn(alone) * self.gate_proj(x))
-
-
 @pytest.mark.parametrize("recompute", [False, True])
-def test_several_uses_are_one_sum(recompute):
-    """Of moments over all rows; what leads in one use may share nothing in the next."""
-    model = make("llama")
-    revisit(model)
+@pytest.mark.parametrize("name", MODELS)
+def test_several_uses_are_one_sum(name, recompute):
+    """What leads in one use, or in one batch, may share nothing in the next."""
+    model = MODELS[name]()
     layers = target_matrices(model, ["mlp.*"])
     inputs, outputs = several_uses(model, layers)
-    settings: dict[str, Any] = {"token_budget": 64, "gradient_checkpointing": recompute}
-    found = second_moments(model, layers, DATA, **settings)
-    one_axis = {axis: curvature(model, layers, DATA, axis=axis, **settings) for axis in AXES}
-    exact = oracle.fisher(model, layers, DATA, "output")
-    scores = score(model, layers, DATA, axis="output", **settings).mean
-    for name, one in found.items():
-        both = one.dense()
-        assert oracle.relative(both[0], inputs[name]) <= 1e-5
-        assert oracle.relative(both[1], outputs[name]) <= 1e-5
-        assert oracle.relative(one_axis["input"][name], inputs[name]) <= 1e-5
-        assert oracle.relative(one_axis["output"][name], outputs[name]) <= 1e-5
-        assert oracle.relative(scores[name], exact[name]) <= 1e-5
+    found = measured(name, gradient_checkpointing=recompute)
+    for matrix in layers:
+        for axis, exact in (("input", inputs), ("output", outputs)):
+            scores = oracle.fisher(model, layers, DATA, axis)
+            assert oracle.relative(found[f"{matrix} {axis}"], exact[matrix]) <= 1e-5
+            assert oracle.relative(found[f"{matrix} scores {axis}"], scores[matrix]) <= 1e-5
+        assert oracle.relative(found[f"{matrix} inputs"], inputs[matrix]) <= 1e-5
+        assert oracle.relative(found[f"{matrix} gradients"], outputs[matrix]) <= 1e-5
 
 
-AXES: tuple[Axis, Axis] = ("input", "output")
+def test_batches_of_several_samples_sum_several_uses_too():
+    model = MODELS["revisiting"]()
+    layers = target_matrices(model, ["mlp.*"])
+    inputs, outputs = several_uses(model, layers)
+    for name, one in second_moments(model, layers, DATA, token_budget=64).items():
+        for gram, exact in zip(one.dense(), (inputs, outputs), strict=True):
+            assert oracle.relative(gram, exact[name]) <= 1e-5
+
+
+def test_what_another_matrix_leads_is_whole_where_that_one_gets_no_gradient():
+    model = changing(Unheard)
+    layers = target_matrices(model, ["mlp.up_proj", "mlp.gate_proj"])
+    plain = make("llama")
+    exact = second_moments(plain, target_matrices(plain, ["mlp.*"]), DATA, token_budget=1)
+    found = second_moments(model, layers, DATA, token_budget=1)
+    name = "model.layers.0.mlp.up_proj"
+    torch.testing.assert_close(found[name].inputs, exact[name].inputs)
+    assert found[name].tokens == sum(DATA.lengths) > found[name.replace("up_", "gate_")].tokens
+
+
+def test_what_shares_an_input_in_another_process_alone_is_measured_apart(monkeypatch):
+    asked = []
+
+    def measure(attempt, apart):
+        asked.append(set(apart))
+        assert len(asked) < 5
+        found = Sums.empty()
+        for name in ("q", "k"):
+            found.note(name, ("inputs", name), 5)
+            found.tokens["inputs", name] += 5
+        return found
+
+    def theirs(name, values):
+        return {**values, "k": ("inputs", "q")} if "k" not in asked[-1] else values
+
+    def told(name, value):
+        """Another process has met a matrix that is used several times."""
+        return [value, (value[0] | {"v"}, frozenset())]
+
+    monkeypatch.setattr("hcnr.curvature.sums.ranks.merged", theirs)
+    monkeypatch.setattr("hcnr.curvature.sums.ranks.gathered", told)
+    passes: Any = SimpleNamespace(run=lambda run, held: run(None))
+    found = sums_of(passes, measure)
+    assert asked == [set(), {"k", "v"}] and found.sources["k"] == ("inputs", "k")
 
 
 def several_uses(model, layers):

@@ -19,9 +19,11 @@ from transformers import (
 )
 
 import hcnr
+import oracle
 from families import GROUPED, perturbed, tokens
 from hcnr.checkpoint import fingerprint_tensors
 from hcnr.curvature.fisher import NeuronFisher
+from hcnr.curvature.gradient import mean_gradient
 from hcnr.curvature.layouts import RoutedLayout, TokenLayout
 from hcnr.curvature.moments import curvature, second_moments
 from hcnr.curvature.routing import LEAST_TOKENS, expert_tokens
@@ -223,6 +225,15 @@ def test_the_check_finds_experts_that_compute_something_else():
         kind.forward = before
 
 
+def test_experts_whose_tensor_another_mixture_holds_are_refused():
+    model = make("mixtral")
+    first, second = (layer.mlp.experts for layer in model.model.layers)
+    second.down_proj = first.down_proj
+    matrices = {n: m for n, m in matrices_of(model).items() if ".layers.0." in n}
+    with pytest.raises(ModelError, match=r"experts\.down_proj\.0 is that of another mixture too"):
+        check_model(model, matrices, tokens(4), axis="output", token_budget=64)
+
+
 class TestRoutedLayout:
     MASK = torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 1]])
 
@@ -289,6 +300,38 @@ def test_restored_experts(kind):
         assert torch.equal(mine, theirs) == (name not in selected), name
         if kind == "none" and name in selected:
             assert torch.equal(mine, honest), name
+
+
+def test_mean_gradients_of_experts_are_those_of_autograd(mixture):
+    data, matrices = tokens(5, longest=7), matrices_of(mixture)
+    mixture.zero_grad()
+    exact = copy.deepcopy(mixture).double()
+    for sample in data.samples:
+        oracle.sample_loss(exact, sample.input_ids, sample.response_start).backward()
+    found = mean_gradient(mixture, matrices, data, token_budget=40).weights
+    for name, layer in matrices.items():
+        place, _, index = name.rpartition(".")
+        gradient = exact.get_parameter(place).grad[int(index)] / len(data)
+        assert oracle.relative(found[name], as_matrix(layer, gradient)) <= 1e-5
+
+
+@pytest.mark.parametrize("kind", ["spectral", "natural", "spectral+natural"])
+def test_whole_experts_are_restored_and_the_walk_goes_down(kind):
+    base = make("mixtral")
+    tuned = perturbed(base)
+    settings = config(compensation=kind, cross_weight_ratio=1.0, task_weight=1.0, steps=2,
+                      step_size=0.02, targets=("*.experts.*",))  # fmt: skip
+    model = hcnr.restore(base, tuned, HONESTY * 4, TASK * 4, tokenizer=tokenizer(), config=settings)
+    report = model.hcnr_report
+    selected = {matrix["name"] for matrix in report["matrices"]}
+    assert len(selected) > 4 and all(".experts." in name for name in selected)
+    for name in target_matrices(base):
+        mine, theirs = (layer_of(m, name).weight for m in (model, tuned))
+        assert torch.equal(mine, theirs) == (name not in selected), name
+    told = report["two_sided"]
+    if kind == "natural":
+        first, *_ = told["steps"]
+        assert len(told["steps"]) == 2 and told["honesty_loss"] < first["honesty_loss"]
 
 
 def test_statistics_of_a_file_leave_the_same_experts(tmp_path):

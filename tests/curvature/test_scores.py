@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 from transformers import CTRLConfig, CTRLLMHeadModel, RobertaConfig, RobertaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 import oracle
 from families import FAMILIES, attentions, make, perturbed, tokens
 from hcnr.config import RestoreConfig
 from hcnr.curvature.scores import score
+from hcnr.data.tokens import TokenizedSet
 from hcnr.models.model import target_matrices
 from hcnr.repair.selection import candidates
 from padding import padded
@@ -49,6 +51,28 @@ def test_scores_and_selection_equal_the_float64_loop(family, axis):
             assert oracle.relative(scores, exact[name]) <= 1e-5, (name, side, settings)
             mask = candidates(scores, task[name], config)
             assert torch.equal(mask, wanted[name]), (name, side, settings)
+
+
+class Odd(LlamaMLP):
+    """Nothing where a sample is of even length."""
+
+    def forward(self, x):
+        return super().forward(x) if x.shape[1] % 2 else torch.zeros_like(x)
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_samples_that_reach_no_matrix_count_as_zeros(axis):
+    """As those that are routed to other experts, where no other matrix is chosen."""
+    model = make("llama")
+    model.model.layers[0].mlp.__class__ = Odd
+    odd = [i for i, length in enumerate(DATA.lengths) if length % 2]
+    assert 0 < len(odd) < len(DATA)
+    layers = target_matrices(model, ["layers.0.mlp.*"])
+    found = score(model, layers, DATA, axis=axis, token_budget=1)
+    chosen = TokenizedSet(tuple(DATA.samples[i] for i in odd), DATA.counts, DATA.sha256)
+    exact = oracle.fisher(model, layers, chosen, axis)
+    for name, scores in found.mean.items():
+        assert oracle.relative(scores, exact[name] * len(odd) / len(DATA)) <= 1e-5
 
 
 @pytest.mark.parametrize("family", [f for f in FAMILIES if len(attentions(f)) > 1])

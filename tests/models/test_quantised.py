@@ -1,7 +1,10 @@
 """Quantised checkpoints: the numbers they mean, by float64, and what a run makes of them."""
 
 import importlib.util
+import itertools
 import json
+import os
+import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 import hcnr
 from hcnr.checkpoint import Checkpoint
-from hcnr.errors import CheckpointError, HcnrError, ModelError
+from hcnr.errors import CheckpointError, HcnrError, ModelError, OutputError
 from hcnr.models.given import resolve
 from hcnr.models.quantised import convert, formats
 from pairs import config
@@ -89,6 +92,95 @@ def test_a_run_is_that_of_the_plain_weights(pair, tmp_path, which):
     assert report["pair"]["sources"][side]["dequantised_to"] == "bfloat16"
 
 
+def changed_weights(place: Path) -> None:
+    """The same sizes and the same time of change, as an unpacked archive has them."""
+    for file in place.glob("*.safetensors"):
+        about = file.stat()
+        held = load_file(file)
+        held = {n: t.flip(0) if t.dtype == torch.bfloat16 else t for n, t in held.items()}
+        fresh = file.with_suffix(".new")
+        save_file(held, fresh, {"format": "pt"})
+        os.replace(fresh, file)
+        os.utime(file, ns=(about.st_atime_ns, about.st_mtime_ns))
+        assert (file.stat().st_size, file.stat().st_mtime_ns) == (about.st_size, about.st_mtime_ns)
+
+
+def changed_config(place: Path) -> None:
+    known = json.loads((place / "config.json").read_text())
+    (place / "config.json").write_text(json.dumps({**known, "rope_scaling_of_mine": 2}))
+
+
+def changed_tokenizer(place: Path) -> None:
+    known = json.loads((place / "tokenizer_config.json").read_text())
+    known["chat_template"] = "another"
+    (place / "tokenizer_config.json").write_text(json.dumps(known))
+
+
+def new_template(place: Path) -> None:
+    (place / "chat_template.jinja").write_text("another")
+
+
+@pytest.mark.parametrize(
+    "change", [changed_weights, changed_config, changed_tokenizer, new_template]
+)
+def test_what_stands_for_it_changes_with_every_file(pair, tmp_path, change):
+    write_quantised(pair["tuned"], tmp_path / "q", "fp8-blocks")
+    first = resolve(tmp_path / "q").directory
+    change(tmp_path / "q")
+    second = resolve(tmp_path / "q").directory
+    assert second != first and resolve(tmp_path / "q").directory == second
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
+        own, stands = (place / name for place in (tmp_path / "q", second))
+        assert own.exists() == stands.exists()
+        assert not own.exists() or own.read_bytes() == stands.read_bytes()
+    one, other = Checkpoint.open(tmp_path / "q"), Checkpoint.open(second)
+    name = next(n for n, info in one.tensors.items() if info.dtype == torch.bfloat16)
+    assert torch.equal(one.load(name), other.load(name))
+
+
+def test_another_version_of_the_library_dequantises_anew(pair, tmp_path, monkeypatch):
+    write_quantised(pair["tuned"], tmp_path / "q", "fp8-blocks")
+    first = resolve(tmp_path / "q").directory
+    monkeypatch.setattr(torch, "__version__", "99.0")
+    second = resolve(tmp_path / "q")
+    assert second.directory != first and second.facts["dequantised_by"] == "torch 99.0"
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(pair, tmp_path, cache):
+    write_quantised(pair["tuned"], tmp_path / "q", "fp8-blocks")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(OutputError, match=r"cannot be written below .*free space there"):
+            resolve(tmp_path / "q")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(cache.iterdir()) == []
+    assert Checkpoint.open(resolve(tmp_path / "q").directory).tensors
+
+
+def test_an_interrupted_one_counts_for_nothing(pair, tmp_path, cache, monkeypatch):
+    write_quantised(pair["tuned"], tmp_path / "q", "fp8-blocks")
+    monkeypatch.setattr(convert, "_SHARD", 8_000)
+    save, calls = convert.save_file, []
+
+    def interrupted(*arguments: Any, **more: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        save(*arguments, **more)
+
+    monkeypatch.setattr(convert, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        resolve(tmp_path / "q")
+    assert list(cache.iterdir()) == []
+    whole = resolve(tmp_path / "q").directory
+    assert len(Checkpoint.open(whole).shards) > 2
+    # Nor does one of which a file was taken away.
+    next(iter(whole.glob("*.safetensors"))).unlink()
+    assert len(Checkpoint.open(resolve(tmp_path / "q").directory).shards) > 2
+
+
 def test_files_are_cut_and_plain_tensors_stay(pair, tmp_path, monkeypatch):
     whole = write_quantised(pair["tuned"], tmp_path / "q", "fp8-blocks")
     monkeypatch.setattr(convert, "_SHARD", 8_000)
@@ -98,6 +190,11 @@ def test_files_are_cut_and_plain_tensors_stay(pair, tmp_path, monkeypatch):
     for shard in checkpoint.shards:
         sizes = [info.nbytes for info in shard.tensors]
         assert sum(sizes) <= 8_000 or len(sizes) == 1
+    for shard, after in itertools.pairwise(checkpoint.shards):
+        largest = max(info.nbytes for info in after.tensors)
+        assert sum(info.nbytes for info in shard.tensors) + largest > 8_000
+    index = json.loads((place / "model.safetensors.index.json").read_text())
+    assert index["metadata"]["total_size"] == sum(i.nbytes for i in checkpoint.tensors.values())
     for name, stored in whole.items():
         if not name.endswith("_proj.weight"):
             assert torch.equal(checkpoint.load(name), stored)
@@ -117,6 +214,12 @@ def without(held: dict[str, torch.Tensor]) -> None:
     held.pop("model.layers.0.mlp.down_proj.weight_scale_inv", None)
 
 
+def twice(held: dict[str, torch.Tensor]) -> None:
+    name = "model.layers.0.mlp.down_proj.weight_scale_inv"
+    if name in held:
+        held[name.removesuffix("_inv")] = held[name] * 2
+
+
 def cut(held: dict[str, torch.Tensor]) -> None:
     name = "model.layers.0.mlp.down_proj.weight_scale_inv"
     if name in held:
@@ -132,6 +235,7 @@ def stray(held: dict[str, torch.Tensor]) -> None:
     ("change", "words"),
     [
         (without, ["down_proj.weight", "as float8 with 0 scales", "expected one"]),
+        (twice, ["down_proj.weight", "as float8 with 2 scales", "expected one"]),
         (cut, ["the scales of 'model.layers.0.mlp.down_proj.weight'", "for blocks of 16 x 24"]),
         (stray, ["down_proj.other", "uint8", "part of no weight"]),
     ],

@@ -1,7 +1,8 @@
 """What `tests/test_ranks.py` starts by torchrun: each kind of repair in one go, of one pair.
 
 `several.py PAIR OUT KIND...`, PAIR a JSON object of its four places. With `hold STAGE` in place of
-kinds, all processes but the first stop at that stage and wait.
+kinds, all processes but the first stop at that stage and wait. With `uses` the models of
+`tests/support/uses.py` are measured into files of OUT, and then a pass of process 1 is refused.
 """
 
 import json
@@ -11,9 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import save_file
+
 import hcnr
+import uses
 from hcnr import cli, ranks
 from hcnr.config import RestoreConfig
+from hcnr.curvature.layouts import RowsError
+from hcnr.curvature.passes import Attempt, Passes
 
 LOOSE = {"max_task_drop_percent": 90}
 CASES: dict[str, dict[str, Any]] = {
@@ -55,9 +61,24 @@ class _Holding:
     def advance(self, done: int, total: int) -> None: ...
 
 
+def measured(out: Path) -> None:
+    """All that is measured of matrices that are used several times; at last one pass fails."""
+    for name in uses.MODELS:
+        found = {key: one.clone() for key, one in uses.measured(name).items()}
+        save_file(found, out / f"{name}-{os.environ['RANK']}.safetensors")
+
+    def refuse(attempt: Attempt) -> None:
+        if os.environ["RANK"] == "1":
+            raise RowsError("a.matrix", "5 rows", "2 x 4 tokens")
+
+    Passes(uses.MODELS["parting"](), uses.DATA, 64).run(refuse)
+
+
 def main(pair: dict[str, Any], out: Path, kinds: list[str]) -> None:
     with ranks.started("cpu"):
-        if kinds[0] == "hold":
+        if kinds[0] == "uses":
+            measured(out)
+        elif kinds[0] == "hold":
             hcnr.restore(
                 **pair, out=out / "held", config=settings("sum"),
                 watcher=_Holding(kinds[1], out),

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from hcnr.cache import as_readable, cache_root, cached_directory
-from hcnr.checkpoint import Checkpoint, copy_companions
-from hcnr.errors import CheckpointError, OutputError
+from hcnr.checkpoint import Checkpoint, copy_companions, files_of, stamps
+from hcnr.errors import CheckpointError, HcnrError, OutputError
 from hcnr.models.quantised.compressed import ACTIVATIONS
 from hcnr.models.quantised.formats import READERS, Quantised, settings_of
 
@@ -74,7 +75,8 @@ def dequantised(path: Path) -> Dequantised | None:
     _check_rest(checkpoint, read)
     about = [
         [_FORMAT, read.by, str(path.resolve()), dtype],
-        [(s.file.name, s.size, s.file.stat().st_mtime_ns) for s in checkpoint.shards],
+        # What is copied belongs to it: a tokenizer, say.
+        stamps(files_of(checkpoint)),
         hashlib.sha256((path / "config.json").read_bytes()).hexdigest(),
     ]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
@@ -83,13 +85,13 @@ def dequantised(path: Path) -> Dequantised | None:
         place = cached_directory(
             f"plain-{name}-{key}", lambda place: _write(checkpoint, read, dtype, place)
         )
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
+    except HcnrError:
+        raise
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise OutputError(
-            f"the dequantised checkpoint cannot be written below {cache_root()} "
-            f"({error.strerror or error}); free space there, or set HCNR_CACHE to a folder that "
-            "can be written"
+            f"the dequantised checkpoint cannot be written below {cache_root()} ({reason}); free "
+            "space there, or set HCNR_CACHE to a folder that can be written"
         ) from error
     return Dequantised(place, read.method, read.by, dtype, len(read.weights))
 

@@ -1,0 +1,201 @@
+"""What the processes of a run tell each other: values, sums of tensors, errors.
+
+Each exchange has a number and a name, and every process must be at the same one.
+"""
+
+import contextlib
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from hcnr.errors import ConfigError, HcnrError, RankError
+from hcnr.ranks.group import RunGroup, current, leads
+from hcnr.ranks.launcher import TIMEOUT
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+_PIECE = 1 << 24
+"""Elements that are exchanged at once: what adding holds beside its operands, per process."""
+
+
+def gathered(name: str, value: T) -> list[T]:
+    """The value of every process, in the order of ranks.
+
+    Args:
+        name: of the exchange; that of every process must be the same.
+        value: can be pickled.
+
+    Raises:
+        RankError: another process ended or does not answer, or they exchange different things.
+    """
+    if (group := current()) is None:
+        return [value]
+    import torch.distributed as dist
+
+    group.count += 1
+    found: list[Any] = [None] * group.size
+    with explained(group):
+        dist.all_gather_object(found, (group.count, name, value))
+    _check_together(group, name, [one[:2] for one in found])
+    return [one[2] for one in found]
+
+
+def decided(name: str, value: T) -> T:
+    """Process 0's value, in all of them; arguments and errors as of `gathered`."""
+    return value if current() is None else gathered(name, value if leads() else None)[0]  # pyright: ignore[reportReturnType]
+
+
+def handed_out(name: str, place: int, data: bytes | None) -> bytes:
+    """What the owner of the `place`-th piece of work made of it, in all processes.
+
+    Args:
+        name: of the exchange.
+        place: of the piece.
+        data: in the owner what it made; None in others.
+
+    Raises:
+        RankError: as `gathered`.
+    """
+    if (group := current()) is None:
+        assert data is not None
+        return data
+    import torch
+    import torch.distributed as dist
+
+    owner = place % group.size
+    nbytes = gathered(name, None if data is None else len(data))[owner]
+    assert nbytes is not None
+    with explained(group):
+        if data is None:
+            whole = torch.empty(nbytes, dtype=torch.uint8)
+        else:
+            whole = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        for piece in whole.split(_PIECE):
+            dist.broadcast(piece, src=owner)
+    return data if data is not None else whole.numpy().tobytes()
+
+
+def agreed(error: HcnrError | None) -> None:
+    """Raise in every process what one of them found wrong.
+
+    Raises:
+        HcnrError: that of the lowest rank that has one.
+    """
+    # Words and kind, as not every error can be made again of what its pickle keeps.
+    told = None if error is None else (type(error), str(error))
+    first = next((one for one in gathered("errors", told) if one is not None), None)
+    if error is not None:
+        raise error
+    if first is not None:
+        kind, words = first
+        another = kind.__new__(kind, words)
+        another.args = (words,)
+        raise another
+
+
+def refuse_different(name: str, value: Any, what: str) -> None:
+    """Refuse processes that see different inputs.
+
+    Raises:
+        ConfigError: naming the first process that does.
+    """
+    found = gathered(name, value)
+    for rank, one in enumerate(found):
+        if one != found[0]:
+            raise ConfigError(
+                f"process {rank} sees other {what} than process 0; give all the same, at the same "
+                "places on every machine"
+            )
+
+
+def merged(name: str, values: Mapping[K, T]) -> dict[K, T]:
+    """Entries of all processes; of those that several have, the lowest rank's."""
+    found: dict[K, T] = {}
+    for one in gathered(name, dict(values)):
+        found = {**one, **found}
+    return found
+
+
+def counted(name: str, values: Mapping[K, int]) -> dict[K, int]:
+    """Integers added over all processes; what one lacks counts as 0 there."""
+    found: dict[K, int] = {}
+    for one in gathered(name, dict(values)):
+        for key, value in one.items():
+            found[key] = found.get(key, 0) + value
+    return found
+
+
+def summed(name: str, tensors: Mapping[K, "Tensor"], device: "torch.device") -> "dict[K, Tensor]":
+    """Tensors added over all processes, in place: `((t_0 + t_1) + t_2) + ...` by rank.
+
+    Every process adds in that order, in the tensors' own dtype, so all hold the same bytes.
+
+    Args:
+        name: of the exchange.
+        tensors: contiguous; what one process lacks counts as zeros there.
+        device: where zeros are made.
+
+    Raises:
+        RankError: as `gathered`, or shapes differ.
+    """
+    if (group := current()) is None:
+        return dict(tensors)
+    import torch
+
+    layouts = gathered(name, {key: (tuple(one.shape), one.dtype) for key, one in tensors.items()})
+    union: dict[K, Any] = {}
+    for one in layouts:
+        for key, layout in one.items():
+            if union.setdefault(key, layout) != layout:
+                raise RankError(f"the processes of this run have different shapes of {key}")
+    found = {}
+    for key, (shape, dtype) in union.items():
+        own = tensors.get(key)
+        if own is None:
+            own = torch.zeros(shape, dtype=dtype, device=device)
+        with explained(group):
+            _add(group, own.view(-1))
+        found[key] = own
+    return found
+
+
+def _add(group: RunGroup, flat: "Tensor") -> None:
+    import torch
+    import torch.distributed as dist
+
+    for piece in flat.split(_PIECE):
+        parts = [torch.empty_like(piece) for _ in range(group.size)]
+        dist.all_gather(parts, piece, group=group.tensors if piece.is_cuda else None)
+        piece.copy_(parts[0])
+        for one in parts[1:]:
+            piece.add_(one)
+
+
+@contextlib.contextmanager
+def explained(group: RunGroup) -> Iterator[None]:
+    """Say that the processes ended together, where an exchange fails."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        # Memory that runs out here too: the others are in this exchange and cannot begin again.
+        raise gone(group) from error
+
+
+def gone(group: RunGroup) -> RankError:
+    """What is said where another process is not there any more."""
+    return RankError(
+        f"another of the {group.size} processes of this run ended, or did not answer within "
+        f"{group.timeout:g} seconds ({TIMEOUT} sets how long), so all end; nothing is written"
+    )
+
+
+def _check_together(group: RunGroup, name: str, found: Sequence[tuple[int, str]]) -> None:
+    if any(one != (group.count, name) for one in found):
+        told = ", ".join(f"{what!r} ({count})" for count, what in found)
+        raise RankError(
+            f"the {group.size} processes of this run came apart: they exchange {told}; nothing is "
+            "written; use machines of one kind, or one process"
+        )
