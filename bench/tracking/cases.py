@@ -14,12 +14,13 @@ from bench.tracking.counting import Count, compiled_tiles, count
 from hcnr.curvature.passes import prepared, sample_losses
 from hcnr.data.batches import collate
 from hcnr_kernels import native
+from hcnr_kernels.ops.compensation import triton as objectives
 from hcnr_kernels.ops.compensation import vectorised as compensation
-from hcnr_kernels.ops.compensation.objectives import summed
 from hcnr_kernels.ops.fisher import triton as fisher
 from hcnr_kernels.ops.gram import triton as gram
 from hcnr_kernels.ops.inverse import factor
 from hcnr_kernels.ops.inverse.condition import condition_bound
+from hcnr_kernels.ops.inverse.solves import solver_of
 from hcnr_kernels.ops.merge import triton as merge
 from hcnr_kernels.ops.perturbation import triton as perturbation
 from hcnr_kernels.testing import costs
@@ -142,7 +143,7 @@ def _factorisations() -> Iterator[TrackedCall]:
 
     def bound(found: factor.Cholesky) -> object:
         unit = _empty(1, 1, found.factor.shape[0], dtype=torch.bool)
-        return condition_bound(compensation.solver_of(found), _empty(1), unit)
+        return condition_bound(solver_of(found), _empty(1), unit)
 
     for width in SIZES:
         calls: dict[str, Callable[[], Count]] = {
@@ -184,13 +185,17 @@ def _compensations() -> Iterator[TrackedCall]:
 
 
 def _objectives() -> Iterator[TrackedCall]:
-    """The report's two objectives of one matrix, with and without compensation."""
+    """The report's two objectives of one matrix, with and without compensation.
+
+    Half of `E^T E` from each pair of E's two bf16 halves: four half products.
+    """
     for neurons, lines in ((HIDDEN, WIDE), (WIDE, HIDDEN)):
-        deviation, hessian = _empty(neurons, lines), _empty(neurons, neurons)
-        mask = _empty(neurons, dtype=torch.bool)
-        both = functools.partial(summed, deviation, mask, hessian)
+        arguments = _empty(lines, neurons), _empty(neurons, dtype=torch.bool)
+        both = functools.partial(
+            objectives.objectives, *arguments, _empty(neurons, neurons), "input"
+        )
         shape = f"{neurons} neurons x {lines}, fp32"
-        yield TrackedCall("both objectives", shape, "H100", functools.partial(count, both))
+        yield _fused("both objectives", shape, both, 4 * lines * neurons**2)
 
 
 def _heads() -> Iterator[TrackedCall]:

@@ -94,7 +94,7 @@ def stages(counts: Mapping[str, Any]) -> list[Stage]:
         factors.stage("damped Cholesky, rows of the inverse", 0.7, 1.5, FP32),
         of_both("condition").stage("condition estimates", 0.0, None, FP32),
         _Work(products).stage("compensation products", 0.1, 0.6, FP32),
-        objectives.stage("objectives of the report", 0.0, None, FP32),
+        objectives.stage("objectives of the report", 0.0, None, BF16),
         norms.stage("perturbation norms", 0.01, 0.03, FP32),
         merges.stage("merge", 0.01, 0.02, FP32),
     ]

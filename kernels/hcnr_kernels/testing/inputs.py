@@ -225,6 +225,24 @@ def objective(device: str, dtype: torch.dtype) -> list[Sample]:
     ]
 
 
+def objectives(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `objectives`."""
+    hessian = curvature(150, device=device, dtype=dtype)
+    deviation = randn(150, 67, device=device, dtype=dtype)
+    mask = alternate(150, device)
+    everything = torch.ones_like(mask)
+    strided = randn(300, 33, device=device, dtype=dtype, seed=9)[::2]
+    return [
+        Sample("output", (deviation, mask, hessian), {"axis": "output"}),
+        Sample("input", (deviation.T, mask, hessian), {"axis": "input"}),
+        Sample("strided", (strided, mask, hessian), {"axis": "output"}),
+        Sample("everything", (deviation, everything, hessian), {"axis": "output"}),
+        Sample("nothing", (deviation, ~everything, hessian), {"axis": "output"}),
+        Sample("one", (deviation[:1, :1], ~mask[:1], hessian[:1, :1]), {"axis": "input"}),
+        Sample("no lines", (deviation[:, :0], mask, hessian), {"axis": "output"}),
+    ]
+
+
 def merge(device: str, dtype: torch.dtype) -> list[Sample]:
     """Inputs of `merge`."""
     base, tuned = weights(63, 130, device, dtype)

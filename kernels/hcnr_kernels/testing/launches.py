@@ -126,6 +126,11 @@ def _merge(dtype: torch.dtype, awkward: bool) -> _Arguments:
             yield base, tuned, mask, extra, axis, target
 
 
+def _objectives(dtype: torch.dtype, awkward: bool) -> _Arguments:
+    for deviation, _, mask, axis in _perturbation(dtype, awkward):
+        yield deviation, mask, _empty(*mask.shape, *mask.shape), axis
+
+
 CASES: Mapping[str, Callable[[torch.dtype, bool], _Arguments]] = {
     "fisher_output_": functools.partial(_fisher, axis="output"),
     "fisher_input_": functools.partial(_fisher, axis="input"),
@@ -136,6 +141,7 @@ CASES: Mapping[str, Callable[[torch.dtype, bool], _Arguments]] = {
     "symmetrize_": _symmetrize,
     "perturbation": _perturbation,
     "merge": _merge,
+    "objectives": _objectives,
 }
 """Arguments of every operator that has Triton kernels."""
 

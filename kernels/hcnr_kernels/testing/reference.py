@@ -300,6 +300,15 @@ def objective(deviation: Tensor, hessian: Tensor, *, axis: str) -> Tensor:
     return torch.trace(lines @ hessian.double() @ lines.T)
 
 
+def objectives(
+    deviation: Tensor, mask: Tensor, hessian: Tensor, *, axis: str
+) -> tuple[Tensor, Tensor]:
+    """`objective` without the restored neurons, and with them."""
+    none = deviation.clone()
+    none[mask if axis == "output" else (slice(None), mask)] = 0
+    return objective(none, hessian, axis=axis), objective(deviation, hessian, axis=axis)
+
+
 def merge(
     base: Tensor,
     tuned: Tensor,
