@@ -115,12 +115,16 @@ def _streams() -> Iterator[TrackedCall]:
     yield _fused("symmetrize_", f"{HIDDEN}, fp32", lambda: gram.symmetrize_(square))
     weights = [tuple(_empty(*shape, dtype=BF16) for _ in range(2)) for shape in BLOCK.values()]
     masks = [_empty(shape[0], dtype=torch.bool) for shape in BLOCK.values()]
+    # What a run asks for: the candidates of all samples, and of either half of them.
+    voters = [_empty(3, shape[0], dtype=torch.bool) for shape in BLOCK.values()]
 
-    def norms() -> None:
-        for (base, tuned), mask in zip(weights, masks, strict=True):
+    def norms(candidates: list[Tensor]) -> None:
+        for (base, tuned), mask in zip(weights, candidates, strict=True):
             perturbation.perturbation(base, tuned, mask, "output")
 
-    yield _fused("perturbation", "the 7 matrices of an 8B block, bf16", norms)
+    block = "the 7 matrices of an 8B block"
+    yield _fused("perturbation", f"{block}, bf16", functools.partial(norms, masks))
+    yield _fused("perturbation", f"{block}, three masks, bf16", functools.partial(norms, voters))
     base, tuned = weights[4]
     for deviation in (None, _empty(WIDE, HIDDEN)):
         call = functools.partial(merge.merge, base, tuned, masks[4], deviation, "output", BF16)

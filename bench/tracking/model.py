@@ -80,7 +80,7 @@ def stages(counts: Mapping[str, Any]) -> list[Stage]:
     factors = of_both("Cholesky factor")
     for start, often in (("4096", SMALL), ("14336", LARGE)):
         factors = factors.plus(row(f"half of the inverse's rows, {start}"), often)
-    norms = _Work().plus(row("perturbation"), BLOCKS)
+    norms = _Work().plus(row("perturbation, the 7 matrices of an 8B block, three masks"), BLOCKS)
     merges = _Work().plus(row("merge, 14336 x 4096, bf16, with E"), BLOCKS * 218e6 / 58.7e6)
     # Lines of q, k, v, o, gate and up, in those of the tracked matrix.
     objectives = _Work().plus(row("both objectives, 4096"), LARGE * 38912 / 14336)

@@ -168,6 +168,8 @@ def perturbation(device: str, dtype: torch.dtype) -> list[Sample]:
         half = alternate(width, device)
         for label, mask in (("half", half), ("none", half & False), ("all", half | True)):
             cases.append(Sample(f"{axis}, {label}", (base, tuned, mask), {"axis": axis}))
+        several = torch.stack([half, half | True, ~half])
+        cases.append(Sample(f"{axis}, three masks", (base, tuned, several), {"axis": axis}))
     strided = (base.T[:, ::2], tuned.T[:, ::2], alternate(130, device))
     return [*cases, Sample("strided", strided, {"axis": "output"})]
 

@@ -123,7 +123,10 @@ def symmetrize_(gram: Tensor) -> Tensor:
 
 
 def perturbation(base: Tensor, tuned: Tensor, mask: Tensor, *, axis: str) -> tuple[Tensor, Tensor]:
-    """Method.md (4), the two sums of squares."""
+    """Method.md (4), the two sums of squares, of one mask after the other."""
+    if mask.dim() == 2:
+        found = [perturbation(base, tuned, one, axis=axis) for one in mask]
+        return torch.stack([change for change, _ in found]), torch.stack([w for _, w in found])
     original, changed = base.double(), tuned.double()
     if axis == "output":
         original, changed = original[mask], changed[mask]
