@@ -14,12 +14,13 @@ from bench.tracking.counting import Count, compiled_tiles, count
 from hcnr.curvature.passes import prepared, sample_losses
 from hcnr.data.batches import collate
 from hcnr_kernels import native
+from hcnr_kernels.ops.compensation import triton as objectives
 from hcnr_kernels.ops.compensation import vectorised as compensation
-from hcnr_kernels.ops.compensation.objectives import summed
 from hcnr_kernels.ops.fisher import triton as fisher
 from hcnr_kernels.ops.gram import triton as gram
 from hcnr_kernels.ops.inverse import factor
 from hcnr_kernels.ops.inverse.condition import condition_bound
+from hcnr_kernels.ops.inverse.solves import solver_of
 from hcnr_kernels.ops.merge import triton as merge
 from hcnr_kernels.ops.perturbation import triton as perturbation
 from hcnr_kernels.testing import costs
@@ -114,12 +115,16 @@ def _streams() -> Iterator[TrackedCall]:
     yield _fused("symmetrize_", f"{HIDDEN}, fp32", lambda: gram.symmetrize_(square))
     weights = [tuple(_empty(*shape, dtype=BF16) for _ in range(2)) for shape in BLOCK.values()]
     masks = [_empty(shape[0], dtype=torch.bool) for shape in BLOCK.values()]
+    # What a run asks for: the candidates of all samples, and of either half of them.
+    voters = [_empty(3, shape[0], dtype=torch.bool) for shape in BLOCK.values()]
 
-    def norms() -> None:
-        for (base, tuned), mask in zip(weights, masks, strict=True):
+    def norms(candidates: list[Tensor]) -> None:
+        for (base, tuned), mask in zip(weights, candidates, strict=True):
             perturbation.perturbation(base, tuned, mask, "output")
 
-    yield _fused("perturbation", "the 7 matrices of an 8B block, bf16", norms)
+    block = "the 7 matrices of an 8B block"
+    yield _fused("perturbation", f"{block}, bf16", functools.partial(norms, masks))
+    yield _fused("perturbation", f"{block}, three masks, bf16", functools.partial(norms, voters))
     base, tuned = weights[4]
     for deviation in (None, _empty(WIDE, HIDDEN)):
         call = functools.partial(merge.merge, base, tuned, masks[4], deviation, "output", BF16)
@@ -142,7 +147,7 @@ def _factorisations() -> Iterator[TrackedCall]:
 
     def bound(found: factor.Cholesky) -> object:
         unit = _empty(1, 1, found.factor.shape[0], dtype=torch.bool)
-        return condition_bound(compensation.solver_of(found), _empty(1), unit)
+        return condition_bound(solver_of(found), _empty(1), unit)
 
     for width in SIZES:
         calls: dict[str, Callable[[], Count]] = {
@@ -184,13 +189,17 @@ def _compensations() -> Iterator[TrackedCall]:
 
 
 def _objectives() -> Iterator[TrackedCall]:
-    """The report's two objectives of one matrix, with and without compensation."""
+    """The report's two objectives of one matrix, with and without compensation.
+
+    Half of `E^T E` from each pair of E's two bf16 halves: four half products.
+    """
     for neurons, lines in ((HIDDEN, WIDE), (WIDE, HIDDEN)):
-        deviation, hessian = _empty(neurons, lines), _empty(neurons, neurons)
-        mask = _empty(neurons, dtype=torch.bool)
-        both = functools.partial(summed, deviation, mask, hessian)
+        arguments = _empty(lines, neurons), _empty(neurons, dtype=torch.bool)
+        both = functools.partial(
+            objectives.objectives, *arguments, _empty(neurons, neurons), "input"
+        )
         shape = f"{neurons} neurons x {lines}, fp32"
-        yield TrackedCall("both objectives", shape, "H100", functools.partial(count, both))
+        yield _fused("both objectives", shape, both, 4 * lines * neurons**2)
 
 
 def _heads() -> Iterator[TrackedCall]:

@@ -80,7 +80,7 @@ def stages(counts: Mapping[str, Any]) -> list[Stage]:
     factors = of_both("Cholesky factor")
     for start, often in (("4096", SMALL), ("14336", LARGE)):
         factors = factors.plus(row(f"half of the inverse's rows, {start}"), often)
-    norms = _Work().plus(row("perturbation"), BLOCKS)
+    norms = _Work().plus(row("perturbation, the 7 matrices of an 8B block, three masks"), BLOCKS)
     merges = _Work().plus(row("merge, 14336 x 4096, bf16, with E"), BLOCKS * 218e6 / 58.7e6)
     # Lines of q, k, v, o, gate and up, in those of the tracked matrix.
     objectives = _Work().plus(row("both objectives, 4096"), LARGE * 38912 / 14336)
@@ -94,7 +94,7 @@ def stages(counts: Mapping[str, Any]) -> list[Stage]:
         factors.stage("damped Cholesky, rows of the inverse", 0.7, 1.5, FP32),
         of_both("condition").stage("condition estimates", 0.0, None, FP32),
         _Work(products).stage("compensation products", 0.1, 0.6, FP32),
-        objectives.stage("objectives of the report", 0.0, None, FP32),
+        objectives.stage("objectives of the report", 0.0, None, BF16),
         norms.stage("perturbation norms", 0.01, 0.03, FP32),
         merges.stage("merge", 0.01, 0.02, FP32),
     ]

@@ -13,8 +13,15 @@ from hcnr.kinds import RepairKind
 from hcnr.models.model import resolve_device
 from hcnr.record.matrix_record import MatrixRecord, is_raised
 from hcnr.repair.selection import Selection, refuse_unless
-from hcnr_kernels import Compensation, FactorizationError, compensation_ex, merge, objective
-from hcnr_kernels.ops.compensation.objectives import Objectives, objectives
+from hcnr_kernels import (
+    Compensation,
+    FactorizationError,
+    Objectives,
+    compensation_ex,
+    merge,
+    objective,
+    objectives,
+)
 
 OneAxis = Literal["none", "sum", "joint", "balanced"]
 """The kinds that `hcnr_kernels.compensation` knows."""

@@ -187,8 +187,8 @@ def select_neurons(
         weights = base(name).to(device), tuned(name).to(device)
         if is_untouched(*weights):
             untouched.append(name)
-        for masks in voters:
-            sums += perturbation(*weights, masks[name], axis=statistics.axis)
+        every = torch.stack([masks[name] for masks in voters])
+        sums.append(torch.stack(perturbation(*weights, every, axis=statistics.axis), 1))
     distances = _distances(sums, statistics.matrices, len(voters))
     voters = [{name: mask.cpu() for name, mask in masks.items()} for masks in voters]
     chosen = [most_perturbed(found, config, untouched) for found in distances]
@@ -226,7 +226,8 @@ def select_whole(
             untouched.append(name)
         size = weights[0].shape[0 if config.axis == "output" else 1]
         masks[name] = torch.ones(size, dtype=torch.bool)
-        sums += perturbation(*weights, masks[name].to(device), axis=config.axis)
+        every = masks[name].to(device)[None]
+        sums.append(torch.stack(perturbation(*weights, every, axis=config.axis), 1))
     (distances,) = _distances(sums, matrices, 1)
     return Selection(
         axis=config.axis,
@@ -242,8 +243,11 @@ def select_whole(
 def _distances(
     sums: Sequence[Tensor], matrices: Sequence[str], voters: int
 ) -> list[dict[str, float]]:
-    """`d_j` of every matrix for each voter; the sums leave a GPU in one piece."""
-    values = iter(torch.stack(list(sums)).tolist() if sums else [])
+    """`d_j` of every matrix for each voter, from both sums `[voters, 2]` of every matrix.
+
+    The sums leave a GPU in one piece.
+    """
+    values = iter(torch.cat(list(sums)).flatten().tolist() if sums else [])
     distances: list[dict[str, float]] = [{} for _ in range(voters)]
     for name in matrices:
         for found in distances:

@@ -12,7 +12,14 @@ from hcnr_kernels.errors import FactorizationError, HcnrError, OperatorError
 
 if TYPE_CHECKING:
     from hcnr_kernels.library import operator_table
-    from hcnr_kernels.ops.compensation import Compensation, compensation, compensation_ex, objective
+    from hcnr_kernels.ops.compensation import (
+        Compensation,
+        Objectives,
+        compensation,
+        compensation_ex,
+        objective,
+        objectives,
+    )
     from hcnr_kernels.ops.fisher import (
         fisher_both_,
         fisher_input_,
@@ -35,7 +42,7 @@ if TYPE_CHECKING:
         spectral_basis,
     )
 
-CONTRACT_VERSION = "1.0"
+CONTRACT_VERSION = "1.1"
 """Version of the public functions, schemas and `native`: semantic, apart from the package's own.
 
 Minor: something new, or an argument with a default at the end. Major: a caller has to change.
@@ -51,6 +58,7 @@ __all__ = [
     "HcnrError",
     "InverseHessian",
     "Kept",
+    "Objectives",
     "OperatorError",
     "RankedGram",
     "SpectralBasis",
@@ -66,6 +74,7 @@ __all__ = [
     "inverse_hessian",
     "merge",
     "objective",
+    "objectives",
     "operator_table",
     "perturbation",
     "spectral_basis",
@@ -75,7 +84,9 @@ __all__ = [
 
 _HOMES = {
     "library": ("operator_table",),
-    "ops.compensation": ("Compensation", "compensation", "compensation_ex", "objective"),
+    "ops.compensation": (
+        "Compensation", "Objectives", "compensation", "compensation_ex", "objective", "objectives",
+    ),
     "ops.fisher": (
         "fisher_both_", "fisher_input_", "fisher_output_", "fisher_weight_", "token_gram",
     ),

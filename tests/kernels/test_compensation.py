@@ -14,7 +14,6 @@ from hcnr_kernels import compensation as _function
 from hcnr_kernels.checks import Axis
 from hcnr_kernels.errors import FactorizationError
 from hcnr_kernels.ops.compensation import vectorised
-from hcnr_kernels.ops.compensation.objectives import objectives
 from hcnr_kernels.testing.accuracy import relative_error
 from hcnr_kernels.testing.tensors import alternate, curvature, randn
 
@@ -183,7 +182,7 @@ def test_both_objectives_by_traces(
     mask[torch.randperm(neurons, generator=torch.Generator().manual_seed(4))[:restored]] = True
     deviation = solve(delta, mask, honest, axis=axis, kind="joint")
     none = lines_of(delta, axis).double() * ~mask
-    found = objectives(deviation, mask, honest, axis=axis)
+    found = hk.objectives(deviation, mask, honest, axis=axis)
     for one, lines in zip(found, (none, lines_of(deviation, axis).double()), strict=True):
         want = torch.trace(lines @ honest.double() @ lines.T)
         assert one.dtype == F64 and one.dim() == 0
@@ -207,9 +206,9 @@ def test_neurons_near_the_end_of_the_range_are_solved_as_before() -> None:
 
 def test_both_objectives_do_not_listen_to_autocast() -> None:
     delta, mask, honest, _ = problem("input", 64, 31, torch.float32)
-    want = objectives(delta, mask, honest, axis="input")
+    want = hk.objectives(delta, mask, honest, axis="input")
     with torch.autocast("cpu", torch.bfloat16):
-        assert objectives(delta, mask, honest, axis="input") == want
+        assert hk.objectives(delta, mask, honest, axis="input") == want
 
 
 @settings(max_examples=40, deadline=None)

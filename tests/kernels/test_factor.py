@@ -17,14 +17,17 @@ from hcnr_kernels.ops.inverse.factor import (
     cholesky_,
     inverse_,
     inverse_rows_,
-    solve_,
 )
+from hcnr_kernels.ops.inverse.solves import solve_, solver_of
 from hcnr_kernels.testing.accuracy import relative_error
 from hcnr_kernels.testing.tensors import curvature, randn
 
 F64 = torch.float64
 COMPILED = Tiling(48, 144, 64, compiled=True)
-TILINGS = (CPU_TILING, COMPILED, Tiling(16, 32, 24), Tiling(7, 7, 5), Tiling(64, 128, 1000))
+PANELS = Tiling(16, 64, 24, whole_panels=True)
+TILINGS = (
+    CPU_TILING, COMPILED, PANELS, Tiling(16, 32, 24), Tiling(7, 7, 5), Tiling(64, 128, 1000),
+)  # fmt: skip
 widths = st.integers(1, 300)
 tilings = st.sampled_from(TILINGS)
 
@@ -48,6 +51,7 @@ def test_inverse_rows_and_solve(width: int, tiling: Tiling, share: float) -> Non
     right = randn(3, width, device="cpu", dtype=F64, seed=1)
     limit = 1e-15 * max(10.0, float(torch.linalg.cond(matrix)))
     assert relative_error(solve_(found, right.clone(), tiling), right @ want) < limit
+    assert relative_error(solver_of(found, tiling)(right.clone()), right @ want) < limit
     inverse = inverse_(found, tiling)
     assert relative_error(inverse, want) < limit
     assert torch.equal(inverse, inverse.T)

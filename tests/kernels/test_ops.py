@@ -204,6 +204,8 @@ REFUSED = [
     ),
     (hk.objective, (W, H3), {"axis": "input"}, "hessian"),
     (hk.objective, (W, H3.half()), {"axis": "output"}, "hessian"),
+    (hk.objectives, (W, ROW_MASK, H4), {"axis": "output"}, "hessian"),
+    (hk.objectives, (W, ROW_MASK, H4), {"axis": "input"}, "mask"),
     (hk.merge, (W, W, ROW_MASK, H3), {"axis": "output", "dtype": torch.float32}, "deviation"),
     (hk.merge, (W, W, ROW_MASK, None), {"axis": "output", "dtype": torch.int8}, "dtype"),
 ]

@@ -1,11 +1,15 @@
 """method.md (4): the two sums of squares."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hcnr_kernels as hk
+from hcnr_kernels.checks import Axis
 from hcnr_kernels.chunks import chunk_length
 from hcnr_kernels.ops.perturbation import vectorised
 from hcnr_kernels.testing.tensors import alternate, randn
@@ -82,3 +86,47 @@ def test_both_weights_are_as_they_were(axis: str, dtype: torch.dtype) -> None:
     found = vectorised.perturbation(base, tuned, mask, axis)
     assert [float(v) for v in found] == pytest.approx(norms(base, tuned, mask, axis), rel=1e-6)
     assert torch.equal(base, before[0]) and torch.equal(tuned, before[1])
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_several_masks_are_each_its_own(axis: Axis) -> None:
+    """Also where a candidate of one mask, and of no other, is not a number."""
+    base = randn(63, 40, device="cpu", dtype=torch.float32, seed=1)
+    tuned = randn(63, 40, device="cpu", dtype=torch.float32, seed=2)
+    width = 63 if axis == "output" else 40
+    half = alternate(width, "cpu")
+    masks = torch.stack([half, ~half, half & False, half | True])
+    (base if axis == "output" else base.T)[int(half.nonzero()[3])] = torch.nan
+    found = hk.perturbation(base, tuned, masks, axis=axis)
+    for place, mask in enumerate(masks):
+        alone = hk.perturbation(base, tuned, mask, axis=axis)
+        assert alone[0].dim() == 0 and found[0].shape == found[1].shape == (4,)
+        for one, several in zip(alone, found, strict=True):
+            assert bool(one.isnan()) == (place in (0, 3))
+            torch.testing.assert_close(one, several[place], equal_nan=True)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the elements of bf16 tensors that operations name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func.overloadpacket.__name__ in ("index", "_to_copy"):
+            self.read += args[0].numel() * (args[0].dtype == torch.bfloat16)
+        return out
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_weights_are_read_once_for_all_masks(axis: str) -> None:
+    base, tuned = (randn(64, 48, device="cpu", dtype=torch.bfloat16, seed=s) for s in (1, 2))
+    mask = alternate(64 if axis == "output" else 48, "cpu")
+    counts = []
+    for masks in (mask, torch.stack([mask, ~mask, mask | True])):
+        with Reads() as reads:
+            vectorised.perturbation(base, tuned, masks, axis)
+        counts.append(reads.read)
+    assert 0 < counts[1] <= 2 * counts[0]

@@ -93,3 +93,33 @@ def test_perturbation_accumulates_in_float64(monkeypatch: pytest.MonkeyPatch) ->
         norms(base, -base, mask, "output"), rel=1e-7
     )
     assert torch.equal(torch.stack(found), torch.stack(perturbation(base, -base, mask, "output")))
+
+
+@interpreted
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("shape", [(1, 1), (17, 130), (301, 1301)])
+def test_several_masks_are_each_its_own(axis: str, shape: tuple[int, int]) -> None:
+    base, tuned = (randn(*shape, device="cpu", dtype=torch.bfloat16, seed=s) for s in (1, 2))
+    half = torch.arange(shape[axis == "input"]) % 3 == 0
+    several = torch.stack([half, ~half, half & False, half | True])
+    want = [norms(base, tuned, mask, axis) for mask in several]
+    for layout in (several, several.T.contiguous().T):
+        found = torch.stack(perturbation(base, tuned, layout, axis), 1)
+        assert found.shape == (4, 2)
+        for one, exact in zip(found.tolist(), want, strict=True):
+            assert one == pytest.approx(exact, rel=1e-6)
+    (base if axis == "output" else base.T)[half] = torch.nan
+    change, whole = perturbation(base, tuned, several, axis)
+    for found in (change, whole):
+        assert found.isnan().tolist() == [True, False, False, True]
+        assert float(found[1]) == pytest.approx(want[1][0 if found is change else 1], rel=1e-6)
+
+
+def test_two_launches_for_any_number_of_masks() -> None:
+    base, tuned = (torch.empty(4096, 14336, dtype=torch.bfloat16, device="meta") for _ in range(2))
+    for count in (1, 3, 17):
+        mask = torch.empty(count, 4096, dtype=torch.bool, device="meta")
+        with launch.recording(90) as seen:
+            perturbation(base, tuned, mask, "output")
+        assert len(seen) == 2
+        assert seen[0].grid == 14 * 256 and seen[1].grid == count

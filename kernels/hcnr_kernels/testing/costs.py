@@ -83,3 +83,9 @@ def objective(sample: Sample) -> Cost:
     """One product with H and one sum."""
     deviation, hessian = sample.args
     return Cost(2 * deviation.numel() * hessian.shape[0], _bytes(sample))
+
+
+def objectives(sample: Sample) -> Cost:
+    """The lower triangle of one product, and one sum."""
+    deviation, _, hessian = sample.args
+    return Cost(deviation.numel() * hessian.shape[0], _bytes(sample))

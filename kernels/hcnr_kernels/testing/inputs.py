@@ -168,6 +168,8 @@ def perturbation(device: str, dtype: torch.dtype) -> list[Sample]:
         half = alternate(width, device)
         for label, mask in (("half", half), ("none", half & False), ("all", half | True)):
             cases.append(Sample(f"{axis}, {label}", (base, tuned, mask), {"axis": axis}))
+        several = torch.stack([half, half | True, ~half])
+        cases.append(Sample(f"{axis}, three masks", (base, tuned, several), {"axis": axis}))
     strided = (base.T[:, ::2], tuned.T[:, ::2], alternate(130, device))
     return [*cases, Sample("strided", strided, {"axis": "output"})]
 
@@ -222,6 +224,24 @@ def objective(device: str, dtype: torch.dtype) -> list[Sample]:
         Sample("output", (deviation, hessian), {"axis": "output"}),
         Sample("input", (deviation.T, hessian), {"axis": "input"}),
         Sample("one", (deviation[:1, :1], hessian[:1, :1]), {"axis": "input"}),
+    ]
+
+
+def objectives(device: str, dtype: torch.dtype) -> list[Sample]:
+    """Inputs of `objectives`."""
+    hessian = curvature(150, device=device, dtype=dtype)
+    deviation = randn(150, 67, device=device, dtype=dtype)
+    mask = alternate(150, device)
+    everything = torch.ones_like(mask)
+    strided = randn(300, 33, device=device, dtype=dtype, seed=9)[::2]
+    return [
+        Sample("output", (deviation, mask, hessian), {"axis": "output"}),
+        Sample("input", (deviation.T, mask, hessian), {"axis": "input"}),
+        Sample("strided", (strided, mask, hessian), {"axis": "output"}),
+        Sample("everything", (deviation, everything, hessian), {"axis": "output"}),
+        Sample("nothing", (deviation, ~everything, hessian), {"axis": "output"}),
+        Sample("one", (deviation[:1, :1], ~mask[:1], hessian[:1, :1]), {"axis": "input"}),
+        Sample("no lines", (deviation[:, :0], mask, hessian), {"axis": "output"}),
     ]
 
 

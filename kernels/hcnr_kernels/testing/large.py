@@ -80,6 +80,12 @@ def objective(device: str, dtype: torch.dtype) -> Sample:
     return Sample("512 x 1024", (deviation, hessian), {"axis": "input"})
 
 
+def objectives(device: str, dtype: torch.dtype) -> Sample:
+    """1024 neurons, half of them restored."""
+    args, kwargs = objective(device, dtype)[1:]
+    return Sample("512 x 1024", (args[0], alternate(1024, device), args[1]), kwargs)
+
+
 def merge(device: str, dtype: torch.dtype) -> Sample:
     """Both weights 32 MB or more."""
     base, tuned = weights(2048, 4096, device, dtype)

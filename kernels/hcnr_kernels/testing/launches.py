@@ -117,13 +117,24 @@ def _perturbation(dtype: torch.dtype, awkward: bool) -> _Arguments:
     for base, tuned, *_ in _pairs(dtype, awkward, weights=True):
         for axis, neurons in zip(AXES, base.shape, strict=True):
             yield base, tuned, _empty(neurons, dtype=torch.bool), axis
+            yield base, tuned, _empty(3, neurons, dtype=torch.bool), axis
+
+
+def _single(dtype: torch.dtype, awkward: bool) -> _Arguments:
+    """`_perturbation` with one mask."""
+    return (one for one in _perturbation(dtype, awkward) if one[2].dim() == 1)
 
 
 def _merge(dtype: torch.dtype, awkward: bool) -> _Arguments:
-    for base, tuned, mask, axis in _perturbation(dtype, awkward):
+    for base, tuned, mask, axis in _single(dtype, awkward):
         deviation = torch.empty_like(base, dtype=torch.float32)
         for extra, target in itertools.product((None, deviation), (dtype, torch.bfloat16)):
             yield base, tuned, mask, extra, axis, target
+
+
+def _objectives(dtype: torch.dtype, awkward: bool) -> _Arguments:
+    for deviation, _, mask, axis in _single(dtype, awkward):
+        yield deviation, mask, _empty(*mask.shape, *mask.shape), axis
 
 
 CASES: Mapping[str, Callable[[torch.dtype, bool], _Arguments]] = {
@@ -136,6 +147,7 @@ CASES: Mapping[str, Callable[[torch.dtype, bool], _Arguments]] = {
     "symmetrize_": _symmetrize,
     "perturbation": _perturbation,
     "merge": _merge,
+    "objectives": _objectives,
 }
 """Arguments of every operator that has Triton kernels."""
 

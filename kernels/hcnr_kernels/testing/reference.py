@@ -123,7 +123,10 @@ def symmetrize_(gram: Tensor) -> Tensor:
 
 
 def perturbation(base: Tensor, tuned: Tensor, mask: Tensor, *, axis: str) -> tuple[Tensor, Tensor]:
-    """Method.md (4), the two sums of squares."""
+    """Method.md (4), the two sums of squares, of one mask after the other."""
+    if mask.dim() == 2:
+        found = [perturbation(base, tuned, one, axis=axis) for one in mask]
+        return torch.stack([change for change, _ in found]), torch.stack([w for _, w in found])
     original, changed = base.double(), tuned.double()
     if axis == "output":
         original, changed = original[mask], changed[mask]
@@ -298,6 +301,15 @@ def objective(deviation: Tensor, hessian: Tensor, *, axis: str) -> Tensor:
     """`tr(E H E^T)`, E transposed for the output axis."""
     lines = (deviation if axis == "input" else deviation.T).double()
     return torch.trace(lines @ hessian.double() @ lines.T)
+
+
+def objectives(
+    deviation: Tensor, mask: Tensor, hessian: Tensor, *, axis: str
+) -> tuple[Tensor, Tensor]:
+    """`objective` without the restored neurons, and with them."""
+    none = deviation.clone()
+    none[mask if axis == "output" else (slice(None), mask)] = 0
+    return objective(none, hessian, axis=axis), objective(deviation, hessian, axis=axis)
 
 
 def merge(

@@ -176,6 +176,15 @@ OPERATORS: Mapping[str, Operator] = {
             dtypes=_FACTOR_DTYPES,
         ),
         Operator(
+            name="objectives",
+            public=compensation.objectives,
+            twin=reference.objectives,
+            inputs=inputs.objectives,
+            large=large.objectives,
+            cost=costs.objectives,
+            dtypes=_FACTOR_DTYPES,
+        ),
+        Operator(
             name="merge",
             public=merge.merge,
             twin=reference.merge,

@@ -230,6 +230,27 @@ def divide_tokens(count: int, tokens: int, tile: Tile, capability: int) -> Divis
     return Division(count - rest, -(-steps // share), share * tile.k)
 
 
+OBJECTIVE_LINES = 1024
+"""Lines of E whose products are summed in registers before they meet the curvature, so that what
+tensor cores cut off stays near 1e-5: about 5e-9 a product (published models of them), for the two
+products of the high half, as those of the low one come first, into a small sum."""
+
+
+def objective_tile(capability: int) -> Tile:
+    """Square tile of `E^T E`, `k` lines a step: one half of E on the left, both on the right.
+
+    4096 neurons are 528 squares of 128: four times the multiprocessors of an H100. Two products of
+    three tiles take as many bytes an operation as one of 128 x 256. Not measured yet.
+    """
+    k = 64 if shared_memory(capability) >= 200 * 1024 else 32
+    return pipelined(128, 128, k, warps=8, itemsize=4, left_itemsize=2, capability=capability)
+
+
+def objective_lines(width: int) -> int:
+    """Lines of E `[width, lines]` that are split at once."""
+    return min(OBJECTIVE_LINES, max(16, TEMPORARY_BYTES // (4 * max(width, 1)) // 16 * 16))
+
+
 def mirror_tile(itemsize: int) -> Tile:
     """Square tile of `symmetrize_`: its rows are whole cache lines."""
     side = 256 // max(itemsize, 4)

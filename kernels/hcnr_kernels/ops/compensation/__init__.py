@@ -1,4 +1,4 @@
-"""What the other neurons have to become: method.md (6)-(9), and the objective (8)."""
+"""What the other neurons have to become: method.md (6)-(9), and the objectives (8)."""
 
 from typing import Literal, NamedTuple
 
@@ -20,8 +20,10 @@ from hcnr_kernels.checks import (
     typed,
 )
 from hcnr_kernels.library import operator
-from hcnr_kernels.ops.compensation import vectorised
+from hcnr_kernels.ops.compensation import half_product, vectorised
 from hcnr_kernels.ops.inverse.ladder import raise_on_failure
+
+_TRITON = f"{__name__}.triton"
 
 Kind = Literal["none", "sum", "joint", "balanced"]
 KINDS = ("none", "sum", "joint", "balanced")
@@ -198,3 +200,50 @@ def objective(deviation: Tensor, hessian: Tensor, *, axis: Axis) -> Tensor:
         0-d float64.
     """
     return _objective(deviation, hessian, axis)
+
+
+class Objectives(NamedTuple):
+    """What `objectives` returns: method.md (8), each 0-d float64.
+
+    Attributes:
+        none: Of the deviation without compensation, zero on the restored neurons.
+        compensated: Of the deviation itself.
+    """
+
+    none: Tensor
+    compensated: Tensor
+
+
+def _check_objectives(deviation: Tensor, mask: Tensor, hessian: Tensor, axis: str) -> None:
+    """Arguments of `objectives`."""
+    _check_objective(deviation, hessian, axis)
+    neurons(mask, deviation, axis)
+
+
+_objectives = operator(
+    "objectives(Tensor deviation, Tensor mask, Tensor hessian, str axis)"
+    " -> (Tensor none, Tensor compensated)",
+    check=_check_objectives,
+    kernel=half_product.objectives,
+    fake=lambda deviation, *_: tuple(
+        deviation.new_empty((), dtype=torch.float64) for _ in range(2)
+    ),
+    triton=_TRITON,
+)
+
+
+@torch.no_grad()
+def objectives(deviation: Tensor, mask: Tensor, hessian: Tensor, *, axis: Axis) -> Objectives:
+    """Both objectives of method.md (8) that a report gives, from half of one product.
+
+    On a GPU E enters as the sum of two bf16 numbers: the results are those of a deviation no entry
+    of which is further than 2^-17 of itself from E. Elsewhere products are of the dtype of H. Sums
+    of products with H are float64.
+
+    Args:
+        deviation: E `[out, in]`, on the neurons outside `mask` the fine-tuning change itself.
+        mask: `[d']` bool, true on the restored neurons.
+        hessian: `[d', d']` fp32 or float64 symmetric, as measured, not damped.
+        axis: The neuron axis.
+    """
+    return Objectives(*_objectives(deviation, mask, hessian, axis))

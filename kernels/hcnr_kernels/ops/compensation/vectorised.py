@@ -20,8 +20,9 @@ from hcnr_kernels.ops.inverse.blocks import (
     split_blocks,
 )
 from hcnr_kernels.ops.inverse.condition import condition_bound, one_norms
-from hcnr_kernels.ops.inverse.factor import Cholesky, cholesky_, inverse_rows_, solve_, tiling_for
+from hcnr_kernels.ops.inverse.factor import Cholesky, cholesky_, inverse_rows_, tiling_for
 from hcnr_kernels.ops.inverse.ladder import climb, failing_order
+from hcnr_kernels.ops.inverse.solves import solve_, solver_of
 from hcnr_kernels.ops.inverse.vectorised import invert, invert_stack
 
 LARGE = 256
@@ -126,12 +127,6 @@ def _sum_of_rows_(lines: Tensor, mask: Tensor, hessian: Tensor, damping: float) 
 def _within_range(status: Tensor, condition: Tensor, order: int) -> Tensor:
     """A result beyond the range of the dtype is a failure like any other."""
     return status.masked_fill((status == 0) & ~condition.isfinite(), order)
-
-
-def solver_of(found: Cholesky) -> Callable[[Tensor], Tensor]:
-    """The inverse times `[..., d, 1]`."""
-    tiling = tiling_for(found.factor.device)
-    return lambda right: solve_(found, right.reshape(1, -1).clone(), tiling).view(right.shape)
 
 
 def _multiply_(

@@ -41,24 +41,41 @@ def condition_bound(
 ) -> Tensor:
     """Hager's lower bound of the 1-norm condition number, usually within a factor of three: `[B]`.
 
-    One solve with one right-hand side, and two more for every further step, where the exact number
-    would need the inverse.
+    From two starts at once, as one launch serves both: one solve with two right-hand sides, and two
+    more for every further step, where the exact number would need the inverse.
 
     Args:
-        solve: The inverse times `[B, m, b, 1]`.
+        solve: Multiplies rows `[B, m, 2, b]` by the inverse; may do so in place.
         norm: `[B]` 1-norm of the factorised matrices over neurons that are not `unit`.
         unit: `[B, m, b]`, neurons with a unit pivot: dead ones and the padding of short blocks.
-        steps: Columns of the inverse that are looked at, the first of them an average.
+            The inverse is that of the identity there, so that no other neuron sees them.
+        steps: Columns of the inverse that are looked at from each start, the first an average.
     """
-    batch, count, size = unit.shape
-    live = (~unit).to(norm.dtype)[..., None]
-    probe = live / live.sum(2, keepdim=True).clamp_min(1)
-    largest = norm.new_zeros(batch, count)
-    for left in reversed(range(steps if size else 0)):
-        solution = solve(probe) * live
-        largest = torch.maximum(largest, solution.abs().sum((2, 3)))
+    if unit.shape[-1] == 0:
+        return norm * 0
+    live = (~unit).to(norm.dtype)[..., None, :]
+    probe = starts(live)
+    largest = norm.new_zeros(1)
+    for left in reversed(range(steps)):
+        solution = solve(probe)
+        largest = torch.maximum(largest, torch.linalg.vector_norm(solution, 1, dim=-1))
         if left:
-            signs = torch.where(solution >= 0, live, -live)
-            slopes = solve(signs).abs() * live
-            probe = torch.zeros_like(probe).scatter_(2, slopes.argmax(2, keepdim=True), 1.0) * live
-    return norm * largest.amax(1)
+            # The columns along which the norm of the solution grows fastest.
+            slopes = solve(torch.copysign(live, solution)).abs_()
+            best = slopes.argmax(-1, keepdim=True)
+            probe = torch.zeros_like(slopes).scatter_(-1, best, 1.0).mul_(live)
+    return norm * largest.amax((1, 2))
+
+
+def starts(live: Tensor) -> Tensor:
+    """Two averages of columns over `live [B, m, 1, b]`, each of 1-norm one: `[B, m, 2, b]`.
+
+    The first is the plain average, which two neurons that are all but copies of each other leave
+    unseen: their difference cancels in it. The second has alternating signs and growing weights, as
+    LAPACK's last trial (`xLACON`).
+    """
+    both = live.repeat(1, 1, 2, 1)
+    ramp = both[..., 1, :]
+    ramp.mul_(torch.linspace(1, 2, live.shape[-1], dtype=live.dtype, device=live.device))
+    ramp[..., 1::2].neg_()
+    return both.div_(torch.linalg.vector_norm(both, 1, dim=-1, keepdim=True).clamp_min_(1))

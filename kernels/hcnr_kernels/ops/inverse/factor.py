@@ -1,4 +1,4 @@
-"""Cholesky factor, inverse and solves of one large symmetric matrix, by blocks and recursion.
+"""Cholesky factor and inverse of one large symmetric matrix, by blocks and recursion.
 
 Rows are contiguous and only the lower triangle is read. A *tile* is factorised by LAPACK, or on a
 GPU by the compiled extension; everything else is a matrix product, the larger the further up the
@@ -28,12 +28,14 @@ class Tiling(NamedTuple):
         panel: Width of the panels that are updated at once.
         piece: Width of one piece of a product.
         compiled: Whether tiles go to the compiled extension, where it takes them.
+        whole_panels: Whether a few right-hand sides are divided by a panel at once.
     """
 
     tile: int
     panel: int
     piece: int
     compiled: bool = False
+    whole_panels: bool = False
 
 
 CPU_TILING = Tiling(tile=64, panel=512, piece=256)
@@ -41,7 +43,7 @@ CPU_TILING = Tiling(tile=64, panel=512, piece=256)
 d = 4096 on one thread a third faster than tiles alone. Products take nearly all the time: with the
 compiled extension's tiles, of 64 to 256, nothing was gained."""
 
-GPU_TILING = Tiling(tile=256, panel=1024, piece=1024, compiled=True)
+GPU_TILING = Tiling(tile=256, panel=1024, piece=1024, compiled=True, whole_panels=True)
 """Not measured: fewer launches, and products that fill the device."""
 
 
@@ -71,8 +73,17 @@ class Cholesky(NamedTuple):
         inside = [edge for edge in self.edges if low <= edge <= high]
         return list(itertools.pairwise(inside))
 
+    def panels(self, width: int) -> Iterator[tuple[int, int]]:
+        """Runs of whole tiles, each about `width` wide, as (first, last exclusive)."""
+        low = 0
+        for first, last in self.tiles(0, self.edges[-1]):
+            if last - low > width:
+                yield low, first
+                low = first
+        yield low, self.edges[-1]
 
-def _at(matrix: Tensor, row: int, column: int, rows: int, columns: int) -> Tensor:
+
+def at(matrix: Tensor, row: int, column: int, rows: int, columns: int) -> Tensor:
     """A view of `matrix[row:, column:]`: one call, where slicing twice takes twice as long."""
     stride = matrix.stride(0)
     offset = matrix.storage_offset() + row * stride + column
@@ -103,28 +114,18 @@ def cholesky_(matrix: Tensor, tiling: Tiling, split: int = 0) -> Cholesky:
     order = torch.zeros((), dtype=torch.int32, device=matrix.device)
     found = Cholesky(matrix, {}, edges, order)
     compiled = tiling.compiled and native.takes(matrix.device, matrix.dtype, tiling.tile)
-    for low, high in _panels(found, tiling.panel):
+    for low, high in found.panels(tiling.panel):
         order = _panel_(found, low, high, order, compiled)
         if order.device.type == "cpu" and int(order):
             break
         for columns in chunks(width - high, tiling.piece):
             start, size = high + columns.start, columns.stop - columns.start
-            _at(matrix, start, start, width - start, size).addmm_(
-                _at(matrix, start, low, width - start, high - low),
-                _at(matrix, start, low, size, high - low).T,
+            at(matrix, start, start, width - start, size).addmm_(
+                at(matrix, start, low, width - start, high - low),
+                at(matrix, start, low, size, high - low).T,
                 alpha=-1,
             )
     return found._replace(order=order)
-
-
-def _panels(found: Cholesky, panel: int) -> Iterator[tuple[int, int]]:
-    """Runs of whole tiles, each about `panel` wide."""
-    low = 0
-    for first, last in found.tiles(0, found.edges[-1]):
-        if last - low > panel:
-            yield low, first
-            low = first
-    yield low, found.edges[-1]
 
 
 def _panel_(found: Cholesky, low: int, high: int, order: Tensor, compiled: bool) -> Tensor:
@@ -133,11 +134,11 @@ def _panel_(found: Cholesky, low: int, high: int, order: Tensor, compiled: bool)
     divide = _divide_compiled if compiled else _divide_by_lapack
     for first, last in found.tiles(low, high):
         width, rows = last - first, bottom - first
-        column = _at(matrix, first, first, rows, width)
+        column = at(matrix, first, first, rows, width)
         if first == low:
             column = column.clone()
         else:
-            left = _at(matrix, first, low, rows, first - low)
+            left = at(matrix, first, low, rows, first - low)
             column = torch.addmm(column, left, left[:width].T, alpha=-1)
         corner, rest, info = divide(column)
         if info.device.type != "cpu":
@@ -146,7 +147,7 @@ def _panel_(found: Cholesky, low: int, high: int, order: Tensor, compiled: bool)
             return info + first
         found.corners[first] = corner
         if last < bottom:
-            _at(matrix, last, first, bottom - last, width).copy_(rest)
+            at(matrix, last, first, bottom - last, width).copy_(rest)
     return order
 
 
@@ -195,9 +196,9 @@ def inverse_rows_(found: Cholesky, split: int, tiling: Tiling) -> Tensor:
     _invert_(found, split, bottom, tiling)
     if split:
         _divide_(found, 0, split, bottom)
-        corner = _at(found.factor, split, split, bottom - split, bottom - split)
+        corner = at(found.factor, split, split, bottom - split, bottom - split)
         for columns in chunks(split, tiling.piece):
-            part = _at(
+            part = at(
                 found.factor, split, columns.start, bottom - split, columns.stop - columns.start
             )
             torch.neg(torch.mm(corner, part), out=part)
@@ -219,28 +220,26 @@ def _invert_(found: Cholesky, low: int, high: int, tiling: Tiling) -> None:
     _invert_(found, middle, high, tiling)
     _divide_(found, low, middle, high)
     _invert_(found, low, middle, tiling)
-    lower = _at(matrix, middle, middle, rows, rows)
+    lower = at(matrix, middle, middle, rows, rows)
     # From the right: a piece of Y is still needed by the pieces to the right of it.
     for columns in reversed(list(chunks(middle - low, tiling.piece))):
         start, width = low + columns.start, columns.stop - columns.start
-        part = _at(matrix, middle, start, rows, width)
+        part = at(matrix, middle, start, rows, width)
         product = torch.mm(lower, part)
         until = start + width - low
-        _at(matrix, start, low, width, until).addmm_(
-            product.T, _at(matrix, middle, low, rows, until)
-        )
+        at(matrix, start, low, width, until).addmm_(product.T, at(matrix, middle, low, rows, until))
         torch.neg(product, out=part)
-        _at(matrix, start, middle, width, rows).copy_(part.T)
+        at(matrix, start, middle, width, rows).copy_(part.T)
         _mirror_(matrix, low, start, width)
 
 
 def _mirror_(matrix: Tensor, low: int, start: int, width: int) -> None:
     """Copy rows `start:start + width`, from column `low` to the diagonal, above the diagonal."""
-    tile = _at(matrix, start, start, width, width)
+    tile = at(matrix, start, start, width, width)
     tile.tril_().add_(tile.tril(-1).T)
     if start > low:
-        _at(matrix, low, start, start - low, width).copy_(
-            _at(matrix, start, low, width, start - low).T
+        at(matrix, low, start, start - low, width).copy_(
+            at(matrix, start, low, width, start - low).T
         )
 
 
@@ -248,11 +247,11 @@ def _divide_(found: Cholesky, low: int, middle: int, high: int) -> None:
     """`L[middle:high, low:middle] L[low:middle, low:middle]^-1`, in place."""
     matrix, rows = found.factor, high - middle
     for first, last in reversed(found.tiles(low, middle)):
-        part = _at(matrix, middle, first, rows, last - first)
+        part = at(matrix, middle, first, rows, last - first)
         if last < middle:
             part.addmm_(
-                _at(matrix, middle, last, rows, middle - last),
-                _at(matrix, last, first, middle - last, last - first),
+                at(matrix, middle, last, rows, middle - last),
+                at(matrix, last, first, middle - last, last - first),
                 alpha=-1,
             )
         part.copy_(torch.mm(part, found.corners[first]))
@@ -263,44 +262,14 @@ def _invert_tiles_(found: Cholesky, low: int, high: int) -> None:
     matrix = found.factor
     for first, last in reversed(found.tiles(low, high)):
         width, rows, root = last - first, high - last, found.corners[first]
-        tile = _at(matrix, first, first, width, width)
+        tile = at(matrix, first, first, width, width)
         half = torch.addmm(tile, root.T, root, beta=0, alpha=0.5)
         if rows:
-            part = _at(matrix, last, first, rows, width)
+            part = at(matrix, last, first, rows, width)
             quotient = torch.mm(part, root)
-            lower = _at(matrix, last, last, rows, rows)
+            lower = at(matrix, last, last, rows, rows)
             torch.addmm(part, lower, quotient, beta=0, alpha=-1, out=part)
             half.addmm_(quotient.T, part, alpha=-0.5)
-            _at(matrix, first, last, width, rows).copy_(part.T)
+            at(matrix, first, last, width, rows).copy_(part.T)
         # Two halves, so that the result is symmetric to the last bit.
         torch.add(half, half.T, out=tile)
-
-
-def solve_(found: Cholesky, right: Tensor, tiling: Tiling) -> Tensor:
-    """`right (L L^T)^-1` in place, `right [r, d]` with contiguous rows: `2 d^2 r` operations."""
-    matrix, rows, bottom = found.factor, right.shape[0], found.edges[-1]
-    panels = list(_panels(found, tiling.panel))
-
-    def part(low: int, high: int) -> Tensor:
-        return _at(right, 0, low, rows, high - low)
-
-    for low, high in panels:
-        if low:
-            part(low, high).addmm_(part(0, low), _at(matrix, low, 0, high - low, low).T, alpha=-1)
-        for first, last in found.tiles(low, high):
-            tile = part(first, last)
-            if first > low:
-                factor = _at(matrix, first, low, last - first, first - low)
-                tile.addmm_(part(low, first), factor.T, alpha=-1)
-            tile.copy_(torch.mm(tile, found.corners[first].T))
-    for low, high in reversed(panels):
-        if high < bottom:
-            factor = _at(matrix, high, low, bottom - high, high - low)
-            part(low, high).addmm_(part(high, bottom), factor, alpha=-1)
-        for first, last in reversed(found.tiles(low, high)):
-            tile = part(first, last)
-            if last < high:
-                factor = _at(matrix, last, first, high - last, last - first)
-                tile.addmm_(part(last, high), factor, alpha=-1)
-            tile.copy_(torch.mm(tile, found.corners[first]))
-    return right

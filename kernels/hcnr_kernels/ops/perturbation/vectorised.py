@@ -10,16 +10,18 @@ CACHED_BYTES = 4 * 2**20
 
 
 def perturbation(base: Tensor, tuned: Tensor, mask: Tensor, axis: str) -> tuple[Tensor, Tensor]:
-    """The two sums of squares of method.md (4), `(||(W0 - W1) M||^2, ||W0 M||^2)`, each 0-d fp32.
+    """The two sums of squares of method.md (4), `(||(W0 - W1) M||^2, ||W0 M||^2)`, of every mask.
 
-    Differences, squares and the sums within a chunk are taken in float32, one per row or column;
-    those are added in float64. A column is summed before the mask is applied, so that a column that
-    is not a candidate is read in storage order instead of gathered.
+    Differences, squares and their sums along a row or column of a chunk are taken in float32; those
+    are added in float64, and only then masked, so that both weights are read once and columns in
+    storage order.
     """
     by_row = axis == "output"
-    lines = mask.nonzero().squeeze(1) if by_row else torch.arange(base.shape[0], device=base.device)
+    several = mask if mask.dim() == 2 else mask[None]
+    every = torch.arange(base.shape[0], device=base.device)
+    lines = several.any(0).nonzero().squeeze(1) if by_row else every
     dtype = torch.promote_types(base.dtype, torch.float32)
-    width = 1 if by_row else base.shape[1]
+    width = len(lines) if by_row else base.shape[1]
     sums = torch.zeros((2, width), dtype=torch.float64, device=base.device)
     for some in chunks(lines.shape[0], chunk_length(12 * base.shape[1], budget=CACHED_BYTES)):
         rows = lines[some] if by_row else some
@@ -28,6 +30,12 @@ def perturbation(base: Tensor, tuned: Tensor, mask: Tensor, axis: str) -> tuple[
         for total, each in zip(sums, (change, original), strict=True):
             # A new tensor: where nothing is converted, `original` may be a view of base.
             squares = each.square()
-            total += squares.sum(1).double().sum() if by_row else squares.sum(0)
-    totals = (sums if by_row else sums[:, mask]).sum(1).float()
-    return totals[0].clone(), totals[1].clone()
+            if by_row:
+                total[some] = squares.sum(1).double()
+            else:
+                total += squares.sum(0)
+    chosen = several[:, lines] if by_row else several
+    # Replaced, not multiplied: NaN * 0 is NaN.
+    totals = torch.where(chosen, sums[:, None], 0.0).sum(-1).float()
+    change, whole = totals.view(2, *mask.shape[:-1])
+    return change.clone(), whole.clone()

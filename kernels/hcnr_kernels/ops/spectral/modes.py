@@ -198,7 +198,7 @@ def _diagonalise(
     factor = torch.linalg.cholesky_ex(total)[0]
     unit = torch.zeros(1, count, size, dtype=torch.bool, device=total.device)
     norm = one_norms(total, unit[0]).amax(0, keepdim=True)
-    bound = condition_bound(lambda right: torch.cholesky_solve(right, factor), norm, unit)
+    bound = condition_bound(lambda rows: torch.cholesky_solve(rows.mT, factor).mT, norm, unit)
     del total
     for _ in range(2):
         whitened = torch.linalg.solve_triangular(factor, whitened.mT, upper=False)
