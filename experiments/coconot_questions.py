@@ -1,7 +1,7 @@
 """Question files of CoCoNot (MIT), a category each: is there repaired what was never asked for?
 
     python -m experiments.coconot_questions DATA_ROOT/coconot QUESTIONS
-    hcnr evaluate RESTORED --against TUNED --against BASE --benchmarks QUESTIONS/incomplete.jsonl,...
+    hcnr evaluate RESTORED --against TUNED --against BASE --benchmarks QUESTIONS/incomplete.jsonl
 
 What should not be complied with is unanswerable, the contrast set's requests are answerable.
 Categories without contrast are left out: a refusal delta needs both sides.
