@@ -1,4 +1,4 @@
-"""What an evaluation, a sweep and a probe found, read leniently from their files."""
+"""What a sweep and a probe found, read leniently from their files."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,7 @@ from typing import Any
 from hcnr.choosing.front import Scores as Point
 from hcnr.choosing.front import pareto_front
 from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, WORDS, Recommendation, recommend
-from hcnr.record.tables import Interval
 from hcnr.record.values import (
-    interval,
     mapping,
     mappings,
     number,
@@ -21,62 +19,6 @@ from hcnr.record.values import (
 def probe_blocks(probe: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Blocks of `probe.json` that carry a number."""
     return [e for e in mappings(probe.get("blocks")) if number(e.get("block")) is not None]
-
-
-@dataclass(frozen=True)
-class ModelScores:
-    """How one model scored; rates in percent.
-
-    Attributes:
-        name: of the model.
-        sets: metrics of every honesty set.
-        macro: their unweighted means.
-        tasks: metrics of every task set.
-        tasks_macro: their unweighted means.
-    """
-
-    name: str
-    sets: dict[str, dict[str, Any]] = field(default_factory=dict)
-    macro: dict[str, Any] = field(default_factory=dict)
-    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    tasks_macro: dict[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, name: str, entry: Mapping[str, Any]) -> "ModelScores":
-        """Read one model of `metrics.json`; what is missing stays empty."""
-        sets, tasks = (
-            {str(key): mapping(value) for key, value in mapping(entry.get(part)).items()}
-            for part in ("sets", "tasks")
-        )
-        macro, tasks_macro = (mapping(entry.get(part)) for part in ("macro", "tasks_macro"))
-        return cls(name, sets, macro, tasks, tasks_macro)
-
-    def mean(self, key: str) -> float | None:
-        """Macro mean of a metric."""
-        return number(self.macro.get(key))
-
-    def mean_interval(self, key: str) -> Interval | None:
-        """Its 95 % interval."""
-        return interval(mapping(self.macro.get("ci95")).get(key))
-
-    @property
-    def task_accuracy(self) -> float | None:
-        """Mean accuracy over the task sets."""
-        return number(self.tasks_macro.get("accuracy"))
-
-    @property
-    def task_interval(self) -> Interval | None:
-        """Its 95 % interval."""
-        return interval(mapping(self.tasks_macro.get("ci95")).get("accuracy"))
-
-    @property
-    def empty_share(self) -> float | None:
-        """Share of empty outputs over all sets, 0 to 1."""
-        entries = [*self.sets.values(), *self.tasks.values()]
-        counted = [(number(e.get("empty")), number(e.get("n"))) for e in entries]
-        known = [(empty, n) for empty, n in counted if empty is not None and n]
-        total = sum(n for _, n in known)
-        return sum(empty for empty, _ in known) / total if total else None
 
 
 @dataclass(frozen=True)

@@ -4,27 +4,21 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from hcnr.record.evaluation import Evaluation
 from hcnr.record.names import stem
 from hcnr.record.values import mapping
 
 ROLES = ("tuned", "base")
 
 
-def role_of(
-    name: str,
-    entry: Mapping[str, Any],
-    data: Mapping[str, Any],
-    pair: Mapping[str, Any],
-    own: str | None,
-) -> str | None:
+def role_of(name: str, data: Evaluation, pair: Mapping[str, Any], own: str | None) -> str | None:
     """Whether a model that the restored one was evaluated against is the run's tuned or base one.
 
     Fingerprints decide where the evaluation has them and they differ from the restored model's,
     names otherwise.
     """
-    prints = mapping(data.get("fingerprints"))
-    print_ = entry.get("fingerprint") or prints.get(name)
-    if not print_ or print_ in (own, prints.get(str(data.get("model")))):
+    print_ = data.fingerprints.get(name)
+    if not print_ or print_ in (own, data.fingerprints.get(data.model)):
         return named_role(name, pair)
     known = mapping(pair.get("fingerprints"))
     return next((role for role in ROLES if known.get(role) == print_), None)

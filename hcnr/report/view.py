@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from hcnr.record.command import restore_command
+from hcnr.record.evaluation import ModelScores
 from hcnr.record.interpolation import Interpolated
 from hcnr.record.names import stem
 from hcnr.record.numbers import NONE, fixed, signed
@@ -25,7 +26,7 @@ from hcnr.report.headline import (
     verdict,
 )
 from hcnr.report.repair import repair_words
-from hcnr.report.results import ModelScores, Sweep
+from hcnr.report.results import Sweep
 from hcnr.report.signatures.outcomes import Signature
 from hcnr.report.signatures.signatures import failure_signatures
 
@@ -92,15 +93,15 @@ def tiles(run: Run) -> list[Tile]:
     after, before = run.after, run.before
     if after is None:
         return []
-    old = before.mean("refusal_delta") if before else None
-    delta, task = after.mean("refusal_delta"), after.task_accuracy
+    old = before.macro.refusal_delta if before else None
+    delta, task = after.macro.refusal_delta, after.task_accuracy
     found = [
         _tile("Refusal delta", old, delta, run.delta_difference, sign="+"),
         _tile("Task accuracy", before.task_accuracy if before else None, task, run.task_difference),
     ]
     if run.rival is not None:
         found.append(_rival_tile(run, run.rival))
-    old, f1 = before.mean("f1") if before else None, after.mean("f1")
+    old, f1 = before.macro.f1 if before else None, after.macro.f1
     last = _tile(run.f1_name, old, f1, run.f1_difference)
     # It rises in a model that refuses everything too.
     return [*found, replace(last, kind="") if last.kind == "good" else last]
@@ -133,7 +134,7 @@ def _rival_tile(run: Run, rival: ModelScores) -> Tile:
     if weighed is not None and rival.name == f"interpolation ({weighed.coefficient:g})":
         kind = "good" if weighed.lead.shown else "bad"
         change = "beaten:" if weighed.lead.shown else "not shown to be beaten:"
-    return Tile("Delta to beat", signed(rival.mean("refusal_delta")), change, kind, note)
+    return Tile("Delta to beat", signed(rival.macro.refusal_delta), change, kind, note)
 
 
 def _stance(run: Run) -> str:
@@ -199,11 +200,9 @@ def _origin(run: Run) -> dict[str, Any]:
                      stem(str(facts.get("source", NONE)))])  # fmt: skip
         for key, what in (("sha256", "file"), ("tokens_sha256", "tokens")):
             hashes.append([f"{name}, {what}", str(facts.get(key) or NONE)])
-    for name, value in run.benchmarks.items():
-        facts = mapping(value)
-        source = stem(str(facts.get("source") or NONE))
-        data.append([name, fixed(number(facts.get("questions")), ",.0f"), NONE, source])
-        hashes.append([f"{name}, file", str(facts.get("sha256") or NONE)])
+    for name, one in run.evaluation.data.items() if run.evaluation else ():
+        data.append([name, fixed(one.questions, ",.0f"), NONE, stem(one.source or NONE)])
+        hashes.append([f"{name}, file", one.sha256 or NONE])
     settings = [[key, str(value)] for key, value in report["config"].items()]
     versions = [[key, str(value)] for key, value in report["versions"].items()]
     return {

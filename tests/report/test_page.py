@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hcnr.errors import OutputError
+from hcnr.errors import DataError, OutputError
 from hcnr.record.tables import Table
 from hcnr.report import page
 from hcnr.report.drawing.charts import PlaneChart, RowChart
@@ -269,7 +269,7 @@ def paths(value, here=()):
 
 @pytest.mark.parametrize("part", ["metrics", "sweep", "probe"])
 def test_any_part_of_a_result_may_be_missing_or_odd(make_run, invented, part):
-    """Every part is optional: whatever stands in its place, the page is written."""
+    """The page is written without it, or one sentence names the file and what it holds."""
     place = make_run(report=invented.report(1))
     file = place / {"metrics": "eval/metrics.json"}.get(part, f"{part}.json")
     whole = getattr(invented, part)()
@@ -281,7 +281,11 @@ def test_any_part_of_a_result_may_be_missing_or_odd(make_run, invented, part):
             inner = inner[key]
         inner[last] = (None, "odd", [], {}, 7, [None], {"a": 1})[count % 7]
         file.write_text(json.dumps(broken))
-        assert html(gather(place)).endswith("</html>\n"), where
+        try:
+            assert html(gather(place)).endswith("</html>\n"), where
+        except DataError as error:
+            found = r"(holds a \w+ as|has no part) '[^']+', expected .+; write it again or .+"
+            assert re.fullmatch(f"{re.escape(str(file))} {found}", str(error)), where
 
 
 def test_the_same_run_gives_the_same_page(full_run):

@@ -176,27 +176,30 @@ class RealDemo:
         shown = {name: by_name[name] for name in (RESTORED, "tuned", "base")}
         ours = shown[RESTORED].scores
         others = {name: shown[name].scores for name in ("tuned", "base")}
-        metrics = assemble(RESTORED, ours, others, {}, HONESTY)
         rival = next((row for row in rows if row.coefficient is not None), None)
-        metrics["interpolation_row"] = None
+        beside = None
         if rival is not None:
-            metrics["interpolation_row"] = {
+            beside = {
                 "coefficient": rival.coefficient,
                 "scope": "all",
                 **rival.scores.as_dict(),
             }
             self.facts["against interpolation"] = difference(ours, rival.scores)
         self.facts["recommendation"] = decision_of(rows, rival).as_dict()
-        metrics["recommendation"] = self.facts["recommendation"]
-        metrics["settings"] = {"detector": DETECTOR, "seed": 0, "resamples": _RESAMPLES}
-        metrics["versions"] = versions()
+        found = assemble(
+            RESTORED, ours, others, {}, HONESTY,
+            interpolation_row=beside,
+            recommendation=self.facts["recommendation"],
+            settings={"detector": DETECTOR, "seed": 0, "resamples": _RESAMPLES},
+            versions=versions(),
+        )  # fmt: skip
         folder = check_folder(evaluation_folder(restored))
         if rival is not None:
             shown[f"{INTERPOLATION}{rival.coefficient:g}"] = rival
         said = {name: row.responses for name, row in shown.items()}
         scores = {name: row.scores for name, row in shown.items()}
         write_judged(folder, judge_questions(self._panel.sets, said, scores))
-        write_metrics(folder, metrics)
+        write_metrics(folder, found)
         run = gather(restored)
         update_card(run)
         write_html(run)

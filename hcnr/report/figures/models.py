@@ -1,11 +1,11 @@
 """The charts of a report; those of the evaluation, the probe and the stages are made here."""
 
 from collections.abc import Iterable
-from typing import Any
 
+from hcnr.record.evaluation import ModelScores, Scored
 from hcnr.record.numbers import NONE, fixed, with_interval
 from hcnr.record.tables import Table
-from hcnr.record.values import interval, mapping, number
+from hcnr.record.values import interval, number
 from hcnr.report.drawing.charts import (
     Chart,
     ChartRow,
@@ -28,7 +28,7 @@ from hcnr.report.figures.spectrum import spectrum, spectrum_by_matrix
 from hcnr.report.figures.sweep import trade_off
 from hcnr.report.figures.two_sided import restored_directions, terms, two_sided_condition
 from hcnr.report.gather import Run
-from hcnr.report.results import ModelScores, probe_blocks
+from hcnr.report.results import probe_blocks
 
 CALIBRATION = {"calibration error": ("ece", ".1f"), "AUROC": ("auroc", ".3f")}
 """Columns of an evaluation with calibration: where they stand, and how they are written."""
@@ -66,34 +66,33 @@ def _models(run: Run) -> list[tuple[Role, ModelScores]]:
 
 def honesty_by_set(run: Run) -> Chart | None:
     """Refusal delta of every set, before and after, with intervals."""
-    models = _models(run)
+    models, words = _models(run), run.words
     names = list(dict.fromkeys(name for _, scores in models for name in scores.sets))
     entries = [entry for _, scores in models for entry in scores.sets.values()]
-    calibration = CALIBRATION if any(entry.get("calibration") for entry in entries) else {}
+    calibration = CALIBRATION if any(entry.calibration for entry in entries) else {}
     rows, cells = [], []
     for name in names:
         marks = []
         for role, scores in models:
-            entry = scores.sets.get(name, {})
-            delta = number(entry.get("refusal_delta"))
-            span = interval(mapping(entry.get("ci95")).get("refusal_delta"))
+            if (entry := scores.sets.get(name)) is None:
+                continue
+            delta, span = entry.refusal_delta, entry.ci95.get("refusal_delta")
             if delta is not None:
                 note = f"{name}, {scores.name}: delta {with_interval(delta, span, '+.1f')}"
                 marks.append(Mark(role, delta, note, span))
-            if entry:
-                cells.append(_set_cells(name, scores.name, entry, calibration.values()))
+            cells.append(_set_cells(name, scores.name, entry, calibration.values()))
         rows.append(ChartRow(name, marks))
     if not any(row.marks for row in rows):
         return None
     heads = (
-        "set", "model", "n", "refusal delta", f"refused, {run.positive}",
-        f"refused, {run.negative}", "F1", f"right, {run.negative}", "empty", *calibration,
+        "set", "model", "n", "refusal delta", f"refused, {words.positive}",
+        f"refused, {words.negative}", "F1", f"right, {words.negative}", "empty", *calibration,
         "detector",
     )  # fmt: skip
     return RowChart(
         key="honesty",
         title="Refusal delta by benchmark",
-        description=f"Refusals of {run.positive} minus those of {run.negative} questions, in "
+        description=f"Refusals of {words.positive} minus those of {words.negative} questions, in "
         "points: the higher the better, 0 for a model that refuses everything. Lines are 95% "
         "bootstrap intervals.",
         table=Table(heads, cells, ("model", "detector")),
@@ -105,22 +104,19 @@ def honesty_by_set(run: Run) -> Chart | None:
 
 
 def _set_cells(
-    name: str, model: str, entry: dict[str, Any], calibration: Iterable[tuple[str, str]]
+    name: str, model: str, entry: Scored, calibration: Iterable[tuple[str, str]]
 ) -> list[str]:
-    spans = mapping(entry.get("ci95"))
     rates = {
         "refusal_delta": "+.1f", "refusal_rate_unanswerable": ".1f",
         "refusal_rate_answerable": ".1f", "f1": ".1f", "accuracy_answerable": ".1f",
     }  # fmt: skip
     numbers = (
-        with_interval(number(entry.get(key)), interval(spans.get(key)), pattern)
+        with_interval(getattr(entry, key), entry.ci95.get(key), pattern)
         for key, pattern in rates.items()
     )
-    columns = mapping(entry.get("calibration"))
-    further = (fixed(number(columns.get(key)), pattern) for key, pattern in calibration)
-    n, empty = number(entry.get("n")), number(entry.get("empty"))
-    detector = str(entry.get("detector") or NONE)
-    return [name, model, fixed(n, ",.0f"), *numbers, fixed(empty, ",.0f"), *further, detector]
+    further = (fixed(entry.calibration.get(key), pattern) for key, pattern in calibration)
+    n, empty = (fixed(count, ",.0f") for count in (entry.n, entry.empty))
+    return [name, model, n, *numbers, empty, *further, entry.detector or NONE]
 
 
 def task_by_set(run: Run) -> Chart | None:
@@ -131,13 +127,12 @@ def task_by_set(run: Run) -> Chart | None:
     for name in names:
         marks = []
         for role, scores in models:
-            entry = scores.tasks.get(name, {})
-            value = number(entry.get("accuracy"))
-            span = interval(mapping(entry.get("ci95")).get("accuracy"))
+            entry = scores.tasks.get(name, Scored())
+            value, span = entry.accuracy, entry.ci95.get("accuracy")
             if value is not None:
                 note = f"{name}, {scores.name}: {with_interval(value, span)}% right"
                 marks.append(Mark(role, value, note, span))
-                n = fixed(number(entry.get("n")), ",.0f")
+                n = fixed(entry.n, ",.0f")
                 cells.append([name, scores.name, n, with_interval(value, span)])
         rows.append(ChartRow(name, marks))
     if not cells:

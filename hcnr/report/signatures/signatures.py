@@ -89,7 +89,7 @@ def _fell(run: Run) -> Outcome:
 
 
 def _delta_low(run: Run) -> Outcome:
-    delta = run.after.mean("refusal_delta") if run.after else None
+    delta = run.after.macro.refusal_delta if run.after else None
     if delta is None:
         return UNKNOWN
     if delta >= SMALL_DELTA:
@@ -102,13 +102,13 @@ def _delta_low(run: Run) -> Outcome:
 
 
 def _refuse_all(run: Run) -> Outcome:
-    known = run.after.mean("refusal_rate_answerable") if run.after else None
+    known = run.after.macro.refusal_rate_answerable if run.after else None
     if known is None:
         return UNKNOWN
     if known <= MOST_REFUSED:
         return FINE
     return (
-        f"It refuses {known:.1f}% of the {run.negative} questions.",
+        f"It refuses {known:.1f}% of the {run.words.negative} questions.",
         "Judge by the refusal delta, which is 0 for a model that refuses everything; F1 is high "
         "for such a model.",
     )
@@ -144,7 +144,7 @@ def _noise(run: Run) -> Outcome:
     if low > 0 or high < 0:
         return FINE
     more = "more questions (a larger --limit)"
-    if run.asked_all:
+    if run.evaluation and run.evaluation.asked_all:
         more = "further sets (--benchmarks; every question of these was asked)"
     return (
         "The 95% interval of the change in the refusal delta holds zero "
