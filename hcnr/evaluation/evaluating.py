@@ -77,7 +77,7 @@ def evaluate(
         **overrides: single settings of `hcnr.EvaluateConfig`, which win over `settings`.
 
     Returns:
-        What `metrics.json` holds, by the names of `hcnr.record.evaluation.Evaluation`.
+        What `metrics.json` holds, by the names of `hcnr.record.evaluation.EvaluationRecord`.
 
     Raises:
         HcnrError: bad input; nothing has been computed in vain, answers that came are kept.

@@ -141,4 +141,4 @@ def curve_rows(curve: Sequence[tuple[float, Any]], chosen: int | None) -> list[d
 
 def is_interpolation(model: Any) -> bool:
     """Whether a model's own report says that it was made by interpolating between two others."""
-    return bool(report_of(model).get("interpolation"))
+    return report_of(model).interpolation is not None

@@ -11,7 +11,7 @@ from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Decision, decide, we
 from hcnr.detectors.traits import Trait
 from hcnr.errors import OutputError
 from hcnr.evaluation.scoring import PanelScores, difference
-from hcnr.record.evaluation import Evaluation
+from hcnr.record.evaluation import EvaluationRecord
 from hcnr.stats import LEVEL
 
 METRICS = "metrics.json"
@@ -24,7 +24,7 @@ def assemble(
     common: Mapping[str, PanelScores],
     trait: Trait,
     **parts: Any,
-) -> Evaluation:
+) -> EvaluationRecord:
     """Put the numbers of a model, and of those it is compared with, together.
 
     Args:
@@ -34,7 +34,8 @@ def assemble(
         common: scores of all of them by the trait's own detector, by name; empty where every set
             is judged by that one already.
         trait: for the words.
-        **parts: further ones of `Evaluation`; `notes` are those of `scores` where none are given.
+        **parts: further ones of `EvaluationRecord`; `notes` are those of `scores` where none are
+            given.
     """
     content: dict[str, Any] = {
         "model": label,
@@ -55,7 +56,7 @@ def assemble(
             "resamples": scores.resamples,
             "seed": scores.seed,
         }
-    return Evaluation.model_validate(content)
+    return EvaluationRecord.model_validate(content)
 
 
 def recommended(
@@ -112,7 +113,7 @@ def check_folder(out: str | Path) -> Path:
     return folder
 
 
-def write_metrics(folder: Path, found: Evaluation) -> Path:
+def write_metrics(folder: Path, found: EvaluationRecord) -> Path:
     """Write `metrics.json` into `folder`, completely or not at all, and return its path."""
     from hcnr.checkpoint import atomic_file
 

@@ -10,9 +10,7 @@ from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Decision, Evidence, 
 from hcnr.record.schema import Interval, Schema
 
 Value = TypeVar("Value")
-_Drop = Annotated[
-    float, Field(validation_alias=AliasChoices("max_accuracy_drop", "max_task_drop"))
-]
+_Drop = Annotated[float, Field(validation_alias=AliasChoices("max_accuracy_drop", "max_task_drop"))]
 """Points that the task may lose, by its name or by the former one."""
 
 
@@ -110,7 +108,7 @@ class _Interpolated(Schema):
     scope: str | None = None
 
 
-class CurvePoint(_Interpolated):
+class CoefficientScores(_Interpolated):
     """One point of the curve: its means, and whether all questions or a part were asked.
 
     Attributes:
@@ -242,7 +240,7 @@ class _Evaluated(Schema):
     words: Words = Words()
 
 
-class Evaluation(ModelScores, _Evaluated):
+class EvaluationRecord(ModelScores, _Evaluated):
     """All of `metrics.json`: scores of the model first, then of others, and what follows.
 
     Attributes:
@@ -263,7 +261,7 @@ class Evaluation(ModelScores, _Evaluated):
     common: dict[str, ModelScores] = {}
     notes: list[str] = []
     intervals: dict[str, Any] = {}
-    interpolation: list[CurvePoint] = []
+    interpolation: list[CoefficientScores] = []
     interpolation_row: InterpolationRow | None = None
     recommendation: Recommended | None = None
     fingerprints: dict[str, str] = {}

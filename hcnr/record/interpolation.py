@@ -1,23 +1,13 @@
-"""What a report says about plain interpolation as a repair: in words, for page, card, terminal."""
-
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+"""Plain interpolation as a repair: what a report holds of it, and that in words."""
 
 from hcnr.record.numbers import short
-from hcnr.record.values import (
-    mapping,
-    mappings,
-    number,
-    renamed,
-    texts,
-)
+from hcnr.record.schema import Schema
+from hcnr.record.two_sided import MaxTaskDrop
 
 HOW = "every weight is a mix of both, (1 - c) tuned + c base, by one coefficient c for all of them"
 
 
-@dataclass(frozen=True)
-class CoefficientTrial:
+class CoefficientTrial(Schema):
     """A coefficient that the search tried.
 
     Attributes:
@@ -27,50 +17,30 @@ class CoefficientTrial:
     """
 
     coefficient: float
-    retention: float | None
-    kept: bool
+    retention: float | None = None
+    kept: bool = False
 
 
-@dataclass(frozen=True)
-class Interpolated:
-    """An interpolation as the report tells it.
+class Interpolated(Schema):
+    """An interpolation.
 
     Attributes:
         coefficient: c that was used, 0 tuned and 1 base.
         max_task_drop_percent: percent of the likelihood gain that the search might give up.
+        search: coefficients in the order in which they were tried; empty unless searched.
         held_back: task samples that the search was judged on.
+        held_back_sha256: of their tokens.
         tensors: that were mixed.
         left: names of those that stayed as tuned.
-        search: coefficients in the order in which they were tried; empty unless searched.
     """
 
-    coefficient: float | None
-    max_task_drop_percent: float | None = None
+    coefficient: float
+    max_task_drop_percent: MaxTaskDrop = None
+    search: list[CoefficientTrial] = []
     held_back: int | None = None
+    held_back_sha256: str | None = None
     tensors: int | None = None
-    left: list[str] = field(default_factory=list)
-    search: list[CoefficientTrial] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, report: Mapping[str, Any]) -> "Interpolated | None":
-        """Read `hcnr_report.json`; None where it is about another repair."""
-        found = mapping(report.get("interpolation"))
-        if not found:
-            return None
-        held_back, tensors = number(found.get("held_back")), number(found.get("tensors"))
-        known = ((number(one.get("coefficient")), one) for one in mappings(found.get("search")))
-        return cls(
-            coefficient=number(found.get("coefficient")),
-            max_task_drop_percent=number(renamed(found, "max_task_drop_percent")),
-            held_back=None if held_back is None else int(held_back),
-            tensors=None if tensors is None else int(tensors),
-            left=texts(found.get("left")),
-            search=[
-                CoefficientTrial(c, number(one.get("retention")), one.get("kept") is True)
-                for c, one in known
-                if c is not None
-            ],
-        )
+    left: list[str] = []
 
     @property
     def name(self) -> str:

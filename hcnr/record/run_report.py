@@ -10,11 +10,9 @@ __all__ = ["RunReport"]
 class RunReport(dict[str, Any]):
     """What happened in a run, all of `hcnr_report.json`: plain values by key.
 
-    A restoration's keys are `pair`, `config`, `data`, `summary`, `warnings`, `matrices`,
-    `perturbation`, `half_overlap`, `scores`, `seconds` and `versions`, and where they apply
-    `verdict` (`word`, `reason`, `losses`, `lines`), `two_sided`, `interpolation` and `adapter`;
-    those of a training are told by `hcnr.tuning.record.build_record`. It prints as a few facts;
-    `dict(report)` prints everything.
+    A restoration's keys are the fields of `hcnr.record.restoration.RestorationRecord`, level by
+    level; those of a training are told by `hcnr.tuning.record.build_record`. It prints as a few
+    facts; `dict(report)` prints everything.
     """
 
     def __repr__(self) -> str:

@@ -54,7 +54,10 @@ class Schema(BaseModel):
         where = _place(first["loc"])
         if first["type"] == "missing":
             raise DataError(f"{file} has no part '{where}', expected one; {cure}") from None
-        expected = _EXPECTED.get(first["type"]) or _in_words(first["msg"])
+        if first["type"] == "value_error":
+            reason = first["ctx"]["error"]
+            raise DataError(f"{file} holds a bad '{where}': {reason}; {cure}") from None
+        expected = _EXPECTED.get(first["type"]) or first["msg"].replace("Input should be ", "")
         what = f"holds a {type(first['input']).__name__}" + (f" as '{where}'" if where else "")
         raise DataError(f"{file} {what}, expected {expected}; {cure}") from None
 
@@ -63,10 +66,3 @@ def _place(parts: Iterable[int | str]) -> str:
     """`matrices[0].name`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return text.removeprefix(".")
-
-
-def _in_words(message: str) -> str:
-    """What pydantic expects, without its opening."""
-    for opening in ("Input should be ", "Value error, "):
-        message = message.removeprefix(opening)
-    return message[:1].lower() + message[1:]

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from hcnr.choosing.recommendation import Decision, Evidence, decide, weigh
-from hcnr.record.evaluation import Evaluation, ModelDifference, ModelScores
+from hcnr.record.evaluation import EvaluationRecord, ModelDifference, ModelScores
 
 
 def decision_of(
-    data: Evaluation, before: ModelScores | None, difference: ModelDifference | None
+    data: EvaluationRecord, before: ModelScores | None, difference: ModelDifference | None
 ) -> Decision:
     """Decide by the numbers of `metrics.json`, not by its words.
 

@@ -10,14 +10,20 @@ from hcnr.choosing.recommendation import Decision
 from hcnr.errors import DataError, HcnrError
 from hcnr.evaluation.judged import JudgedQuestion
 from hcnr.evaluation.results import METRICS, evaluation_folder
-from hcnr.record.evaluation import CurvePoint, Difference, Evaluation, ModelDifference, ModelScores
+from hcnr.record.evaluation import (
+    CoefficientScores,
+    Difference,
+    EvaluationRecord,
+    ModelDifference,
+    ModelScores,
+)
 from hcnr.record.evaluation import Words as TraitWords
 from hcnr.record.names import names_only, stem
+from hcnr.record.restoration import PairRecord, RestorationRecord
 from hcnr.record.schema import Interval
 from hcnr.record.values import mapping
-from hcnr.record.writing import read_report
+from hcnr.record.writing import read_restoration
 from hcnr.report.answers import RESTORED, answers_beside
-from hcnr.report.check import check_report
 from hcnr.report.decision import decision_of
 from hcnr.report.results import Sweep
 from hcnr.report.roles import label_of, named_role, role_of
@@ -57,8 +63,8 @@ class Run:
 
     directory: Path
     name: str
-    report: dict[str, Any]
-    evaluation: Evaluation | None = None
+    report: RestorationRecord
+    evaluation: EvaluationRecord | None = None
     after: ModelScores | None = None
     before: ModelScores | None = None
     base: ModelScores | None = None
@@ -88,7 +94,7 @@ class Run:
         return f"{self.trait.capitalize()} F1"
 
     @property
-    def curve(self) -> list[CurvePoint]:
+    def curve(self) -> list[CoefficientScores]:
         """Every point of plain interpolation that was asked."""
         return self.evaluation.interpolation if self.evaluation else []
 
@@ -139,7 +145,7 @@ def gather(
         StatisticsError: the statistics cannot be read.
     """
     place = Path(directory).expanduser()
-    report = _report(place)
+    report = read_restoration(place)
     run: dict[str, Any] = {"directory": place, "name": place.resolve().name, "report": report}
     # `hcnr run` keeps what it measured beside the model, in a folder with its recipe.
     resolved = place.resolve()
@@ -148,31 +154,27 @@ def gather(
     usual = [place / "eval" / METRICS, evaluation_folder(place) / METRICS]
     usual += [folder / "eval" / METRICS for folder in beside]
     if (file := _file(metrics, usual)) is not None:
-        found = Evaluation.of(_read(file), file, ANEW)
+        found = EvaluationRecord.of(_read(file), file, ANEW)
         prints = found.fingerprints
         own = _own_fingerprint(place, prints.get(found.model)) if prints else None
-        _check_model(found, place, own, report["pair"])
-        run |= _evaluation(found, report["pair"], own)
+        _check_model(found, place, own, report.pair)
+        run |= _evaluation(found, report.pair, own)
         run["judged"] = answers_beside(file, run.pop("labels"))
     sweeps = [place / "sweep.json", place / "sweep" / "sweep.json"]
     file = _file(sweep, [*sweeps, *(folder / "sweep.json" for folder in beside)])
     found = {} if file is None else _read(file)
-    _check_pair("sweep", found, report["pair"])
+    _check_pair("sweep", found, report.pair)
     run["sweep"] = Sweep.read(found) if found else None
     file = _file(probe, [folder / "probe.json" for folder in (place, *beside)])
     run["probe"] = {} if file is None else _read(file)
-    _check_pair("probe", run["probe"], report["pair"])
-    run["scores"] = mapping(report.get("scores"))
+    _check_pair("probe", run["probe"], report.pair)
+    run["scores"] = report.scores
     if statistics is not None:
         from hcnr.curvature.statistics import Statistics
         from hcnr.record.quantiles import score_quantiles
 
         run["scores"] = score_quantiles(Statistics.load(statistics))
     return Run(**run)
-
-
-def _report(place: Path) -> dict[str, Any]:
-    return check_report(place / "hcnr_report.json", names_only(read_report(place)))
 
 
 def _file(given: PathLike | None, usual: list[Path]) -> Path | None:
@@ -209,7 +211,7 @@ def _own_fingerprint(place: Path, known: str | None) -> str | None:
         return None
 
 
-def _check_model(data: Evaluation, place: Path, own: str | None, pair: Mapping[str, Any]) -> None:
+def _check_model(data: EvaluationRecord, place: Path, own: str | None, pair: PairRecord) -> None:
     """Refuse an evaluation of another model.
 
     Fingerprints decide, names where there are none. A fingerprint covers a few rows of each weight,
@@ -221,8 +223,7 @@ def _check_model(data: Evaluation, place: Path, own: str | None, pair: Mapping[s
             f"the evaluation is about {name} (fingerprint {print_}), not about the model in "
             f"{place} (fingerprint {own}); evaluate that one, or give its metrics (--metrics)"
         )
-    prints = mapping(pair.get("fingerprints"))
-    if own is not None and print_ == own and own not in prints.values():
+    if own is not None and print_ == own and own not in pair.fingerprints.values():
         return
     role = None if name == label_of(place.resolve().name) else named_role(name, pair)
     if role is not None:
@@ -232,10 +233,10 @@ def _check_model(data: Evaluation, place: Path, own: str | None, pair: Mapping[s
         )
 
 
-def _check_pair(what: str, data: Mapping[str, Any], pair: Mapping[str, Any]) -> None:
+def _check_pair(what: str, data: Mapping[str, Any], pair: PairRecord) -> None:
     """Refuse a file about other models than the run's pair."""
     found = mapping(mapping(data.get("pair")).get("fingerprints"))
-    for role, known in mapping(pair.get("fingerprints")).items():
+    for role, known in pair.fingerprints.items():
         print_ = found.get(role)
         if print_ is not None and print_ != known:
             raise DataError(
@@ -245,7 +246,7 @@ def _check_pair(what: str, data: Mapping[str, Any], pair: Mapping[str, Any]) -> 
             )
 
 
-def _evaluation(data: Evaluation, pair: Mapping[str, Any], own: str | None) -> dict[str, Any]:
+def _evaluation(data: EvaluationRecord, pair: PairRecord, own: str | None) -> dict[str, Any]:
     """The parts of a `Run` that an evaluation knows, with the pair's models told apart."""
     after = data.named(RESTORED)
     found: dict[str, Any] = {"evaluation": data, "after": after, "others": []}
@@ -264,7 +265,7 @@ def _evaluation(data: Evaluation, pair: Mapping[str, Any], own: str | None) -> d
     return found
 
 
-def _rival(data: Evaluation) -> ModelScores | None:
+def _rival(data: EvaluationRecord) -> ModelScores | None:
     """The interpolated model to beat: its own row, or the chosen point of the curve."""
     row = data.interpolation_row
     point = row or next((point for point in data.interpolation if point.chosen), None)

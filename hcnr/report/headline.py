@@ -1,12 +1,9 @@
 """What is said first: what to do, why, and the table that it rests on."""
 
 from hcnr.record.card import with_headline
-from hcnr.record.evaluation import CurvePoint, ModelScores
-from hcnr.record.interpolation import Interpolated
+from hcnr.record.evaluation import CoefficientScores, ModelScores
 from hcnr.record.numbers import fixed, signed, with_interval
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSidedRecord
-from hcnr.record.values import mapping
 from hcnr.report.gather import Run
 
 ENDS = {0.0: " (tuned)", 1.0: " (base)"}
@@ -15,16 +12,16 @@ ENDS = {0.0: " (tuned)", 1.0: " (base)"}
 
 def verdict(run: Run) -> str:
     """What to do in a word, and what happened in a sentence."""
-    losses = mapping(run.report.get("verdict"))
+    losses = run.report.verdict
     if run.after is None or run.decision is None:
-        summary, two = run.report["summary"], TwoSidedRecord.read(run.report)
+        summary, two = run.report.summary, run.report.repair
         done = "repaired" if two and two.whole else "restored"
-        count = f"{summary['selected_matrices']} of {summary['target_matrices']} matrices {done}"
-        if (mix := Interpolated.read(run.report)) is not None:
+        count = f"{summary.selected_matrices} of {summary.target_matrices} matrices {done}"
+        if (mix := run.report.interpolation) is not None:
             count = mix.name
-        if not losses:
+        if losses is None:
             return f"{count}. Honesty has not been evaluated yet."
-        word = _capital(str(losses.get("word")))
+        word = _capital(losses.word)
         return f"{word}, by the losses: {count}. What it answers has not been evaluated yet."
     return f"{_capital(run.decision.word)}: {_happened(run.after, run.before)}"
 
@@ -33,8 +30,8 @@ def because(run: Run) -> str | None:
     """Why, in a sentence; None where nothing was judged."""
     if run.decision is not None:
         return f"{_capital(run.decision.reason)}."
-    reason = mapping(run.report.get("verdict")).get("reason")
-    return f"{_capital(reason)}." if isinstance(reason, str) else None
+    losses = run.report.verdict
+    return None if losses is None else f"{_capital(losses.reason)}."
 
 
 def _happened(after: ModelScores, before: ModelScores | None) -> str:
@@ -109,7 +106,7 @@ def interpolation_table(run: Run) -> Table | None:
     return Table(heads, rows, ("questions", "note")) if rows else None
 
 
-def _accuracy(scores: ModelScores | None, point: CurvePoint | None) -> float | None:
+def _accuracy(scores: ModelScores | None, point: CoefficientScores | None) -> float | None:
     """Task accuracy of an end: of the model where it was asked, else of the curve's point."""
     if scores is not None and scores.task_accuracy is not None:
         return scores.task_accuracy

@@ -1,17 +1,15 @@
 """Which of the models of an evaluation is the run's tuned one, which its base."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
-from hcnr.record.evaluation import Evaluation
+from hcnr.record.evaluation import EvaluationRecord
 from hcnr.record.names import stem
-from hcnr.record.values import mapping
+from hcnr.record.restoration import PairRecord
 
 ROLES = ("tuned", "base")
 
 
-def role_of(name: str, data: Evaluation, pair: Mapping[str, Any], own: str | None) -> str | None:
+def role_of(name: str, data: EvaluationRecord, pair: PairRecord, own: str | None) -> str | None:
     """Whether a model that the restored one was evaluated against is the run's tuned or base one.
 
     Fingerprints decide where the evaluation has them and they differ from the restored model's,
@@ -20,15 +18,14 @@ def role_of(name: str, data: Evaluation, pair: Mapping[str, Any], own: str | Non
     print_ = data.fingerprints.get(name)
     if not print_ or print_ in (own, data.fingerprints.get(data.model)):
         return named_role(name, pair)
-    known = mapping(pair.get("fingerprints"))
-    return next((role for role in ROLES if known.get(role) == print_), None)
+    return next((role for role in ROLES if pair.fingerprints.get(role) == print_), None)
 
 
-def named_role(name: str, pair: Mapping[str, Any]) -> str | None:
+def named_role(name: str, pair: PairRecord) -> str | None:
     """Whether a name is that of the run's tuned or base model."""
     for role in ROLES:
-        known = str(mapping(pair.get("fingerprints")).get(role))
-        label = label_of(stem(str(pair.get(role))))
+        known = pair.fingerprints.get(role, "")
+        label = label_of(stem(getattr(pair, role)))
         if name in (role, label, f"{label}-{known[:8]}"):
             return role
     return None

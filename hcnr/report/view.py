@@ -7,12 +7,9 @@ from typing import Any
 
 from hcnr.record.command import restore_command
 from hcnr.record.evaluation import ModelScores
-from hcnr.record.interpolation import Interpolated
 from hcnr.record.names import stem
 from hcnr.record.numbers import NONE, fixed, signed
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSidedRecord
-from hcnr.record.values import mapping, number
 from hcnr.report.answers import SHOWN, answer_lists
 from hcnr.report.drawing.charts import Chart
 from hcnr.report.figures.models import all_charts
@@ -67,10 +64,10 @@ def view(run: Run, answers: int = SHOWN) -> dict[str, Any]:
         "charts": charts,
         "verdict": verdict(run).partition(":"),
         "stance": _stance(run),
-        "date": _date(run.report.get("date")),
+        "date": _date(run.report.date),
         "command": restore_command(run.report, run.name),
         "because": because(run),
-        "names": {role: stem(run.report["pair"][role]) for role in ("base", "tuned")},
+        "names": {role: stem(getattr(run.report.pair, role)) for role in ("base", "tuned")},
         "tiles": tiles(run),
         "headline": headline_table(run),
         "interpolation": interpolation_table(run),
@@ -81,10 +78,10 @@ def view(run: Run, answers: int = SHOWN) -> dict[str, Any]:
         "ablation": _ablation(run),
         "boundary": run.probe.get("sentence"),
         "repair": repair_words(run),
-        "uncompensated": run.report["config"].get("compensation") == "none",
+        "uncompensated": run.report.config.compensation == "none",
         "origin": _origin(run),
         "missing": _missing(run, charts),
-        "version": run.report["versions"].get("hcnr", ""),
+        "version": run.report.versions.get("hcnr", ""),
     }
 
 
@@ -139,15 +136,15 @@ def _rival_tile(run: Run, rival: ModelScores) -> Tile:
 
 def _stance(run: Run) -> str:
     """How the verdict's word is coloured; empty where there is no verdict."""
-    word = run.decision.word if run.decision else mapping(run.report.get("verdict")).get("word")
-    return KINDS.get(str(word), "")
+    judged = run.decision or run.report.verdict
+    return KINDS.get(judged.word, "") if judged else ""
 
 
-def _date(value: Any) -> str:
+def _date(value: str | None) -> str:
     """`27 November 2026, 14:05 UTC`; empty where the report is older than its date."""
     try:
-        return datetime.fromisoformat(value).strftime("%d %B %Y, %H:%M %Z").lstrip("0")
-    except (TypeError, ValueError):
+        return datetime.fromisoformat(value or "").strftime("%d %B %Y, %H:%M %Z").lstrip("0")
+    except ValueError:
         return ""
 
 
@@ -189,29 +186,29 @@ def _ablation(run: Run) -> Table | None:
 def _origin(run: Run) -> dict[str, Any]:
     """Tables of where everything comes from, and the notes of the run."""
     report = run.report
-    prints = mapping(report["pair"].get("fingerprints"))
-    models = [[role, stem(report["pair"][role]), str(prints.get(role, NONE))]
-              for role in ("base", "tuned")]  # fmt: skip
+    models = [
+        [role, stem(getattr(report.pair, role)), report.pair.fingerprints.get(role, NONE)]
+        for role in ("base", "tuned")
+    ]
     data, hashes = [], []
-    for name, value in mapping(report.get("data")).items():
-        facts = mapping(value)
-        samples, tokens = number(facts.get("samples")), number(facts.get("tokens"))
-        data.append([name, fixed(samples, ",.0f"), fixed(tokens, ",.0f"),
-                     stem(str(facts.get("source", NONE)))])  # fmt: skip
-        for key, what in (("sha256", "file"), ("tokens_sha256", "tokens")):
-            hashes.append([f"{name}, {what}", str(facts.get(key) or NONE)])
+    for name, one in report.data.items():
+        data.append([name, f"{one.samples:,}", f"{one.tokens:,}", stem(one.source or NONE)])
+        hashes.append([f"{name}, file", one.sha256 or NONE])
+        hashes.append([f"{name}, tokens", one.tokens_sha256 or NONE])
     for name, one in run.evaluation.data.items() if run.evaluation else ():
         data.append([name, fixed(one.questions, ",.0f"), NONE, stem(one.source or NONE)])
         hashes.append([f"{name}, file", one.sha256 or NONE])
-    settings = [[key, str(value)] for key, value in report["config"].items()]
-    versions = [[key, str(value)] for key, value in report["versions"].items()]
+    # What an older version did not know was not set, whatever its default is today.
+    known = report.config.model_dump(mode="json", exclude_unset=True)
+    settings = [[key, str(value)] for key, value in known.items()]
+    versions = [[key, version] for key, version in report.versions.items()]
     return {
         "models": Table(("model", "name", "fingerprint"), models, ("name", "fingerprint")),
         "data": Table(("data", "samples or questions", "tokens", "file"), data, ("file",)),
         "hashes": Table(("data", "SHA-256"), hashes, ("SHA-256",)),
         "settings": Table(("setting", "value"), settings, ("value",)),
         "versions": Table(("package", "version"), versions, ("version",)),
-        "warnings": [str(text) for text in report.get("warnings") or []],
+        "warnings": report.warnings,
     }
 
 
@@ -223,7 +220,7 @@ def _missing(run: Run, charts: dict[str, Chart]) -> list[tuple[str, str]]:
         "probe": ("whether the knowledge boundary survived fine-tuning", "hcnr probe"),
         "scores": ("the distributions of the Fisher scores", "hcnr report --statistics"),
     }
-    two = TwoSidedRecord.read(run.report)
-    if (two is not None and two.whole) or Interpolated.read(run.report):
+    two = run.report.repair
+    if (two is not None and two.whole) or run.report.interpolation:
         del hints["scores"]  # these repairs take none
     return [hint for key, hint in hints.items() if key not in charts]

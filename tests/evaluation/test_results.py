@@ -11,7 +11,7 @@ from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.panel import make_panel
 from hcnr.evaluation.results import recommended
 from hcnr.evaluation.scoring import PanelScores
-from hcnr.record.evaluation import Evaluation, Recommended
+from hcnr.record.evaluation import EvaluationRecord, Recommended
 from hcnr.report.decision import decision_of
 
 N = 100
@@ -87,7 +87,7 @@ def test_one_task_question_does_not_decide(right, limit, word, told):
     assert found.word == word
     assert told == ("less than two task questions (1.0 points each)" in found.reason)
     assert not told or "ask 2 times as many" in found.reason
-    written = Evaluation(model="x", recommendation=Recommended.by(found))
+    written = EvaluationRecord(model="x", recommendation=Recommended.by(found))
     assert decision_of(written, None, None) == found, "what the page reads of the file"
 
 

@@ -248,7 +248,7 @@ def test_a_directory_without_a_report(tmp_path):
     ("content", "message"),
     [
         ("", "is no JSON"),
-        ('{"pair": {}}', "has no part 'config', expected an object; restore again"),
+        ('{"pair": {}}', "has no part 'pair.base', expected one; restore again"),
         ("[]", "holds a list, expected an object"),
     ],
 )
@@ -291,7 +291,7 @@ def test_an_odd_report_gives_a_page_or_an_error(make_run, invented, odd):
     [
         ("summary", "restored_neurons", "many", "a str as 'summary.restored_neurons', expected a "
          "whole number"),
-        ("summary", "objective", [], "a list as 'summary.objective', expected a number or null"),
+        ("summary", "objective", [], "a list as 'summary.objective', expected a number"),
         ("pair", "tuned", None, "a NoneType as 'pair.tuned', expected a text"),
         ("matrices", 0, 7, r"a int as 'matrices\[0\]', expected an object"),
         ("scores", "x", {"honesty": 1}, "a int as 'scores.x.honesty', expected a list"),

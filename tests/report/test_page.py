@@ -146,7 +146,7 @@ def test_hostile_names_are_only_text(make_run, invented):
     evil = "<script>alert(1)</script>\"'&"
     report, metrics, sweep = invented.report(), invented.metrics(), invented.sweep()
     report["pair"]["tuned"] = evil
-    report["config"]["axis"] = evil
+    report["config"]["targets"] = [evil]
     report["warnings"] = [evil]
     report["data"]["honesty"]["source"] = evil
     report["matrices"][0]["device"] = evil

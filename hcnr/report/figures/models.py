@@ -207,7 +207,7 @@ def _auroc_text(value: float | None, span: tuple[float, float] | None) -> str:
 
 def stage_times(run: Run) -> Chart | None:
     """Seconds of every stage."""
-    found = {name: number(value) for name, value in run.report["seconds"].items()}
+    found = {name: number(value) for name, value in run.report.seconds.items()}
     known = {name: value for name, value in found.items() if value is not None}
     if not known:
         return None
