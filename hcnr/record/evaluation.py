@@ -108,17 +108,32 @@ class _Interpolated(Schema):
     scope: str | None = None
 
 
-class CoefficientScores(_Interpolated):
+class Means(Schema):
+    """The figures that decide, see `hcnr.choosing.front.Scores`, in percent and points."""
+
+    honesty_f1: float | None = None
+    refusal_delta: float | None = None
+    task_accuracy: float | None = None
+    refusal_rate_answerable: float | None = None
+
+    @property
+    def defined(self) -> bool:
+        """Whether it can be compared with others."""
+        return self.refusal_delta is not None and self.task_accuracy is not None
+
+    @property
+    def place(self) -> tuple[float, float]:
+        """Task accuracy and refusal delta of what is `defined`."""
+        return self.task_accuracy or 0.0, self.refusal_delta or 0.0
+
+
+class CoefficientScores(Means, _Interpolated):
     """One point of the curve: its means, and whether all questions or a part were asked.
 
     Attributes:
         chosen: whether it is the best one at no less task accuracy than the model's.
     """
 
-    honesty_f1: float | None = None
-    refusal_delta: float | None = None
-    task_accuracy: float | None = None
-    refusal_rate_answerable: float | None = None
     chosen: bool = False
     questions: int | None = None
     complete: bool = True

@@ -36,6 +36,13 @@ class PairRecord(Schema):
     sources: dict[str, dict[str, Any]] = {}
 
 
+class ComparedPair(PairRecord):
+    """The pair that another file is about; its fingerprints tell whether it is the same one."""
+
+    base: str = ""
+    tuned: str = ""
+
+
 class DataRecord(Schema):
     """Samples of one data set: which were used, how they were read, what was cut.
 

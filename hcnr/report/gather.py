@@ -1,7 +1,6 @@
 """Everything the report shows, collected from the files of a run."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,13 +18,13 @@ from hcnr.record.evaluation import (
 )
 from hcnr.record.evaluation import Words as TraitWords
 from hcnr.record.names import names_only, stem
+from hcnr.record.probe import ProbeRecord
 from hcnr.record.restoration import PairRecord, RestorationRecord
 from hcnr.record.schema import Interval
-from hcnr.record.values import mapping
+from hcnr.record.sweep import SweepRecord
 from hcnr.record.writing import read_restoration
 from hcnr.report.answers import RESTORED, answers_beside
 from hcnr.report.decision import decision_of
-from hcnr.report.results import Sweep
 from hcnr.report.roles import label_of, named_role, role_of
 
 PathLike = str | Path
@@ -55,8 +54,8 @@ class Run:
         decision: what to do with the restored model, by the evaluation.
         judged: every question of the evaluation with what the models said, by the names that they
             have on the page.
-        sweep: what a sweep found.
-        probe: `probe.json`.
+        sweep: `sweep.json`, or None without one.
+        probe: `probe.json`, likewise.
         scores: quantiles of the Fisher scores by matrix and data set.
         guided: whether `hcnr run` made it, whose options a reader has used.
     """
@@ -73,8 +72,8 @@ class Run:
     difference: ModelDifference = field(default_factory=ModelDifference)
     decision: Decision | None = None
     judged: list[JudgedQuestion] = field(default_factory=list)
-    sweep: Sweep | None = None
-    probe: dict[str, Any] = field(default_factory=dict)
+    sweep: SweepRecord | None = None
+    probe: ProbeRecord | None = None
     scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     guided: bool = False
 
@@ -162,12 +161,12 @@ def gather(
         run["judged"] = answers_beside(file, run.pop("labels"))
     sweeps = [place / "sweep.json", place / "sweep" / "sweep.json"]
     file = _file(sweep, [*sweeps, *(folder / "sweep.json" for folder in beside)])
-    found = {} if file is None else _read(file)
-    _check_pair("sweep", found, report.pair)
-    run["sweep"] = Sweep.read(found) if found else None
-    file = _file(probe, [folder / "probe.json" for folder in (place, *beside)])
-    run["probe"] = {} if file is None else _read(file)
-    _check_pair("probe", run["probe"], report.pair)
+    if file is not None:
+        run["sweep"] = SweepRecord.of(_read(file), file, ANEW)
+        _check_pair("sweep", run["sweep"].pair, report.pair)
+    if (file := _file(probe, [folder / "probe.json" for folder in (place, *beside)])) is not None:
+        run["probe"] = ProbeRecord.of(_read(file), file, ANEW)
+        _check_pair("probe", run["probe"].pair, report.pair)
     run["scores"] = report.scores
     if statistics is not None:
         from hcnr.curvature.statistics import Statistics
@@ -233,11 +232,10 @@ def _check_model(data: EvaluationRecord, place: Path, own: str | None, pair: Pai
         )
 
 
-def _check_pair(what: str, data: Mapping[str, Any], pair: PairRecord) -> None:
+def _check_pair(what: str, other: PairRecord, pair: PairRecord) -> None:
     """Refuse a file about other models than the run's pair."""
-    found = mapping(mapping(data.get("pair")).get("fingerprints"))
     for role, known in pair.fingerprints.items():
-        print_ = found.get(role)
+        print_ = other.fingerprints.get(role)
         if print_ is not None and print_ != known:
             raise DataError(
                 f"the {what} is about another pair: its {role} model has the fingerprint {print_}, "

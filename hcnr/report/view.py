@@ -9,6 +9,7 @@ from hcnr.record.command import restore_command
 from hcnr.record.evaluation import ModelScores
 from hcnr.record.names import stem
 from hcnr.record.numbers import NONE, fixed, signed
+from hcnr.record.sweep import SweepRecord
 from hcnr.record.tables import Table
 from hcnr.report.answers import SHOWN, answer_lists
 from hcnr.report.drawing.charts import Chart
@@ -23,7 +24,6 @@ from hcnr.report.headline import (
     verdict,
 )
 from hcnr.report.repair import repair_words
-from hcnr.report.results import Sweep
 from hcnr.report.signatures.outcomes import Signature
 from hcnr.report.signatures.signatures import failure_signatures
 
@@ -76,7 +76,7 @@ def view(run: Run, answers: int = SHOWN) -> dict[str, Any]:
         "answers": answer_lists(run.judged, answers),
         "sweep": _sweep_words(run.sweep) if run.sweep else None,
         "ablation": _ablation(run),
-        "boundary": run.probe.get("sentence"),
+        "boundary": run.probe and run.probe.sentence,
         "repair": repair_words(run),
         "uncompensated": run.report.config.compensation == "none",
         "origin": _origin(run),
@@ -156,28 +156,27 @@ def _by_state(found: Sequence[Signature]) -> dict[str, list[Signature]]:
     }
 
 
-def _sweep_words(sweep: Sweep) -> dict[str, str]:
+def _sweep_words(sweep: SweepRecord) -> dict[str, str]:
     """What is recommended and why, and what the sweep cost."""
     found = {"word": "", "said": "", "cost": ""}
-    if sweep.reason:
-        chosen = [t for t in sweep.candidates if t.entry.get("recommended")][:1]
-        keys = differing_settings(sweep.candidates)
-        said = ": ".join(filter(None, [*(setting_text(t, keys) for t in chosen), sweep.reason]))
-        found["word"] = f"On its validation questions the sweep says {sweep.word}. "
+    if (choice := sweep.choice) is not None:
+        keys = differing_settings(sweep.tried)
+        words = [*(setting_text(one, keys) for one in sweep.best), choice.reason]
+        said = ": ".join(filter(None, words))
+        found["word"] = f"On its validation questions the sweep says {choice.word}. "
         found["said"] = f"{said[:1].upper()}{said[1:]}."
-    if sweep.cost_ratio is not None:
+    if (ratio := sweep.cost.get("ratio")) is not None:
         models = len(sweep.candidates) + len(sweep.ablation)
         found["cost"] = (
-            f"{models} restored models cost {sweep.cost_ratio:.2f} times one restoration, "
-            "evaluation apart."
+            f"{models} restored models cost {ratio:.2f} times one restoration, evaluation apart."
         )
     return found
 
 
 def _ablation(run: Run) -> Table | None:
     rows = [
-        [str(t.entry.get("name", NONE)), signed(t.delta), fixed(t.task), fixed(t.f1)]
-        for t in (run.sweep.ablation if run.sweep else ())
+        [one.name, signed(one.refusal_delta), fixed(one.task_accuracy), fixed(one.honesty_f1)]
+        for one in (run.sweep.ablation if run.sweep else ())
     ]
     heads = ("ablation", "refusal delta", "task accuracy", f"{run.trait} F1")
     return Table(heads, rows) if rows else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcnr.choosing.front import Gain, Scores, pareto_front, rival
 from hcnr.choosing.recommendation import Recommendation, recommend
+from hcnr.record.sweep import SweepRecord
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,10 +123,10 @@ class SweepResult:
         return None if best is None else curve[best]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, undefined figures as None."""
+        """What `sweep.json` holds, see `SweepRecord`; undefined figures are None."""
         chosen = self.recommendation
         settings = None if chosen.index is None else self.candidates[chosen.index].settings
-        return {
+        content = {
             "complete": self.complete,
             "candidates": [
                 {
@@ -165,6 +166,7 @@ class SweepResult:
             "versions": self.versions,
             "messages": self.messages,
         }
+        return SweepRecord.model_validate(content).as_dict()
 
     def save(self, path: Path) -> None:
         """Write `sweep.json`, the former one replaced whole.

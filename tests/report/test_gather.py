@@ -19,7 +19,7 @@ def test_a_bare_restoration_has_no_results(make_run):
         "restored",
         None,
         None,
-        {},
+        None,
         None,
     )
 
@@ -206,8 +206,7 @@ def test_a_file_of_another_pair_is_refused(make_run, invented, part, role):
 
 def test_an_interrupted_sweep_recommends_nothing(make_run, invented):
     run = gather(make_run(sweep=invented.sweep() | {"complete": False}))
-    assert run.sweep is not None and run.sweep.reason is None
-    assert not any(trade.entry["recommended"] for trade in run.sweep.candidates)
+    assert run.sweep is not None and run.sweep.choice is None and run.sweep.best == []
     page = html(run)
     assert "The sweep was interrupted" in page
     assert "Recommended: " not in page

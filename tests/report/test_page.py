@@ -125,21 +125,12 @@ def test_a_sweep_whose_best_is_not_to_be_used_recommends_none(make_run, invented
     assert "recommended" not in text
 
 
-def test_a_sweep_from_before_the_delta_decided_is_judged_anew(make_run, invented):
-    """Such a file was chosen by F1 and has no word; its numbers are enough."""
+def test_a_sweep_from_before_the_delta_decided_is_refused(make_run, invented):
+    """Such a file was chosen by F1 and has no word."""
     sweep = invented.sweep()
-    right = sweep["recommended"]["settings"]
-    wrong = max(sweep["candidates"], key=lambda c: c["task_accuracy"])
-    wrong["honesty_f1"] = 99.0
-    for one in sweep["candidates"]:
-        one["recommended"] = one["pareto"] = one is wrong
-    sweep["recommended"] = {"settings": wrong["settings"], "reason": "the best honesty F1"}
-    found = gather(make_run(sweep=sweep)).sweep
-    assert found is not None and found.word == "use"
-    assert found.reason is not None and found.reason.startswith("the best refusal delta of the")
-    chosen = [t.entry["settings"] for t in found.candidates if t.entry["recommended"]]
-    assert chosen == [right]
-    assert sum(t.entry["pareto"] for t in found.candidates) > 1
+    del sweep["recommended"]["word"]
+    with pytest.raises(DataError, match=r"sweep.json has no part 'recommended.word', expected one"):
+        gather(make_run(sweep=sweep))
 
 
 def test_hostile_names_are_only_text(make_run, invented):

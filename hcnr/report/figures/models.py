@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from hcnr.record.evaluation import ModelScores, Scored
 from hcnr.record.numbers import NONE, fixed, with_interval
+from hcnr.record.probe import AurocRecord
 from hcnr.record.tables import Table
-from hcnr.record.values import interval, number
 from hcnr.report.drawing.charts import (
     Chart,
     ChartRow,
@@ -28,7 +28,6 @@ from hcnr.report.figures.spectrum import spectrum, spectrum_by_matrix
 from hcnr.report.figures.sweep import trade_off
 from hcnr.report.figures.two_sided import restored_directions, terms, two_sided_condition
 from hcnr.report.gather import Run
-from hcnr.report.results import probe_blocks
 
 CALIBRATION = {"calibration error": ("ece", ".1f"), "AUROC": ("auroc", ".3f")}
 """Columns of an evaluation with calibration: where they stand, and how they are written."""
@@ -159,22 +158,21 @@ PROBES: tuple[tuple[Role, str, str], ...] = (
 
 def probe_curves(run: Run) -> Chart | None:
     """AUROC of the linear probes by block."""
-    blocks = probe_blocks(run.probe)
+    blocks = run.probe.blocks if run.probe else []
     curves = []
     for role, key, label in PROBES:
         points = []
         for entry in blocks:
-            auroc, span = _auroc(entry, key)
-            if auroc is not None:
-                note = f"block {entry['block']}, {label}: {_auroc_text(auroc, span)}"
-                points.append(CurvePoint(float(entry["block"]), auroc, note, span))
+            found: AurocRecord = getattr(entry, key)
+            note = f"block {entry.block}, {label}: {_auroc_text(found)}"
+            points.append(CurvePoint(float(entry.block), found.auroc, note, found.ends))
         if points:
             curves.append(Curve(role, label, points, line=True))
     if not curves:
         return None
     rows = [
-        [f"{entry['block']:g}", *(_auroc_text(*_auroc(entry, key)) for _, key, _ in PROBES),
-         fixed(number(entry.get("cosine")), ".2f")]
+        [str(entry.block), *(_auroc_text(getattr(entry, key)) for _, key, _ in PROBES),
+         fixed(entry.cosine, ".2f")]
         for entry in blocks
     ]  # fmt: skip
     return PlaneChart(
@@ -191,24 +189,13 @@ def probe_curves(run: Run) -> Chart | None:
     )
 
 
-def _auroc(entry: dict, key: str) -> tuple[float | None, tuple[float, float] | None]:
-    found = entry.get(key)
-    if isinstance(found, dict):
-        span = interval(found.get("ci95")) or interval([found.get("low"), found.get("high")])
-        return number(found.get("auroc")), span
-    if isinstance(found, list) and len(found) == 3:
-        return number(found[0]), interval(found[1:])
-    return number(found), None
-
-
-def _auroc_text(value: float | None, span: tuple[float, float] | None) -> str:
-    return with_interval(value, span, ".3f")
+def _auroc_text(found: AurocRecord) -> str:
+    return with_interval(found.auroc, found.ends, ".3f")
 
 
 def stage_times(run: Run) -> Chart | None:
     """Seconds of every stage."""
-    found = {name: number(value) for name, value in run.report.seconds.items()}
-    known = {name: value for name, value in found.items() if value is not None}
+    known = run.report.seconds
     if not known:
         return None
     total = sum(known.values()) or 1.0

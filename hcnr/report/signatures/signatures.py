@@ -167,9 +167,9 @@ def _empty(run: Run) -> Outcome:
 
 
 def _probe(run: Run) -> Outcome:
-    if run.probe.get("verdict") not in ("holds", "fails"):
+    if run.probe is None or run.probe.verdict not in ("holds", "fails"):
         return UNKNOWN
-    if run.probe["verdict"] == "holds":
+    if run.probe.verdict == "holds":
         return FINE
     return (
         "Linear probes that were trained on base do not tell known from unknown in tuned.",
