@@ -6,7 +6,7 @@ from typing import Annotated, Any, Generic, TypeVar
 from pydantic import AliasChoices, Field
 
 from hcnr.choosing.front import Gain, Scores
-from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Decision, Evidence, Rival
+from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Evidence, Rival
 from hcnr.record.schema import Interval, Schema
 
 Value = TypeVar("Value")
@@ -197,11 +197,6 @@ class Recommended(Schema):
     interpolation: RivalDifference | None = None
     task_step: float | None = None
     doubt: str | None = None
-
-    @classmethod
-    def by(cls, decision: Decision) -> "Recommended":
-        """A decision as it is written."""
-        return cls.model_validate(decision.as_dict())
 
     @property
     def evidence(self) -> Evidence:

@@ -87,7 +87,9 @@ def test_one_task_question_does_not_decide(right, limit, word, told):
     assert found.word == word
     assert told == ("less than two task questions (1.0 points each)" in found.reason)
     assert not told or "ask 2 times as many" in found.reason
-    written = EvaluationRecord(model="x", recommendation=Recommended.by(found))
+    written = EvaluationRecord(
+        model="x", recommendation=Recommended.model_validate(found.as_dict())
+    )
     assert decision_of(written, None, None) == found, "what the page reads of the file"
 
 
