@@ -29,7 +29,7 @@ from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
 from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
-from hcnr.record.evaluation import Asked
+from hcnr.record.files.evaluation import Asked
 from hcnr.record.measured_on import MeasuredOn
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def evaluate(
         **overrides: single settings of `hcnr.EvaluateConfig`, which win over `settings`.
 
     Returns:
-        What `metrics.json` holds, by the names of `hcnr.record.evaluation.EvaluationRecord`.
+        What `metrics.json` holds, by the names of `hcnr.record.files.evaluation.EvaluationRecord`.
 
     Raises:
         HcnrError: bad input; nothing has been computed in vain, answers that came are kept.

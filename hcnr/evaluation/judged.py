@@ -11,7 +11,7 @@ from pathlib import Path
 from hcnr.benchmarks.questions import Question
 from hcnr.errors import DataError
 from hcnr.evaluation.scoring import PanelScores
-from hcnr.record.schema import Schema
+from hcnr.record.files.schema import Schema
 
 JUDGED = "judged.jsonl"
 """Beside `metrics.json`, in the directory of an evaluation."""

@@ -52,7 +52,7 @@ def score_responses(
         seed: of the bootstrap.
 
     Returns:
-        What `metrics.json` holds, see `hcnr.record.evaluation.EvaluationRecord`, without what a
+        What `metrics.json` holds, see `hcnr.record.files.evaluation.EvaluationRecord`, without what a
         model would have to be asked for.
 
     Raises:

@@ -11,7 +11,7 @@ from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Decision, decide, we
 from hcnr.detectors.traits import Trait
 from hcnr.errors import OutputError
 from hcnr.evaluation.scoring import PanelScores, difference
-from hcnr.record.evaluation import EvaluationRecord
+from hcnr.record.files.evaluation import EvaluationRecord
 from hcnr.stats import LEVEL
 
 METRICS = "metrics.json"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hcnr.probes.linear import Interval
-from hcnr.record.probe import ProbeRecord
+from hcnr.record.files.probe import ProbeRecord
 
 READABLE = 0.6
 """A boundary counts as there when the lower end of the best block's interval reaches this.

@@ -1,6 +1,6 @@
 """A result that was written as an adapter, in words and as a table."""
 
-from hcnr.record.restoration import AdapterRecord
+from hcnr.record.files.restoration import AdapterRecord
 
 __all__ = ["adapter_sentence", "adapter_table"]
 

@@ -4,8 +4,8 @@ import shlex
 from typing import Any
 
 from hcnr.config import RestoreConfig
+from hcnr.record.files.restoration import RestorationRecord
 from hcnr.record.names import names_only
-from hcnr.record.restoration import RestorationRecord
 
 __all__ = ["restore_command"]
 

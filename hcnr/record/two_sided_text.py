@@ -1,8 +1,8 @@
 """A two-sided repair in words, for the page, the model card and the terminal."""
 
+from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.numbers import NONE, fixed, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSidedRecord
 
 LOSS = ".4g"
 KINDS = {

@@ -8,9 +8,9 @@ from typing import Any
 from hcnr.config import RestoreConfig
 from hcnr.errors import DataError
 from hcnr.record.card import model_card
+from hcnr.record.files.restoration import AGAIN, MadeBy, RestorationRecord
 from hcnr.record.front_matter import Origin
 from hcnr.record.names import names_only
-from hcnr.record.restoration import AGAIN, MadeBy, RestorationRecord
 from hcnr.record.run_report import RunReport
 
 

@@ -16,7 +16,7 @@ from hcnr.models.linear import as_stored
 from hcnr.models.model import resolve_device
 from hcnr.models.pair import Pair
 from hcnr.progress import MERGE, SAVE, WRITE, WRITE_ADAPTER, Stages
-from hcnr.record.matrix_record import MatrixRecord
+from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.repair.compensate import repair
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report

@@ -6,9 +6,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from hcnr.config import RestoreConfig
-from hcnr.record.matrix_record import MatrixRecord
+from hcnr.record.files.matrix_record import MatrixRecord
+from hcnr.record.files.restoration import RestorationRecord
 from hcnr.record.quantiles import score_quantiles
-from hcnr.record.restoration import RestorationRecord
 from hcnr.record.run_report import RunReport
 from hcnr.versions import versions
 
@@ -35,7 +35,7 @@ def build_report(
     sources: Mapping[str, Mapping[str, Any]] | None = None,
     adapter: Mapping[str, Any] | None = None,
 ) -> RunReport:
-    """Collect a run, see `hcnr.record.restoration.RestorationRecord`.
+    """Collect a run, see `hcnr.record.files.restoration.RestorationRecord`.
 
     Args:
         base: name of the base model.

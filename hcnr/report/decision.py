@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from hcnr.choosing.recommendation import Decision, Evidence, decide, weigh
-from hcnr.record.evaluation import EvaluationRecord, ModelDifference, ModelScores
+from hcnr.record.files.evaluation import EvaluationRecord, ModelDifference, ModelScores
 
 
 def decision_of(

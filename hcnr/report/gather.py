@@ -9,19 +9,19 @@ from hcnr.choosing.recommendation import Decision
 from hcnr.errors import DataError, HcnrError
 from hcnr.evaluation.judged import JudgedQuestion
 from hcnr.evaluation.results import METRICS, evaluation_folder
-from hcnr.record.evaluation import (
+from hcnr.record.files.evaluation import (
     CoefficientScores,
     Difference,
     EvaluationRecord,
     ModelDifference,
     ModelScores,
 )
-from hcnr.record.evaluation import Words as TraitWords
+from hcnr.record.files.evaluation import Words as TraitWords
+from hcnr.record.files.probe import ProbeRecord
+from hcnr.record.files.restoration import PairRecord, RestorationRecord
+from hcnr.record.files.schema import Interval
+from hcnr.record.files.sweep import SweepRecord
 from hcnr.record.names import names_only, stem
-from hcnr.record.probe import ProbeRecord
-from hcnr.record.restoration import PairRecord, RestorationRecord
-from hcnr.record.schema import Interval
-from hcnr.record.sweep import SweepRecord
 from hcnr.record.writing import read_restoration
 from hcnr.report.answers import RESTORED, answers_beside
 from hcnr.report.decision import decision_of

@@ -1,7 +1,7 @@
 """What is said first: what to do, why, and the table that it rests on."""
 
 from hcnr.record.card import with_headline
-from hcnr.record.evaluation import CoefficientScores, ModelScores
+from hcnr.record.files.evaluation import CoefficientScores, ModelScores
 from hcnr.record.numbers import fixed, signed, with_interval
 from hcnr.record.tables import Table
 from hcnr.report.gather import Run

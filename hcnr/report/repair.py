@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from hcnr.record.interpolation import HOW, Interpolated
-from hcnr.record.interpolation import key_facts as mixing_facts
-from hcnr.record.interpolation import search_sentence as mixing_search
+from hcnr.record.files.interpolated import Interpolated
+from hcnr.record.files.two_sided import TwoSidedRecord
+from hcnr.record.interpolation_text import HOW
+from hcnr.record.interpolation_text import key_facts as mixing_facts
+from hcnr.record.interpolation_text import search_sentence as mixing_search
 from hcnr.record.numbers import fixed, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.two_sided_text import (
     key_facts,
     kind_text,

@@ -2,9 +2,9 @@
 
 import re
 
-from hcnr.record.evaluation import EvaluationRecord
+from hcnr.record.files.evaluation import EvaluationRecord
+from hcnr.record.files.restoration import PairRecord
 from hcnr.record.names import stem
-from hcnr.record.restoration import PairRecord
 
 ROLES = ("tuned", "base")
 

@@ -9,12 +9,12 @@ from rich.table import Table
 
 from hcnr.output.bars import duration
 from hcnr.record.adapter_text import adapter_sentence, adapter_table
-from hcnr.record.interpolation import Interpolated
-from hcnr.record.interpolation import key_facts as mixing_facts
-from hcnr.record.interpolation import search_sentence as mixing_search
-from hcnr.record.matrix_record import MatrixRecord
-from hcnr.record.restoration import AGAIN, DataRecord, RestorationRecord
-from hcnr.record.two_sided import TwoSidedRecord
+from hcnr.record.files.interpolated import Interpolated
+from hcnr.record.files.matrix_record import MatrixRecord
+from hcnr.record.files.restoration import AGAIN, DataRecord, RestorationRecord
+from hcnr.record.files.two_sided import TwoSidedRecord
+from hcnr.record.interpolation_text import key_facts as mixing_facts
+from hcnr.record.interpolation_text import search_sentence as mixing_search
 from hcnr.record.two_sided_text import key_facts, search_sentence
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from hcnr.record.command import restore_command
-from hcnr.record.evaluation import ModelScores
+from hcnr.record.files.evaluation import ModelScores
+from hcnr.record.files.sweep import SweepRecord
 from hcnr.record.names import stem
 from hcnr.record.numbers import NONE, fixed, signed
-from hcnr.record.sweep import SweepRecord
 from hcnr.record.tables import Table
 from hcnr.report.answers import SHOWN, answer_lists
 from hcnr.report.drawing.charts import Chart

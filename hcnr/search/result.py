@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcnr.choosing.front import Gain, Scores, pareto_front, rival
 from hcnr.choosing.recommendation import Recommendation, recommend
-from hcnr.record.sweep import SweepRecord
+from hcnr.record.files.sweep import SweepRecord
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from hcnr.config import RestoreConfig
 from hcnr.record.command import restore_command
-from hcnr.record.restoration import AGAIN, AdapterRecord, PairRecord, RestorationRecord
+from hcnr.record.files.restoration import AGAIN, AdapterRecord, PairRecord, RestorationRecord
 
 
 def report(data=True, **settings):

@@ -3,9 +3,9 @@ from typing import Any
 import pytest
 
 from hcnr.errors import DataError
-from hcnr.record.matrix_record import MatrixRecord
-from hcnr.record.restoration import AGAIN, RestorationRecord
-from hcnr.record.two_sided import Spectrum, TwoSidedMatrix, together
+from hcnr.record.files.matrix_record import MatrixRecord
+from hcnr.record.files.restoration import AGAIN, RestorationRecord
+from hcnr.record.files.two_sided import Spectrum, TwoSidedMatrix, together
 from hcnr.record.two_sided_text import key_facts, search_sentence, search_table, steps_sentence
 
 NUMBERS: dict[str, Any] = {

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from statistics import fmean
 
-from hcnr.record.matrix_record import MatrixRecord
+from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.record.numbers import finite, short
 from hcnr.record.tables import Table
 from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart

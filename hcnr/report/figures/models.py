@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from hcnr.record.evaluation import ModelScores, Scored
+from hcnr.record.files.evaluation import ModelScores, Scored
+from hcnr.record.files.probe import AurocRecord
 from hcnr.record.numbers import NONE, fixed, with_interval
-from hcnr.record.probe import AurocRecord
 from hcnr.record.tables import Table
 from hcnr.report.drawing.charts import (
     Chart,

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterable
 
+from hcnr.record.files.two_sided import Spectrum, TwoSidedRecord, together
 from hcnr.record.numbers import NONE, fixed, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import Spectrum, TwoSidedRecord, together
 from hcnr.report.drawing.charts import Cell, Chart, Curve, CurvePoint, HeatMap, PlaneChart
 from hcnr.report.drawing.scales import power_of_ten
 from hcnr.report.figures.places import places

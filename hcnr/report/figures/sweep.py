@@ -1,8 +1,8 @@
 """The chart about settings: honesty against task over a sweep."""
 
-from hcnr.record.evaluation import CoefficientScores, Means
+from hcnr.record.files.evaluation import CoefficientScores, Means
+from hcnr.record.files.sweep import CandidateRecord
 from hcnr.record.numbers import NONE, fixed, signed
-from hcnr.record.sweep import CandidateRecord
 from hcnr.record.tables import Table
 from hcnr.report.drawing.charts import Chart, Curve, CurvePoint, PlaneChart, Role
 from hcnr.report.gather import Run

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Iterable
 from statistics import fmean
 
+from hcnr.record.files.two_sided import AXES, TwoSidedMatrix
 from hcnr.record.numbers import fixed, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import AXES, TwoSidedMatrix
 from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
 from hcnr.report.figures.places import RECORDED, grid, group_label, places, spot
 from hcnr.report.gather import Run

@@ -2,10 +2,10 @@
 
 import re
 
-from hcnr.record.interpolation import Interpolated
+from hcnr.record.files.interpolated import Interpolated
+from hcnr.record.files.restoration import RestorationRecord
+from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.numbers import short
-from hcnr.record.restoration import RestorationRecord
-from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.report.gather import Run
 
 OPTIONS_OF_RUN = frozenset(

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from statistics import fmean
 
+from hcnr.record.files.two_sided import AXES, TwoSidedRecord
 from hcnr.record.numbers import fixed, short
-from hcnr.record.two_sided import AXES, TwoSidedRecord
 from hcnr.record.two_sided_text import LOSS
 from hcnr.repair.task_weight import LARGEST, SMALLEST
 from hcnr.report.signatures.outcomes import FINE, HIGHEST_CONDITION, UNKNOWN, Outcome

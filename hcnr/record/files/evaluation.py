@@ -7,7 +7,7 @@ from pydantic import AliasChoices, Field
 
 from hcnr.choosing.front import Gain, Scores
 from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Evidence, Rival
-from hcnr.record.schema import Interval, Schema
+from hcnr.record.files.schema import Interval, Schema
 
 Value = TypeVar("Value")
 _Drop = Annotated[float, Field(validation_alias=AliasChoices("max_accuracy_drop", "max_task_drop"))]

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import AliasChoices, Field, FiniteFloat, model_validator
 
+from hcnr.record.files.schema import Schema
 from hcnr.record.numbers import NONE
-from hcnr.record.schema import Schema
 
 Both = Annotated[tuple[float | None, float | None], Field(strict=False)]
 """Of the output and of the input axis."""

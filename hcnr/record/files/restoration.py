@@ -5,10 +5,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, PlainSerializer
 
 from hcnr.config import RestoreConfig
-from hcnr.record.interpolation import Interpolated
-from hcnr.record.matrix_record import MatrixRecord
-from hcnr.record.schema import Schema
-from hcnr.record.two_sided import TwoSidedRecord
+from hcnr.record.files.interpolated import Interpolated
+from hcnr.record.files.matrix_record import MatrixRecord
+from hcnr.record.files.schema import Schema
+from hcnr.record.files.two_sided import TwoSidedRecord
 
 
 def _settings(value: Any) -> Any:

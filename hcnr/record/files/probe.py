@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from hcnr.record.restoration import ComparedPair
-from hcnr.record.schema import Schema
+from hcnr.record.files.restoration import ComparedPair
+from hcnr.record.files.schema import Schema
 
 
 class AurocRecord(Schema):

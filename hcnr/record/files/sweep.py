@@ -3,9 +3,9 @@
 from typing import Any
 
 from hcnr.choosing.recommendation import MAX_ACCURACY_DROP
-from hcnr.record.evaluation import CoefficientScores, Difference, Means, Recommended
-from hcnr.record.restoration import ComparedPair, DataRecord
-from hcnr.record.schema import Schema
+from hcnr.record.files.evaluation import CoefficientScores, Difference, Means, Recommended
+from hcnr.record.files.restoration import ComparedPair, DataRecord
+from hcnr.record.files.schema import Schema
 
 
 class _Setting(Schema):

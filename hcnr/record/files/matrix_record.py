@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from hcnr.record.files.schema import Schema
+from hcnr.record.files.two_sided import TwoSidedMatrix, is_raised
 from hcnr.record.numbers import finite
-from hcnr.record.schema import Schema
-from hcnr.record.two_sided import TwoSidedMatrix, is_raised
 
 
 class MatrixRecord(Schema):
