@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcnr.choosing.front import Scores
 from hcnr.config import EvaluateConfig, RestoreConfig
 from hcnr.config.calls import takes
 from hcnr.detectors.traits import open_trait
@@ -18,7 +19,6 @@ from hcnr.evaluation.endpoints.served import (
 )
 from hcnr.evaluation.interpolation import (
     best_rival,
-    curve_rows,
     is_interpolation,
 )
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
@@ -200,9 +200,10 @@ def _add_rival(
     chosen = best_rival([curve[i] for i in complete], scores.task_accuracy)
     chosen = None if chosen is None else complete[chosen]
     parts["interpolation"] = [
-        {**row, "questions": point.questions, "complete": point.complete}
-        for row, point in zip(curve_rows(curve, chosen), points, strict=True)
-    ]
+        {"coefficient": one.coefficient, **Scores.of(one.scores).as_dict(), "chosen": i == chosen,
+         "questions": one.questions, "complete": one.complete}
+        for i, one in enumerate(points)
+    ]  # fmt: skip
     if chosen is None:
         if scores.task_accuracy is None:
             why = "the task accuracy is undefined, because no task question has a known answer"

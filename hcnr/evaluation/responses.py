@@ -52,8 +52,8 @@ def score_responses(
         seed: of the bootstrap.
 
     Returns:
-        What `metrics.json` holds, see `hcnr.record.files.evaluation.EvaluationRecord`, without what a
-        model would have to be asked for.
+        What `metrics.json` holds, see `hcnr.record.files.evaluation.EvaluationRecord`, without
+        what a model would have to be asked for.
 
     Raises:
         HcnrError: bad input; nothing has been written.

@@ -117,19 +117,10 @@ class ProbeReport:
             "rule": f"holds when the best block's transfer AUROC has a lower bound of {READABLE} "
                     "or more",
             "best_block": self.best.block,
-            "best_transfer": self.best.transfer._asdict(),
+            "best_transfer": self.best.transfer,
             "required": self.required,
             "met": self.met,
-            "blocks": [
-                {
-                    "block": block.block,
-                    "base": block.base._asdict(),
-                    "transfer": block.transfer._asdict(),
-                    "tuned": block.tuned._asdict(),
-                    "cosine": block.cosine,
-                }
-                for block in self.blocks
-            ],
+            "blocks": list(self.blocks),
             "pair": self.pair,
             "data": self.data,
             "settings": self.settings,

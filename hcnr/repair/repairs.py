@@ -1,6 +1,5 @@
 """The repairs of one run: a weight at a time, a whole model or directory, and the report."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from hcnr.models.model import resolve_device
 from hcnr.models.pair import Pair
 from hcnr.progress import MERGE, SAVE, WRITE, WRITE_ADAPTER, Stages
 from hcnr.record.files.matrix_record import MatrixRecord
+from hcnr.record.files.restoration import AdapterRecord
 from hcnr.repair.compensate import repair
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
@@ -97,7 +97,7 @@ class Repairs:
 
     def write(
         self, directory: Path, tokenizer: Any, adapter: "AdapterOutput | None" = None
-    ) -> dict[str, Any] | None:
+    ) -> AdapterRecord | None:
         """Write weights and everything `from_pretrained` needs into `directory`.
 
         Returns:
@@ -119,7 +119,7 @@ class Repairs:
         return None
 
     def report(
-        self, verdict: "Verdict | None" = None, adapter: Mapping[str, Any] | None = None
+        self, verdict: "Verdict | None" = None, adapter: AdapterRecord | None = None
     ) -> dict[str, Any]:
         """Everything that happened, as plain values for JSON.
 

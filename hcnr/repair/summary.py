@@ -6,8 +6,10 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from hcnr.config import RestoreConfig
+from hcnr.record.files.interpolated import Interpolated
 from hcnr.record.files.matrix_record import MatrixRecord
-from hcnr.record.files.restoration import RestorationRecord
+from hcnr.record.files.restoration import AdapterRecord, RestorationRecord
+from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.quantiles import score_quantiles
 from hcnr.record.run_report import RunReport
 from hcnr.versions import versions
@@ -28,12 +30,12 @@ def build_report(
     records: Sequence[MatrixRecord],
     seconds: Mapping[str, float],
     target_parameters: int,
-    two_sided: Mapping[str, Any] | None = None,
+    two_sided: TwoSidedRecord | None = None,
     verdict: Mapping[str, Any] | None = None,
     out_of_reach: Mapping[str, Any] | None = None,
-    interpolation: Mapping[str, Any] | None = None,
+    interpolation: Interpolated | None = None,
     sources: Mapping[str, Mapping[str, Any]] | None = None,
-    adapter: Mapping[str, Any] | None = None,
+    adapter: AdapterRecord | None = None,
 ) -> RunReport:
     """Collect a run, see `hcnr.record.files.restoration.RestorationRecord`.
 
@@ -47,15 +49,14 @@ def build_report(
         records: of the selected matrices.
         seconds: by stage.
         target_parameters: weights of all target matrices that fine-tuning changed.
-        two_sided: of a kind that repairs whole matrices, or where mu was searched: what
-            `TwoSidedRecord` holds.
+        two_sided: of a kind that repairs whole matrices, or where mu was searched.
         verdict: where losses were taken, `Verdict.as_dict()`.
         sources: where base and tuned come from where that is no directory of their own, by role,
             such as the adapter that was merged.
-        adapter: of a result that was written as an adapter, see `AdapterOutput.write`.
+        adapter: of a result that was written as an adapter.
         out_of_reach: weights of the blocks that no repair reaches, `Reach.as_dict()`.
         interpolation: where all weights were mixed with base's, and nothing was measured or
-            selected: what `Interpolated` holds.
+            selected.
     """
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
     restored = sum(record.parameters for record in records)

@@ -108,7 +108,14 @@ class AdapterMatrix(Schema):
 
 
 class AdapterRecord(Schema):
-    """A result that was written as an adapter `on` one of the pair, which is `base`."""
+    """A result that was written as an adapter.
+
+    Attributes:
+        on: `base` or `tuned`.
+        base: the name of that one.
+        rank: the largest that was allowed.
+        error: relative Frobenius error of all matrices together.
+    """
 
     on: str
     base: str
@@ -177,7 +184,11 @@ class RestorationRecord(Schema):
         order = {name: place for place, name in enumerate(self.perturbation)}
         matrices = {
             one.name: one.two_sided.model_copy(
-                update={"name": one.name, "raised": one.raised(self.config.damping)}
+                update={
+                    "name": one.name,
+                    "raised": one.raised(self.config.damping),
+                    "spectrum": one.two_sided.drawable,
+                }
             )
             for one in sorted(self.matrices, key=lambda one: order.get(one.name, len(order)))
             if one.two_sided is not None

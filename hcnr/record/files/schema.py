@@ -26,10 +26,10 @@ class Schema(BaseModel):
     """A part of a file.
 
     What nobody set is not written. Keys that the class does not have are passed over: another
-    version wrote them.
+    version wrote them. Parts are made of objects with the same attributes, too.
     """
 
-    model_config = ConfigDict(frozen=True, strict=True)
+    model_config = ConfigDict(frozen=True, strict=True, from_attributes=True)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, in the order of the fields."""

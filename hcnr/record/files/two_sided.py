@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated
 
-from pydantic import AliasChoices, Field, FiniteFloat, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from hcnr.record.files.schema import Schema
 from hcnr.record.numbers import NONE
@@ -34,10 +34,10 @@ class Spectrum(Schema):
         kept: share of a bin's energy that is kept; it may exceed 1 after a natural step.
     """
 
-    edges: list[FiniteFloat]
-    directions: list[FiniteFloat]
-    energy: list[FiniteFloat]
-    kept: list[FiniteFloat]
+    edges: list[float]
+    directions: list[float]
+    energy: list[float]
+    kept: list[float]
 
     @model_validator(mode="after")
     def _check(self) -> "Spectrum":
@@ -111,6 +111,13 @@ class TwoSidedMatrix(Schema):
     spectrum: Spectrum | None = None
     name: str = Field(default="", exclude=True)
     raised: bool = Field(default=False, exclude=True)
+
+    @property
+    def drawable(self) -> Spectrum | None:
+        """The spectrum where all of it is finite."""
+        some = self.spectrum
+        whole = some and all(map(math.isfinite, (*some.directions, *some.energy, *some.kept)))
+        return some if whole else None
 
 
 class WeightTrial(Schema):
