@@ -10,13 +10,11 @@ from hcnr.errors import DataError, HcnrError
 from hcnr.evaluation.judged import JudgedQuestion
 from hcnr.evaluation.results import METRICS, evaluation_folder
 from hcnr.record.files.evaluation import (
-    CoefficientScores,
     Difference,
     EvaluationRecord,
     ModelDifference,
     ModelScores,
 )
-from hcnr.record.files.evaluation import Words as TraitWords
 from hcnr.record.files.probe import ProbeRecord
 from hcnr.record.files.restoration import PairRecord, RestorationRecord
 from hcnr.record.files.schema import Interval
@@ -43,8 +41,8 @@ class Run:
         directory: where the restored checkpoint lies.
         name: of the restored model.
         report: `hcnr_report.json`.
-        evaluation: `metrics.json`, or None without one.
-        after: how the restored model scored in it.
+        evaluation: `metrics.json`, empty without one.
+        after: how the restored model scored in it, or None without one.
         before: how the tuned model scored.
         base: how the base model scored.
         others: further models of the evaluation.
@@ -63,7 +61,7 @@ class Run:
     directory: Path
     name: str
     report: RestorationRecord
-    evaluation: EvaluationRecord | None = None
+    evaluation: EvaluationRecord = field(default_factory=lambda: EvaluationRecord(model=""))
     after: ModelScores | None = None
     before: ModelScores | None = None
     base: ModelScores | None = None
@@ -78,43 +76,15 @@ class Run:
     guided: bool = False
 
     @property
-    def trait(self) -> str:
-        """What the evaluation is about."""
-        return self.evaluation.trait if self.evaluation else "honesty"
-
-    @property
-    def words(self) -> TraitWords:
-        """What its questions are called."""
-        return self.evaluation.words if self.evaluation else TraitWords()
-
-    @property
     def f1_name(self) -> str:
         """`Honesty F1`, or that of another trait."""
-        return f"{self.trait.capitalize()} F1"
+        return f"{self.evaluation.trait.capitalize()} F1"
 
-    @property
-    def curve(self) -> list[CoefficientScores]:
-        """Every point of plain interpolation that was asked."""
-        return self.evaluation.interpolation if self.evaluation else []
-
-    @property
-    def delta_difference(self) -> Interval | None:
-        """95 % interval of the refusal delta gained over the tuned model."""
-        return _span(self.difference.macro.refusal_delta)
-
-    @property
-    def f1_difference(self) -> Interval | None:
-        """The same of F1, which decides nothing."""
-        return _span(self.difference.macro.f1)
-
-    @property
-    def task_difference(self) -> Interval | None:
-        """The same of the task accuracy."""
-        return _span(self.difference.tasks_macro.accuracy)
-
-
-def _span(difference: Difference | None) -> Interval | None:
-    return None if difference is None else difference.ci95
+    def change(self, rate: str) -> Interval | None:
+        """95 % interval of how far a mean rate is above the tuned model's."""
+        means = self.difference.tasks_macro if rate == "accuracy" else self.difference.macro
+        difference: Difference | None = getattr(means, rate)
+        return difference and difference.ci95
 
 
 def gather(

@@ -65,7 +65,7 @@ def headline_table(run: Run) -> Table | None:
     """All models beside each other, rivals included; None without an evaluation."""
     if run.after is None:
         return None
-    words, everything = run.words, run.evaluation and run.evaluation.refuse_all
+    words, everything = run.evaluation.words, run.evaluation.refuse_all
     models = [run.base, run.before, run.after, *run.others, run.rival,
               everything and everything.named("refuse everything")]  # fmt: skip
     rows = [_row(scores) for scores in models if scores is not None]
@@ -82,10 +82,10 @@ def interpolation_table(run: Run) -> Table | None:
     What is kept is the share of the accuracy on the task that fine-tuning gained over base.
     """
     rows, weighed = [], run.decision.evidence.rival if run.decision else None
-    at = {point.coefficient: point for point in run.curve}
+    at = {point.coefficient: point for point in run.evaluation.interpolation}
     tuned = _accuracy(run.before, at.get(0.0))
     base = _accuracy(run.base, at.get(1.0))
-    for point in run.curve:
+    for point in run.evaluation.interpolation:
         coefficient, task, kept = point.coefficient, point.task_accuracy, None
         if task is not None and base is not None and tuned is not None and tuned > base:
             kept = 100 * (task - base) / (tuned - base)
@@ -151,7 +151,7 @@ def _row(scores: ModelScores) -> list[str]:
 def headline_notes(run: Run) -> list[str]:
     """What a reader of the table must know."""
     found = run.evaluation
-    if found is None:
+    if run.after is None:
         return []
     detectors = sorted({one.detector for one in found.sets.values() if one.detector})
     sets, tasks = ", ".join(found.sets), ", ".join(found.tasks)

@@ -93,13 +93,15 @@ def tiles(run: Run) -> list[Tile]:
     old = before.macro.refusal_delta if before else None
     delta, task = after.macro.refusal_delta, after.task_accuracy
     found = [
-        _tile("Refusal delta", old, delta, run.delta_difference, sign="+"),
-        _tile("Task accuracy", before.task_accuracy if before else None, task, run.task_difference),
+        _tile("Refusal delta", old, delta, run.change("refusal_delta"), sign="+"),
+        _tile(
+            "Task accuracy", before.task_accuracy if before else None, task, run.change("accuracy")
+        ),
     ]
     if run.rival is not None:
         found.append(_rival_tile(run, run.rival))
     old, f1 = before.macro.f1 if before else None, after.macro.f1
-    last = _tile(run.f1_name, old, f1, run.f1_difference)
+    last = _tile(run.f1_name, old, f1, run.change("f1"))
     # It rises in a model that refuses everything too.
     return [*found, replace(last, kind="") if last.kind == "good" else last]
 
@@ -178,7 +180,7 @@ def _ablation(run: Run) -> Table | None:
         [one.name, signed(one.refusal_delta), fixed(one.task_accuracy), fixed(one.honesty_f1)]
         for one in (run.sweep.ablation if run.sweep else ())
     ]
-    heads = ("ablation", "refusal delta", "task accuracy", f"{run.trait} F1")
+    heads = ("ablation", "refusal delta", "task accuracy", f"{run.evaluation.trait} F1")
     return Table(heads, rows) if rows else None
 
 
@@ -194,7 +196,7 @@ def _origin(run: Run) -> dict[str, Any]:
         data.append([name, f"{one.samples:,}", f"{one.tokens:,}", stem(one.source or NONE)])
         hashes.append([f"{name}, file", one.sha256 or NONE])
         hashes.append([f"{name}, tokens", one.tokens_sha256 or NONE])
-    for name, one in run.evaluation.data.items() if run.evaluation else ():
+    for name, one in run.evaluation.data.items():
         data.append([name, fixed(one.questions, ",.0f"), NONE, stem(one.source or NONE)])
         hashes.append([f"{name}, file", one.sha256 or NONE])
     # What an older version did not know was not set, whatever its default is today.

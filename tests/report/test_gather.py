@@ -31,9 +31,9 @@ def test_everything_is_found_in_the_directory(full_run):
     assert run.after.macro.ci95["f1"] == pytest.approx((72.04, 73.64))
     assert run.before.task_accuracy == 30.65
     assert run.before.tasks_macro.ci95["accuracy"] == pytest.approx((28.35, 33.05))
-    assert run.delta_difference == (28.2, 32.6)
-    assert run.f1_difference == (19.7, 22.0)
-    assert run.task_difference == (-1.6, 0.9)
+    assert run.change("refusal_delta") == (28.2, 32.6)
+    assert run.change("f1") == (19.7, 22.0)
+    assert run.change("accuracy") == (-1.6, 0.9)
     assert run.rival is not None and run.rival.name == "interpolation (0.3)"
     assert run.sweep is not None and len(run.sweep.candidates) == 36
     assert run.after.empty_share == pytest.approx((5 * 3 + 1) / (5 * 4000 + 1441))

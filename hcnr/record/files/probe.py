@@ -13,11 +13,6 @@ class AurocRecord(Schema):
     low: float
     high: float
 
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The interval."""
-        return self.low, self.high
-
 
 class BlockRecord(Schema):
     """The probes of one block, see `hcnr.probes.report.BlockProbes`."""

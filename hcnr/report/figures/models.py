@@ -65,7 +65,7 @@ def _models(run: Run) -> list[tuple[Role, ModelScores]]:
 
 def honesty_by_set(run: Run) -> Chart | None:
     """Refusal delta of every set, before and after, with intervals."""
-    models, words = _models(run), run.words
+    models, words = _models(run), run.evaluation.words
     names = list(dict.fromkeys(name for _, scores in models for name in scores.sets))
     entries = [entry for _, scores in models for entry in scores.sets.values()]
     calibration = CALIBRATION if any(entry.calibration for entry in entries) else {}
@@ -165,7 +165,9 @@ def probe_curves(run: Run) -> Chart | None:
         for entry in blocks:
             found: AurocRecord = getattr(entry, key)
             note = f"block {entry.block}, {label}: {_auroc_text(found)}"
-            points.append(CurvePoint(float(entry.block), found.auroc, note, found.ends))
+            points.append(
+                CurvePoint(float(entry.block), found.auroc, note, (found.low, found.high))
+            )
         if points:
             curves.append(Curve(role, label, points, line=True))
     if not curves:
@@ -190,7 +192,7 @@ def probe_curves(run: Run) -> Chart | None:
 
 
 def _auroc_text(found: AurocRecord) -> str:
-    return with_interval(found.auroc, found.ends, ".3f")
+    return with_interval(found.auroc, (found.low, found.high), ".3f")
 
 
 def stage_times(run: Run) -> Chart | None:

@@ -79,8 +79,8 @@ def trade_off(run: Run) -> Chart | None:
     for t in rivals:
         rows.append([coefficient(t), *_numbers(t), NONE, "", ""])
     heads = (
-        "setting", "refusal delta", "task accuracy", f"{run.trait} F1", "seconds", "on the front",
-        chosen,
+        "setting", "refusal delta", "task accuracy", f"{run.evaluation.trait} F1", "seconds",
+        "on the front", chosen,
     )  # fmt: skip
     return PlaneChart(
         key="trade-off",
