@@ -45,3 +45,9 @@ def with_interval(
 def finite(value: float | None) -> float | None:
     """What a chart has a place for: None for infinity and for what is no number."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def positive(value: float | None) -> float | None:
+    """The same for a logarithmic axis."""
+    found = finite(value)
+    return found if found is not None and found > 0 else None

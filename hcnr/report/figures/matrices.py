@@ -4,7 +4,7 @@ from collections.abc import Callable
 from statistics import fmean
 
 from hcnr.record.files.matrix_record import MatrixRecord
-from hcnr.record.numbers import finite, short
+from hcnr.record.numbers import finite, positive, short
 from hcnr.record.tables import Table
 from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
 from hcnr.report.figures.places import RECORDED, Place, grid, group_label, places, spot
@@ -109,12 +109,6 @@ def _strip(
     return [ChartRow(kind, rows[kind]) for kind in _kinds(found) if kind in rows]
 
 
-def _positive(value: float | None) -> float | None:
-    """A finite number that a logarithmic axis has a place for, or None."""
-    found = finite(value)
-    return found if found is not None and found > 0 else None
-
-
 def objective_chart(run: Run) -> Chart | None:
     """Honesty objective with compensation as a share of that without."""
     rows = _strip(
@@ -156,14 +150,14 @@ def condition(run: Run) -> Chart | None:
     """Condition of the damped curvature of every restored matrix."""
     rows = _strip(
         run,
-        lambda record: _positive(record.condition),
+        lambda record: positive(record.condition),
         ".3g",
         lambda record: record.damping_raised,
     )
     known = [r.condition for r in run.report.matrices if r.condition is not None]
     if not known:
         return None
-    beyond = sum(_positive(value) is None for value in known)
+    beyond = sum(positive(value) is None for value in known)
     cells = [
         [r.name, short(r.condition), short(finite(r.damping)),
          "yes" if r.damping_raised else "", str(r.dead or 0),
@@ -201,7 +195,7 @@ def damping(run: Run) -> Chart | None:
         return None
     rows = _strip(
         run,
-        lambda record: _positive(record.damping),
+        lambda record: positive(record.damping),
         ".3g",
         lambda record: record.damping_raised,
     )

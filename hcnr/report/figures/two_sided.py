@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from statistics import fmean
 
 from hcnr.record.files.two_sided import AXES, TwoSidedMatrix
-from hcnr.record.numbers import fixed, short
+from hcnr.record.numbers import fixed, positive, short
 from hcnr.record.tables import Table
 from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
 from hcnr.report.figures.places import RECORDED, grid, group_label, places, spot
@@ -90,25 +90,20 @@ CONDITIONS: tuple[Lane, ...] = (
     (
         "after",
         "output axis",
-        lambda matrix: None if matrix.raised else _positive(matrix.condition[0]),
+        lambda matrix: None if matrix.raised else positive(matrix.condition[0]),
     ),
     (
         "base",
         "input axis",
-        lambda matrix: None if matrix.raised else _positive(matrix.condition[1]),
+        lambda matrix: None if matrix.raised else positive(matrix.condition[1]),
     ),
     ("alert", "the worse axis, damping raised", lambda matrix: _worse(matrix)),
 )
 
 
 def _worse(matrix: TwoSidedMatrix) -> float | None:
-    known = [value for value in map(_positive, matrix.condition) if value is not None]
+    known = [value for value in map(positive, matrix.condition) if value is not None]
     return max(known, default=None) if matrix.raised else None
-
-
-def _positive(value: float | None) -> float | None:
-    """What a logarithmic axis has a place for."""
-    return value if value is not None and 0 < value < math.inf else None
 
 
 def two_sided_condition(run: Run) -> Chart | None:
