@@ -23,6 +23,7 @@ from hcnr.evaluation.results import (
 )
 from hcnr.probes.probe import probe
 from hcnr.progress import Watcher
+from hcnr.record.files.evaluation import Recommended
 from hcnr.versions import versions
 
 Responses = Mapping[str, Sequence[str]]
@@ -70,7 +71,7 @@ def write_metrics_of(
         ],
         interpolation=[_point(point, point is rival) for point in curve],
         interpolation_row=beside,
-        recommendation=decision.as_dict(),
+        recommendation=Recommended.by(decision),
         settings={
             "detector": DETECTOR,
             "seed": panel.seed,

@@ -29,7 +29,7 @@ from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
 from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
-from hcnr.record.files.evaluation import Asked
+from hcnr.record.files.evaluation import Asked, Recommended
 from hcnr.record.measured_on import MeasuredOn
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def evaluate(
                 )
             doubt = MeasuredOn.read(model).doubt
             found = recommended(scores[first], start, rivals, asked.max_accuracy_drop, doubt)
-            parts["recommendation"] = found.as_dict()
+            parts["recommendation"] = Recommended.by(found)
     every = {**loaded, **loaded_tasks}
     opening = [note for one in (*local, *ends) for note in one.source.notes]
     opening += [one.note for one in served]

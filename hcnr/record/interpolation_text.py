@@ -1,6 +1,6 @@
 """Plain interpolation as a repair in words, for page, card and terminal."""
 
-from hcnr.record.files.interpolated import Interpolated
+from hcnr.record.files.restoration import Interpolated
 from hcnr.record.numbers import short
 
 HOW = "every weight is a mix of both, (1 - c) tuned + c base, by one coefficient c for all of them"

@@ -23,7 +23,8 @@ class RunReport(dict[str, Any]):
 
     def facts(self) -> list[tuple[str, str]]:
         """What a person wants to know of the run, in words."""
-        facts = [(role, str(name)) for role, name in self.get("pair", {}).items() if _is_role(role)]
+        pair = self.get("pair", {})
+        facts = [(role, str(pair[role])) for role in ("base", "tuned") if role in pair]
         config, summary = self.get("config", {}), self.get("summary", {})
         if config:
             facts.append(("repaired by", str(config.get("compensation"))))
@@ -39,7 +40,3 @@ class RunReport(dict[str, Any]):
         facts.append(("seconds", f"{sum(self.get('seconds', {}).values()):.1f}"))
         facts += [("warning", str(warning)) for warning in self.get("warnings", ())]
         return facts
-
-
-def _is_role(name: str) -> bool:
-    return name in ("base", "tuned")

@@ -22,7 +22,7 @@ from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay, mixed
 from hcnr.models.pair import Pair
 from hcnr.progress import MIX, MIX_MODEL, SAVE, SEARCH_COEFFICIENT, Stages
-from hcnr.record.files.interpolated import CoefficientTrial, Interpolated
+from hcnr.record.files.restoration import CoefficientTrial, Interpolated
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
 from hcnr.repair.task_weight import retention_of

@@ -6,9 +6,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from hcnr.config import RestoreConfig
-from hcnr.record.files.interpolated import Interpolated
 from hcnr.record.files.matrix_record import MatrixRecord
-from hcnr.record.files.restoration import AdapterRecord, RestorationRecord
+from hcnr.record.files.restoration import AdapterRecord, Interpolated, RestorationRecord
 from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.quantiles import score_quantiles
 from hcnr.record.run_report import RunReport

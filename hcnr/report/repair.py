@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from hcnr.record.files.interpolated import Interpolated
+from hcnr.record.files.restoration import Interpolated
 from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.interpolation_text import HOW
 from hcnr.record.interpolation_text import key_facts as mixing_facts

@@ -9,9 +9,8 @@ from rich.table import Table
 
 from hcnr.output.bars import duration
 from hcnr.record.adapter_text import adapter_sentence, adapter_table
-from hcnr.record.files.interpolated import Interpolated
 from hcnr.record.files.matrix_record import MatrixRecord
-from hcnr.record.files.restoration import AGAIN, DataRecord, RestorationRecord
+from hcnr.record.files.restoration import AGAIN, DataRecord, Interpolated, RestorationRecord
 from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.interpolation_text import key_facts as mixing_facts
 from hcnr.record.interpolation_text import search_sentence as mixing_search

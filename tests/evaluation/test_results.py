@@ -68,7 +68,7 @@ def test_the_words_by_answers(model, middle, limit, word):
     assert gain is not None and gain.ci95 is not None
     rival = found.evidence.rival
     assert rival is None or rival.coefficient == 1.0 or rival.lead.ci95 is not None
-    assert json.loads(json.dumps(found.as_dict()))["word"] == word
+    assert json.loads(json.dumps(Recommended.by(found).as_dict()))["word"] == word
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,7 @@ def test_one_task_question_does_not_decide(right, limit, word, told):
     assert found.word == word
     assert told == ("less than two task questions (1.0 points each)" in found.reason)
     assert not told or "ask 2 times as many" in found.reason
-    written = EvaluationRecord(
-        model="x", recommendation=Recommended.model_validate(found.as_dict())
-    )
+    written = EvaluationRecord(model="x", recommendation=Recommended.by(found))
     assert decision_of(written, None, None) == found, "what the page reads of the file"
 
 

@@ -36,6 +36,7 @@ from hcnr.models.overlay import Overlay, interpolate, parameters_of
 from hcnr.models.packages.gguf import convert_gguf
 from hcnr.models.source import open_source
 from hcnr.output.bars import Bars
+from hcnr.record.files.evaluation import Recommended
 from hcnr.repair.task_weight import retention_of
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
@@ -185,7 +186,7 @@ class RealDemo:
                 **rival.scores.as_dict(),
             }
             self.facts["against interpolation"] = difference(ours, rival.scores)
-        self.facts["recommendation"] = decision_of(rows, rival).as_dict()
+        self.facts["recommendation"] = Recommended.by(decision_of(rows, rival)).as_dict()
         found = assemble(
             RESTORED, ours, others, {}, HONESTY,
             interpolation_row=beside,

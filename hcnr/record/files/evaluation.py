@@ -1,17 +1,24 @@
 """`metrics.json`: what an evaluation found, as it is written and read."""
 
 import math
-from typing import Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, BeforeValidator, Field
 
 from hcnr.choosing.front import Gain, Scores
-from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Evidence, Rival
+from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Decision, Evidence, Rival
 from hcnr.record.files.schema import Interval, Schema
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Value = TypeVar("Value")
 _Drop = Annotated[float, Field(validation_alias=AliasChoices("max_accuracy_drop", "max_task_drop"))]
 """Points that the task may lose, by its name or by the former one."""
+
+
+def _defined(value: Any) -> Any:
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 class _Rates(Schema, Generic[Value]):
@@ -154,7 +161,7 @@ class InterpolationRow(ModelScores, _Interpolated):
 class Difference(Schema):
     """One number minus another, in points, with the paired 95 % interval."""
 
-    value: float | None = None
+    value: Annotated[float | None, BeforeValidator(_defined)] = None
     ci95: Interval | None = None
 
     @property
@@ -197,6 +204,12 @@ class Recommended(Schema):
     interpolation: RivalDifference | None = None
     task_step: float | None = None
     doubt: str | None = None
+
+    @classmethod
+    def by(cls, decision: Decision, **parts: Any) -> "Self":
+        """A decision as it is written; `parts` win over what it has."""
+        found = {**vars(decision), **vars(decision.evidence)}
+        return cls.model_validate({**found, "interpolation": found["rival"], **parts})
 
     @property
     def evidence(self) -> Evidence:

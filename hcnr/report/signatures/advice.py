@@ -2,8 +2,7 @@
 
 import re
 
-from hcnr.record.files.interpolated import Interpolated
-from hcnr.record.files.restoration import RestorationRecord
+from hcnr.record.files.restoration import Interpolated, RestorationRecord
 from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.numbers import short
 from hcnr.report.gather import Run
