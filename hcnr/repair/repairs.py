@@ -17,6 +17,7 @@ from hcnr.models.pair import Pair
 from hcnr.progress import MERGE, SAVE, WRITE, WRITE_ADAPTER, Stages
 from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.record.files.restoration import AdapterRecord
+from hcnr.record.files.two_sided import TwoSidedMatrix
 from hcnr.repair.compensate import repair
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
@@ -83,7 +84,7 @@ class Repairs:
             perturbation=self._selection.perturbation[matrix],
             half_overlap=self._selection.overlap.get(matrix),
             device=str(resolve_device(self._config.device)),
-            two_sided=self._whole.records[matrix],
+            two_sided=TwoSidedMatrix.model_validate(self._whole.records[matrix]),
         )
 
     def model(self) -> "PreTrainedModel":

@@ -255,7 +255,7 @@ def _facts(
         kind=config.compensation,
         task_weight=config.mu,
         max_task_drop_percent=config.max_task_drop_percent,
-        search=[WeightTrial(**one.as_dict()) for one in tried],
+        search=[WeightTrial.model_validate(one.as_dict()) for one in tried],
         held_back=0 if held_back is None else len(held_back),
         held_back_sha256=None if held_back is None else held_back.sha256,
         steps=[] if walk is None else [StepRecord.model_validate(step) for step in walk.steps],

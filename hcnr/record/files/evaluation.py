@@ -97,7 +97,8 @@ class ModelScores(Schema):
     def figures(self) -> Scores:
         """The means that decide, as `hcnr.choosing` takes them."""
         known = (self.macro.f1, self.macro.refusal_delta, self.task_accuracy)
-        return Scores(*(math.nan if value is None else value for value in known))
+        f1, delta, task = (math.nan if value is None else value for value in known)
+        return Scores(f1, delta, task)
 
     @property
     def empty_share(self) -> float | None:
@@ -196,8 +197,8 @@ class RivalDifference(Schema):
 class Recommended(Schema):
     """What to do, and what it rests on, see `hcnr.choosing.recommendation.Decision`."""
 
-    word: str = ""
-    reason: str = ""
+    word: str
+    reason: str
     gain: Difference | None = None
     task_drop: float | None = None
     max_accuracy_drop: _Drop = MAX_ACCURACY_DROP

@@ -55,7 +55,7 @@ class Schema(BaseModel):
         if first["type"] == "missing":
             raise DataError(f"{file} has no part '{where}', expected one; {cure}") from None
         if first["type"] == "value_error":
-            reason = first["ctx"]["error"]
+            reason = first.get("ctx", {}).get("error")
             raise DataError(f"{file} holds a bad '{where}': {reason}; {cure}") from None
         expected = _EXPECTED.get(first["type"]) or first["msg"].replace("Input should be ", "")
         what = f"holds a {type(first['input']).__name__}" + (f" as '{where}'" if where else "")

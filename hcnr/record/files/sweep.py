@@ -37,8 +37,6 @@ class CandidateRecord(Means, _Setting):
 class SweepChoice(Recommended):
     """What to do: with the candidate of these settings, or which coefficient to take instead."""
 
-    word: str
-    reason: str
     settings: dict[str, Any] | None = None
     coefficient: float | None = None
 

@@ -199,7 +199,7 @@ def _damping(run: Run) -> Outcome:
     raised = [r for r in records if r.damping_raised]
     if not raised:
         return FINE
-    worst = max(raised, key=lambda r: r.damping)
+    worst = max(raised, key=lambda r: r.damping or 0.0)
     return (
         f"Damping was raised for {len(raised)} of {len(records)} matrices, the highest to "
         f"{worst.damping:.3g} in {worst.name}.",
@@ -212,10 +212,10 @@ def _condition(run: Run) -> Outcome:
     records = [r for r in run.report.matrices if r.condition is not None]
     if not records:
         return UNKNOWN
-    high = [r for r in records if r.condition > HIGHEST_CONDITION]
+    high = [r for r in records if (r.condition or 0.0) > HIGHEST_CONDITION]
     if not high:
         return FINE
-    worst = max(high, key=lambda r: r.condition)
+    worst = max(high, key=lambda r: r.condition or 0.0)
     return (
         f"The curvature of {len(high)} of {len(records)} matrices has a condition above "
         f"{HIGHEST_CONDITION:,.0f}, the highest {worst.condition:.1e} in {worst.name}.",
