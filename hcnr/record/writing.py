@@ -13,6 +13,9 @@ from hcnr.record.front_matter import Origin
 from hcnr.record.names import names_only
 from hcnr.record.run_report import RunReport
 
+WORDS = ("pair", "config", "data", "warnings", "versions")
+"""Parts of a report without infinities, whose names may be `nan` or `inf`."""
+
 
 def write_companions(
     directory: Path, report: dict[str, Any], config: RestoreConfig, origin: Origin | None = None
@@ -97,8 +100,8 @@ def report_of(model: Any) -> MadeBy:
 
 def _numeric(value: Any) -> Any:
     """Undo `_plain`."""
-    if value in ("inf", "-inf", "nan"):
+    if isinstance(value, str) and value in ("inf", "-inf", "nan"):
         return float(value)
     if isinstance(value, dict):
-        return {key: _numeric(item) for key, item in value.items()}
+        return {key: one if key in WORDS else _numeric(one) for key, one in value.items()}
     return [_numeric(item) for item in value] if isinstance(value, list) else value

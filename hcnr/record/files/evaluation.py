@@ -52,6 +52,15 @@ class _Counts(Schema):
     sets_by_rate: dict[str, int] = {}
 
 
+class Calibration(Schema):
+    """Columns of one set, see `hcnr.evaluation.calibration`."""
+
+    n: int | None = None
+    refusal_probability: float | None = None
+    ece: float | None = None
+    auroc: float | None = None
+
+
 class Scored(_Rates[float], _Counts):
     """One model on one set, or the unweighted means over `sets` of them.
 
@@ -62,12 +71,11 @@ class Scored(_Rates[float], _Counts):
         sets_by_rate: of means: the number of sets, where a rate is not defined on all.
         ci95: 95 % intervals by rate.
         empty: responses without a word.
-        calibration: see `hcnr.evaluation.calibration`.
     """
 
     ci95: dict[str, Interval | None] = {}
     empty: int | None = None
-    calibration: dict[str, int | float | None] = {}
+    calibration: Calibration | None = None
     skipped: int | None = None
 
 

@@ -113,7 +113,9 @@ def _set_cells(
         with_interval(getattr(entry, key), entry.ci95.get(key), pattern)
         for key, pattern in rates.items()
     )
-    further = (fixed(entry.calibration.get(key), pattern) for key, pattern in calibration)
+    further = (
+        fixed(getattr(entry.calibration, key, None), pattern) for key, pattern in calibration
+    )
     n, empty = (fixed(count, ",.0f") for count in (entry.n, entry.empty))
     return [name, model, n, *numbers, empty, *further, entry.detector or NONE]
 
