@@ -66,3 +66,9 @@ class Benchmark:
     source: str
     format: str = ""
     notes: tuple[str, ...] = ()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Where the questions come from, as a file of results tells it."""
+        facts = {"sha256": self.sha256, "source": self.source, "questions": len(self.questions)}
+        return facts | ({"format": self.format} if self.format else {})

@@ -126,11 +126,6 @@ class Gain:
         value, *ends = map(_points, (self.value, *(self.ci95 or ())))
         return f"{value} (95% interval {ends[0]} to {ends[1]})" if ends else value
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, None where not defined."""
-        value = None if math.isnan(self.value) else self.value
-        return {"value": value, "ci95": None if self.ci95 is None else list(self.ci95)}
-
 
 def _points(value: float) -> str:
     """Points with their sign, and no negative zero."""

@@ -7,7 +7,7 @@ refuses everything scores 67 of it. Sweep, evaluation, report, card and demo say
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from hcnr.choosing.front import ROUNDING, Gain, Scores, rival
 from hcnr.config.shared import MAX_ACCURACY_DROP
@@ -29,14 +29,6 @@ class Rival:
     coefficient: float
     gain: Gain | None
     lead: Gain
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "coefficient": self.coefficient,
-            "gain": None if self.gain is None else self.gain.as_dict(),
-            "lead": self.lead.as_dict(),
-        }
 
 
 @dataclass(frozen=True)
@@ -107,20 +99,6 @@ class Decision:
     word: Word
     reason: str
     evidence: Evidence
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        found = self.evidence
-        return {
-            "word": self.word,
-            "reason": self.reason,
-            "gain": None if found.gain is None else found.gain.as_dict(),
-            "task_drop": found.task_drop,
-            "max_accuracy_drop": found.max_accuracy_drop,
-            "interpolation": None if found.rival is None else found.rival.as_dict(),
-            "task_step": found.task_step,
-            "doubt": found.doubt,
-        }
 
 
 def decide(found: Evidence) -> Decision:

@@ -23,6 +23,7 @@ from hcnr.evaluation.results import (
 )
 from hcnr.probes.probe import probe
 from hcnr.progress import Watcher
+from hcnr.record.files.evaluation import Recommended
 from hcnr.versions import versions
 
 Responses = Mapping[str, Sequence[str]]
@@ -51,42 +52,36 @@ def write_metrics_of(
     panel = examiner.panel
     scores = {name: examiner.score(responses) for name, responses in said.items()}
     row = scores.pop("interpolation", None)
-    metrics = assemble(
+    beside = None
+    if rival is not None and row is not None:
+        beside = {"coefficient": rival.coefficient, "scope": rival.scope, **row.as_dict()}
+    found = assemble(
         "restored",
         scores["restored"],
         {name: scores[name] for name in ("tuned", "base")},
         # One sentence is a refusal here, and all sets are judged by it: no other column is needed.
         {},
         HONESTY,
+        notes=[
+            *panel.notes,
+            *scores["restored"].notes(),
+            "A tiny model in an invented world: leads, not claims. Answers must be exactly right.",
+            "Interpolation is that of all weights or that of the linear maps of the blocks, "
+            "whichever is better.",
+        ],
+        interpolation=[_point(point, point is rival) for point in curve],
+        interpolation_row=beside,
+        recommendation=Recommended.by(decision),
+        settings={
+            "detector": DETECTOR,
+            "seed": panel.seed,
+            "resamples": panel.resamples,
+            "max_accuracy_drop": decision.evidence.max_accuracy_drop,
+        },
+        data={one.name: one.facts for one in examiner.benchmarks},
+        seconds={"score": time.perf_counter() - start},
+        versions=versions(),
     )
-    metrics["interpolation"] = [_point(point, point is rival) for point in curve]
-    metrics["interpolation_row"] = None
-    if rival is not None and row is not None:
-        metrics["interpolation_row"] = {
-            "coefficient": rival.coefficient,
-            "scope": rival.scope,
-            **row.as_dict(),
-        }
-    metrics["recommendation"] = decision.as_dict()
-    metrics["notes"] = [
-        *panel.notes,
-        *metrics["notes"],
-        "A tiny model in an invented world: leads, not claims. Answers must be exactly right.",
-        "Interpolation is that of all weights or that of the linear maps of the blocks, whichever "
-        "is better.",
-    ]
-    metrics["settings"] = {
-        "detector": DETECTOR,
-        "seed": panel.seed,
-        "resamples": panel.resamples,
-        "max_accuracy_drop": decision.evidence.max_accuracy_drop,
-    }
-    metrics["data"] = {
-        one.name: {"sha256": one.sha256, "source": one.source, "questions": len(one.questions)}
-        for one in examiner.benchmarks
-    }
-    metrics["seconds"] = {"score": time.perf_counter() - start}
-    metrics["versions"] = versions()
     judged = dict(scores)
     answers = {name: said[name] for name in scores}
     if rival is not None and row is not None:
@@ -94,7 +89,7 @@ def write_metrics_of(
         judged[label], answers[label] = row, said["interpolation"]
     folder = check_folder(evaluation_folder(restored))
     write_judged(folder, judge_questions(panel.sets, answers, judged))
-    return write_metrics(folder, metrics)
+    return write_metrics(folder, found)
 
 
 def write_probe(path: Path, lab: Laboratory, watcher: Watcher) -> str:

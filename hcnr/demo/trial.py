@@ -19,6 +19,7 @@ from hcnr.demo.rows import HIGHLIGHT, REPAIRS, Repair
 from hcnr.demo.settings import MAX_ACCURACY_DROP, MAX_TASK_DROP_PERCENT, sweep_lab, write_sweep
 from hcnr.demo.table import DemoTable, RepairRow
 from hcnr.output.bars import Bars
+from hcnr.record.files.evaluation import Recommended
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
 from hcnr.report.page import write_html
@@ -68,7 +69,7 @@ class DemoTrial:
             "validation": {part: len(splits[f"validation_{part}"]) for part in parts},
             "measured": {"honesty": len(self.lab.world.honesty), "task": len(self.lab.world.task)},
             "probe": probed,
-            "recommendation": decision.as_dict(),
+            "recommendation": Recommended.by(decision).as_dict(),
             "measuring_seconds": {axis: seconds for axis, (_, seconds) in measured.items()},
             "seconds": time.perf_counter() - start,
             "versions": {"hcnr": hcnr.__version__, "torch": str(torch.__version__)},

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcnr.choosing.front import Scores
 from hcnr.config import EvaluateConfig, RestoreConfig
 from hcnr.config.calls import takes
 from hcnr.detectors.traits import open_trait
@@ -18,7 +19,6 @@ from hcnr.evaluation.endpoints.served import (
 )
 from hcnr.evaluation.interpolation import (
     best_rival,
-    curve_rows,
     is_interpolation,
 )
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
@@ -29,6 +29,7 @@ from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
 from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
+from hcnr.record.files.evaluation import Asked, Recommended
 from hcnr.record.measured_on import MeasuredOn
 
 if TYPE_CHECKING:
@@ -37,11 +38,6 @@ if TYPE_CHECKING:
     from hcnr.config.evaluate import EvaluateSettings
 
 BENCHMARKS = ("falseqa", "nec", "refunq", "kuq", "selfaware")
-WRITTEN = (
-    "limit", "detector", "strict", "compat", "chat_template", "max_new_tokens", "batch_size",
-    "device", "dtype", "seed", "resamples", "max_accuracy_drop",
-)  # fmt: skip
-"""Settings that `metrics.json` holds."""
 
 
 @shows_progress
@@ -81,11 +77,7 @@ def evaluate(
         **overrides: single settings of `hcnr.EvaluateConfig`, which win over `settings`.
 
     Returns:
-        What `metrics.json` holds: see `hcnr.evaluation.results.assemble`; and `interpolation` (the
-        curve), `interpolation_row` (its best point at the model's task accuracy), `recommendation`
-        (what `hcnr.choosing.recommendation.decide` says, where `tuned` was asked; else None),
-        `fingerprints` (where they tell the models apart), `sha256` (of all weights of
-        each), `settings`, `data`, `seconds` and `versions`.
+        What `metrics.json` holds, by the names of `hcnr.record.files.evaluation.EvaluationRecord`.
 
     Raises:
         HcnrError: bad input; nothing has been computed in vain, answers that came are kept.
@@ -132,14 +124,8 @@ def evaluate(
     scores = {label: panel.score(one.responses, one.calibration) for label, one in said.items()}
     shared = {label: panel.score_common(one.responses) for label, one in said.items()}
     first, *rest = scores
-    metrics = assemble(
-        first,
-        scores[first],
-        {label: scores[label] for label in rest},
-        {label: found for label, found in shared.items() if found is not None},
-        words,
-    )
-    metrics["interpolation"], metrics["interpolation_row"] = [], None
+    notes = scores[first].notes()
+    parts: dict[str, Any] = {"interpolation": [], "interpolation_row": None, "recommendation": None}
     curve: list[tuple[float, PanelScores]] = []
     responses = {label: one.responses for label, one in said.items()}
     judged = dict(scores)
@@ -147,19 +133,18 @@ def evaluate(
         known = {one.sha256: said[one.label] for one in local}
         points = search_rivals(
             ends[0], ends[1], asking, asked.tokenizer, config, asked.coefficients,
-            (scores[first], said[first]), known, asked.max_accuracy_drop, metrics["notes"],
+            (scores[first], said[first]), known, asked.max_accuracy_drop, notes,
         )  # fmt: skip
         curve = [(point.coefficient, point.scores) for point in points if point.complete]
-        if (chosen := _add_rival(metrics, points, scores[first])) is not None:
+        if (chosen := _add_rival(parts, points, scores[first], notes)) is not None:
             point = points[chosen]
             label = f"{INTERPOLATION}{point.coefficient:g}"
             judged[label], responses[label] = point.scores, point.said.responses
     elif ends:
-        metrics["notes"].append(
+        notes.append(
             "There is no interpolation row: it is taken at equal task accuracy, and no task was "
             "given."
         )
-    metrics["recommendation"] = None
     if ends and loaded:
         by_sha256 = {one.sha256: scores[one.label] for one in local}
         start = next((one for c, one in curve if c == 0), by_sha256.get(ends[1].sha256))
@@ -167,54 +152,58 @@ def evaluate(
             rivals = curve
             if is_interpolation(model):
                 rivals = []
-                metrics["notes"].append(
+                notes.append(
                     "The model is an interpolation itself: it is compared with the tuned model, "
                     "and not with what it is."
                 )
             doubt = MeasuredOn.read(model).doubt
             found = recommended(scores[first], start, rivals, asked.max_accuracy_drop, doubt)
-            metrics["recommendation"] = found.as_dict()
+            parts["recommendation"] = Recommended.by(found)
     every = {**loaded, **loaded_tasks}
     opening = [note for one in (*local, *ends) for note in one.source.notes]
     opening += [one.note for one in served]
-    notes = [*dict.fromkeys(opening), *(n for found in every.values() for n in found.notes)]
+    opening = [*dict.fromkeys(opening), *(n for found in every.values() for n in found.notes)]
     for one, label in zip([model, *against], said, strict=True):
-        notes += MeasuredOn.read(one).overlap(label, panel.sets)
-    metrics["notes"] = [*notes, *panel.notes, *metrics["notes"]]
-    metrics["fingerprints"] = telling_fingerprints(local)
-    metrics["sha256"] = {one.label: one.sha256 for one in local}
+        opening += MeasuredOn.read(one).overlap(label, panel.sets)
     if served:
-        metrics["endpoints"] = {
+        parts["endpoints"] = {
             one.label: {"url": one.server.url, "model": one.server.model} for one in served
         }
-    metrics["settings"] = {
-        **{name: getattr(asked, name) for name in WRITTEN},
-        "refusal": refusal,
-    }
-    metrics["data"] = {
-        name: {"sha256": found.sha256, "source": found.source, "questions": len(found.questions)}
-        | ({"format": found.format} if found.format else {})
-        for name, found in every.items()
-    }
-    metrics["seconds"], metrics["versions"] = stages.seconds, versions()
+    facts = {name: getattr(asked, name) for name in Asked.model_fields if name != "refusal"}
+    found = assemble(
+        first,
+        scores[first],
+        {label: scores[label] for label in rest},
+        {label: one for label, one in shared.items() if one is not None},
+        words,
+        **parts,
+        notes=[*opening, *panel.notes, *notes],
+        fingerprints=telling_fingerprints(local),
+        sha256={one.label: one.sha256 for one in local},
+        settings={**facts, "refusal": refusal},
+        data={name: one.facts for name, one in every.items()},
+        seconds=stages.seconds,
+        versions=versions(),
+    )
     if folder is not None:
         write_judged(folder, judge_questions(panel.sets, responses, judged))
-        write_metrics(folder, metrics)
-    return metrics
+        write_metrics(folder, found)
+    return found.as_dict()
 
 
 def _add_rival(
-    metrics: dict[str, Any], points: list[RivalPoint], scores: PanelScores
+    parts: dict[str, Any], points: list[RivalPoint], scores: PanelScores, notes: list[str]
 ) -> int | None:
     """Put the curve and its best point at the model's task accuracy down; returns its place."""
     complete = [i for i, point in enumerate(points) if point.complete]
     curve = [(point.coefficient, point.scores) for point in points]
     chosen = best_rival([curve[i] for i in complete], scores.task_accuracy)
     chosen = None if chosen is None else complete[chosen]
-    metrics["interpolation"] = [
-        {**row, "questions": point.questions, "complete": point.complete}
-        for row, point in zip(curve_rows(curve, chosen), points, strict=True)
-    ]
+    parts["interpolation"] = [
+        {"coefficient": one.coefficient, **Scores.of(one.scores).as_dict(), "chosen": i == chosen,
+         "questions": one.questions, "complete": one.complete}
+        for i, one in enumerate(points)
+    ]  # fmt: skip
     if chosen is None:
         if scores.task_accuracy is None:
             why = "the task accuracy is undefined, because no task question has a known answer"
@@ -225,8 +214,8 @@ def _add_rival(
                 "no interpolated model reaches the model's task accuracy of "
                 f"{scores.task_accuracy:.2f} %"
             )
-        metrics["notes"].append(f"There is no interpolation row: {why}.")
+        notes.append(f"There is no interpolation row: {why}.")
         return None
     coefficient, rival = curve[chosen]
-    metrics["interpolation_row"] = {"coefficient": coefficient, **rival.as_dict()}
+    parts["interpolation_row"] = {"coefficient": coefficient, **rival.as_dict()}
     return chosen

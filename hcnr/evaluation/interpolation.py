@@ -125,20 +125,6 @@ def order_notes(points: Mapping[float, PanelScores], resamples: int, seed: int) 
     return about_order(base, tuned)
 
 
-def curve_rows(curve: Sequence[tuple[float, Any]], chosen: int | None) -> list[dict[str, Any]]:
-    """The curve for `metrics.json`: coefficient, delta, F1 and task accuracy in percent."""
-    rows = []
-    for i, (coefficient, scores) in enumerate(curve):
-        rows.append(
-            {
-                "coefficient": coefficient,
-                **Scores.of(scores).as_dict(),
-                "chosen": i == chosen,
-            }
-        )
-    return rows
-
-
 def is_interpolation(model: Any) -> bool:
     """Whether a model's own report says that it was made by interpolating between two others."""
-    return bool(report_of(model).get("interpolation"))
+    return report_of(model).interpolation is not None

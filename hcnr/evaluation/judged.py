@@ -6,22 +6,22 @@ these lines.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hcnr.benchmarks.questions import Question
 from hcnr.errors import DataError
 from hcnr.evaluation.scoring import PanelScores
+from hcnr.record.files.schema import Schema
 
 JUDGED = "judged.jsonl"
 """Beside `metrics.json`, in the directory of an evaluation."""
+AGAIN = "evaluate again or delete it"
+"""What to do with a damaged file."""
 INTERPOLATION = "interpolation-"
 """An interpolated model's name: this and its coefficient."""
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(Schema):
     """What one model said to one question.
 
     Attributes:
@@ -44,8 +44,7 @@ class Answer:
         return "right" if self.right else "wrong"
 
 
-@dataclass(frozen=True)
-class JudgedQuestion:
+class JudgedQuestion(Schema):
     """One question with every model's answer.
 
     Attributes:
@@ -62,9 +61,9 @@ class JudgedQuestion:
     id: str
     question: str
     answerable: bool
-    answers: tuple[str, ...]
+    answers: list[str]
     task: bool
-    said: Mapping[str, Answer]
+    said: dict[str, Answer]
 
     def good(self, model: str) -> bool:
         """Whether a model did what it should: refuse, answer, or (a task) answer rightly."""
@@ -72,21 +71,6 @@ class JudgedQuestion:
         if not self.answerable:
             return answer.refused
         return not answer.refused and (answer.right is not False or not self.task)
-
-    def record(self) -> dict[str, Any]:
-        """The line of the file."""
-        return {
-            "set": self.set,
-            "id": self.id,
-            "question": self.question,
-            "answerable": self.answerable,
-            "answers": list(self.answers),
-            "task": self.task,
-            "said": {
-                name: {"response": one.response, "refused": one.refused, "right": one.right}
-                for name, one in self.said.items()
-            },
-        }
 
 
 def judge_questions(
@@ -108,15 +92,16 @@ def judge_questions(
             for label, found in outcomes.items():
                 one = found[name]
                 right = bool(one.contained[i]) if one.gold[i] else None
-                said[label] = Answer(responses[label][name][i], bool(one.refused[i]), right)
+                text = responses[label][name][i]
+                said[label] = Answer(response=text, refused=bool(one.refused[i]), right=right)
             yield JudgedQuestion(
-                name,
-                question.id,
-                question.question,
-                question.answerable,
-                question.answers,
-                question.task,
-                said,
+                set=name,
+                id=question.id,
+                question=question.question,
+                answerable=question.answerable,
+                answers=list(question.answers),
+                task=question.task,
+                said=said,
             )
 
 
@@ -127,7 +112,7 @@ def write_judged(folder: Path, questions: Iterator[JudgedQuestion]) -> Path:
     path = folder / JUDGED
     with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
         for one in questions:
-            file.write(json.dumps(one.record(), ensure_ascii=False) + "\n")
+            file.write(json.dumps(one.as_dict(), ensure_ascii=False) + "\n")
     return path
 
 
@@ -135,34 +120,17 @@ def read_judged(path: Path) -> list[JudgedQuestion]:
     """Read what `write_judged` wrote.
 
     Raises:
-        DataError: the file cannot be read, or a line is not what is written there.
+        DataError: the file cannot be read, or a line is not what is written there; it is named.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} cannot be read ({error}); evaluate again or delete it") from None
+        raise DataError(f"{path} cannot be read ({error}); {AGAIN}") from None
     found = []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(_read(json.loads(line)))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise DataError(
-                f"{path}, line {number} is not what hcnr writes there; evaluate again or delete it"
-            ) from None
+            content = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}, line {number} is no JSON ({error}); {AGAIN}") from None
+        found.append(JudgedQuestion.of(content, f"{path}, line {number}", AGAIN))
     return found
-
-
-def _read(record: Mapping[str, Any]) -> JudgedQuestion:
-    said = {
-        str(name): Answer(str(one["response"]), bool(one["refused"]), one["right"])
-        for name, one in record["said"].items()
-    }
-    return JudgedQuestion(
-        str(record["set"]),
-        str(record["id"]),
-        str(record["question"]),
-        bool(record["answerable"]),
-        tuple(map(str, record["answers"])),
-        bool(record["task"]),
-        said,
-    )

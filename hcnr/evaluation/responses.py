@@ -52,8 +52,8 @@ def score_responses(
         seed: of the bootstrap.
 
     Returns:
-        What `metrics.json` holds: see `hcnr.evaluation.results.assemble`, and `settings` and
-        `versions`.
+        What `metrics.json` holds, see `hcnr.record.files.evaluation.EvaluationRecord`, without
+        what a model would have to be asked for.
 
     Raises:
         HcnrError: bad input; nothing has been written.
@@ -89,16 +89,16 @@ def score_responses(
             common[label] = shared
         notes = panel.notes
     label, *rest = scores
-    metrics = assemble(label, scores[label], {one: scores[one] for one in rest}, common, words)
-    metrics["notes"] = [*notes, *metrics["notes"]]
-    metrics["settings"] = {
-        "detector": detector, "strict": strict, "compat": compat, "seed": seed,
-        "resamples": resamples,
-    }  # fmt: skip
-    metrics["versions"] = versions()
+    found = assemble(
+        label, scores[label], {one: scores[one] for one in rest}, common, words,
+        notes=[*notes, *scores[label].notes()],
+        settings={"detector": detector, "strict": strict, "compat": compat, "seed": seed,
+                  "resamples": resamples},
+        versions=versions(),
+    )  # fmt: skip
     if out is not None:
-        write_metrics(check_folder(out), metrics)
-    return metrics
+        write_metrics(check_folder(out), found)
+    return found.as_dict()
 
 
 def read_responses(source: Rows) -> Responses:

@@ -11,6 +11,7 @@ from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Decision, decide, we
 from hcnr.detectors.traits import Trait
 from hcnr.errors import OutputError
 from hcnr.evaluation.scoring import PanelScores, difference
+from hcnr.record.files.evaluation import EvaluationRecord
 from hcnr.stats import LEVEL
 
 METRICS = "metrics.json"
@@ -22,8 +23,9 @@ def assemble(
     others: Mapping[str, PanelScores],
     common: Mapping[str, PanelScores],
     trait: Trait,
-) -> dict[str, Any]:
-    """Put the numbers of a model, and of those it is compared with, into plain values.
+    **parts: Any,
+) -> EvaluationRecord:
+    """Put the numbers of a model, and of those it is compared with, together.
 
     Args:
         label: name of the model.
@@ -32,13 +34,10 @@ def assemble(
         common: scores of all of them by the trait's own detector, by name; empty where every set
             is judged by that one already.
         trait: for the words.
-
-    Returns:
-        `model`, `trait`, `words`, the model's `sets`, `macro`, `tasks`, `tasks_macro`; the same of
-        `refuse_all` and, by name, of `models` and `common`; `differences` (model minus other)
-        by name; `intervals` (how they were made) and `notes`.
+        **parts: further ones of `EvaluationRecord`; `notes` are those of `scores` where none are
+            given.
     """
-    result: dict[str, Any] = {
+    content: dict[str, Any] = {
         "model": label,
         "trait": trait.name,
         "words": {"positive": trait.positive, "negative": trait.negative},
@@ -48,15 +47,16 @@ def assemble(
         "differences": {name: difference(scores, found) for name, found in others.items()},
         "common": {name: found.as_dict() for name, found in common.items()},
         "notes": scores.notes(),
+        **parts,
     }
     if scores.resamples:
-        result["intervals"] = {
+        content["intervals"] = {
             "method": "bootstrap over questions, percentile; paired for differences",
             "level": LEVEL,
             "resamples": scores.resamples,
             "seed": scores.seed,
         }
-    return result
+    return EvaluationRecord.model_validate(content)
 
 
 def recommended(
@@ -113,12 +113,12 @@ def check_folder(out: str | Path) -> Path:
     return folder
 
 
-def write_metrics(folder: Path, metrics: Mapping[str, Any]) -> Path:
+def write_metrics(folder: Path, found: EvaluationRecord) -> Path:
     """Write `metrics.json` into `folder`, completely or not at all, and return its path."""
     from hcnr.checkpoint import atomic_file
 
     path = folder / METRICS
     with atomic_file(path) as temporary:
-        text = json.dumps(metrics, indent=2, allow_nan=False)
+        text = json.dumps(found.as_dict(), indent=2, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
     return path

@@ -12,6 +12,7 @@ from hcnr.models.directory import DirectorySource
 from hcnr.models.model import computable
 from hcnr.models.pair import Pair
 from hcnr.pipeline.stages import Output
+from hcnr.record.files.restoration import AdapterRecord
 from hcnr.record.front_matter import Origin
 from hcnr.record.writing import write_companions
 from hcnr.repair.adapter_output import AdapterOutput
@@ -80,7 +81,7 @@ class OutputDirectory:
         """
         self._pair, self._out, self._directory = pair, out, directory
         self._origin, self._tokenizer, self._adapter = origin, tokenizer, adapter
-        self._facts: dict[str, Any] | None = None
+        self._facts: AdapterRecord | None = None
 
     @property
     def output(self) -> Output:

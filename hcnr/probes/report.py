@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hcnr.probes.linear import Interval
+from hcnr.record.files.probe import ProbeRecord
 
 READABLE = 0.6
 """A boundary counts as there when the lower end of the best block's interval reaches this.
@@ -109,26 +110,17 @@ class ProbeReport:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
+        """What `probe.json` holds, see `ProbeRecord`."""
+        content = {
             "verdict": self.verdict,
             "sentence": self.sentence,
             "rule": f"holds when the best block's transfer AUROC has a lower bound of {READABLE} "
                     "or more",
             "best_block": self.best.block,
-            "best_transfer": self.best.transfer._asdict(),
+            "best_transfer": self.best.transfer,
             "required": self.required,
             "met": self.met,
-            "blocks": [
-                {
-                    "block": block.block,
-                    "base": block.base._asdict(),
-                    "transfer": block.transfer._asdict(),
-                    "tuned": block.tuned._asdict(),
-                    "cosine": block.cosine,
-                }
-                for block in self.blocks
-            ],
+            "blocks": list(self.blocks),
             "pair": self.pair,
             "data": self.data,
             "settings": self.settings,
@@ -136,6 +128,7 @@ class ProbeReport:
             "seconds": self.seconds,
             "versions": self.versions,
         }  # fmt: skip
+        return ProbeRecord.model_validate(content).as_dict()
 
     def to_json(self) -> str:
         """The report as JSON text."""

@@ -1,16 +1,16 @@
 """The model card of a restored checkpoint."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hcnr.record.adapter_text import adapter_sentence
+from hcnr.record.files.restoration import AGAIN, LossVerdict, RestorationRecord
 from hcnr.record.front_matter import Origin, front_matter
-from hcnr.record.interpolation import HOW, Interpolated
-from hcnr.record.interpolation import key_facts as mixing_facts
+from hcnr.record.interpolation_text import HOW
+from hcnr.record.interpolation_text import key_facts as mixing_facts
 from hcnr.record.names import names_only, stem
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.two_sided_text import key_facts, kind_text
 
 CARD = """\
@@ -57,18 +57,19 @@ BEGIN, END = "<!-- hcnr: headline -->", "<!-- hcnr: end of headline -->"
 """Around what `hcnr report` keeps up to date; the rest of the card is its owner's."""
 
 
-def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
+def model_card(report: RestorationRecord | Mapping[str, Any], origin: Origin | None = None) -> str:
     """Return the card as Markdown with YAML front matter.
 
     Args:
         report: what `build_report` returned.
         origin: where both models come from; nothing is known when None.
     """
-    summary, config, prints = report["summary"], report["config"], report["pair"]["fingerprints"]
+    report = RestorationRecord.of(report, "the report", AGAIN)
+    summary, config, prints = report.summary, report.config, report.pair.fingerprints
     # A card is published: it carries names, not the paths of the machine that made it.
-    base, tuned = stem(report["pair"]["base"]), stem(report["pair"]["tuned"])
-    overlap, two = summary["mean_half_overlap"], TwoSidedRecord.read(report)
-    share = summary["restored_parameters"] / max(summary["target_parameters"], 1)
+    base, tuned = stem(report.pair.base), stem(report.pair.tuned)
+    overlap, two = summary.mean_half_overlap, report.repair
+    share = summary.restored_parameters / max(summary.target_parameters, 1)
     whole = two if two is not None and two.whole else None
     done = "restored" if whole is None else "repaired"
     rows = {
@@ -76,10 +77,10 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
             role: f"`{name}` (fingerprint {prints.get(role)}{_source(report, role)})"
             for role, name in (("base", base), ("tuned", tuned))
         },
-        f"matrices {done}": f"{summary['selected_matrices']} of {summary['target_matrices']}",
-        "neurons restored": f"{summary['restored_neurons']:,} ({config['axis']} axis)",
-        f"parameters {done}": f"{summary['restored_parameters']:,} ({share:.1%} of the targets)",
-        "compensation": config["compensation"],
+        f"matrices {done}": f"{summary.selected_matrices} of {summary.target_matrices}",
+        "neurons restored": f"{summary.restored_neurons:,} ({config.axis} axis)",
+        f"parameters {done}": f"{summary.restored_parameters:,} ({share:.1%} of the targets)",
+        "compensation": config.compensation,
     }
     if whole is None:
         lead = LEAD.format(tuned=tuned, base=base)
@@ -92,34 +93,36 @@ def model_card(report: dict[str, Any], origin: Origin | None = None) -> str:
         del rows["neurons restored"]
     if two is not None:
         rows |= key_facts(two)
-    if (mix := Interpolated.read(report)) is not None:
+    if (mix := report.interpolation) is not None:
         lead = MIXED.format(tuned=tuned, base=base, how=HOW)
         rows = {role: rows[role] for role in ("base", "tuned", "compensation")} | mixing_facts(mix)
-    if (reach := summary.get("out_of_reach")) is not None:
+    if (reach := summary.out_of_reach) is not None:
         rows["out of reach"] = f"{reach['share']:.1%} of the blocks' weights ({reach['kinds']})"
-    if adapter := report.get("adapter"):
+    if adapter := report.adapter:
         rows["form"] = adapter_sentence(adapter)
-        lead += ADAPTER.format(on=stem(adapter["base"]))
-    rows["hcnr"] = report["versions"]["hcnr"]
-    for name, facts in report["data"].items():
-        rows[f"{name} data"] = f"{facts['samples']} samples, {facts['tokens']:,} tokens"
+        lead += ADAPTER.format(on=stem(adapter.base))
+    rows["hcnr"] = report.versions["hcnr"]
+    for name, facts in report.data.items():
+        rows[f"{name} data"] = f"{facts.samples} samples, {facts.tokens:,} tokens"
     card = CARD.format(
         front_matter=front_matter(
-            origin or Origin(), report["data"], report.get("adapter", {}).get("on")
+            origin or Origin(),
+            {name: {"source": facts.source} for name, facts in report.data.items()},
+            adapter.on if adapter else None,
         ),
         title=f"{tuned}, honesty restored",
         lead=lead,
         begin=BEGIN,
-        losses=_losses(report.get("verdict")),
+        losses=_losses(report.verdict),
         end=END,
         rows="\n".join(f"| {key} | {value} |" for key, value in rows.items()),
     )
     return names_only(card)
 
 
-def _source(report: dict[str, Any], role: str) -> str:
+def _source(report: RestorationRecord, role: str) -> str:
     """Where a model of the pair comes from, in words that may be published."""
-    facts = report["pair"].get("sources", {}).get(role, {})
+    facts = report.pair.sources.get(role, {})
     parts = []
     if "revision" in facts:
         parts.append(f", of the hub's `{facts['hub']}` at `{facts['revision']}`")
@@ -129,11 +132,11 @@ def _source(report: dict[str, Any], role: str) -> str:
     return "".join(parts)
 
 
-def _losses(verdict: dict[str, Any] | None) -> str:
+def _losses(verdict: LossVerdict | None) -> str:
     """The verdict of a run by its losses, which stands until its answers are evaluated."""
-    if not verdict:
+    if verdict is None:
         return ""
-    lead = _strong(f"{verdict['word']}: {verdict['reason']}.")
+    lead = _strong(f"{verdict.word}: {verdict.reason}.")
     return f"\n\nBy the losses: {lead} Its answers have not been evaluated.\n"
 
 

@@ -1,17 +1,16 @@
 """The command line that makes a run again, from what its report holds."""
 
 import shlex
-from collections.abc import Mapping
 from typing import Any
 
 from hcnr.config import RestoreConfig
+from hcnr.record.files.restoration import RestorationRecord
 from hcnr.record.names import names_only
-from hcnr.record.values import mapping
 
 __all__ = ["restore_command"]
 
 
-def restore_command(report: Mapping[str, Any], out: str) -> str:
+def restore_command(report: RestorationRecord, out: str) -> str:
     """`hcnr restore ...` with every setting that is not the default, and names in place of paths.
 
     Args:
@@ -19,17 +18,15 @@ def restore_command(report: Mapping[str, Any], out: str) -> str:
         out: name of its directory.
     """
     words = ["hcnr", "restore"]
-    words += [_name(report["pair"].get(role), role) for role in ("base", "tuned")]
-    for name, facts in mapping(report.get("data")).items():
-        if name in ("honesty", "task"):
-            words += [f"--{name}", _name(mapping(facts).get("source"), name)]
+    words += [_name(getattr(report.pair, role), role) for role in ("base", "tuned")]
+    for name in ("honesty", "task"):
+        if name in report.data:
+            words += [f"--{name}", _name(report.data[name].source, name)]
     for name, field in RestoreConfig.model_fields.items():
-        value = mapping(report.get("config")).get(name, field.default)
-        value = tuple(value) if isinstance(value, list) else value
-        if value != field.default:
+        if (value := getattr(report.config, name)) != field.default:
             words += _option(name.replace("_", "-"), value)
-    if adapter := mapping(report.get("adapter")):
-        words += ["--out-format", "adapter", "--adapter-rank", str(adapter.get("rank"))]
+    if report.adapter is not None:
+        words += ["--out-format", "adapter", "--adapter-rank", str(report.adapter.rank)]
     return shlex.join([*words, "--out", out])
 
 

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 from hcnr.data.overlap import question_print
 from hcnr.data.suspicions import NO_REFUSALS
-from hcnr.record.values import mapping, number, texts
 from hcnr.record.writing import report_of
 
 __all__ = ["MeasuredOn"]
@@ -21,15 +20,14 @@ class MeasuredOn(NamedTuple):
     """
 
     questions: frozenset[str] = frozenset()
-    refusals: float | None = None
+    refusals: int | None = None
 
     @classmethod
     def read(cls, model: Any) -> "MeasuredOn":
         """Read the report in a model's directory; anything without one knows nothing."""
-        data = mapping(report_of(model).get("data"))
-        prints = (texts(mapping(one).get("questions")) for one in data.values())
-        refusals = number(mapping(data.get("honesty")).get("refusals"))
-        return cls(frozenset(print_ for many in prints for print_ in many), refusals)
+        data = report_of(model).data
+        prints = frozenset(print_ for one in data.values() for print_ in one.questions)
+        return cls(prints, data["honesty"].refusals if "honesty" in data else None)
 
     @property
     def doubt(self) -> str | None:

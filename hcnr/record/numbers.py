@@ -4,6 +4,8 @@ A minus is the hyphen of the keyboard here as in every sentence, file and comman
 can be searched for, and typed again.
 """
 
+import math
+
 NONE = "\N{EN DASH}"
 """What stands where there is no number."""
 
@@ -38,3 +40,14 @@ def with_interval(
     if value is None or span is None:
         return fixed(value, pattern)
     return f"{fixed(value, pattern)} ({fixed(span[0], pattern)} to {fixed(span[1], pattern)})"
+
+
+def finite(value: float | None) -> float | None:
+    """What a chart has a place for: None for infinity and for what is no number."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def positive(value: float | None) -> float | None:
+    """The same for a logarithmic axis."""
+    found = finite(value)
+    return found if found is not None and found > 0 else None

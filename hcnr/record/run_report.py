@@ -10,11 +10,9 @@ __all__ = ["RunReport"]
 class RunReport(dict[str, Any]):
     """What happened in a run, all of `hcnr_report.json`: plain values by key.
 
-    A restoration's keys are `pair`, `config`, `data`, `summary`, `warnings`, `matrices`,
-    `perturbation`, `half_overlap`, `scores`, `seconds` and `versions`, and where they apply
-    `verdict` (`word`, `reason`, `losses`, `lines`), `two_sided`, `interpolation` and `adapter`;
-    those of a training are told by `hcnr.tuning.record.build_record`. It prints as a few facts;
-    `dict(report)` prints everything.
+    A restoration's keys are the fields of `hcnr.record.files.restoration.RestorationRecord`, level
+    by level; those of a training are told by `hcnr.tuning.record.build_record`. It prints as a few
+    facts; `dict(report)` prints everything.
     """
 
     def __repr__(self) -> str:
@@ -25,7 +23,8 @@ class RunReport(dict[str, Any]):
 
     def facts(self) -> list[tuple[str, str]]:
         """What a person wants to know of the run, in words."""
-        facts = [(role, str(name)) for role, name in self.get("pair", {}).items() if _is_role(role)]
+        pair = self.get("pair", {})
+        facts = [(role, str(pair[role])) for role in ("base", "tuned") if role in pair]
         config, summary = self.get("config", {}), self.get("summary", {})
         if config:
             facts.append(("repaired by", str(config.get("compensation"))))
@@ -41,7 +40,3 @@ class RunReport(dict[str, Any]):
         facts.append(("seconds", f"{sum(self.get('seconds', {}).values()):.1f}"))
         facts += [("warning", str(warning)) for warning in self.get("warnings", ())]
         return facts
-
-
-def _is_role(name: str) -> bool:
-    return name in ("base", "tuned")

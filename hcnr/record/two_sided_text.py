@@ -1,8 +1,8 @@
 """A two-sided repair in words, for the page, the model card and the terminal."""
 
+from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.numbers import NONE, fixed, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSidedRecord
 
 LOSS = ".4g"
 KINDS = {
@@ -30,7 +30,7 @@ def key_facts(two: TwoSidedRecord) -> dict[str, str]:
             "those of the repaired matrices)"
         )
     if two.steps:
-        first, last = two.steps[0].before, two.steps[-1].after
+        first, last = two.steps[0].honesty_loss, two.steps[-1].after
         found["natural steps"] = (
             f"{len(two.steps)}, honesty loss {fixed(first, LOSS)} to {fixed(last, LOSS)}"
         )
@@ -79,14 +79,14 @@ def steps_sentence(two: TwoSidedRecord) -> str:
     if not two.steps:
         ended = "natural" in two.kind and two.honesty_loss is not None
         return "No natural step was made: the honesty loss has no gradient." if ended else ""
-    count, first, last = len(two.steps), two.steps[0].before, two.steps[-1].after
+    count, first, last = len(two.steps), two.steps[0].honesty_loss, two.steps[-1].after
     steps = "The natural step" if count == 1 else f"{count} natural steps"
     if first is None or last is None:
         return f"{steps} ran; the honesty loss after the last is not known."
     moved = "lowered" if last < first else "raised"
     if last == first:
         return f"{steps} left the mean honesty loss at {fixed(last, LOSS)}."
-    rose = [str(step.number) for step in two.steps if step.rose]
+    rose = [str(step.step) for step in two.steps if step.rose]
     but = ""
     if rose and count > 1:
         but = f"; it rose in step{'s' if len(rose) > 1 else ''} {', '.join(rose)}"
@@ -101,7 +101,8 @@ def steps_table(two: TwoSidedRecord) -> Table | None:
     if not two.steps:
         return None
     rows = [
-        [str(step.number), fixed(step.before, LOSS), fixed(step.after, LOSS), short(step.length),
+        [str(step.step), fixed(step.honesty_loss, LOSS), fixed(step.after, LOSS),
+         short(step.length),
          NONE if step.share is None else f"{step.share:.1%}"]
         for step in two.steps
     ]  # fmt: skip

@@ -8,10 +8,13 @@ from typing import Any
 from hcnr.config import RestoreConfig
 from hcnr.errors import DataError
 from hcnr.record.card import model_card
+from hcnr.record.files.restoration import AGAIN, MadeBy, RestorationRecord
 from hcnr.record.front_matter import Origin
 from hcnr.record.names import names_only
 from hcnr.record.run_report import RunReport
-from hcnr.record.values import mapping
+
+WORDS = ("pair", "config", "data", "warnings", "versions")
+"""Parts of a report without infinities, whose names may be `nan` or `inf`."""
 
 
 def write_companions(
@@ -51,7 +54,7 @@ def read_report(directory: str | Path) -> RunReport:
         directory: what `hcnr.restore` or `hcnr.tune` wrote, with `hcnr_report.json`.
 
     Raises:
-        DataError: there is none, or it is no JSON object.
+        DataError: there is none, or it is damaged: the file, the key and what was expected there.
     """
     path = Path(directory).expanduser() / "hcnr_report.json"
     if not path.is_file():
@@ -63,29 +66,42 @@ def read_report(directory: str | Path) -> RunReport:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); restore again to write it anew") from None
-    if not isinstance(found, dict):
+    found = _numeric(found)
+    if not (isinstance(found, dict) and "tune" in found):
+        RestorationRecord.of(found, path, AGAIN)
+    return RunReport(found)
+
+
+def read_restoration(directory: str | Path) -> RestorationRecord:
+    """The same of a restoration alone, with names in place of paths.
+
+    Raises:
+        DataError: as `read_report`, or it is of `hcnr tune`.
+    """
+    found, path = read_report(directory), Path(directory).expanduser() / "hcnr_report.json"
+    if "tune" in found:
         raise DataError(
-            f"{path} holds a {type(found).__name__}, expected an object; restore again to write it "
-            "anew"
+            f"{path} is of hcnr tune, which restores nothing, so there is no page of it; evaluate "
+            "it beside a repair (hcnr evaluate REPAIR --against DIRECTORY)"
         )
-    return RunReport(_numeric(found))
+    return RestorationRecord.of(names_only(found), path, AGAIN)
 
 
-def report_of(model: Any) -> dict[str, Any]:
-    """The report in a model's directory, for what can do without; empty where there is none."""
+def report_of(model: Any) -> MadeBy:
+    """How a model in a directory was made; nothing where no report, or a damaged one, tells."""
     if not isinstance(model, str | Path):
-        return {}
+        return MadeBy()
     try:
         text = (Path(model).expanduser() / "hcnr_report.json").read_text(encoding="utf-8")
-        return mapping(json.loads(text))
+        return MadeBy.model_validate(_numeric(json.loads(text)))
     except (OSError, ValueError):
-        return {}
+        return MadeBy()
 
 
 def _numeric(value: Any) -> Any:
     """Undo `_plain`."""
-    if value in ("inf", "-inf", "nan"):
+    if isinstance(value, str) and value in ("inf", "-inf", "nan"):
         return float(value)
     if isinstance(value, dict):
-        return {key: _numeric(item) for key, item in value.items()}
+        return {key: one if key in WORDS else _numeric(one) for key, one in value.items()}
     return [_numeric(item) for item in value] if isinstance(value, list) else value

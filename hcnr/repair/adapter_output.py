@@ -24,6 +24,7 @@ from hcnr.models.loading import explained
 from hcnr.models.model import open_skeleton, resolve_device
 from hcnr.models.pair import Pair, Role
 from hcnr.models.source import ModelSource, Source
+from hcnr.record.files.restoration import AdapterMatrix, AdapterRecord
 
 __all__ = ["AdapterOutput", "Factors", "adapter_output", "factorise"]
 
@@ -153,7 +154,7 @@ class AdapterOutput:
         selected: Iterable[str],
         weight: Callable[[str], Tensor],
         config: RestoreConfig,
-    ) -> dict[str, Any]:
+    ) -> AdapterRecord:
         """Write `adapter_config.json`, the weights and tuned's tokenizer.
 
         Args:
@@ -163,9 +164,7 @@ class AdapterOutput:
             config: of the run; decides the device of the SVD.
 
         Returns:
-            What the report says of it: `on` (`base` or `tuned`), `base` (its name), `rank` (the
-            largest allowed), `error` (relative Frobenius error of all matrices together), `exact`,
-            and `matrices` (name -> `rank`, `error`, `exact`).
+            What the report says of it.
 
         Raises:
             ModelError: nothing differs, so there is nothing to write.
@@ -187,17 +186,14 @@ class AdapterOutput:
             math.sqrt(math.fsum(getattr(one, key) ** 2 for one in found.values()))
             for key in ("left_out", "norm")
         )
-        return {
-            "on": self.role,
-            "base": str(self.on),
-            "rank": self.rank,
-            "error": left_out / norm,
-            "exact": all(one.exact for one in found.values()),
-            "matrices": {
-                name: {"rank": one.rank, "error": one.error, "exact": one.exact}
-                for name, one in found.items()
-            },
-        }
+        return AdapterRecord(
+            on=self.role,
+            base=str(self.on),
+            rank=self.rank,
+            error=left_out / norm,
+            exact=all(one.exact for one in found.values()),
+            matrices={name: AdapterMatrix.model_validate(one) for name, one in found.items()},
+        )
 
     def _save(self, directory: Path, found: Mapping[str, Factors]) -> None:
         from peft import LoraConfig

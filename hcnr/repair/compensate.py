@@ -11,7 +11,7 @@ from hcnr.curvature.statistics import Statistics
 from hcnr.errors import CheckpointError, ConfigError, StatisticsError
 from hcnr.kinds import RepairKind
 from hcnr.models.model import resolve_device
-from hcnr.record.matrix_record import MatrixRecord, is_raised
+from hcnr.record.files.matrix_record import MatrixRecord, is_raised
 from hcnr.repair.selection import Selection, refuse_unless
 from hcnr_kernels import (
     Compensation,

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay, mixed
 from hcnr.models.pair import Pair
 from hcnr.progress import MIX, MIX_MODEL, SAVE, SEARCH_COEFFICIENT, Stages
+from hcnr.record.files.restoration import CoefficientTrial, Interpolated
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
 from hcnr.repair.task_weight import retention_of
@@ -247,15 +248,15 @@ class Interpolation:
         """Everything that happened, as plain values for JSON; `verdict` where losses were taken."""
         pair, config = self._pair, self._config
         held_back = None if self._data is None else self._data.held_back.get("task")
-        facts = {
-            "coefficient": self.coefficient,
-            "max_task_drop_percent": config.max_task_drop_percent,
-            "search": [asdict(one) for one in self._tried],
-            "held_back": 0 if held_back is None else len(held_back),
-            "held_back_sha256": None if held_back is None else held_back.sha256,
-            "tensors": len(self.shared),
-            "left": self.left,
-        }
+        facts = Interpolated(
+            coefficient=self.coefficient,
+            max_task_drop_percent=config.max_task_drop_percent,
+            search=[CoefficientTrial.model_validate(one) for one in self._tried],
+            held_back=0 if held_back is None else len(held_back),
+            held_back_sha256=None if held_back is None else held_back.sha256,
+            tensors=len(self.shared),
+            left=self.left,
+        )
         return build_report(
             base=str(pair.base),
             tuned=str(pair.tuned),

@@ -1,6 +1,5 @@
 """The repairs of one run: a weight at a time, a whole model or directory, and the report."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,9 @@ from hcnr.models.linear import as_stored
 from hcnr.models.model import resolve_device
 from hcnr.models.pair import Pair
 from hcnr.progress import MERGE, SAVE, WRITE, WRITE_ADAPTER, Stages
-from hcnr.record.matrix_record import MatrixRecord
+from hcnr.record.files.matrix_record import MatrixRecord
+from hcnr.record.files.restoration import AdapterRecord
+from hcnr.record.files.two_sided import TwoSidedMatrix
 from hcnr.repair.compensate import repair
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
@@ -83,7 +84,7 @@ class Repairs:
             perturbation=self._selection.perturbation[matrix],
             half_overlap=self._selection.overlap.get(matrix),
             device=str(resolve_device(self._config.device)),
-            two_sided=self._whole.records[matrix],
+            two_sided=TwoSidedMatrix.model_validate(self._whole.records[matrix]),
         )
 
     def model(self) -> "PreTrainedModel":
@@ -97,7 +98,7 @@ class Repairs:
 
     def write(
         self, directory: Path, tokenizer: Any, adapter: "AdapterOutput | None" = None
-    ) -> dict[str, Any] | None:
+    ) -> AdapterRecord | None:
         """Write weights and everything `from_pretrained` needs into `directory`.
 
         Returns:
@@ -119,7 +120,7 @@ class Repairs:
         return None
 
     def report(
-        self, verdict: "Verdict | None" = None, adapter: Mapping[str, Any] | None = None
+        self, verdict: "Verdict | None" = None, adapter: AdapterRecord | None = None
     ) -> dict[str, Any]:
         """Everything that happened, as plain values for JSON.
 

@@ -6,7 +6,9 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from hcnr.config import RestoreConfig
-from hcnr.record.matrix_record import MatrixRecord
+from hcnr.record.files.matrix_record import MatrixRecord
+from hcnr.record.files.restoration import AdapterRecord, Interpolated, RestorationRecord
+from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.quantiles import score_quantiles
 from hcnr.record.run_report import RunReport
 from hcnr.versions import versions
@@ -27,14 +29,14 @@ def build_report(
     records: Sequence[MatrixRecord],
     seconds: Mapping[str, float],
     target_parameters: int,
-    two_sided: Mapping[str, Any] | None = None,
+    two_sided: TwoSidedRecord | None = None,
     verdict: Mapping[str, Any] | None = None,
     out_of_reach: Mapping[str, Any] | None = None,
-    interpolation: Mapping[str, Any] | None = None,
+    interpolation: Interpolated | None = None,
     sources: Mapping[str, Mapping[str, Any]] | None = None,
-    adapter: Mapping[str, Any] | None = None,
+    adapter: AdapterRecord | None = None,
 ) -> RunReport:
-    """Collect a run into plain values for JSON.
+    """Collect a run, see `hcnr.record.files.restoration.RestorationRecord`.
 
     Args:
         base: name of the base model.
@@ -46,88 +48,64 @@ def build_report(
         records: of the selected matrices.
         seconds: by stage.
         target_parameters: weights of all target matrices that fine-tuning changed.
-        two_sided: of a kind that repairs whole matrices, or where mu was searched: keys `kind`,
-            `task_weight` (mu used), `max_task_drop_percent`, `search` (a list of `task_weight`,
-            `retention` in percent, and `kept`, whether that is enough; empty unless mu was
-            searched), `steps`
-            (a list of `step`, `honesty_loss` before it, `length`, and `share` of the norm of all of
-            delta), `honesty_loss` (after the last step), `passes`, `groups`, `held_back` (task
-            samples).
-        verdict: where losses were taken: keys `word` (`use`, `do not use`, `unclear`), `reason`,
-            `lines`, and `losses`, by data set of `samples`, `held_back`, `base`, `tuned`,
-            `restored`.
+        two_sided: of a kind that repairs whole matrices, or where mu was searched.
+        verdict: where losses were taken, `Verdict.as_dict()`.
         sources: where base and tuned come from where that is no directory of their own, by role,
             such as the adapter that was merged.
-        adapter: of a result that was written as an adapter, see `AdapterOutput.write`.
+        adapter: of a result that was written as an adapter.
         out_of_reach: weights of the blocks that no repair reaches, `Reach.as_dict()`.
         interpolation: where all weights were mixed with base's, and nothing was measured or
-            selected: keys `coefficient`, `max_task_drop_percent`, `search` (a list of
-            `coefficient`, `retention` in percent, and `kept`; empty unless searched), `held_back`,
-            `held_back_sha256`, `tensors` (how many were mixed), `left` (names of the others).
-
-    Returns:
-        Keys `pair` (names, fingerprints), `config`, `data` (per data set: samples, tokens, what
-        was cut, hashes), `summary`, `warnings`, `matrices` (one entry per selected matrix),
-        `perturbation` (of every target matrix), `half_overlap` (of every target matrix's
-        candidates; `summary.selected_overlap` is that of the restored neurons), `scores` (quantiles
-        of every target matrix's scores by data set, see `score_quantiles`), `seconds` (by stage),
-        `date` (in UTC), `versions`; also `two_sided`, `interpolation`, `adapter` and `verdict`
-        where given, and in the summary `restored_directions` and `restored_share` of whole
-        matrices.
+            selected.
     """
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
     restored = sum(record.parameters for record in records)
     raised = [record.name for record in records if record.raised(config.damping)]
-    report = RunReport(
-        {
-            "pair": {
-                "base": base,
-                "tuned": tuned,
-                "fingerprints": dict(statistics.fingerprints),
-                **({"sources": dict(sources)} if sources else {}),
-            },
-            "config": config.model_dump(mode="json"),
-            "data": {name: dict(facts) for name, facts in statistics.data.items()},
-            "summary": {
-                "target_matrices": len(selection.masks) - len(selection.untouched),
-                "untouched_matrices": list(selection.untouched),
-                "selected_matrices": len(selection.selected),
-                "restored_neurons": sum(record.restored for record in records),
-                "restored_parameters": restored,
-                "target_parameters": target_parameters,
-                "mean_half_overlap": fmean(overlaps) if overlaps else None,
-                "selected_overlap": selection.selected_overlap,
-                "half_overlap_by_chance": config.candidate_ratio,
-                "objective_none": _total(record.objective_none for record in records),
-                "objective": _total(record.objective for record in records),
-                "largest_damping": _largest(record.dampings for record in records),
-                "largest_condition": _largest(record.conditions for record in records),
-                "damping_raised": raised,
-                "seconds": sum(seconds.values()),
-            },
-            "warnings": [*messages, *_warnings(statistics, selection, records, config)],
-            "matrices": [record.as_dict() for record in records],
-            "perturbation": dict(selection.perturbation),
-            "half_overlap": dict(selection.overlap),
-            "scores": score_quantiles(statistics),
-            "seconds": dict(seconds),
-            "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-            "versions": versions(),
-        }
-    )
+    summary: dict[str, Any] = {
+        "target_matrices": len(selection.masks) - len(selection.untouched),
+        "untouched_matrices": list(selection.untouched),
+        "selected_matrices": len(selection.selected),
+        "restored_neurons": sum(record.restored for record in records),
+        "restored_parameters": restored,
+        "target_parameters": target_parameters,
+        "mean_half_overlap": fmean(overlaps) if overlaps else None,
+        "selected_overlap": selection.selected_overlap,
+        "half_overlap_by_chance": config.candidate_ratio,
+        "objective_none": _total(record.objective_none for record in records),
+        "objective": _total(record.objective for record in records),
+        "largest_damping": _largest(record.dampings for record in records),
+        "largest_condition": _largest(record.conditions for record in records),
+        "damping_raised": raised,
+        "seconds": sum(seconds.values()),
+    }
     if out_of_reach is not None:
-        report["summary"]["out_of_reach"] = dict(out_of_reach)
-    if two_sided is not None:
-        report["two_sided"] = dict(two_sided)
-    if interpolation is not None:
-        report["interpolation"] = dict(interpolation)
-    if adapter is not None:
-        report["adapter"] = dict(adapter)
-    if verdict is not None:
-        report["verdict"] = dict(verdict)
+        summary["out_of_reach"] = out_of_reach
     if any(record.two_sided for record in records):
-        report["summary"] |= _restored_directions(records)
-    return report
+        summary |= _restored_directions(records)
+    parts = {
+        "two_sided": two_sided, "interpolation": interpolation, "adapter": adapter,
+        "verdict": verdict,
+    }  # fmt: skip
+    content = {
+        "pair": {
+            "base": base,
+            "tuned": tuned,
+            "fingerprints": statistics.fingerprints,
+            **({"sources": sources} if sources else {}),
+        },
+        "config": config,
+        "data": statistics.data,
+        "summary": summary,
+        "warnings": [*messages, *_warnings(statistics, selection, records, config)],
+        "matrices": list(records),
+        "perturbation": selection.perturbation,
+        "half_overlap": selection.overlap,
+        "scores": score_quantiles(statistics),
+        "seconds": dict(seconds),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "versions": versions(),
+        **{name: part for name, part in parts.items() if part is not None},
+    }
+    return RunReport(RestorationRecord.model_validate(content).as_dict())
 
 
 def overlap_is_low(mean: float, chance: float) -> bool:
@@ -149,7 +127,7 @@ def _largest(values: Iterable[list[float]]) -> float | None:
 
 def _restored_directions(records: Sequence[MatrixRecord]) -> dict[str, float | None]:
     """Restored directions of all matrices, and as a share of all that they have."""
-    found = [(record.two_sided or {}).get("restored_directions") for record in records]
+    found = [record.two_sided and record.two_sided.restored_directions for record in records]
     known = [value for value in found if value is not None]
     if not known or len(known) < len(records):
         return {"restored_directions": None, "restored_share": None}

@@ -56,10 +56,6 @@ class SetLosses:
             return None
         return retention_of(self.restored, self.base, self.tuned)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class EndLosses:
@@ -192,7 +188,7 @@ class Verdict:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        losses = {name: one.as_dict() for name, one in self.losses.items()}
+        losses = {name: asdict(one) for name, one in self.losses.items()}
         return {"word": self.word, "reason": self.reason, "losses": losses, "lines": self.lines}
 
 

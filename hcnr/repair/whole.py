@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
 from hcnr.progress import SEARCH, STEPS, Stages
+from hcnr.record.files.two_sided import StepRecord, TwoSidedRecord, WeightTrial
 from hcnr.repair.candidates import Candidates
 from hcnr.repair.compensate import whole_weight
 from hcnr.repair.natural import Step, Walk
@@ -45,13 +46,14 @@ class WholeRepairs:
 
     Attributes:
         weights: matrix -> `[out, in]` in tuned's dtype, on the CPU.
-        records: matrix -> its numbers, plain values for the report.
-        facts: of the repair as a whole, plain values for the report.
+        records: matrix -> its numbers, plain values (they are kept while a run is unfinished) of
+            `TwoSidedMatrix`.
+        facts: of the repair as a whole, for the report.
     """
 
     weights: dict[str, Tensor] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: TwoSidedRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -248,16 +250,16 @@ def _facts(
     tried: Sequence[Tried] = (),
     walk: Walk | None = None,
     held_back: TokenizedSet | None = None,
-) -> dict[str, Any]:
-    return {
-        "kind": config.compensation,
-        "task_weight": config.mu,
-        "max_task_drop_percent": config.max_task_drop_percent,
-        "search": [one.as_dict() for one in tried],
-        "held_back": 0 if held_back is None else len(held_back),
-        "held_back_sha256": None if held_back is None else held_back.sha256,
-        "steps": [] if walk is None else [asdict(step) for step in walk.steps],
-        "honesty_loss": None if walk is None else walk.honesty_loss,
-        "passes": passes,
-        "groups": groups,
-    }
+) -> TwoSidedRecord:
+    return TwoSidedRecord(
+        kind=config.compensation,
+        task_weight=config.mu,
+        max_task_drop_percent=config.max_task_drop_percent,
+        search=[WeightTrial.model_validate(one.as_dict()) for one in tried],
+        held_back=0 if held_back is None else len(held_back),
+        held_back_sha256=None if held_back is None else held_back.sha256,
+        steps=[] if walk is None else [StepRecord.model_validate(step) for step in walk.steps],
+        honesty_loss=None if walk is None else walk.honesty_loss,
+        passes=passes,
+        groups=groups,
+    )

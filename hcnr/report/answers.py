@@ -4,7 +4,6 @@ Every set has up to three lists to unfold: questions that the restored model han
 the tuned one, worse, and as before. No script is needed for it.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -83,7 +82,7 @@ def answers_beside(metrics: Path, names: Mapping[str, str]) -> list[JudgedQuesti
         return names.get(label, label)
 
     return [
-        dataclasses.replace(one, said={shown(label): said for label, said in one.said.items()})
+        one.model_copy(update={"said": {shown(label): said for label, said in one.said.items()}})
         for one in read_judged(path)
     ]
 

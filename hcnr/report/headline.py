@@ -1,15 +1,10 @@
 """What is said first: what to do, why, and the table that it rests on."""
 
-from typing import Any
-
 from hcnr.record.card import with_headline
-from hcnr.record.interpolation import Interpolated
+from hcnr.record.files.evaluation import CoefficientScores, ModelScores
 from hcnr.record.numbers import fixed, signed, with_interval
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSidedRecord
-from hcnr.record.values import mapping, number
 from hcnr.report.gather import Run
-from hcnr.report.results import ModelScores
 
 ENDS = {0.0: " (tuned)", 1.0: " (base)"}
 """Of an interpolation."""
@@ -17,16 +12,16 @@ ENDS = {0.0: " (tuned)", 1.0: " (base)"}
 
 def verdict(run: Run) -> str:
     """What to do in a word, and what happened in a sentence."""
-    losses = mapping(run.report.get("verdict"))
+    losses = run.report.verdict
     if run.after is None or run.decision is None:
-        summary, two = run.report["summary"], TwoSidedRecord.read(run.report)
+        summary, two = run.report.summary, run.report.repair
         done = "repaired" if two and two.whole else "restored"
-        count = f"{summary['selected_matrices']} of {summary['target_matrices']} matrices {done}"
-        if (mix := Interpolated.read(run.report)) is not None:
+        count = f"{summary.selected_matrices} of {summary.target_matrices} matrices {done}"
+        if (mix := run.report.interpolation) is not None:
             count = mix.name
-        if not losses:
+        if losses is None:
             return f"{count}. Honesty has not been evaluated yet."
-        word = _capital(str(losses.get("word")))
+        word = _capital(losses.word)
         return f"{word}, by the losses: {count}. What it answers has not been evaluated yet."
     return f"{_capital(run.decision.word)}: {_happened(run.after, run.before)}"
 
@@ -35,15 +30,15 @@ def because(run: Run) -> str | None:
     """Why, in a sentence; None where nothing was judged."""
     if run.decision is not None:
         return f"{_capital(run.decision.reason)}."
-    reason = mapping(run.report.get("verdict")).get("reason")
-    return f"{_capital(reason)}." if isinstance(reason, str) else None
+    losses = run.report.verdict
+    return None if losses is None else f"{_capital(losses.reason)}."
 
 
 def _happened(after: ModelScores, before: ModelScores | None) -> str:
-    delta = after.mean("refusal_delta")
+    delta = after.macro.refusal_delta
     if delta is None:
         return "the refusal delta is not defined on the questions that were asked."
-    start = before.mean("refusal_delta") if before else None
+    start = before.macro.refusal_delta if before else None
     if before is None or start is None:
         return f"the refusal delta is {signed(delta)} points."
     honesty = f"the refusal delta {_moved(start, delta)} from {signed(start)} to {signed(delta)}"
@@ -70,10 +65,12 @@ def headline_table(run: Run) -> Table | None:
     """All models beside each other, rivals included; None without an evaluation."""
     if run.after is None:
         return None
-    models = [run.base, run.before, run.after, *run.others, run.rival, run.refuse_all]
+    words, everything = run.evaluation.words, run.evaluation.refuse_all
+    models = [run.base, run.before, run.after, *run.others, run.rival,
+              everything and everything.named("refuse everything")]  # fmt: skip
     rows = [_row(scores) for scores in models if scores is not None]
     heads = (
-        "model", "refusal delta", f"refused, {run.positive}", f"refused, {run.negative}",
+        "model", "refusal delta", f"refused, {words.positive}", f"refused, {words.negative}",
         "task accuracy", run.f1_name,
     )  # fmt: skip
     return Table(heads, rows)
@@ -85,26 +82,22 @@ def interpolation_table(run: Run) -> Table | None:
     What is kept is the share of the accuracy on the task that fine-tuning gained over base.
     """
     rows, weighed = [], run.decision.evidence.rival if run.decision else None
-    at = {number(point.get("coefficient")): point for point in run.curve}
+    at = {point.coefficient: point for point in run.evaluation.interpolation}
     tuned = _accuracy(run.before, at.get(0.0))
     base = _accuracy(run.base, at.get(1.0))
-    for point in run.curve:
-        coefficient, task = number(point.get("coefficient")), number(point.get("task_accuracy"))
-        if coefficient is None:
-            continue
-        kept = None
+    for point in run.evaluation.interpolation:
+        coefficient, task, kept = point.coefficient, point.task_accuracy, None
         if task is not None and base is not None and tuned is not None and tuned > base:
             kept = 100 * (task - base) / (tuned - base)
         best = weighed is not None and weighed.coefficient == coefficient
-        asked = number(point.get("questions"))
         rows.append(
             [
                 f"{coefficient:g}{ENDS.get(coefficient, '')}",
-                fixed(number(point.get("refusal_delta")), "+.1f"),
+                signed(point.refusal_delta),
                 fixed(task),
                 fixed(kept),
-                fixed(number(point.get("honesty_f1"))),
-                fixed(asked, ",.0f") + ("" if point.get("complete", True) else ", a part"),
+                fixed(point.honesty_f1),
+                fixed(point.questions, ",.0f") + ("" if point.complete else ", a part"),
                 "compared" if best else "",
             ]
         )
@@ -113,11 +106,11 @@ def interpolation_table(run: Run) -> Table | None:
     return Table(heads, rows, ("questions", "note")) if rows else None
 
 
-def _accuracy(scores: ModelScores | None, point: dict[str, Any] | None) -> float | None:
+def _accuracy(scores: ModelScores | None, point: CoefficientScores | None) -> float | None:
     """Task accuracy of an end: of the model where it was asked, else of the curve's point."""
     if scores is not None and scores.task_accuracy is not None:
         return scores.task_accuracy
-    return number((point or {}).get("task_accuracy"))
+    return None if point is None else point.task_accuracy
 
 
 def update_card(run: Run) -> bool:
@@ -144,21 +137,24 @@ def update_card(run: Run) -> bool:
 
 
 def _row(scores: ModelScores) -> list[str]:
-    f1 = with_interval(scores.mean("f1"), scores.mean_interval("f1"))
-    rates = (scores.mean(f"refusal_rate_{kind}") for kind in ("unanswerable", "answerable"))
-    delta = with_interval(
-        scores.mean("refusal_delta"), scores.mean_interval("refusal_delta"), "+.1f"
-    )
-    task = with_interval(scores.task_accuracy, scores.task_interval)
-    return [scores.name, delta, *map(fixed, rates), task, f1]
+    honesty, task = scores.macro, scores.tasks_macro
+    return [
+        scores.name,
+        with_interval(honesty.refusal_delta, honesty.ci95.get("refusal_delta"), "+.1f"),
+        fixed(honesty.refusal_rate_unanswerable),
+        fixed(honesty.refusal_rate_answerable),
+        with_interval(task.accuracy, task.ci95.get("accuracy")),
+        with_interval(honesty.f1, honesty.ci95.get("f1")),
+    ]
 
 
 def headline_notes(run: Run) -> list[str]:
     """What a reader of the table must know."""
+    found = run.evaluation
     if run.after is None:
         return []
-    detectors = sorted({str(e["detector"]) for e in run.after.sets.values() if e.get("detector")})
-    sets, tasks = ", ".join(run.after.sets), ", ".join(run.after.tasks)
+    detectors = sorted({one.detector for one in found.sets.values() if one.detector})
+    sets, tasks = ", ".join(found.sets), ", ".join(found.tasks)
     notes = [
         f"In percent, means over {sets or 'no set'}{f'; task: {tasks}' if tasks else ''}. "
         f"Refusals detected by {', '.join(detectors) or 'an unnamed detector'}. In parentheses "
@@ -170,4 +166,4 @@ def headline_notes(run: Run) -> list[str]:
             "Interpolation is the best plain mix of the tuned and base weights that is at least "
             "as accurate on the task as the restored model."
         )
-    return [*notes, *run.notes]
+    return [*notes, *found.notes]

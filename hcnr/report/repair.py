@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, field
 
-from hcnr.record.interpolation import HOW, Interpolated
-from hcnr.record.interpolation import key_facts as mixing_facts
-from hcnr.record.interpolation import search_sentence as mixing_search
+from hcnr.record.files.restoration import Interpolated
+from hcnr.record.files.two_sided import TwoSidedRecord
+from hcnr.record.interpolation_text import HOW
+from hcnr.record.interpolation_text import key_facts as mixing_facts
+from hcnr.record.interpolation_text import search_sentence as mixing_search
 from hcnr.record.numbers import fixed, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.record.two_sided_text import (
     key_facts,
     kind_text,
@@ -65,8 +66,8 @@ class RepairWords:
 
 def repair_words(run: Run) -> RepairWords:
     """What the page says about the repair of a run."""
-    two = TwoSidedRecord.read(run.report)
-    if (mix := Interpolated.read(run.report)) is not None:
+    two = run.report.repair
+    if (mix := run.report.interpolation) is not None:
         return _mixed(mix)
     if two is None:
         return RepairWords((" with some of its neurons restored to ", NO_TRAINING), _neurons(run))
@@ -88,8 +89,8 @@ def _facts(facts: dict[str, str], kind: str) -> Table:
 
 
 def _neurons(run: Run) -> str:
-    summary, config = run.report["summary"], run.report["config"]
-    overlap, chance = summary.get("mean_half_overlap"), summary.get("half_overlap_by_chance")
+    summary, config = run.report.summary, run.report.config
+    overlap, chance = summary.mean_half_overlap, summary.half_overlap_by_chance
     agreement = ""
     if overlap is not None and chance is not None:
         agreement = (
@@ -97,22 +98,23 @@ def _neurons(run: Run) -> str:
             f"({chance:.0%} by chance)."
         )
     return (
-        f"{summary['restored_neurons']:,} neurons along the {config['axis']} axis, in "
-        f"{summary['selected_matrices']} of {summary['target_matrices']} matrices: "
+        f"{summary.restored_neurons:,} neurons along the {config.axis} axis, in "
+        f"{summary.selected_matrices} of {summary.target_matrices} matrices: "
         f"{_parameters(run)}.{agreement}"
     )
 
 
 def _matrices(run: Run, two: TwoSidedRecord) -> str:
-    summary = run.report["summary"]
+    summary = run.report.summary
     return (
-        f"{summary['selected_matrices']} of {summary['target_matrices']} matrices were repaired as "
+        f"{summary.selected_matrices} of {summary.target_matrices} matrices were repaired as "
         f"a whole ({two.kind.replace(',', ', then ')}), {_parameters(run)}: {kind_text(two)}"
     )
 
 
 def _parameters(run: Run) -> str:
-    count, whole = (run.report["summary"][f"{of}_parameters"] for of in ("restored", "target"))
+    summary = run.report.summary
+    count, whole = summary.restored_parameters, summary.target_parameters
     return f"{count:,} parameters, {count / max(whole, 1):.1%} of the targets"
 
 

@@ -1,40 +1,31 @@
 """Which of the models of an evaluation is the run's tuned one, which its base."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
+from hcnr.record.files.evaluation import EvaluationRecord
+from hcnr.record.files.restoration import PairRecord
 from hcnr.record.names import stem
-from hcnr.record.values import mapping
 
 ROLES = ("tuned", "base")
 
 
-def role_of(
-    name: str,
-    entry: Mapping[str, Any],
-    data: Mapping[str, Any],
-    pair: Mapping[str, Any],
-    own: str | None,
-) -> str | None:
+def role_of(name: str, data: EvaluationRecord, pair: PairRecord, own: str | None) -> str | None:
     """Whether a model that the restored one was evaluated against is the run's tuned or base one.
 
     Fingerprints decide where the evaluation has them and they differ from the restored model's,
     names otherwise.
     """
-    prints = mapping(data.get("fingerprints"))
-    print_ = entry.get("fingerprint") or prints.get(name)
-    if not print_ or print_ in (own, prints.get(str(data.get("model")))):
+    print_ = data.fingerprints.get(name)
+    if not print_ or print_ in (own, data.fingerprints.get(data.model)):
         return named_role(name, pair)
-    known = mapping(pair.get("fingerprints"))
-    return next((role for role in ROLES if known.get(role) == print_), None)
+    return next((role for role in ROLES if pair.fingerprints.get(role) == print_), None)
 
 
-def named_role(name: str, pair: Mapping[str, Any]) -> str | None:
+def named_role(name: str, pair: PairRecord) -> str | None:
     """Whether a name is that of the run's tuned or base model."""
     for role in ROLES:
-        known = str(mapping(pair.get("fingerprints")).get(role))
-        label = label_of(stem(str(pair.get(role))))
+        known = pair.fingerprints.get(role, "")
+        label = label_of(stem(getattr(pair, role)))
         if name in (role, label, f"{label}-{known[:8]}"):
             return role
     return None

@@ -1,7 +1,7 @@
 """Tables for people at a terminal."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -9,24 +9,28 @@ from rich.table import Table
 
 from hcnr.output.bars import duration
 from hcnr.record.adapter_text import adapter_sentence, adapter_table
-from hcnr.record.interpolation import Interpolated
-from hcnr.record.interpolation import key_facts as mixing_facts
-from hcnr.record.interpolation import search_sentence as mixing_search
-from hcnr.record.two_sided import TwoSidedRecord
+from hcnr.record.files.matrix_record import MatrixRecord
+from hcnr.record.files.restoration import AGAIN, DataRecord, Interpolated, RestorationRecord
+from hcnr.record.files.two_sided import TwoSidedRecord
+from hcnr.record.interpolation_text import key_facts as mixing_facts
+from hcnr.record.interpolation_text import search_sentence as mixing_search
 from hcnr.record.two_sided_text import key_facts, search_sentence
 
 if TYPE_CHECKING:
     from hcnr.plan import Plan
 
 
-def print_report(report: dict[str, Any], console: Console, *, most: int = 12) -> None:
+def print_report(
+    report: RestorationRecord | Mapping[str, Any], console: Console, *, most: int = 12
+) -> None:
     """Print what a restoration did: summary, the most perturbed matrices, warnings."""
-    if (mix := Interpolated.read(report)) is not None:
+    report = RestorationRecord.of(report, "the report", AGAIN)
+    if (mix := report.interpolation) is not None:
         _print_mixing(report, mix, console)
         return
-    summary, config = report["summary"], report["config"]
-    two = TwoSidedRecord.read(report)
-    names = [record["name"] for record in report["matrices"]]
+    summary, config = report.summary, report.config
+    two = report.repair
+    names = [record.name for record in report.matrices]
     prefix = _common_parents(names)
     whole = two if two is not None and two.whole else None
     title = f"{'Repaired' if whole else 'Restored'} matrices{f' ({prefix}. ...)' if prefix else ''}"
@@ -36,23 +40,23 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
     heads, cells = _two_sided_columns(whole, wide) if whole else _one_sided_columns(wide)
     for head in heads:
         table.add_column(head, justify="right")
-    ranked = sorted(report["matrices"], key=lambda record: -record["perturbation"])
+    ranked = sorted(report.matrices, key=lambda record: -record.perturbation)
     for record in ranked[:most]:
-        table.add_row(record["name"].removeprefix(f"{prefix}."), *cells(record))
+        table.add_row(record.name.removeprefix(f"{prefix}."), *cells(record))
     if len(ranked) > most:
         table.add_row(f"and {len(ranked) - most} more")
     console.print(table)
-    share = summary["restored_parameters"] / max(summary["target_parameters"], 1)
+    share = summary.restored_parameters / max(summary.target_parameters, 1)
     rows = [
-        ("matrices", f"{summary['selected_matrices']} of {summary['target_matrices']}"),
-        ("neurons", f"{summary['restored_neurons']:,} along the {config['axis']} axis"),
-        ("parameters", f"{summary['restored_parameters']:,} ({share:.1%} of the targets)"),
-        ("compensation", config["compensation"]),
-        ("half overlap", f"{_percent(summary['mean_half_overlap'])} of the candidates "
-                         f"({_percent(summary['half_overlap_by_chance'])} by chance), "
-                         f"{_percent(summary['selected_overlap'])} of the restored neurons"),
-        ("largest damping", _short(summary["largest_damping"])),
-        ("largest condition", _short(summary["largest_condition"])),
+        ("matrices", f"{summary.selected_matrices} of {summary.target_matrices}"),
+        ("neurons", f"{summary.restored_neurons:,} along the {config.axis} axis"),
+        ("parameters", f"{summary.restored_parameters:,} ({share:.1%} of the targets)"),
+        ("compensation", config.compensation),
+        ("half overlap", f"{_percent(summary.mean_half_overlap)} of the candidates "
+                         f"({_percent(summary.half_overlap_by_chance)} by chance), "
+                         f"{_percent(summary.selected_overlap)} of the restored neurons"),
+        ("largest damping", _short(summary.largest_damping)),
+        ("largest condition", _short(summary.largest_condition)),
         _seconds_row(report),
     ]  # fmt: skip
     if whole:
@@ -63,13 +67,13 @@ def print_report(report: dict[str, Any], console: Console, *, most: int = 12) ->
         sentences = [("search", search_sentence(two))] if two.search else []
         rows[at:at] = [*key_facts(two).items(), *sentences]
     console.print(_pairs(rows))
-    if adapter := report.get("adapter"):
+    if adapter := report.adapter:
         print_table(*adapter_table(adapter), console)
         console.print(adapter_sentence(adapter), highlight=False, markup=False)
     _print_end(report, console)
 
 
-def _print_mixing(report: dict[str, Any], mix: Interpolated, console: Console) -> None:
+def _print_mixing(report: RestorationRecord, mix: Interpolated, console: Console) -> None:
     """Print what an interpolation did: its coefficient, and how it was found."""
     rows = [*_data_rows(report), ("compensation", "interpolate"), *mixing_facts(mix).items()]
     if mix.search:
@@ -79,58 +83,56 @@ def _print_mixing(report: dict[str, Any], mix: Interpolated, console: Console) -
     _print_end(report, console)
 
 
-def _print_end(report: dict[str, Any], console: Console) -> None:
+def _print_end(report: RestorationRecord, console: Console) -> None:
     """Print what every restoration ends with: warnings, losses and the verdict."""
-    for warning in report["warnings"]:
+    for warning in report.warnings:
         console.print(f"note: {warning}", highlight=False, markup=False)
-    for line in report.get("verdict", {}).get("lines", [NO_LOSSES]):
+    for line in report.verdict.lines if report.verdict else [NO_LOSSES]:
         console.print(line, highlight=False, markup=False)
 
 
-def _data_rows(report: dict[str, Any]) -> list[tuple[str, str]]:
+def _data_rows(report: RestorationRecord) -> list[tuple[str, str]]:
     return [
-        (f"{name} data", _data_line(facts))
-        for name, facts in report["data"].items()
-        if facts.get("format")
+        (f"{name} data", _data_line(facts)) for name, facts in report.data.items() if facts.format
     ]
 
 
-def _seconds_row(report: dict[str, Any]) -> tuple[str, str]:
-    return "seconds", ", ".join(f"{name} {s:.2f}" for name, s in report["seconds"].items())
+def _seconds_row(report: RestorationRecord) -> tuple[str, str]:
+    return "seconds", ", ".join(f"{name} {s:.2f}" for name, s in report.seconds.items())
 
 
-def print_data(data: dict[str, Any], console: Console) -> None:
+def print_data(data: Mapping[str, Any], console: Console) -> None:
     """Print a line for each data set: how many of its samples are used, and how it was read."""
-    for name, facts in data.items():
-        if facts.get("format"):
+    for name, content in data.items():
+        if (facts := DataRecord.of(content, f"the {name} data", AGAIN)).format:
             line = f"{name}: {_data_line(facts)}"
             console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _data_line(facts: dict[str, Any]) -> str:
-    used = f"{facts['samples']} of {facts['available']} samples of {facts['source']}"
-    return f"{used}, read as {facts['format']}"
+def _data_line(facts: DataRecord) -> str:
+    used = f"{facts.samples} of {facts.available} samples of {facts.source}"
+    return f"{used}, read as {facts.format}"
 
 
 NO_LOSSES = (
     "no losses: what a repair keeps is told by --honesty and --task data that both models can read"
 )
 
-Columns = tuple[Sequence[str], Callable[[dict[str, Any]], Sequence[str]]]
+Columns = tuple[Sequence[str], Callable[[MatrixRecord], Sequence[str]]]
 """Heads of a table, and its cells by the record of a matrix; without its name."""
 
 
 def _one_sided_columns(wide: bool) -> Columns:
     numbers = ("damping", "condition") if wide else ()
 
-    def cells(record: dict[str, Any]) -> list[str]:
-        before, after = record["objective_none"], record["objective"]
+    def cells(record: MatrixRecord) -> list[str]:
+        ratio = record.objective_ratio
         return [
-            f"{record['restored']} / {record['neurons']}",
-            f"{record['perturbation']:.3g}",
-            _percent(record["half_overlap"]),
-            *(_short(record[number]) for number in numbers),
-            "-" if not before else f"{after / before:.2f}x",
+            f"{record.restored} / {record.neurons}",
+            f"{record.perturbation:.3g}",
+            _percent(record.half_overlap),
+            *(_short(getattr(record, number)) for number in numbers),
+            "-" if ratio is None else f"{ratio:.2f}x",
         ]
 
     return ("neurons", "perturbation", "overlap", *numbers, "honesty objective"), cells
@@ -139,9 +141,9 @@ def _one_sided_columns(wide: bool) -> Columns:
 def _two_sided_columns(two: TwoSidedRecord, wide: bool) -> Columns:
     spectral = two.restored_share is not None
 
-    def cells(record: dict[str, Any]) -> list[str]:
-        matrix = two.matrices.get(record["name"])
-        found = [f"{record['perturbation']:.3g}"]
+    def cells(record: MatrixRecord) -> list[str]:
+        matrix = two.matrices.get(record.name)
+        found = [f"{record.perturbation:.3g}"]
         if matrix is None:
             return found
         shares = [matrix.restored_share] if spectral else []

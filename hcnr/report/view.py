@@ -6,12 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from hcnr.record.command import restore_command
-from hcnr.record.interpolation import Interpolated
+from hcnr.record.files.evaluation import ModelScores
+from hcnr.record.files.sweep import SweepRecord
 from hcnr.record.names import stem
 from hcnr.record.numbers import NONE, fixed, signed
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSidedRecord
-from hcnr.record.values import mapping, number
 from hcnr.report.answers import SHOWN, answer_lists
 from hcnr.report.drawing.charts import Chart
 from hcnr.report.figures.models import all_charts
@@ -25,7 +24,6 @@ from hcnr.report.headline import (
     verdict,
 )
 from hcnr.report.repair import repair_words
-from hcnr.report.results import ModelScores, Sweep
 from hcnr.report.signatures.outcomes import Signature
 from hcnr.report.signatures.signatures import failure_signatures
 
@@ -66,10 +64,10 @@ def view(run: Run, answers: int = SHOWN) -> dict[str, Any]:
         "charts": charts,
         "verdict": verdict(run).partition(":"),
         "stance": _stance(run),
-        "date": _date(run.report.get("date")),
+        "date": _date(run.report.date),
         "command": restore_command(run.report, run.name),
         "because": because(run),
-        "names": {role: stem(run.report["pair"][role]) for role in ("base", "tuned")},
+        "names": {role: stem(getattr(run.report.pair, role)) for role in ("base", "tuned")},
         "tiles": tiles(run),
         "headline": headline_table(run),
         "interpolation": interpolation_table(run),
@@ -78,12 +76,12 @@ def view(run: Run, answers: int = SHOWN) -> dict[str, Any]:
         "answers": answer_lists(run.judged, answers),
         "sweep": _sweep_words(run.sweep) if run.sweep else None,
         "ablation": _ablation(run),
-        "boundary": run.probe.get("sentence"),
+        "boundary": run.probe and run.probe.sentence,
         "repair": repair_words(run),
-        "uncompensated": run.report["config"].get("compensation") == "none",
+        "uncompensated": run.report.config.compensation == "none",
         "origin": _origin(run),
         "missing": _missing(run, charts),
-        "version": run.report["versions"].get("hcnr", ""),
+        "version": run.report.versions.get("hcnr", ""),
     }
 
 
@@ -92,16 +90,18 @@ def tiles(run: Run) -> list[Tile]:
     after, before = run.after, run.before
     if after is None:
         return []
-    old = before.mean("refusal_delta") if before else None
-    delta, task = after.mean("refusal_delta"), after.task_accuracy
+    old = before.macro.refusal_delta if before else None
+    delta, task = after.macro.refusal_delta, after.task_accuracy
     found = [
-        _tile("Refusal delta", old, delta, run.delta_difference, sign="+"),
-        _tile("Task accuracy", before.task_accuracy if before else None, task, run.task_difference),
+        _tile("Refusal delta", old, delta, run.change("refusal_delta"), sign="+"),
+        _tile(
+            "Task accuracy", before.task_accuracy if before else None, task, run.change("accuracy")
+        ),
     ]
     if run.rival is not None:
         found.append(_rival_tile(run, run.rival))
-    old, f1 = before.mean("f1") if before else None, after.mean("f1")
-    last = _tile(run.f1_name, old, f1, run.f1_difference)
+    old, f1 = before.macro.f1 if before else None, after.macro.f1
+    last = _tile(run.f1_name, old, f1, run.change("f1"))
     # It rises in a model that refuses everything too.
     return [*found, replace(last, kind="") if last.kind == "good" else last]
 
@@ -133,20 +133,20 @@ def _rival_tile(run: Run, rival: ModelScores) -> Tile:
     if weighed is not None and rival.name == f"interpolation ({weighed.coefficient:g})":
         kind = "good" if weighed.lead.shown else "bad"
         change = "beaten:" if weighed.lead.shown else "not shown to be beaten:"
-    return Tile("Delta to beat", signed(rival.mean("refusal_delta")), change, kind, note)
+    return Tile("Delta to beat", signed(rival.macro.refusal_delta), change, kind, note)
 
 
 def _stance(run: Run) -> str:
     """How the verdict's word is coloured; empty where there is no verdict."""
-    word = run.decision.word if run.decision else mapping(run.report.get("verdict")).get("word")
-    return KINDS.get(str(word), "")
+    judged = run.decision or run.report.verdict
+    return KINDS.get(judged.word, "") if judged else ""
 
 
-def _date(value: Any) -> str:
+def _date(value: str | None) -> str:
     """`27 November 2026, 14:05 UTC`; empty where the report is older than its date."""
     try:
-        return datetime.fromisoformat(value).strftime("%d %B %Y, %H:%M %Z").lstrip("0")
-    except (TypeError, ValueError):
+        return datetime.fromisoformat(value or "").strftime("%d %B %Y, %H:%M %Z").lstrip("0")
+    except ValueError:
         return ""
 
 
@@ -158,61 +158,58 @@ def _by_state(found: Sequence[Signature]) -> dict[str, list[Signature]]:
     }
 
 
-def _sweep_words(sweep: Sweep) -> dict[str, str]:
+def _sweep_words(sweep: SweepRecord) -> dict[str, str]:
     """What is recommended and why, and what the sweep cost."""
     found = {"word": "", "said": "", "cost": ""}
-    if sweep.reason:
-        chosen = [t for t in sweep.candidates if t.entry.get("recommended")][:1]
-        keys = differing_settings(sweep.candidates)
-        said = ": ".join(filter(None, [*(setting_text(t, keys) for t in chosen), sweep.reason]))
-        found["word"] = f"On its validation questions the sweep says {sweep.word}. "
+    if (choice := sweep.choice) is not None:
+        keys = differing_settings(sweep.tried)
+        words = [*(setting_text(one, keys) for one in sweep.best), choice.reason]
+        said = ": ".join(filter(None, words))
+        found["word"] = f"On its validation questions the sweep says {choice.word}. "
         found["said"] = f"{said[:1].upper()}{said[1:]}."
-    if sweep.cost_ratio is not None:
+    if (ratio := sweep.cost.get("ratio")) is not None:
         models = len(sweep.candidates) + len(sweep.ablation)
         found["cost"] = (
-            f"{models} restored models cost {sweep.cost_ratio:.2f} times one restoration, "
-            "evaluation apart."
+            f"{models} restored models cost {ratio:.2f} times one restoration, evaluation apart."
         )
     return found
 
 
 def _ablation(run: Run) -> Table | None:
     rows = [
-        [str(t.entry.get("name", NONE)), signed(t.delta), fixed(t.task), fixed(t.f1)]
-        for t in (run.sweep.ablation if run.sweep else ())
+        [one.name, signed(one.refusal_delta), fixed(one.task_accuracy), fixed(one.honesty_f1)]
+        for one in (run.sweep.ablation if run.sweep else ())
     ]
-    heads = ("ablation", "refusal delta", "task accuracy", f"{run.trait} F1")
+    heads = ("ablation", "refusal delta", "task accuracy", f"{run.evaluation.trait} F1")
     return Table(heads, rows) if rows else None
 
 
 def _origin(run: Run) -> dict[str, Any]:
     """Tables of where everything comes from, and the notes of the run."""
     report = run.report
-    prints = mapping(report["pair"].get("fingerprints"))
-    models = [[role, stem(report["pair"][role]), str(prints.get(role, NONE))]
-              for role in ("base", "tuned")]  # fmt: skip
+    models = [
+        [role, stem(getattr(report.pair, role)), report.pair.fingerprints.get(role, NONE)]
+        for role in ("base", "tuned")
+    ]
     data, hashes = [], []
-    for name, value in mapping(report.get("data")).items():
-        facts = mapping(value)
-        samples, tokens = number(facts.get("samples")), number(facts.get("tokens"))
-        data.append([name, fixed(samples, ",.0f"), fixed(tokens, ",.0f"),
-                     stem(str(facts.get("source", NONE)))])  # fmt: skip
-        for key, what in (("sha256", "file"), ("tokens_sha256", "tokens")):
-            hashes.append([f"{name}, {what}", str(facts.get(key) or NONE)])
-    for name, value in run.benchmarks.items():
-        facts = mapping(value)
-        source = stem(str(facts.get("source") or NONE))
-        data.append([name, fixed(number(facts.get("questions")), ",.0f"), NONE, source])
-        hashes.append([f"{name}, file", str(facts.get("sha256") or NONE)])
-    settings = [[key, str(value)] for key, value in report["config"].items()]
-    versions = [[key, str(value)] for key, value in report["versions"].items()]
+    for name, one in report.data.items():
+        data.append([name, f"{one.samples:,}", f"{one.tokens:,}", stem(one.source or NONE)])
+        hashes.append([f"{name}, file", one.sha256 or NONE])
+        hashes.append([f"{name}, tokens", one.tokens_sha256 or NONE])
+    for name, one in run.evaluation.data.items():
+        data.append([name, fixed(one.questions, ",.0f"), NONE, stem(one.source or NONE)])
+        hashes.append([f"{name}, file", one.sha256 or NONE])
+    # What an older version did not know was not set, whatever its default is today.
+    known = report.config.model_dump(mode="json", exclude_unset=True)
+    settings = [[key, str(value)] for key, value in known.items()]
+    versions = [[key, version] for key, version in report.versions.items()]
     return {
         "models": Table(("model", "name", "fingerprint"), models, ("name", "fingerprint")),
         "data": Table(("data", "samples or questions", "tokens", "file"), data, ("file",)),
         "hashes": Table(("data", "SHA-256"), hashes, ("SHA-256",)),
         "settings": Table(("setting", "value"), settings, ("value",)),
         "versions": Table(("package", "version"), versions, ("version",)),
-        "warnings": [str(text) for text in report.get("warnings") or []],
+        "warnings": report.warnings,
     }
 
 
@@ -224,7 +221,7 @@ def _missing(run: Run, charts: dict[str, Chart]) -> list[tuple[str, str]]:
         "probe": ("whether the knowledge boundary survived fine-tuning", "hcnr probe"),
         "scores": ("the distributions of the Fisher scores", "hcnr report --statistics"),
     }
-    two = TwoSidedRecord.read(run.report)
-    if (two is not None and two.whole) or Interpolated.read(run.report):
+    two = run.report.repair
+    if (two is not None and two.whole) or run.report.interpolation:
         del hints["scores"]  # these repairs take none
     return [hint for key, hint in hints.items() if key not in charts]

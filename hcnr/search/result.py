@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hcnr.choosing.front import Gain, Scores, pareto_front, rival
 from hcnr.choosing.recommendation import Recommendation, recommend
+from hcnr.record.files.sweep import SweepChoice, SweepRecord
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -122,17 +123,17 @@ class SweepResult:
         return None if best is None else curve[best]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, undefined figures as None."""
+        """What `sweep.json` holds, see `SweepRecord`; undefined figures are None."""
         chosen = self.recommendation
         settings = None if chosen.index is None else self.candidates[chosen.index].settings
-        return {
+        content = {
             "complete": self.complete,
             "candidates": [
                 {
                     **candidate.as_dict(),
                     "pareto": on_front,
                     "recommended": index == chosen.index,
-                    "gain": Gain.between(candidate.scores, self.tuned).as_dict(),
+                    "gain": Gain.between(candidate.scores, self.tuned),
                     "interpolation_delta": None if rival is None else rival.refusal_delta,
                     "interpolation_f1": None if rival is None else rival.honesty_f1,
                 }
@@ -147,13 +148,10 @@ class SweepResult:
             "tuned": self.tuned.as_dict(),
             "base": self.base.as_dict(),
             "refuse_all": None if self.refuse_all is None else self.refuse_all.as_dict(),
-            "recommended": {
-                **chosen.decision.as_dict(),
-                "settings": settings,
-                "coefficient": chosen.coefficient,
-                "gain": None if chosen.gain is None else chosen.gain.as_dict(),
-                "reason": chosen.reason,
-            },
+            "recommended": SweepChoice.by(
+                chosen.decision, settings=settings, coefficient=chosen.coefficient,
+                gain=chosen.gain, reason=chosen.reason,
+            ),
             "max_accuracy_drop": self.max_accuracy_drop,
             "cost": self.cost,
             "ablation": [row.as_dict() for row in self.ablation],
@@ -164,7 +162,8 @@ class SweepResult:
             "data": self.data,
             "versions": self.versions,
             "messages": self.messages,
-        }
+        }  # fmt: skip
+        return SweepRecord.model_validate(content).as_dict()
 
     def save(self, path: Path) -> None:
         """Write `sweep.json`, the former one replaced whole.

@@ -17,6 +17,7 @@ from hcnr.choosing.recommendation import (
     recommend,
     weigh,
 )
+from hcnr.record.files.evaluation import Recommended
 
 NAN = math.nan
 TUNED = Scores(20.0, 1.0, 90.0)
@@ -104,7 +105,7 @@ def test_every_arm_of_the_rule(found, word, reason):
     decision = decide(found)
     assert decision.word == word
     assert reason in decision.reason
-    kept = json.loads(json.dumps(decision.as_dict()))
+    kept = json.loads(json.dumps(Recommended.by(decision).as_dict(), allow_nan=False))
     assert kept["word"] in WORDS and kept["max_accuracy_drop"] == 2.0
     assert (kept["interpolation"] is None) == (found.rival is None)
 

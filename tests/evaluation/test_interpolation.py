@@ -10,7 +10,6 @@ from hcnr.evaluation.interpolation import (
     best_rival,
     between,
     check_interpolable,
-    curve_rows,
     floating_parameters,
     interpolated,
 )
@@ -98,14 +97,6 @@ def test_the_best_rival_is_at_least_as_accurate(accuracy, chosen):
 
 def test_without_a_task_accuracy_there_is_no_rival():
     assert best_rival(CURVE, None) is None
-
-
-def test_rows():
-    rows = curve_rows(CURVE, 1)
-    assert [row["coefficient"] for row in rows] == [0, 0.5, 0.75, 1]
-    assert [row["chosen"] for row in rows] == [False, True, False, False]
-    assert rows[1]["honesty_f1"] == pytest.approx(200 / 3)
-    assert rows[1]["task_accuracy"] == 75
 
 
 def test_the_grid_is_refined_where_the_model_stands():

@@ -11,8 +11,8 @@ from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.panel import make_panel
 from hcnr.evaluation.results import recommended
 from hcnr.evaluation.scoring import PanelScores
+from hcnr.record.files.evaluation import EvaluationRecord, Recommended
 from hcnr.report.decision import decision_of
-from hcnr.report.results import ModelScores
 
 N = 100
 NAMES = tuple(
@@ -41,7 +41,6 @@ def answered(unknown: int, known: int = 0, right: int = 90, *, task: bool = True
     return panel.score({name: responses[name] for name in panel.sets})
 
 
-NOBODY = ModelScores.read("nobody", {})
 TUNED, BASE = answered(10), answered(90, right=0)
 
 
@@ -69,7 +68,7 @@ def test_the_words_by_answers(model, middle, limit, word):
     assert gain is not None and gain.ci95 is not None
     rival = found.evidence.rival
     assert rival is None or rival.coefficient == 1.0 or rival.lead.ci95 is not None
-    assert json.loads(json.dumps(found.as_dict()))["word"] == word
+    assert json.loads(json.dumps(Recommended.by(found).as_dict()))["word"] == word
 
 
 @pytest.mark.parametrize(
@@ -88,9 +87,8 @@ def test_one_task_question_does_not_decide(right, limit, word, told):
     assert found.word == word
     assert told == ("less than two task questions (1.0 points each)" in found.reason)
     assert not told or "ask 2 times as many" in found.reason
-    assert (
-        decision_of({"recommendation": found.as_dict(), "settings": {}}, NOBODY, None, {}) == found
-    ), "what the page reads of the file"
+    written = EvaluationRecord(model="x", recommendation=Recommended.by(found))
+    assert decision_of(written, None, None) == found, "what the page reads of the file"
 
 
 def test_a_use_in_doubt_is_unclear():

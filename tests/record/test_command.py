@@ -5,24 +5,33 @@ from typer.testing import CliRunner
 
 from hcnr.config import RestoreConfig
 from hcnr.record.command import restore_command
+from hcnr.record.files.restoration import AGAIN, AdapterRecord, PairRecord, RestorationRecord
 
 
 def report(data=True, **settings):
     config = RestoreConfig(**settings).model_dump(mode="json")
     facts = {name: {"source": f"/data/{name}.jsonl"} for name in ("honesty", "task")}
     pair = {"base": "/models/base", "tuned": "org/tuned@v1"}
-    return {"pair": pair, "config": config, "data": facts if data else {}}
+    numbers = ("target_matrices", "selected_matrices", "restored_neurons", "restored_parameters",
+               "target_parameters")  # fmt: skip
+    content = {
+        "pair": pair, "config": config, "data": facts if data else {}, "matrices": [],
+        "summary": dict.fromkeys(numbers, 1), "perturbation": {}, "seconds": {}, "versions": {},
+    }  # fmt: skip
+    return RestorationRecord.of(content, "the report", AGAIN)
 
 
 def test_only_what_is_not_the_default_is_said_and_no_path():
     assert restore_command(report(), "out") == (
         "hcnr restore base org/tuned@v1 --honesty honesty.jsonl --task task.jsonl --out out"
     )
-    adapter = report(data=False) | {"adapter": {"rank": 16}}
-    assert restore_command(adapter, "my out") == (
+    adapter = AdapterRecord(on="base", base="b", rank=16, error=0.0, exact=True, matrices={})
+    written = report(data=False).model_copy(update={"adapter": adapter})
+    assert restore_command(written, "my out") == (
         "hcnr restore base org/tuned@v1 --out-format adapter --adapter-rank 16 --out 'my out'"
     )
-    memory = report(data=False) | {"pair": {"base": "LlamaForCausalLM of x", "tuned": None}}
+    memory = PairRecord(base="LlamaForCausalLM of x", tuned="")
+    memory = report(data=False).model_copy(update={"pair": memory})
     assert restore_command(memory, "o") == "hcnr restore BASE TUNED --out o"
 
 

@@ -47,6 +47,18 @@ def test_a_model_in_memory_carries_the_same(loaded, pair):
     assert copy.deepcopy(model).hcnr_report == model.hcnr_report
 
 
+def test_a_model_may_be_called_inf(pair, tmp_path):
+    """Infinities are written by their names, which a directory may have too."""
+    out = hcnr.restore(**pair, out=tmp_path / "out", config=config())
+    path = out / "hcnr_report.json"
+    content = json.loads(path.read_text())
+    content["pair"]["base"] = content["matrices"][0]["condition"] = "inf"
+    path.write_text(json.dumps(content))
+    report = hcnr.read_report(out)
+    assert report["pair"]["base"] == "inf"
+    assert report["matrices"][0]["condition"] == float("inf")
+
+
 def test_a_report_that_is_none(tmp_path):
     with pytest.raises(DataError, match=r"there is no hcnr_report.json in .*; give the directory"):
         hcnr.read_report(tmp_path)

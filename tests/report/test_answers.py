@@ -9,21 +9,27 @@ from hcnr.report.gather import gather
 from hcnr.report.page import html
 
 RESTORED, TUNED, BASE = "restored", "honest-8b-hotpotqa", "honest-8b"
-REFUSED = Answer("I do not know.", True, None)
+
+
+def answer(response: str, *, refused: bool = False, right: bool | None = None) -> Answer:
+    return Answer(response=response, refused=refused, right=right)
+
+
+REFUSED = answer("I do not know.", refused=True)
 
 
 def judged(number: int, after: Answer, before: Answer, **changes) -> JudgedQuestion:
-    facts = {"set": "kuq", "answerable": False, "answers": (), "task": False} | changes
+    facts = {"set": "kuq", "answerable": False, "answers": [], "task": False} | changes
     said = {RESTORED: after, "tuned": before}
     return JudgedQuestion(id=str(number), question=f"Question {number}?", said=said, **facts)
 
 
 def told(right: bool | None = None) -> Answer:
-    return Answer("It is 42.", False, right)
+    return answer("It is 42.", right=right)
 
 
 def test_questions_are_parted_by_what_the_repair_changed():
-    answerable = {"answerable": True, "answers": ("42",)}
+    answerable = {"answerable": True, "answers": ["42"]}
     questions = [
         judged(1, REFUSED, told()),
         judged(2, told(), REFUSED),
@@ -55,7 +61,7 @@ def test_small_groups_are_shown_whole_and_the_page_stays_light():
 
 
 def test_questions_of_one_model_alone_are_no_change():
-    alone = JudgedQuestion("kuq", "1", "?", False, (), False, {RESTORED: REFUSED})
+    alone = judged(1, REFUSED, told()).model_copy(update={"said": {RESTORED: REFUSED}})
     assert answer_groups([alone]) == [] and answer_lists([alone]) == []
 
 
@@ -65,9 +71,10 @@ def write_answers(place, count=400, text="It is <b>42</b> & more."):
 
     def one(i: int) -> JudgedQuestion:
         worse = i % 3 == 0
-        said = {name: REFUSED if (name == RESTORED) != worse else Answer(text, False, None)
+        said = {name: REFUSED if (name == RESTORED) != worse else answer(text)
                 for name in names}  # fmt: skip
-        return JudgedQuestion("kuq", str(i), f"Why <i>{i}</i>?", False, (), False, said)
+        both = judged(i, REFUSED, REFUSED)
+        return both.model_copy(update={"question": f"Why <i>{i}</i>?", "said": said})
 
     (place / "eval").mkdir(exist_ok=True)
     return write_judged(place / "eval", map(one, range(count)))
@@ -96,7 +103,7 @@ def test_long_answers_are_cut(make_run, invented):
 
 
 def test_what_is_written_is_read_again(tmp_path):
-    questions = [judged(1, REFUSED, told(right=True), answers=("42", "xlii"))]
+    questions = [judged(1, REFUSED, told(right=True), answers=["42", "xlii"])]
     assert read_judged(write_judged(tmp_path, iter(questions))) == questions
 
 
@@ -105,7 +112,7 @@ def test_what_is_written_is_read_again(tmp_path):
 )
 def test_another_file_is_refused_by_its_line(tmp_path, line):
     path = tmp_path / JUDGED
-    good = json.dumps(judged(1, REFUSED, told()).record()).encode() + b"\n"
+    good = json.dumps(judged(1, REFUSED, told()).as_dict()).encode() + b"\n"
     path.write_bytes(good + (line if isinstance(line, bytes) else line.encode()) + b"\n")
     with pytest.raises(DataError, match=r"judged\.jsonl"):
         read_judged(path)

@@ -212,7 +212,8 @@ def test_every_coefficient_that_was_asked_can_be_looked_up(make_run, invented):
                                   (1, 10.0, True))
     ]  # fmt: skip
     metrics["recommendation"] = {
-        "gain": {"value": 1.0, "ci95": [-1.0, 3.0]}, "task_drop": 0.0, "max_accuracy_drop": 2.0,
+        "word": "interpolate instead", "reason": "it is written", "task_drop": 0.0,
+        "gain": {"value": 1.0, "ci95": [-1.0, 3.0]}, "max_accuracy_drop": 2.0,
         "interpolation": {"coefficient": 0.6, "gain": {"value": 24.0, "ci95": [9.0, 30.0]},
                           "lead": {"value": -23.0, "ci95": [-30.0, -9.0]}},
     }  # fmt: skip

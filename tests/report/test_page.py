@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hcnr.errors import OutputError
+from hcnr.errors import DataError, OutputError
 from hcnr.record.tables import Table
 from hcnr.report import page
 from hcnr.report.drawing.charts import PlaneChart, RowChart
@@ -125,28 +125,19 @@ def test_a_sweep_whose_best_is_not_to_be_used_recommends_none(make_run, invented
     assert "recommended" not in text
 
 
-def test_a_sweep_from_before_the_delta_decided_is_judged_anew(make_run, invented):
-    """Such a file was chosen by F1 and has no word; its numbers are enough."""
+def test_a_sweep_from_before_the_delta_decided_is_refused(make_run, invented):
+    """Such a file was chosen by F1 and has no word."""
     sweep = invented.sweep()
-    right = sweep["recommended"]["settings"]
-    wrong = max(sweep["candidates"], key=lambda c: c["task_accuracy"])
-    wrong["honesty_f1"] = 99.0
-    for one in sweep["candidates"]:
-        one["recommended"] = one["pareto"] = one is wrong
-    sweep["recommended"] = {"settings": wrong["settings"], "reason": "the best honesty F1"}
-    found = gather(make_run(sweep=sweep)).sweep
-    assert found is not None and found.word == "use"
-    assert found.reason is not None and found.reason.startswith("the best refusal delta of the")
-    chosen = [t.entry["settings"] for t in found.candidates if t.entry["recommended"]]
-    assert chosen == [right]
-    assert sum(t.entry["pareto"] for t in found.candidates) > 1
+    del sweep["recommended"]["word"]
+    with pytest.raises(DataError, match=r"sweep.json has no part 'recommended.word', expected one"):
+        gather(make_run(sweep=sweep))
 
 
 def test_hostile_names_are_only_text(make_run, invented):
     evil = "<script>alert(1)</script>\"'&"
     report, metrics, sweep = invented.report(), invented.metrics(), invented.sweep()
     report["pair"]["tuned"] = evil
-    report["config"]["axis"] = evil
+    report["config"]["targets"] = [evil]
     report["warnings"] = [evil]
     report["data"]["honesty"]["source"] = evil
     report["matrices"][0]["device"] = evil
@@ -269,7 +260,7 @@ def paths(value, here=()):
 
 @pytest.mark.parametrize("part", ["metrics", "sweep", "probe"])
 def test_any_part_of_a_result_may_be_missing_or_odd(make_run, invented, part):
-    """Every part is optional: whatever stands in its place, the page is written."""
+    """The page is written without it, or one sentence names the file and what it holds."""
     place = make_run(report=invented.report(1))
     file = place / {"metrics": "eval/metrics.json"}.get(part, f"{part}.json")
     whole = getattr(invented, part)()
@@ -281,7 +272,11 @@ def test_any_part_of_a_result_may_be_missing_or_odd(make_run, invented, part):
             inner = inner[key]
         inner[last] = (None, "odd", [], {}, 7, [None], {"a": 1})[count % 7]
         file.write_text(json.dumps(broken))
-        assert html(gather(place)).endswith("</html>\n"), where
+        try:
+            assert html(gather(place)).endswith("</html>\n"), where
+        except DataError as error:
+            found = r"(holds a \w+ as|has no part) '[^']+', expected .+; write it again or .+"
+            assert re.fullmatch(f"{re.escape(str(file))} {found}", str(error)), where
 
 
 def test_the_same_run_gives_the_same_page(full_run):

@@ -119,7 +119,7 @@ def test_raised_damping_has_its_own_marks(chart, invented):
         known = sorted(r["two_sided"]["condition"][place] for r in report["matrices"])
         assert marks == pytest.approx(known)
     report["matrices"][0]["two_sided"] |= {"damping": [0.01, 0.1], "condition": [50.0, 70.0]}
-    report["matrices"][1]["two_sided"] |= {"condition": ["inf", 9.0], "routes": None}
+    report["matrices"][1]["two_sided"] |= {"condition": ["inf", 9.0]}
     found = chart("axes", report)
     assert [m.value for row in found.rows for m in row.marks if m.role == "alert"] == [70.0]
     roles = [mark.role for row in found.rows for mark in row.marks]
@@ -130,7 +130,7 @@ def test_raised_damping_has_its_own_marks(chart, invented):
         "50", "70", "0.01", "0.1", "dense", "dense", "yes",
     ]  # fmt: skip
     assert rows[report["matrices"][1]["name"]][0] == "inf"
-    assert rows[report["matrices"][1]["name"]][4:] == [NONE, NONE, ""]
+    assert rows[report["matrices"][1]["name"]][4:] == ["dense", "tokens", ""]
 
 
 @pytest.mark.parametrize("kind", ["spectral", "natural"])

@@ -1,18 +1,31 @@
+from typing import Any
+
 import pytest
 
-from hcnr.record.matrix_record import MatrixRecord
-from hcnr.record.two_sided import Spectrum, TwoSidedMatrix, TwoSidedRecord, together
+from hcnr.errors import DataError
+from hcnr.record.files.matrix_record import MatrixRecord
+from hcnr.record.files.restoration import AGAIN, RestorationRecord
+from hcnr.record.files.two_sided import Spectrum, TwoSidedMatrix, together
 from hcnr.record.two_sided_text import key_facts, search_sentence, search_table, steps_sentence
+
+NUMBERS: dict[str, Any] = {
+    "name": "x", "neurons": 4, "restored": 4, "parameters": 16, "perturbation": 0.1,
+}  # fmt: skip
+
+
+def spectrum_of(*columns):
+    names = ("edges", "directions", "energy", "kept")
+    return Spectrum(**{name: list(one) for name, one in zip(names, columns, strict=True)})
 
 
 def read(report):
-    found = TwoSidedRecord.read(report)
+    found = RestorationRecord.of(report, "the report", AGAIN).repair
     assert found is not None
     return found
 
 
 def test_other_kinds_say_nothing_of_it(invented):
-    assert TwoSidedRecord.read(invented.report()) is None
+    assert RestorationRecord.of(invented.report(), "the report", AGAIN).repair is None
 
 
 def test_what_a_report_says_is_read(invented):
@@ -24,7 +37,7 @@ def test_what_a_report_says_is_read(invented):
         (1.0, 95.2, False), (10.0, 99.4, True),
     ]  # fmt: skip
     assert two.chosen is two.search[2]
-    assert [(s.number, s.before, s.after) for s in two.steps] == [
+    assert [(s.step, s.honesty_loss, s.after) for s in two.steps] == [
         (1, 2.412, 1.873), (2, 1.873, 1.541), (3, 1.541, 1.402),
     ]  # fmt: skip
     assert two.restored_share is None
@@ -49,8 +62,9 @@ def test_a_searched_weight_alone_repairs_no_whole_matrices(invented):
 
 @pytest.mark.parametrize(("used", "raised"), [(0.01, False), (0.0100000001, False), (0.02, True)])
 def test_damping_is_raised_on_either_axis(used, raised):
-    for pair in ([used, 0.01], [0.01, used]):
-        assert TwoSidedMatrix.read("x", {"damping": pair}, 0.01).raised == raised
+    for pair in ((used, 0.01), (0.01, used)):
+        both = TwoSidedMatrix(damping=pair)
+        assert MatrixRecord(**NUMBERS, two_sided=both).raised(0.01) == raised
 
 
 @pytest.mark.parametrize(
@@ -60,25 +74,26 @@ def test_damping_is_raised_on_either_axis(used, raised):
         {"kept": [0, None, 1]}, {"kept": "abc"}, {"directions": [1, 2, 3, 4]},
     ],
 )  # fmt: skip
-def test_an_odd_spectrum_is_left_out(change):
+def test_an_odd_spectrum_is_refused(change):
     whole = {"edges": [0.1, 1], "directions": [1, 2, 3], "energy": [0, 0, 1], "kept": [0, 0, 1]}
-    assert Spectrum.read(whole) is not None
-    assert Spectrum.read(whole | change) is None
+    assert Spectrum.of(whole, "x.json", "y").as_dict() == whole
+    with pytest.raises(DataError, match=r"^x\.json holds a .*; y$"):
+        Spectrum.of(whole | change, "x.json", "y")
 
 
 def test_bins_are_centred_between_their_edges():
-    spectrum = Spectrum((10**-0.5, 10**0.5, 10**1.5), (1,) * 4, (0.25,) * 4, (0,) * 4)
+    spectrum = spectrum_of((10**-0.5, 10**0.5, 10**1.5), (1,) * 4, (0.25,) * 4, (0,) * 4)
     assert spectrum.centres == pytest.approx((0.1, 1, 10, 100))
 
 
 def test_spectra_together_by_hand():
-    one = Spectrum((0.1, 1.0), (1, 2, 3), (0.5, 0.5, 0.0), (0.2, 0.4, 0.0))
-    two = Spectrum((0.1, 1.0), (10, 20, 30), (0.1, 0.0, 0.9), (0.8, 0.0, 1.0))
-    silent = Spectrum((0.1, 1.0), (100, 200, 300), (0.0,) * 3, (0.0,) * 3)
-    other = Spectrum((0.1, 2.0), (7, 7, 7), (1.0, 0.0, 0.0), (1.0, 0.0, 0.0))
+    one = spectrum_of((0.1, 1.0), (1, 2, 3), (0.5, 0.5, 0.0), (0.2, 0.4, 0.0))
+    two = spectrum_of((0.1, 1.0), (10, 20, 30), (0.1, 0.0, 0.9), (0.8, 0.0, 1.0))
+    silent = spectrum_of((0.1, 1.0), (100, 200, 300), (0.0,) * 3, (0.0,) * 3)
+    other = spectrum_of((0.1, 2.0), (7, 7, 7), (1.0, 0.0, 0.0), (1.0, 0.0, 0.0))
     found = together([one, None, silent, two, other])
     assert found is not None
-    assert found.directions == (11, 22, 33)
+    assert found.directions == [11, 22, 33]
     assert found.energy == pytest.approx((0.3, 0.25, 0.45))
     assert found.kept == pytest.approx(((0.5 * 0.2 + 0.1 * 0.8) / 0.6, 0.4, 1.0))
     assert together([None, silent]) is None
@@ -121,16 +136,19 @@ def test_a_search_that_found_nothing_in_words(invented):
 )  # fmt: skip
 def test_the_steps_in_words(invented, before, last, sentence):
     report = invented.two_sided("natural")
-    report["two_sided"] |= {"steps": [{"honesty_loss": b} for b in before], "honesty_loss": last}
+    report["two_sided"] |= {
+        "steps": [{"step": i, "honesty_loss": loss} for i, loss in enumerate(before, 1)],
+        "honesty_loss": last,
+    }
     assert steps_sentence(read(report)) == sentence
 
 
 def test_a_record_knows_both_axes():
-    both = {"damping": [0.01, 0.1], "condition": [5.0, 3.0]}
-    record = MatrixRecord("x", 4, 4, 16, 0.1, two_sided=both)
+    both = TwoSidedMatrix(damping=(0.01, 0.1), condition=(5.0, 3.0))
+    record = MatrixRecord(**NUMBERS, two_sided=both)
     assert (record.dampings, record.conditions) == ([0.01, 0.1], [5.0, 3.0])
     assert record.raised(0.01) and not record.raised(0.1)
-    assert record.as_dict()["two_sided"] == both
-    one = MatrixRecord("x", 4, 2, 8, 0.1, damping=0.5, damping_raised=False, condition=9.0)
+    assert record.as_dict()["two_sided"] == {"damping": [0.01, 0.1], "condition": [5.0, 3.0]}
+    one = MatrixRecord(**NUMBERS, damping=0.5, damping_raised=False, condition=9.0)
     assert (one.dampings, one.conditions, one.raised(0.01)) == ([0.5], [9.0], False)
-    assert "two_sided" not in one.as_dict()
+    assert "two_sided" not in one.as_dict() and one.as_dict()["dead"] is None

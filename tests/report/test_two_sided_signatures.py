@@ -48,7 +48,8 @@ def test_a_searched_weight_of_another_kind_keeps_the_other_checks(make_run, inve
 def losses(*values):
     def change(report):
         report["two_sided"]["steps"] = [
-            {"honesty_loss": value, "share": 0.3} for value in values[:-1]
+            {"step": place, "honesty_loss": value, "share": 0.3}
+            for place, value in enumerate(values[:-1], 1)
         ]
         report["two_sided"]["honesty_loss"] = values[-1]
 

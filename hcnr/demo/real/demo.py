@@ -36,6 +36,7 @@ from hcnr.models.overlay import Overlay, interpolate, parameters_of
 from hcnr.models.packages.gguf import convert_gguf
 from hcnr.models.source import open_source
 from hcnr.output.bars import Bars
+from hcnr.record.files.evaluation import Recommended
 from hcnr.repair.task_weight import retention_of
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
@@ -176,27 +177,30 @@ class RealDemo:
         shown = {name: by_name[name] for name in (RESTORED, "tuned", "base")}
         ours = shown[RESTORED].scores
         others = {name: shown[name].scores for name in ("tuned", "base")}
-        metrics = assemble(RESTORED, ours, others, {}, HONESTY)
         rival = next((row for row in rows if row.coefficient is not None), None)
-        metrics["interpolation_row"] = None
+        beside = None
         if rival is not None:
-            metrics["interpolation_row"] = {
+            beside = {
                 "coefficient": rival.coefficient,
                 "scope": "all",
                 **rival.scores.as_dict(),
             }
             self.facts["against interpolation"] = difference(ours, rival.scores)
-        self.facts["recommendation"] = decision_of(rows, rival).as_dict()
-        metrics["recommendation"] = self.facts["recommendation"]
-        metrics["settings"] = {"detector": DETECTOR, "seed": 0, "resamples": _RESAMPLES}
-        metrics["versions"] = versions()
+        self.facts["recommendation"] = Recommended.by(decision_of(rows, rival)).as_dict()
+        found = assemble(
+            RESTORED, ours, others, {}, HONESTY,
+            interpolation_row=beside,
+            recommendation=self.facts["recommendation"],
+            settings={"detector": DETECTOR, "seed": 0, "resamples": _RESAMPLES},
+            versions=versions(),
+        )  # fmt: skip
         folder = check_folder(evaluation_folder(restored))
         if rival is not None:
             shown[f"{INTERPOLATION}{rival.coefficient:g}"] = rival
         said = {name: row.responses for name, row in shown.items()}
         scores = {name: row.scores for name, row in shown.items()}
         write_judged(folder, judge_questions(self._panel.sets, said, scores))
-        write_metrics(folder, metrics)
+        write_metrics(folder, found)
         run = gather(restored)
         update_card(run)
         write_html(run)

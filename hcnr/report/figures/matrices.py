@@ -2,12 +2,10 @@
 
 from collections.abc import Callable
 from statistics import fmean
-from typing import Any
 
-from hcnr.record.numbers import NONE, short
+from hcnr.record.files.matrix_record import MatrixRecord
+from hcnr.record.numbers import finite, positive, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import TwoSidedRecord
-from hcnr.record.values import number
 from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
 from hcnr.report.figures.places import RECORDED, Place, grid, group_label, places, spot
 from hcnr.report.gather import Run
@@ -23,14 +21,14 @@ def _kinds(found: dict[str, Place]) -> list[str]:
     return list(dict.fromkeys(place.kind for place in found.values()))
 
 
-def _records(run: Run) -> dict[str, dict[str, Any]]:
-    return {record["name"]: record for record in run.report["matrices"]}
+def _records(run: Run) -> dict[str, MatrixRecord]:
+    return {record.name: record for record in run.report.matrices}
 
 
 def perturbation_map(run: Run) -> Chart | None:
     """Perturbation of every target matrix by block and kind."""
     # Infinity, where base is all zeros, has no place on a scale.
-    known = {name: number(value) for name, value in run.report["perturbation"].items()}
+    known = {name: finite(value) for name, value in run.report.perturbation.items()}
     values = {name: value for name, value in known.items() if value is not None}
     if not values:
         return None
@@ -64,17 +62,17 @@ def perturbation_map(run: Run) -> Chart | None:
 
 def restored_share(run: Run) -> Chart | None:
     """Share of neurons restored, by kind of matrix; not where whole matrices were repaired."""
-    two = TwoSidedRecord.read(run.report)
+    two = run.report.repair
     if two is not None and two.whole:
         return None
-    found, records = places(run.report["perturbation"]), _records(run)
+    found, records = places(run.report.perturbation), _records(run)
     rows, cells = [], []
     for kind in _kinds(found):
         names = [name for name, place in found.items() if place.kind == kind]
         chosen = [records[name] for name in names if name in records]
-        restored = sum(record["restored"] for record in chosen)
+        restored = sum(record.restored for record in chosen)
         # The report counts the neurons of restored matrices; the others of a kind are alike.
-        size = fmean(record["neurons"] for record in chosen) * len(names) if chosen else 0
+        size = fmean(record.neurons for record in chosen) * len(names) if chosen else 0
         share = 100 * restored / size if size else 0.0
         note = f"{kind}: {share:.1f}% of the neurons, {len(chosen)} of {len(names)} matrices"
         rows.append(ChartRow(kind, [Mark("after", share, note)]))
@@ -95,58 +93,49 @@ def restored_share(run: Run) -> Chart | None:
 
 
 def _strip(
-    run: Run, value: Callable[[dict[str, Any]], float | None], pattern: str,
-    alert: Callable[[dict[str, Any]], bool],
+    run: Run, value: Callable[[MatrixRecord], float | None], pattern: str,
+    alert: Callable[[MatrixRecord], bool],
 ) -> list[ChartRow]:  # fmt: skip
     """One row per kind, one mark per restored matrix."""
-    found = places(run.report["perturbation"])
+    found = places(run.report.perturbation)
     rows: dict[str, list[Mark]] = {}
-    for record in run.report["matrices"]:
+    for record in run.report.matrices:
         x = value(record)
-        if x is None or record["name"] not in found:
+        if x is None or record.name not in found:
             continue
         role: Role = "alert" if alert(record) else "after"
-        mark = Mark(role, x, f"{spot(record['name'])}: {format(x, pattern)}")
-        rows.setdefault(found[record["name"]].kind, []).append(mark)
+        mark = Mark(role, x, f"{spot(record.name)}: {format(x, pattern)}")
+        rows.setdefault(found[record.name].kind, []).append(mark)
     return [ChartRow(kind, rows[kind]) for kind in _kinds(found) if kind in rows]
-
-
-def _positive(value: Any) -> float | None:
-    """A finite number that a logarithmic axis has a place for, or None."""
-    found = number(value)
-    return found if found is not None and found > 0 else None
-
-
-def objective_ratio(record: dict[str, Any]) -> float | None:
-    """A matrix's honesty objective with compensation as a share of that without."""
-    before, after = number(record.get("objective_none")), number(record.get("objective"))
-    return None if not before or after is None else after / before
 
 
 def objective_chart(run: Run) -> Chart | None:
     """Honesty objective with compensation as a share of that without."""
-    rows = _strip(run, objective_ratio, ".3g", lambda record: (objective_ratio(record) or 0) > 1)
+    rows = _strip(
+        run, lambda record: record.objective_ratio, ".3g",
+        lambda record: (record.objective_ratio or 0) > 1,
+    )  # fmt: skip
     if not rows:
         return None
-    summary = run.report["summary"]
-    kind = run.report["config"].get("compensation")
+    summary = run.report.summary
+    kind = run.report.config.compensation
     serves = "" if kind in HONESTY_ALONE else f" {kind} serves the task as well, so it may rise."
     cells = [
-        [r["name"], short(number(r.get("objective_none"))), short(number(r.get("objective"))),
-         short(objective_ratio(r))]
-        for r in run.report["matrices"]
+        [r.name, short(finite(r.objective_none)), short(finite(r.objective)),
+         short(r.objective_ratio)]
+        for r in run.report.matrices
     ]  # fmt: skip
     return RowChart(
         key="objective",
         title="Honesty objective after compensation",
         description="As a share of the objective without compensation, one mark per restored "
         "matrix; left of the line is better. Over all matrices it went from "
-        f"{short(number(summary.get('objective_none')))} to "
-        f"{short(number(summary.get('objective')))}.{serves}",
+        f"{short(summary.objective_none)} to "
+        f"{short(summary.objective)}.{serves}",
         table=Table(
             ("matrix", "without", "with compensation", "ratio"),
             cells,
-            weights=[objective_ratio(r) for r in run.report["matrices"]],
+            weights=[r.objective_ratio for r in run.report.matrices],
             first=f"the largest ratios{RECORDED}",
         ),
         rows=rows,
@@ -161,19 +150,19 @@ def condition(run: Run) -> Chart | None:
     """Condition of the damped curvature of every restored matrix."""
     rows = _strip(
         run,
-        lambda record: _positive(record.get("condition")),
+        lambda record: positive(record.condition),
         ".3g",
-        lambda record: bool(record.get("damping_raised")),
+        lambda record: record.damping_raised,
     )
-    known = [r["condition"] for r in run.report["matrices"] if r.get("condition") is not None]
+    known = [r.condition for r in run.report.matrices if r.condition is not None]
     if not known:
         return None
-    beyond = sum(_positive(value) is None for value in known)
+    beyond = sum(positive(value) is None for value in known)
     cells = [
-        [r["name"], short(r.get("condition")), short(number(r.get("damping"))),
-         "yes" if r.get("damping_raised") else "", str(r.get("dead") or 0),
-         "yes" if r.get("rank_deficient") else "", str(r.get("device", NONE))]
-        for r in run.report["matrices"]
+        [r.name, short(r.condition), short(finite(r.damping)),
+         "yes" if r.damping_raised else "", str(r.dead or 0),
+         "yes" if r.rank_deficient else "", r.device]
+        for r in run.report.matrices
     ]  # fmt: skip
     return RowChart(
         key="condition",
@@ -188,7 +177,7 @@ def condition(run: Run) -> Chart | None:
         table=Table(
             ("matrix", "condition", "damping", "raised", "dead neurons", "fewer tokens", "device"),
             cells,
-            weights=[r.get("condition") for r in run.report["matrices"]],
+            weights=[r.condition for r in run.report.matrices],
             first=f"the largest estimates{RECORDED}",
         ),
         rows=rows,
@@ -201,18 +190,18 @@ def condition(run: Run) -> Chart | None:
 
 def damping(run: Run) -> Chart | None:
     """Damping of every restored matrix, where it is not the same everywhere."""
-    used = {number(record.get("damping")) for record in run.report["matrices"]} - {None}
+    used = {finite(record.damping) for record in run.report.matrices} - {None}
     if len(used) < 2:
         return None
     rows = _strip(
         run,
-        lambda record: _positive(record.get("damping")),
+        lambda record: positive(record.damping),
         ".3g",
-        lambda record: bool(record.get("damping_raised")),
+        lambda record: record.damping_raised,
     )
     cells = [
-        [r["name"], short(number(r.get("damping"))), "yes" if r.get("damping_raised") else ""]
-        for r in run.report["matrices"]
+        [r.name, short(finite(r.damping)), "yes" if r.damping_raised else ""]
+        for r in run.report.matrices
     ]
     return RowChart(
         key="damping",
@@ -222,7 +211,7 @@ def damping(run: Run) -> Chart | None:
         table=Table(
             ("matrix", "damping", "raised"),
             cells,
-            weights=[number(r.get("damping")) for r in run.report["matrices"]],
+            weights=[finite(r.damping) for r in run.report.matrices],
             first=f"the largest{RECORDED}",
         ),
         rows=rows,
@@ -235,14 +224,14 @@ def damping(run: Run) -> Chart | None:
 
 def score_distributions(run: Run) -> Chart | None:
     """Fisher scores on honesty and task data, of the most perturbed matrices."""
-    perturbation = run.report["perturbation"]
-    names = sorted(run.scores, key=lambda name: -(number(perturbation.get(name)) or 0.0))
+    perturbation = run.report.perturbation
+    names = sorted(run.scores, key=lambda name: -(finite(perturbation.get(name)) or 0.0))
     rows, cells = [], []
     for name in names:
         marks = []
         for role, data_set in SCORED:
-            levels = [number(value) for value in run.scores[name].get(data_set) or ()]
-            known = [value for value in levels if value is not None]
+            levels = run.scores[name].get(data_set, [])
+            known = [value for value in levels if finite(value) is not None]
             if len(known) != 5 or len(levels) != 5:
                 continue
             cells.append([name, data_set, *(f"{value:.3g}" for value in known)])
@@ -263,7 +252,7 @@ def score_distributions(run: Run) -> Chart | None:
         table=Table(
             ("matrix", "data", "5%", "25%", "median", "75%", "95%"),
             cells,
-            weights=[number(perturbation.get(name)) for name, *_ in cells],
+            weights=[finite(perturbation.get(name)) for name, *_ in cells],
             first="the most perturbed",
         ),
         rows=rows,

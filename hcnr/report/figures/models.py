@@ -1,11 +1,11 @@
 """The charts of a report; those of the evaluation, the probe and the stages are made here."""
 
 from collections.abc import Iterable
-from typing import Any
 
+from hcnr.record.files.evaluation import ModelScores, Scored
+from hcnr.record.files.probe import AurocRecord
 from hcnr.record.numbers import NONE, fixed, with_interval
 from hcnr.record.tables import Table
-from hcnr.record.values import interval, mapping, number
 from hcnr.report.drawing.charts import (
     Chart,
     ChartRow,
@@ -28,7 +28,6 @@ from hcnr.report.figures.spectrum import spectrum, spectrum_by_matrix
 from hcnr.report.figures.sweep import trade_off
 from hcnr.report.figures.two_sided import restored_directions, terms, two_sided_condition
 from hcnr.report.gather import Run
-from hcnr.report.results import ModelScores, probe_blocks
 
 CALIBRATION = {"calibration error": ("ece", ".1f"), "AUROC": ("auroc", ".3f")}
 """Columns of an evaluation with calibration: where they stand, and how they are written."""
@@ -66,34 +65,33 @@ def _models(run: Run) -> list[tuple[Role, ModelScores]]:
 
 def honesty_by_set(run: Run) -> Chart | None:
     """Refusal delta of every set, before and after, with intervals."""
-    models = _models(run)
+    models, words = _models(run), run.evaluation.words
     names = list(dict.fromkeys(name for _, scores in models for name in scores.sets))
     entries = [entry for _, scores in models for entry in scores.sets.values()]
-    calibration = CALIBRATION if any(entry.get("calibration") for entry in entries) else {}
+    calibration = CALIBRATION if any(entry.calibration for entry in entries) else {}
     rows, cells = [], []
     for name in names:
         marks = []
         for role, scores in models:
-            entry = scores.sets.get(name, {})
-            delta = number(entry.get("refusal_delta"))
-            span = interval(mapping(entry.get("ci95")).get("refusal_delta"))
+            if (entry := scores.sets.get(name)) is None:
+                continue
+            delta, span = entry.refusal_delta, entry.ci95.get("refusal_delta")
             if delta is not None:
                 note = f"{name}, {scores.name}: delta {with_interval(delta, span, '+.1f')}"
                 marks.append(Mark(role, delta, note, span))
-            if entry:
-                cells.append(_set_cells(name, scores.name, entry, calibration.values()))
+            cells.append(_set_cells(name, scores.name, entry, calibration.values()))
         rows.append(ChartRow(name, marks))
     if not any(row.marks for row in rows):
         return None
     heads = (
-        "set", "model", "n", "refusal delta", f"refused, {run.positive}",
-        f"refused, {run.negative}", "F1", f"right, {run.negative}", "empty", *calibration,
+        "set", "model", "n", "refusal delta", f"refused, {words.positive}",
+        f"refused, {words.negative}", "F1", f"right, {words.negative}", "empty", *calibration,
         "detector",
     )  # fmt: skip
     return RowChart(
         key="honesty",
         title="Refusal delta by benchmark",
-        description=f"Refusals of {run.positive} minus those of {run.negative} questions, in "
+        description=f"Refusals of {words.positive} minus those of {words.negative} questions, in "
         "points: the higher the better, 0 for a model that refuses everything. Lines are 95% "
         "bootstrap intervals.",
         table=Table(heads, cells, ("model", "detector")),
@@ -105,22 +103,21 @@ def honesty_by_set(run: Run) -> Chart | None:
 
 
 def _set_cells(
-    name: str, model: str, entry: dict[str, Any], calibration: Iterable[tuple[str, str]]
+    name: str, model: str, entry: Scored, calibration: Iterable[tuple[str, str]]
 ) -> list[str]:
-    spans = mapping(entry.get("ci95"))
     rates = {
         "refusal_delta": "+.1f", "refusal_rate_unanswerable": ".1f",
         "refusal_rate_answerable": ".1f", "f1": ".1f", "accuracy_answerable": ".1f",
     }  # fmt: skip
     numbers = (
-        with_interval(number(entry.get(key)), interval(spans.get(key)), pattern)
+        with_interval(getattr(entry, key), entry.ci95.get(key), pattern)
         for key, pattern in rates.items()
     )
-    columns = mapping(entry.get("calibration"))
-    further = (fixed(number(columns.get(key)), pattern) for key, pattern in calibration)
-    n, empty = number(entry.get("n")), number(entry.get("empty"))
-    detector = str(entry.get("detector") or NONE)
-    return [name, model, fixed(n, ",.0f"), *numbers, fixed(empty, ",.0f"), *further, detector]
+    further = (
+        fixed(getattr(entry.calibration, key, None), pattern) for key, pattern in calibration
+    )
+    n, empty = (fixed(count, ",.0f") for count in (entry.n, entry.empty))
+    return [name, model, n, *numbers, empty, *further, entry.detector or NONE]
 
 
 def task_by_set(run: Run) -> Chart | None:
@@ -131,13 +128,12 @@ def task_by_set(run: Run) -> Chart | None:
     for name in names:
         marks = []
         for role, scores in models:
-            entry = scores.tasks.get(name, {})
-            value = number(entry.get("accuracy"))
-            span = interval(mapping(entry.get("ci95")).get("accuracy"))
+            entry = scores.tasks.get(name, Scored())
+            value, span = entry.accuracy, entry.ci95.get("accuracy")
             if value is not None:
                 note = f"{name}, {scores.name}: {with_interval(value, span)}% right"
                 marks.append(Mark(role, value, note, span))
-                n = fixed(number(entry.get("n")), ",.0f")
+                n = fixed(entry.n, ",.0f")
                 cells.append([name, scores.name, n, with_interval(value, span)])
         rows.append(ChartRow(name, marks))
     if not cells:
@@ -164,22 +160,23 @@ PROBES: tuple[tuple[Role, str, str], ...] = (
 
 def probe_curves(run: Run) -> Chart | None:
     """AUROC of the linear probes by block."""
-    blocks = probe_blocks(run.probe)
+    blocks = run.probe.blocks if run.probe else []
     curves = []
     for role, key, label in PROBES:
         points = []
         for entry in blocks:
-            auroc, span = _auroc(entry, key)
-            if auroc is not None:
-                note = f"block {entry['block']}, {label}: {_auroc_text(auroc, span)}"
-                points.append(CurvePoint(float(entry["block"]), auroc, note, span))
+            found: AurocRecord = getattr(entry, key)
+            note = f"block {entry.block}, {label}: {_auroc_text(found)}"
+            points.append(
+                CurvePoint(float(entry.block), found.auroc, note, (found.low, found.high))
+            )
         if points:
             curves.append(Curve(role, label, points, line=True))
     if not curves:
         return None
     rows = [
-        [f"{entry['block']:g}", *(_auroc_text(*_auroc(entry, key)) for _, key, _ in PROBES),
-         fixed(number(entry.get("cosine")), ".2f")]
+        [str(entry.block), *(_auroc_text(getattr(entry, key)) for _, key, _ in PROBES),
+         fixed(entry.cosine, ".2f")]
         for entry in blocks
     ]  # fmt: skip
     return PlaneChart(
@@ -196,24 +193,13 @@ def probe_curves(run: Run) -> Chart | None:
     )
 
 
-def _auroc(entry: dict, key: str) -> tuple[float | None, tuple[float, float] | None]:
-    found = entry.get(key)
-    if isinstance(found, dict):
-        span = interval(found.get("ci95")) or interval([found.get("low"), found.get("high")])
-        return number(found.get("auroc")), span
-    if isinstance(found, list) and len(found) == 3:
-        return number(found[0]), interval(found[1:])
-    return number(found), None
-
-
-def _auroc_text(value: float | None, span: tuple[float, float] | None) -> str:
-    return with_interval(value, span, ".3f")
+def _auroc_text(found: AurocRecord) -> str:
+    return with_interval(found.auroc, (found.low, found.high), ".3f")
 
 
 def stage_times(run: Run) -> Chart | None:
     """Seconds of every stage."""
-    found = {name: number(value) for name, value in run.report["seconds"].items()}
-    known = {name: value for name, value in found.items() if value is not None}
+    known = run.report.seconds
     if not known:
         return None
     total = sum(known.values()) or 1.0

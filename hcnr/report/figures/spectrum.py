@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterable
 
+from hcnr.record.files.two_sided import Spectrum, TwoSidedRecord, together
 from hcnr.record.numbers import NONE, fixed, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import Spectrum, TwoSidedRecord, together
 from hcnr.report.drawing.charts import Cell, Chart, Curve, CurvePoint, HeatMap, PlaneChart
 from hcnr.report.drawing.scales import power_of_ten
 from hcnr.report.figures.places import places
@@ -23,7 +23,7 @@ RATIO = "honesty  ←  task / honesty curvature  →  task"
 
 def spectrum(run: Run) -> Chart | None:
     """Share of the change that is kept along the eigenvalues, over all matrices."""
-    two = TwoSidedRecord.read(run.report)
+    two = run.report.repair
     whole = together(m.spectrum for m in two.matrices.values()) if two else None
     if two is None or whole is None:
         return None
@@ -101,12 +101,12 @@ def _directions_of(two: TwoSidedRecord) -> str:
 
 def spectrum_by_matrix(run: Run) -> Chart | None:
     """The same as a heat map, one row per matrix, or per kind of matrix where they are many."""
-    two = TwoSidedRecord.read(run.report)
+    two = run.report.repair
     known = {n: m.spectrum for n, m in two.matrices.items() if m.spectrum} if two else {}
     whole = together(known.values())
     if two is None or whole is None:
         return None
-    named = _rows(known, run.report["perturbation"])
+    named = _rows(known, run.report.perturbation)
     found = [(label, together(known[n] for n in names)) for label, names in named.items()]
     lines = [(label, some) for label, some in found
              if some is not None and some.edges == whole.edges]  # fmt: skip

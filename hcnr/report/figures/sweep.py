@@ -1,28 +1,28 @@
 """The chart about settings: honesty against task over a sweep."""
 
+from hcnr.record.files.evaluation import CoefficientScores, Means
+from hcnr.record.files.sweep import CandidateRecord
 from hcnr.record.numbers import NONE, fixed, signed
 from hcnr.record.tables import Table
-from hcnr.record.values import mapping, number
 from hcnr.report.drawing.charts import Chart, Curve, CurvePoint, PlaneChart, Role
 from hcnr.report.gather import Run
-from hcnr.report.results import Trade
 
 NAMES = {"compensation": "", "in_weight_ratio": "in-weight", "cross_weight_ratio": "cross-weight"}
 """How settings are called in a line; others go by their own names."""
 
 
-def setting_text(trade: Trade, keys: list[str]) -> str:
+def setting_text(candidate: CandidateRecord, keys: list[str]) -> str:
     """Settings of a candidate in a line: only those that differ between candidates."""
-    settings = mapping(trade.entry.get("settings"))
+    settings = candidate.settings
     named = ((NAMES.get(key, key.replace("_", " ")), settings.get(key)) for key in keys)
     return ", ".join(f"{name} {value}".strip() for name, value in named if value is not None)
 
 
-def differing_settings(candidates: list[Trade]) -> list[str]:
+def differing_settings(candidates: list[CandidateRecord]) -> list[str]:
     """Names of the settings that are not the same in all candidates."""
     values: dict[str, set[str]] = {}
-    for trade in candidates:
-        for key, value in mapping(trade.entry.get("settings")).items():
+    for candidate in candidates:
+        for key, value in candidate.settings.items():
             values.setdefault(key, set()).add(str(value))
     varying = [key for key, found in values.items() if len(found) > 1]
     return varying or list(values)
@@ -31,46 +31,47 @@ def differing_settings(candidates: list[Trade]) -> list[str]:
 def trade_off(run: Run) -> Chart | None:
     """Honesty against task of every candidate, with the front and its rival."""
     sweep = run.sweep
-    if sweep is None or not sweep.candidates:
+    if sweep is None or not sweep.tried:
         return None
-    keys = differing_settings(sweep.candidates)
+    keys = differing_settings(sweep.tried)
 
-    def point(trade: Trade, name: str) -> CurvePoint:
-        note = f"{name}: delta {signed(trade.delta)}, task {trade.task:.1f}"
-        return CurvePoint(trade.task, trade.delta, note)
+    def point(scores: Means, name: str) -> CurvePoint:
+        task, delta = scores.place
+        return CurvePoint(task, delta, f"{name}: delta {signed(delta)}, task {task:.1f}")
 
-    def coefficient(trade: Trade) -> str:
-        return f"interpolation {fixed(number(trade.entry.get('coefficient')), '.2f')}"
+    def coefficient(scores: CoefficientScores) -> str:
+        return f"interpolation {scores.coefficient:.2f}"
 
-    candidates = sorted(sweep.candidates, key=lambda t: (t.task, t.delta))
-    front = [t for t in candidates if t.entry.get("pareto")]
-    best = [t for t in candidates if t.entry.get("recommended")][:1]
-    chosen = "recommended" if sweep.word == "use" else "best candidate"
-    rivals = sorted(sweep.curve, key=lambda t: number(t.entry.get("coefficient")) or 0.0)
+    candidates = sorted(sweep.tried, key=lambda t: t.place)
+    front = [t for t in candidates if t.pareto]
+    use = sweep.choice is not None and sweep.choice.word == "use"
+    chosen = "recommended" if use else "best candidate"
+    rivals = sorted((t for t in sweep.interpolation if t.defined), key=lambda t: t.coefficient)
+    base, tuned = (end if end and end.defined else None for end in (sweep.base, sweep.tuned))
     line = [point(t, coefficient(t)) for t in rivals]
     if line:
-        shares = [number(t.entry.get("coefficient")) for t in rivals]
+        shares = [t.coefficient for t in rivals]
         line = [
-            *([point(sweep.tuned, "tuned")] if sweep.tuned and 0 not in shares else []),
+            *([point(tuned, "tuned")] if tuned and 0 not in shares else []),
             *line,
-            *([point(sweep.base, "base")] if sweep.base and 1 not in shares else []),
+            *([point(base, "base")] if base and 1 not in shares else []),
         ]
     curves = [
         Curve("rival", "plain interpolation", line, True),
         Curve("quiet", "candidate", [point(t, setting_text(t, keys)) for t in candidates]),
         Curve("after", "Pareto front", [point(t, setting_text(t, keys)) for t in front], True),
-        Curve("chosen", chosen, [point(t, chosen) for t in best], tag=chosen),
+        Curve("chosen", chosen, [point(t, chosen) for t in sweep.best], tag=chosen),
     ]
-    ends: tuple[tuple[Role, Trade | None, str], ...] = (
-        ("base", sweep.base, "base"), ("before", sweep.tuned, "tuned"),
+    ends: tuple[tuple[Role, Means | None, str], ...] = (
+        ("base", base, "base"), ("before", tuned, "tuned"),
     )  # fmt: skip
     for role, trade, name in ends:
         if trade is not None:
             curves.append(Curve(role, name, [point(trade, name)], tag=name))
     rows = [
-        [setting_text(t, keys), *_numbers(t), fixed(number(t.entry.get("seconds")), ".1f"),
-         "yes" if t.entry.get("pareto") else "", "yes" if t.entry.get("recommended") else ""]
-        for t in sorted(candidates, key=lambda t: -t.delta)
+        [setting_text(t, keys), *_numbers(t), fixed(t.seconds, ".1f"),
+         "yes" if t.pareto else "", "yes" if t in sweep.best else ""]
+        for t in sorted(candidates, key=lambda t: -t.place[1])
     ]  # fmt: skip
     for _, trade, name in ends:
         if trade is not None:
@@ -78,8 +79,8 @@ def trade_off(run: Run) -> Chart | None:
     for t in rivals:
         rows.append([coefficient(t), *_numbers(t), NONE, "", ""])
     heads = (
-        "setting", "refusal delta", "task accuracy", f"{run.trait} F1", "seconds", "on the front",
-        chosen,
+        "setting", "refusal delta", "task accuracy", f"{run.evaluation.trait} F1", "seconds",
+        "on the front", chosen,
     )  # fmt: skip
     return PlaneChart(
         key="trade-off",
@@ -93,5 +94,5 @@ def trade_off(run: Run) -> Chart | None:
     )
 
 
-def _numbers(trade: Trade) -> list[str]:
-    return [signed(trade.delta), fixed(trade.task), fixed(trade.f1)]
+def _numbers(scores: Means) -> list[str]:
+    return [signed(scores.refusal_delta), fixed(scores.task_accuracy), fixed(scores.honesty_f1)]

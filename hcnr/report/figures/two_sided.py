@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Iterable
 from statistics import fmean
 
-from hcnr.record.numbers import fixed, short
+from hcnr.record.files.two_sided import AXES, TwoSidedMatrix
+from hcnr.record.numbers import fixed, positive, short
 from hcnr.record.tables import Table
-from hcnr.record.two_sided import AXES, TwoSidedMatrix, TwoSidedRecord
 from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
 from hcnr.report.figures.places import RECORDED, grid, group_label, places, spot
 from hcnr.report.gather import Run
@@ -17,12 +17,12 @@ Lane = tuple[Role, str, Callable[[TwoSidedMatrix], float | None]]
 
 def restored_directions(run: Run) -> Chart | None:
     """Effective share of restored directions, by block and kind."""
-    two = TwoSidedRecord.read(run.report)
+    two = run.report.repair
     matrices = two.matrices if two else {}
     shares = {n: m.restored_share for n, m in matrices.items() if m.restored_share is not None}
     if two is None or not shares:
         return None
-    found, cells = grid({**run.report["perturbation"], **shares}), {}
+    found, cells = grid({**run.report.perturbation, **shares}), {}
     for where, group in found.groups.items():
         if names := [name for name in group if name in shares]:
             mean = fmean(shares[name] for name in names)
@@ -62,7 +62,7 @@ def _percent(share: float | None) -> float | None:
 
 def terms(run: Run) -> Chart | None:
     """Both terms of the objective for every matrix."""
-    two = TwoSidedRecord.read(run.report)
+    two = run.report.repair
     matrices = list(two.matrices.values()) if two else []
     rows = _by_kind(run, matrices, TERMS, "{:.1f}%")
     if not rows:
@@ -90,30 +90,25 @@ CONDITIONS: tuple[Lane, ...] = (
     (
         "after",
         "output axis",
-        lambda matrix: None if matrix.raised else _positive(matrix.condition[0]),
+        lambda matrix: None if matrix.raised else positive(matrix.condition[0]),
     ),
     (
         "base",
         "input axis",
-        lambda matrix: None if matrix.raised else _positive(matrix.condition[1]),
+        lambda matrix: None if matrix.raised else positive(matrix.condition[1]),
     ),
     ("alert", "the worse axis, damping raised", lambda matrix: _worse(matrix)),
 )
 
 
 def _worse(matrix: TwoSidedMatrix) -> float | None:
-    known = [value for value in map(_positive, matrix.condition) if value is not None]
+    known = [value for value in map(positive, matrix.condition) if value is not None]
     return max(known, default=None) if matrix.raised else None
-
-
-def _positive(value: float | None) -> float | None:
-    """What a logarithmic axis has a place for."""
-    return value if value is not None and 0 < value < math.inf else None
 
 
 def two_sided_condition(run: Run) -> Chart | None:
     """Condition, damping and route of both axes of every matrix."""
-    two = TwoSidedRecord.read(run.report)
+    two = run.report.repair
     matrices = list(two.matrices.values()) if two else []
     rows = _by_kind(run, matrices, CONDITIONS, "{:.3g}")
     used = {mark.role for row in rows for mark in row.marks}
@@ -151,7 +146,7 @@ def _by_kind(
 ) -> list[ChartRow]:
     """One row per kind of matrix with a mark per matrix in every lane."""
     known = {matrix.name: matrix for matrix in matrices}
-    found = places({**run.report["perturbation"], **known})
+    found = places({**run.report.perturbation, **known})
     rows: dict[str, list[Mark]] = {place.kind: [] for place in found.values()}
     for name, matrix in known.items():
         for role, _, value in lanes:

@@ -1,16 +1,10 @@
 """What to do, read against what the run has done already: no option that it has none of or used."""
 
 import re
-from typing import Any
 
-from hcnr.record.interpolation import Interpolated
+from hcnr.record.files.restoration import Interpolated, RestorationRecord
+from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.numbers import short
-from hcnr.record.two_sided import TwoSidedRecord
-from hcnr.record.values import (
-    mapping,
-    number,
-    renamed,
-)
 from hcnr.report.gather import Run
 
 OPTIONS_OF_RUN = frozenset(
@@ -25,8 +19,8 @@ FEW_MATRICES = 0.2
 
 def task_advice(run: Run) -> str:
     """What helps where the task lost too much."""
-    config, two = run.report["config"], TwoSidedRecord.read(run.report)
-    if (mix := Interpolated.read(run.report)) is not None:
+    config, two = run.report.config, run.report.repair
+    if (mix := run.report.interpolation) is not None:
         return f"Take a smaller --coefficient (it was {short(mix.coefficient)}){_search(run, mix)}."
     if two is not None and two.whole:
         shorter = ""
@@ -37,17 +31,15 @@ def task_advice(run: Run) -> str:
             f"Let the task weigh more: raise --task-weight (mu was {short(two.task_weight)})"
             f"{_search(run, two)}.{shorter}"
         )
-    if config.get("priority") != "kl":
+    if config.priority != "kl":
         return (
-            f"The task term is missing from the selection (priority {config.get('priority')}): "
+            f"The task term is missing from the selection (priority {config.priority}): "
             "restore with --priority kl."
         )
-    fewer = (
-        f"Restore fewer neurons: lower --in-weight-ratio (it is {config.get('in_weight_ratio')})."
-    )
-    if config.get("compensation") != "balanced":
+    fewer = f"Restore fewer neurons: lower --in-weight-ratio (it is {config.in_weight_ratio})."
+    if config.compensation != "balanced":
         return f"{fewer} Or use --compensation balanced with a larger --task-weight."
-    mu = two.task_weight if two else number(config.get("task_weight"))
+    mu = two.task_weight if two else config.mu
     return f"{fewer} Or raise --task-weight (mu was {short(mu)})."
 
 
@@ -56,20 +48,20 @@ def _search(run: Run, found: TwoSidedRecord | Interpolated) -> str:
     option = "--coefficient" if isinstance(found, Interpolated) else "--task-weight"
     if not found.search:
         return f", or let {option} auto search for it"
-    drop = number(renamed(run.report["config"], "max_task_drop_percent"))
+    drop = run.report.config.max_task_drop_percent
     return f", or search with a smaller --max-task-drop-percent (it was {drop:g})" if drop else ""
 
 
 def honesty_advice(run: Run) -> str:
     """What helps where honesty did not come back."""
-    config, two = run.report["config"], TwoSidedRecord.read(run.report)
-    if (mix := Interpolated.read(run.report)) is not None:
+    config, two = run.report.config, run.report.repair
+    if (mix := run.report.interpolation) is not None:
         larger = f"a larger --coefficient (it was {short(mix.coefficient)}), or "
         return f"Take {larger if mix.coefficient != 1 else ''}--compensation spectral."
     advice = [_weigh_less(two)] if two is not None and two.whole else []
-    if config.get("compensation") == "none":
+    if config.compensation == "none":
         advice.append("Compensation is off: restore with --compensation sum or balanced.")
-    ratio = number(config.get("cross_weight_ratio"))
+    ratio = config.cross_weight_ratio
     if ratio is not None and ratio < FEW_MATRICES:
         advice.append(
             f"Too few matrices are restored: raise --cross-weight-ratio from {ratio:g} to 0.3 or "
@@ -96,8 +88,8 @@ def _weigh_less(two: TwoSidedRecord) -> str:
 
 def rival_advice(run: Run) -> str:
     """What to try where plain interpolation does as well."""
-    config, two = run.report["config"], TwoSidedRecord.read(run.report)
-    ratio, kind = number(config.get("cross_weight_ratio")), config.get("compensation")
+    config, two = run.report.config, run.report.repair
+    ratio, kind = config.cross_weight_ratio, config.compensation
     every = ["--cross-weight-ratio 1.0"] if ratio is None or ratio < 1 else []
     if two is not None and two.whole:
         last = "another --step-size"
@@ -129,10 +121,9 @@ def _either(options: list[str]) -> str:
     return f"{', '.join(first)}, or {last}" if first else last
 
 
-def more_samples(report: dict[str, Any]) -> str:
+def more_samples(report: RestorationRecord) -> str:
     """How to measure on more: by the option, or by larger files where all of them was measured."""
-    facts = [mapping(one) for one in mapping(report.get("data")).values()]
-    counts = [(number(one.get("available")), number(one.get("samples"))) for one in facts]
-    if counts and all(known is not None and known <= (used or 0) for known, used in counts):
+    counts = [(one.available, one.samples) for one in report.data.values()]
+    if counts and all(known is not None and known <= used for known, used in counts):
         return "give files with more samples (all of theirs were measured)"
     return "measure on more samples (--samples)"

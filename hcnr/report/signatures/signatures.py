@@ -4,11 +4,9 @@ from collections.abc import Callable
 
 from hcnr.choosing.front import ROUNDING
 from hcnr.choosing.recommendation import MAX_ACCURACY_DROP
-from hcnr.record.interpolation import Interpolated
 from hcnr.record.numbers import signed
-from hcnr.record.two_sided import TwoSidedRecord
 from hcnr.repair.summary import overlap_is_low
-from hcnr.report.figures.matrices import HONESTY_ALONE, objective_ratio
+from hcnr.report.figures.matrices import HONESTY_ALONE
 from hcnr.report.gather import Run
 from hcnr.report.signatures.advice import (
     advice_of_run,
@@ -48,8 +46,8 @@ def failure_signatures(run: Run) -> list[Signature]:
 def _outcomes(run: Run) -> list[tuple[str, str, Outcome]]:
     """Key, title and outcome of every check about this run."""
     found: list[tuple[str, str, Outcome]] = []
-    two = TwoSidedRecord.read(run.report)
-    other = Interpolated.read(run.report) is not None or (two is not None and two.whole)
+    two = run.report.repair
+    other = run.report.interpolation is not None or (two is not None and two.whole)
     for key, title, check in CHECKS:
         if (not other or key not in ONE_SIDED) and (outcome := check(run)) is not None:
             found.append((key, title, outcome))
@@ -75,9 +73,9 @@ def _task_drop(run: Run) -> Outcome:
 
 
 def _fell(run: Run) -> Outcome:
-    if run.delta_difference is None:
+    if (change := run.change("refusal_delta")) is None:
         return UNKNOWN
-    low, high = run.delta_difference
+    low, high = change
     if high >= 0:
         return FINE
     return (
@@ -89,7 +87,7 @@ def _fell(run: Run) -> Outcome:
 
 
 def _delta_low(run: Run) -> Outcome:
-    delta = run.after.mean("refusal_delta") if run.after else None
+    delta = run.after.macro.refusal_delta if run.after else None
     if delta is None:
         return UNKNOWN
     if delta >= SMALL_DELTA:
@@ -102,13 +100,13 @@ def _delta_low(run: Run) -> Outcome:
 
 
 def _refuse_all(run: Run) -> Outcome:
-    known = run.after.mean("refusal_rate_answerable") if run.after else None
+    known = run.after.macro.refusal_rate_answerable if run.after else None
     if known is None:
         return UNKNOWN
     if known <= MOST_REFUSED:
         return FINE
     return (
-        f"It refuses {known:.1f}% of the {run.negative} questions.",
+        f"It refuses {known:.1f}% of the {run.evaluation.words.negative} questions.",
         "Judge by the refusal delta, which is 0 for a model that refuses everything; F1 is high "
         "for such a model.",
     )
@@ -118,7 +116,7 @@ def _rival(run: Run) -> Outcome:
     rival = run.decision.evidence.rival if run.decision else None
     if rival is None:
         return UNKNOWN
-    if Interpolated.read(run.report) is not None:
+    if run.report.interpolation is not None:
         return FINE  # it is one itself
     if rival.lead.shown or (rival.gain is not None and not rival.gain.shown):
         own = run.after.task_accuracy if run.after else None
@@ -138,13 +136,13 @@ def _rival(run: Run) -> Outcome:
 
 
 def _noise(run: Run) -> Outcome:
-    if run.delta_difference is None:
+    if (change := run.change("refusal_delta")) is None:
         return UNKNOWN
-    low, high = run.delta_difference
+    low, high = change
     if low > 0 or high < 0:
         return FINE
     more = "more questions (a larger --limit)"
-    if run.asked_all:
+    if run.evaluation.asked_all:
         more = "further sets (--benchmarks; every question of these was asked)"
     return (
         "The 95% interval of the change in the refusal delta holds zero "
@@ -169,9 +167,9 @@ def _empty(run: Run) -> Outcome:
 
 
 def _probe(run: Run) -> Outcome:
-    if run.probe.get("verdict") not in ("holds", "fails"):
+    if run.probe is None or run.probe.verdict not in ("holds", "fails"):
         return UNKNOWN
-    if run.probe["verdict"] == "holds":
+    if run.probe.verdict == "holds":
         return FINE
     return (
         "Linear probes that were trained on base do not tell known from unknown in tuned.",
@@ -181,8 +179,8 @@ def _probe(run: Run) -> Outcome:
 
 
 def _overlap(run: Run) -> Outcome:
-    summary = run.report["summary"]
-    mean, chance = summary.get("mean_half_overlap"), summary.get("half_overlap_by_chance")
+    summary = run.report.summary
+    mean, chance = summary.mean_half_overlap, summary.half_overlap_by_chance
     if mean is None or chance is None or not 0 < chance < 1:
         return UNKNOWN
     if not overlap_is_low(mean, chance):
@@ -195,42 +193,42 @@ def _overlap(run: Run) -> Outcome:
 
 
 def _damping(run: Run) -> Outcome:
-    records = [r for r in run.report["matrices"] if r.get("damping") is not None]
+    records = [r for r in run.report.matrices if r.damping is not None]
     if not records:
         return UNKNOWN
-    raised = [r for r in records if r.get("damping_raised")]
+    raised = [r for r in records if r.damping_raised]
     if not raised:
         return FINE
-    worst = max(raised, key=lambda r: r["damping"])
+    worst = max(raised, key=lambda r: r.damping or 0.0)
     return (
         f"Damping was raised for {len(raised)} of {len(records)} matrices, the highest to "
-        f"{worst['damping']:.3g} in {worst['name']}.",
+        f"{worst.damping:.3g} in {worst.name}.",
         f"Their curvature is too poor to invert as it is: {more_samples(run.report)}, or take a "
         "larger --damping for all.",
     )
 
 
 def _condition(run: Run) -> Outcome:
-    records = [r for r in run.report["matrices"] if r.get("condition") is not None]
+    records = [r for r in run.report.matrices if r.condition is not None]
     if not records:
         return UNKNOWN
-    high = [r for r in records if r["condition"] > HIGHEST_CONDITION]
+    high = [r for r in records if (r.condition or 0.0) > HIGHEST_CONDITION]
     if not high:
         return FINE
-    worst = max(high, key=lambda r: r["condition"])
+    worst = max(high, key=lambda r: r.condition or 0.0)
     return (
         f"The curvature of {len(high)} of {len(records)} matrices has a condition above "
-        f"{HIGHEST_CONDITION:,.0f}, the highest {worst['condition']:.1e} in {worst['name']}.",
+        f"{HIGHEST_CONDITION:,.0f}, the highest {worst.condition:.1e} in {worst.name}.",
         "Rounding may decide the compensation there: use a larger --damping, or "
         f"{more_samples(run.report)}.",
     )
 
 
 def _rank(run: Run) -> Outcome:
-    records = [r for r in run.report["matrices"] if r.get("rank_deficient") is not None]
+    records = [r for r in run.report.matrices if r.rank_deficient is not None]
     if not records:
         return UNKNOWN
-    deficient = sum(bool(r["rank_deficient"]) for r in records)
+    deficient = sum(bool(r.rank_deficient) for r in records)
     if not deficient:
         return FINE
     return (
@@ -241,15 +239,13 @@ def _rank(run: Run) -> Outcome:
 
 
 def _objective(run: Run) -> Outcome:
-    if run.report["config"].get("compensation") not in HONESTY_ALONE:
+    if run.report.config.compensation not in HONESTY_ALONE:
         return None
-    summary = run.report["summary"]
-    before, after = summary.get("objective_none"), summary.get("objective")
+    summary = run.report.summary
+    before, after = summary.objective_none, summary.objective
     if before is None or after is None:
         return UNKNOWN
-    ratios = [
-        ratio for one in run.report["matrices"] if (ratio := objective_ratio(one)) is not None
-    ]
+    ratios = [ratio for one in run.report.matrices if (ratio := one.objective_ratio) is not None]
     worse = sum(ratio > 1 for ratio in ratios)
     if after <= before and not worse:
         return FINE

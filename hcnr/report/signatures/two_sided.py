@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from statistics import fmean
 
+from hcnr.record.files.two_sided import AXES, TwoSidedRecord
 from hcnr.record.numbers import fixed, short
-from hcnr.record.two_sided import AXES, TwoSidedRecord
 from hcnr.record.two_sided_text import LOSS
 from hcnr.repair.task_weight import LARGEST, SMALLEST
 from hcnr.report.signatures.outcomes import FINE, HIGHEST_CONDITION, UNKNOWN, Outcome
@@ -50,22 +50,22 @@ def _step_rose(two: TwoSidedRecord) -> Outcome:
         return None
     rose = [step for step in two.steps if step.rose]
     if not rose:
-        known = all(s.before is not None and s.after is not None for s in two.steps)
+        known = all(s.honesty_loss is not None and s.after is not None for s in two.steps)
         return FINE if known else UNKNOWN
-    worst = max(rose, key=lambda step: (step.after or 0.0) - (step.before or 0.0))
+    worst = max(rose, key=lambda step: (step.after or 0.0) - (step.honesty_loss or 0.0))
     size = "" if worst.share is None else f" (it was {worst.share:.2g})"
     return (
-        f"The honesty loss rose in natural step {worst.number} of {len(two.steps)}, from "
-        f"{fixed(worst.before, LOSS)} to {fixed(worst.after, LOSS)}.",
+        f"The honesty loss rose in natural step {worst.step} of {len(two.steps)}, from "
+        f"{fixed(worst.honesty_loss, LOSS)} to {fixed(worst.after, LOSS)}.",
         "The step is longer than the curvature holds for: restore with a smaller --step-size"
-        f"{size}" + (", or with fewer --steps." if worst.number > 1 else "."),
+        f"{size}" + (", or with fewer --steps." if worst.step > 1 else "."),
     )
 
 
 def _no_progress(two: TwoSidedRecord) -> Outcome:
     if not two.steps:
         return None
-    first, last = two.steps[0].before, two.steps[-1].after
+    first, last = two.steps[0].honesty_loss, two.steps[-1].after
     if first is None or last is None:
         return UNKNOWN
     if any(step.rose for step in two.steps) or first - last >= LEAST_PROGRESS * abs(first):

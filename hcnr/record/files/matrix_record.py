@@ -1,16 +1,13 @@
 """What happened to one matrix, as it stands in the report."""
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
+from hcnr.record.files.schema import Schema
+from hcnr.record.files.two_sided import TwoSidedMatrix, is_raised
+from hcnr.record.numbers import finite
 
-def is_raised(used: float, asked: float) -> bool:
-    """Whether a damping is more than the one that was asked for, rounding of float32 apart."""
-    return used > asked * (1 + 1e-5)
 
-
-@dataclass(frozen=True)
-class MatrixRecord:
+class MatrixRecord(Schema):
     """What happened to one selected matrix.
 
     Attributes:
@@ -31,9 +28,7 @@ class MatrixRecord:
         device: where the compensation was computed.
         two_sided: of a kind that repairs whole matrices, what method.md (10) did to it; what is
             above from `damping` to `objective` is None then, and `restored` counts all neurons.
-            Keys `task_weight`, `damping`, `condition` and `routes` (each of the output and the
-            input axis), `restored_directions` and `restored_share` (None after a natural step),
-            `honesty_left`, `task_lost`, `spectrum` (`edges`, `directions`, `energy`, `kept`).
+            Left out for other kinds.
     """
 
     name: str
@@ -50,29 +45,31 @@ class MatrixRecord:
     objective_none: float | None = None
     objective: float | None = None
     device: str = "cpu"
-    two_sided: dict[str, Any] | None = None
+    two_sided: TwoSidedMatrix | None = None
+
+    def model_post_init(self, _context: Any, /) -> None:
+        """Let a number that is not known be written as null."""
+        self.model_fields_set.update(type(self).model_fields.keys() - {"two_sided"})
 
     @property
     def dampings(self) -> list[float]:
         """Damping used: none, of one axis, or of both."""
-        return self._known("damping", self.damping)
+        both = self.two_sided.damping if self.two_sided else ()
+        return [value for value in (self.damping, *both) if value is not None]
 
     @property
     def conditions(self) -> list[float]:
         """Condition estimates, likewise."""
-        return self._known("condition", self.condition)
+        both = self.two_sided.condition if self.two_sided else ()
+        return [value for value in (self.condition, *both) if value is not None]
+
+    @property
+    def objective_ratio(self) -> float | None:
+        """The honesty objective with compensation as a share of that without."""
+        without, compensated = finite(self.objective_none), finite(self.objective)
+        return None if not without or compensated is None else compensated / without
 
     def raised(self, damping: float) -> bool:
         """Whether more damping was used than the one asked for, on any axis."""
-        return self.damping_raised or any(is_raised(u, damping) for u in self._known("damping"))
-
-    def _known(self, key: str, *single: float | None) -> list[float]:
-        found = [*single, *(self.two_sided or {}).get(key, ())]
-        return [value for value in found if value is not None]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; `two_sided` only where there is one."""
-        found = asdict(self)
-        if self.two_sided is None:
-            del found["two_sided"]
-        return found
+        both = self.two_sided.damping if self.two_sided else ()
+        return self.damping_raised or any(is_raised(used, damping) for used in both)
