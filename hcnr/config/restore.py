@@ -173,8 +173,8 @@ class RestoreConfig(Configuration):
     memory_budget: float | None = setting(
         None,
         "Measuring",
-        "GiB for the curvature of spectral and natural; blocks are measured in as many groups as "
-        "it takes. null takes half of what is free.",
+        "GiB for curvature at once; matrices are measured in as many groups as it takes. null "
+        "takes half of what is free.",
         gt=0,
     )
     all_hessians: bool = setting(

@@ -64,8 +64,7 @@ class Prices:
             shapes: `(out, in)` of every target matrix.
             selected: how many of them are restored.
             config: of the run.
-            groups: bytes of curvature of each group of blocks, for kinds that repair whole
-                matrices.
+            groups: bytes of curvature of each group of matrices that is measured together.
             memory: what models and passes hold.
             tokens_per_sample: tokens assumed.
         """
@@ -86,7 +85,12 @@ class Prices:
         self._products = sum(2 * out * into * d for (out, into), d in products)
         self._open: Role | None = None
         self._next: Role = "tuned"
-        self._kept = 0
+        # Finished weights wait until they are written where curvature cannot stay.
+        ahead = bool(config.bases) or (len(groups) > 1 and not config.searches)
+        self._ahead = int(self._stored * self._share) if ahead else 0
+        # Beside the last group's curvature: on a GPU they are out of its way.
+        count = len(groups) if memory.device == "cpu" else 0
+        self._beside = self._ahead * (count - 1) // count if count > 1 else 0
         self._loads: Counter[Stage] = Counter()
 
     def of(self, steps: Iterable[PlannedStep]) -> list[StagePlan]:
@@ -152,16 +156,21 @@ class Prices:
 
     def _curvature(self, step: PlannedStep, stage: Stage) -> StagePlan:
         assert stage.role is not None
+        if stage == step.stages[0]:
+            self._loads = self._loaded(step)
         share = 1.0 if self._config.all_hessians else self._share
         # Along the input axis no backward pass is needed.
         forward = self._config.axis == "input"
-        passes = self._forward * (1 if forward else 2)
-        self._kept += int(4 * self._squares * share)
+        # Beside bases, all of the neuron axis is for statistics, and not what they are made of.
+        groups = [int(4 * self._squares * share)] if self._config.bases else self._groups
+        passes = self._forward * (1 if forward else 2) * len(groups)
         return StagePlan(
             stage.name,
-            read=self._load(stage.role),
+            _times(len(groups)) if len(groups) > 1 else "",
+            read=self._size[stage.role] * self._loads[stage],
             held=self._weights_of[stage.role]
-            + self._kept
+            + self._beside
+            + max(groups)
             + (self._forward_bytes if forward else self._backward_bytes),
             flops=int(passes + self._tokens * self._squares * share),
         )
@@ -182,7 +191,10 @@ class Prices:
             stage.name,
             _times(count),
             read=self._size[stage.role] * self._loads[stage],
-            held=self._weights_of[stage.role] + self._backward_bytes + max(self._groups),
+            held=self._weights_of[stage.role]
+            + self._beside
+            + self._backward_bytes
+            + max(self._groups),
             flops=int(2 * self._forward * count + self._tokens * squares * self._share),
         )
 
@@ -230,13 +242,12 @@ class Prices:
         """A candidate's products and its loss on held-back samples; steps of its own."""
         products = self._merging if self._config.bases else self._cubes + self._products
         walking = self._walking if "natural" in self._config.bases else 0
-        held = max(self._groups) if self._groups else self._kept
         return StagePlan(
             progress.SEARCH,
             f"at most {MOST_TRIES} tried",
             read=self._load("tuned"),
             # The originals of what is replaced wait beside it.
-            held=2 * self._weights_of["tuned"] + held + self._forward_bytes,
+            held=2 * self._weights_of["tuned"] + max(self._groups) + self._forward_bytes,
             flops=int(MOST_TRIES * (products * self._share + self._held_back + walking)),
         )
 
@@ -272,8 +283,7 @@ class Prices:
             stage.name,
             read=tuned + int(2 * self._stored * self._share),
             written=tuned,
-            # Finished weights of whole matrices wait until they are written.
-            held=self._kept + (int(self._stored * self._share) if self._config.bases else 0),
+            held=self._ahead or (self._groups[0] if self._groups else 0),
             flops=int(flops),
         )
 

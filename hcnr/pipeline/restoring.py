@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hcnr import ranks
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
+from hcnr.curvature.one_axis import one_axis_groups
 from hcnr.curvature.statistics import Statistics
 from hcnr.curvature.two_sided import groups_of, places_of
 from hcnr.data.repair_data import Data, leave_room
@@ -16,7 +17,7 @@ from hcnr.models.pair import Pair
 from hcnr.output.bars import shows_progress
 from hcnr.pipeline.destination import destination
 from hcnr.pipeline.run import PairRun
-from hcnr.pipeline.stages import measuring_steps, restoring_steps
+from hcnr.pipeline.stages import measuring_steps, one_axis_places, restoring_steps
 from hcnr.progress import Stages, Watcher
 from hcnr.record.front_matter import read_origin
 from hcnr.repair.adapter_output import adapter_output
@@ -75,6 +76,7 @@ def measure(
         )
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
+    _check_budget(pair, config)
     with (
         _kept(keep_for, pair, fresh=fresh) as keep,
         PairRun(pair, config, stages, honesty, task, tokenizer=tokenizer, keep=keep) as run,
@@ -168,6 +170,8 @@ def restore(
         if config.bases and config.cross_weight_ratio == 1:
             # Found now rather than after the passes.
             groups_of(pair, pair.matrices, config, len(places_of(config.bases, config)))
+        if statistics is None:
+            _check_budget(pair, config)
         if statistics is not None and not isinstance(statistics, Statistics):
             statistics = Statistics.load(statistics)
         if statistics is None and config.searches:
@@ -178,6 +182,13 @@ def restore(
         ) as run:  # fmt: skip
             run.carry_out(restoring_steps(run.config, run.circumstances, place.output))
             return run.finish()
+
+
+def _check_budget(pair: Pair, config: RestoreConfig) -> None:
+    """Refuse a memory budget that a matrix exceeds before the passes, where it will be measured."""
+    sets = len(one_axis_places(config))
+    if sets and (config.all_hessians or (config.cross_weight_ratio == 1 and not config.bases)):
+        one_axis_groups(pair, pair.matrices, config, sets)
 
 
 def _kept(out: str | Path | None, pair: Pair, *, fresh: bool) -> KeptWork:
