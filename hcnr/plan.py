@@ -26,6 +26,7 @@ from hcnr.models.linear import Expert, kind_of, shape_of
 from hcnr.models.matching import check_match
 from hcnr.models.pair import NO_BASE
 from hcnr.pipeline.memory import Memory, computed_in, place_of_run, plan_memory
+from hcnr.pipeline.placing import check_placement
 from hcnr.pipeline.prices import Prices, StagePlan
 from hcnr.pipeline.rates import Rates, measure_rates
 from hcnr.pipeline.stages import Circumstances, one_axis_places, restoring_steps
@@ -104,6 +105,7 @@ def plan_run(
         ConfigError: one block alone exceeds the memory budget.
     """
     config = config or RestoreConfig()
+    check_placement(config)
     sources, layers, messages = _read(base, tuned, config)
     if config.interpolates:
         messages.append(
@@ -120,9 +122,7 @@ def plan_run(
     ]
     selected = count_of(1.0 if config.interpolates else config.cross_weight_ratio, len(shapes))
     tokens = config.samples * tokens_per_sample
-    model = sources[1].checkpoint.nbytes
     device = place_of_run(config)
-    groups = _groups(shapes, config, model, selected / len(shapes), here=device is not None)
     if response_tokens is None:
         response_tokens = (tokens_per_sample + 1) // 2
     memory = plan_memory(
@@ -133,6 +133,8 @@ def plan_run(
         tokens_per_sample=tokens_per_sample,
         response_tokens=response_tokens,
     )
+    model = memory.weights["tuned"] if config.streams else sources[1].checkpoint.nbytes
+    groups = _groups(shapes, config, model, selected / len(shapes), here=device is not None)
     prices = Prices(
         sources,
         list(shapes.values()),

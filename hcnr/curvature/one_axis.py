@@ -1,17 +1,13 @@
 """Curvature along the neuron axis that does not fit into memory together."""
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from torch import Tensor
 
 from hcnr import ranks
+from hcnr.checkpoint.mapped import mapped
 from hcnr.config import RestoreConfig
 from hcnr.curvature.groups import budget_of, plan_one_axis
-from hcnr.errors import OutputError
 from hcnr.models.linear import shape_of
 from hcnr.models.pair import Pair
 
@@ -34,7 +30,8 @@ def one_axis_groups(
     """
     layers = pair.tuned.matrices(config.targets, config.ignore)
     shapes = {name: shape_of(layers[name]) for name in matrices}
-    budget = budget_of(config.memory_budget, config.device, None if held else pair.nbytes)
+    model = None if held else pair.in_memory(config)
+    budget = budget_of(config.memory_budget, config.device, model)
     # What is free is a guess; what was asked for is not.
     asked = config.memory_budget is not None
     groups = plan_one_axis(shapes, config.axis, sets, budget, refuses=asked)
@@ -65,35 +62,5 @@ def kept_apart(
     if on_gpu and room is not None and total <= room:
         moved = {key: gram.cpu() for key, gram in own.items()}
     else:
-        moved = _mapped(own)
+        moved = mapped(own)
     return {name: moved[id(gram)] for name, gram in group.items()}
-
-
-def _mapped(tensors: Mapping[int, Tensor]) -> dict[int, Tensor]:
-    """The same values, read from a file that goes with the last of them."""
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
-
-    try:
-        handle, place = tempfile.mkstemp(prefix="hcnr-", suffix=".safetensors")
-        os.close(handle)
-    except OSError as error:
-        raise _no_room(error) from error
-    path = Path(place)
-    try:
-        save_file({str(key): gram.cpu().contiguous() for key, gram in tensors.items()}, path)
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(str(key)) for key in tensors}
-    except (OSError, RuntimeError, SafetensorError) as error:
-        raise _no_room(error) from error
-    finally:
-        # What is mapped stays readable; only Windows keeps the file as long as it is.
-        with contextlib.suppress(OSError):
-            path.unlink()
-
-
-def _no_room(error: Exception) -> OutputError:
-    return OutputError(
-        f"curvature does not fit into {tempfile.gettempdir()} ({error}); set TMPDIR to a larger "
-        "disk, or raise --memory-budget"
-    )

@@ -262,7 +262,8 @@ def groups_of(
     """
     layers = pair.tuned.matrices(config.targets, config.ignore)
     shapes = {n: shape_of(layers[n]) for n in matrices}
-    budget = budget_of(config.memory_budget, config.device, None if held else pair.nbytes)
+    model = None if held else pair.in_memory(config)
+    budget = budget_of(config.memory_budget, config.device, model)
     groups = plan_groups(shapes, passes, budget, config.block_size)
     # Where several processes measure, by the one that has the least room.
     return max(ranks.gathered("groups", groups), key=len)

@@ -1,8 +1,9 @@
 """A model that lies in a checkpoint directory, as a `hcnr.models.source.Source`."""
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,13 @@ from hcnr.models.experts import layer_of
 from hcnr.models.given import Given
 from hcnr.models.limits import Limits
 from hcnr.models.linear import as_matrix, as_stored, matrix_parameters, place_of
-from hcnr.models.model import open_model, open_skeleton, open_tokenizer, target_matrices
+from hcnr.models.model import (
+    open_model,
+    open_skeleton,
+    open_tokenizer,
+    resolve_device,
+    target_matrices,
+)
 from hcnr.models.placed import PlacedCheckpoint
 from hcnr.models.reach import Reach, out_of_reach
 
@@ -171,20 +178,39 @@ class DirectorySource:
     def opened(
         self, config: RestoreConfig, *, computing: bool = False
     ) -> "Iterator[PreTrainedModel]":
-        """Load the model; it is freed at the end of the context."""
-        model = open_model(
+        """Load the model, or what of it stays in memory; it is freed at the end of the context."""
+        model = self._open(config, computing)
+        try:
+            yield model
+        finally:
+            del model
+            if config.streams:
+                # Hooks and the model that they are on hold each other.
+                gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def _open(self, config: RestoreConfig, computing: bool) -> "PreTrainedModel":
+        open_it = partial(
+            open_model,
             self.path,
             device=config.device,
             dtype=config.dtype,
             attention=config.attention,
             computing=computing,
         )
-        try:
-            yield model
-        finally:
-            del model
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+        if not config.streams:
+            return open_it()
+        from hcnr.models.streamed.opening import attached, without_weights
+        from hcnr.models.streamed.units import residence
+
+        kept = residence(self.structure, config)
+        names = _names(
+            self.structure, dict(self.structure.named_parameters(remove_duplicate=False))
+        )
+        with without_weights() as placement:
+            model = open_it(placement=placement)
+        return attached(model, self.placed, names, kept, resolve_device(config.device))
 
 
 def _names(model: nn.Module, parameters: Iterable[str]) -> dict[str, list[str]]:

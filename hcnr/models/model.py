@@ -58,6 +58,7 @@ def open_model(
     dtype: str = "auto",
     attention: str = "auto",
     computing: bool = False,
+    placement: Mapping[str, Any] | None = None,
 ) -> "PreTrainedModel":
     """Load the causal language model in directory `path` for inference.
 
@@ -70,6 +71,7 @@ def open_model(
         attention: as in the configuration.
         computing: the model is computed with and not written, so that `dtype` auto may take
             float32 where the device is slow in the checkpoint's own, see `fast_bfloat16`.
+        placement: arguments for transformers, which then puts the weights in their places.
 
     Raises:
         ModelError: transformers cannot open it; the sentence carries the cause.
@@ -89,13 +91,15 @@ def open_model(
             ignore_mismatched_sizes=True,
             **LOCAL,
             **arguments,
+            **(placement or {}),
         )
     model, loading = loaded
     check_loaded(loading, path, model)
     place = resolve_device(device)
     if computing and dtype == "auto" and computed_dtype(model.dtype, place) == torch.float32:
         model.float()
-    move(model, place)
+    if placement is None:
+        move(model, place)
     return model.eval()
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hcnr import ranks
 from hcnr.checkpoint.kept_work import KeptWork
+from hcnr.checkpoint.mapped import mapped
 from hcnr.config import RestoreConfig
 from hcnr.curvature.moments import curvature
 from hcnr.curvature.one_axis import kept_apart, one_axis_groups
@@ -114,7 +115,11 @@ class NeuronCurvature:
                 return self._repaired(names, grams, statistics, selection, stage, len(found))
 
             name = kept_name("weights", place, group)
-            found.update(self.keep.of(name, finished, (MatrixRecord,)))
+            repaired = self.keep.of(name, finished, (MatrixRecord,))
+            if self.config.streams:
+                weights = mapped({name: weight for name, (weight, _) in repaired.items()})
+                repaired = {name: (weights[name], one) for name, (_, one) in repaired.items()}
+            found.update(repaired)
         return found
 
     def _group(

@@ -16,6 +16,7 @@ from hcnr.errors import ConfigError
 from hcnr.models.pair import Pair
 from hcnr.output.bars import shows_progress
 from hcnr.pipeline.destination import destination
+from hcnr.pipeline.placing import check_placement, check_streamable
 from hcnr.pipeline.run import PairRun
 from hcnr.pipeline.stages import measuring_steps, one_axis_places, restoring_steps
 from hcnr.progress import Stages, Watcher
@@ -74,8 +75,10 @@ def measure(
             "the compensation interpolate has nothing to measure; restore with it at once, or "
             "measure for another --compensation"
         )
+    check_placement(config)
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
+    check_streamable(pair, config)
     _check_budget(pair, config)
     with (
         _kept(keep_for, pair, fresh=fresh) as keep,
@@ -154,11 +157,13 @@ def restore(
             "out_format is 'adapter' with the compensation interpolate, which changes every tensor "
             "and is no adapter; write the full form (--out-format full)"
         )
+    check_placement(config, makes_model=out is None, out_format=out_format)
     # Read more than once, so what can be read only once is kept.
     honesty, task = (list(data) if isinstance(data, Iterator) else data for data in (honesty, task))
     stages = Stages(watcher)
     origin = read_origin(base, tuned, base_id, tuned_id)
     pair = Pair.open(base, tuned, config, stages)
+    check_streamable(pair, config)
     pair.messages.extend(origin.notes)
     # Around the destination: an output that fails at the very end costs no finished pass.
     with _kept(out, pair, fresh=fresh) as keep, destination(
