@@ -4,43 +4,42 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Hashable, Mapping
-from pathlib import Path
 from typing import TypeVar
 
+import torch
 from torch import Tensor
 
+from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.errors import OutputError
 
 K = TypeVar("K", bound=Hashable)
 
 
 def mapped(tensors: Mapping[K, Tensor]) -> dict[K, Tensor]:
-    """The same values, mapped from one temporary file: read as they are used, and let go again.
+    """The same values, mapped from temporary files: read as they are used, and let go again.
 
-    The file has no name any more when this returns, and goes with the last of the tensors.
+    The files have no name any more when this returns, and go with their tensors.
 
     Args:
-        tensors: none of them twice; on any device.
+        tensors: on any device.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: a file cannot be written.
     """
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
+    return {key: _mapped(tensor) for key, tensor in tensors.items()}
 
-    if not tensors:
-        return {}
-    path: Path | None = None
+
+def _mapped(tensor: Tensor) -> Tensor:
+    path = None
     try:
-        handle, place = tempfile.mkstemp(prefix="hcnr-", suffix=".safetensors")
-        os.close(handle)
-        path = Path(place)
-        values = [tensor.detach().cpu().contiguous() for tensor in tensors.values()]
-        save_file({str(number): value for number, value in enumerate(values)}, path)
-        del values
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(str(number)) for number, key in enumerate(tensors)}
-    except (OSError, RuntimeError, SafetensorError) as error:
+        handle, path = tempfile.mkstemp(prefix="hcnr-", suffix=".bin")
+        with open(handle, "wb") as file:
+            file.write(byte_view(tensor))
+        # Shared, so that its pages are the file's, which the kernel takes back where memory is
+        # short; nothing writes to it.
+        found = torch.from_file(path, shared=True, size=tensor.numel(), dtype=tensor.dtype)
+        return found.reshape(tensor.shape)
+    except (OSError, RuntimeError) as error:
         raise OutputError(
             f"what a run sets aside does not fit into {tempfile.gettempdir()} ({error}); set "
             "TMPDIR to a larger disk, or raise --memory-budget"
@@ -49,4 +48,4 @@ def mapped(tensors: Mapping[K, Tensor]) -> dict[K, Tensor]:
         # What is mapped stays readable; only Windows keeps the file as long as it is.
         if path is not None:
             with contextlib.suppress(OSError):
-                path.unlink()
+                os.unlink(path)

@@ -3,7 +3,7 @@
 import contextlib
 import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from hcnr.models.given import Given
 from hcnr.models.limits import Limits
 from hcnr.models.linear import as_matrix, as_stored, matrix_parameters, place_of
 from hcnr.models.model import (
+    open_hollow,
     open_model,
     open_skeleton,
     open_tokenizer,
@@ -191,25 +192,27 @@ class DirectorySource:
                 torch.cuda.empty_cache()
 
     def _open(self, config: RestoreConfig, computing: bool) -> "PreTrainedModel":
-        open_it = partial(
-            open_model,
-            self.path,
-            device=config.device,
-            dtype=config.dtype,
-            attention=config.attention,
-            computing=computing,
-        )
         if not config.streams:
-            return open_it()
-        from hcnr.models.streamed.opening import attached, without_weights
+            return open_model(
+                self.path,
+                device=config.device,
+                dtype=config.dtype,
+                attention=config.attention,
+                computing=computing,
+            )
+        from hcnr.models.streamed.opening import attached
         from hcnr.models.streamed.units import residence
 
         kept = residence(self.structure, config)
-        names = _names(
-            self.structure, dict(self.structure.named_parameters(remove_duplicate=False))
+        everything = dict(self.structure.named_parameters(remove_duplicate=False))
+        names = _names(self.structure, everything)
+        model = open_hollow(
+            self.path,
+            self.checkpoint.tensors,
+            device=config.device,
+            dtype=config.dtype,
+            attention=config.attention,
         )
-        with without_weights() as placement:
-            model = open_it(placement=placement)
         return attached(model, self.placed, names, kept, resolve_device(config.device))
 
 

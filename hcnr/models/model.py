@@ -58,7 +58,6 @@ def open_model(
     dtype: str = "auto",
     attention: str = "auto",
     computing: bool = False,
-    placement: Mapping[str, Any] | None = None,
 ) -> "PreTrainedModel":
     """Load the causal language model in directory `path` for inference.
 
@@ -71,7 +70,6 @@ def open_model(
         attention: as in the configuration.
         computing: the model is computed with and not written, so that `dtype` auto may take
             float32 where the device is slow in the checkpoint's own, see `fast_bfloat16`.
-        placement: arguments for transformers, which then puts the weights in their places.
 
     Raises:
         ModelError: transformers cannot open it; the sentence carries the cause.
@@ -91,15 +89,71 @@ def open_model(
             ignore_mismatched_sizes=True,
             **LOCAL,
             **arguments,
-            **(placement or {}),
         )
     model, loading = loaded
     check_loaded(loading, path, model)
     place = resolve_device(device)
     if computing and dtype == "auto" and computed_dtype(model.dtype, place) == torch.float32:
         model.float()
-    if placement is None:
-        move(model, place)
+    move(model, place)
+    return model.eval()
+
+
+def open_hollow(
+    path: Path,
+    stored: Mapping[str, "TensorInfo"],
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "auto",
+) -> "PreTrainedModel":
+    """The same as `open_model` for computing, but without weights.
+
+    Args:
+        path: the checkpoint.
+        stored: what its files hold, by name.
+        device: where it will compute.
+        dtype: auto keeps the checkpoint's, or takes float32 where the device is slow in it.
+        attention: as in the configuration.
+
+    Returns:
+        The model; its parameters are on the meta device, all apart, and its buffers on the CPU,
+        those that are stored zero.
+
+    Raises:
+        ModelError: transformers cannot open it.
+        CheckpointError: it does not hold every weight of the model, or one of another shape.
+    """
+    wanted = DTYPES.get(dtype)
+    arguments: dict[str, Any] = {"dtype": wanted or "auto"}
+    if attention != "auto":
+        arguments["attn_implementation"] = attention
+    # Of any shape, in the memory of one element.
+    hollow = {
+        name: torch.zeros(
+            (), dtype=wanted if wanted and info.dtype.is_floating_point else info.dtype
+        ).expand(info.shape)
+        for name, info in stored.items()
+    }
+    with explained(f"{path} cannot be opened as a causal language model", path):
+        kind, config = _kind_of(path)
+        loaded: Any = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=hollow,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **arguments,
+        )
+    model, loading = loaded
+    check_loaded(loading, path, model)
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.empty_like(parameter, device="meta")
+                module._parameters[name] = nn.Parameter(empty, requires_grad=False)
+    if dtype == "auto" and computed_dtype(model.dtype, resolve_device(device)) == torch.float32:
+        model.float()
     return model.eval()
 
 

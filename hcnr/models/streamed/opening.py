@@ -1,13 +1,10 @@
 """A model whose blocks are read when they run: opened without weights, hooks of accelerate do."""
 
-import contextlib
-import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.hooks import AlignDevicesHook, add_hook_to_module, remove_hook_from_submodules
+from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from accelerate.utils import PrefixedDataset
 from torch import Tensor, nn
 
@@ -114,14 +111,13 @@ def attached(
     """Put what stays onto the device, and hooks on all other units.
 
     Args:
-        model: of the checkpoint's class, its parameters on the meta device, its buffers not.
+        model: of the checkpoint's class, its parameters on the meta device and all apart, its
+            buffers on the CPU.
         placed: the files.
         names: parameter -> all names that it has.
         residence: what stays.
         device: where to compute.
     """
-    # accelerate's own read every layer for itself, and miss weights used without their layer.
-    remove_hook_from_submodules(model)
     streamed = Streamed(device, StoredWeights(placed, names), residence)
     blocks = f"{transformer_blocks(model)}."
     for unit in residence.sizes:
@@ -130,9 +126,12 @@ def attached(
             _settle(module, unit, streamed, whole=whole)
         else:
             add_hook_to_module(module, _UnitHook(unit, module, streamed, whole=whole))
-    for module in model.modules():
-        for name, buffer in module.named_buffers(recurse=False):
-            module._buffers[name] = buffer.to(device)
+    stored = model.state_dict().keys()
+    for name, buffer in list(model.named_buffers()):
+        value = placed.parameter(name) if name in stored else None
+        owner = model.get_submodule(name.rpartition(".")[0])
+        own = buffer if value is None else value.to(buffer.dtype)
+        owner._buffers[name.rpartition(".")[2]] = own.to(device)
     vars(model)[STREAMED] = streamed
     return model
 
@@ -145,19 +144,3 @@ def _settle(module: nn.Module, unit: str, streamed: Streamed, *, whole: bool) ->
         value = streamed.weights[f"{unit}.{name}" if unit else name]
         value = value.to(parameter.dtype).to(streamed.device)
         owner._parameters[name.rpartition(".")[2]] = nn.Parameter(value, requires_grad=False)
-
-
-@contextlib.contextmanager
-def without_weights() -> Iterator[dict[str, Any]]:
-    """Arguments of `from_pretrained` that leave all weights where they are; for as long as it runs.
-
-    What is stored in another form than the model's it converts into a folder, which goes again.
-    """
-    logger = logging.getLogger("accelerate.big_modeling")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with tempfile.TemporaryDirectory(prefix="hcnr-") as folder:
-            yield {"device_map": {"": "disk"}, "offload_folder": folder}
-    finally:
-        logger.setLevel(level)
