@@ -1,5 +1,6 @@
 """The configuration of a restoration: every setting, what it does and what it may be."""
 
+import re
 import textwrap
 from typing import Annotated, Any, Literal
 
@@ -204,9 +205,13 @@ class RestoreConfig(Configuration):
     @classmethod
     def _one_device(cls, values: Any) -> Any:
         """A device map that is a device is the device."""
-        place = values.get("device_map") if isinstance(values, dict) else None
-        named = isinstance(place, str) and place not in ("auto", "disk", "none", "null")
-        return {"device": place, **values} if named else values
+        if not isinstance(values, dict) or values.get("device", "auto") != "auto":
+            return values
+        place = values.get("device_map")
+        named = isinstance(place, str) and re.fullmatch(DEVICE, place)
+        if not named or place in ("auto", "disk", "none", "null"):
+            return values
+        return {**values, "device": place}
 
     @field_validator("device_map")
     @classmethod
@@ -216,16 +221,6 @@ class RestoreConfig(Configuration):
             raise config_error(
                 f"device is {device!r} and device_map {value!r}, and a model is on one of them; "
                 "leave one out"
-            )
-        return value
-
-    @field_validator("max_memory")
-    @classmethod
-    def _bounds_something(cls, value: float | None, info: ValidationInfo) -> float | None:
-        if value is not None and info.data.get("device_map") not in ("auto", "disk"):
-            raise config_error(
-                f"max_memory is {value:g} GiB, and without device_map auto or disk all weights are "
-                "in memory; give --device-map auto too"
             )
         return value
 

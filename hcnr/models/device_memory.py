@@ -67,6 +67,7 @@ def move(model: "PreTrainedModel", device: torch.device) -> None:
         if not out_of_memory(error):
             raise
         raise ModelError(
-            f"the model's {needed / GIB:.3g} GiB of weights do not fit on {device}: models are "
-            "measured whole; use --device cpu, a device with more memory or --dtype bfloat16"
+            f"the model's {needed / GIB:.3g} GiB of weights do not fit on {device}: read them "
+            "block by block with --device-map auto, or use --device cpu, a device with more memory "
+            "or --dtype bfloat16"
         ) from error

@@ -13,7 +13,7 @@ __all__ = ["check_placement", "check_streamable"]
 def check_placement(
     config: RestoreConfig, *, makes_model: bool = False, out_format: str = "full"
 ) -> None:
-    """Refuse what does not go together with the device maps `auto` and `disk`.
+    """Refuse what does not go together with where weights shall be.
 
     Args:
         config: of the run.
@@ -24,6 +24,11 @@ def check_placement(
         ConfigError: naming what does not, and what to do.
     """
     if not config.streams:
+        if config.max_memory is not None:
+            raise ConfigError(
+                f"max_memory is {config.max_memory:g} GiB, and without device_map auto or disk all "
+                "weights are in memory; give --device-map auto too"
+            )
         return
     what = f"device_map is {config.device_map!r}"
     if ranks.size() > 1:

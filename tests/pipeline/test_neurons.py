@@ -134,9 +134,7 @@ def test_a_matrix_that_exceeds_the_budget_is_refused_before_the_passes(
 ):
     monkeypatch.setattr("hcnr.curvature.passes.Passes.run", None)
     little = settings(compensation="sum", memory_budget=1e-5)
-    with pytest.raises(
-        ConfigError, match=r"layers.0.self_attn.q_proj needs .* raise --memory"
-    ):
+    with pytest.raises(ConfigError, match=r"layers.0.self_attn.q_proj needs .* raise --memory"):
         hcnr.restore(**learned, out=tmp_path / "no", config=little)
     pair = {key: learned[key] for key in ("base", "tuned", "honesty", "task")}
     with pytest.raises(ConfigError, match="memory_budget allows"):

@@ -8,8 +8,8 @@ from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from accelerate.utils import PrefixedDataset
 from torch import Tensor, nn
 
-from hcnr.errors import CheckpointError
-from hcnr.models.device_memory import STREAMED
+from hcnr.errors import CheckpointError, ModelError
+from hcnr.models.device_memory import GIB, STREAMED, out_of_memory
 from hcnr.models.model import transformer_blocks
 from hcnr.models.placed import PlacedCheckpoint
 from hcnr.models.streamed.units import Residence
@@ -117,13 +117,26 @@ def attached(
         names: parameter -> all names that it has.
         residence: what stays.
         device: where to compute.
+
+    Raises:
+        ModelError: what stays does not fit on the device.
+        CheckpointError: a file can no longer be read.
     """
     streamed = Streamed(device, StoredWeights(placed, names), residence)
     blocks = f"{transformer_blocks(model)}."
     for unit in residence.sizes:
         module, whole = model.get_submodule(unit), unit.startswith(blocks)
         if unit in residence.resident:
-            _settle(module, unit, streamed, whole=whole)
+            try:
+                _settle(module, unit, streamed, whole=whole)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+                kept = residence.held / GIB
+                raise ModelError(
+                    f"{kept:.3g} GiB of weights do not fit on {device}: give a smaller "
+                    "--max-memory, or --device-map disk"
+                ) from error
         else:
             add_hook_to_module(module, _UnitHook(unit, module, streamed, whole=whole))
     stored = model.state_dict().keys()
