@@ -23,10 +23,10 @@ from bench.pairs import CHANGE, samples, tokenizer
 from hcnr.config import RestoreConfig
 from hcnr.curvature.groups import GIB, one_axis_bytes
 
-LENGTH, RESPONSE, COUNT = 24, 8, 8
+LENGTH, RESPONSE, COUNT = 16, 8, 4
 SETTINGS: dict[str, Any] = {
     "device": "cpu", "samples": COUNT, "token_budget": 2 * LENGTH, "compensation": "joint",
-    "axis": "input", "cross_weight_ratio": 0.25,
+    "axis": "input", "cross_weight_ratio": 0.05,
 }  # fmt: skip
 SMALL = "small"
 KEPT: dict[str, Any] = {"device_map": "auto", "max_memory": 1024}
