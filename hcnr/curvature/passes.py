@@ -312,10 +312,10 @@ def _recomputing(block: nn.Module, *, reentrant: bool) -> contextlib.AbstractCon
 
     transformers' own switch asks for training mode, which would turn dropout on.
     """
-    options = {"use_reentrant": reentrant, "preserve_rng_state": False}
-    if not reentrant:
-        return running_as(block, functools.partial(checkpoint, block.forward, **options))
+    options: Any = {"use_reentrant": reentrant, "preserve_rng_state": False}
     forward = block.forward
+    if not reentrant:
+        return running_as(block, functools.partial(checkpoint, forward, **options))
 
     def run(*args: Any, **kwargs: Any) -> Any:
         return checkpoint(functools.partial(forward, **kwargs), *args, **options)

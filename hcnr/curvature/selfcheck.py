@@ -234,7 +234,7 @@ def _heard(
     """
     streamed = vars(model).get(STREAMED)
     unit = None if streamed is None else streamed.unit_of(f"{name}.weight")
-    if unit is None:
+    if streamed is None or unit is None:
         weight = layer.weight
         kept, weight.grad = weight.grad, None
         weight.requires_grad_(True)

@@ -81,8 +81,8 @@ class Memory:
         if self.free is not None and MARGIN * peak > self.free:
             found.append(
                 "that may be more than is free, as a run took up to a quarter more than planned: "
-                "lower --token-budget (a micro-batch) or --memory-budget (curvature), or add "
-                "--gradient-checkpointing"
+                "lower --token-budget (a micro-batch) or --memory-budget (curvature), add "
+                "--gradient-checkpointing, or read weights block by block (--device-map auto)"
             )
         return found
 

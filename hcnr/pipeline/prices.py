@@ -88,10 +88,10 @@ class Prices:
         self._open: Role | None = None
         self._next: Role = "tuned"
         # Finished weights wait until they are written where curvature cannot stay.
-        ahead = bool(config.bases) or (len(groups) > 1 and not config.searches)
+        self._finishes = bool(config.bases) or (len(groups) > 1 and not config.searches)
         # In memory, or mapped from files.
-        ahead = ahead and not config.streams
-        self._ahead = int(self._stored * self._share) if ahead else 0
+        waits = self._finishes and not config.streams
+        self._ahead = int(self._stored * self._share) if waits else 0
         # Beside the last group's curvature: on a GPU they are out of its way.
         count = len(groups) if memory.device == "cpu" else 0
         self._beside = self._ahead * (count - 1) // count if count > 1 else 0
@@ -302,7 +302,7 @@ class Prices:
             stage.name,
             read=tuned + int(2 * self._stored * self._share),
             written=tuned,
-            held=self._ahead or (max(self._groups) if self._groups else 0),
+            held=self._ahead if self._finishes else max(self._groups, default=0),
             flops=int(flops),
         )
 
