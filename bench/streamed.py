@@ -132,7 +132,7 @@ def main() -> None:
         print(f"{nbytes / 1e6:.0f} MB of weights, a limit of {limit / 1e6:.0f} MB")
         whole = run(root, "whole", **own)
         print(f"whole, without a limit: {whole.error or whole.digest}")
-        kept = run(root, "kept", limit, **KEPT, **own)
+        kept = run(root, "kept", limit, **{**KEPT, **own})
         print(f"all kept, under the limit: {kept.error or 'DONE'}")
         streamed = run(root, "streamed", limit, device_map="disk", **own)
         print(f"block by block, under the limit: {streamed.error or streamed.digest}")

@@ -127,8 +127,8 @@ def plan_one_axis(
         whole = budget is None or needed(names) <= budget
         units += [names] if whole else [[name] for name in names]
     groups = _joined(units, needed, budget)
-    for names in groups if refuses and budget is not None else ():
-        if needed(names) > budget:
+    for names in groups:
+        if refuses and budget is not None and needed(names) > budget:
             raise ConfigError(
                 f"the curvature of {names[0]} needs {needed(names) / GIB:.3g} GiB, memory_budget "
                 f"allows {budget / GIB:.3g}; raise --memory-budget, or leave the matrix out with "

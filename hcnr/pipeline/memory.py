@@ -112,7 +112,9 @@ def plan_memory(
     dtypes = {role: computed_in(source, config, device) for role, source in roles.items()}
     samples = max(min(config.token_budget // tokens_per_sample, config.samples), 1)
     responses = min(response_tokens, tokens_per_sample)
-    placed = {role: _placed(source, config, device, dtypes[role]) for role, source in roles.items()}
+    placed: dict[Role, tuple[int, int]] = {
+        role: _placed(source, config, device, dtypes[role]) for role, source in roles.items()
+    }
     found, unknown = _dry_run(
         sources[1],
         matrices,
@@ -126,8 +128,8 @@ def plan_memory(
     return Memory(
         device=device.type,
         batch=(samples, tokens_per_sample, responses),
-        weights={role: held for role, (held, _) in placed.items()},
-        streamed={role: read for role, (_, read) in placed.items()},
+        weights={role: one[0] for role, one in placed.items()},
+        streamed={role: one[1] for role, one in placed.items()},
         forward=None if found is None else found.forward,
         backward=None if found is None else found.backward,
         unknown=unknown,

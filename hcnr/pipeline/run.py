@@ -246,7 +246,8 @@ class PairRun:
         groups = work.groups()
         place, neurons = self._destination, self.config.kind.scope == "neurons"
         if place is None or not neurons or self.config.searches or len(groups) == 1:
-            self.statistics.hessians.update(work.measure(groups))
+            for name, grams in work.measure(groups).items():
+                self.statistics.hessians[name] = grams
             return
         # All that is asked of the curvature is asked at once, so no group has to stay.
         stage = writing_stages(self.config, place.output)[0]

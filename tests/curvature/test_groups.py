@@ -11,6 +11,7 @@ from hcnr.curvature.groups import (
     plan_groups,
     plan_one_axis,
 )
+from hcnr.curvature.passes import Axis
 from hcnr.errors import ConfigError
 
 SHAPES = {
@@ -80,7 +81,7 @@ def test_cached_files_count_as_free(monkeypatch, tmp_path):
 def test_along_one_axis_blocks_that_do_not_fit_are_taken_apart():
     names, shapes = list(SHAPES), list(SHAPES.values())
 
-    def needed(sets, *places, axis="output"):
+    def needed(sets, *places, axis: Axis = "output"):
         return one_axis_bytes([shapes[n] for n in places], axis, sets)
 
     # Squares of each matrix, two more of the widest, five of the largest itself.
@@ -89,8 +90,8 @@ def test_along_one_axis_blocks_that_do_not_fit_are_taken_apart():
     assert needed(1, 0, 1, axis="input") == 4 * (8 * 8 + 20 * 20 + 2 * 20 * 20 + 5 * 8 * 20)
     assert one_axis_bytes([], "output", 1) == 0
 
-    def groups(budget, sets=2, axis="input", **settings):
-        return plan_one_axis(SHAPES, axis, sets, budget, **settings)
+    def groups(budget, **settings):
+        return plan_one_axis(SHAPES, "input", 2, budget, **settings)
 
     one, two = needed(2, 0, 1, axis="input"), needed(2, 0, 1, 2, 3, axis="input")
     assert groups(None) == groups(10**9) == [names]

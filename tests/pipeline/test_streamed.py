@@ -220,7 +220,7 @@ def test_the_plan_counts_what_is_read_and_what_stays(learned):
     # One sample of 256 tokens in a micro-batch; each block for forward and for backward.
     assert often.read == 16 * 2 * disk.memory.streamed["tuned"] > once.read
     with pytest.raises(ConfigError, match="natural"):
-        planned(device_map="disk") and plan_run(
+        plan_run(
             learned["base"], learned["tuned"],
             settings(compensation="natural", device_map="disk"),
         )  # fmt: skip
@@ -233,10 +233,10 @@ def test_a_process_that_may_not_hold_the_weights_gives_the_same_bytes(tmp_path):
     """The short form of `python -m bench.streamed`."""
     streamed.pair(tmp_path / streamed.SMALL, width=64, blocks=2)
     limit = streamed.pair(tmp_path, width=256, blocks=40) // 2
-    own = {"memory_budget": streamed.budget(256)}
+    own: dict[str, Any] = {"memory_budget": streamed.budget(256)}
     whole = streamed.run(tmp_path, "whole", **own)
     assert whole.error == ""
-    kept = streamed.run(tmp_path, "kept", limit, **streamed.KEPT, **own)
+    kept = streamed.run(tmp_path, "kept", limit, **{**streamed.KEPT, **own})
     assert "GiB of weights do not fit on cpu: give a smaller --max-memory" in kept.error
     assert streamed.run(tmp_path, "streamed", limit, device_map="disk", **own) == whole
 
