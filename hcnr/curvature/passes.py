@@ -283,8 +283,8 @@ def prepared(
     Args:
         model: to be prepared.
         gradient_checkpointing: recompute blocks.
-        whole_again: recompute them as functions of their first arguments alone, in a graph of their
-            own: weights that are read then get their gradients then.
+        whole_again: recompute them in a graph of their own, as functions of their arguments:
+            weights that are read then get their gradients then.
     """
     with contextlib.ExitStack() as stack:
         # A caller's no_grad, inference_mode or autocast must not reach the passes.
@@ -318,7 +318,14 @@ def _recomputing(block: nn.Module, *, reentrant: bool) -> contextlib.AbstractCon
         return running_as(block, functools.partial(checkpoint, forward, **options))
 
     def run(*args: Any, **kwargs: Any) -> Any:
-        return checkpoint(functools.partial(forward, **kwargs), *args, **options)
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+
+        def flat(*values: Any) -> Any:
+            named = dict(zip(kwargs, values[len(args) :], strict=True))
+            return forward(*values[: len(args)], **named)
+
+        return checkpoint(flat, *args, *kwargs.values(), **options)
 
     return running_as(block, run)
 

@@ -248,15 +248,31 @@ def _heard(
         return
 
     def loaded(which: str) -> None:
-        # Another object whenever it is read.
-        if which == unit:
-            layer.weight.requires_grad_(True).register_post_accumulate_grad_hook(tell)
+        # Another object whenever it is read; only what is read in backward gets a gradient.
+        if which != unit or not torch.is_grad_enabled():
+            return
+        if isinstance(layer, Expert):
+            own = layer.owner.get_parameter(layer.name).data[layer.index]
+            layer.weight = nn.Parameter(own)
+        layer.weight.requires_grad_(True).register_post_accumulate_grad_hook(told)
+
+    empty = layer.weight
+
+    def told(weight: Tensor) -> None:
+        tell(weight)
+        let_go()
+
+    def let_go() -> None:
+        # A slice would keep all experts of its block.
+        if isinstance(layer, Expert):
+            layer.weight = empty
 
     streamed.watchers.append(loaded)
     try:
         yield
     finally:
         streamed.watchers.remove(loaded)
+        let_go()
         layer.weight.requires_grad_(False)
 
 

@@ -206,9 +206,17 @@ class DirectorySource:
         kept = residence(self.structure, config)
         everything = dict(self.structure.named_parameters(remove_duplicate=False))
         names = _names(self.structure, everything)
+        # What transformers would put together counts as it is afterwards: that takes memory.
+        placement = self.placed.placement
+        stored = {
+            key: info
+            for key, info in self.checkpoint.tensors.items()
+            if key not in placement.converted
+        }
+        stored |= {name: self.placed.infos[name] for name in placement.conversions}
         model = open_hollow(
             self.path,
-            self.checkpoint.tensors,
+            stored,
             device=config.device,
             dtype=config.dtype,
             attention=config.attention,

@@ -111,7 +111,7 @@ def open_hollow(
 
     Args:
         path: the checkpoint.
-        stored: what its files hold, by name.
+        stored: what its files hold, by name; or, by the model's names, what becomes of it.
         device: where it will compute.
         dtype: auto keeps the checkpoint's, or takes float32 where the device is slow in it.
         attention: as in the configuration.

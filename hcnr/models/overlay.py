@@ -84,6 +84,12 @@ class Overlay:
         if index is None:
             self.put(name, as_stored(layer, weight))
             return
+        if self._read(name):
+            replaced = self._streamed.weights.replaced
+            if name not in replaced:
+                self.put(name, self.original(name))
+            replaced[name][index].copy_(as_stored(layer, weight))
+            return
         parameter = self._kept(name)
         parameter[index].copy_(as_stored(layer, weight))
 

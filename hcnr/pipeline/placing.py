@@ -62,7 +62,7 @@ def check_streamable(pair: Pair, config: RestoreConfig) -> None:
 
     Raises:
         ConfigError: a model is in memory, or `max_memory` does not hold the largest block.
-        ModelError: blocks share weights, or hold experts in one tensor.
+        ModelError: blocks share weights.
     """
     if not config.streams:
         return

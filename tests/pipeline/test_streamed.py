@@ -18,6 +18,7 @@ from hcnr.errors import ConfigError, ModelError
 from hcnr.models.device_memory import GIB, STREAMED
 from hcnr.models.directory import DirectorySource
 from hcnr.models.experts import layer_of
+from hcnr.models.overlay import Overlay
 from hcnr.models.streamed import opening
 from hcnr.models.streamed.units import residence
 from hcnr.plan import plan_run
@@ -80,7 +81,7 @@ def test_a_streamed_model_is_restored_to_the_same_bytes(learned, tmp_path, loads
         loads.clear()
 
 
-@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"mixtral"}))
+@pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_is_measured_the_same(tmp_path, family):
     """Transposed maps, tied heads, several kinds of attention, towers beside the text."""
     make(family).save_pretrained(tmp_path)
@@ -165,11 +166,35 @@ def test_models_in_memory_sweeps_and_several_processes_are_refused(
         hcnr.measure(learned["base"], learned["tuned"], *given, placed)
 
 
-def test_experts_in_one_tensor_are_refused(tmp_path):
+@pytest.mark.parametrize("compensation", ["sum", "spectral"])
+def test_experts_in_one_tensor_are_restored_to_the_same_bytes(tmp_path, compensation):
+    """Each is a matrix of its own; a search puts one after the other into its tensor."""
     pair = write_pair(tmp_path, family="mixtral")
     given = [pair[key] for key in ("base", "tuned", "honesty", "task")]
-    with pytest.raises(ModelError, match="holds its experts in one tensor"):
-        hcnr.restore(*given, out=tmp_path / "out", config=config(device_map="disk"))
+    own: dict[str, Any] = {"compensation": compensation, "cross_weight_ratio": 1.0}
+    whole, found = (
+        hcnr.restore(*given, out=tmp_path / str(place), config=config(**own, device_map=place))
+        for place in (None, "disk")
+    )
+    assert hashes(whole) == hashes(found)
+
+
+def test_candidates_of_experts_are_put_into_a_streamed_model(tmp_path):
+    pair = write_pair(tmp_path, family="mixtral")
+    source, samples = DirectorySource(pair["tuned"]), data(HONESTY)
+    names = [n for n in source.matrices(("*",), ()) if ".experts." in n][1::3]
+    losses = []
+    for place in (None, "disk"):
+        with source.opened(config(device_map=place), computing=True) as model:
+            found = [mean_loss(model, samples, token_budget=64)]
+            with Overlay(model) as overlay:
+                for name in names:
+                    overlay.put_matrix(name, 2 * overlay.original_matrix(name))
+                found.append(mean_loss(model, samples, token_budget=64))
+            found.append(mean_loss(model, samples, token_budget=64))
+            losses.append(found)
+    assert losses[0] == losses[1]
+    assert losses[0][0] == losses[0][2] != losses[0][1]
 
 
 @pytest.mark.parametrize(

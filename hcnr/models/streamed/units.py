@@ -9,7 +9,6 @@ from torch import nn
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError, ModelError
 from hcnr.models.device_memory import GIB, free_memory
-from hcnr.models.experts import holds_experts
 from hcnr.models.model import DTYPES, computed_dtype, resolve_device, transformer_blocks
 
 if TYPE_CHECKING:
@@ -89,8 +88,7 @@ def units_of(structure: "PreTrainedModel", dtype: torch.dtype) -> dict[str, int]
     """Units with the bytes of their weights in `dtype`, where they are stored in the model's own.
 
     Raises:
-        ModelError: the model has no blocks, its blocks share weights, or it holds experts in one
-            tensor.
+        ModelError: the model has no blocks, or its blocks share weights.
     """
     blocks = transformer_blocks(structure)
     kind = type(structure).__name__
@@ -101,11 +99,6 @@ def units_of(structure: "PreTrainedModel", dtype: torch.dtype) -> dict[str, int]
     homes: dict[int, str] = {}
     for name, module in structure.named_modules():
         if name.startswith(prefix):
-            if holds_experts(module):
-                raise ModelError(
-                    f"{name} of {kind} holds its experts in one tensor, and such blocks are not "
-                    "read one by one; leave device_map out"
-                )
             for own, parameter in module.named_parameters(recurse=False):
                 if homes.setdefault(id(parameter), name) != name:
                     raise ModelError(
