@@ -183,7 +183,11 @@ class Passes:
         """
 
         def attempt(budget: int) -> T:
-            return measure(Attempt(self.model, self.data, budget, self.progress))
+            try:
+                return measure(Attempt(self.model, self.data, budget, self.progress))
+            except RuntimeError as error:
+                refuse_unread(self.model, error)
+                raise
 
         with prepared(self.model, gradient_checkpointing=self.gradient_checkpointing):
             try:
@@ -195,6 +199,20 @@ class Passes:
                 raise
             ranks.agreed(None)
             return found
+
+
+def refuse_unread(model: nn.Module, error: RuntimeError) -> None:
+    """Say what an error is about where weights are used that were not read.
+
+    Raises:
+        ModelError: the model is read block by block, and `error` is about what has no values.
+    """
+    if STREAMED in vars(model) and "meta" in str(error):
+        raise ModelError(
+            f"{type(model).__name__} uses tensors outside of the modules that hold them, so they "
+            f"cannot be read when their block runs ({str(error).splitlines()[0]}); leave "
+            "--device-map out"
+        ) from error
 
 
 def mean_loss(model: "PreTrainedModel", data: TokenizedSet, *, token_budget: int) -> float:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hcnr.curvature.fisher import NeuronFisher
 from hcnr.curvature.layouts import RowsError, TokenLayout
 from hcnr.curvature.memory import shrinking
-from hcnr.curvature.passes import finite_losses, micro_batches, prepared
+from hcnr.curvature.passes import finite_losses, micro_batches, prepared, refuse_unread
 from hcnr.curvature.routes import Routes
 from hcnr.curvature.taps import SharedInput, Taps
 from hcnr.curvature.unmeasured import refuse_shared, without_samples
@@ -152,6 +152,7 @@ def _explained(model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batc
     except RuntimeError as error:
         if out_of_memory(error):
             raise
+        refuse_unread(model, error)
         for name, layer in matrices.items():
             try:
                 _check_gradients(model, {name: layer}, batch)

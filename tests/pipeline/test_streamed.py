@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaModel
 
 import hcnr
 from bench import streamed
@@ -227,6 +228,20 @@ def test_a_wrong_layer_is_still_found(learned, monkeypatch):
     pair = {key: learned[key] for key in ("base", "tuned", "honesty", "task")}
     with pytest.raises(ModelError, match=r"mlp.down_proj .* is no plain y = W x \+ b"):
         hcnr.measure(**pair, config=settings(compensation="none", device_map="disk"))
+
+
+def test_weights_used_outside_of_their_module_are_refused(learned, tmp_path, monkeypatch):
+    own = LlamaModel.forward
+
+    def forward(self, *args, **kwargs):
+        found = own(self, *args, **kwargs)
+        found.last_hidden_state = found.last_hidden_state + self.embed_tokens.weight[0]
+        return found
+
+    monkeypatch.setattr(LlamaModel, "forward", forward)
+    streams = settings(compensation="none", device_map="disk")
+    with pytest.raises(ModelError, match=r"outside of the modules .*leave --device-map out"):
+        hcnr.restore(**learned, out=tmp_path / "out", config=streams)
 
 
 def test_the_plan_counts_what_is_read_and_what_stays(learned):
