@@ -12,7 +12,6 @@ from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.checkpoint.mapped import mapped
 from hcnr.config import RestoreConfig
 from hcnr.curvature.moments import curvature
-from hcnr.curvature.one_axis import kept_apart, one_axis_groups
 from hcnr.curvature.passes import Progress
 from hcnr.curvature.statistics import Statistics
 from hcnr.curvature.two_sided import kept_name
@@ -21,6 +20,7 @@ from hcnr.errors import HcnrError
 from hcnr.kinds import DataSet
 from hcnr.models.open_models import OpenModels, Role
 from hcnr.models.pair import Pair
+from hcnr.pipeline.one_axis import kept_apart, one_axis_groups
 from hcnr.progress import Stages
 from hcnr.record.matrix_record import MatrixRecord
 from hcnr.repair.compensate import repair

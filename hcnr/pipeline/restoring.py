@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from hcnr import ranks
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
-from hcnr.curvature.one_axis import one_axis_groups
 from hcnr.curvature.statistics import Statistics
 from hcnr.curvature.two_sided import groups_of, places_of
 from hcnr.data.repair_data import Data, leave_room
@@ -16,6 +15,7 @@ from hcnr.errors import ConfigError
 from hcnr.models.pair import Pair
 from hcnr.output.bars import shows_progress
 from hcnr.pipeline.destination import destination
+from hcnr.pipeline.one_axis import one_axis_groups
 from hcnr.pipeline.placing import check_placement, check_streamable
 from hcnr.pipeline.run import PairRun
 from hcnr.pipeline.stages import measuring_steps, one_axis_places, restoring_steps
