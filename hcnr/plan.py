@@ -1,5 +1,6 @@
 """What a run would do, from names and shapes alone: matrices, bytes and operations per stage."""
 
+import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,13 @@ from torch import nn
 
 from hcnr.cache import cache_root
 from hcnr.config import RestoreConfig
-from hcnr.curvature.groups import budget_of, curvature_bytes, plan_groups
+from hcnr.curvature.groups import (
+    budget_of,
+    curvature_bytes,
+    one_axis_bytes,
+    plan_groups,
+    plan_one_axis,
+)
 from hcnr.curvature.two_sided import places_of
 from hcnr.errors import CheckpointError, ConfigError
 from hcnr.models.adapter_files import adapted_modules, adapter_settings, is_adapter
@@ -19,9 +26,10 @@ from hcnr.models.linear import Expert, kind_of, shape_of
 from hcnr.models.matching import check_match
 from hcnr.models.pair import NO_BASE
 from hcnr.pipeline.memory import Memory, computed_in, place_of_run, plan_memory
+from hcnr.pipeline.placing import check_placement
 from hcnr.pipeline.prices import Prices, StagePlan
 from hcnr.pipeline.rates import Rates, measure_rates
-from hcnr.pipeline.stages import Circumstances, restoring_steps
+from hcnr.pipeline.stages import Circumstances, one_axis_places, restoring_steps
 from hcnr.repair.selection import count_of
 
 
@@ -47,8 +55,8 @@ class Plan:
         stages: those of `restore` with both data sets, in order, by the names of its bars.
         tokens: tokens assumed in one data set.
         messages: harmless differences between the two checkpoints.
-        groups: bytes of curvature of the groups of blocks that `spectral` and `natural` measure one
-            after the other, if all matrices were selected; empty for other kinds.
+        groups: bytes of curvature of the groups of matrices that are measured one after the other;
+            of kinds that repair whole matrices as if all were selected. Empty without curvature.
         memory: what models and passes hold, and what is free here.
         peak: most bytes at once in any stage, libraries included.
     """
@@ -97,6 +105,7 @@ def plan_run(
         ConfigError: one block alone exceeds the memory budget.
     """
     config = config or RestoreConfig()
+    check_placement(config)
     sources, layers, messages = _read(base, tuned, config)
     if config.interpolates:
         messages.append(
@@ -113,9 +122,7 @@ def plan_run(
     ]
     selected = count_of(1.0 if config.interpolates else config.cross_weight_ratio, len(shapes))
     tokens = config.samples * tokens_per_sample
-    model = sources[1].checkpoint.nbytes
     device = place_of_run(config)
-    groups = _groups(shapes, config, model, here=device is not None) if config.bases else []
     if response_tokens is None:
         response_tokens = (tokens_per_sample + 1) // 2
     memory = plan_memory(
@@ -126,6 +133,8 @@ def plan_run(
         tokens_per_sample=tokens_per_sample,
         response_tokens=response_tokens,
     )
+    model = memory.weights["tuned"] if config.streams else sources[1].checkpoint.nbytes
+    groups = _groups(shapes, config, model, selected / len(shapes), here=device is not None)
     prices = Prices(
         sources,
         list(shapes.values()),
@@ -201,14 +210,31 @@ def _rates(
 
 
 def _groups(
-    shapes: dict[str, tuple[int, int]], config: RestoreConfig, model: int, *, here: bool
+    shapes: dict[str, tuple[int, int]],
+    config: RestoreConfig,
+    model: int,
+    share: float,
+    *,
+    here: bool,
 ) -> list[int]:
-    """Bytes of each group, all matrices selected: which ones will be is not known yet."""
-    places = len(places_of(config.bases, config))
+    """Bytes of each group; which matrices will be selected is not known yet."""
     # What is free on a device that is not here is not known.
     known = here or config.memory_budget is not None
     budget = budget_of(config.memory_budget, config.device, model) if known else None
-    return [
-        curvature_bytes([shapes[name] for name in group], places, config.block_size)
-        for group in plan_groups(shapes, places, budget, config.block_size)
-    ]
+    if config.bases:
+        places = len(places_of(config.bases, config))
+        return [
+            curvature_bytes([shapes[name] for name in group], places, config.block_size)
+            for group in plan_groups(shapes, places, budget, config.block_size)
+        ]
+    sets = len(one_axis_places(config))
+    if not sets:
+        return []
+    asked = config.memory_budget is not None
+    groups = plan_one_axis(shapes, config.axis, sets, budget, refuses=asked)
+    held = [one_axis_bytes([shapes[name] for name in group], config.axis, sets) for group in groups]
+    if config.all_hessians or share == 1:
+        return held
+    if budget is None or share * sum(held) <= budget:
+        return [int(share * sum(held))]
+    return sorted(held, reverse=True)[: math.ceil(share * len(held))]

@@ -55,6 +55,17 @@ OUTPUTS: dict[str, dict[str, Any]] = {
     "default": {"compensation": "spectral", "task_weight": "auto", "max_task_drop_percent": 90},
     "given": {"compensation": "spectral", "task_weight": 1.0},
     "groups": {"compensation": "spectral", "task_weight": 1.0, "memory_budget": 0.0002},
+    "neurons in groups": {
+        "compensation": "balanced",
+        "task_weight": 2.0,
+        "memory_budget": 0.0001,
+    },
+    "searched in groups": {
+        "compensation": "balanced",
+        "task_weight": "auto",
+        "max_task_drop_percent": 90,
+        "memory_budget": 0.0001,
+    },
     "steps": {"compensation": "spectral+natural", "task_weight": 1.0, "steps": 1},
     "mixed": {"compensation": "interpolate", "coefficient": 0.5},
     "mixed best": {
@@ -74,7 +85,7 @@ def test_a_run_takes_the_planned_stages(learned, tmp_path, name):
     taken = list(read_report(tmp_path / "out")["seconds"])
     assert taken[0] == "check the checkpoints"
     assert taken[1:] == [stage.name for stage in plan.stages]
-    if name == "groups":
+    if name.endswith("groups"):
         assert len(plan.groups) == 2
 
 
@@ -92,7 +103,10 @@ def test_models_are_opened_as_often_as_planned(learned, tmp_path, monkeypatch):
         role: sum(p.stat().st_size for p in learned[role].glob("*.safetensors"))
         for role in ("base", "tuned")
     }
-    names = ("paper", "default", "groups", "balanced", "steps")
+    names = (
+        "paper", "default", "groups", "balanced", "steps", "neurons in groups",
+        "searched in groups",
+    )  # fmt: skip
     for name in names:
         config = RestoreConfig(samples=16, token_budget=64, **OUTPUTS[name])
         plan = plan_run(learned["base"], learned["tuned"], config)
@@ -120,7 +134,6 @@ def test_whole_matrices_are_measured_in_groups(pair):
         settings = {"task_weight": 1.0, **settings}
         return plan_run(pair["base"], pair["tuned"], RestoreConfig(**settings))
 
-    assert planned(compensation="balanced").groups == []
     plan = planned(compensation="spectral")
     assert len(plan.groups) == 1
     assert [(s.name, s.detail) for s in plan.stages[4:]] == [
@@ -154,6 +167,29 @@ def test_whole_matrices_are_measured_in_groups(pair):
     assert searching.stages[search].flops > 8 * 0.9 * searching.stages[search + 1].flops
     with pytest.raises(ConfigError, match="raise --memory-budget"):
         planned(compensation="natural", memory_budget=1e-6)
+
+
+def test_curvature_along_one_axis_is_measured_in_groups(pair):
+    def planned(**settings):
+        settings = {"compensation": "balanced", "task_weight": 2.0, **settings}
+        return plan_run(pair["base"], pair["tuned"], RestoreConfig(**settings))
+
+    assert planned(compensation="none", memory_budget=1e-6).groups == []
+    whole = planned()
+    (both,) = whole.groups
+    split = planned(memory_budget=0.99 * both / 2**30)
+    assert len(split.groups) == 2 and max(split.groups) < both
+    name = "curvature of task"
+    assert (stage(whole, name).detail, stage(split, name).detail) == ("", "2 passes")
+    assert stage(split, name).held < stage(whole, name).held
+    assert stage(split, name).flops > 1.5 * stage(whole, name).flops
+    # Of each group but the first at least one of the two models has to be loaded.
+    curvature = [[s.read for s in p.stages if s.name.startswith("curv")] for p in (whole, split)]
+    assert sum(curvature[1]) > sum(curvature[0])
+    fewer = planned(memory_budget=0.99 * both / 2**30, cross_weight_ratio=0.4)
+    assert len(fewer.groups) == 1
+    with pytest.raises(ConfigError, match="raise --memory-budget, or leave the matrix out"):
+        planned(memory_budget=1e-6)
 
 
 def test_bytes_are_those_of_the_files(pair):

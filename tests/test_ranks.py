@@ -90,7 +90,9 @@ def _plain(value):
     return None if isinstance(value, float) else value
 
 
-@pytest.mark.parametrize(("count", "kinds"), [(2, ["sum", "walk", "mixed"]), (3, ["spectral"])])
+@pytest.mark.parametrize(
+    ("count", "kinds"), [(2, ["sum", "neuron groups", "walk", "mixed"]), (3, ["spectral"])]
+)
 def test_several_processes_restore_what_one_does(places, tmp_path, count, kinds):
     one, more = tmp_path / "one", tmp_path / "more"
     several.restored(places, one, kinds)

@@ -20,7 +20,7 @@ EPILOG = examples(
 
 UNMEASURED = (
     "task_weight", "coefficient", "max_task_drop_percent", "steps", "step_size", "damping",
-    "block_size", "memory_budget",
+    "block_size",
 )  # fmt: skip
 """Settings that `hcnr measure` does not use."""
 

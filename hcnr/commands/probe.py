@@ -23,7 +23,10 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
         "--out probe.json",
     )
 )
-UNUSED = ("Selection", "Compensation", "gradient_checkpointing", "memory_budget", "all_hessians")
+UNUSED = (
+    "Selection", "Compensation", "gradient_checkpointing", "memory_budget", "all_hessians",
+    "device_map", "max_memory",
+)  # fmt: skip
 """Settings, and groups of them, that probes have nothing to do with."""
 
 

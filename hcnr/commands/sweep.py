@@ -22,7 +22,7 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 
 
 # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
-@config_options(unused=("coefficient", "max_task_drop_percent"))
+@config_options(unused=("coefficient", "max_task_drop_percent", "device_map", "max_memory"))
 @config_options(SweepConfig, into="search")
 def sweep(
     base: Annotated[

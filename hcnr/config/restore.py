@@ -1,11 +1,12 @@
 """The configuration of a restoration: every setting, what it does and what it may be."""
 
+import re
 import textwrap
 from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Ge, Le
-from pydantic import field_validator
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from hcnr.config.configuration import Configuration
 from hcnr.config.presets import preset
@@ -164,6 +165,22 @@ class RestoreConfig(Configuration):
         expected=DEVICE_WORDS,
         pattern=DEVICE,
     )
+    device_map: str | None = setting(
+        None,
+        "Measuring",
+        "Where weights are: auto keeps on the device as many blocks as max_memory holds and reads "
+        "the others from the checkpoint when they run; disk reads all; a device keeps all there. "
+        "null keeps all on device.",
+        expected="auto, disk, a torch device such as cpu or cuda:1, or null",
+        pattern=DEVICE,
+    )
+    max_memory: float | None = setting(
+        None,
+        "Measuring",
+        "GiB for weights at once, where device_map is auto or disk. null takes half of what is "
+        "free.",
+        gt=0,
+    )
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
         "auto",
         "Measuring",
@@ -173,8 +190,8 @@ class RestoreConfig(Configuration):
     memory_budget: float | None = setting(
         None,
         "Measuring",
-        "GiB for the curvature of spectral and natural; blocks are measured in as many groups as "
-        "it takes. null takes half of what is free.",
+        "GiB for curvature at once; matrices are measured in as many groups as it takes. null "
+        "takes half of what is free.",
         gt=0,
     )
     all_hessians: bool = setting(
@@ -183,6 +200,29 @@ class RestoreConfig(Configuration):
         "Collect the curvature that compensation needs for every matrix, so that the statistics "
         "serve any later selection; otherwise only for the selected ones.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_device(cls, values: Any) -> Any:
+        """A device map that is a device is the device."""
+        if not isinstance(values, dict) or values.get("device", "auto") != "auto":
+            return values
+        place = values.get("device_map")
+        named = isinstance(place, str) and re.fullmatch(DEVICE, place)
+        if not named or place in ("auto", "disk", "none", "null"):
+            return values
+        return {**values, "device": place}
+
+    @field_validator("device_map")
+    @classmethod
+    def _same_device(cls, value: str | None, info: ValidationInfo) -> str | None:
+        device = info.data.get("device")
+        if value not in (None, "auto", "disk") and device not in (None, "auto", value):
+            raise config_error(
+                f"device is {device!r} and device_map {value!r}, and a model is on one of them; "
+                "leave one out"
+            )
+        return value
 
     @field_validator("compensation", mode="before")
     @classmethod
@@ -224,6 +264,11 @@ class RestoreConfig(Configuration):
         if self.interpolates:
             return "coefficient" if self.coefficient == "auto" else None
         return "task weight" if self.task_weight == "auto" and self.weighs_task else None
+
+    @property
+    def streams(self) -> bool:
+        """Whether weights are read from the checkpoint when their block runs."""
+        return self.device_map in ("auto", "disk")
 
     @property
     def kind(self) -> RepairKind:

@@ -13,6 +13,7 @@ from hcnr.curvature.layouts import TokenLayout, Use, joined
 from hcnr.curvature.taps import SharedInput, Taps, frozen
 from hcnr.curvature.uses import Uses
 from hcnr.errors import ModelError
+from hcnr.models.device_memory import device_of
 from hcnr.models.linear import shape_of
 from hcnr.models.model import target_matrices
 from hcnr_kernels import fisher_input_, fisher_output_, gram_is_cheaper
@@ -85,7 +86,7 @@ class NeuronFisher:
             name: torch.zeros(
                 shape_of(layer)[0 if self._axis == "output" else 1],
                 dtype=torch.float32,
-                device=layer.weight.device,
+                device=device_of(self._model) if layer.weight.is_meta else layer.weight.device,
             )
             for name, layer in self.matrices.items()
         }

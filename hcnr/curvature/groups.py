@@ -1,17 +1,19 @@
-"""Groups of transformer blocks whose curvature of both axes fits into memory at once."""
+"""Groups of matrices whose curvature, of both axes or along one, fits into memory at once."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-import torch
-
+from hcnr.curvature.passes import Axis
 from hcnr.errors import ConfigError
-from hcnr.models.device_memory import GIB
+from hcnr.models.device_memory import GIB, free_memory
 from hcnr.models.model import resolve_device
 
 # In second moments of the widest axis: what factorising holds beside them, rounded up from the 6.4
 # that were measured.
 _WORKSPACE = 7
+# What compensating a matrix holds beside curvature along one axis: squares of its neurons, and
+# matrices of its shape. Rounded up from 2.0 and 4.6 that were measured.
+_SQUARES, _MATRICES = 2, 5
 _BLOCK = re.compile(r"^(?:.*?\.)?\d+(?=\.|$)")
 
 
@@ -68,7 +70,7 @@ def plan_groups(
     def needed(names: Sequence[str]) -> int:
         return curvature_bytes([shapes[name] for name in names], passes, block_size)
 
-    groups = _joined(shapes, needed, budget)
+    groups = _joined(_blocks(shapes), needed, budget)
     for names in groups:
         if budget is not None and needed(names) > budget:
             raise ConfigError(
@@ -79,15 +81,76 @@ def plan_groups(
     return groups
 
 
-def _joined(
-    matrices: Iterable[str], needed: Callable[[Sequence[str]], int], budget: int | None
+def one_axis_bytes(shapes: Sequence[tuple[int, int]], axis: Axis, sets: int) -> int:
+    """Bytes that a group needs at once where curvature along one axis is asked for, float32.
+
+    All second moments, and what compensating one matrix takes. Inputs that matrices share are
+    counted for each, as in `curvature_bytes`.
+
+    Args:
+        shapes: `(out, in)` of the group's matrices.
+        axis: the neuron axis.
+        sets: data sets that moments are taken of.
+    """
+    widths = [out if axis == "output" else into for out, into in shapes]
+    widest, largest = max(widths, default=0), max((o * i for o, i in shapes), default=0)
+    squares = sets * sum(width**2 for width in widths) + _SQUARES * widest**2
+    return 4 * (squares + _MATRICES * largest)
+
+
+def plan_one_axis(
+    shapes: Mapping[str, tuple[int, int]],
+    axis: Axis,
+    sets: int,
+    budget: int | None,
+    *,
+    refuses: bool = True,
 ) -> list[list[str]]:
-    """Consecutive whole blocks, as many in a group as the budget allows; one at the least."""
+    """Consecutive whole blocks, as many in a group as fit; one that does not is taken apart.
+
+    Args:
+        shapes: matrix -> `(out, in)`, in the model's order.
+        axis: the neuron axis.
+        sets: data sets that moments are taken of.
+        budget: bytes; None puts all into one group.
+        refuses: whether a matrix that does not fit alone is refused; otherwise it is a group.
+
+    Raises:
+        ConfigError: a single matrix does not fit.
+    """
+
+    def needed(names: Sequence[str]) -> int:
+        return one_axis_bytes([shapes[name] for name in names], axis, sets)
+
+    units: list[list[str]] = []
+    for names in _blocks(shapes):
+        whole = budget is None or needed(names) <= budget
+        units += [names] if whole else [[name] for name in names]
+    groups = _joined(units, needed, budget)
+    for names in groups:
+        if refuses and budget is not None and needed(names) > budget:
+            raise ConfigError(
+                f"the curvature of {names[0]} needs {needed(names) / GIB:.3g} GiB, memory_budget "
+                f"allows {budget / GIB:.3g}; raise --memory-budget, or leave the matrix out with "
+                "--ignore"
+            )
+    return groups
+
+
+def _blocks(matrices: Iterable[str]) -> list[list[str]]:
+    """Matrices by transformer block."""
     blocks: dict[str, list[str]] = {}
     for name in matrices:
         blocks.setdefault(block_of(name), []).append(name)
+    return list(blocks.values())
+
+
+def _joined(
+    units: Iterable[list[str]], needed: Callable[[Sequence[str]], int], budget: int | None
+) -> list[list[str]]:
+    """Consecutive units, as many in a group as the budget allows; one at the least."""
     groups: list[list[str]] = []
-    for names in blocks.values():
+    for names in units:
         joined = [*(groups[-1] if groups else []), *names]
         if groups and (budget is None or needed(joined) <= budget):
             groups[-1] = joined
@@ -96,44 +159,9 @@ def _joined(
     return groups
 
 
-def one_axis_groups(
-    sizes: Mapping[str, int], device: torch.device, budget: int | None = None
-) -> list[list[str]]:
-    """Consecutive whole blocks whose curvature along one axis is held at once.
-
-    In main memory everything stays anyway, so there is one group. On a GPU half of what is free may
-    be taken: activations need the rest. A block that does not fit is a group of its own.
-
-    Args:
-        sizes: matrix -> neurons, in the model's order.
-        device: of the model, which is there already.
-        budget: bytes; None asks the device.
-    """
-    if budget is None and device.type != "cpu":
-        budget = (free_memory(device) or 0) // 2
-    return _joined(sizes, lambda names: square_bytes(sizes[name] for name in names), budget)
-
-
 def square_bytes(sizes: Iterable[int]) -> int:
     """Bytes of square matrices, float32."""
     return sum(4 * size**2 for size in sizes)
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that can be had on a device; None where it does not say.
-
-    Main memory that only caches files counts as free, as the kernel says it does; so does what
-    torch keeps of a GPU's for itself, which is given back first.
-    """
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            fields = dict(line.split(":", 1) for line in file)
-        return int(fields["MemAvailable"].split()[0]) * 1024
-    except (OSError, ValueError, KeyError, IndexError):
-        return None
 
 
 def budget_of(memory_budget: float | None, device: str, model: int | None) -> int | None:

@@ -42,8 +42,8 @@ def shrinking(
                     fewer = "fewer matrices (--targets, --ignore), --axis input, "
                 raise ModelError(
                     f"a single sample of {longest} tokens does not fit in memory{beside}; use "
-                    f"{fewer}--gradient-checkpointing, a smaller --max-length or --dtype bfloat16, "
-                    "and for spectral and natural a smaller --memory-budget"
+                    f"{fewer}--gradient-checkpointing, a smaller --max-length, --dtype bfloat16 or "
+                    "a smaller --memory-budget"
                 ) from error
         token_budget = max(token_budget // 2, longest)
         if torch.cuda.is_available():

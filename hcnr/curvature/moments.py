@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hcnr import ranks
-from hcnr.curvature.groups import one_axis_groups, square_bytes
+from hcnr.curvature.groups import square_bytes
 from hcnr.curvature.passes import Attempt, Axis, Passes, Progress, refuse_silent
 from hcnr.curvature.sums import Key, Sums, measured
 from hcnr.curvature.taps import SharedInput, Taps
@@ -68,7 +68,6 @@ def curvature(
     token_budget: int,
     gradient_checkpointing: bool = False,
     progress: Progress | None = None,
-    budget: int | None = None,
 ) -> dict[str, Tensor]:
     """Second moments along the neuron axis over real tokens, method.md (5).
 
@@ -83,41 +82,18 @@ def curvature(
         axis: neuron axis.
         token_budget: padded tokens of one micro-batch; halved when memory runs out.
         gradient_checkpointing: recompute each block in backward instead of keeping it.
-        progress: called after each micro-batch, for all samples again for every group.
-        budget: bytes of curvature held on the model's device at once; None takes half of what is
-            free on a GPU. What needs more is measured in groups of blocks, by passes of their own,
-            and each group then moves to main memory.
+        progress: called after each micro-batch.
 
     Returns:
-        Matrix name -> float32 `[d', d']`, symmetric, on the model's device, or on the CPU where
-        there was more than one group.
+        Matrix name -> float32 `[d', d']`, symmetric, on the model's device.
 
     Raises:
         ModelError: a loss is not finite, one sample does not fit in memory, or a matrix took no
             part in the forward pass.
     """
     place = 0 if axis == "output" else 1
-    sizes = {name: shape_of(layer)[place] for name, layer in matrices.items()}
+    held = square_bytes(shape_of(layer)[place] for layer in matrices.values())
     passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
-    groups = one_axis_groups(sizes, model.device, budget)
-    # Where several processes measure, by the one that has the least room.
-    groups = max(ranks.gathered("groups", groups), key=len)
-    found: dict[str, Tensor] = {}
-    for names in groups:
-        held = square_bytes(sizes[name] for name in names)
-        some = _one_axis(passes, {name: matrices[name] for name in names}, axis, held)
-        if len(groups) > 1:
-            # What is shared stays shared.
-            moved = {id(gram): gram.cpu() for gram in some.values()}
-            some = {name: moved[id(gram)] for name, gram in some.items()}
-        found.update(some)
-    return found
-
-
-def _one_axis(
-    passes: Passes, matrices: Mapping[str, nn.Linear], axis: Axis, held: int
-) -> dict[str, Tensor]:
-    """`curvature` of one group of matrices, on the model's device."""
 
     def measure(attempt: Attempt, apart: Container[str]) -> Sums:
         found = Sums.empty()

@@ -11,11 +11,11 @@ import inspect
 import sys
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from hcnr import ranks
 from hcnr.curvature.layouts import TokenLayout
@@ -24,6 +24,7 @@ from hcnr.curvature.taps import Taps, frozen
 from hcnr.data.batches import Batch, collate, plan_batches
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import HcnrError, ModelError, RankError
+from hcnr.models.device_memory import STREAMED, device_of
 from hcnr.models.experts import running_as
 from hcnr.models.limits import Limits
 from hcnr.models.model import eval_mode, transformer_blocks
@@ -123,8 +124,9 @@ class Attempt:
         Raises:
             ModelError: a loss is not finite.
         """
-        if self.model.device.type == "cuda":
-            warm_up(self.model.device, self.model.dtype, max(self.data.lengths))
+        device = device_of(self.model)
+        if device.type == "cuda":
+            warm_up(device, self.model.dtype, max(self.data.lengths))
         return self._run(taps, indices, done, backward=True)
 
     def _run(
@@ -181,7 +183,11 @@ class Passes:
         """
 
         def attempt(budget: int) -> T:
-            return measure(Attempt(self.model, self.data, budget, self.progress))
+            try:
+                return measure(Attempt(self.model, self.data, budget, self.progress))
+            except RuntimeError as error:
+                refuse_unread(self.model, error)
+                raise
 
         with prepared(self.model, gradient_checkpointing=self.gradient_checkpointing):
             try:
@@ -193,6 +199,20 @@ class Passes:
                 raise
             ranks.agreed(None)
             return found
+
+
+def refuse_unread(model: nn.Module, error: RuntimeError) -> None:
+    """Say what an error is about where weights are used that were not read.
+
+    Raises:
+        ModelError: the model is read block by block, and `error` is about what has no values.
+    """
+    if STREAMED in vars(model) and "meta" in str(error):
+        raise ModelError(
+            f"{type(model).__name__} uses tensors outside of the modules that hold them, so they "
+            f"cannot be read when their block runs ({str(error).splitlines()[0]}); leave "
+            "--device-map out"
+        ) from error
 
 
 def mean_loss(model: "PreTrainedModel", data: TokenizedSet, *, token_budget: int) -> float:
@@ -269,36 +289,63 @@ def finite_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
 
 
 @contextlib.contextmanager
-def prepared(model: "PreTrainedModel", *, gradient_checkpointing: bool = False) -> Iterator[None]:
+def prepared(
+    model: "PreTrainedModel", *, gradient_checkpointing: bool = False, whole_again: bool = False
+) -> Iterator[None]:
     """Put `model` into measuring state inside: inference mode of every layer, frozen weights.
 
     The gradient enters at the embedding's output. With `gradient_checkpointing` every transformer
-    block recomputes its activations in backward, while its dropout stays off. Everything is put
-    back at the end.
+    block recomputes its activations in backward, while its dropout stays off; so it is where blocks
+    are read when they run. Everything is put back at the end.
+
+    Args:
+        model: to be prepared.
+        gradient_checkpointing: recompute blocks.
+        whole_again: recompute them in a graph of their own, as functions of their arguments:
+            weights that are read then get their gradients then.
     """
     with contextlib.ExitStack() as stack:
         # A caller's no_grad, inference_mode or autocast must not reach the passes.
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        for kind in {parameter.device.type for parameter in model.parameters()}:
+        kinds = {parameter.device.type for parameter in model.parameters()} - {"meta"}
+        for kind in kinds | {device_of(model).type}:
             stack.enter_context(torch.autocast(kind, enabled=False))
         stack.enter_context(eval_mode(model))
-        if gradient_checkpointing and (blocks := transformer_blocks(model)):
+        recomputes = gradient_checkpointing or STREAMED in vars(model)
+        if STREAMED in vars(model):
+            # A block that is left halfway would keep its weights.
+            stack.enter_context(set_checkpoint_early_stop(False))
+        if recomputes and (blocks := transformer_blocks(model)):
             for block in model.get_submodule(blocks).children():
-                stack.enter_context(_recomputing(block))
+                stack.enter_context(_recomputing(block, reentrant=whole_again))
         handle = model.get_input_embeddings().register_forward_hook(_enter_gradient)
         stack.callback(handle.remove)
         stack.enter_context(frozen(model))
         yield
 
 
-def _recomputing(block: nn.Module) -> contextlib.AbstractContextManager[None]:
+def _recomputing(block: nn.Module, *, reentrant: bool) -> contextlib.AbstractContextManager[None]:
     """Run `block` under activation checkpointing inside.
 
     transformers' own switch asks for training mode, which would turn dropout on.
     """
-    options = {"use_reentrant": False, "preserve_rng_state": False}
-    return running_as(block, functools.partial(checkpoint, block.forward, **options))
+    options: Any = {"use_reentrant": reentrant, "preserve_rng_state": False}
+    forward = block.forward
+    if not reentrant:
+        return running_as(block, functools.partial(checkpoint, forward, **options))
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*args, **kwargs)
+
+        def flat(*values: Any) -> Any:
+            named = dict(zip(kwargs, values[len(args) :], strict=True))
+            return forward(*values[: len(args)], **named)
+
+        return checkpoint(flat, *args, *kwargs.values(), **options)
+
+    return running_as(block, run)
 
 
 def _enter_gradient(module: nn.Module, args: object, output: Tensor) -> Tensor | None:
@@ -333,7 +380,7 @@ def micro_batches(
     pad, rows = getattr(model.config, "pad_token_id", None), Limits.of(model).rows
     if not isinstance(pad, int) or not 0 <= pad < (pad + 1 if rows is None else rows):
         pad = 0
-    device = next(model.parameters()).device
+    device = device_of(model)
     for members in plan_batches(lengths, token_budget):
         batch = collate(data.samples, [indices[i] for i in members], pad_token_id=pad)
         yield batch.to(device)

@@ -5,8 +5,9 @@ do something else, or whose weight is used without calling them, would be measur
 silently; so would models that mix the samples of a batch. Two short samples tell.
 """
 
+import contextlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -15,14 +16,14 @@ from torch import Tensor, nn
 from hcnr.curvature.fisher import NeuronFisher
 from hcnr.curvature.layouts import RowsError, TokenLayout
 from hcnr.curvature.memory import shrinking
-from hcnr.curvature.passes import finite_losses, micro_batches, prepared
+from hcnr.curvature.passes import finite_losses, micro_batches, prepared, refuse_unread
 from hcnr.curvature.routes import Routes
 from hcnr.curvature.taps import SharedInput, Taps
 from hcnr.curvature.unmeasured import refuse_shared, without_samples
 from hcnr.data.batches import Batch
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError
-from hcnr.models.device_memory import out_of_memory
+from hcnr.models.device_memory import STREAMED, out_of_memory
 from hcnr.models.linear import Expert, as_matrix, ignoring_all
 from hcnr.models.loading import cause_of
 
@@ -81,7 +82,9 @@ def check_model(
         if compared:
             _check_batches(model, matrices, two, axis)
 
-    with prepared(model, gradient_checkpointing=gradient_checkpointing):
+    # Where blocks are read when they run, weights get gradients when their block is read again.
+    again = STREAMED in vars(model)
+    with prepared(model, gradient_checkpointing=gradient_checkpointing, whole_again=again):
         # Two short samples that do not fit are told as one that does not.
         shrinking(run, 1, two)
 
@@ -149,6 +152,7 @@ def _explained(model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batc
     except RuntimeError as error:
         if out_of_memory(error):
             raise
+        refuse_unread(model, error)
         for name, layer in matrices.items():
             try:
                 _check_gradients(model, {name: layer}, batch)
@@ -185,29 +189,18 @@ def _check_gradients(
 
         return hook
 
-    weights = {name: layer.weight for name, layer in matrices.items()}
-    kept = {name: weight.grad for name, weight in weights.items()}
-    handles = []
-    try:
-        for name, weight in weights.items():
-            weight.grad = None
-            weight.requires_grad_(True)
-            handles.append(weight.register_post_accumulate_grad_hook(compare(name)))
-        with Routes(model) as routes:
-            routes.begin(batch)
-            with Taps(matrices, on_gradient=consume, model=model) as taps:
-                taps.begin(TokenLayout(batch.attention_mask))
-                losses = finite_losses(model, batch)
-                taps.end()
-                losses.sum().backward()
-            routes.mode = "follow"
-            _check_experts(model, matrices, batch, losses.detach())
-    finally:
-        for handle in handles:
-            handle.remove()
-        for name, weight in weights.items():
-            weight.requires_grad_(False)
-            weight.grad = kept[name]
+    with contextlib.ExitStack() as stack:
+        for name, layer in matrices.items():
+            stack.enter_context(_heard(model, name, layer, compare(name)))
+        routes = stack.enter_context(Routes(model))
+        routes.begin(batch)
+        with Taps(matrices, on_gradient=consume, model=model) as taps:
+            taps.begin(TokenLayout(batch.attention_mask))
+            losses = finite_losses(model, batch)
+            taps.end()
+            losses.sum().backward()
+        routes.mode = "follow"
+        _check_experts(model, matrices, batch, losses.detach())
     limits = _limits(model)
     errors = _relative({name: one for name, one in found.items() if one is not None}, limits.floor)
     wrong = [n for n in matrices if (e := errors.get(n)) is None or e > limits.tolerance]
@@ -226,6 +219,62 @@ def _check_gradients(
             f"{name} ({type(layer).__name__}) is no plain y = W x + b: its gradient by what it "
             f"reads and writes is {errors[name]:.0%} off the true one; {cure}"
         )
+
+
+@contextlib.contextmanager
+def _heard(
+    model: "PreTrainedModel", name: str, layer: nn.Linear, tell: Callable[[Tensor], None]
+) -> Iterator[None]:
+    """Inside, autograd forms the gradient of a weight and tells of it; it is kept nowhere.
+
+    Args:
+        model: that holds it.
+        name: of the matrix.
+        layer: of the matrix.
+        tell: called with the weight once it has its gradient.
+    """
+    streamed = vars(model).get(STREAMED)
+    unit = None if streamed is None else streamed.unit_of(f"{name}.weight")
+    if streamed is None or unit is None:
+        weight = layer.weight
+        kept, weight.grad = weight.grad, None
+        weight.requires_grad_(True)
+        handle = weight.register_post_accumulate_grad_hook(tell)
+        try:
+            yield
+        finally:
+            handle.remove()
+            weight.requires_grad_(False)
+            weight.grad = kept
+        return
+
+    def loaded(which: str) -> None:
+        # Another object whenever it is read; only what is read in backward gets a gradient.
+        if which != unit or not torch.is_grad_enabled():
+            return
+        if isinstance(layer, Expert):
+            own = layer.owner.get_parameter(layer.name).data[layer.index]
+            layer.weight = nn.Parameter(own)
+        layer.weight.requires_grad_(True).register_post_accumulate_grad_hook(told)
+
+    empty = layer.weight
+
+    def told(weight: Tensor) -> None:
+        tell(weight)
+        let_go()
+
+    def let_go() -> None:
+        # A slice would keep all experts of its block.
+        if isinstance(layer, Expert):
+            layer.weight = empty
+
+    streamed.watchers.append(loaded)
+    try:
+        yield
+    finally:
+        streamed.watchers.remove(loaded)
+        let_go()
+        layer.weight.requires_grad_(False)
 
 
 def _check_experts(

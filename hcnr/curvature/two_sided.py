@@ -86,7 +86,8 @@ class Factorisations:
         self._pair, self._data, self._config, self._stages = pair, data, config, stages
         self._models, self._places = models, places_of(kinds, config)
         self.kinds = tuple(kinds)
-        self.groups = groups_of(pair, matrices, config, len(self._places))
+        held = models is not None and models.role is not None
+        self.groups = groups_of(pair, matrices, config, len(self._places), held=held)
         self.passes = len(self.groups) * len(self._places)
         self.forecast: dict[Kind, TaskEnergy] = {}
         self._checked: set[tuple[Role, str]] = set()
@@ -244,9 +245,16 @@ def forecast_scale(task: Moments, samples: int) -> float:
 
 
 def groups_of(
-    pair: Pair, matrices: Sequence[str], config: RestoreConfig, passes: int
+    pair: Pair, matrices: Sequence[str], config: RestoreConfig, passes: int, *, held: bool = False
 ) -> list[list[str]]:
     """Groups of matrices that are measured together.
+
+    Args:
+        pair: base and tuned.
+        matrices: names, in the model's order.
+        config: memory budget, block size.
+        passes: data sets and models that moments are taken of.
+        held: whether a model is in memory already, so that what is free is beside it.
 
     Raises:
         ConfigError: one block alone exceeds the memory budget.
@@ -254,7 +262,8 @@ def groups_of(
     """
     layers = pair.tuned.matrices(config.targets, config.ignore)
     shapes = {n: shape_of(layers[n]) for n in matrices}
-    budget = budget_of(config.memory_budget, config.device, pair.nbytes)
+    model = None if held else pair.in_memory(config)
+    budget = budget_of(config.memory_budget, config.device, model)
     groups = plan_groups(shapes, passes, budget, config.block_size)
     # Where several processes measure, by the one that has the least room.
     return max(ranks.gathered("groups", groups), key=len)

@@ -1,6 +1,7 @@
 """A model that lies in a checkpoint directory, as a `hcnr.models.source.Source`."""
 
 import contextlib
+import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,14 @@ from hcnr.models.experts import layer_of
 from hcnr.models.given import Given
 from hcnr.models.limits import Limits
 from hcnr.models.linear import as_matrix, as_stored, matrix_parameters, place_of
-from hcnr.models.model import open_model, open_skeleton, open_tokenizer, target_matrices
+from hcnr.models.model import (
+    open_hollow,
+    open_model,
+    open_skeleton,
+    open_tokenizer,
+    resolve_device,
+    target_matrices,
+)
 from hcnr.models.placed import PlacedCheckpoint
 from hcnr.models.reach import Reach, out_of_reach
 
@@ -171,20 +179,49 @@ class DirectorySource:
     def opened(
         self, config: RestoreConfig, *, computing: bool = False
     ) -> "Iterator[PreTrainedModel]":
-        """Load the model; it is freed at the end of the context."""
-        model = open_model(
-            self.path,
-            device=config.device,
-            dtype=config.dtype,
-            attention=config.attention,
-            computing=computing,
-        )
+        """Load the model, or what of it stays in memory; it is freed at the end of the context."""
+        model = self._open(config, computing)
         try:
             yield model
         finally:
             del model
+            if config.streams:
+                # Hooks and the model that they are on hold each other.
+                gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+
+    def _open(self, config: RestoreConfig, computing: bool) -> "PreTrainedModel":
+        if not config.streams:
+            return open_model(
+                self.path,
+                device=config.device,
+                dtype=config.dtype,
+                attention=config.attention,
+                computing=computing,
+            )
+        from hcnr.models.streamed.opening import attached
+        from hcnr.models.streamed.units import residence
+
+        kept = residence(self.structure, config)
+        everything = dict(self.structure.named_parameters(remove_duplicate=False))
+        names = _names(self.structure, everything)
+        # What transformers would put together counts as it is afterwards: that takes memory.
+        placement = self.placed.placement
+        stored = {
+            key: info
+            for key, info in self.checkpoint.tensors.items()
+            if key not in placement.converted
+        }
+        stored |= {name: self.placed.infos[name] for name in placement.conversions}
+        model = open_hollow(
+            self.path,
+            stored,
+            device=config.device,
+            dtype=config.dtype,
+            attention=config.attention,
+        )
+        return attached(model, self.placed, names, kept, resolve_device(config.device))
 
 
 def _names(model: nn.Module, parameters: Iterable[str]) -> dict[str, list[str]]:

@@ -65,7 +65,11 @@ class Expert(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map rows `[n, in]` to `[n, out]`."""
         bias = None if self._bias_name is None else getattr(self.owner, self._bias_name)[self.index]
-        return nn.functional.linear(x, self.weight.T if self.transposed else self.weight, bias)
+        weight: Tensor = self.weight
+        if weight.is_meta:
+            # Read with its block, into the owner, after this slice was taken.
+            weight = self.owner.get_parameter(self.name)[self.index]
+        return nn.functional.linear(x, weight.T if self.transposed else weight, bias)
 
 
 def identity_of(layer: Any) -> tuple[int, int]:

@@ -99,6 +99,64 @@ def open_model(
     return model.eval()
 
 
+def open_hollow(
+    path: Path,
+    stored: Mapping[str, "TensorInfo"],
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    attention: str = "auto",
+) -> "PreTrainedModel":
+    """The same as `open_model` for computing, but without weights.
+
+    Args:
+        path: the checkpoint.
+        stored: what its files hold, by name; or, by the model's names, what becomes of it.
+        device: where it will compute.
+        dtype: auto keeps the checkpoint's, or takes float32 where the device is slow in it.
+        attention: as in the configuration.
+
+    Returns:
+        The model; its parameters are on the meta device, all apart, and its buffers on the CPU,
+        those that are stored zero.
+
+    Raises:
+        ModelError: transformers cannot open it.
+        CheckpointError: it does not hold every weight of the model, or one of another shape.
+    """
+    wanted = DTYPES.get(dtype)
+    arguments: dict[str, Any] = {"dtype": wanted or "auto"}
+    if attention != "auto":
+        arguments["attn_implementation"] = attention
+    # Of any shape, in the memory of one element.
+    hollow = {
+        name: torch.zeros(
+            (), dtype=wanted if wanted and info.dtype.is_floating_point else info.dtype
+        ).expand(info.shape)
+        for name, info in stored.items()
+    }
+    with explained(f"{path} cannot be opened as a causal language model", path):
+        kind, config = _kind_of(path)
+        loaded: Any = kind.from_pretrained(
+            None,
+            config=config,
+            state_dict=hollow,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **arguments,
+        )
+    model, loading = loaded
+    check_loaded(loading, path, model)
+    for module in model.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                empty = torch.empty_like(parameter, device="meta")
+                module._parameters[name] = nn.Parameter(empty, requires_grad=False)
+    if dtype == "auto" and computed_dtype(model.dtype, resolve_device(device)) == torch.float32:
+        model.float()
+    return model.eval()
+
+
 def computable(model: "PreTrainedModel") -> "PreTrainedModel":
     """A float32 copy of a model whose dtype the processor is slow in; else the model itself."""
     if computed_dtype(model.dtype, model.device) != model.dtype:

@@ -1,10 +1,13 @@
 """Parameters replaced in a model in memory and put back bit for bit; interpolation on top."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hcnr.checkpoint.mapped import mapped
+from hcnr.models.device_memory import STREAMED
 from hcnr.models.directory import DirectorySource
 from hcnr.models.experts import layer_of
 from hcnr.models.linear import as_matrix, as_stored, place_of
@@ -14,7 +17,8 @@ from hcnr.models.source import ModelSource, Source
 class Overlay:
     """Parameters of a model replaced in place; a context at whose end all are as they were.
 
-    The originals wait in main memory. Only parameters that were replaced are kept.
+    The originals wait in main memory. Only parameters that were replaced are kept. Of a model whose
+    blocks are read when they run nothing waits: what was replaced is read again.
 
     Attributes:
         model: the model.
@@ -23,7 +27,8 @@ class Overlay:
     def __init__(self, model: nn.Module) -> None:
         """Wrap `model`; nothing is changed yet."""
         self.model = model
-        self._originals: dict[int, tuple[nn.Parameter, Tensor]] = {}
+        self._originals: dict[int, tuple[nn.Parameter, Tensor | str]] = {}
+        self._streamed: Any = vars(model).get(STREAMED)
 
     def __enter__(self) -> "Overlay":
         return self
@@ -34,12 +39,18 @@ class Overlay:
     def original(self, name: str) -> Tensor:
         """The parameter's value before it was replaced; not to be changed."""
         parameter = self.model.get_parameter(name)
+        if self._read(name):
+            return self._streamed.weights.stored(name).to(parameter.dtype)
         kept = self._originals.get(id(parameter))
-        return parameter.detach() if kept is None else kept[1]
+        return parameter.detach() if kept is None else self._value(kept[1])
 
     @torch.no_grad()
     def put(self, name: str, value: Tensor) -> None:
         """Replace a parameter's value, in its own dtype; a tied one changes under all its names."""
+        if self._read(name):
+            dtype = self.model.get_parameter(name).dtype
+            self._streamed.weights.replaced[name] = mapped({name: value.to(dtype)})[name]
+            return
         self._kept(name).copy_(value)
 
     def _kept(self, name: str) -> nn.Parameter:
@@ -49,8 +60,14 @@ class Overlay:
         """
         parameter = self.model.get_parameter(name)
         if id(parameter) not in self._originals:
-            self._originals[id(parameter)] = parameter, parameter.detach().to("cpu", copy=True)
+            again = self._streamed is not None
+            kept = name if again else parameter.detach().to("cpu", copy=True)
+            self._originals[id(parameter)] = parameter, kept
         return parameter
+
+    def _value(self, kept: Tensor | str) -> Tensor:
+        """An original that waits, or that is read again by its name."""
+        return kept if isinstance(kept, Tensor) else self._streamed.weights.stored(kept)
 
     def original_matrix(self, matrix: str) -> Tensor:
         """The weight `[out, in]` of a linear layer before it was replaced, on the CPU."""
@@ -64,16 +81,31 @@ class Overlay:
         """Replace the weight `[out, in]` of a linear layer."""
         layer = layer_of(self.model, matrix)
         name, index = place_of(layer, matrix)
+        if index is None:
+            self.put(name, as_stored(layer, weight))
+            return
+        if self._read(name):
+            replaced = self._streamed.weights.replaced
+            if name not in replaced:
+                self.put(name, self.original(name))
+            replaced[name][index].copy_(as_stored(layer, weight))
+            return
         parameter = self._kept(name)
-        (parameter if index is None else parameter[index]).copy_(as_stored(layer, weight))
+        parameter[index].copy_(as_stored(layer, weight))
 
     @torch.no_grad()
     def undo(self) -> None:
         """Put every original back."""
         # Last first: of two parameters over one memory the later original holds the earlier change.
         for parameter, value in reversed(self._originals.values()):
-            parameter.copy_(value)
+            parameter.copy_(self._value(value))
         self._originals.clear()
+        if self._streamed is not None:
+            self._streamed.weights.replaced.clear()
+
+    def _read(self, name: str) -> bool:
+        """Whether a parameter is read when its block runs; a new value is mapped from a file."""
+        return self._streamed is not None and self._streamed.unit_of(name) is not None
 
 
 def mixed(tuned: Tensor, base: Tensor, coefficient: float) -> Tensor:

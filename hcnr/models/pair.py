@@ -18,6 +18,7 @@ from hcnr.models.matching import check_match
 from hcnr.models.model import open_model, open_tokenizer, resolve_device
 from hcnr.models.open_models import OpenModels, Role
 from hcnr.models.source import MERGED, ModelSource, Source, open_source
+from hcnr.models.streamed.units import residence
 from hcnr.progress import CHECKPOINTS, WEIGHTS, Stages
 
 if TYPE_CHECKING:
@@ -215,6 +216,12 @@ class Pair:
     def nbytes(self) -> int | None:
         """Size of the output, where it is known."""
         return self.tuned.checkpoint.nbytes if isinstance(self.tuned, DirectorySource) else None
+
+    def in_memory(self, config: RestoreConfig) -> int | None:
+        """Bytes of weights that are in memory while a model is measured, where they are known."""
+        if config.streams and isinstance(self.tuned, DirectorySource):
+            return residence(self.tuned.structure, config).held
+        return self.nbytes
 
     def copy_of_tuned(self, config: RestoreConfig) -> "PreTrainedModel":
         """A model in memory with tuned's weights, to be changed; one in memory is copied.

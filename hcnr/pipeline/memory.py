@@ -14,6 +14,7 @@ from hcnr.errors import ModelError
 from hcnr.models.directory import DirectorySource
 from hcnr.models.model import DTYPES, computed_dtype, resolve_device
 from hcnr.models.open_models import Role
+from hcnr.models.streamed.units import residence
 
 __all__ = ["LIBRARIES", "Memory", "computed_in", "place_of_run", "plan_memory"]
 
@@ -32,7 +33,9 @@ class Memory:
     Attributes:
         device: `cpu` or `cuda`, where models are run.
         batch: samples of the micro-batch, tokens of each, and how many of them carry loss.
-        weights: of each model as it is computed with.
+        weights: of each model as it is computed with; what is there at once, where others are read
+            when their block runs.
+        streamed: bytes of these others, as they are stored.
         forward: of a micro-batch beside the weights, see `Footprint`; None where a dry run is not
             possible.
         backward: likewise.
@@ -44,6 +47,7 @@ class Memory:
     device: str
     batch: tuple[int, int, int]
     weights: dict[Role, int]
+    streamed: dict[Role, int]
     forward: int | None
     backward: int | None
     unknown: str
@@ -77,8 +81,8 @@ class Memory:
         if self.free is not None and MARGIN * peak > self.free:
             found.append(
                 "that may be more than is free, as a run took up to a quarter more than planned: "
-                "lower --token-budget (a micro-batch) or --memory-budget (curvature), or add "
-                "--gradient-checkpointing"
+                "lower --token-budget (a micro-batch) or --memory-budget (curvature), add "
+                "--gradient-checkpointing, or read weights block by block (--device-map auto)"
             )
         return found
 
@@ -108,6 +112,9 @@ def plan_memory(
     dtypes = {role: computed_in(source, config, device) for role, source in roles.items()}
     samples = max(min(config.token_budget // tokens_per_sample, config.samples), 1)
     responses = min(response_tokens, tokens_per_sample)
+    placed: dict[Role, tuple[int, int]] = {
+        role: _placed(source, config, device, dtypes[role]) for role, source in roles.items()
+    }
     found, unknown = _dry_run(
         sources[1],
         matrices,
@@ -116,12 +123,13 @@ def plan_memory(
         responses=responses,
         dtype=dtypes["tuned"],
         attention=config.attention,
-        gradient_checkpointing=config.gradient_checkpointing,
+        gradient_checkpointing=config.gradient_checkpointing or config.streams,
     )
     return Memory(
         device=device.type,
         batch=(samples, tokens_per_sample, responses),
-        weights={role: _bytes(source, dtypes[role]) for role, source in roles.items()},
+        weights={role: one[0] for role, one in placed.items()},
+        streamed={role: one[1] for role, one in placed.items()},
         forward=None if found is None else found.forward,
         backward=None if found is None else found.backward,
         unknown=unknown,
@@ -149,6 +157,17 @@ def computed_in(
 ) -> torch.dtype:
     """The dtype that a model's weights have in memory."""
     return DTYPES.get(config.dtype) or computed_dtype(source.structure.dtype, device)
+
+
+def _placed(
+    source: DirectorySource, config: RestoreConfig, device: torch.device, dtype: torch.dtype
+) -> tuple[int, int]:
+    """Bytes of weights in memory at once, and bytes of files that are read for every use."""
+    if not config.streams:
+        return _bytes(source, dtype), 0
+    kept = residence(source.structure, config, device)
+    share = sum(kept.streamed.values()) / sum(kept.sizes.values())
+    return kept.held, int(share * source.checkpoint.nbytes)
 
 
 def _bytes(source: DirectorySource, dtype: torch.dtype) -> int:

@@ -1,5 +1,6 @@
 """What each stage of a run costs, from shapes and sizes alone: bytes and operations."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -64,15 +65,15 @@ class Prices:
             shapes: `(out, in)` of every target matrix.
             selected: how many of them are restored.
             config: of the run.
-            groups: bytes of curvature of each group of blocks, for kinds that repair whole
-                matrices.
+            groups: bytes of curvature of each group of matrices that is measured together.
             memory: what models and passes hold.
             tokens_per_sample: tokens assumed.
         """
         self._config, self._groups = config, groups
         base, tuned = (source.checkpoint.nbytes for source in sources)
         self._size: dict[Role, int] = {"base": base, "tuned": tuned}
-        self._weights_of = memory.weights
+        self._weights_of, self._streamed = memory.weights, memory.streamed
+        self._batch = memory.batch[0]
         self._forward_bytes, self._backward_bytes = memory.forward or 0, memory.backward or 0
         self._length, self._tokens = tokens_per_sample, config.samples * tokens_per_sample
         self._shapes, self._weights = shapes, sum(out * into for out, into in shapes)
@@ -86,7 +87,14 @@ class Prices:
         self._products = sum(2 * out * into * d for (out, into), d in products)
         self._open: Role | None = None
         self._next: Role = "tuned"
-        self._kept = 0
+        # Finished weights wait until they are written where curvature cannot stay.
+        self._finishes = bool(config.bases) or (len(groups) > 1 and not config.searches)
+        # In memory, or mapped from files.
+        waits = self._finishes and not config.streams
+        self._ahead = int(self._stored * self._share) if waits else 0
+        # Beside the last group's curvature: on a GPU they are out of its way.
+        count = len(groups) if memory.device == "cpu" else 0
+        self._beside = self._ahead * (count - 1) // count if count > 1 else 0
         self._loads: Counter[Stage] = Counter()
 
     def of(self, steps: Iterable[PlannedStep]) -> list[StagePlan]:
@@ -112,7 +120,12 @@ class Prices:
         if role is None or role == self._open:
             return 0
         self._open = role
-        return self._size[role]
+        return self._size[role] - self._streamed[role]
+
+    def _reading(self, role: Role, samples: int, *, backward: bool = False) -> int:
+        """Bytes of blocks that are read as they run: again where backward recomputes them."""
+        batches = math.ceil(samples / self._batch)
+        return self._streamed[role] * batches * (2 if backward else 1)
 
     # A method for the `work` of every step.
 
@@ -123,16 +136,20 @@ class Prices:
         return StagePlan(stage.name, read=sum(self._size.values()))
 
     def _count(self, step: PlannedStep, stage: Stage) -> StagePlan:
-        read = self._load("tuned")
+        read = self._load("tuned") + 2 * self._reading("tuned", self._config.samples)
         held = self._weights_of["tuned"] + self._forward_bytes
         return StagePlan(stage.name, read=read, held=held, flops=2 * self._forward)
 
     def _losses(self, step: PlannedStep, stage: Stage) -> StagePlan:
         # Either first: the one that is used next is held at the end.
         self._open = self._next
+        count = held_back_count(self._config.samples)
         return StagePlan(
             stage.name,
-            read=sum(self._size.values()),
+            read=sum(
+                self._size[role] - self._streamed[role] + 2 * self._reading(role, count)
+                for role in self._size
+            ),
             held=max(self._weights_of.values()) + self._forward_bytes,
             flops=4 * self._held_back,
         )
@@ -142,7 +159,8 @@ class Prices:
         scores = sum(_score_flops(*shape, self._length) for shape in self._shapes)
         return StagePlan(
             stage.name,
-            read=self._load(stage.role),
+            read=self._load(stage.role)
+            + self._reading(stage.role, self._config.samples, backward=True),
             held=self._weights_of[stage.role] + self._backward_bytes,
             flops=2 * self._forward + scores * self._config.samples,
         )
@@ -152,16 +170,22 @@ class Prices:
 
     def _curvature(self, step: PlannedStep, stage: Stage) -> StagePlan:
         assert stage.role is not None
+        if stage == step.stages[0]:
+            self._loads = self._loaded(step)
         share = 1.0 if self._config.all_hessians else self._share
         # Along the input axis no backward pass is needed.
         forward = self._config.axis == "input"
-        passes = self._forward * (1 if forward else 2)
-        self._kept += int(4 * self._squares * share)
+        # Beside bases, all of the neuron axis is for statistics, and not what they are made of.
+        groups = [int(4 * self._squares * share)] if self._config.bases else self._groups
+        passes = self._forward * (1 if forward else 2) * len(groups)
         return StagePlan(
             stage.name,
-            read=self._load(stage.role),
+            _times(len(groups)) if len(groups) > 1 else "",
+            read=(self._size[stage.role] - self._streamed[stage.role]) * self._loads[stage]
+            + len(groups) * self._reading(stage.role, self._config.samples, backward=not forward),
             held=self._weights_of[stage.role]
-            + self._kept
+            + self._beside
+            + max(groups)
             + (self._forward_bytes if forward else self._backward_bytes),
             flops=int(passes + self._tokens * self._squares * share),
         )
@@ -181,8 +205,12 @@ class Prices:
         return StagePlan(
             stage.name,
             _times(count),
-            read=self._size[stage.role] * self._loads[stage],
-            held=self._weights_of[stage.role] + self._backward_bytes + max(self._groups),
+            read=(self._size[stage.role] - self._streamed[stage.role]) * self._loads[stage]
+            + count * self._reading(stage.role, self._config.samples, backward=True),
+            held=self._weights_of[stage.role]
+            + self._beside
+            + self._backward_bytes
+            + max(self._groups),
             flops=int(2 * self._forward * count + self._tokens * squares * self._share),
         )
 
@@ -230,13 +258,15 @@ class Prices:
         """A candidate's products and its loss on held-back samples; steps of its own."""
         products = self._merging if self._config.bases else self._cubes + self._products
         walking = self._walking if "natural" in self._config.bases else 0
-        held = max(self._groups) if self._groups else self._kept
         return StagePlan(
             progress.SEARCH,
             f"at most {MOST_TRIES} tried",
-            read=self._load("tuned"),
-            # The originals of what is replaced wait beside it.
-            held=2 * self._weights_of["tuned"] + held + self._forward_bytes,
+            read=self._load("tuned")
+            + MOST_TRIES * self._reading("tuned", held_back_count(self._config.samples)),
+            # The originals of what is replaced wait beside it, unless they are read again.
+            held=(1 if self._config.streams else 2) * self._weights_of["tuned"]
+            + max(self._groups)
+            + self._forward_bytes,
             flops=int(MOST_TRIES * (products * self._share + self._held_back + walking)),
         )
 
@@ -272,14 +302,18 @@ class Prices:
             stage.name,
             read=tuned + int(2 * self._stored * self._share),
             written=tuned,
-            # Finished weights of whole matrices wait until they are written.
-            held=self._kept + (int(self._stored * self._share) if self._config.bases else 0),
+            held=self._ahead if self._finishes else max(self._groups, default=0),
             flops=int(flops),
         )
 
     def _judge(self, step: PlannedStep, stage: Stage) -> StagePlan:
-        held = self._weights_of["tuned"] + self._forward_bytes
-        return StagePlan(stage.name, read=self._size["tuned"], held=held, flops=2 * self._held_back)
+        read = self._size["tuned"] - self._streamed["tuned"]
+        return StagePlan(
+            stage.name,
+            read=read + 2 * self._reading("tuned", held_back_count(self._config.samples)),
+            held=self._weights_of["tuned"] + self._forward_bytes,
+            flops=2 * self._held_back,
+        )
 
 
 def _times(count: int) -> str:

@@ -15,8 +15,10 @@ from hcnr.errors import ConfigError
 from hcnr.models.pair import Pair
 from hcnr.output.bars import shows_progress
 from hcnr.pipeline.destination import destination
+from hcnr.pipeline.one_axis import one_axis_groups
+from hcnr.pipeline.placing import check_placement, check_streamable
 from hcnr.pipeline.run import PairRun
-from hcnr.pipeline.stages import measuring_steps, restoring_steps
+from hcnr.pipeline.stages import measuring_steps, one_axis_places, restoring_steps
 from hcnr.progress import Stages, Watcher
 from hcnr.record.front_matter import read_origin
 from hcnr.repair.adapter_output import adapter_output
@@ -73,8 +75,11 @@ def measure(
             "the compensation interpolate has nothing to measure; restore with it at once, or "
             "measure for another --compensation"
         )
+    check_placement(config)
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
+    check_streamable(pair, config)
+    _check_budget(pair, config)
     with (
         _kept(keep_for, pair, fresh=fresh) as keep,
         PairRun(pair, config, stages, honesty, task, tokenizer=tokenizer, keep=keep) as run,
@@ -152,11 +157,13 @@ def restore(
             "out_format is 'adapter' with the compensation interpolate, which changes every tensor "
             "and is no adapter; write the full form (--out-format full)"
         )
+    check_placement(config, makes_model=out is None, out_format=out_format)
     # Read more than once, so what can be read only once is kept.
     honesty, task = (list(data) if isinstance(data, Iterator) else data for data in (honesty, task))
     stages = Stages(watcher)
     origin = read_origin(base, tuned, base_id, tuned_id)
     pair = Pair.open(base, tuned, config, stages)
+    check_streamable(pair, config)
     pair.messages.extend(origin.notes)
     # Around the destination: an output that fails at the very end costs no finished pass.
     with _kept(out, pair, fresh=fresh) as keep, destination(
@@ -168,6 +175,8 @@ def restore(
         if config.bases and config.cross_weight_ratio == 1:
             # Found now rather than after the passes.
             groups_of(pair, pair.matrices, config, len(places_of(config.bases, config)))
+        if statistics is None:
+            _check_budget(pair, config)
         if statistics is not None and not isinstance(statistics, Statistics):
             statistics = Statistics.load(statistics)
         if statistics is None and config.searches:
@@ -178,6 +187,13 @@ def restore(
         ) as run:  # fmt: skip
             run.carry_out(restoring_steps(run.config, run.circumstances, place.output))
             return run.finish()
+
+
+def _check_budget(pair: Pair, config: RestoreConfig) -> None:
+    """Refuse a memory budget that a matrix exceeds before the passes, where it will be measured."""
+    sets = len(one_axis_places(config))
+    if sets and (config.all_hessians or (config.cross_weight_ratio == 1 and not config.bases)):
+        one_axis_groups(pair, pair.matrices, config, sets)
 
 
 def _kept(out: str | Path | None, pair: Pair, *, fresh: bool) -> KeptWork:

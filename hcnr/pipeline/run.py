@@ -9,11 +9,9 @@ from torch import nn
 from hcnr import ranks
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
-from hcnr.curvature.moments import curvature
 from hcnr.curvature.scores import NeuronScores, score
 from hcnr.curvature.selfcheck import check_model
 from hcnr.curvature.statistics import Statistics
-from hcnr.curvature.two_sided import kept_name
 from hcnr.data.repair_data import Data, MeasuringData, read_data
 from hcnr.data.suspicions import about_losses, about_memory
 from hcnr.models.open_models import Role
@@ -27,11 +25,18 @@ from hcnr.pipeline.given import (
     measured_statistics,
     run_key,
 )
-from hcnr.pipeline.stages import Circumstances, PlannedStep, base_runs, next_role
+from hcnr.pipeline.neurons import NeuronCurvature
+from hcnr.pipeline.stages import (
+    Circumstances,
+    PlannedStep,
+    base_runs,
+    next_role,
+    writing_stages,
+)
 from hcnr.progress import COUNT, SELECT, Stages
 from hcnr.repair.compensate import check_curvature
 from hcnr.repair.interpolation import Interpolation
-from hcnr.repair.repairs import Repairs
+from hcnr.repair.repairs import Finished, Repairs
 from hcnr.repair.selection import Selection, check_statistics, select_neurons, select_whole
 from hcnr.repair.verdict import DataSet, EndLosses, Verdict, end_losses, final_verdict
 from hcnr.repair.whole import Measured, WholeRepairs, needs_data, repair_whole
@@ -105,6 +110,7 @@ class PairRun:
         self.verdict: Verdict | None = None
         self._scores: dict[str, NeuronScores] = {}
         self._repaired: WholeRepairs | None = None
+        self._finished: Finished = {}
         self._job: Job | None = None
         self._checked: set[Role] = set()
         self._next: Role = "tuned"
@@ -229,19 +235,23 @@ class PairRun:
 
     def _curvature(self, step: PlannedStep) -> None:
         assert self.data is not None and self.statistics is not None and self.selection is not None
-        ((stage, name, role),) = _passes(step)
         wanted = self.pair.matrices if self.config.all_hessians else self.selection.selected
         if not wanted:
             return
-        samples = self.data.sets[name]
-        with self._stages.stage(stage) as watcher:
-            self.statistics.hessians[name] = self._keep.of(
-                kept_name(stage, 0, wanted),
-                lambda: curvature(
-                    *self._model_at(role, name, wanted), samples,
-                    progress=watcher.advance, **self._settings,
-                ),
-            )  # fmt: skip
+        settings = {key: value for key, value in self._settings.items() if key != "axis"}
+        work = NeuronCurvature(
+            self.pair, wanted, list(_passes(step)), self.config, self.data, self.models,
+            self._model_at, self._stages, self._keep, settings,
+        )  # fmt: skip
+        groups = work.groups()
+        place, neurons = self._destination, self.config.kind.scope == "neurons"
+        if place is None or not neurons or self.config.searches or len(groups) == 1:
+            for name, grams in work.measure(groups).items():
+                self.statistics.hessians[name] = grams
+            return
+        # All that is asked of the curvature is asked at once, so no group has to stay.
+        stage = writing_stages(self.config, place.output)[0]
+        self._finished = work.repair(groups, self.statistics, self.selection, stage)
 
     def _whole(self, step: PlannedStep) -> None:
         assert self.data is not None and self.statistics is not None and self.selection is not None
@@ -268,6 +278,7 @@ class PairRun:
                 self.config,
                 self._stages,
                 self._repaired,
+                self._finished,
             )
         with ranks.alone():
             self._destination.write(self._job)

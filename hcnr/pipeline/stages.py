@@ -78,6 +78,17 @@ def base_runs(config: RestoreConfig, measured: bool) -> bool:
     return config.fisher_at == "base" or (curved and config.hessian_at == "base")
 
 
+def one_axis_places(config: RestoreConfig) -> dict[DataSet, Role]:
+    """Data sets whose curvature along the neuron axis is measured, and the model it is taken at."""
+    places: dict[DataSet, Role] = {}
+    needs = config.kind.needs
+    if "honesty" in needs or config.all_hessians:
+        places["honesty"] = config.hessian_at
+    if "task" in needs:
+        places["task"] = "tuned"
+    return places
+
+
 def measuring_steps(config: RestoreConfig, given: Circumstances) -> Iterator[PlannedStep]:
     """Reading, checking, scores, the selection and curvature along the neuron axis.
 
@@ -120,7 +131,7 @@ def restoring_steps(
         yield PlannedStep("mix", tuple(Stage(name, "task", "tuned") for name in names))
     elif needs_data(config):
         yield PlannedStep("whole", tuple(_whole(config)))
-    yield _step("write", *_writing(config, output))
+    yield _step("write", *writing_stages(config, output))
     if given.reads and given.judges:
         yield _step("judge", progress.LOSSES_RESTORED)
 
@@ -134,15 +145,12 @@ def next_role(steps: Iterable[PlannedStep]) -> Role:
 
 
 def _curvature(config: RestoreConfig) -> Iterator[PlannedStep]:
-    places: dict[DataSet, Role] = {}
-    needs = config.kind.needs
-    if "honesty" in needs or config.all_hessians:
-        places["honesty"] = config.hessian_at
-    if "task" in needs:
-        places["task"] = "tuned"
     # The model that is open already goes first, so that none is loaded twice.
-    for name, role in sorted(places.items(), key=lambda place: place[1] != config.fisher_at):
-        yield PlannedStep("curvature", (Stage(progress.curvature_of(name), name, role),))
+    places = one_axis_places(config).items()
+    order = sorted(places, key=lambda place: place[1] != config.fisher_at)
+    stages = tuple(Stage(progress.curvature_of(name), name, role) for name, role in order)
+    if stages:
+        yield PlannedStep("curvature", stages)
 
 
 def _whole(config: RestoreConfig) -> Iterator[Stage]:
@@ -156,7 +164,8 @@ def _whole(config: RestoreConfig) -> Iterator[Stage]:
         yield Stage(progress.STEPS, "honesty", "tuned")
 
 
-def _writing(config: RestoreConfig, output: Output) -> list[str]:
+def writing_stages(config: RestoreConfig, output: Output) -> list[str]:
+    """Names of the stages that put the result together and write it."""
     if output in ("memory", "saved"):
         made = progress.MIX_MODEL if config.interpolates else progress.MERGE
         return [made, progress.SAVE] if output == "saved" else [made]

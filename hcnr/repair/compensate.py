@@ -25,6 +25,8 @@ from hcnr_kernels import (
 
 OneAxis = Literal["none", "sum", "joint", "balanced"]
 """The kinds that `hcnr_kernels.compensation` knows."""
+_ALIGNMENT = 64
+"""Bytes; what is mapped from a file may lie anywhere."""
 
 
 def curvature_of(statistics: Statistics, data_set: str, matrix: str) -> Tensor:
@@ -145,7 +147,9 @@ def repaired(
         return Repaired(_held(name, weight))
     device = resolve_device(config.device)
     hessian, task_hessian = (
-        curvature_of(statistics, data_set, name).to(device) if data_set in kind.needs else None
+        _aligned(curvature_of(statistics, data_set, name).to(device))
+        if data_set in kind.needs
+        else None
         for data_set in ("honesty", "task")
     )
     base, tuned, mask = base.to(device), tuned.to(device), mask.to(device)
@@ -257,6 +261,11 @@ def objectives_of(
     delta[mask if axis == "output" else (slice(None), mask)] = 0
     pair = (objective(one, hessian, axis=axis) for one in (delta, deviation))
     return Objectives(*pair)
+
+
+def _aligned(matrix: Tensor) -> Tensor:
+    """The same where torch's allocator would put it: products may round by where operands lie."""
+    return matrix if matrix.data_ptr() % _ALIGNMENT == 0 else matrix.clone()
 
 
 def _described(solved: object) -> str:

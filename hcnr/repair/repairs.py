@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from hcnr.repair.verdict import Verdict
     from hcnr.repair.whole import WholeRepairs
 
+Finished = dict[str, tuple[Tensor, MatrixRecord]]
+"""Matrix -> its final weight `[out, in]` and how it was obtained."""
+
 
 class Repairs:
     """The repairs of one run, carried out one matrix at a time by whoever writes them down."""
@@ -41,6 +44,7 @@ class Repairs:
         config: RestoreConfig,
         stages: Stages,
         whole: "WholeRepairs | None" = None,
+        finished: Finished | None = None,
     ) -> None:
         """Take everything that decides the weights.
 
@@ -51,9 +55,11 @@ class Repairs:
             config: kind, damping, task weight as a number.
             stages: told about progress.
             whole: what was repaired or searched for beforehand.
+            finished: matrices whose neurons were repaired beforehand.
         """
         self._pair, self._statistics, self._selection = pair, statistics, selection
         self._config, self._stages, self._whole = config, stages, whole
+        self._finished = finished or {}
         self._records: dict[str, MatrixRecord] = {}
 
     def weight(self, matrix: str) -> Tensor:
@@ -61,6 +67,8 @@ class Repairs:
         if self._whole is not None and matrix in self._whole.weights:
             weight = self._whole.weights[matrix]
             self._records[matrix] = self._record_whole(matrix, weight)
+        elif matrix in self._finished:
+            weight, self._records[matrix] = self._finished[matrix]
         else:
             weight, self._records[matrix] = repair(
                 matrix,

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from hcnr.checkpoint.kept_work import KeptWork
+from hcnr.checkpoint.mapped import mapped
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.curvature.two_sided import Factorisations, TwoSided, kept_name
@@ -54,6 +55,12 @@ class WholeRepairs:
     weights: dict[str, Tensor] = field(default_factory=dict)
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     facts: TwoSidedRecord | None = None
+
+    def add(self, repaired: Repaired, *, aside: bool) -> None:
+        """Hold what was repaired; `aside` maps weights from files, where memory is not for them."""
+        weights = {name: weight for name, (weight, _) in repaired.items()}
+        self.weights.update(mapped(weights) if aside else weights)
+        self.records.update((name, record) for name, (_, record) in repaired.items())
 
 
 @dataclass(frozen=True)
@@ -117,10 +124,8 @@ def repair_whole(
                     for name, bases in work.group(place)
                 }
 
-            for name, repaired in given.keep.of(
-                kept_name("weights", place, group), finished
-            ).items():
-                found.weights[name], found.records[name] = repaired
+            kept = given.keep.of(kept_name("weights", place, group), finished)
+            found.add(kept, aside=config.streams)
         found.facts = _facts(config, work.passes, len(work.groups))
         return config, found
     with contextlib.ExitStack() as stack:
@@ -158,7 +163,7 @@ def repair_whole(
             for name in names:
                 basis = two_sided.bases["spectral"][name]
                 repaired = _spectral(name, basis, given.pair, config)
-                found.weights[name], found.records[name] = repaired
+                found.add({name: repaired}, aside=config.streams)
         if two_sided is not None:
             passes = two_sided.passes
         groups = 0 if two_sided is None else len(two_sided.groups)

@@ -51,6 +51,15 @@ def check_dtype(config: RestoreConfig, kinds: Sequence[Kind]) -> None:
         )
 
 
+def check_whole(config: RestoreConfig) -> None:
+    """Refuse a model that is not whole in memory, where every candidate is put into it."""
+    if config.streams:
+        raise ConfigError(
+            f"device_map is {config.device_map!r}, and a sweep puts every candidate into a model "
+            "in memory; leave device_map out"
+        )
+
+
 def destination(out: Path, pair: Pair, overwrite: bool) -> Path:
     """The file to write, its directory made."""
     file = out / FILE

@@ -26,6 +26,7 @@ from hcnr.search.ablation import ablation
 from hcnr.search.checks import (
     check_dtype,
     check_sources,
+    check_whole,
     destination,
     repeated_questions,
 )
@@ -112,6 +113,7 @@ def sweep(
     kinds: list[Kind] = sorted({kind for _, one in plan for kind in one.bases})
     check_sources(statistics, honesty, task, evaluate, [*benchmarks, *tasks], bool(kinds))
     check_dtype(config, kinds)
+    check_whole(config)
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
     if evaluate is None:

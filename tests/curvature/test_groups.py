@@ -7,9 +7,11 @@ from hcnr.curvature.groups import (
     budget_of,
     curvature_bytes,
     free_memory,
-    one_axis_groups,
+    one_axis_bytes,
     plan_groups,
+    plan_one_axis,
 )
+from hcnr.curvature.passes import Axis
 from hcnr.errors import ConfigError
 
 SHAPES = {
@@ -76,14 +78,29 @@ def test_cached_files_count_as_free(monkeypatch, tmp_path):
     assert free_memory(torch.device("cpu")) is None
 
 
-def test_one_axis_takes_half_of_a_gpu_and_all_of_main_memory(monkeypatch):
-    sizes = {name: shape[0] for name, shape in SHAPES.items()}
-    names, block = list(SHAPES), 4 * 2 * 8**2
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert one_axis_groups(sizes, cpu) == [names]
-    for free, wanted in ((6 * block, [names]), (4 * block, [names[:4], names[4:]])):
-        monkeypatch.setattr("hcnr.curvature.groups.free_memory", lambda device, free=free: free)
-        assert one_axis_groups(sizes, gpu) == wanted
-    assert one_axis_groups(sizes, cpu, block) == [names[:2], names[2:4], names[4:]]
-    assert one_axis_groups(sizes, cpu, 1) == [names[:2], names[2:4], names[4:]]
-    assert one_axis_groups({}, cpu) == []
+def test_along_one_axis_blocks_that_do_not_fit_are_taken_apart():
+    names, shapes = list(SHAPES), list(SHAPES.values())
+
+    def needed(sets, *places, axis: Axis = "output"):
+        return one_axis_bytes([shapes[n] for n in places], axis, sets)
+
+    # Squares of each matrix, two more of the widest, five of the largest itself.
+    assert needed(1, 0) == 4 * (8 * 8 + 2 * 8 * 8 + 5 * 8 * 8)
+    assert needed(2, 0, 1) == 4 * (2 * 2 * 8 * 8 + 2 * 8 * 8 + 5 * 8 * 20)
+    assert needed(1, 0, 1, axis="input") == 4 * (8 * 8 + 20 * 20 + 2 * 20 * 20 + 5 * 8 * 20)
+    assert one_axis_bytes([], "output", 1) == 0
+
+    def groups(budget, **settings):
+        return plan_one_axis(SHAPES, "input", 2, budget, **settings)
+
+    one, two = needed(2, 0, 1, axis="input"), needed(2, 0, 1, 2, 3, axis="input")
+    assert groups(None) == groups(10**9) == [names]
+    assert groups(two) == [names[:4], names[4:]]
+    assert groups(two - 1) == groups(one) == [names[:2], names[2:4], names[4:]]
+    assert groups(one - 1) == [[name] for name in names]
+    alone = needed(2, 1, axis="input")
+    assert groups(alone) == [[name] for name in names]
+    with pytest.raises(ConfigError, match=r"model.layers.0.mlp.down_proj needs .* raise --memory"):
+        groups(alone - 1)
+    assert groups(1, refuses=False) == [[name] for name in names]
+    assert plan_one_axis({}, "output", 1, 1) == []

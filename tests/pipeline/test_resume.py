@@ -30,6 +30,9 @@ CASES: dict[str, dict[str, Any]] = {
     "blocks": {"compensation": "spectral", "task_weight": 2.0, "block_size": 8},
     "groups": {"compensation": "spectral", "task_weight": "auto", "max_task_drop_percent": 90,
                "memory_budget": 0.0002},
+    "neurons in groups": {
+        "compensation": "balanced", "task_weight": 2.0, "memory_budget": 0.0001,
+    },
     "steps": {"compensation": "spectral+natural", "task_weight": 1.0, "steps": 2},
     "mixed": {"compensation": "interpolate", "coefficient": "auto", "max_task_drop_percent": 90},
 }  # fmt: skip
@@ -96,7 +99,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bytes(learned, tmp_path, nam
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "whole"]
 
 
-@pytest.mark.parametrize("name", ["neurons", "default", "groups", "steps"])
+@pytest.mark.parametrize("name", ["neurons", "default", "groups", "neurons in groups", "steps"])
 def test_finished_passes_are_not_repeated(learned, tmp_path, monkeypatch, name):
     passes = []
     real = Passes.run

@@ -30,6 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
     "spectral": {"compensation": "spectral", "task_weight": "auto", **LOOSE},
     "blocks": {"compensation": "spectral", "task_weight": 2.0, "block_size": 8},
     "groups": {"compensation": "spectral", "task_weight": "auto", "memory_budget": 0.0002, **LOOSE},
+    "neuron groups": {"compensation": "balanced", "task_weight": 2.0, "memory_budget": 0.0001},
     "natural": {"compensation": "natural", "task_weight": 1.0, "steps": 2},
     "walk": {"compensation": "spectral+natural", "task_weight": 1.0, "steps": 2},
     "mixed": {"compensation": "interpolate", "coefficient": "auto", **LOOSE},

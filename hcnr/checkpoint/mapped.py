@@ -1,0 +1,51 @@
+"""Tensors that do not fit into memory together, in files without a name."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from hcnr.checkpoint.fingerprints import byte_view
+from hcnr.errors import OutputError
+
+K = TypeVar("K", bound=Hashable)
+
+
+def mapped(tensors: Mapping[K, Tensor]) -> dict[K, Tensor]:
+    """The same values, mapped from temporary files: read as they are used, and let go again.
+
+    The files have no name any more when this returns, and go with their tensors.
+
+    Args:
+        tensors: on any device.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    return {key: _mapped(tensor) for key, tensor in tensors.items()}
+
+
+def _mapped(tensor: Tensor) -> Tensor:
+    path = None
+    try:
+        handle, path = tempfile.mkstemp(prefix="hcnr-", suffix=".bin")
+        with open(handle, "wb") as file:
+            file.write(byte_view(tensor))
+        # Shared, so that its pages are the file's, which the kernel takes back where memory is
+        # short; nothing writes to it.
+        found = torch.from_file(path, shared=True, size=tensor.numel(), dtype=tensor.dtype)
+        return found.reshape(tensor.shape)
+    except (OSError, RuntimeError) as error:
+        raise OutputError(
+            f"what a run sets aside does not fit into {tempfile.gettempdir()} ({error}); set "
+            "TMPDIR to a larger disk, or raise --memory-budget"
+        ) from error
+    finally:
+        # What is mapped stays readable; only Windows keeps the file as long as it is.
+        if path is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(path)

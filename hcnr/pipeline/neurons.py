@@ -1,0 +1,175 @@
+"""Curvature along the neuron axis in a run: group after group of matrices, within the budget."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from hcnr import ranks
+from hcnr.checkpoint.kept_work import KeptWork
+from hcnr.checkpoint.mapped import mapped
+from hcnr.config import RestoreConfig
+from hcnr.curvature.moments import curvature
+from hcnr.curvature.passes import Progress
+from hcnr.curvature.statistics import Statistics
+from hcnr.curvature.two_sided import kept_name
+from hcnr.data.repair_data import MeasuringData
+from hcnr.errors import HcnrError
+from hcnr.kinds import DataSet
+from hcnr.models.open_models import OpenModels, Role
+from hcnr.models.pair import Pair
+from hcnr.pipeline.one_axis import kept_apart, one_axis_groups
+from hcnr.progress import Stages
+from hcnr.record.matrix_record import MatrixRecord
+from hcnr.repair.compensate import repair
+from hcnr.repair.repairs import Finished
+from hcnr.repair.selection import Selection
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Opened = Callable[[Role, DataSet, list[str]], "tuple[PreTrainedModel, dict[str, nn.Linear]]"]
+"""The model of a role and its layers of some names, checked on a data set when first measured."""
+
+
+@dataclass(frozen=True)
+class NeuronCurvature:
+    """Curvature of some matrices on one data set or two, of no more at once than is allowed.
+
+    Attributes:
+        pair: base and tuned; it is told where there is more than one group.
+        names: the matrices, in the model's order.
+        passes: stage, data set and model of each.
+        config: axis, memory budget, how to measure.
+        data: tokenised samples.
+        models: of the pair.
+        opened: gives them.
+        stages: told about progress.
+        keep: holds what is finished.
+        settings: of a pass.
+    """
+
+    pair: Pair
+    names: list[str]
+    passes: Sequence[tuple[str, DataSet, Role]]
+    config: RestoreConfig
+    data: MeasuringData
+    models: OpenModels
+    opened: Opened
+    stages: Stages
+    keep: KeptWork
+    settings: dict[str, Any]
+
+    def groups(self) -> list[list[str]]:
+        """Names of the matrices that are measured together.
+
+        Raises:
+            ConfigError: one matrix alone exceeds the memory budget.
+        """
+        held = self.models.role is not None
+        groups = one_axis_groups(self.pair, self.names, self.config, len(self.passes), held=held)
+        if len(groups) > 1:
+            budget = self.config.memory_budget
+            why = "half of what is free" if budget is None else f"a memory budget of {budget:g} GiB"
+            self.pair.messages.append(
+                f"the curvature was measured for {len(groups)} groups of matrices, one after the "
+                f"other, as {why} allows"
+            )
+        return groups
+
+    def measure(self, groups: list[list[str]]) -> dict[DataSet, dict[str, Tensor]]:
+        """All curvature: in memory where it is one group, otherwise out of the way."""
+        found: dict[DataSet, dict[str, Tensor]] = {name: {} for _, name, _ in self.passes}
+        total = 0
+        for place, group in enumerate(groups):
+            for name, grams in self._group(place, group, self.keep).items():
+                if len(groups) > 1:
+                    total += sum(gram.nbytes for gram in grams.values())
+                    grams = kept_apart(grams, self.config.memory_budget, total)
+                found[name].update(grams)
+        return found
+
+    def repair(
+        self, groups: list[list[str]], statistics: Statistics, selection: Selection, stage: str
+    ) -> Finished:
+        """Repair each group as soon as its curvature is there, and let that go.
+
+        Args:
+            groups: of `names`.
+            statistics: scores and facts; the curvature is put beside them.
+            selection: matrices and neurons.
+            stage: under whose name compensating is timed.
+
+        Raises:
+            HcnrError: a pass fails, or as `hcnr.repair.compensate.repair`.
+        """
+        chosen = set(selection.selected)
+        found: Finished = {}
+        for place, group in enumerate(groups):
+
+            def finished(place: int = place, group: list[str] = group) -> Finished:
+                grams = self._group(place, group, KeptWork(None))
+                names = [name for name in group if name in chosen]
+                return self._repaired(names, grams, statistics, selection, stage, len(found))
+
+            name = kept_name("weights", place, group)
+            repaired = self.keep.of(name, finished, (MatrixRecord,))
+            if self.config.streams:
+                weights = mapped({name: weight for name, (weight, _) in repaired.items()})
+                repaired = {name: (weights[name], one) for name, (_, one) in repaired.items()}
+            found.update(repaired)
+        return found
+
+    def _group(
+        self, place: int, group: list[str], keep: KeptWork
+    ) -> dict[DataSet, dict[str, Tensor]]:
+        """Curvature of one group, on the models' device; the model that is held goes first."""
+        found: dict[DataSet, dict[str, Tensor]] = {}
+        for stage, name, role in sorted(self.passes, key=lambda one: one[2] != self.models.role):
+            with self.stages.stage(stage) as watcher:
+                measured = partial(self._pass, group, name, role, watcher.advance)
+                found[name] = keep.of(kept_name(stage, place, group), measured)
+        return found
+
+    def _pass(
+        self, group: list[str], data_set: DataSet, role: Role, progress: Progress
+    ) -> dict[str, Tensor]:
+        """Curvature of one group on one data set."""
+        model, layers = self.opened(role, data_set, self.names)
+        chosen = {name: layers[name] for name in group}
+        data = self.data.sets[data_set]
+        return curvature(
+            model, chosen, data, axis=self.config.axis, progress=progress, **self.settings
+        )
+
+    def _repaired(
+        self,
+        names: list[str],
+        grams: dict[DataSet, dict[str, Tensor]],
+        statistics: Statistics,
+        selection: Selection,
+        stage: str,
+        done: int,
+    ) -> Finished:
+        """Final weights of a group, by the process that leads."""
+        found: Finished = {}
+        failed: HcnrError | None = None
+        with self.stages.stage(stage) as watcher:
+            try:
+                for name in names if ranks.leads() else ():
+                    own = {data_set: {name: some.pop(name)} for data_set, some in grams.items()}
+                    found[name] = repair(
+                        name,
+                        self.pair.base.weight(name),
+                        self.pair.tuned.weight(name),
+                        replace(statistics, hessians=own),
+                        selection,
+                        self.config,
+                    )
+                    watcher.advance(done + len(found), len(selection.selected))
+            except HcnrError as error:
+                failed = error
+        ranks.agreed(failed)
+        return found
