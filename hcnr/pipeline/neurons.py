@@ -22,7 +22,7 @@ from hcnr.models.open_models import OpenModels, Role
 from hcnr.models.pair import Pair
 from hcnr.pipeline.one_axis import kept_apart, one_axis_groups
 from hcnr.progress import Stages
-from hcnr.record.matrix_record import MatrixRecord
+from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.repair.compensate import repair
 from hcnr.repair.repairs import Finished
 from hcnr.repair.selection import Selection
@@ -109,13 +109,20 @@ class NeuronCurvature:
         found: Finished = {}
         for place, group in enumerate(groups):
 
-            def finished(place: int = place, group: list[str] = group) -> Finished:
+            def finished(place: int = place, group: list[str] = group) -> dict[str, Any]:
                 grams = self._group(place, group, KeptWork(None))
                 names = [name for name in group if name in chosen]
-                return self._repaired(names, grams, statistics, selection, stage, len(found))
+                made = self._repaired(names, grams, statistics, selection, stage, len(found))
+                # Plain values, which is all that is read back.
+                return {
+                    name: (weight, record.model_dump(exclude_unset=True))
+                    for name, (weight, record) in made.items()
+                }
 
-            name = kept_name("weights", place, group)
-            repaired = self.keep.of(name, finished, (MatrixRecord,))
+            kept = self.keep.of(kept_name("weights", place, group), finished)
+            repaired: Finished = {
+                name: (weight, MatrixRecord(**facts)) for name, (weight, facts) in kept.items()
+            }
             if self.config.streams:
                 weights = mapped({name: weight for name, (weight, _) in repaired.items()})
                 repaired = {name: (weights[name], one) for name, (_, one) in repaired.items()}

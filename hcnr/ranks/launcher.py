@@ -16,13 +16,13 @@ class Launched(NamedTuple):
 
     Attributes:
         rank: from 0, over all machines.
-        count: how many processes.
+        size: how many processes.
         local: from 0, on this machine.
         timeout: seconds to wait for others.
     """
 
     rank: int
-    count: int
+    size: int
     local: int
     timeout: float
 
