@@ -150,7 +150,7 @@ def test_the_search_takes_the_largest_that_keeps_the_held_back_task(learned, tmp
 def test_nothing_is_measured(learned, monkeypatch):
     for place in (
         "hcnr.pipeline.run.score",
-        "hcnr.pipeline.run.curvature",
+        "hcnr.pipeline.run.NeuronCurvature",
         "hcnr.curvature.two_sided.TwoSided",
     ):
         monkeypatch.setattr(place, None)

@@ -59,7 +59,7 @@ def test_recipes_that_tune_otherwise_share_a_base(root):
 
 def test_what_is_written(root):
     found = open_text_world(root, TINY)
-    names = {path.name for path in found.directory.iterdir()}
+    names = {path.name for path in found.directory.iterdir() if path.name[0] != "."}
     assert names == {"base", "tuned", "honesty.jsonl", "task.jsonl", "text.json"}
     for name, expected in (("honesty", found.data.measured), ("task", found.data.measured_task)):
         samples = load_samples(found.directory / f"{name}.jsonl", limit=100)
