@@ -3,10 +3,14 @@
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
+from hcnr import ranks
+from hcnr.config import RestoreConfig
 from hcnr.curvature.passes import Axis
 from hcnr.errors import ConfigError
 from hcnr.models.device_memory import GIB, free_memory
+from hcnr.models.linear import shape_of
 from hcnr.models.model import resolve_device
+from hcnr.models.pair import Pair
 
 # In second moments of the widest axis: what factorising holds beside them, rounded up from the 6.4
 # that were measured.
@@ -180,3 +184,30 @@ def budget_of(memory_budget: float | None, device: str, model: int | None) -> in
         return int(memory_budget * GIB)
     free = free_memory(resolve_device(device))
     return None if free is None else max(free - (model or 0), 0) // 2
+
+
+def agreed_groups(
+    pair: Pair,
+    matrices: Iterable[str],
+    config: RestoreConfig,
+    plan: Callable[[Mapping[str, tuple[int, int]], int | None], list[list[str]]],
+    *,
+    held: bool,
+) -> list[list[str]]:
+    """Groups by a plan; where several processes measure, by the one that has the least room.
+
+    Args:
+        pair: base and tuned.
+        matrices: names, in the model's order.
+        config: targets, memory budget.
+        plan: makes groups of shapes `(out, in)` by matrix and of the bytes to stay within.
+        held: whether a model is in memory already, so that what is free is beside it.
+
+    Raises:
+        HcnrError: as the plan; or there is no such device.
+    """
+    layers = pair.tuned.matrices(config.targets, config.ignore)
+    model = None if held else pair.in_memory(config)
+    budget = budget_of(config.memory_budget, config.device, model)
+    groups = plan({name: shape_of(layers[name]) for name in matrices}, budget)
+    return max(ranks.gathered("groups", groups), key=len)

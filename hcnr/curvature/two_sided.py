@@ -16,12 +16,11 @@ from torch import Tensor
 from hcnr import ranks
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
-from hcnr.curvature.groups import budget_of, plan_groups
+from hcnr.curvature.groups import agreed_groups, plan_groups
 from hcnr.curvature.moments import Moments, second_moments
 from hcnr.curvature.selfcheck import check_model
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import HcnrError, OutputError
-from hcnr.models.linear import shape_of
 from hcnr.models.model import resolve_device
 from hcnr.models.open_models import OpenModels, Role
 from hcnr.models.pair import Pair
@@ -260,13 +259,11 @@ def groups_of(
         ConfigError: one block alone exceeds the memory budget.
         ModelError: there is no such device.
     """
-    layers = pair.tuned.matrices(config.targets, config.ignore)
-    shapes = {n: shape_of(layers[n]) for n in matrices}
-    model = None if held else pair.in_memory(config)
-    budget = budget_of(config.memory_budget, config.device, model)
-    groups = plan_groups(shapes, passes, budget, config.block_size)
-    # Where several processes measure, by the one that has the least room.
-    return max(ranks.gathered("groups", groups), key=len)
+
+    def plan(shapes: Mapping[str, tuple[int, int]], budget: int | None) -> list[list[str]]:
+        return plan_groups(shapes, passes, budget, config.block_size)
+
+    return agreed_groups(pair, matrices, config, plan, held=held)
 
 
 class Bases:

@@ -75,23 +75,8 @@ def open_model(
         ModelError: transformers cannot open it; the sentence carries the cause.
         CheckpointError: it does not hold every weight of the model, or one of another shape.
     """
-    arguments: dict[str, Any] = {"dtype": DTYPES.get(dtype, "auto")}
-    if attention != "auto":
-        arguments["attn_implementation"] = attention
-    with explained(f"{path} cannot be opened as a causal language model", path):
-        kind, config = _kind_of(path)
-        # Shapes that do not fit are refused below, by name.
-        loaded: Any = kind.from_pretrained(
-            path,
-            config=config,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **LOCAL,
-            **arguments,
-        )
-    model, loading = loaded
-    check_loaded(loading, path, model)
+    # Shapes that do not fit are refused, by name.
+    model = _opened(path, path, DTYPES.get(dtype), attention, use_safetensors=True, **LOCAL)
     place = resolve_device(device)
     if computing and dtype == "auto" and computed_dtype(model.dtype, place) == torch.float32:
         model.float()
@@ -125,9 +110,6 @@ def open_hollow(
         CheckpointError: it does not hold every weight of the model, or one of another shape.
     """
     wanted = DTYPES.get(dtype)
-    arguments: dict[str, Any] = {"dtype": wanted or "auto"}
-    if attention != "auto":
-        arguments["attn_implementation"] = attention
     # Of any shape, in the memory of one element.
     hollow = {
         name: torch.zeros(
@@ -135,18 +117,7 @@ def open_hollow(
         ).expand(info.shape)
         for name, info in stored.items()
     }
-    with explained(f"{path} cannot be opened as a causal language model", path):
-        kind, config = _kind_of(path)
-        loaded: Any = kind.from_pretrained(
-            None,
-            config=config,
-            state_dict=hollow,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **arguments,
-        )
-    model, loading = loaded
-    check_loaded(loading, path, model)
+    model = _opened(path, None, wanted, attention, state_dict=hollow)
     for module in model.modules():
         for name, parameter in module._parameters.items():
             if parameter is not None:
@@ -155,6 +126,32 @@ def open_hollow(
     if dtype == "auto" and computed_dtype(model.dtype, resolve_device(device)) == torch.float32:
         model.float()
     return model.eval()
+
+
+def _opened(
+    path: Path, weights: Path | None, dtype: torch.dtype | None, attention: str, **arguments: Any
+) -> Any:
+    """The checkpoint's model by transformers, with weights of a directory or of `arguments`.
+
+    Raises:
+        ModelError: transformers cannot open it.
+        CheckpointError: a weight is missing, or has another shape.
+    """
+    if attention != "auto":
+        arguments["attn_implementation"] = attention
+    with explained(f"{path} cannot be opened as a causal language model", path):
+        kind, config = _kind_of(path)
+        loaded: Any = kind.from_pretrained(
+            weights,
+            config=config,
+            dtype=dtype or "auto",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **arguments,
+        )
+    model, loading = loaded
+    check_loaded(loading, path, model)
+    return model
 
 
 def computable(model: "PreTrainedModel") -> "PreTrainedModel":

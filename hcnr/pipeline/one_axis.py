@@ -4,11 +4,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from hcnr import ranks
 from hcnr.checkpoint.mapped import mapped
 from hcnr.config import RestoreConfig
-from hcnr.curvature.groups import budget_of, plan_one_axis
-from hcnr.models.linear import shape_of
+from hcnr.curvature.groups import agreed_groups, budget_of, plan_one_axis
 from hcnr.models.pair import Pair
 
 
@@ -28,15 +26,13 @@ def one_axis_groups(
         ConfigError: one matrix alone exceeds the memory budget that was asked for.
         ModelError: there is no such device.
     """
-    layers = pair.tuned.matrices(config.targets, config.ignore)
-    shapes = {name: shape_of(layers[name]) for name in matrices}
-    model = None if held else pair.in_memory(config)
-    budget = budget_of(config.memory_budget, config.device, model)
     # What is free is a guess; what was asked for is not.
     asked = config.memory_budget is not None
-    groups = plan_one_axis(shapes, config.axis, sets, budget, refuses=asked)
-    # Where several processes measure, by the one that has the least room.
-    return max(ranks.gathered("groups", groups), key=len)
+
+    def plan(shapes: Mapping[str, tuple[int, int]], budget: int | None) -> list[list[str]]:
+        return plan_one_axis(shapes, config.axis, sets, budget, refuses=asked)
+
+    return agreed_groups(pair, matrices, config, plan, held=held)
 
 
 def kept_apart(
