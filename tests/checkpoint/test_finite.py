@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hcnr.checkpoint import Checkpoint, check_finite
+from hcnr.checkpoint import Checkpoint, all_finite, check_finite
 from hcnr.checkpoint.finite import CHUNK_BYTES
 from hcnr.errors import CheckpointError
 
@@ -79,3 +79,12 @@ def test_progress_adds_up(tmp_path: Path):
 def test_unknown_name(tmp_path: Path):
     with pytest.raises(CheckpointError, match="has no tensor 'x'"):
         check_finite(Checkpoint.open(save(tmp_path)), ["x"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_a_tensor_is_finite_or_not(dtype: torch.dtype):
+    values = torch.full((999,), torch.finfo(dtype).max, dtype=dtype)
+    assert all_finite(values), "their sum overflows"
+    for bad in (NAN, INF, -INF):
+        values[500] = bad
+        assert not all_finite(values)

@@ -13,6 +13,7 @@ from hcnr.report.drawing.charts import (
     HeatMap,
     Mark,
     PlaneChart,
+    Role,
     RowChart,
 )
 from hcnr.report.drawing.svg import draw, element
@@ -192,3 +193,19 @@ def test_without_notes_the_same_is_drawn_in_fewer_elements():
     assert [[note.text for note in mark] for mark in marks(noted)] == [["one"], ["two"]]
     assert [mark.attrib for mark in marks(bare)] == [mark.attrib for mark in marks(noted)]
     assert not any(len(mark) for mark in marks(bare))
+
+
+@pytest.mark.parametrize("strip", [False, True])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_marks_stand_beside_the_name_of_their_row(width, strip):
+    both: list[tuple[Role, str]] = [("after", "one"), ("alert", "two")]
+    rows = [ChartRow(name, [Mark(role, 1.0, "") for role, _ in both]) for name in "abc"]
+    root = parsed(RowChart("k", "t", "d", EMPTY, rows, "x", legend=both, strip=strip), width)
+    names = [at(text, "y") for text in classes(root, "label")]
+    lanes = [float(re.findall(r" (\S+)\)", group.get("transform", ""))[0])
+             for group in classes(root, "mark")]  # fmt: skip
+    pairs = list(zip(lanes[::2], lanes[1::2], strict=True))
+    assert len(pairs) == len(names) == 3
+    for y, (first, second) in zip(names, pairs, strict=True):
+        assert (first + second) / 2 == pytest.approx(y - 4, abs=0.1)
+        assert (first == second) == strip
