@@ -5,9 +5,9 @@ import types
 
 import pytest
 
+from hcnr.benchmarks.loading import load_sets
 from hcnr.data.samples import load_samples
 from hcnr.errors import DataError
-from hcnr.evaluation.panel import load_sets
 
 ROWS = [{"prompt": f"q{i}", "completion": f"r{i}"} for i in range(3)]
 

@@ -45,7 +45,7 @@ def check_command_line(
         raise StatisticsError(f"the statistics {statistics} are no file; check the path")
     if questions := list(questions):
         from hcnr.benchmarks.catalogue import check_name
-        from hcnr.evaluation.panel import is_published
+        from hcnr.benchmarks.loading import is_published
 
         for source in questions:
             if is_published(source):

@@ -2,13 +2,14 @@
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcnr.choosing.front import Scores
+from hcnr.benchmarks.loading import BenchmarkLike, QuestionSets
 from hcnr.config import EvaluateConfig, RestoreConfig
 from hcnr.config.calls import takes
-from hcnr.detectors.traits import open_trait
+from hcnr.detectors.traits import Trait, open_trait
 from hcnr.errors import ConfigError
 from hcnr.evaluation.asking import Asking, Said, check_spoken
 from hcnr.evaluation.endpoints.served import (
@@ -17,19 +18,16 @@ from hcnr.evaluation.endpoints.served import (
     check_measurable,
     name_models,
 )
-from hcnr.evaluation.interpolation import (
-    best_rival,
-    is_interpolation,
-)
+from hcnr.evaluation.interpolation import RivalCurve, is_interpolation
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
-from hcnr.evaluation.panel import BenchmarkLike, load_sets, make_panel
+from hcnr.evaluation.panel import panel_of
 from hcnr.evaluation.results import assemble, check_folder, recommended, write_metrics
-from hcnr.evaluation.rivals import RivalPoint, search_rivals
+from hcnr.evaluation.rivals import search_rivals
 from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
 from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
-from hcnr.record.files.evaluation import Asked, Recommended
+from hcnr.record.files.evaluation import Asked, EvaluationRecord, Recommended
 from hcnr.record.measured_on import MeasuredOn
 
 if TYPE_CHECKING:
@@ -82,140 +80,202 @@ def evaluate(
     Raises:
         HcnrError: bad input; nothing has been computed in vain, answers that came are kept.
     """
-    from hcnr.versions import versions
-
-    asked = EvaluateConfig.of(settings, overrides)
-    stages = Stages(watcher)
-    words = open_trait(asked.trait)
+    config = EvaluateConfig.of(settings, overrides)
+    trait = open_trait(config.trait)
     if (base is None) != (tuned is None):
         raise ConfigError("the interpolation row needs both base and tuned; give both or neither")
-    check_measurable(
-        [model, *against], calibration=asked.calibration, interpolation=base is not None
-    )
-    loaded = load_sets(benchmarks, asked.data_root, asked.limit, task=False)
-    loaded_tasks = load_sets(tasks, asked.data_root, asked.limit, task=True)
-    if both := loaded.keys() & loaded_tasks.keys():
-        raise ConfigError(
-            f"the set {min(both)} is named as benchmark and as task; name it under one of them"
-        )
-    panel = make_panel(
-        {name: found.questions for name, found in loaded.items()},
-        {name: found.questions for name, found in loaded_tasks.items()},
-        {name: found.detector for name, found in loaded.items()},
-        words,
-        asked,
-    )
-    config = RestoreConfig(device=asked.device, dtype=asked.dtype)
-    folder = None if out is None else check_folder(out)
-    refusal = words.refusal if asked.calibration else None
-    asking = Asking(
-        panel, folder, asked.batch_size, asked.max_new_tokens, asked.chat_template, refusal, stages
+    models = [model, *against]
+    check_measurable(models, calibration=config.calibration, interpolation=base is not None)
+    sets = QuestionSets.load(benchmarks, tasks, config.data_root, config.limit)
+    asking = _prepare(sets, trait, config, out, Stages(watcher))
+    answered = _ask(models, base, tuned, asking, config)
+    curve = _search_interpolation(answered, asking, config)
+    advice = _recommend(model, answered, curve, config)
+    record = _summarise(answered, curve, advice, sets, trait, asking, config)
+    if asking.folder is not None:
+        _write(asking.folder, asking, answered, curve, record)
+    return record.as_dict()
+
+
+@dataclass(frozen=True)
+class AnsweredModels:
+    """The models of an evaluation, what they answered and how that scored.
+
+    Attributes:
+        models: the one that is evaluated, then those it is compared with.
+        ends: base and tuned of the interpolation; empty without one.
+        said: answers by label, in the order of `models`.
+        scores: the same, scored by the detector of each set.
+        common: scored by one detector for all sets; empty where that is what `scores` are.
+        repeated: sentences on the questions that a model was repaired with.
+    """
+
+    models: list[Subject | ServedModel]
+    ends: list[Subject]
+    said: dict[str, Said]
+    scores: dict[str, PanelScores]
+    common: dict[str, PanelScores]
+    repeated: list[str]
+
+    @property
+    def first(self) -> str:
+        """Label of the model that is evaluated."""
+        return self.models[0].label
+
+    @property
+    def local(self) -> list[Subject]:
+        """Those whose weights are here."""
+        return [one for one in self.models if isinstance(one, Subject)]
+
+    @property
+    def served(self) -> list[ServedModel]:
+        """Those that a server answers for."""
+        return [one for one in self.models if isinstance(one, ServedModel)]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader should know of the models."""
+        sources = [note for one in (*self.local, *self.ends) for note in one.source.notes]
+        return [*sources, *(one.note for one in self.served)]
+
+
+def _prepare(
+    sets: QuestionSets, trait: Trait, config: EvaluateConfig, out: str | Path | None, stages: Stages
+) -> Asking:
+    """How every model is asked: the sets with their detectors, and where answers are kept."""
+    panel = panel_of(sets, trait, config)
+    return Asking(
+        panel,
+        None if out is None else check_folder(out),
+        config.batch_size,
+        config.max_new_tokens,
+        config.chat_template,
+        trait.refusal if config.calibration else None,
+        stages,
     )
 
+
+def _ask(
+    models: Sequence[Any], base: Any, tuned: Any, asking: Asking, config: EvaluateConfig
+) -> AnsweredModels:
+    """Open the models, have them answer what they have not answered yet, and score it."""
     said: dict[str, Said] = {}
     with contextlib.ExitStack() as servers:
-        subjects = name_models([model, *against], base, servers)
+        named = name_models(models, base, servers)
         ends = name_subjects([base, tuned], base) if base is not None else []
-        for subject in subjects:
-            said[subject.label] = answers_of(asking, subject, asked.tokenizer, config)
-            check_spoken(subject.label, said[subject.label])
-    local = [one for one in subjects if isinstance(one, Subject)]
-    served = [one for one in subjects if isinstance(one, ServedModel)]
+        for one in named:
+            said[one.label] = answers_of(asking, one, config.tokenizer, _opened_as(config))
+            check_spoken(one.label, said[one.label])
+    panel = asking.panel
     scores = {label: panel.score(one.responses, one.calibration) for label, one in said.items()}
-    shared = {label: panel.score_common(one.responses) for label, one in said.items()}
-    first, *rest = scores
-    notes = scores[first].notes()
-    parts: dict[str, Any] = {"interpolation": [], "interpolation_row": None, "recommendation": None}
-    curve: list[tuple[float, PanelScores]] = []
-    responses = {label: one.responses for label, one in said.items()}
-    judged = dict(scores)
-    if ends and loaded_tasks:
-        known = {one.sha256: said[one.label] for one in local}
-        points = search_rivals(
-            ends[0], ends[1], asking, asked.tokenizer, config, asked.coefficients,
-            (scores[first], said[first]), known, asked.max_accuracy_drop, notes,
-        )  # fmt: skip
-        curve = [(point.coefficient, point.scores) for point in points if point.complete]
-        if (chosen := _add_rival(parts, points, scores[first], notes)) is not None:
-            point = points[chosen]
-            label = f"{INTERPOLATION}{point.coefficient:g}"
-            judged[label], responses[label] = point.scores, point.said.responses
-    elif ends:
+    common = {label: panel.score_common(one.responses) for label, one in said.items()}
+    shared = {label: one for label, one in common.items() if one is not None}
+    repeated = [
+        sentence
+        for model, label in zip(models, said, strict=True)
+        for sentence in MeasuredOn.read(model).overlap(label, panel.sets)
+    ]
+    return AnsweredModels(named, ends, said, scores, shared, repeated)
+
+
+def _search_interpolation(
+    answered: AnsweredModels, asking: Asking, config: EvaluateConfig
+) -> RivalCurve:
+    """Ask models between tuned and base; none without these two, or without a task."""
+    if not answered.ends:
+        return RivalCurve()
+    if not asking.panel.tasks:
+        why = "it is taken at equal task accuracy, and no task was given."
+        return RivalCurve(notes=[f"There is no interpolation row: {why}"])
+    base, tuned = answered.ends
+    scores, notes = answered.scores[answered.first], list[str]()
+    known = {one.sha256: answered.said[one.label] for one in answered.local}
+    points = search_rivals(
+        base, tuned, asking, config.tokenizer, _opened_as(config), config.coefficients,
+        (scores, answered.said[answered.first]), known, config.max_accuracy_drop, notes,
+    )  # fmt: skip
+    return RivalCurve.beside(scores, points, notes)
+
+
+def _recommend(
+    model: Any, answered: AnsweredModels, curve: RivalCurve, config: EvaluateConfig
+) -> tuple[Recommended | None, list[str]]:
+    """Say what to do with the model, and what to know of that; None where tuned was not asked."""
+    scores = answered.scores[answered.first]
+    if not answered.ends or not scores.honesty:
+        return None, []
+    by_sha256 = {one.sha256: answered.scores[one.label] for one in answered.local}
+    points = curve.complete
+    start = next((one for c, one in points if c == 0), by_sha256.get(answered.ends[1].sha256))
+    if start is None:
+        return None, []
+    notes = []
+    if is_interpolation(model):
+        points = []
         notes.append(
-            "There is no interpolation row: it is taken at equal task accuracy, and no task was "
-            "given."
+            "The model is an interpolation itself: it is compared with the tuned model, and not "
+            "with what it is."
         )
-    if ends and loaded:
-        by_sha256 = {one.sha256: scores[one.label] for one in local}
-        start = next((one for c, one in curve if c == 0), by_sha256.get(ends[1].sha256))
-        if start is not None:
-            rivals = curve
-            if is_interpolation(model):
-                rivals = []
-                notes.append(
-                    "The model is an interpolation itself: it is compared with the tuned model, "
-                    "and not with what it is."
-                )
-            doubt = MeasuredOn.read(model).doubt
-            found = recommended(scores[first], start, rivals, asked.max_accuracy_drop, doubt)
-            parts["recommendation"] = Recommended.by(found)
-    every = {**loaded, **loaded_tasks}
-    opening = [note for one in (*local, *ends) for note in one.source.notes]
-    opening += [one.note for one in served]
-    opening = [*dict.fromkeys(opening), *(n for found in every.values() for n in found.notes)]
-    for one, label in zip([model, *against], said, strict=True):
-        opening += MeasuredOn.read(one).overlap(label, panel.sets)
-    if served:
+    doubt = MeasuredOn.read(model).doubt
+    decision = recommended(scores, start, points, config.max_accuracy_drop, doubt)
+    return Recommended.by(decision), notes
+
+
+def _summarise(
+    answered: AnsweredModels,
+    curve: RivalCurve,
+    advice: tuple[Recommended | None, list[str]],
+    sets: QuestionSets,
+    trait: Trait,
+    asking: Asking,
+    config: EvaluateConfig,
+) -> EvaluationRecord:
+    """Put everything together, as `metrics.json` has it."""
+    from hcnr.versions import versions
+
+    first = answered.first
+    scores, (recommendation, doubts) = answered.scores[first], advice
+    notes = [*dict.fromkeys(answered.notes), *sets.notes, *answered.repeated]
+    notes += [*asking.panel.notes, *scores.notes(), *curve.notes, *doubts]
+    parts: dict[str, Any] = {**curve.parts, "recommendation": recommendation, "notes": notes}
+    if answered.served:
         parts["endpoints"] = {
-            one.label: {"url": one.server.url, "model": one.server.model} for one in served
+            one.label: {"url": one.server.url, "model": one.server.model} for one in answered.served
         }
-    facts = {name: getattr(asked, name) for name in Asked.model_fields if name != "refusal"}
-    found = assemble(
+    facts = {name: getattr(config, name) for name in Asked.model_fields if name != "refusal"}
+    return assemble(
         first,
-        scores[first],
-        {label: scores[label] for label in rest},
-        {label: one for label, one in shared.items() if one is not None},
-        words,
+        scores,
+        {label: other for label, other in answered.scores.items() if label != first},
+        answered.common,
+        trait,
         **parts,
-        notes=[*opening, *panel.notes, *notes],
-        fingerprints=telling_fingerprints(local),
-        sha256={one.label: one.sha256 for one in local},
-        settings={**facts, "refusal": refusal},
-        data={name: one.facts for name, one in every.items()},
-        seconds=stages.seconds,
+        fingerprints=telling_fingerprints(answered.local),
+        sha256={one.label: one.sha256 for one in answered.local},
+        settings={**facts, "refusal": asking.refusal},
+        data={name: one.facts for name, one in sets.all.items()},
+        seconds=asking.stages.seconds,
         versions=versions(),
     )
-    if folder is not None:
-        write_judged(folder, judge_questions(panel.sets, responses, judged))
-        write_metrics(folder, found)
-    return found.as_dict()
 
 
-def _add_rival(
-    parts: dict[str, Any], points: list[RivalPoint], scores: PanelScores, notes: list[str]
-) -> int | None:
-    """Put the curve and its best point at the model's task accuracy down; returns its place."""
-    complete = [i for i, point in enumerate(points) if point.complete]
-    curve = [(point.coefficient, point.scores) for point in points]
-    chosen = best_rival([curve[i] for i in complete], scores.task_accuracy)
-    chosen = None if chosen is None else complete[chosen]
-    parts["interpolation"] = [
-        {"coefficient": one.coefficient, **Scores.of(one.scores).as_dict(), "chosen": i == chosen,
-         "questions": one.questions, "complete": one.complete}
-        for i, one in enumerate(points)
-    ]  # fmt: skip
-    if chosen is None:
-        if scores.task_accuracy is None:
-            why = "the task accuracy is undefined, because no task question has a known answer"
-        elif all(one.refusal_delta is None for _, one in curve):
-            why = "the refusal delta is undefined, because no set has questions of both kinds"
-        else:
-            why = (
-                "no interpolated model reaches the model's task accuracy of "
-                f"{scores.task_accuracy:.2f} %"
-            )
-        notes.append(f"There is no interpolation row: {why}.")
-        return None
-    coefficient, rival = curve[chosen]
-    parts["interpolation_row"] = {"coefficient": coefficient, **rival.as_dict()}
-    return chosen
+def _write(
+    folder: Path,
+    asking: Asking,
+    answered: AnsweredModels,
+    curve: RivalCurve,
+    record: EvaluationRecord,
+) -> None:
+    """Write every judged answer, and the numbers."""
+    responses = {label: one.responses for label, one in answered.said.items()}
+    scores = dict(answered.scores)
+    if (point := curve.chosen) is not None:
+        label = f"{INTERPOLATION}{point.coefficient:g}"
+        scores[label], responses[label] = point.scores, point.said.responses
+    write_judged(folder, judge_questions(asking.panel.sets, responses, scores))
+    write_metrics(folder, record)
+
+
+def _opened_as(config: EvaluateConfig) -> RestoreConfig:
+    """The settings by which models are opened."""
+    return RestoreConfig(device=config.device, dtype=config.dtype)

@@ -1,20 +1,25 @@
 """The rival that every repair stands beside: plain interpolation of all weights towards the base.
 
-Each interpolated model is applied to the tuned one in memory and undone exactly.
+Each interpolated model is applied to the tuned one in memory and undone exactly. Which of them are
+asked, and what, is `hcnr.evaluation.rivals`.
 """
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from hcnr.choosing.front import Scores, about_order, rival
 from hcnr.errors import CheckpointError
+from hcnr.evaluation.asking import Said
 from hcnr.evaluation.scoring import PanelScores
 from hcnr.models.overlay import Overlay, interpolate
 from hcnr.record.writing import report_of
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # 0 is the tuned model, 1 the base; past half way little of the task is left.
 COEFFICIENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
@@ -22,6 +27,90 @@ COEFFICIENTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 # A model's task accuracy is matched within a point, or to an eighth of the grid's step.
 CLOSE = 1.0
 HALVINGS = 3
+
+
+@dataclass(frozen=True)
+class RivalPoint:
+    """One interpolated model.
+
+    Attributes:
+        coefficient: 0 is tuned, 1 base.
+        scores: without intervals, over what it was asked.
+        said: its answers.
+        complete: whether it was asked everything.
+    """
+
+    coefficient: float
+    scores: PanelScores
+    said: Said
+    complete: bool
+
+    @property
+    def questions(self) -> int:
+        """How many it was asked."""
+        return sum(map(len, self.said.responses.values()))
+
+
+@dataclass(frozen=True)
+class RivalCurve:
+    """The interpolated models of an evaluation, and the one that the model is held against.
+
+    Attributes:
+        points: by coefficient.
+        chosen: the best one at no less task accuracy than the model's; None where there is none.
+        notes: what a reader of it should know.
+    """
+
+    points: list[RivalPoint] = field(default_factory=list)
+    chosen: RivalPoint | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @classmethod
+    def beside(cls, scores: PanelScores, points: list[RivalPoint], notes: list[str]) -> "Self":
+        """Choose the point to hold beside a model; without any, a note says why.
+
+        Args:
+            scores: the model's.
+            points: what was searched, by coefficient.
+            notes: of the search.
+        """
+        complete = [point for point in points if point.complete]
+        best = best_rival([(p.coefficient, p.scores) for p in complete], scores.task_accuracy)
+        if best is not None:
+            return cls(points, complete[best], notes)
+        if scores.task_accuracy is None:
+            why = "the task accuracy is undefined, because no task question has a known answer"
+        elif all(point.scores.refusal_delta is None for point in points):
+            why = "the refusal delta is undefined, because no set has questions of both kinds"
+        else:
+            why = (
+                "no interpolated model reaches the model's task accuracy of "
+                f"{scores.task_accuracy:.2f} %"
+            )
+        return cls(points, None, [*notes, f"There is no interpolation row: {why}."])
+
+    @property
+    def complete(self) -> list[tuple[float, PanelScores]]:
+        """Coefficients and scores of the points that were asked everything."""
+        return [(point.coefficient, point.scores) for point in self.points if point.complete]
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """What `metrics.json` says of it, see `EvaluationRecord`."""
+        row = None
+        if self.chosen is not None:
+            row = {"coefficient": self.chosen.coefficient, **self.chosen.scores.as_dict()}
+        points = [
+            {
+                "coefficient": one.coefficient,
+                **Scores.of(one.scores).as_dict(),
+                "chosen": one is self.chosen,
+                "questions": one.questions,
+                "complete": one.complete,
+            }
+            for one in self.points
+        ]
+        return {"interpolation": points, "interpolation_row": row}
 
 
 def floating_parameters(model: nn.Module) -> dict[str, Tensor]:

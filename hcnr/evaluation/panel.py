@@ -1,25 +1,18 @@
 """The sets of an evaluation, each with the detector that judges it."""
 
 import hashlib
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from hcnr.benchmarks.questions import Benchmark, Question
-from hcnr.benchmarks.sources import SourceReader
+from hcnr.benchmarks.loading import QuestionSets
+from hcnr.benchmarks.questions import Question
 from hcnr.config import EvaluateConfig
-from hcnr.data.records import extensions
-from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.detectors import Detector, open_detector
 from hcnr.detectors.traits import Trait
 from hcnr.errors import ConfigError, DataError
 from hcnr.evaluation.metrics import outcomes
 from hcnr.evaluation.scoring import PanelScores
-from hcnr.hub import HUB
-
-BenchmarkLike = str | os.PathLike[str] | Benchmark | Iterable[Mapping[str, Any]]
 
 SHARE = 12
 """Every point of the search is asked one question in so many: eleven points, one evaluation."""
@@ -163,6 +156,17 @@ def make_panel(
     )  # fmt: skip
 
 
+def panel_of(sets: QuestionSets, trait: Trait, settings: EvaluateConfig) -> Panel:
+    """The panel of sets that were read, each with the detector it came with; see `make_panel`."""
+    return make_panel(
+        {name: one.questions for name, one in sets.honesty.items()},
+        {name: one.questions for name, one in sets.tasks.items()},
+        {name: one.detector for name, one in sets.all.items()},
+        trait,
+        settings,
+    )
+
+
 def few_questions(panel: Panel) -> Panel:
     """A twelfth of every set and class, always the same; all where that saves less than half."""
 
@@ -198,69 +202,3 @@ def restricted(
 def count(panel: Panel) -> int:
     """How many questions there are in all sets."""
     return sum(map(len, panel.sets.values()))
-
-
-def load_sets(
-    benchmarks: Iterable[BenchmarkLike] | BenchmarkLike,
-    data_root: str | Path | None,
-    limit: int | None,
-    *,
-    task: bool,
-) -> dict[str, Benchmark]:
-    """Load benchmarks by name, path or as they are, by their names.
-
-    Args:
-        benchmarks: names, or what `hcnr.benchmarks.own_questions.load_questions` takes, or
-            `Benchmark`s (which are used whole).
-        data_root: where the published sets lie.
-        limit: questions of each set at most.
-        task: whether they measure the task, for messages.
-
-    Raises:
-        DataError: a set is unknown, cannot be read, or is named twice.
-    """
-    one = isinstance(benchmarks, str | os.PathLike | Benchmark)
-    # A data set of the `datasets` library is iterable too, over its records.
-    one = one or type(benchmarks).__name__.endswith("Dataset")
-    sources: list[Any] = [benchmarks] if one else list(cast(Iterable[Any], benchmarks))
-    if limit is not None and limit < 1:
-        raise DataError(f"limit is {limit}, expected at least 1 question of each set")
-    if published := [str(source) for source in sources if is_published(source)]:
-        from hcnr.benchmarks.catalogue import HONESTY_SETS, TASK_SETS, files_of
-
-        known = [name for name in published if name in HONESTY_SETS + TASK_SETS]
-        # All that is missing at once, where every name is known.
-        if known == published:
-            SourceReader(data_root).check(files_of(known))
-    found: dict[str, Benchmark] = {}
-    for source in sources:
-        loaded = _load(source, data_root, limit, task)
-        if loaded.name in found:
-            kind = "tasks" if task else "benchmarks"
-            raise DataError(f"the set {loaded.name} is named twice under {kind}; name it once")
-        found[loaded.name] = loaded
-    return found
-
-
-def _load(source: Any, data_root: str | Path | None, limit: int | None, task: bool) -> Benchmark:
-    if isinstance(source, Benchmark):
-        return source
-    # Late: the readers are not needed for scoring responses.
-    from hcnr.benchmarks.catalogue import load_benchmark
-    from hcnr.benchmarks.own_questions import load_questions
-
-    if not is_published(source):
-        return load_questions(source, limit, task=task)
-    return load_benchmark(str(source), data_root=data_root, limit=limit)
-
-
-def is_published(source: Any) -> bool:
-    """Whether a source names a set of the authors' files rather than questions of one's own."""
-    return (
-        isinstance(source, str)
-        and source not in (STARTER, VALIDATION)
-        and not source.startswith(HUB)
-        and not source.lower().endswith(extensions())
-        and os.sep not in source
-        and not os.path.isdir(source)
-    )

@@ -20,6 +20,7 @@ from hcnr.evaluation.hashes import model_sha256
 from hcnr.evaluation.interpolation import (
     COEFFICIENTS,
     HALVINGS,
+    RivalPoint,
     between,
     check_interpolable,
     floating_parameters,
@@ -31,29 +32,7 @@ from hcnr.evaluation.panel import Panel, count, few_questions, restricted
 from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, ask, opened
 
-__all__ = ["RivalPoint", "RivalSearch", "search_rivals"]
-
-
-@dataclasses.dataclass(frozen=True)
-class RivalPoint:
-    """One interpolated model.
-
-    Attributes:
-        coefficient: 0 is tuned, 1 base.
-        scores: without intervals, over what it was asked.
-        said: its answers.
-        complete: whether it was asked everything.
-    """
-
-    coefficient: float
-    scores: PanelScores
-    said: Said
-    complete: bool
-
-    @property
-    def questions(self) -> int:
-        """How many it was asked."""
-        return sum(map(len, self.said.responses.values()))
+__all__ = ["RivalSearch", "search_rivals"]
 
 
 @dataclasses.dataclass

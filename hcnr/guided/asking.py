@@ -4,12 +4,12 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from hcnr.benchmarks.loading import load_sets
 from hcnr.checkpoint import atomic_file, check_output
 from hcnr.config import RestoreConfig
 from hcnr.data.samples import load_samples
 from hcnr.data.starter import STARTER
 from hcnr.errors import DataError, OutputError
-from hcnr.evaluation.panel import load_sets
 from hcnr.guided.parts import FEWEST_SAMPLES
 from hcnr.guided.recipe import FILE, RunRecipe
 from hcnr.models.pair import Pair

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hcnr.benchmarks.loading import load_sets
 from hcnr.checkpoint import atomic_file
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError, DataError
-from hcnr.evaluation.panel import load_sets
 from hcnr.guided.parts import CHOOSING, JUDGING, SAMPLES, Sizes, part_task, write_shuffled
 from hcnr.guided.recipe import RunRecipe
 from hcnr.models.pair import Pair

@@ -51,31 +51,24 @@ class Validation:
                 side has no set, no honesty set has both answerable and unanswerable questions, or
                 a prompt leaves no room for an answer or has a token that the models do not.
         """
+        from hcnr.benchmarks.loading import QuestionSets
         from hcnr.detectors.traits import HONESTY
-        from hcnr.evaluation.panel import load_sets, make_panel
+        from hcnr.evaluation.panel import panel_of
         from hcnr.evaluation.prompts import encode_prompts
 
-        honesty = load_sets(benchmarks, settings.data_root, settings.limit, task=False)
-        task = load_sets(tasks, settings.data_root, settings.limit, task=True)
-        for found, option in ((honesty, "--validation or --benchmarks"), (task, "--tasks")):
+        sets = QuestionSets.load(benchmarks, tasks, settings.data_root, settings.limit)
+        for found, option in (
+            (sets.honesty, "--validation or --benchmarks"),
+            (sets.tasks, "--tasks"),
+        ):
             if not found:
                 raise ConfigError(
                     "a sweep weighs honesty against the task and needs questions for both, and "
                     f"one side has none; name some with {option}"
                 )
-        if both := honesty.keys() & task.keys():
-            raise ConfigError(
-                f"the set {min(both)} is named as benchmark and as task; name it under one of them"
-            )
-        check_classes(honesty)
-        loaded = {**honesty, **task}
-        self._panel = make_panel(
-            {name: found.questions for name, found in honesty.items()},
-            {name: found.questions for name, found in task.items()},
-            {name: found.detector for name, found in loaded.items()},
-            HONESTY,
-            EvaluateConfig(detector=settings.detector),
-        )
+        check_classes(sets.honesty)
+        loaded = sets.all
+        self._panel = panel_of(sets, HONESTY, EvaluateConfig(detector=settings.detector))
         questions = [one for many in self._panel.sets.values() for one in many]
         self._names = [f"question {one.id!r} of {one.set}" for one in questions]
         self._prompts = encode_prompts([one.asked for one in questions], tokenizer, chat_template)
@@ -99,7 +92,7 @@ class Validation:
             "chat_template": chat_template,
         }
         self._silent = self._panel.score({n: [""] * len(q) for n, q in self._panel.sets.items()})
-        notes = [note for found in loaded.values() for note in found.notes]
+        notes = sets.notes
         if STARTER in loaded:
             notes.append(
                 f"{STARTER} are the questions to judge by: choose the setting by {VALIDATION}, and "

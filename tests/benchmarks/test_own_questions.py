@@ -5,10 +5,10 @@ import json
 
 import pytest
 
+from hcnr.benchmarks.loading import load_sets
 from hcnr.benchmarks.own_questions import load_questions
 from hcnr.data.formats import Message
 from hcnr.errors import ConfigError, DataError
-from hcnr.evaluation.panel import load_sets
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
-import json
 import os
 from typing import Any
 
 import pytest
 
-from hcnr.benchmarks.questions import Benchmark, Question
+from hcnr.benchmarks.loading import load_sets
+from hcnr.benchmarks.questions import Question
 from hcnr.config import EvaluateConfig
 from hcnr.detectors.traits import HONESTY, SAFETY
 from hcnr.errors import ConfigError, DataError, ModelError
-from hcnr.evaluation.panel import load_sets, make_panel
+from hcnr.evaluation.panel import make_panel
 
 QUESTIONS = (
     Question("1", "kuq", "q", False, (), "p"),
@@ -84,29 +84,6 @@ def test_what_a_panel_must_not_hold():
         panel(tasks={"t": QUESTIONS})
     with pytest.raises(ConfigError, match="seed is -2"):
         panel(seed=-2)
-
-
-def test_sets_are_loaded_by_path_or_as_they_are(tmp_path):
-    path = tmp_path / "mine.jsonl"
-    record = {"question": "q", "answerable": True, "answers": ["a"]}
-    path.write_text(json.dumps(record) + "\n" + json.dumps(record) + "\n")
-    given = Benchmark("given", QUESTIONS, "d", "s", "f")
-    found = load_sets([path, given], None, 1, task=False)
-    assert {name: len(one.questions) for name, one in found.items()} == {"mine": 1, "given": 2}
-    assert load_sets(str(path), None, None, task=True)["mine"].source == str(path)
-
-
-def test_sets_that_cannot_be_loaded(tmp_path, monkeypatch):
-    monkeypatch.delenv("HCNR_DATA_ROOT", raising=False)
-    given = Benchmark("given", QUESTIONS, "d", "s", "f")
-    with pytest.raises(DataError, match="given is named twice under tasks"):
-        load_sets([given, given], None, None, task=True)
-    with pytest.raises(DataError, match="limit is 0"):
-        load_sets([given], None, 0, task=False)
-    with pytest.raises(ConfigError, match="did you mean falseqa"):
-        load_sets("falsqa", None, None, task=False)
-    with pytest.raises(DataError, match="HCNR_DATA_ROOT"):
-        load_sets("falseqa", None, None, task=False)
 
 
 # Unanswerable and answerable questions, as published in the design of the replication sets.
