@@ -113,13 +113,7 @@ def plan_run(
             "biases and the head too"
         )
     shapes = {name: shape_of(layer) for name, layer in layers.items()}
-    along = 0 if config.axis == "output" else 1
-    kinds = [
-        MatrixKind(role, shape, n, shape[along], count_of(config.candidate_ratio, shape[along]))
-        for (role, shape), n in Counter(
-            (kind_of(name), shape) for name, shape in shapes.items()
-        ).items()
-    ]
+    kinds = _kinds(shapes, config)
     selected = count_of(1.0 if config.interpolates else config.cross_weight_ratio, len(shapes))
     tokens = config.samples * tokens_per_sample
     device = place_of_run(config)
@@ -148,11 +142,7 @@ def plan_run(
     stages = prices.of(restoring_steps(config, given))
     if device is not None:
         shape = max(kinds, key=lambda kind: kind.count).shape
-        rates = _rates(sources[1], shape, config, device)
-        stages = [
-            replace(s, seconds=rates.seconds(s.flops, s.pencils, s.read + s.written))
-            for s in stages
-        ]
+        stages = _timed(stages, _rates(sources[1], shape, config, device))
     worst = max(stages, key=lambda stage: stage.held)
     messages += memory.sentences(worst.held + memory.libraries, worst.name)
     return Plan(
@@ -198,6 +188,24 @@ def _read(
         f"{len(layers)} matrices count"
     )
     return (source, source), layers, [*source.notes, note, *reach]
+
+
+def _kinds(shapes: dict[str, tuple[int, int]], config: RestoreConfig) -> list[MatrixKind]:
+    """Target matrices by role and shape, in the order of their first ones."""
+    along = 0 if config.axis == "output" else 1
+    counts = Counter((kind_of(name), shape) for name, shape in shapes.items())
+    return [
+        MatrixKind(role, shape, n, shape[along], count_of(config.candidate_ratio, shape[along]))
+        for (role, shape), n in counts.items()
+    ]
+
+
+def _timed(stages: list[StagePlan], rates: Rates) -> list[StagePlan]:
+    """The same with the seconds that each takes at some rates."""
+    return [
+        replace(one, seconds=rates.seconds(one.flops, one.pencils, one.read + one.written))
+        for one in stages
+    ]
 
 
 def _rates(

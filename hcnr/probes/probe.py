@@ -5,16 +5,19 @@ along the directions that its base used. This is checked before anything is rest
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from hcnr.config import ProbeConfig, RestoreConfig
 from hcnr.config.calls import takes
 from hcnr.curvature.hidden_states import last_token_states
 from hcnr.data.readable import unreadable
+from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import DataError
 from hcnr.models.pair import Pair, Role
 from hcnr.output.bars import shows_progress
-from hcnr.probes.data import check_classes, label, neutral_prompts
+from hcnr.probes.data import Labelled, check_classes, label, neutral_prompts
 from hcnr.probes.linear import (
     CONFIDENCE,
     INVERSE_REGULARIZATION,
@@ -29,6 +32,7 @@ from hcnr.stats import bootstrap_counts
 from hcnr.versions import versions
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from peft import PeftModel  # pyright: ignore[reportMissingImports] (optional)
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from typing_extensions import Unpack
@@ -94,41 +98,9 @@ def probe(
         held_out = assign_folds(
             labelled.positive, labelled.groups, folds=probing.folds, seed=probing.split_seed
         )
-        length = min(config.max_length, pair.context or config.max_length)
-        prompts = neutral_prompts(
-            labelled.samples, pair.tokenizer(tokenizer), config.replace(max_length=length)
-        )
-        for source in (pair.base, pair.tuned):
-            if (found := unreadable({"honesty": prompts}, source.limits)) is not None:
-                raise DataError(
-                    f"{source} cannot read the prompts: {found}; pass a tokenizer that both "
-                    "models know with --tokenizer"
-                )
-    states = {}
-    with pair.models(config) as models:
-        roles: tuple[Role, ...] = ("base", "tuned")
-        for role in roles:
-            with stages.stage(f"hidden states of {role}") as told:
-                states[role] = last_token_states(
-                    models.model(role),
-                    prompts,
-                    token_budget=config.token_budget,
-                    progress=told.advance,
-                ).numpy()
-    counts = bootstrap_counts(labelled.positive, draws=probing.resamples, seed=probing.split_seed)
-    blocks, unsettled = [], []
-    with stages.stage("train the probes") as told:
-        for block in range(states["base"].shape[1]):
-            found = block_scores(
-                states["base"][:, block], states["tuned"][:, block], labelled.positive, held_out
-            )
-            own, transfer, tuned_own = (
-                interval(scores, labelled.positive, counts)
-                for scores in (found.base, found.transfer, found.tuned)
-            )
-            blocks.append(BlockProbes(block, own, transfer, tuned_own, found.cosine))
-            unsettled += [] if found.converged else [str(block)]
-            told.advance(block + 1, states["base"].shape[1])
+        prompts = _read_prompts(pair, labelled, tokenizer, config)
+    states = _hidden_states(pair, prompts, config, stages)
+    blocks, unsettled = _train(states, labelled, held_out, probing, stages)
     notes = [*pair.messages, *labelled.notes, _about_intervals(len(blocks))]
     if unsettled:
         notes.append(f"Probes of block {', '.join(unsettled)} had not converged when they ended.")
@@ -151,6 +123,65 @@ def probe(
         seconds=stages.seconds,
         versions=versions(),
     )
+
+
+def _read_prompts(
+    pair: Pair, labelled: Labelled, tokenizer: Any, config: RestoreConfig
+) -> TokenizedSet:
+    """Encode the questions alike for both models, which must be able to read them."""
+    length = min(config.max_length, pair.context or config.max_length)
+    prompts = neutral_prompts(
+        labelled.samples, pair.tokenizer(tokenizer), config.replace(max_length=length)
+    )
+    for source in (pair.base, pair.tuned):
+        if (found := unreadable({"honesty": prompts}, source.limits)) is not None:
+            raise DataError(
+                f"{source} cannot read the prompts: {found}; pass a tokenizer that both "
+                "models know with --tokenizer"
+            )
+    return prompts
+
+
+def _hidden_states(
+    pair: Pair, prompts: TokenizedSet, config: RestoreConfig, stages: Stages
+) -> "dict[Role, NDArray[np.floating]]":
+    """The last token's hidden states `[samples, blocks, width]` of both models."""
+    states: dict[Role, NDArray[np.floating]] = {}
+    roles: tuple[Role, ...] = ("base", "tuned")
+    with pair.models(config) as models:
+        for role in roles:
+            with stages.stage(f"hidden states of {role}") as watching:
+                states[role] = last_token_states(
+                    models.model(role),
+                    prompts,
+                    token_budget=config.token_budget,
+                    progress=watching.advance,
+                ).numpy()
+    return states
+
+
+def _train(
+    states: "dict[Role, NDArray[np.floating]]",
+    labelled: Labelled,
+    held_out: "NDArray[np.integer]",
+    probing: ProbeConfig,
+    stages: Stages,
+) -> tuple[list[BlockProbes], list[str]]:
+    """Train and judge the probes of every block; returns too which did not converge."""
+    counts = bootstrap_counts(labelled.positive, draws=probing.resamples, seed=probing.split_seed)
+    base, tuned = states["base"], states["tuned"]
+    blocks, unsettled = [], []
+    with stages.stage("train the probes") as watching:
+        for block in range(base.shape[1]):
+            scores = block_scores(base[:, block], tuned[:, block], labelled.positive, held_out)
+            own, transfer, tuned_own = (
+                interval(one, labelled.positive, counts)
+                for one in (scores.base, scores.transfer, scores.tuned)
+            )
+            blocks.append(BlockProbes(block, own, transfer, tuned_own, scores.cosine))
+            unsettled += [] if scores.converged else [str(block)]
+            watching.advance(block + 1, base.shape[1])
+    return blocks, unsettled
 
 
 def _about_intervals(blocks: int) -> str:

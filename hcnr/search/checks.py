@@ -1,6 +1,6 @@
 """What a sweep refuses before anything is measured, and what it says of its questions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +78,14 @@ def destination(out: Path, pair: Pair, overwrite: bool) -> Path:
 
 
 def repeated_questions(
-    evaluate: Validation, data: Sequence[Any], config: RestoreConfig
+    evaluate: Callable[[Any], Any], honesty: Any, task: Any, config: RestoreConfig
 ) -> list[str]:
-    """A message where validation questions are measured samples too."""
+    """A message where validation questions are among the samples that will be measured."""
+    if honesty is None or task is None or not isinstance(evaluate, Validation):
+        return []
     measured = [
         sample.prompt
-        for source in data
+        for source in (honesty, task)
         for sample in load_samples(
             source, limit=config.samples, shuffle_seed=config.shuffle_seed
         ).samples

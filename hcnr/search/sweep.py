@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,8 @@ from hcnr.choosing.front import Scores, about_order
 from hcnr.config import RestoreConfig, SweepConfig
 from hcnr.config.calls import takes
 from hcnr.curvature.statistics import Statistics
-from hcnr.curvature.two_sided import Kind, TwoSided, places_of
-from hcnr.data.repair_data import Data
+from hcnr.curvature.two_sided import TwoSided, places_of
+from hcnr.data.repair_data import Data, MeasuringData
 from hcnr.models.model import eval_mode
 from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
@@ -22,7 +23,6 @@ from hcnr.pipeline.stages import sweeping_steps
 from hcnr.progress import Stages, Watcher
 from hcnr.repair.candidates import Candidates, Selections
 from hcnr.repair.compensate import check_curvature
-from hcnr.search.ablation import ablation
 from hcnr.search.checks import (
     check_dtype,
     check_sources,
@@ -31,6 +31,7 @@ from hcnr.search.checks import (
     repeated_questions,
 )
 from hcnr.search.grid import Grid
+from hcnr.search.planning import SweepPlan
 from hcnr.search.result import SweepResult
 from hcnr.search.trials import Judge, Trials, as_stored
 from hcnr.search.validation import Validation
@@ -104,96 +105,39 @@ def sweep(
     """
     config, grid = config or RestoreConfig(), grid or Grid()
     search = SweepConfig.of(settings, overrides)
-    if config.task_weight == "auto":
-        # Not searched for: the grid has its own, and the ablation takes the first of them.
-        config = config.replace(task_weight=grid.task_weight[0])
-    plan = [("", one) for one in grid.configs(config)]
-    if search.ablate:
-        plan += ablation(config).items()
-    kinds: list[Kind] = sorted({kind for _, one in plan for kind in one.bases})
-    check_sources(statistics, honesty, task, evaluate, [*benchmarks, *tasks], bool(kinds))
-    check_dtype(config, kinds)
+    plan = SweepPlan.of(config, grid, search)
+    config = plan.config
+    check_sources(statistics, honesty, task, evaluate, [*benchmarks, *tasks], bool(plan.kinds))
+    check_dtype(config, plan.kinds)
     check_whole(config)
     stages = Stages(watcher)
     pair = Pair.open(base, tuned, config, stages)
     if evaluate is None:
-        evaluate = Validation(
-            pair.tokenizer(tokenizer),
-            benchmarks,
-            tasks,
-            search,
-            chat_template=config.chat_template,
-            limits=pair.base.limits & pair.tuned.limits,
-        )
+        evaluate = _open_validation(pair, tokenizer, benchmarks, tasks, search, config)
     file = None if out is None else destination(Path(out).expanduser(), pair, overwrite)
-
-    given, repeated = statistics is not None, list[str]()
     # Read more than once, so what can be read only once is kept.
     honesty, task = (list(d) if isinstance(d, Iterator) else d for d in (honesty, task))
-    if honesty is not None and task is not None and isinstance(evaluate, Validation):
-        repeated = repeated_questions(evaluate, [honesty, task], config)
-    start = time.perf_counter()
-    if statistics is not None and not isinstance(statistics, Statistics):
-        statistics = Statistics.load(statistics)
-    needed = _measuring(config, [one for _, one in plan])
-    with PairRun(
-        pair, needed, stages, honesty, task,
-        tokenizer=tokenizer, statistics=statistics,
-        base_reads=any(role == "base" for _, role in places_of(kinds, config)) if kinds else False,
-    ) as run:  # fmt: skip
-        run.carry_out(sweeping_steps(run.config, run.circumstances))
-    statistics = run.statistics
-    assert statistics is not None
-    measured = time.perf_counter() - start
-
-    selections = Selections(pair, statistics)
-    repaired_whole: set[str] = set()
-    with stages.stage("select") as watching:
-        for done, (_, one) in enumerate(plan):
-            selection = selections.of(one)
-            check_curvature(statistics, selection, one)
-            if one.bases:
-                repaired_whole.update(selection.selected)
-            watching.advance(done + 1, len(plan))
-    with contextlib.ExitStack() as stack:
-        two_sided = None
-        if kinds:
-            start = time.perf_counter()
-            names = [name for name in pair.matrices if name in repaired_whole]
-            own = as_measured(config, statistics, []) if given else config
-            check_dtype(own, kinds)
-            assert run.data is not None
-            two_sided = TwoSided.measure(pair, names, run.data.sets, own, stages, kinds=kinds)
-            stack.enter_context(two_sided)
-            measured += time.perf_counter() - start
-        judge = Judge(evaluate)
+    repeated = repeated_questions(evaluate, honesty, task, config)
+    measured = _measure(pair, plan, honesty, task, statistics, tokenizer, stages)
+    selections = Selections(pair, measured.statistics)
+    whole = _select(plan, selections, measured.statistics, stages)
+    judge = Judge(evaluate)
+    with _both_axes(pair, plan, whole, measured, stages) as two_sided:
         with stages.stage("evaluate base"):
             honest = judge.source(pair.base, config)
         with pair.tuned.opened(as_stored(config)) as model, eval_mode(model):
             with stages.stage("evaluate tuned"):
                 scores = judge(model)
-            result = SweepResult(
-                honest, scores, search.max_accuracy_drop, config.model_dump(mode="json")
-            )
-            result.messages += [*pair.messages, *about_order(honest, scores)]
-            if given:
-                result.messages.append("the cost counts no measuring: the statistics were given")
-            if isinstance(evaluate, Validation):
-                result.validation = evaluate.sets
-                result.validation_settings = evaluate.settings
-                result.messages += [*evaluate.notes, *repeated]
-            if (refusing := getattr(evaluate, "refuse_all", None)) is not None:
-                result.refuse_all = Scores.of(refusing())
-            result.pair = pair.facts
-            result.data = {name: dict(facts) for name, facts in statistics.data.items()}
-            result.versions = versions()
+            result = _begin(pair, plan, measured, evaluate, (honest, scores), search, repeated)
             with Overlay(model) as overlay:
-                work = Candidates(pair, statistics, overlay, two_sided=two_sided)
-                trials = Trials(result, judge, work, selections, measured, given, file)
+                work = Candidates(pair, measured.statistics, overlay, two_sided=two_sided)
+                trials = Trials(
+                    result, judge, work, selections, measured.seconds, measured.given, file
+                )
                 trials.keep()
                 with stages.stage("candidates") as watching:
-                    trials.restore(model, plan, watching)
-                if search.refine and (near := trials.near(grid, config, statistics)):
+                    trials.restore(model, plan.candidates, watching)
+                if search.refine and (near := trials.near(grid, config, measured.statistics)):
                     with stages.stage("refine") as watching:
                         trials.restore(model, near, watching, refined=True)
                 with stages.stage("interpolate") as watching:
@@ -203,9 +147,121 @@ def sweep(
     return result
 
 
-def _measuring(config: RestoreConfig, plan: Sequence[RestoreConfig]) -> RestoreConfig:
-    """The configuration whose measurement serves all of `plan`."""
-    dearest = max((settings.kind for settings in plan), key=lambda kind: len(kind.needs))
-    if not dearest.needs:
-        return config.replace(compensation="none", all_hessians=False)
-    return config.replace(compensation=dearest.name, all_hessians=True)
+@dataclass
+class SweepMeasurement:
+    """What all candidates are made from.
+
+    Attributes:
+        statistics: scores and curvature along one axis.
+        data: what was read of both data sets; None where nothing was measured on them.
+        given: whether the statistics were given, so that nobody knows what measuring costs.
+        seconds: spent on measuring.
+    """
+
+    statistics: Statistics
+    data: MeasuringData | None
+    given: bool
+    seconds: float
+
+
+def _open_validation(
+    pair: Pair,
+    tokenizer: Any,
+    benchmarks: Sequence[Any],
+    tasks: Sequence[Any],
+    search: SweepConfig,
+    config: RestoreConfig,
+) -> Validation:
+    """Read the questions by which candidates are judged."""
+    return Validation(
+        pair.tokenizer(tokenizer),
+        benchmarks,
+        tasks,
+        search,
+        chat_template=config.chat_template,
+        limits=pair.base.limits & pair.tuned.limits,
+    )
+
+
+def _measure(
+    pair: Pair,
+    plan: SweepPlan,
+    honesty: Data | None,
+    task: Data | None,
+    statistics: Statistics | str | Path | None,
+    tokenizer: Any,
+    stages: Stages,
+) -> SweepMeasurement:
+    """Measure scores and curvature along one axis once for all, unless `statistics` hold them."""
+    start, given = time.perf_counter(), statistics is not None
+    if statistics is not None and not isinstance(statistics, Statistics):
+        statistics = Statistics.load(statistics)
+    places = places_of(plan.kinds, plan.config) if plan.kinds else []
+    with PairRun(
+        pair, plan.measuring, stages, honesty, task,
+        tokenizer=tokenizer, statistics=statistics,
+        base_reads=any(role == "base" for _, role in places),
+    ) as run:  # fmt: skip
+        run.carry_out(sweeping_steps(run.config, run.circumstances))
+    assert run.statistics is not None
+    return SweepMeasurement(run.statistics, run.data, given, time.perf_counter() - start)
+
+
+def _select(
+    plan: SweepPlan, selections: Selections, statistics: Statistics, stages: Stages
+) -> set[str]:
+    """Select for every candidate before any is made; returns the matrices repaired whole."""
+    whole: set[str] = set()
+    with stages.stage("select") as watching:
+        for done, (_, config) in enumerate(plan.candidates):
+            selection = selections.of(config)
+            check_curvature(statistics, selection, config)
+            if config.bases:
+                whole.update(selection.selected)
+            watching.advance(done + 1, len(plan.candidates))
+    return whole
+
+
+@contextlib.contextmanager
+def _both_axes(
+    pair: Pair, plan: SweepPlan, whole: set[str], measured: SweepMeasurement, stages: Stages
+) -> Iterator[TwoSided | None]:
+    """Curvature along both axes of the matrices that are repaired whole; None without such."""
+    if not plan.kinds:
+        yield None
+        return
+    start = time.perf_counter()
+    names = [name for name in pair.matrices if name in whole]
+    config = as_measured(plan.config, measured.statistics, []) if measured.given else plan.config
+    check_dtype(config, plan.kinds)
+    assert measured.data is not None
+    sets = measured.data.sets
+    with TwoSided.measure(pair, names, sets, config, stages, kinds=plan.kinds) as two_sided:
+        measured.seconds += time.perf_counter() - start
+        yield two_sided
+
+
+def _begin(
+    pair: Pair,
+    plan: SweepPlan,
+    measured: SweepMeasurement,
+    evaluate: Callable[[Any], Any],
+    ends: tuple[Scores, Scores],
+    search: SweepConfig,
+    repeated: list[str],
+) -> SweepResult:
+    """The result before the first candidate: how base and tuned did, and what was asked."""
+    result = SweepResult(*ends, search.max_accuracy_drop, plan.config.model_dump(mode="json"))
+    result.messages += [*pair.messages, *about_order(*ends)]
+    if measured.given:
+        result.messages.append("the cost counts no measuring: the statistics were given")
+    if isinstance(evaluate, Validation):
+        result.validation = evaluate.sets
+        result.validation_settings = evaluate.settings
+        result.messages += [*evaluate.notes, *repeated]
+    if (refusing := getattr(evaluate, "refuse_all", None)) is not None:
+        result.refuse_all = Scores.of(refusing())
+    result.pair = pair.facts
+    result.data = {name: dict(facts) for name, facts in measured.statistics.data.items()}
+    result.versions = versions()
+    return result
