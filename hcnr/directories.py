@@ -1,8 +1,8 @@
-"""Directories that a user names: refused in one sentence before anything heavy is imported."""
+"""Directories that a user names: made or refused in one sentence, before anything heavy."""
 
 from pathlib import Path
 
-from hcnr.errors import CheckpointError
+from hcnr.errors import CheckpointError, OutputError
 
 ADAPTER = "adapter_config.json"
 """What makes a directory that of a PEFT adapter."""
@@ -20,3 +20,23 @@ def check_directory(directory: Path) -> None:
             f"The checkpoint '{directory}' is a file: name the directory that holds it and its "
             "config.json."
         )
+
+
+def make_directory(place: str | Path, cure: str = "choose another --out") -> Path:
+    """Make a directory for results where it is missing, before anything is computed.
+
+    Args:
+        place: where; `~` is the home directory.
+        cure: what to do where it cannot be made.
+
+    Raises:
+        OutputError: it cannot be made, or is no directory.
+    """
+    folder = Path(place).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be made a directory ({error.strerror}); {cure}"
+        ) from None
+    return folder

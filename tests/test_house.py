@@ -1,7 +1,13 @@
-"""The rules of `hcnr`, off the syntax tree: which floor imports which, how folders are laid out."""
+"""The rules of `hcnr`, off the syntax tree: which floor imports which, how folders are laid out.
+
+Lengths of functions and files are those of `hcnr_kernels` too.
+"""
 
 import ast
+import io
+import tokenize
 from collections import Counter, defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +28,36 @@ FLOORS = (
 """Folders and modules of `hcnr`, from the ground up: each imports only what stands before it."""
 USES_THE_PUBLIC_API = ("guided", "demo", "commands", "cli")
 """What may call `hcnr.restore` and its like by their public names."""
+
+MOST_LINES_OF_A_FUNCTION = 60
+"""Of its body, without docstrings, comments and blank lines."""
+MOST_LINES_OF_A_FILE = 300
+LONGER = {
+    "hcnr/checkpoint/output.py": (
+        340,
+        "an output that appears whole, beside its refusals",
+    ),
+    "hcnr/config/restore.py": (330, "the settings of a restoration, declared one below the other"),
+    "hcnr/curvature/passes.py": (400, "the one pass engine"),
+    "hcnr/curvature/selfcheck.py": (350, "one check: what it compares beside what it says"),
+    "hcnr/curvature/two_sided.py": (
+        390,
+        "bases of one run: measured, factorised, kept, let go",
+    ),
+    "hcnr/models/model.py": (380, "two subjects: opening a model, and finding its matrices"),
+    "hcnr/pipeline/prices.py": (340, "a price for each step of the one list of stages"),
+    "hcnr/pipeline/run.py": (340, "a method for each step of the one list of stages"),
+    "hcnr/repair/adapter_output.py": (
+        330,
+        "one form of output: factors, directory, loading",
+    ),
+    "hcnr/repair/selection.py": (
+        380,
+        "which neurons, and what refuses the statistics",
+    ),
+    "kernels/hcnr_kernels/testing/reference.py": (350, "the float64 twins of all operators"),
+}
+"""Files of more lines: the most that each may have, and why it is one file."""
 
 
 MODULES = modules_of(LIBRARY)
@@ -76,3 +112,82 @@ def test_a_class_name_is_defined_once() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].append(name)
     assert {one: many for one, many in places.items() if len(many) > 1} == {}
+
+
+FILES = [
+    path
+    for library in (LIBRARY, ROOT / "kernels" / "hcnr_kernels")
+    for path in sorted(library.rglob("*.py"))
+]
+
+
+def lines_of_code(source: str) -> set[int]:
+    """Numbers of the lines that hold code: no comment, no docstring, not blank."""
+    without = {
+        tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    }  # fmt: skip
+    lines: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in without:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines.difference_update(range(node.lineno, (node.end_lineno or 0) + 1))
+    return lines
+
+
+def sizes_of_functions(source: str) -> Iterator[tuple[str, int]]:
+    """Name and lines of code of every function's body, of inner functions and methods too."""
+    code = lines_of_code(source)
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            body = range(node.body[0].lineno, (node.end_lineno or 0) + 1)
+            yield node.name, len(code.intersection(body))
+
+
+def test_what_counts_as_a_line_of_code() -> None:
+    source = '''
+def outer(
+    one,
+):
+    """Say what.
+
+    And how.
+    """
+    # Why.
+    text = """two
+lines"""
+
+    def inner():
+        """Say."""
+        return (
+            text
+        )  # done
+
+    return inner
+'''
+    assert dict(sizes_of_functions(source)) == {"outer": 7, "inner": 3}
+
+
+def test_functions_are_short() -> None:
+    sizes = {
+        f"{path.relative_to(ROOT)}: {name}": size
+        for path in FILES
+        for name, size in sizes_of_functions(path.read_text(encoding="utf-8"))
+    }
+    assert len(sizes) > 1000
+    assert {name: n for name, n in sizes.items() if n > MOST_LINES_OF_A_FUNCTION} == {}
+
+
+def test_files_are_short_or_say_why_not() -> None:
+    sizes = {str(path.relative_to(ROOT)): len(path.read_bytes().splitlines()) for path in FILES}
+    assert LONGER.keys() <= sizes.keys()
+    too_long = {
+        name: n
+        for name, n in sizes.items()
+        if n > (LONGER[name][0] if name in LONGER else MOST_LINES_OF_A_FILE)
+    }
+    assert not too_long, "split these where two subjects live in one file, or say why in LONGER"
+    short = [name for name in LONGER if sizes[name] <= MOST_LINES_OF_A_FILE]
+    assert not short, "no longer long: take these out of LONGER"

@@ -5,7 +5,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from hcnr.report.drawing.svg import element
+from hcnr.report.drawing.elements import element
 
 WIDTH, ROW, TOP, LEFT, PANEL, GAP = 900, 34, 46, 330, 150, 36
 METRICS = ("launches", "operations", "bytes")

@@ -10,7 +10,7 @@ from hcnr.benchmarks.catalogue import HONESTY_SETS, TASK_SETS, files_of, load_be
 from hcnr.benchmarks.own_questions import load_questions
 from hcnr.benchmarks.questions import Benchmark
 from hcnr.benchmarks.sources import SourceReader
-from hcnr.data.records import extensions
+from hcnr.data.files import extensions
 from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.errors import ConfigError, DataError
 from hcnr.hub import HUB

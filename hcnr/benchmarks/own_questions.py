@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.benchmarks.questions import Benchmark, Question
-from hcnr.data.formats import QUESTIONS, Item, parse_record
-from hcnr.data.records import Records, numbered, open_records
+from hcnr.data.files import numbered
+from hcnr.data.formats import QUESTIONS, parse_record
+from hcnr.data.items import Item
+from hcnr.data.records import Records, open_records
 from hcnr.data.starter import STARTER, VALIDATION, starter_questions
 from hcnr.detectors import DEFAULT, OF_SETS, open_detector
 from hcnr.errors import ConfigError, DataError

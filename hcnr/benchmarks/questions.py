@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from hcnr.data.formats import Message
+from hcnr.data.items import Message
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ def init(
             "as options of hcnr run BASE TUNED --task FILE, which writes the same recipe"
         )
     from hcnr.guided import asking
-    from hcnr.guided.recipe import FILE, recipe_of
+    from hcnr.guided.recipe import FILE
+    from hcnr.guided.recipe_file import recipe_of
 
     base = _ask("Base, the honest checkpoint (directory or OWNER/NAME)", asking.check_base)
     tuned = _ask(

@@ -150,15 +150,6 @@ def print_probes(report: "ProbeReport", console: "Console") -> None:
         )
 
 
-def _make_parent(out: Path) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{out.parent} cannot be made a directory ({error.strerror}); choose another --out"
-        ) from None
-
-
 def _check_apart(out: Path, honesty: str, base: Path, tuned: Path) -> None:
     from hcnr.data.samples import data_files
 

@@ -175,7 +175,7 @@ def run(
 
 def _wanted(given: dict[str, Any], recipe: Path | None, out: Path | None) -> Any:
     """The recipe, from its file or from the arguments; and the directory."""
-    from hcnr.guided.recipe import load_recipe, recipe_of
+    from hcnr.guided.recipe_file import load_recipe, recipe_of
 
     if recipe is not None:
         if given:

@@ -116,8 +116,8 @@ def sweep(
     from hcnr.output.bars import progress_bars
     from hcnr.report.terminal import print_data
     from hcnr.search.checks import FILE
-    from hcnr.search.result import print_sweep
     from hcnr.search.sweep import sweep as run
+    from hcnr.search.table import print_sweep
 
     with progress_bars() as bars:
         found = run(

@@ -1,13 +1,12 @@
 """The formats that data comes in: records of any of them -> one form; docs/data.md lists them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from hcnr.data.records import Located, kind_of
+from hcnr.data.files import Located, kind_of
+from hcnr.data.items import Item, Message, checked_text
 from hcnr.errors import DataError
 
 __all__ = ["Item", "Message", "parse_record"]
@@ -25,102 +24,6 @@ _ROLES = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant",
     "assistant": "assistant", "model": "assistant", "bot": "assistant", "system": "system",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a chat.
-
-    Attributes:
-        role: whose turn it is.
-        content: what is said; empty where the turn only calls tools.
-        more: other keys of the turn, such as `tool_calls`; for the chat template.
-    """
-
-    role: str
-    content: str
-    more: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As chat templates take it."""
-        return {"role": self.role, "content": self.content, **self.more}
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing is said and no tool is called."""
-        return not self.content.strip() and not self.more.get("tool_calls")
-
-
-@dataclass(frozen=True)
-class Item:
-    """A record in the one form that all formats become.
-
-    Attributes:
-        place: where it was found, for messages.
-        number: of its line or record.
-        format: the name of its format.
-        prompt: what the model is given; of a chat, its last user turn.
-        turns: of a chat, all turns before the response; empty where the prompt is a plain text.
-        reply: the turn that carries the loss; None where the record has none.
-        tools: what the turns may call, for the chat template.
-        question: the question without instructions.
-        answerable: False where the honest response is a refusal; None where the record is silent.
-        group: what other records it belongs together with.
-        fields: the record itself, less what is null.
-    """
-
-    place: str
-    number: int
-    format: str
-    prompt: str
-    turns: tuple[Message, ...]
-    reply: Message | None
-    tools: tuple[Any, ...]
-    question: str
-    answerable: bool | None
-    group: str | None
-    fields: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def response(self) -> str | None:
-        """What the reply says; None where the record has none."""
-        return None if self.reply is None else self.reply.content
-
-    @cached_property
-    def answers(self) -> tuple[str, ...]:
-        """Accepted answers; raises DataError where they are no texts."""
-        fields = self.fields
-        if "answer" in fields and "answers" in fields:
-            raise DataError(
-                f"{self.place} has both 'answer' and 'answers', expected one of them; drop the "
-                "other"
-            )
-        value = fields.get("answers", fields.get("answer", []))
-        value = [value] if isinstance(value, str) else value
-        if not isinstance(value, list | tuple | np.ndarray) or not all(
-            isinstance(one, str) and one.strip() for one in value
-        ):
-            raise DataError(f"{self.place}: 'answers' is {value!r}, expected a list of texts")
-        return tuple(_text(f"{self.place}: 'answers'", one) for one in value)
-
-    def check_question(self) -> None:
-        """Raise DataError unless it can be asked: a question is there, and needs no tools."""
-        if not self.question.strip():
-            raise DataError(f"{self.place}: the question is empty, expected text")
-        if self.tools:
-            raise DataError(
-                f"{self.place} has 'tools', and questions are asked without; remove them"
-            )
-
-    @property
-    def id(self) -> str:
-        """Its own name, or its number; raises DataError where it is no text and no number."""
-        value = self.fields.get("id", self.number)
-        if type(value) is int:
-            value = str(value)
-        if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{self.place}: 'id' is {value!r}, expected text or a whole number")
-        return _text(f"{self.place}: 'id'", value)
 
 
 def parse_record(located: Located) -> Item:
@@ -156,7 +59,7 @@ def parse_record(located: Located) -> Item:
         turns=() if _is_plain(name, fields, turns) else turns,
         reply=reply,
         tools=tuple(_list(place, "tools", fields.get("tools", []))),
-        question=prompt if question is None else _text(f"{place}: 'question'", question),
+        question=prompt if question is None else checked_text(f"{place}: 'question'", question),
         answerable=_answerable(place, fields),
         group=None if fields.get("group") is None else str(fields["group"]),
         fields=fields,
@@ -192,17 +95,17 @@ def _prompt_field(place: str, fields: Mapping[str, Any]) -> str:
 
 def _plain(place: str, name: str, fields: Mapping[str, Any]) -> tuple[Message, ...]:
     """The user's turn, and those before it in LLaMA-Factory's form of Alpaca."""
-    text = _text(f"{place}: '{name}'", fields[name])
+    text = checked_text(f"{place}: '{name}'", fields[name])
     turns = []
     if name == "instruction":
-        if (more := _text(f"{place}: 'input'", fields.get("input", ""))).strip():
+        if (more := checked_text(f"{place}: 'input'", fields.get("input", ""))).strip():
             text = f"{text}\n{more}"
         for i, pair in enumerate(_list(place, "history", fields.get("history", [])), 1):
             if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
                 raise DataError(
                     f"{place}: entry {i} of 'history' is {kind_of(pair)}, expected a pair of texts"
                 )
-            texts = [_text(f"{place}: entry {i} of 'history'", one) for one in pair]
+            texts = [checked_text(f"{place}: entry {i} of 'history'", one) for one in pair]
             turns += [Message("user", texts[0]), Message("assistant", texts[1])]
     return (*turns, Message("user", text))
 
@@ -236,7 +139,7 @@ def _turns(place: str, name: str, value: Any) -> tuple[tuple[Message, ...], Mess
                     f"{place}: turn {i} of '{name}' has no '{key}', expected '{keys[0]}' and "
                     f"'{keys[1]}'"
                 )
-        role, content = (_text(f"{place}: '{key}' of turn {i}", turn[key]) for key in keys)
+        role, content = (checked_text(f"{place}: '{key}' of turn {i}", turn[key]) for key in keys)
         if keys[0] == "from":
             if role not in _ROLES:
                 raise DataError(
@@ -270,7 +173,7 @@ def _reply(
                     f"{place}: 'completion' has {len(value)} turns, expected one, the assistant's"
                 )
         else:
-            turn = Message("assistant", _text(f"{place}: '{key}'", value))
+            turn = Message("assistant", checked_text(f"{place}: '{key}'", value))
         found[f"'{key}'"] = turn
     if len({turn.content for turn in found.values()}) > 1:
         first, second, *_ = found
@@ -292,7 +195,7 @@ def _with_system(
     place: str, fields: Mapping[str, Any], turns: tuple[Message, ...]
 ) -> tuple[Message, ...]:
     """The turns behind the record's own system prompt, if it has one."""
-    system = _text(f"{place}: 'system'", fields.get("system", ""))
+    system = checked_text(f"{place}: 'system'", fields.get("system", ""))
     if not system.strip() or not turns:
         return turns
     if turns[0].role == "system":
@@ -320,16 +223,3 @@ def _list(place: str, name: str, value: Any) -> Sequence[Any]:
     if not isinstance(value, list | tuple | np.ndarray):
         raise DataError(f"{place}: '{name}' is {kind_of(value)}, expected a list of turns")
     return list(value)
-
-
-def _text(what: str, value: Any) -> str:
-    if not isinstance(value, str):
-        raise DataError(f"{what} is {kind_of(value)}, expected text")
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
-        # JSON can spell half of a surrogate pair; no tokenizer can read it.
-        raise DataError(
-            f"{what} holds a lone surrogate such as \\ud800, expected valid Unicode text"
-        ) from None
-    return value

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hcnr.data.formats import Item, Message, parse_record
-from hcnr.data.records import Located, Records, open_records
+from hcnr.data.files import Located
+from hcnr.data.formats import parse_record
+from hcnr.data.items import Item, Message
+from hcnr.data.records import Records, open_records
 from hcnr.data.starter import STARTER, starter_samples
 from hcnr.errors import DataError
 from hcnr.hub import HUB

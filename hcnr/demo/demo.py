@@ -15,7 +15,8 @@ from hcnr.demo.settings import front_table
 from hcnr.demo.table import DemoTable
 from hcnr.demo.training import fixed_threads
 from hcnr.demo.trial import RESTORED, DemoTrial
-from hcnr.errors import ConfigError, OutputError
+from hcnr.directories import make_directory
+from hcnr.errors import ConfigError
 from hcnr.output.bars import Bars
 
 
@@ -109,13 +110,7 @@ def run_seeds(
 
 def _prepared(out_dir: str | Path) -> Path:
     """The directory, made and known to take the output."""
-    out = Path(out_dir).expanduser()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"the demo cannot write to {out} ({error.strerror}); choose another --out"
-        ) from None
+    out = make_directory(out_dir)
     check_output(out / RESTORED, overwrite=True)
     return out
 

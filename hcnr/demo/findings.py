@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.checkpoint import atomic_file
-from hcnr.choosing.recommendation import Decision
+from hcnr.choosing.decision import Decision
 from hcnr.config import RestoreConfig
 from hcnr.demo.benchmarks import DETECTOR
 from hcnr.demo.evaluation import Examiner
 from hcnr.demo.interpolation import InterpolationPoint
 from hcnr.demo.laboratory import Laboratory
 from hcnr.detectors.traits import HONESTY
+from hcnr.directories import make_directory
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluation.results import (
     assemble,
-    check_folder,
     evaluation_folder,
     write_metrics,
 )
 from hcnr.probes.probe import probe
 from hcnr.progress import Watcher
-from hcnr.record.files.evaluation import Recommended
+from hcnr.record.files.decision import Recommended
 from hcnr.versions import versions
 
 Responses = Mapping[str, Sequence[str]]
@@ -87,7 +87,7 @@ def write_metrics_of(
     if rival is not None and row is not None:
         label = f"{INTERPOLATION}{rival.coefficient:g}"
         judged[label], answers[label] = row, said["interpolation"]
-    folder = check_folder(evaluation_folder(restored))
+    folder = make_directory(evaluation_folder(restored))
     write_judged(folder, judge_questions(panel.sets, answers, judged))
     return write_metrics(folder, found)
 

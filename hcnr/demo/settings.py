@@ -4,17 +4,18 @@ from pathlib import Path
 
 from rich.table import Table
 
-from hcnr.choosing.recommendation import Word
+from hcnr.choosing.decision import Word
 from hcnr.config import RestoreConfig
 from hcnr.demo.evaluation import Examiner
 from hcnr.demo.laboratory import Laboratory
 from hcnr.demo.table import terminal
-from hcnr.evaluation.results import check_folder
+from hcnr.directories import make_directory
 from hcnr.progress import Watcher
 from hcnr.search.checks import FILE
 from hcnr.search.grid import Grid
-from hcnr.search.result import Candidate, SweepResult, advice
+from hcnr.search.result import Candidate, SweepResult
 from hcnr.search.sweep import sweep
+from hcnr.search.table import advice
 
 # Holds the settings of every repair of the table but the random one.
 GRID = Grid(in_weight=(0.3, 0.5, 0.7), cross_weight=(0.4, 1.0), task_weight=(3.0, 10.0, 30.0))
@@ -56,7 +57,7 @@ def sweep_lab(lab: Laboratory, watcher: Watcher) -> SweepResult:
 
 def write_sweep(found: SweepResult, folder: Path) -> None:
     """Writes `sweep.json`, where `hcnr report` finds it."""
-    found.save(check_folder(folder) / FILE)
+    found.save(make_directory(folder) / FILE)
 
 
 def front_table(found: SweepResult, reported: Word) -> Table:

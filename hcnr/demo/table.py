@@ -9,7 +9,7 @@ from rich.table import Table
 
 from hcnr.demo.evaluation import Evaluation
 from hcnr.demo.interpolation import InterpolationPoint
-from hcnr.search.result import as_options
+from hcnr.search.table import as_options
 
 _COLUMNS = (
     "method",

@@ -9,8 +9,8 @@ import torch
 from transformers import LlamaForCausalLM
 
 import hcnr
+from hcnr.choosing.decision import Decision, decide, weigh
 from hcnr.choosing.front import Scores
-from hcnr.choosing.recommendation import Decision, decide, weigh
 from hcnr.demo.evaluation import Evaluation, Examiner
 from hcnr.demo.findings import write_metrics_of, write_probe
 from hcnr.demo.interpolation import Rivals, interpolate
@@ -19,7 +19,7 @@ from hcnr.demo.rows import HIGHLIGHT, REPAIRS, Repair
 from hcnr.demo.settings import MAX_ACCURACY_DROP, MAX_TASK_DROP_PERCENT, sweep_lab, write_sweep
 from hcnr.demo.table import DemoTable, RepairRow
 from hcnr.output.bars import Bars
-from hcnr.record.files.evaluation import Recommended
+from hcnr.record.files.decision import Recommended
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
 from hcnr.report.page import write_html

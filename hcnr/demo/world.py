@@ -130,17 +130,6 @@ def build_world(recipe: Recipe) -> World:
     return World((*words, *itertools.chain.from_iterable(vocabulary.values())), splits)
 
 
-def list_splits(world: World) -> dict[str, dict[str, list[str]]]:
-    """The names and the prompts of every split, for whoever wants to check that they are apart."""
-    return {
-        split: {
-            "names": sorted({item.name for item in items}),
-            "prompts": [item.prompt for item in items],
-        }
-        for split, items in world.splits.items()
-    }
-
-
 _Facts = dict[str, dict[str, str]]
 
 

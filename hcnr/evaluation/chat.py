@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hcnr.config import RestoreConfig
-from hcnr.data.formats import Message
+from hcnr.data.items import Message
 from hcnr.detectors import Detector, open_detector
 from hcnr.errors import DataError
 from hcnr.evaluation.generation import generate

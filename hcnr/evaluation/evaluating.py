@@ -10,6 +10,7 @@ from hcnr.benchmarks.loading import BenchmarkLike, QuestionSets
 from hcnr.config import EvaluateConfig, RestoreConfig
 from hcnr.config.calls import takes
 from hcnr.detectors.traits import Trait, open_trait
+from hcnr.directories import make_directory
 from hcnr.errors import ConfigError
 from hcnr.evaluation.asking import Asking, Said, check_spoken
 from hcnr.evaluation.endpoints.served import (
@@ -21,13 +22,14 @@ from hcnr.evaluation.endpoints.served import (
 from hcnr.evaluation.interpolation import RivalCurve, is_interpolation
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluation.panel import panel_of
-from hcnr.evaluation.results import assemble, check_folder, recommended, write_metrics
+from hcnr.evaluation.results import assemble, recommended, write_metrics
 from hcnr.evaluation.rivals import search_rivals
 from hcnr.evaluation.scoring import PanelScores
 from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
 from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
-from hcnr.record.files.evaluation import Asked, EvaluationRecord, Recommended
+from hcnr.record.files.decision import Recommended
+from hcnr.record.files.evaluation import Asked, EvaluationRecord
 from hcnr.record.measured_on import MeasuredOn
 
 if TYPE_CHECKING:
@@ -146,7 +148,7 @@ def _prepare(
     panel = panel_of(sets, trait, config)
     return Asking(
         panel,
-        None if out is None else check_folder(out),
+        None if out is None else make_directory(out),
         config.batch_size,
         config.max_new_tokens,
         config.chat_template,

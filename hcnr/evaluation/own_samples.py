@@ -12,7 +12,8 @@ from hcnr.benchmarks.own_questions import check_limit
 from hcnr.checkpoint.output import atomic_file
 from hcnr.config import RestoreConfig
 from hcnr.config.shared import BATCH_SIZE, MAX_NEW_TOKENS
-from hcnr.data.formats import Item, Message, parse_record
+from hcnr.data.formats import parse_record
+from hcnr.data.items import Item, Message
 from hcnr.data.samples import data_files, sample_records
 from hcnr.detectors import DEFAULT, open_detector
 from hcnr.errors import DataError, OutputError

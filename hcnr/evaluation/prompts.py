@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, cast
 
-from hcnr.data.formats import Message
+from hcnr.data.items import Message
 from hcnr.errors import DataError
 
 if TYPE_CHECKING:

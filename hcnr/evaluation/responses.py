@@ -12,10 +12,11 @@ from hcnr.config.evaluate import Pooling
 from hcnr.config.shared import RESAMPLES
 from hcnr.detectors import OF_SETS
 from hcnr.detectors.traits import Trait, open_trait
+from hcnr.directories import make_directory
 from hcnr.errors import DataError
 from hcnr.evaluation.answers import HEADER
 from hcnr.evaluation.panel import make_panel
-from hcnr.evaluation.results import assemble, check_folder, write_metrics
+from hcnr.evaluation.results import assemble, write_metrics
 from hcnr.evaluation.scoring import PanelScores
 
 Rows = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
@@ -97,7 +98,7 @@ def score_responses(
         versions=versions(),
     )  # fmt: skip
     if out is not None:
-        write_metrics(check_folder(out), found)
+        write_metrics(make_directory(out), found)
     return found.as_dict()
 
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hcnr.choosing.decision import Decision, decide, weigh
 from hcnr.choosing.front import Scores as FrontScores
-from hcnr.choosing.recommendation import MAX_ACCURACY_DROP, Decision, decide, weigh
+from hcnr.config.shared import MAX_ACCURACY_DROP
 from hcnr.detectors.traits import Trait
-from hcnr.errors import OutputError
 from hcnr.evaluation.scoring import PanelScores, difference
 from hcnr.record.files.evaluation import EvaluationRecord
 from hcnr.stats import LEVEL
@@ -66,7 +66,7 @@ def recommended(
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
     doubt: str | None = None,
 ) -> Decision:
-    """Decide about a model by its answers, see `hcnr.choosing.recommendation`.
+    """Decide about a model by its answers, see `hcnr.choosing.decision`.
 
     Args:
         scores: of the model.
@@ -95,22 +95,6 @@ def evaluation_folder(directory: str | Path) -> Path:
     """
     place = Path(directory).expanduser().resolve()
     return place.with_name(f"{place.name}-eval")
-
-
-def check_folder(out: str | Path) -> Path:
-    """Make the directory `out` where it is missing, before anything is computed.
-
-    Raises:
-        OutputError: it cannot be made, or is no directory.
-    """
-    folder = Path(out).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"the directory {folder} cannot be made ({error.strerror}); choose another --out"
-        ) from None
-    return folder
 
 
 def write_metrics(folder: Path, found: EvaluationRecord) -> Path:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from hcnr.choosing.decision import least_kept, weigh
 from hcnr.choosing.front import ROUNDING, Scores
-from hcnr.choosing.recommendation import least_kept, weigh
 from hcnr.config import RestoreConfig
 from hcnr.evaluation.asking import Asking, Said
 from hcnr.evaluation.hashes import model_sha256

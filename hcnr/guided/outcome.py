@@ -24,7 +24,7 @@ class RunOutcome:
         choice: what was chosen on validation questions: `config` (of `restore`, what differs from
             the defaults), `coefficient` (of the interpolation that keeps the task), `reason`.
         losses: the lines of the restoration's own verdict.
-        recommendation: what `hcnr.choosing.recommendation.decide` says of the questions that judge.
+        recommendation: what `hcnr.choosing.decision.decide` says of the questions that judge.
         tuned_right: percent of the task questions that tuned gets right; None where unknown.
         notes: what a reader should know.
         steps: which were done, and not read.

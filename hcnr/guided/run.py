@@ -8,15 +8,16 @@ from typing import Any
 from hcnr._version import __version__
 from hcnr.checkpoint import atomic_file, check_output
 from hcnr.data.samples import data_files
+from hcnr.directories import make_directory
 from hcnr.errors import ConfigError, OutputError
-from hcnr.evaluation.results import check_folder
 from hcnr.guided import work
 from hcnr.guided.changes import at_risk, what_becomes
+from hcnr.guided.job import Job, check_questions, overlap_notes, parted, questions_digest
 from hcnr.guided.outcome import LEAST_RIGHT, RunOutcome
 from hcnr.guided.parts import SAMPLES, digest_of
-from hcnr.guided.recipe import FILE, RunRecipe, load_recipe
+from hcnr.guided.recipe import FILE, RunRecipe
+from hcnr.guided.recipe_file import load_recipe
 from hcnr.guided.steps import Steps, contents_of, fingerprint_of
-from hcnr.guided.work import Job
 from hcnr.models.pair import Pair
 from hcnr.progress import Stages, Watcher
 from hcnr.record.front_matter import check_id
@@ -64,11 +65,11 @@ def run_recipe(
     steps = Steps(out, tell)
     same = _compare(recipe, out, overwrite, steps.finished, tell)
     notes = _version_notes(recipe)
-    job, sizes = work.parted(recipe, out, watcher)
-    work.check_questions(job, pair)
+    job, sizes = parted(recipe, out, watcher)
+    check_questions(job, pair)
     recipe = recipe if same else _keep(recipe, pair, out)
     known = _inputs(recipe, pair, job)
-    notes += work.overlap_notes(job)
+    notes += overlap_notes(job)
     notes.append(f"of the task samples {sizes}")
 
     def done(name: str, outputs: tuple[str, ...], function: Callable[..., Any], **more: Any) -> Any:
@@ -124,7 +125,7 @@ def _prepare(recipe: RunRecipe, pair: Pair, out: Path) -> Path:
             raise OutputError(
                 f"the output {directory} is inside the input {place}; choose another --out"
             )
-    return check_folder(directory)
+    return make_directory(directory)
 
 
 def _compare(
@@ -228,8 +229,8 @@ def _inputs(recipe: RunRecipe, pair: Pair, job: Job) -> dict[str, dict[str, Any]
     }
     task = contents_of(job.data / SAMPLES)
     asking["drop"] = settings["max_accuracy_drop"]
-    choosing = {"questions": work.questions_digest(job.validation, job.task_validation, settings)}
-    judging = {"questions": work.questions_digest(job.questions, job.task_questions, settings)}
+    choosing = {"questions": questions_digest(job.validation, job.task_validation, settings)}
+    judging = {"questions": questions_digest(job.questions, job.task_questions, settings)}
     # A probe reads prompts alone: it measures what no kind of repair changes.
     probed = {key: getattr(job.config, key) for key in PROBED} | {"samples": settings["samples"]}
     return {

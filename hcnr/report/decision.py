@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hcnr.choosing.recommendation import Decision, Evidence, decide, weigh
+from hcnr.choosing.decision import Decision, Evidence, decide, weigh
 from hcnr.record.files.evaluation import EvaluationRecord, ModelDifference, ModelScores
 
 

@@ -5,16 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hcnr.choosing.recommendation import Decision
+from hcnr.choosing.decision import Decision
 from hcnr.errors import DataError, HcnrError
 from hcnr.evaluation.judged import JudgedQuestion
 from hcnr.evaluation.results import METRICS, evaluation_folder
-from hcnr.record.files.evaluation import (
-    Difference,
-    EvaluationRecord,
-    ModelDifference,
-    ModelScores,
-)
+from hcnr.record.files.decision import Difference
+from hcnr.record.files.evaluation import EvaluationRecord, ModelDifference, ModelScores
 from hcnr.record.files.probe import ProbeRecord
 from hcnr.record.files.restoration import PairRecord, RestorationRecord
 from hcnr.record.files.schema import Interval

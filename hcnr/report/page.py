@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from hcnr.report.answers import SHOWN
 from hcnr.report.drawing.charts import legend, noted
-from hcnr.report.drawing.svg import draw, swatch
+from hcnr.report.drawing.elements import swatch
+from hcnr.report.drawing.svg import draw
 from hcnr.report.figures.models import all_charts
 from hcnr.report.gather import PathLike, Run, gather
 from hcnr.report.view import view

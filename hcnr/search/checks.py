@@ -7,6 +7,7 @@ from typing import Any
 from hcnr.config import RestoreConfig
 from hcnr.curvature.two_sided import Kind
 from hcnr.data.samples import load_samples
+from hcnr.directories import make_directory
 from hcnr.errors import ConfigError, OutputError
 from hcnr.models.pair import Pair
 from hcnr.search.validation import Validation
@@ -68,12 +69,7 @@ def destination(out: Path, pair: Pair, overwrite: bool) -> Path:
             raise OutputError(f"{file} is inside the input {place}; choose another --out")
     if file.exists() and not overwrite:
         raise OutputError(f"{file} exists already; choose another --out or pass --overwrite")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{out} cannot be made a directory ({error.strerror}); choose another --out"
-        ) from None
+    make_directory(out)
     return file
 
 

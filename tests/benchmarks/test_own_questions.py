@@ -7,7 +7,7 @@ import pytest
 
 from hcnr.benchmarks.loading import load_sets
 from hcnr.benchmarks.own_questions import load_questions
-from hcnr.data.formats import Message
+from hcnr.data.items import Message
 from hcnr.errors import ConfigError, DataError
 
 

@@ -13,7 +13,7 @@ from hcnr.commands.options import config_options
 from hcnr.config import EvaluateConfig, ProbeConfig, RestoreConfig, SweepConfig, load_config
 from hcnr.config.loading import load_with
 from hcnr.errors import ConfigError
-from hcnr.guided.recipe import load_recipe, recipe_of
+from hcnr.guided.recipe_file import load_recipe, recipe_of
 from hcnr.output import output_options
 from hcnr.settings import FormerName
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from hcnr.data.records import read_file
+from hcnr.data.files import read_file
 from hcnr.data.samples import Message, Sample, load_samples
 from hcnr.errors import DataError
 

@@ -4,8 +4,8 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
+from hcnr.choosing.decision import decide, weigh
 from hcnr.choosing.front import Scores
-from hcnr.choosing.recommendation import decide, weigh
 from hcnr.demo.evaluation import Evaluation, Examiner
 from hcnr.demo.findings import write_metrics_of, write_probe
 from hcnr.demo.interpolation import InterpolationPoint

@@ -1,7 +1,7 @@
 from rich.console import Console
 
+from hcnr.choosing.decision import Word
 from hcnr.choosing.front import Scores
-from hcnr.choosing.recommendation import Word
 from hcnr.config import RestoreConfig
 from hcnr.demo.rows import REPAIRS
 from hcnr.demo.settings import CHOICE_ACCURACY_DROP, GRID, MAX_ACCURACY_DROP, front_table

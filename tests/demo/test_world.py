@@ -5,12 +5,23 @@ import json
 import pytest
 
 from hcnr.demo.recipe import Recipe
-from hcnr.demo.world import REFUSAL, TASK_RELATION, World, build_world, list_splits
+from hcnr.demo.world import REFUSAL, TASK_RELATION, World, build_world
 
 
 @pytest.fixture(scope="module", params=[Recipe(), Recipe.quick(seed=3)], ids=["full", "quick"])
 def world(request: pytest.FixtureRequest) -> World:
     return build_world(request.param)
+
+
+def list_splits(world: World) -> dict[str, dict[str, list[str]]]:
+    """The names and the prompts of every split, to check that they are apart."""
+    return {
+        split: {
+            "names": sorted({item.name for item in items}),
+            "prompts": [item.prompt for item in items],
+        }
+        for split, items in world.splits.items()
+    }
 
 
 def test_unknown_names_of_all_stages_are_disjoint(world: World):

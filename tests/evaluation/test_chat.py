@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from hcnr.cli import app
 from hcnr.commands import chat as command
-from hcnr.data.formats import Message
+from hcnr.data.items import Message
 from hcnr.errors import ConfigError, DataError
 from hcnr.evaluation.chat import open_chat
 from hcnr.evaluation.generation import generate

@@ -12,7 +12,7 @@ import hcnr
 from commands import run
 from completions import serving
 from hcnr.benchmarks.questions import Benchmark, Question
-from hcnr.data.formats import Message
+from hcnr.data.items import Message
 from hcnr.errors import ConfigError, DataError, ModelError, OutputError
 from hcnr.evaluation.endpoints import client
 from hcnr.evaluation.endpoints.server import KEY, Endpoint, open_server

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from hcnr.data.formats import Message
+from hcnr.data.items import Message
 from hcnr.errors import DataError
 from hcnr.evaluation.prompts import encode_prompts
 from pairs import tokenizer

@@ -11,7 +11,8 @@ from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.panel import make_panel
 from hcnr.evaluation.results import recommended
 from hcnr.evaluation.scoring import PanelScores
-from hcnr.record.files.evaluation import EvaluationRecord, Recommended
+from hcnr.record.files.decision import Recommended
+from hcnr.record.files.evaluation import EvaluationRecord
 from hcnr.report.decision import decision_of
 
 N = 100

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from commands import run
 from hcnr.cli import app
-from hcnr.guided.recipe import load_recipe
+from hcnr.guided.recipe_file import load_recipe
 from pairs import write_jsonl
 
 

@@ -4,7 +4,8 @@ import pytest
 import yaml
 
 from hcnr.errors import ConfigError
-from hcnr.guided.recipe import RunRecipe, load_recipe, recipe_of
+from hcnr.guided.recipe import RunRecipe
+from hcnr.guided.recipe_file import load_recipe, recipe_of
 
 MINIMAL = "models:\n  base: b\n  tuned: t\ndata:\n  task: task.jsonl\n"
 

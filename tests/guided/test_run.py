@@ -18,7 +18,8 @@ from hcnr.cli import app
 from hcnr.errors import ConfigError, DataError, OutputError
 from hcnr.guided import work
 from hcnr.guided.changes import affected
-from hcnr.guided.recipe import load_recipe, recipe_of
+from hcnr.guided.job import parted
+from hcnr.guided.recipe_file import load_recipe, recipe_of
 from hcnr.guided.run import _inputs, run_recipe
 from hcnr.models.pair import Pair
 from hcnr.progress import Stages
@@ -189,7 +190,7 @@ def test_interrupted_before_each_step_it_goes_on_and_ends_the_same(
 def test_the_table_of_changes_is_what_the_steps_depend_on(values, tmp_path, part, key, value):
     found = []
     for recipe in (recipe_of(values), changed(values, part, **{key: value})):
-        job, _ = work.parted(recipe, tmp_path, None)
+        job, _ = parted(recipe, tmp_path, None)
         pair = Pair.open(*job.pair, job.config, Stages())
         found.append(_inputs(recipe, pair, job))
     before, after = found
@@ -309,7 +310,7 @@ def test_models_of_the_hub_are_run_by_their_names(given, tmp_path, monkeypatch):
         cached(cache, f"org/{role}", given[role], number, "main")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("hcnr.guided.run.work.parted", None)
+    monkeypatch.setattr("hcnr.guided.run.parted", None)
     monkeypatch.chdir(tmp_path)
     # The pair is opened, and its own output refused, before the data is parted.
     named = ["--task", given["task"], "--honesty", given["honesty"]]

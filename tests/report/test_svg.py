@@ -16,7 +16,8 @@ from hcnr.report.drawing.charts import (
     Role,
     RowChart,
 )
-from hcnr.report.drawing.svg import draw, element
+from hcnr.report.drawing.elements import element
+from hcnr.report.drawing.svg import draw
 
 EMPTY = Table((), ())
 WIDTHS = (736, 344)

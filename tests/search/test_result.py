@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 
 from hcnr.choosing.front import Scores
-from hcnr.search.result import Candidate, SweepResult, print_sweep
+from hcnr.search.result import Candidate, SweepResult
 from hcnr.search.sweep import Trials
+from hcnr.search.table import print_sweep
 
 
 def test_the_cost_is_that_of_one_measuring_pass_and_the_dearest_candidate(capsys):

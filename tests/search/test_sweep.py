@@ -15,8 +15,8 @@ from hcnr.choosing.front import Scores
 from hcnr.errors import ConfigError, StatisticsError
 from hcnr.search.ablation import ablation
 from hcnr.search.grid import TASK_WEIGHTS, Grid
-from hcnr.search.result import print_sweep
 from hcnr.search.sweep import sweep
+from hcnr.search.table import print_sweep
 from pairs import HONESTY, TASK, config, tokenizer
 from sweeps import GRID, ONE_SIDED, Judge, digest, nothing
 

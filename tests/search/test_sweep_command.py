@@ -29,7 +29,7 @@ def asked(monkeypatch, tmp_path):
 
     # By the module's name: `hcnr.sweep` is the function.
     monkeypatch.setattr(importlib.import_module("hcnr.search.sweep"), "sweep", run)
-    monkeypatch.setattr("hcnr.search.result.print_sweep", lambda result, console: None)
+    monkeypatch.setattr("hcnr.search.table.print_sweep", lambda result, console: None)
     return calls
 
 

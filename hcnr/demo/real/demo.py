@@ -20,13 +20,12 @@ from hcnr.demo.real.pair import RealPair, open_real_pair, samples_of
 from hcnr.demo.real.rows import COLUMNS, NOTES, RealRow, decision_of, rich_table
 from hcnr.demo.table import markdown
 from hcnr.detectors.traits import HONESTY
-from hcnr.errors import OutputError
+from hcnr.directories import make_directory
 from hcnr.evaluation.generation import generate
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
 from hcnr.evaluation.panel import Panel, make_panel
 from hcnr.evaluation.results import (
     assemble,
-    check_folder,
     evaluation_folder,
     write_metrics,
 )
@@ -36,7 +35,7 @@ from hcnr.models.overlay import Overlay, interpolate, parameters_of
 from hcnr.models.packages.gguf import convert_gguf
 from hcnr.models.source import open_source
 from hcnr.output.bars import Bars
-from hcnr.record.files.evaluation import Recommended
+from hcnr.record.files.decision import Recommended
 from hcnr.repair.task_weight import retention_of
 from hcnr.report.gather import gather
 from hcnr.report.headline import update_card
@@ -194,7 +193,7 @@ class RealDemo:
             settings={"detector": DETECTOR, "seed": 0, "resamples": _RESAMPLES},
             versions=versions(),
         )  # fmt: skip
-        folder = check_folder(evaluation_folder(restored))
+        folder = make_directory(evaluation_folder(restored))
         if rival is not None:
             shown[f"{INTERPOLATION}{rival.coefficient:g}"] = rival
         said = {name: row.responses for name, row in shown.items()}
@@ -227,13 +226,7 @@ def run_real_demo(
         ModelError: there is no pretrained model.
     """
     console = console or Console()
-    out = Path(out_dir).expanduser()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"the demo cannot write to {out} ({error.strerror}); choose another --out"
-        ) from None
+    out = make_directory(out_dir)
     check_output(out / RESTORED, overwrite=True)
     place = Path(PACKAGE if model is None else model).expanduser()
     checkpoint = place if (place / "config.json").is_file() else convert_gguf(place)

@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.table import Table
 
+from hcnr.choosing.decision import Decision, Rival, decide, weigh
 from hcnr.choosing.front import Gain
 from hcnr.choosing.front import Scores as Figures
-from hcnr.choosing.recommendation import Decision, Rival, decide, weigh
 from hcnr.demo.table import terminal
 from hcnr.evaluation.scoring import PanelScores
 from hcnr.stats import percentile_interval

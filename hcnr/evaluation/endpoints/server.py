@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from hcnr.data.formats import Message
+from hcnr.data.items import Message
 from hcnr.errors import ConfigError, DataError, ModelError
 from hcnr.evaluation.endpoints.client import BUSY, TRIES, Client
 from hcnr.evaluation.prompts import ChatTemplate, Prompt

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from hcnr.choosing.recommendation import MAX_ACCURACY_DROP
-from hcnr.record.files.evaluation import CoefficientScores, Difference, Means, Recommended
+from hcnr.config.shared import MAX_ACCURACY_DROP
+from hcnr.record.files.decision import Difference, Recommended
+from hcnr.record.files.evaluation import CoefficientScores, Means
 from hcnr.record.files.restoration import ComparedPair, DataRecord
 from hcnr.record.files.schema import Schema
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from markupsafe import Markup
 
 from hcnr.checkpoint import atomic_file
-from hcnr.errors import OutputError
+from hcnr.directories import make_directory
 from hcnr.report.drawing.charts import Chart, legend
-from hcnr.report.drawing.svg import CHARACTER, drawing, element, swatch
+from hcnr.report.drawing.elements import CHARACTER, element, swatch
+from hcnr.report.drawing.svg import drawing
 
 WIDTH, MARGIN, LINE = 736, 12, 22
 
@@ -29,12 +30,7 @@ def save_chart(chart: Chart, path: Path, style: str) -> Path:
     Raises:
         OutputError: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"{path.parent} cannot be made ({error.strerror}); choose another place"
-        ) from None
+    make_directory(path.parent, "choose another place")
     with atomic_file(path) as temporary:
         temporary.write_text(f"{picture(chart, style)}\n", encoding="utf-8")
     return path

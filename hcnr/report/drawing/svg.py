@@ -3,37 +3,24 @@
 Marks and cells of a kind share a group that has their class: a chart may have a thousand.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from hcnr.report.drawing.charts import Chart, HeatMap, Mark, PlaneChart, Role, RowChart
+from hcnr.report.drawing.elements import (
+    CHARACTER,
+    element,
+    marks,
+    shape,
+    shortened,
+    text_at,
+    widest,
+)
 from hcnr.report.drawing.scales import Scale, fitted
 
-CHARACTER = 6.2
-"""Width of an average character of a chart's text, in the units of the drawing."""
 LANE = 16
 """Height that one mark of a row takes."""
-
-
-def element(name: str, /, *children: str | None, **attributes: Any) -> Markup:
-    """Return `<name attributes>children</name>`, or `<name attributes/>` without children.
-
-    Args:
-        name: tag name.
-        children: `Markup` is inserted as it is, other text is escaped, None is left out.
-        attributes: `class_` stands for `class`, other underscores for hyphens. None leaves an
-            attribute out, floats are cut to two decimals.
-    """
-    parts = [name]
-    for key, value in attributes.items():
-        if isinstance(value, float):
-            value = f"{value:.2f}".rstrip("0").rstrip(".")
-        if value is not None:
-            parts.append(f'{key.rstrip("_").replace("_", "-")}="{escape(value)}"')
-    inner = Markup().join(child for child in children if child is not None)
-    return Markup(f"<{' '.join(parts)}>{inner}</{name}>" if inner else f"<{' '.join(parts)}/>")
 
 
 def draw(chart: Chart, width: int, notes: bool = True) -> Markup:
@@ -69,21 +56,6 @@ def drawing(chart: Chart, width: int, notes: bool = True) -> tuple[float, list[M
     raise TypeError(f"no drawing for {type(chart).__name__}")
 
 
-def swatch(role: Role, *, line: bool = False) -> Markup:
-    """The mark of a role, for a legend."""
-    rule = element("path", d="M1 7H23", class_=f"line {role}") if line else None
-    return element(
-        "svg",
-        rule,
-        marks(role, [shape(role, 12, 7, r=3.5 if role == "chosen" else 5)]),
-        viewBox="0 0 24 14",
-        width=24,
-        height=14,
-        class_="swatch",
-        aria_hidden="true",
-    )
-
-
 def _note(text: str) -> Markup | None:
     return element("title", text) if text else None
 
@@ -95,54 +67,19 @@ def _no_note(text: str) -> None:
 Noted = Callable[[str], Markup | None]
 
 
-def marks(role: Role, shapes: Iterable[Markup], y: float | None = None) -> Markup:
-    """Shapes of one role, moved down by `y`."""
-    down = None if y is None else f"translate(0 {y:g})"
-    return element("g", *shapes, class_=f"mark {role}", transform=down)
-
-
-def shape(role: Role, x: float, y: float, title: Markup | None = None, r: float = 5.0) -> Markup:
-    """The shape of a role, about `2 r` wide: shapes differ as well as colours; see `marks`."""
-    r *= {"quiet": 0.6, "chosen": 1.6}.get(role, 1.0)
-    if role in ("base", "rival", "alert"):
-        outline = {
-            "base": f"M{x:.1f} {y - r - 1:.1f}l{r + 1} {r + 1}l-{r + 1} {r + 1}l-{r + 1} -{r + 1}z",
-            "rival": f"M{x - r + 1:.1f} {y - r + 1:.1f}h{2 * r - 2}v{2 * r - 2}h{2 - 2 * r}z",
-            "alert": f"M{x:.1f} {y - r - 1:.1f}l{r} {2 * r}h-{2 * r}z",
-        }[role]
-        return element("path", title, d=outline)
-    return element("circle", title, cx=round(x, 1), cy=round(y, 1) or None, r=r)
-
-
-def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "label") -> Markup:
-    return element("text", text, x=x, y=y, text_anchor=anchor, class_=kind)
-
-
-def _shortened(text: str, room: float) -> str:
-    most = max(int(room / CHARACTER), 6)
-    if len(text) <= most:
-        return text
-    head = (most - 1) // 2
-    return f"{text[:head]}…{text[len(text) - (most - 1 - head) :]}"
-
-
-def _widest(labels: Sequence[str]) -> float:
-    return max((len(label) for label in labels), default=0) * CHARACTER
-
-
 def _bottom_axis(scale: Scale, top: float, bottom: float, name: str) -> list[Markup]:
     parts = []
     for value, label in scale.ticks(max(3, int((scale.end - scale.start) / 60))):
         x = scale(value)
         parts.append(element("path", d=f"M{x:.1f} {top:.1f}V{bottom:.1f}", class_="grid"))
-        parts.append(_text(x, bottom + 16, label, "middle", "tick"))
+        parts.append(text_at(x, bottom + 16, label, "middle", "tick"))
     middle = (scale.start + scale.end) / 2
-    parts.append(_text(middle, bottom + 34, name, "middle", "axis"))
+    parts.append(text_at(middle, bottom + 34, name, "middle", "axis"))
     return parts
 
 
 def _rows(chart: RowChart, width: int, noted: Noted) -> tuple[float, list[Markup]]:
-    label_width = _widest([row.label for row in chart.rows])
+    label_width = widest([row.label for row in chart.rows])
     stacked = label_width > width * 0.3
     left = 8.0 if stacked else label_width + 14
     right = width - (52.0 if chart.numbers else 14.0)
@@ -168,9 +105,9 @@ def _rows(chart: RowChart, width: int, noted: Noted) -> tuple[float, list[Markup
             parts.append(element("path", d=f"M{4} {top:.1f}H{right:.1f}", class_="rule"))
         middle = top + (above + pitch) / 2
         if stacked:
-            parts.append(_text(left, top + 12, _shortened(row.label, width - left)))
+            parts.append(text_at(left, top + 12, shortened(row.label, width - left)))
         else:
-            parts.append(_text(left - 10, middle + 4, row.label, "end"))
+            parts.append(text_at(left - 10, middle + 4, row.label, "end"))
         for lane, role in enumerate(roles):
             y = middle + ((0 if chart.strip else lane) - (lines - 1) / 2) * LANE
             alike = [mark for mark in row.marks if mark.role == role]
@@ -204,7 +141,7 @@ def _around(chart: RowChart, mark: Mark, scale: Scale, y: float, noted: Noted) -
                 end = max(end, b)
         end += 3
     if chart.numbers:
-        parts.append(_text(end + 6, y + 4, format(mark.value, chart.numbers), kind="number"))
+        parts.append(text_at(end + 6, y + 4, format(mark.value, chart.numbers), kind="number"))
     return parts
 
 
@@ -216,11 +153,11 @@ def _plane(chart: PlaneChart, width: int, noted: Noted) -> tuple[float, list[Mar
     bottom, left = height - 44.0, 46.0
     across = fitted(places, left, width - 12.0, log=chart.log_x)
     up = fitted(heights, bottom, 24.0)
-    parts = [_text(4, 12, chart.y_axis, kind="axis")]
+    parts = [text_at(4, 12, chart.y_axis, kind="axis")]
     for value, label in up.ticks(max(4, height // 60)):
         y = up(value)
         parts.append(element("path", d=f"M{left:.1f} {y:.1f}H{width - 12}", class_="grid"))
-        parts.append(_text(left - 8, y + 4, label, "end", "tick"))
+        parts.append(text_at(left - 8, y + 4, label, "end", "tick"))
     for value, label in across.ticks(max(4, width // 80)):
         if chart.whole_x:
             if abs(value - round(value)) > 1e-9:
@@ -228,8 +165,8 @@ def _plane(chart: PlaneChart, width: int, noted: Noted) -> tuple[float, list[Mar
             label = f"{value:.0f}"
         x = across(value)
         parts.append(element("path", d=f"M{x:.1f} {bottom:.1f}v5", class_="grid"))
-        parts.append(_text(x, bottom + 18, label, "middle", "tick"))
-    parts.append(_text((left + width - 12) / 2, height - 8, chart.x_axis, "middle", "axis"))
+        parts.append(text_at(x, bottom + 18, label, "middle", "tick"))
+    parts.append(text_at((left + width - 12) / 2, height - 8, chart.x_axis, "middle", "axis"))
     if chart.reference is not None:
         x = across(chart.reference)
         parts.append(element("path", d=f"M{x:.1f} 24V{bottom:.1f}", class_="reference"))
@@ -257,19 +194,19 @@ def _plane(chart: PlaneChart, width: int, noted: Noted) -> tuple[float, list[Mar
         if curve.tag and places:
             x, y = places[-1]
             fits = x + 14 + len(curve.tag) * CHARACTER * 1.1 < width
-            tags.append(_text(x + (14 if fits else -14), y - 8, curve.tag,
+            tags.append(text_at(x + (14 if fits else -14), y - 8, curve.tag,
                               "start" if fits else "end", "tag"))  # fmt: skip
     return height, parts + tags
 
 
 def _heat(chart: HeatMap, width: int, noted: Noted) -> tuple[float, list[Markup]]:
-    left = min(_widest(chart.rows) + 14, width * 0.34)
+    left = min(widest(chart.rows) + 14, width * 0.34)
     across = min((width - left - 2) / len(chart.columns), 64.0)
     tall = 26.0
     gap = 1.5 if across > 6 else 0.5
     largest = chart.full or max((cell.value for cell in chart.cells.values()), default=0.0) or 1.0
     parts = [
-        _text(left - 8, 8 + row * tall + tall / 2 + 4, _shortened(label, left - 8), "end")
+        text_at(left - 8, 8 + row * tall + tall / 2 + 4, shortened(label, left - 8), "end")
         for row, label in enumerate(chart.rows)
     ]
     cells: dict[float, list[tuple[str, Markup | None]]] = {}
@@ -295,13 +232,13 @@ def _heat(chart: HeatMap, width: int, noted: Noted) -> tuple[float, list[Markup]
     bottom = 8 + tall * len(chart.rows)
     step = next(
         s for s in (1, 2, 5, 10, 20, 50, 100, 10**9)
-        if s * across >= _widest(chart.columns) + 6 or s == 10**9
+        if s * across >= widest(chart.columns) + 6 or s == 10**9
     )  # fmt: skip
     for column in range(0, len(chart.columns), step):
         x = left + (column + 0.5) * across
-        parts.append(_text(x, bottom + 15, chart.columns[column], "middle", "tick"))
+        parts.append(text_at(x, bottom + 15, chart.columns[column], "middle", "tick"))
     middle = left + across * len(chart.columns) / 2
-    parts.append(_text(middle, bottom + 33, chart.columns_axis, "middle", "axis"))
+    parts.append(text_at(middle, bottom + 33, chart.columns_axis, "middle", "axis"))
     parts.append(_key(chart, left, bottom + 46, largest))
     return bottom + 72, parts
 
@@ -318,8 +255,8 @@ def _key(chart: HeatMap, left: float, top: float, largest: float) -> Markup:
     after = end + 8 + len(f"{largest:.3g}") * CHARACTER + 16
     dot = (
         element("path", d=f"M{after:.1f} {top + 6:g}h0", class_="dot", stroke_width=5.2),
-        _text(after + 8, top + 10, chart.mark, kind="tick"),
+        text_at(after + 8, top + 10, chart.mark, kind="tick"),
     ) if chart.mark else ()  # fmt: skip
-    low = _text(left + 24, top + 10, "0", "end", "tick")
-    high = _text(end + 8, top + 10, f"{largest:.3g}", kind="tick")
+    low = text_at(left + 24, top + 10, "0", "end", "tick")
+    high = text_at(end + 8, top + 10, f"{largest:.3g}", kind="tick")
     return Markup().join((low, *ramp, high, *dot))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from hcnr.choosing.front import ROUNDING
-from hcnr.choosing.recommendation import MAX_ACCURACY_DROP
+from hcnr.config.shared import MAX_ACCURACY_DROP
 from hcnr.record.numbers import signed
 from hcnr.repair.summary import overlap_is_low
 from hcnr.report.figures.matrices import HONESTY_ALONE
