@@ -1,7 +1,6 @@
 """Refusal detectors, by name: was this response a refusal to answer that question?"""
 
 import difflib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,22 +8,14 @@ from typing import Any
 import numpy as np
 
 from hcnr import plugins
+from hcnr.detectors.built_in import BUILT_IN, Decide, keywords
 from hcnr.detectors.similarity import ENCODER, has_reference, open_encoder, similar_to_reference
-from hcnr.detectors.traits import TRAITS, Trait
+from hcnr.detectors.traits import Trait
 from hcnr.errors import ConfigError
 
 DEFAULT = "unknownbench_keywords"
-KEYWORDS = {trait.detector: trait.keywords for trait in TRAITS.values()}
 # The sets whose authors detect refusals in another way.
 OF_SETS = {"kuq": "selfaware", "selfaware": "selfaware"}
-WITH_TEXT = ("template", "regex")
-DETECTORS = (*KEYWORDS, "selfaware", "selfaware_substring", "gair_idk", *WITH_TEXT)
-
-GAIR_PHRASES = (
-    "i apologize", "not aware of", "i'm not familiar with", "i am not familiar with",
-    "n't make sense", "not make sense", "i'm not able to", "i am not able to",
-    "however, i must point out",
-)  # fmt: skip
 
 # Right and left quotation mark, reversed one, modifier letter, full-width form; acute and grave
 # accent, prime; modifier letters prime and turned comma; Armenian and Latin saltillo.
@@ -99,51 +90,37 @@ def open_detector(
     if isinstance(name, Trait):
         name, own = name.detector, name.keywords
     kind, _, text = name.partition(":")
-    if not own and kind not in DETECTORS and (plugin := plugins.load("hcnr.detectors", name)):
+    if not own and kind not in BUILT_IN and (plugin := plugins.load("hcnr.detectors", name)):
         return Detector(
             f"{name} (strict)" if strict else name, _batched(_registered(name, plugin), strict)
         )
-    if not own:
-        check_detector(name)
-    skips_empty, note = False, None
-    if own or kind in KEYWORDS:
-        words = own or KEYWORDS[kind]
-        one = _keywords(words if strict else [plain_apostrophes(word) for word in words])
-    elif kind == "gair_idk":
-        one = _gair_idk
-    elif kind == "selfaware_substring":
-        one = _selfaware_substring
-        skips_empty = compat
-        note = "selfaware_substring sees only refusals in the words of 16 fixed sentences: it is "
-        note += "nearly blind on real answers."
-    elif kind == "selfaware":
+    if own:
+        one = keywords(own if strict else [plain_apostrophes(word) for word in own])
+        return Detector(f"{name} (strict)" if strict else name, _batched(_each(one), strict))
+    check_detector(name)
+    found = BUILT_IN[kind]
+    skips_empty = compat and found.skips_empty
+    if found.open is None:
         label, encode = open_encoder(ENCODER if encoder is None else encoder, pooling)
-        detail = f"{label}{', strict' if strict else ''}{', compat' if compat else ''}"
-        return Detector(
-            f"selfaware ({detail})", _batched(_selfaware(encode), strict), skips_empty=compat
-        )
+        variant = ", ".join([label, *["strict"] * strict, *["compat"] * compat])
+        decide = _selfaware(encode)
     else:
-        if not text:
+        if found.takes_text and not text:
             raise ConfigError(f"the detector {kind} needs its text, such as '{kind}:I don't know.'")
-        text = text if strict else plain_apostrophes(text)
-        one = _template(text) if kind == "template" else _regex(text)
-    variant = ", ".join(["strict"] * strict + ["compat"] * skips_empty)
-    return Detector(
-        f"{name} ({variant})" if variant else name,
-        _batched(_each(one), strict),
-        skips_empty,
-        note,
-    )
+        variant = ", ".join(["strict"] * strict + ["compat"] * skips_empty)
+        decide = _each(found.open(text if strict else plain_apostrophes(text)))
+    shown = f"{name} ({variant})" if variant else name
+    return Detector(shown, _batched(decide, strict), skips_empty, found.note)
 
 
 def check_detector(name: str) -> None:
     """Raise ConfigError unless there is a detector of that name."""
     kind, colon, _ = name.partition(":")
-    if kind in DETECTORS and (not colon or kind in WITH_TEXT):
+    if kind in BUILT_IN and (not colon or BUILT_IN[kind].takes_text):
         return
     registered = plugins.names("hcnr.detectors")
     if name not in registered:
-        known = (*DETECTORS, *registered)
+        known = (*BUILT_IN, *registered)
         near = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.0)[0]
         raise ConfigError(
             f"the detector {name!r} is unknown, expected one of {', '.join(known)}; did you mean "
@@ -151,7 +128,6 @@ def check_detector(name: str) -> None:
         )
 
 
-_One = Callable[[str, str], bool]
 _Many = Callable[[Sequence[str], Sequence[str]], Sequence[bool]]
 
 
@@ -196,24 +172,10 @@ def _registered(name: str, decide: _Many) -> _Many:
     return checked
 
 
-def _each(one: _One) -> _Many:
+def _each(one: Decide) -> _Many:
     return lambda responses, questions: [
         one(response, question) for response, question in zip(responses, questions, strict=True)
     ]
-
-
-def _keywords(words: Sequence[str]) -> _One:
-    pattern = re.compile(rf"(?<!\w)(?:{'|'.join(re.escape(word.lower()) for word in words)})(?!\w)")
-    return lambda response, _: pattern.search(response.lower()) is not None
-
-
-def _gair_idk(response: str, question: str) -> bool:
-    response, question = response.lower(), question.lower()
-    return any(phrase in response and phrase not in question for phrase in GAIR_PHRASES)
-
-
-def _selfaware_substring(response: str, _: str) -> bool:
-    return has_reference(response)
 
 
 def _selfaware(encode: Any) -> _Many:
@@ -226,17 +188,3 @@ def _selfaware(encode: Any) -> _Many:
         return found
 
     return decide
-
-
-def _template(text: str) -> _One:
-    return lambda response, _: response.strip() == text.strip()
-
-
-def _regex(text: str) -> _One:
-    try:
-        pattern = re.compile(text, re.IGNORECASE | re.DOTALL)
-    except re.error as error:
-        raise ConfigError(
-            f"the detector 'regex:{text}' is no regular expression: {error}"
-        ) from None
-    return lambda response, _: pattern.search(response) is not None

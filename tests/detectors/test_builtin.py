@@ -1,11 +1,14 @@
 """Every detector against responses judged by hand."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hcnr.detectors import DETECTORS, open_detector
+from hcnr.config import EvaluateConfig
+from hcnr.detectors import open_detector
+from hcnr.detectors.built_in import BUILT_IN
 from hcnr.detectors.traits import HONESTY, SAFETY
 from hcnr.errors import ConfigError, ModelError
 
@@ -167,7 +170,7 @@ def test_a_missing_encoder_names_the_explicit_flag(tmp_path):
 def test_an_unknown_name_gets_the_nearest_known_one(name, near):
     with pytest.raises(ConfigError, match=rf"is unknown.*did you mean {near}") as caught:
         open_detector(name)
-    assert all(known in str(caught.value) for known in DETECTORS)
+    assert all(known in str(caught.value) for known in BUILT_IN)
 
 
 @pytest.mark.parametrize("name", ["template", "template:", "regex"])
@@ -187,3 +190,16 @@ def test_a_traits_keywords_are_read_as_responses_are():
 def test_a_broken_pattern():
     with pytest.raises(ConfigError, match=r"'regex:\(' is no regular expression"):
         open_detector("regex:(")
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_detector_is_named_where_users_look(name):
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "docs" / "evaluation.md").read_text(encoding="utf-8")
+    shown = f"{name}:" if BUILT_IN[name].takes_text else name
+    assert f"\n| `{shown}" in page, "the table of refusal detectors in docs/evaluation.md"
+    assert open_detector.__doc__ is not None
+    assert f"`{shown}" in open_detector.__doc__
+    if name != SAFETY.detector:
+        about = EvaluateConfig.model_fields["detector"].description
+        assert shown in str(about), "DETECTOR in hcnr/config/shared.py"

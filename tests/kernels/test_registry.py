@@ -1,6 +1,8 @@
 """The registry cannot be escaped: what torch has registered is what the rows say."""
 
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -97,3 +99,26 @@ def test_relative_error_is_not_fooled() -> None:
     assert relative_error(one, torch.zeros(3)) == pytest.approx(3**0.5)
     assert relative_error(one * torch.nan, one) == float("inf")
     assert relative_error(one[:2], one) == float("inf")
+
+
+def test_contributing_tells_where_each_operator_is() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = {}
+    table = page.partition("## Finding an operator")[2].partition("\n## ")[0]
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) == 5 and (family := re.match(r"`(\w+)`", cells[0])) is not None:
+            rows[family[1]] = [re.findall(r"`([\w/.]+)`", cell) for cell in cells[1:]]
+    assert rows.keys() == {path.parent.name for path in _families(root)}
+    for row in OPERATORS.values():
+        family = row.public.__module__.rsplit(".", 1)[-1]
+        assert row.name in rows[family][0], f"{row.name} in the row of {family}"
+    for _, _, tests, rivals in rows.values():
+        for name in tests:
+            assert (root / "tests" / "kernels" / name).is_file(), name
+        assert all((root / name).is_file() for name in rivals)
+
+
+def _families(root: Path) -> list[Path]:
+    return sorted((root / "kernels" / "hcnr_kernels" / "ops").glob("*/__init__.py"))
