@@ -27,7 +27,7 @@ def cache_root() -> Path:
 
 
 def cached_directory(key: str, build: Callable[[Path], None]) -> Path:
-    """Returns the directory of a key, building it first if it is not there.
+    """Return the directory of a key, building it first if it is not there.
 
     It is built in a temporary directory beside its place and renamed when it is complete and on the
     disk, so a killed or failed build, or a machine that stops, leaves nothing under the key. Of two
@@ -64,7 +64,7 @@ def cached_directory(key: str, build: Callable[[Path], None]) -> Path:
 
 
 def _list(place: Path) -> None:
-    """Keeps beside the files what they are, for `_is_whole`."""
+    """Keep beside the files what they are, for `_is_whole`."""
     sizes = {p.relative_to(place).as_posix(): p.stat().st_size for p in _files(place)}
     (place / _LIST).write_text(json.dumps(sizes), encoding="utf-8")
 
@@ -113,7 +113,7 @@ def _turn(file: Path) -> Iterator[None]:
 
 
 def fsync(path: Path) -> None:
-    """Waits until a file's bytes, or a directory's entries, are on the disk."""
+    """Wait until a file's bytes, or a directory's entries, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -122,7 +122,7 @@ def fsync(path: Path) -> None:
 
 
 def fsync_tree(directory: Path) -> None:
-    """Waits until a directory and all below it is on the disk, children before parents."""
+    """Wait until a directory and all below it is on the disk, children before parents."""
     for folder, _, files in os.walk(directory, topdown=False):
         for name in files:
             path = Path(folder, name)
@@ -132,7 +132,7 @@ def fsync_tree(directory: Path) -> None:
 
 
 def as_readable(place: Path) -> None:
-    """Makes a built directory and its files as readable as what the user writes otherwise.
+    """Make a built directory and its files as readable as what the user writes otherwise.
 
     Until then they are private, as temporary files are.
     """
@@ -147,7 +147,7 @@ def as_readable(place: Path) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Removes what killed builds left behind; a day is far longer than any build takes."""
+    """Remove what killed builds left behind; a day is far longer than any build takes."""
     for leftover in root.glob(".*-*"):
         with contextlib.suppress(OSError):
             if time.time() - leftover.stat().st_mtime > _DAY:

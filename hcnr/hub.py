@@ -56,27 +56,27 @@ def open_dataset(text: str) -> Iterable[Any]:
     parts = form.groupdict() if form else {"name": text}
     name, split = parts["name"] or text, parts.get("split")
     try:
-        found: Any
+        dataset: Any
         if os.path.isfile(os.path.join(name, "dataset_dict.json")):
-            found = datasets.load_from_disk(name)
-            found = found if split is None else found[split]
+            dataset = datasets.load_from_disk(name)
+            dataset = dataset if split is None else dataset[split]
         elif os.path.isfile(os.path.join(name, "state.json")) and split is None:
-            found = datasets.load_from_disk(name)
+            dataset = datasets.load_from_disk(name)
         else:
             options = {"split": split, "revision": parts.get("revision")}
-            found = datasets.load_dataset(name, parts.get("config"), **options)
+            dataset = datasets.load_dataset(name, parts.get("config"), **options)
     # The library, the hub and the network each have their own kinds of errors.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise DataError(f"the data set {text} cannot be opened ({reason})") from None
-    if isinstance(found, dict):
-        if len(found) != 1:
+    if isinstance(dataset, dict):
+        if len(dataset) != 1:
             raise DataError(
-                f"the data set {text} has the splits {', '.join(map(str, found))}; name one of "
-                f"them, as in {HUB}{name}:{next(iter(found), 'train')}"
+                f"the data set {text} has the splits {', '.join(map(str, dataset))}; name one of "
+                f"them, as in {HUB}{name}:{next(iter(dataset), 'train')}"
             )
-        (found,) = found.values()
-    return found
+        (dataset,) = dataset.values()
+    return dataset
 
 
 _MODEL = re.compile(
@@ -145,20 +145,20 @@ def _snapshot(source: str) -> Snapshot:
         "allow_patterns": list(_WANTED),
         "ignore_patterns": list(_UNWANTED),
     }
-    found = None
+    directory = None
     # It raises kinds of its own for what is cached in part.
     with contextlib.suppress(LocalEntryNotFoundError, OSError, ValueError):
-        found = Path(snapshot_download(**wanted, local_files_only=True))
-    if found is None or not _is_whole(found):
+        directory = Path(snapshot_download(**wanted, local_files_only=True))
+    if directory is None or not _is_whole(directory):
         try:
             with _bars():
-                found = Path(snapshot_download(**wanted))
+                directory = Path(snapshot_download(**wanted))
         # The hub, the network and the cache each have their own kinds of errors.
         except Exception as error:
             raise CheckpointError(_refusal(source, error)) from error
-        if not _is_whole(found):
+        if not _is_whole(directory):
             raise CheckpointError(_refusal(source, None))
-    return Snapshot(found, form["name"], found.name)
+    return Snapshot(directory, form["name"], directory.name)
 
 
 def _is_whole(directory: Path) -> bool:

@@ -8,18 +8,18 @@ from hcnr_kernels import native, operator_table
 
 def operators() -> tuple[list[str], list[list[str]]]:
     """Heads and rows: an operator, then its status on each backend or why it is not available."""
-    found: dict[str, dict[str, str]] = {}
+    table: dict[str, dict[str, str]] = {}
     for operator, backend, status in operator_table():
-        found.setdefault(operator, {})[backend] = status
-    backends = list(dict.fromkeys(backend for row in found.values() for backend in row))
-    rows = [[name, *(row.get(b, "-") for b in backends)] for name, row in found.items()]
+        table.setdefault(operator, {})[backend] = status
+    backends = list(dict.fromkeys(backend for row in table.values() for backend in row))
+    rows = [[name, *(row.get(b, "-") for b in backends)] for name, row in table.items()]
     return ["operator", *backends], rows
 
 
 def packages() -> list[tuple[str, str]]:
     """Rows (package, version or `not installed`)."""
-    found = versions()
-    return [(name, found.get(name, "not installed")) for name in ("hcnr", "python", *LIBRARIES)]
+    known = versions()
+    return [(name, known.get(name, "not installed")) for name in ("hcnr", "python", *LIBRARIES)]
 
 
 def extension() -> list[tuple[str, str]]:
@@ -47,12 +47,12 @@ def devices() -> list[tuple[str, str]]:
         reason = "torch is a CPU build" if built is None else f"built for {built}, no GPU is seen"
         return [*rows, ("cuda", f"not available: {reason}")]
     for index in range(torch.cuda.device_count()):
-        found = torch.cuda.get_device_properties(index)
+        properties = torch.cuda.get_device_properties(index)
         rows.append(
             (
                 f"cuda:{index}",
-                f"{found.name}, {found.total_memory / 2**30:.0f} GiB, "
-                f"sm_{found.major}{found.minor}",
+                f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, "
+                f"sm_{properties.major}{properties.minor}",
             )
         )
     return rows

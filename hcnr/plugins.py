@@ -29,18 +29,18 @@ def load(group: Group, name: str) -> Any:
         )
     (point,) = points.values()
     try:
-        found = point.load()
+        loaded = point.load()
     except Exception as error:  # whatever the other package raises
         raise ConfigError(
             f"{name!r} of {group} cannot be imported from {_owner(point)}: {type(error).__name__}: "
             f"{error}; repair or uninstall that package"
         ) from error
-    if not callable(found):
+    if not callable(loaded):
         raise ConfigError(
-            f"{name!r} of {group} is a {type(found).__name__} in {_owner(point)}, expected a "
+            f"{name!r} of {group} is a {type(loaded).__name__} in {_owner(point)}, expected a "
             "function; repair or uninstall that package"
         )
-    return found
+    return loaded
 
 
 def _owner(point: EntryPoint) -> str:

@@ -22,13 +22,13 @@ LIBRARIES = (
 
 def versions() -> dict[str, str]:
     """Versions of hcnr, Python and the libraries that decide a result."""
-    found = {"hcnr": __version__, "python": platform.python_version()}
+    known = {"hcnr": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
-            found[name] = importlib.metadata.version(name)
+            known[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return known
 
 
 @functools.cache

@@ -29,7 +29,7 @@ def parse_kuq(records: Sequence[Record]) -> tuple[KuqQuestion, ...]:
     labels: dict[str, set[bool]] = {}
     for record in records:
         labels.setdefault(normalize_question(record["question"]), set()).add(record["unknown"])
-    found = []
+    questions = []
     for i, record in enumerate(records):
         # Taken out when seen: what comes again finds nothing.
         if len(labels.pop(normalize_question(record["question"]), ())) == 1:
@@ -42,5 +42,5 @@ def parse_kuq(records: Sequence[Record]) -> tuple[KuqQuestion, ...]:
                 answers=tuple(record["answer"]) if known else (),
                 prompt=fill_template("kuq", record["question"]),
             )
-            found.append(KuqQuestion(question, None if known else record["category"]))
-    return tuple(found)
+            questions.append(KuqQuestion(question, None if known else record["category"]))
+    return tuple(questions)

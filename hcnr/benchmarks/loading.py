@@ -98,14 +98,14 @@ def load_sets(
         # All that is missing at once, where every name is known.
         if known == published:
             SourceReader(data_root).check(files_of(known))
-    found: dict[str, Benchmark] = {}
+    sets: dict[str, Benchmark] = {}
     for source in sources:
         loaded = _load(source, data_root, limit, task)
-        if loaded.name in found:
+        if loaded.name in sets:
             kind = "tasks" if task else "benchmarks"
             raise DataError(f"the set {loaded.name} is named twice under {kind}; name it once")
-        found[loaded.name] = loaded
-    return found
+        sets[loaded.name] = loaded
+    return sets
 
 
 def _load(source: Any, data_root: str | Path | None, limit: int | None, task: bool) -> Benchmark:

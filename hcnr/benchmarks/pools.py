@@ -125,7 +125,7 @@ def parse_puqa(records: Sequence[Record]) -> tuple[Question, ...]:
 
 def parse_triviaqa(records: Sequence[Record]) -> tuple[Question, ...]:
     """TriviaQA, `id, question, golden_answers`; of repeated questions the first."""
-    found: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     for record in records:
         text = record["question"]
         if len(text) > 1 and text[0] == text[-1] == '"' and '""' in text:
@@ -139,8 +139,8 @@ def parse_triviaqa(records: Sequence[Record]) -> tuple[Question, ...]:
             answers=tuple(record["golden_answers"]),
             prompt=fill_template("unknownbench", text),
         )
-        found.setdefault(normalize_question(text), question)
-    return tuple(found.values())
+        questions.setdefault(normalize_question(text), question)
+    return tuple(questions.values())
 
 
 def _spread(unknowns: Sequence[KuqQuestion]) -> list[Question]:

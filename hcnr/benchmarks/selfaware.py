@@ -14,7 +14,7 @@ def parse_selfaware(records: Sequence[Record]) -> tuple[Question, ...]:
     Args:
         records: `question_id, question, answerable, answer` (null where unanswerable).
     """
-    found: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     for record in records:
         question = Question(
             id=str(record["question_id"]),
@@ -24,5 +24,5 @@ def parse_selfaware(records: Sequence[Record]) -> tuple[Question, ...]:
             answers=tuple(record["answer"] or ()),
             prompt=fill_template("selfaware", record["question"]),
         )
-        found.setdefault(normalize_question(question.question), question)
-    return tuple(found.values())
+        questions.setdefault(normalize_question(question.question), question)
+    return tuple(questions.values())

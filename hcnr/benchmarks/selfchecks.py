@@ -83,8 +83,8 @@ def check_all(
 
 def _counts(files: Mapping[str, Rows], expected: Mapping[str, tuple[int, int]]) -> Iterator[Check]:
     for name, count in expected.items():
-        found = Counter(row["answerable"] for row in files.get(name, []))
-        pair = found[False], found[True]
+        counts = Counter(row["answerable"] for row in files.get(name, []))
+        pair = counts[False], counts[True]
         text = f"{pair[0]} unanswerable + {pair[1]} answerable"
         wanted = "" if pair == count else f", expected {count[0]} + {count[1]}"
         yield Check(f"count of {name}", pair == count, text + wanted)

@@ -234,10 +234,10 @@ class SourceReader:
             ) from None
         except OSError as error:
             raise DataError(f"the data file {place} cannot be read ({error.strerror})") from None
-        found = hashlib.sha256(content).hexdigest()
-        if found != source.sha256:
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != source.sha256:
             raise DataError(
-                f"the data file {place} has sha256 {found[:12]}... and "
+                f"the data file {place} has sha256 {digest[:12]}... and "
                 f"{_count(content, source.kind)}, expected sha256 {source.sha256[:12]}... and "
                 f"{source.count} records; get {source.origin} anew"
             )
@@ -247,7 +247,7 @@ class SourceReader:
                 f"the data file {place} holds {len(records)} records, expected {source.count}; "
                 f"get {source.origin} anew"
             )
-        self.files[path] = found
+        self.files[path] = digest
         return records
 
     def sha256(self) -> str:

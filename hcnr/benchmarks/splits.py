@@ -58,14 +58,14 @@ class Splits:
         """
         if name not in self._evaluation:
             if name in TASK_SETS:
-                found = [
+                questions = [
                     question
                     for question in self._task(name).evaluation
                     if not self._is_near(question, HONESTY_SETS)
                 ]
             else:
-                found = _HONESTY[name](self._records)
-            self._evaluation[name] = in_order(found)
+                questions = _HONESTY[name](self._records)
+            self._evaluation[name] = in_order(questions)
         return self._evaluation[name]
 
     def task_training(self, name: str) -> Questions:

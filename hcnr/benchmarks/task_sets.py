@@ -42,7 +42,7 @@ def parse_medmcqa(records: Sequence[Record]) -> tuple[Question, ...]:
     Raises:
         DataError: a `cop` is not 1 to 4, as in copies of the file that count from 0.
     """
-    found: dict[str, Question] = {}
+    questions: dict[str, Question] = {}
     for record in records:
         if record["choice_type"] != "single":
             continue
@@ -62,8 +62,8 @@ def parse_medmcqa(records: Sequence[Record]) -> tuple[Question, ...]:
             prompt=fill_template("unknownbench", shown),
             task=True,
         )
-        found.setdefault(normalize_question(shown), question)
-    return tuple(found.values())
+        questions.setdefault(normalize_question(shown), question)
+    return tuple(questions.values())
 
 
 def parse_bioasq(records: Sequence[Record]) -> tuple[tuple[Question, str], ...]:

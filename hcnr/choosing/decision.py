@@ -102,7 +102,7 @@ class Decision:
     evidence: Evidence
 
 
-def decide(found: Evidence) -> Decision:
+def decide(evidence: Evidence) -> Decision:
     """Say whether to use a repaired model.
 
     It is of use if its refusal delta is shown to be above the tuned model's, it keeps enough of the
@@ -113,58 +113,62 @@ def decide(found: Evidence) -> Decision:
     Where the limit is less than two task questions the reason says so, and what one question would
     turn is `unclear`. So is a `use` that is in doubt.
     """
-    decision = _by_numbers(found)
+    decision = _by_numbers(evidence)
     reason, word = decision.reason, decision.word
-    if found.too_few and found.gain is not None and found.gain.shown:
-        reason = f"{reason}; {found.too_few}"
-        if found.hangs_on_one and word in ("use", "do not use"):
+    if evidence.too_few and evidence.gain is not None and evidence.gain.shown:
+        reason = f"{reason}; {evidence.too_few}"
+        if evidence.hangs_on_one and word in ("use", "do not use"):
             word = "unclear"
-    if found.doubt and word == "use":
-        word, reason = "unclear", f"{reason}; but {found.doubt}"
+    if evidence.doubt and word == "use":
+        word, reason = "unclear", f"{reason}; but {evidence.doubt}"
     return replace(decision, word=word, reason=reason)
 
 
-def _by_numbers(found: Evidence) -> Decision:
+def _by_numbers(evidence: Evidence) -> Decision:
     """What gain, task and rival say."""
-    if found.gain is None or math.isnan(found.gain.value):
-        return Decision("unclear", "there is no refusal delta of it and of tuned to compare", found)
-    gain = f"its refusal delta is {found.gain} points over tuned's"
-    if not found.gain.shown:
-        return decide_against(found, f"{gain}, which is not shown to be above 0")
-    if found.task_drop is None or math.isnan(found.task_drop):
+    if evidence.gain is None or math.isnan(evidence.gain.value):
+        return Decision(
+            "unclear", "there is no refusal delta of it and of tuned to compare", evidence
+        )
+    gain = f"its refusal delta is {evidence.gain} points over tuned's"
+    if not evidence.gain.shown:
+        return decide_against(evidence, f"{gain}, which is not shown to be above 0")
+    if evidence.task_drop is None or math.isnan(evidence.task_drop):
         return Decision(
             "unclear",
             f"{gain}, and nothing says what the task lost; evaluate it and tuned with --tasks",
-            found,
+            evidence,
         )
-    task = f"the task {_change(found.task_drop)}, {found.max_accuracy_drop:g} may be lost"
-    if not found.keeps:
-        return decide_against(found, f"{gain}, but {task}")
+    task = f"the task {_change(evidence.task_drop)}, {evidence.max_accuracy_drop:g} may be lost"
+    if not evidence.keeps:
+        return decide_against(evidence, f"{gain}, but {task}")
     reason = f"{gain}, and {task}"
-    if found.rival is None:
+    if evidence.rival is None:
         none = "no interpolation that was tried keeps as much of the task"
-        return Decision("use", f"{reason}; {none}", found)
-    name, lead = _interpolation(found.rival.coefficient), found.rival.lead
+        return Decision("use", f"{reason}; {none}", evidence)
+    name, lead = _interpolation(evidence.rival.coefficient), evidence.rival.lead
     beside = f"{reason}; {name} keeps as much of the task"
     if lead.shown:
-        return Decision("use", f"{beside}, and the repair is {lead} points above that", found)
-    known = found.rival.gain
+        return Decision("use", f"{beside}, and the repair is {lead} points above that", evidence)
+    known = evidence.rival.gain
     if known is not None and not known.shown:
-        return Decision("use", f"{beside}, but is not shown to be above tuned: {known}", found)
+        return Decision("use", f"{beside}, but is not shown to be above tuned: {known}", evidence)
     return Decision(
         "interpolate instead",
         f"{beside}, and the repair is not shown to be above that: {lead} points",
-        found,
+        evidence,
     )
 
 
-def decide_against(found: Evidence, reason: str) -> Decision:
+def decide_against(evidence: Evidence, reason: str) -> Decision:
     """What to do where the repair will not do."""
-    known = None if found.rival is None else found.rival.gain
-    if found.rival is None or known is None or not known.shown:
-        return Decision("do not use", reason, found)
-    name = _interpolation(found.rival.coefficient)
-    return Decision("interpolate instead", f"{reason}; {name} is {known} points over tuned", found)
+    known = None if evidence.rival is None else evidence.rival.gain
+    if evidence.rival is None or known is None or not known.shown:
+        return Decision("do not use", reason, evidence)
+    name = _interpolation(evidence.rival.coefficient)
+    return Decision(
+        "interpolate instead", f"{reason}; {name} is {known} points over tuned", evidence
+    )
 
 
 def weigh(
@@ -184,23 +188,23 @@ def weigh(
         max_accuracy_drop: points of task accuracy that may be lost.
     """
     gain, drop = Gain.between(scores, tuned), tuned.task_accuracy - scores.task_accuracy
-    found = Evidence(
+    evidence = Evidence(
         None if math.isnan(gain.value) else gain,
         None if math.isnan(drop) else drop,
         max_accuracy_drop,
         task_step=scores.task_step,
     )
-    if found.task_drop is None:
-        return found
+    if evidence.task_drop is None:
+        return evidence
     least = least_kept(tuned.task_accuracy, max_accuracy_drop)
-    if found.will_do:
+    if evidence.will_do:
         least = scores.task_accuracy
     place = rival([point for _, point in curve], least)
     if place is None:
-        return found
+        return evidence
     coefficient, point = curve[place]
     other = Rival(coefficient, Gain.between(point, tuned), Gain.between(scores, point))
-    return replace(found, rival=other)
+    return replace(evidence, rival=other)
 
 
 def least_kept(task_accuracy: float, max_accuracy_drop: float) -> float:

@@ -46,7 +46,7 @@ class Scores:
     task_step: float | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, found: Any) -> "Scores":
+    def of(cls, scored: Any) -> "Scores":
         """Read the figures from the attributes or the keys of what an evaluation returned.
 
         Raises:
@@ -54,7 +54,9 @@ class Scores:
         """
 
         def read(name: str) -> Any:
-            return found.get(name, "") if isinstance(found, Mapping) else getattr(found, name, "")
+            return (
+                scored.get(name, "") if isinstance(scored, Mapping) else getattr(scored, name, "")
+            )
 
         values = {}
         for name in _FIGURES:
@@ -65,7 +67,7 @@ class Scores:
                 value = math.nan
             if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
                 raise ConfigError(
-                    f"evaluate returned {found!r}, whose {name} is no finite number; return "
+                    f"evaluate returned {scored!r}, whose {name} is no finite number; return "
                     "hcnr.choosing.front.Scores, or anything with its attributes"
                 )
             values[name] = float(value)

@@ -53,25 +53,25 @@ def measure(
     check_destination(out, inputs=inputs, overwrite=overwrite)
     console = shown()
     with ranks.started(loaded.device), progress_bars() as bars:
-        found = hcnr.measure(
+        statistics = hcnr.measure(
             honest, tuned, honesty, task, loaded, tokenizer=tokenizer, keep_for=out, fresh=fresh,
             watcher=bars,
         )  # fmt: skip
         if not ranks.leads():
             return
-        found.save(out)
-    print_data(found.data, console)
-    curvatures = sum(len(matrices) for matrices in found.hessians.values())
+        statistics.save(out)
+    print_data(statistics.data, console)
+    curvatures = sum(len(matrices) for matrices in statistics.hessians.values())
     console.print(
-        f"written: {out} (scores of {len(found.matrices)} matrices, {curvatures} curvatures)",
+        f"written: {out} (scores of {len(statistics.matrices)} matrices, {curvatures} curvatures)",
         highlight=False,
         markup=False,
     )
     print_json(
         {
             "written": str(out),
-            "matrices": len(found.matrices),
+            "matrices": len(statistics.matrices),
             "curvatures": curvatures,
-            "data": found.data,
+            "data": statistics.data,
         }
     )

@@ -46,9 +46,9 @@ def plan(
     from hcnr.plan import plan_run
     from hcnr.report.terminal import print_plan
 
-    found = plan_run(
+    planned = plan_run(
         honest, tuned, loaded,
         tokens_per_sample=tokens_per_sample, response_tokens=response_tokens,
     )  # fmt: skip
-    print_plan(found, shown())
-    print_json(dataclasses.asdict(found))
+    print_plan(planned, shown())
+    print_json(dataclasses.asdict(planned))

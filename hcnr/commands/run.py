@@ -167,10 +167,10 @@ def run(
         console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     with progress_bars() as bars:
-        found = run_recipe(wanted, place, overwrite=overwrite, watcher=bars, tell=say)
-    for line in found.lines:
+        outcome = run_recipe(wanted, place, overwrite=overwrite, watcher=bars, tell=say)
+    for line in outcome.lines:
         say(line)
-    print_json(found.as_dict())
+    print_json(outcome.as_dict())
 
 
 def _wanted(given: dict[str, Any], recipe: Path | None, out: Path | None) -> Any:

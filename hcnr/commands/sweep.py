@@ -120,7 +120,7 @@ def sweep(
     from hcnr.search.table import print_sweep
 
     with progress_bars() as bars:
-        found = run(
+        result = run(
             base,
             tuned,
             honesty,
@@ -137,7 +137,7 @@ def sweep(
             watcher=bars,
         )
     console = shown()
-    print_sweep(found, console)
-    print_data(found.data, console)
+    print_sweep(result, console)
+    print_data(result.data, console)
     console.print(f"written: {out / FILE}", highlight=False, markup=False)
-    print_json(found.as_dict())
+    print_json(result.as_dict())

@@ -22,7 +22,7 @@ class Configuration(BaseModel):
     """Settings of one command or call, declared by `hcnr.settings.setting`.
 
     Raises:
-        ConfigError: A key is unknown (the nearest known one is named) or a value does not fit.
+        ConfigError: a key is unknown (the nearest known one is named) or a value does not fit.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -73,7 +73,7 @@ class Configuration(BaseModel):
         """The settings of a call: those given whole, or the defaults, and single ones over them.
 
         Raises:
-            ConfigError: As for construction.
+            ConfigError: as for construction.
         """
         return cls(**overrides) if settings is None else settings.replace(**overrides)
 
@@ -81,7 +81,7 @@ class Configuration(BaseModel):
         """Return a validated copy with some settings changed.
 
         Raises:
-            ConfigError: As for construction.
+            ConfigError: as for construction.
         """
         # Not model_dump, which would take the values of a setting apart too.
         return type(self)(**{**dict(self), **self.renamed(changes)})
@@ -99,7 +99,7 @@ class Configuration(BaseModel):
         Raises:
             ConfigError: one setting is there under two names.
         """
-        former, found = cls.former_names(), dict[str, Any]()
+        former, current = cls.former_names(), dict[str, Any]()
         for key, value in values.items():
             name = former.get(key, key)
             if name != key and name in values:
@@ -109,8 +109,8 @@ class Configuration(BaseModel):
                 )
             if name != key:
                 note_former_name(key, f"{name} ({expected_of(cls.model_fields[name])})")
-            found[name] = value
-        return found
+            current[name] = value
+        return current
 
 
 def note_former_name(old: str, new: str) -> None:
@@ -137,20 +137,20 @@ def checked(
             refused.
     """
     kinds = tuple(kinds)
-    found: tuple[dict[str, Any], ...] = tuple({} for _ in kinds)
+    by_kind: tuple[dict[str, Any], ...] = tuple({} for _ in kinds)
     if path is None:
-        return found
+        return by_kind
     for key, value in read_yaml(Path(path).expanduser()).items():
         names = [kind.model_fields.keys() | kind.former_names() for kind in kinds]
         owners = [place for place, known in enumerate(names) if key in known]
-        found[owners[0] if owners else -1][key] = value
+        by_kind[owners[0] if owners else -1][key] = value
     try:
-        found = tuple(kind.renamed(values) for kind, values in zip(kinds, found, strict=True))
-        for kind, values in zip(kinds, found, strict=True):
+        by_kind = tuple(kind.renamed(values) for kind, values in zip(kinds, by_kind, strict=True))
+        for kind, values in zip(kinds, by_kind, strict=True):
             kind(**values)
     except ValueError as error:
         raise config_error(f"{path}: {error}") from None
-    return found
+    return by_kind
 
 
 def _patterns(value: Any) -> tuple[str, ...]:

@@ -34,7 +34,7 @@ class EvaluateConfig(Configuration):
     What is asked, of which models, and where it is written are arguments of `hcnr.evaluate`.
 
     Raises:
-        ConfigError: A key is unknown (the nearest known one is named) or a value does not fit.
+        ConfigError: a key is unknown (the nearest known one is named) or a value does not fit.
     """
 
     limit: int | None = LIMIT

@@ -20,12 +20,12 @@ def load_config(
     """Build a configuration from a preset, an optional YAML file and settings that win over both.
 
     Args:
-        path: A YAML mapping of settings; an empty file, or none, means the preset's.
-        overrides: Settings by name, taken as given (leave out what is not to be overridden).
-        preset_name: One of `PRESETS`, which the file and the overrides win over.
+        path: a YAML mapping of settings; an empty file, or none, means the preset's.
+        overrides: settings by name, taken as given (leave out what is not to be overridden).
+        preset_name: one of `PRESETS`, which the file and the overrides win over.
 
     Raises:
-        ConfigError: The preset is unknown; the file is missing, unreadable, no YAML or no mapping;
+        ConfigError: the preset is unknown; the file is missing, unreadable, no YAML or no mapping;
             or a key or value of any source is refused; an override does not excuse a bad value in
             the file.
     """

@@ -17,7 +17,7 @@ class ProbeConfig(Configuration):
     Samples, lengths, template, device, dtype and attention are those of a `hcnr.RestoreConfig`.
 
     Raises:
-        ConfigError: A key is unknown (the nearest known one is named) or a value does not fit.
+        ConfigError: a key is unknown (the nearest known one is named) or a value does not fit.
     """
 
     require: float | None = setting(

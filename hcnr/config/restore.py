@@ -23,7 +23,7 @@ class RestoreConfig(Configuration):
     """Every setting of a run; construction refuses unknown keys and values out of range.
 
     Raises:
-        ConfigError: A key is unknown (the nearest known one is named) or a value does not fit.
+        ConfigError: a key is unknown (the nearest known one is named) or a value does not fit.
     """
 
     targets: tuple[str, ...] = setting(

@@ -29,7 +29,7 @@ class SweepConfig(Configuration):
     The grid is a `hcnr.Grid`; what it does not vary is a `hcnr.RestoreConfig`.
 
     Raises:
-        ConfigError: A key is unknown (the nearest known one is named) or a value does not fit.
+        ConfigError: a key is unknown (the nearest known one is named) or a value does not fit.
     """
 
     limit: int | None = LIMIT

@@ -59,8 +59,8 @@ def plan_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
     Longest first makes an out-of-memory error come at once, and pads least.
 
     Args:
-        lengths: Tokens of each sample, each at least 1.
-        token_budget: Padded tokens (B times the longest of the batch) a batch may have; a sample
+        lengths: tokens of each sample, each at least 1.
+        token_budget: padded tokens (B times the longest of the batch) a batch may have; a sample
             that is longer by itself is a batch of its own.
 
     Returns:
@@ -68,7 +68,7 @@ def plan_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:
 
     Raises:
         ConfigError: `token_budget` is below 1.
-        DataError: A length is below 1.
+        DataError: a length is below 1.
     """
     if token_budget < 1:
         raise ConfigError(f"token_budget is {token_budget}, expected at least 1")
@@ -93,13 +93,13 @@ def collate(
     """Pad some samples into one batch, on the CPU.
 
     Args:
-        samples: The whole set.
-        indices: Which of them, in the order of the batch's rows.
-        pad_token_id: Any valid token id: padding is masked and carries no loss.
-        padding_side: Where padding goes.
+        samples: the whole set.
+        indices: which of them, in the order of the batch's rows.
+        pad_token_id: any valid token id: padding is masked and carries no loss.
+        padding_side: where padding goes.
 
     Raises:
-        DataError: No indices, or one that is not in the set.
+        DataError: no indices, or one that is not in the set.
         ConfigError: `padding_side` is neither left nor right.
     """
     if padding_side not in ("left", "right"):

@@ -160,7 +160,7 @@ def _reply(
     place: str, name: str, fields: Mapping[str, Any], last: Message | None
 ) -> tuple[Message | None, str]:
     """The reply and the format's name; `last` is what the turns themselves end with."""
-    found = {} if last is None else {f"the last turn of '{name}'": last}
+    responses = {} if last is None else {f"the last turn of '{name}'": last}
     for key in _RESPONSES:
         if key not in fields or (key == "output" and name != "instruction"):
             continue
@@ -174,20 +174,20 @@ def _reply(
                 )
         else:
             turn = Message("assistant", checked_text(f"{place}: '{key}'", value))
-        found[f"'{key}'"] = turn
-    if len({turn.content for turn in found.values()}) > 1:
-        first, second, *_ = found
+        responses[f"'{key}'"] = turn
+    if len({turn.content for turn in responses.values()}) > 1:
+        first, second, *_ = responses
         raise DataError(
             f"{place}: {first} and {second} differ, expected one response; drop one of them"
         )
-    response = next(iter(found.values()), None)
+    response = next(iter(responses.values()), None)
     if response is not None and response.is_empty:
         raise DataError(f"{place} has an empty response, expected text; fill it or drop the record")
     names = {"messages": MESSAGES, "conversations": SHAREGPT, "instruction": ALPACA}
     kind = names.get(name)
     if kind is None:
-        asks = name == "question" or ("question" in fields and not found)
-        kind = TRL if "'completion'" in found else QUESTIONS if asks else PLAIN
+        asks = name == "question" or ("question" in fields and not responses)
+        kind = TRL if "'completion'" in responses else QUESTIONS if asks else PLAIN
     return response, kind
 
 

@@ -145,19 +145,19 @@ def _check_tokens(
     pair: Pair, sets: Mapping[str, TokenizedSet], config: RestoreConfig, base_runs: bool
 ) -> bool:
     """Refuse tokens outside an embedding; returns whether base reads all of them."""
-    if (found := unreadable(sets, pair.tuned.limits)) is not None:
+    if (problem := unreadable(sets, pair.tuned.limits)) is not None:
         raise DataError(
-            f"tuned ({pair.tuned}) cannot read the data: {found}; pass the tokenizer that belongs "
-            "to it with --tokenizer"
+            f"tuned ({pair.tuned}) cannot read the data: {problem}; pass the tokenizer that "
+            "belongs to it with --tokenizer"
         )
-    if (found := unreadable(sets, pair.base.limits)) is None:
+    if (problem := unreadable(sets, pair.base.limits)) is None:
         return True
     if base_runs:
         cures = [] if config.interpolates else ["--hessian-at tuned"]
         cures += ["--fisher-at tuned"] if config.fisher_at == "base" and cures else []
         cures += [f"a number as --{config.searched.replace(' ', '-')}"] if config.searched else []
         raise DataError(
-            f"base ({pair.base}) cannot read the data: {found}; measure at tuned alone "
+            f"base ({pair.base}) cannot read the data: {problem}; measure at tuned alone "
             f"({', '.join(cures)}), or use samples without the tokens that fine-tuning added"
         )
     return False

@@ -24,13 +24,13 @@ class Sample:
     """A prompt and the response it should get.
 
     Attributes:
-        prompt: What the model is given; of a chat, its last user turn (for display).
-        response: What carries the loss; of a chat, its last turn.
-        messages: The whole chat when the record was one, else None.
-        tools: Tools that the chat's turns may call, for the chat template.
+        prompt: what the model is given; of a chat, its last user turn (for display).
+        response: what carries the loss; of a chat, its last turn.
+        messages: the whole chat when the record was one, else None.
+        tools: tools that the chat's turns may call, for the chat template.
         answerable: False where the response should be a refusal; None where nobody says. Like
             `group` it is for probes, and no part of the record.
-        group: What other samples it belongs together with.
+        group: what other samples it belongs together with.
     """
 
     prompt: str
@@ -64,13 +64,13 @@ class SampleSet:
     """The samples a run uses.
 
     Attributes:
-        samples: In the order used.
-        places: Where each sample came from, for messages about it.
-        sha256: Of the canonical JSON of `samples`, the same on every platform.
-        source: The data file, or a description of the Python list.
-        available: How many samples the source held.
-        format: The formats of the records used, as recognised.
-        filled: How many of the responses come from `answers` or are refusals in hcnr's words.
+        samples: in the order used.
+        places: where each sample came from, for messages about it.
+        sha256: of the canonical JSON of `samples`, the same on every platform.
+        source: the data file, or a description of the Python list.
+        available: how many samples the source held.
+        format: the formats of the records used, as recognised.
+        filled: how many of the responses come from `answers` or are refusals in hcnr's words.
     """
 
     samples: tuple[Sample, ...]
@@ -109,18 +109,18 @@ def load_samples(
     Every record of the source is validated, also those that `limit` leaves out.
 
     Args:
-        source: A .jsonl, .json (a list, or JSON lines), .csv or .parquet file, `starter`, a data
+        source: a .jsonl, .json (a list, or JSON lines), .csv or .parquet file, `starter`, a data
             set of the `datasets` library (an object, its directory, or `hf:NAME`), or records in
             Python. docs/data.md lists the formats that a record may have; further keys of a turn,
             and a chat's `tools`, go to the chat template, other keys are ignored. A record without
             a response takes the first of its `answers`, or, where `answerable` is false, a refusal;
             `filled` counts these.
-        limit: How many samples to use at most.
-        shuffle_seed: Take the samples in a shuffled order that depends on the seed and the number
+        limit: how many samples to use at most.
+        shuffle_seed: take the samples in a shuffled order that depends on the seed and the number
             of samples alone, not on platform or Python version; None takes the first ones.
 
     Raises:
-        DataError: The source, a line or a record cannot be used; names which one and why.
+        DataError: the source, a line or a record cannot be used; names which one and why.
     """
     if limit < 1:
         raise DataError(f"the number of samples to use is {limit}, expected at least 1")

@@ -53,10 +53,10 @@ def refusals_in(samples: SampleSet, detectors: Iterable[str] = (DEFAULT,)) -> in
     """Count the responses that one of some detectors takes for refusals, and marked records."""
     said = [sample.response for sample in samples.samples]
     asked = [sample.prompt for sample in samples.samples]
-    found = np.array([sample.answerable is False for sample in samples.samples], dtype=bool)
+    refused = np.array([sample.answerable is False for sample in samples.samples], dtype=bool)
     for name in detectors:
-        found |= open_detector(name).many(said, asked)
-    return int(found.sum())
+        refused |= open_detector(name).many(said, asked)
+    return int(refused.sum())
 
 
 def about_refusals(honesty: SampleSet, task: SampleSet) -> list[str]:

@@ -75,13 +75,13 @@ def tokenize(
     room for one prompt token, from which its first token is predicted, it is cut on the right.
 
     Args:
-        samples: What `load_samples` returned, or samples.
-        tokenizer: A transformers tokenizer.
-        max_length: Tokens kept of a sample, at least 2.
+        samples: what `load_samples` returned, or samples.
+        tokenizer: a transformers tokenizer.
+        max_length: tokens kept of a sample, at least 2.
         chat_template: auto uses the tokenizer's template if it has one.
 
     Raises:
-        DataError: A sample cannot be tokenised in this way; names it and why.
+        DataError: a sample cannot be tokenised in this way; names it and why.
     """
     if max_length < 2:
         raise DataError(
@@ -125,8 +125,8 @@ Encoder = Callable[[str, Sample, "PreTrainedTokenizerBase"], tuple[list[int], li
 
 def _ids(tokenizer: "PreTrainedTokenizerBase", text: str, special: bool) -> list[int]:
     # Not verbose: a text beyond the model's length is cut right after, no reason to warn.
-    found = tokenizer(text, add_special_tokens=special, verbose=False)
-    return list(cast(list[int], found["input_ids"]))
+    encoded = tokenizer(text, add_special_tokens=special, verbose=False)
+    return list(cast(list[int], encoded["input_ids"]))
 
 
 def _plain_encoder(tokenizer: "PreTrainedTokenizerBase") -> Encoder:
@@ -179,10 +179,10 @@ def _encode_chat(
     tools = list(sample.tools) or None
 
     def render(turns: list[dict[str, Any]], generate: bool, given: Any = tools) -> list[int]:
-        found = tokenizer.apply_chat_template(
+        encoded = tokenizer.apply_chat_template(
             turns, tools=given, add_generation_prompt=generate, tokenize=True, return_dict=False
         )
-        return list(cast(list[int], found))
+        return list(cast(list[int], encoded))
 
     chat, ignored = sample.chat(), None
     try:

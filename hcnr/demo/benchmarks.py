@@ -38,12 +38,12 @@ QUESTION_FILES = {
 
 
 def write_questions(world: World, directory: Path) -> None:
-    """Writes the `QUESTION_FILES` that a directory lacks."""
+    """Write the `QUESTION_FILES` that a directory lacks."""
     for name, benchmark in QUESTION_FILES.items():
         path = directory / name
         if path.exists():
             continue
-        found = benchmark(world, "validation" if "validation" in name else "evaluated")
+        posed = benchmark(world, "validation" if "validation" in name else "evaluated")
         lines = [
             json.dumps(
                 {
@@ -55,7 +55,7 @@ def write_questions(world: World, directory: Path) -> None:
                     "prompt": one.prompt,
                 }
             )
-            for one in found.questions
+            for one in posed.questions
         ]
         with atomic_file(path) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

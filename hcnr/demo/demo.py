@@ -26,17 +26,17 @@ def run_demo(
     seed: int = 0,
     console: Console | None = None,
 ) -> DemoTable:
-    """Trains (the first time), breaks, repairs, evaluates, sweeps, prints and writes everything.
+    """Train (the first time), break, repair, evaluate, sweep, print and write everything.
 
     Every repair is `hcnr.restore` on checkpoint directories, exactly as a user would call it.
 
     Args:
-        out_dir: Gets `restored/` (the checkpoint of the sweep's choice with evaluation, probes,
+        out_dir: gets `restored/` (the checkpoint of the sweep's choice with evaluation, probes,
             sweep and `report.html`), `demo.json` (all numbers and settings) and `demo.md` (the
             table for a README).
-        quick: Use the small world of continuous integration.
-        seed: Seed of the world and of its trainings.
-        console: Where the progress and the tables are printed; the terminal if None.
+        quick: use the small world of continuous integration.
+        seed: seed of the world and of its trainings.
+        console: where the progress and the tables are printed; the terminal if None.
 
     Returns:
         The table.
@@ -53,14 +53,15 @@ def run_demo(
         table, swept = trial.run()
     _write(out, table.as_dict(), table.to_markdown())
     console.print(table.to_rich())
-    found = table.facts["recommendation"]
-    console.print(front_table(swept, found["word"]))
+    recommendation = table.facts["recommendation"]
+    console.print(front_table(swept, recommendation["word"]))
     console.print(table.facts["probe"], highlight=False, markup=False)
     console.print(f"the pair and its data: {lab.directory}", highlight=False, soft_wrap=True)
     page = trial.restored / "report.html"
     console.print(f"the report: {page}", highlight=False, markup=False, soft_wrap=True)
+    what = f"{recommendation['word']}: {recommendation['reason']}"
     console.print(
-        f"recommendation for {trial.restored}: {found['word']}: {found['reason']}",
+        f"recommendation for {trial.restored}: {what}",
         highlight=False,
         markup=False,
         soft_wrap=True,
@@ -75,21 +76,21 @@ def run_seeds(
     seed: int = 0,
     console: Console | None = None,
 ) -> SeedsTable:
-    """Runs the demo in several worlds and prints means with intervals over them.
+    """Run the demo in several worlds and print means with intervals over them.
 
     Args:
-        out_dir: Gets `seed-N/`, what `run_demo` writes, for every seed; `demo.json` and `demo.md`
+        out_dir: gets `seed-N/`, what `run_demo` writes, for every seed; `demo.json` and `demo.md`
             are about all of them.
-        seeds: Number of worlds, with the seeds `seed`, `seed + 1` and so on.
-        quick: Use the small worlds of continuous integration.
-        seed: Seed of the first world.
-        console: Where the progress and the tables are printed; the terminal if None.
+        seeds: number of worlds, with the seeds `seed`, `seed + 1` and so on.
+        quick: use the small worlds of continuous integration.
+        seed: seed of the first world.
+        console: where the progress and the tables are printed; the terminal if None.
 
     Returns:
         The table of means.
 
     Raises:
-        ConfigError: There are too few or too many seeds for an interval.
+        ConfigError: there are too few or too many seeds for an interval.
         OutputError: `out_dir` is no directory that can be written to; nothing was trained then.
     """
     if not 2 <= seeds <= MOST_SEEDS:
@@ -102,10 +103,10 @@ def run_seeds(
     for place in places.values():
         _prepared(place)
     tables = {s: run_demo(place, quick, s, console) for s, place in places.items()}
-    found = SeedsTable(tables)
-    _write(Path(out_dir).expanduser(), found.as_dict(), found.to_markdown())
-    console.print(found.to_rich())
-    return found
+    table = SeedsTable(tables)
+    _write(Path(out_dir).expanduser(), table.as_dict(), table.to_markdown())
+    console.print(table.to_rich())
+    return table
 
 
 def _prepared(out_dir: str | Path) -> Path:

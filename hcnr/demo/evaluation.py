@@ -23,12 +23,12 @@ class Evaluation:
 
     Attributes:
         honesty_f1: F1 of refusing, where the positives are the unseen unknown names.
-        refusal_unknown: Refusal rate on unseen unknown names; higher is better.
-        refusal_known: Refusal rate on known names; lower is better.
-        known_accuracy: Exactly right answers on known names, in the relations of the base.
-        task_accuracy: The same of the fine-tuning task, on facts that were not measured.
-        delta_draws: The refusal delta over resamples of the names, `[R]`, for intervals.
-        task_step: Points of task accuracy that one question is.
+        refusal_unknown: refusal rate on unseen unknown names; higher is better.
+        refusal_known: refusal rate on known names; lower is better.
+        known_accuracy: exactly right answers on known names, in the relations of the base.
+        task_accuracy: the same of the fine-tuning task, on facts that were not measured.
+        delta_draws: the refusal delta over resamples of the names, `[R]`, for intervals.
+        task_step: points of task accuracy that one question is.
     """
 
     honesty_f1: float
@@ -41,7 +41,7 @@ class Evaluation:
 
     @classmethod
     def of(cls, scores: PanelScores) -> "Evaluation":
-        """Picks the figures out of a model's scores on the lab's two sets."""
+        """Pick the figures out of a model's scores on the lab's two sets."""
         names, task = scores.values[NAMES], scores.values[TASK]
         return cls(
             honesty_f1=float(names["f1"]),
@@ -73,14 +73,14 @@ class Examiner:
     """Asks models the questions of one part of a world and judges what they say.
 
     Attributes:
-        benchmarks: The honesty set and the task set.
-        panel: The same questions with their detectors.
+        benchmarks: the honesty set and the task set.
+        panel: the same questions with their detectors.
     """
 
     def __init__(
         self, tokenizer: PreTrainedTokenizerFast, world: World, part: Part = "evaluated"
     ) -> None:
-        """Prepares the questions; asks nobody yet."""
+        """Prepare the questions; asks nobody yet."""
         honesty, task = honesty_benchmark(world, part), task_benchmark(world, part)
         self.benchmarks = (honesty, task)
         self.panel = make_panel(
@@ -99,13 +99,15 @@ class Examiner:
         return {name: [next(said) for _ in many] for name, many in self.panel.sets.items()}
 
     def score(self, said: Mapping[str, Sequence[str]]) -> PanelScores:
-        """Judges responses by set.
+        """Judge responses by set.
 
         All answers of the world are single words, so a response that goes on after the right one
         is wrong, although it contains it.
         """
-        found = self.panel.score(said)
-        return dataclasses.replace(found, honesty=_exact(found.honesty), tasks=_exact(found.tasks))
+        scores = self.panel.score(said)
+        return dataclasses.replace(
+            scores, honesty=_exact(scores.honesty), tasks=_exact(scores.tasks)
+        )
 
     def __call__(self, model: LlamaForCausalLM) -> Evaluation:
         """A model's figures."""

@@ -37,16 +37,16 @@ def write_metrics_of(
     rival: InterpolationPoint | None,
     decision: Decision,
 ) -> Path:
-    """Writes `eval/metrics.json` as `hcnr evaluate` does.
+    """Write `eval/metrics.json` as `hcnr evaluate` does.
 
     Args:
-        restored: The directory of the restored checkpoint.
-        examiner: Who asked.
-        said: Responses by set of the models `restored`, `tuned` and `base`, and of
+        restored: the directory of the restored checkpoint.
+        examiner: who asked.
+        said: responses by set of the models `restored`, `tuned` and `base`, and of
             `interpolation` where there is a rival.
-        curve: Every interpolated model that was evaluated.
-        rival: The one that the restored model stands beside.
-        decision: What to do with the restored model.
+        curve: every interpolated model that was evaluated.
+        rival: the one that the restored model stands beside.
+        decision: what to do with the restored model.
     """
     start = time.perf_counter()
     panel = examiner.panel
@@ -55,7 +55,7 @@ def write_metrics_of(
     beside = None
     if rival is not None and row is not None:
         beside = {"coefficient": rival.coefficient, "scope": rival.scope, **row.as_dict()}
-    found = assemble(
+    record = assemble(
         "restored",
         scores["restored"],
         {name: scores[name] for name in ("tuned", "base")},
@@ -89,11 +89,11 @@ def write_metrics_of(
         judged[label], answers[label] = row, said["interpolation"]
     folder = make_directory(evaluation_folder(restored))
     write_judged(folder, judge_questions(panel.sets, answers, judged))
-    return write_metrics(folder, found)
+    return write_metrics(folder, record)
 
 
 def write_probe(path: Path, lab: Laboratory, watcher: Watcher) -> str:
-    """Probes the pair on the measured honesty samples.
+    """Probe the pair on the measured honesty samples.
 
     Returns:
         The verdict in a sentence, or why there is none.
@@ -101,21 +101,21 @@ def write_probe(path: Path, lab: Laboratory, watcher: Watcher) -> str:
     if importlib.util.find_spec("sklearn") is None:
         return "No probes without scikit-learn: pip install 'hcnr[evaluate]' for them."
     config = RestoreConfig(device="cpu")
-    found = probe(
+    report = probe(
         lab.base, lab.tuned, lab.honesty, config=config, detector=DETECTOR, watcher=watcher
     )
     with atomic_file(path) as temporary:
-        temporary.write_text(found.to_json(), encoding="utf-8")
-    return found.sentence
+        temporary.write_text(report.to_json(), encoding="utf-8")
+    return report.sentence
 
 
 def _point(point: InterpolationPoint, chosen: bool) -> dict[str, Any]:
-    found = point.evaluation
+    evaluation = point.evaluation
     return {
         "coefficient": point.coefficient,
         "scope": point.scope,
-        "honesty_f1": found.honesty_f1,
-        "refusal_delta": found.refusal_delta,
-        "task_accuracy": found.task_accuracy,
+        "honesty_f1": evaluation.honesty_f1,
+        "refusal_delta": evaluation.refusal_delta,
+        "task_accuracy": evaluation.task_accuracy,
         "chosen": chosen,
     }

@@ -62,12 +62,12 @@ class Rivals:
         tuned: LlamaForCausalLM,
         evaluate: Callable[[LlamaForCausalLM], Evaluation],
     ) -> None:
-        """Evaluates nothing yet."""
+        """Evaluate nothing yet."""
         self.points: list[InterpolationPoint] = []
         self._base, self._tuned, self._evaluate = base, tuned, evaluate
 
     def sweep(self, progress: Callable[[int, int], None]) -> None:
-        """Evaluates the coarse grid of both scopes."""
+        """Evaluate the coarse grid of both scopes."""
         for scope in SCOPES:
             for coefficient in COARSE:
                 self._add(coefficient, scope)

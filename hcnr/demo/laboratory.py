@@ -27,11 +27,11 @@ class Laboratory:
     """One world with its two checkpoints and its two sample files.
 
     Attributes:
-        directory: Holds `base/`, `tuned/`, `honesty.jsonl`, `task.jsonl`, `lab.json` and the
+        directory: holds `base/`, `tuned/`, `honesty.jsonl`, `task.jsonl`, `lab.json` and the
             `hcnr.demo.benchmarks.QUESTION_FILES`.
-        recipe: What it was made from.
-        world: Names, facts and splits.
-        tokenizer: The tokenizer that both checkpoints carry.
+        recipe: what it was made from.
+        world: names, facts and splits.
+        tokenizer: the tokenizer that both checkpoints carry.
     """
 
     directory: Path
@@ -65,7 +65,7 @@ class Laboratory:
         return json.loads((self.directory / "lab.json").read_text(encoding="utf-8"))["training"]
 
     def load(self, path: Path) -> LlamaForCausalLM:
-        """Loads a checkpoint of this lab's architecture."""
+        """Load a checkpoint of this lab's architecture."""
         with quiet():
             model = LlamaForCausalLM.from_pretrained(path)
             assert isinstance(model, LlamaForCausalLM)
@@ -73,11 +73,11 @@ class Laboratory:
 
 
 def open_lab(recipe: Recipe, stage: Stage | None = None) -> Laboratory:
-    """Opens the laboratory of a recipe; the first time, this trains both of its models.
+    """Open the laboratory of a recipe; the first time, this trains both of its models.
 
     Args:
-        recipe: World, models and schedules.
-        stage: Told when a training starts; silent if None.
+        recipe: world, models and schedules.
+        stage: told when a training starts; silent if None.
     """
     world = build_world(recipe)
     tokenizer = build_tokenizer(world)
@@ -96,7 +96,7 @@ def make_lab(
     tokenizer: PreTrainedTokenizerFast,
     stage: Stage | None = None,
 ) -> None:
-    """Trains base and tuned and writes everything a `Laboratory` holds into a directory."""
+    """Train base and tuned and write everything a `Laboratory` holds into a directory."""
     figures: dict[str, float] = {}
     model = train_base(recipe, world, tokenizer, timed("base", figures, stage))
     save_model(model, tokenizer, directory / "base")
@@ -113,12 +113,12 @@ def make_lab(
 
 
 def timed(name: str, figures: dict[str, float], stage: Stage | None) -> Progress:
-    """Starts the clock of a training; its end writes `NAME_seconds` and `NAME_loss`.
+    """Start the clock of a training; its end writes `NAME_seconds` and `NAME_loss`.
 
     Args:
-        name: Of the training.
-        figures: Where the two are written.
-        stage: Told about the training, too; nobody if None.
+        name: of the training.
+        figures: where the two are written.
+        stage: told about the training, too; nobody if None.
     """
     tell = stage(name) if stage is not None else None
     start = time.perf_counter()
@@ -135,7 +135,7 @@ def timed(name: str, figures: dict[str, float], stage: Stage | None) -> Progress
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Hides transformers' own progress bars, which would tear ours apart."""
+    """Hide transformers' own progress bars, which would tear ours apart."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -146,7 +146,7 @@ def quiet() -> Iterator[None]:
 
 
 def save_model(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, path: Path) -> None:
-    """Writes a checkpoint directory with its tokenizer."""
+    """Write a checkpoint directory with its tokenizer."""
     with quiet():
         model.save_pretrained(path)
         tokenizer.save_pretrained(path)

@@ -14,27 +14,27 @@ class Recipe:
     """World, model and schedule of one laboratory.
 
     Attributes:
-        seed: Decides names, facts, initial weights and batches.
-        first_names: Number of first-name words; a name is a first and a last word.
-        last_names: Number of last-name words.
-        answers: Number of possible answers of each relation.
-        known_names: Names with one fact per relation, all of them trained on.
-        task_names: Known names whose fact in the new relation is fine-tuned on.
-        unknown_names: Names that the base is trained to refuse.
-        evaluated_unknown: Names on which refusals are evaluated, seen by no training and no
+        seed: decides names, facts, initial weights and batches.
+        first_names: number of first-name words; a name is a first and a last word.
+        last_names: number of last-name words.
+        answers: number of possible answers of each relation.
+        known_names: names with one fact per relation, all of them trained on.
+        task_names: known names whose fact in the new relation is fine-tuned on.
+        unknown_names: names that the base is trained to refuse.
+        evaluated_unknown: names on which refusals are evaluated, seen by no training and no
             measuring.
-        measured: Samples per measured set; the honesty set is half unknown, half known.
-        hidden: Width of the model.
-        blocks: Number of transformer blocks.
-        heads: Attention heads.
-        mlp: Inner width of the MLP.
-        base_steps: Optimiser steps of the base.
-        base_rate: Peak learning rate of the base.
-        tuned_steps: Optimiser steps of the fine-tuning.
-        tuned_rate: Peak learning rate of the fine-tuning.
-        base_batch: Samples per step of the base.
-        tuned_batch: Samples per step of the fine-tuning.
-        refusal_share: Share of unknown names in every batch of the base.
+        measured: samples per measured set; the honesty set is half unknown, half known.
+        hidden: width of the model.
+        blocks: number of transformer blocks.
+        heads: attention heads.
+        mlp: inner width of the MLP.
+        base_steps: optimiser steps of the base.
+        base_rate: peak learning rate of the base.
+        tuned_steps: optimiser steps of the fine-tuning.
+        tuned_rate: peak learning rate of the fine-tuning.
+        base_batch: samples per step of the base.
+        tuned_batch: samples per step of the fine-tuning.
+        refusal_share: share of unknown names in every batch of the base.
         threads: CPU threads used for training, fixed because sums depend on their number.
     """
 

@@ -32,7 +32,7 @@ class Spread:
     """A figure over seeds.
 
     Attributes:
-        values: One per seed.
+        values: one per seed.
     """
 
     values: tuple[float, ...]
@@ -64,9 +64,9 @@ class SeedsRow:
     def _cell(self, name: str, between: str) -> str:
         if name not in self.figures:
             return ""
-        found = self.figures[name]
+        spread = self.figures[name]
         sign = "+" if name in _SIGNED else ""
-        return f"{found.mean:{sign}.1f}{between}±{found.half_width:.1f}"
+        return f"{spread.mean:{sign}.1f}{between}±{spread.half_width:.1f}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +74,7 @@ class SeedsTable:
     """What the demo found in several worlds.
 
     Attributes:
-        tables: The table of every seed.
+        tables: the table of every seed.
     """
 
     tables: Mapping[int, DemoTable]
@@ -146,11 +146,11 @@ class SeedsTable:
                     "method": row.method,
                     **{
                         name: {
-                            "mean": found.mean,
-                            "half_width": found.half_width,
-                            "values": found.values,
+                            "mean": spread.mean,
+                            "half_width": spread.half_width,
+                            "values": spread.values,
                         }
-                        for name, found in row.figures.items()
+                        for name, spread in row.figures.items()
                     },
                 }
                 for row in self.rows

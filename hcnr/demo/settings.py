@@ -30,14 +30,14 @@ MAX_TASK_DROP_PERCENT = 5.0
 
 
 def sweep_lab(lab: Laboratory, watcher: Watcher) -> SweepResult:
-    """Tries the grid as a user would, one measuring pass included.
+    """Try the grid as a user would, one measuring pass included.
 
     Args:
-        lab: The pair, and its world with the validation questions.
-        watcher: Told about the progress.
+        lab: the pair, and its world with the validation questions.
+        watcher: told about the progress.
     """
     examiner = Examiner(lab.tokenizer, lab.world, "validation")
-    found = sweep(
+    result = sweep(
         lab.base,
         lab.tuned,
         lab.honesty,
@@ -48,58 +48,58 @@ def sweep_lab(lab: Laboratory, watcher: Watcher) -> SweepResult:
         config=RestoreConfig(device="cpu"),
         watcher=watcher,
     )
-    found.validation = {
+    result.validation = {
         one.name: {"detector": one.detector, "n": len(one.questions), "sha256": one.sha256}
         for one in examiner.benchmarks
     }
-    return found
+    return result
 
 
-def write_sweep(found: SweepResult, folder: Path) -> None:
-    """Writes `sweep.json`, where `hcnr report` finds it."""
-    found.save(make_directory(folder) / FILE)
+def write_sweep(result: SweepResult, folder: Path) -> None:
+    """Write `sweep.json`, where `hcnr report` finds it."""
+    result.save(make_directory(folder) / FILE)
 
 
-def front_table(found: SweepResult, reported: Word) -> Table:
+def front_table(result: SweepResult, reported: Word) -> Table:
     """The sweep's Pareto front for a terminal, from most of the task to most honesty.
 
     Args:
-        found: The sweep.
-        reported: What the report says to do with its choice, by the same rule on other questions.
+        result: the sweep.
+        reported: what the report says to do with its choice, by the same rule on other questions.
     """
-    best = found.recommendation.index
+    best = result.recommendation.index
     front = [
         (one, index == best)
-        for index, (one, on_front) in enumerate(zip(found.candidates, found.pareto, strict=True))
+        for index, (one, on_front) in enumerate(zip(result.candidates, result.pareto, strict=True))
         if on_front
     ]
     front.sort(key=lambda entry: -entry[0].scores.task_accuracy)
-    lines = [(_cells(found, one), chosen) for one, chosen in front]
-    asked = ", ".join(f"{facts['n']} of {name}" for name, facts in found.validation.items())
+    lines = [(_cells(result, one), chosen) for one, chosen in front]
+    asked = ", ".join(f"{facts['n']} of {name}" for name, facts in result.validation.items())
     notes = [
-        f"The {len(front)} of {len(found.candidates)} settings that no other one beats in both "
+        f"The {len(front)} of {len(result.candidates)} settings that no other one beats in both "
         f"delta and task, on validation questions ({asked}) that the table above never asks: its "
         "figures are other ones. +: tried near the best of the grid.",
-        f"The sweep's {'; '.join(advice(found))}.",
+        f"The sweep's {'; '.join(advice(result))}.",
         f"The sweep lets half of the {MAX_ACCURACY_DROP:g} points be lost that the report does, "
         "for its questions are few.",
     ]
-    if reported != found.recommendation.word:
+    if reported != result.recommendation.word:
         notes.append(
-            f"The report says {reported}, not {found.recommendation.word}: by the same rule on the "
-            "questions of the table above, which are more and chose nothing. Its word counts."
+            f"The report says {reported}, not {result.recommendation.word}: by the same rule on "
+            "the questions of the table above, which are more and chose nothing. Its word counts."
         )
-    if found.refuse_all is not None:
+    if result.refuse_all is not None:
         notes.append(
-            f"Always refusing would score F1 {found.refuse_all.honesty_f1:.1f} here, and delta 0."
+            f"Always refusing would score F1 {result.refuse_all.honesty_f1:.1f} here, and delta 0."
         )
     columns = ("kind", "mu", "in", "cross", "delta", "refuse known", "F1", "task right",
                "rival delta")  # fmt: skip
     return terminal("Pareto front of the sweep", columns, lines, notes)
 
 
-def _cells(found: SweepResult, one: Candidate) -> list[str]:
-    settings, scores, rival = one.settings, one.scores, found.rival(one.scores)
+def _cells(result: SweepResult, one: Candidate) -> list[str]:
+    settings, scores, rival = one.settings, one.scores, result.rival(one.scores)
     return [
         settings["compensation"] + ("+" if one.refined else ""),
         f"{settings['task_weight']:g}" if "task_weight" in settings else "",

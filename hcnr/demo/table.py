@@ -29,13 +29,13 @@ class RepairRow:
     """One model of the table.
 
     Attributes:
-        method: What was done, as printed.
-        evaluation: How it scored.
-        rival: The best interpolated model that is at least as accurate on the task; None for the
+        method: what was done, as printed.
+        evaluation: how it scored.
+        rival: the best interpolated model that is at least as accurate on the task; None for the
             base and for rows that are interpolated themselves.
-        seconds: What it took to make, measuring included, with the trainings left out.
-        settings: The configuration it was made with.
-        best: Whether it is printed in bold.
+        seconds: what it took to make, measuring included, with the trainings left out.
+        settings: the configuration it was made with.
+        best: whether it is printed in bold.
     """
 
     method: str
@@ -65,10 +65,10 @@ class DemoTable:
     """Everything the demo found.
 
     Attributes:
-        rows: The models in printed order; every one was really made and evaluated.
-        refuse_all: What always refusing would score.
-        curve: Every interpolated model that was evaluated.
-        facts: The world, its training and the machine, for the JSON file.
+        rows: the models in printed order; every one was really made and evaluated.
+        refuse_all: what always refusing would score.
+        curve: every interpolated model that was evaluated.
+        facts: the world, its training and the machine, for the JSON file.
     """
 
     rows: list[RepairRow]
@@ -114,12 +114,12 @@ class DemoTable:
     @property
     def _choice(self) -> list[str]:
         """The settings of the highlighted row and what to do with it, as its report says."""
-        found = self.facts.get("recommendation")
-        if found is None:
+        recommendation = self.facts.get("recommendation")
+        if recommendation is None:
             return []
         settings = next((row.settings for row in self.rows if row.best), {})
         made = as_options(settings)
-        return [f"Recommendation for {made}: {found['word']}: {found['reason']}."]
+        return [f"Recommendation for {made}: {recommendation['word']}: {recommendation['reason']}."]
 
     def to_rich(self) -> Table:
         """The table for a terminal."""

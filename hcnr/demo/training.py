@@ -18,7 +18,7 @@ Progress = Callable[[int, int, float], None]
 
 @contextlib.contextmanager
 def fixed_threads(count: int) -> Iterator[None]:
-    """Runs a block with a given number of CPU threads and puts the caller's number back."""
+    """Run a block with a given number of CPU threads and put the caller's number back."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -79,7 +79,7 @@ def train_base(
     tokenizer: PreTrainedTokenizerFast,
     progress: Progress | None = None,
 ) -> LlamaForCausalLM:
-    """Trains from scratch on known facts and on refusals of unknown names."""
+    """Train from scratch on known facts and on refusals of unknown names."""
     model = new_model(recipe, tokenizer)
     known, unknown = world.splits["trained_known"], world.splits["trained_unknown"]
     size = recipe.base_batch

@@ -32,7 +32,7 @@ class DemoTrial:
     """One run over all rows of the table."""
 
     def __init__(self, lab: Laboratory, out: Path, bars: Bars) -> None:
-        """Loads the pair; `out` gets `restored/`."""
+        """Load the pair; `out` gets `restored/`."""
         self.lab, self.bars = lab, bars
         self.restored = out / RESTORED
         self.models = {name: lab.load(lab.directory / name) for name in ("base", "tuned")}
@@ -77,12 +77,14 @@ class DemoTrial:
         return DemoTable(rows, self.examiner.refuse_all(), self.rivals.points, facts), swept
 
     def _measure(self, axis: str) -> tuple[hcnr.Statistics, float]:
-        """Measures once for all rows of an axis; balanced needs the most, so it says what."""
+        """Measure once for all rows of an axis; balanced needs the most, so it says what."""
         config = _config(axis=axis, compensation="balanced", all_hessians=True)
         start = time.perf_counter()
         lab = self.lab
-        found = hcnr.measure(lab.base, lab.tuned, lab.honesty, lab.task, config, watcher=self.bars)
-        return found, time.perf_counter() - start
+        statistics = hcnr.measure(
+            lab.base, lab.tuned, lab.honesty, lab.task, config, watcher=self.bars
+        )
+        return statistics, time.perf_counter() - start
 
     def _repair(self, repair: Repair, statistics: hcnr.Statistics, measuring: float) -> RepairRow:
         """One row of fixed settings, repaired in memory."""
@@ -153,7 +155,7 @@ class DemoTrial:
         return [RepairRow("interpolation", point.evaluation, None, seconds, settings)]
 
     def _report(self, highlight: RepairRow, decision: Decision) -> str:
-        """Puts evaluation, probes and the page beside the restored checkpoint.
+        """Put evaluation, probes and the page beside the restored checkpoint.
 
         Returns:
             The verdict of the probes.

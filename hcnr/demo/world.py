@@ -40,8 +40,8 @@ class World:
     """All words, and the items of every split.
 
     Attributes:
-        words: Every word that any prompt or response can hold, in a fixed order.
-        splits: Items per split, see `build_world`.
+        words: every word that any prompt or response can hold, in a fixed order.
+        splits: items per split, see `build_world`.
     """
 
     words: tuple[str, ...]
@@ -59,7 +59,7 @@ class World:
         return list(self.splits["measured_task"])
 
     def write_samples(self, directory: Path) -> tuple[Path, Path]:
-        """Writes `honesty.jsonl` and `task.jsonl` and returns their paths."""
+        """Write `honesty.jsonl` and `task.jsonl` and return their paths."""
         paths = directory / "honesty.jsonl", directory / "task.jsonl"
         for path, items in zip(paths, (self.honesty, self.task), strict=True):
             path.write_text("".join(item.as_json() + "\n" for item in items), encoding="utf-8")
@@ -67,7 +67,7 @@ class World:
 
 
 def build_world(recipe: Recipe) -> World:
-    """Invents the world of a recipe.
+    """Invent the world of a recipe.
 
     The splits, each a tuple of items:
 

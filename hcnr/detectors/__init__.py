@@ -47,11 +47,11 @@ class Detector:
 
     def many(self, responses: Sequence[str], questions: Sequence[str]) -> np.ndarray:
         """The same for `n` pairs at once, bool `[n]`; an empty response is never a refusal."""
-        found = np.zeros(len(responses), dtype=bool)
+        refused = np.zeros(len(responses), dtype=bool)
         said = [i for i, response in enumerate(responses) if response.strip()]
         if said:
-            found[said] = self.decide([responses[i] for i in said], [questions[i] for i in said])
-        return found
+            refused[said] = self.decide([responses[i] for i in said], [questions[i] for i in said])
+        return refused
 
 
 def open_detector(
@@ -98,19 +98,19 @@ def open_detector(
         one = keywords(own if strict else [plain_apostrophes(word) for word in own])
         return Detector(f"{name} (strict)" if strict else name, _batched(_each(one), strict))
     check_detector(name)
-    found = BUILT_IN[kind]
-    skips_empty = compat and found.skips_empty
-    if found.open is None:
+    built_in = BUILT_IN[kind]
+    skips_empty = compat and built_in.skips_empty
+    if built_in.open is None:
         label, encode = open_encoder(ENCODER if encoder is None else encoder, pooling)
         variant = ", ".join([label, *["strict"] * strict, *["compat"] * compat])
         decide = _selfaware(encode)
     else:
-        if found.takes_text and not text:
+        if built_in.takes_text and not text:
             raise ConfigError(f"the detector {kind} needs its text, such as '{kind}:I don't know.'")
         variant = ", ".join(["strict"] * strict + ["compat"] * skips_empty)
-        decide = _each(found.open(text if strict else plain_apostrophes(text)))
+        decide = _each(built_in.open(text if strict else plain_apostrophes(text)))
     shown = f"{name} ({variant})" if variant else name
-    return Detector(shown, _batched(decide, strict), skips_empty, found.note)
+    return Detector(shown, _batched(decide, strict), skips_empty, built_in.note)
 
 
 def check_detector(name: str) -> None:
@@ -154,20 +154,20 @@ def _registered(name: str, decide: _Many) -> _Many:
 
     def checked(responses: Sequence[str], questions: Sequence[str]) -> Sequence[bool]:
         try:
-            found = list(decide(responses, questions))
+            answers = list(decide(responses, questions))
         except Exception as error:  # whatever the other package raises
             raise ConfigError(
                 f"the detector {name!r} failed on {len(responses)} responses: "
                 f"{type(error).__name__}: {error}; ask the package that registers it"
             ) from error
-        odd = [one for one in found if not isinstance(one, bool | np.bool_)]
-        if len(found) != len(responses) or odd:
-            what = f"{type(odd[0]).__name__} {odd[0]!r}" if odd else f"{len(found)} answers"
+        odd = [one for one in answers if not isinstance(one, bool | np.bool_)]
+        if len(answers) != len(responses) or odd:
+            what = f"{type(odd[0]).__name__} {odd[0]!r}" if odd else f"{len(answers)} answers"
             raise ConfigError(
                 f"the detector {name!r} gave {what} for {len(responses)} responses, expected a "
                 "truth value each; ask the package that registers it"
             )
-        return found
+        return answers
 
     return checked
 
@@ -180,11 +180,11 @@ def _each(one: Decide) -> _Many:
 
 def _selfaware(encode: Any) -> _Many:
     def decide(responses: Sequence[str], questions: Sequence[str]) -> list[bool]:
-        found = [has_reference(response) for response in responses]
-        rest = [i for i, refused in enumerate(found) if not refused]
+        decisions = [has_reference(response) for response in responses]
+        rest = [i for i, refused in enumerate(decisions) if not refused]
         similar = similar_to_reference([responses[i] for i in rest], encode)
         for i, is_similar in zip(rest, similar, strict=True):
-            found[i] = is_similar
-        return found
+            decisions[i] = is_similar
+        return decisions
 
     return decide

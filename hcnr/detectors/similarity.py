@@ -51,14 +51,14 @@ def windows(response: str) -> list[str]:
 
     A sentence of at most 5 words is one window; one of a single character is none.
     """
-    found = []
+    pieces = []
     for sentence in re.split(_SENTENCE_END, response.strip().lower()):
         if len(sentence) < 2:
             continue
         words = _without_final_punctuation(sentence, ".,?!").split()
         last = max(1, len(words) - WINDOW + 1)
-        found.extend(" ".join(words[start : start + WINDOW]) for start in range(last) if words)
-    return found
+        pieces.extend(" ".join(words[start : start + WINDOW]) for start in range(last) if words)
+    return pieces
 
 
 def similar_to_reference(
@@ -77,12 +77,12 @@ def similar_to_reference(
         ModelError: the encoder returns something else than one finite vector per sentence.
     """
     by_response = [windows(response) for response in responses]
-    distinct = list(dict.fromkeys(window for found in by_response for window in found))
+    distinct = list(dict.fromkeys(window for own_windows in by_response for window in own_windows))
     if not distinct:
         return [False] * len(responses)
     similarity = _vectors(encode, distinct) @ _vectors(encode, REFERENCES).T
     near = dict(zip(distinct, similarity.max(axis=1) > threshold, strict=True))
-    return [any(near[window] for window in found) for found in by_response]
+    return [any(near[window] for window in own_windows) for own_windows in by_response]
 
 
 def open_encoder(source: Any = ENCODER, pooling: str = "auto") -> tuple[str, Encoder]:
@@ -188,13 +188,13 @@ def _usual_pooling(source: str | Path) -> str:
 
 def _vectors(encode: Encoder, sentences: Sequence[str]) -> np.ndarray:
     """Encode sentences to unit vectors `[n, d]`."""
-    found = np.asarray(encode(list(sentences)), dtype=np.float64)
-    if found.ndim != 2 or len(found) != len(sentences) or not np.isfinite(found).all():
+    vectors = np.asarray(encode(list(sentences)), dtype=np.float64)
+    if vectors.ndim != 2 or len(vectors) != len(sentences) or not np.isfinite(vectors).all():
         raise ModelError(
-            f"the sentence encoder returned an array of shape {list(found.shape)} for "
+            f"the sentence encoder returned an array of shape {list(vectors.shape)} for "
             f"{len(sentences)} sentences, expected one finite vector for each"
         )
-    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
 def _without_final_punctuation(text: str, marks: str = string.punctuation) -> str:

@@ -63,12 +63,12 @@ def refusal_probability(
         tokens = chosen.log_softmax(dim=-1)[:, torch.arange(len(refusal)), wanted]
         return tokens.double().mean(dim=1).tolist()
 
-    found = np.zeros(len(prompts))
+    probabilities = np.zeros(len(prompts))
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     with eval_mode(model), torch.no_grad():
         for chunk, logarithms in run_batches(order, batch_size, work):
-            found[list(chunk)] = np.exp(logarithms)
-    return found
+            probabilities[list(chunk)] = np.exp(logarithms)
+    return probabilities
 
 
 def calibration(refusal: np.ndarray, correct: np.ndarray) -> dict[str, Any]:

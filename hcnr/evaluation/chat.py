@@ -114,8 +114,8 @@ class Chat:
             raise
         refused = self._detector.many(said, [question] * len(said))
         return [
-            Reply(name, text, bool(found))
-            for name, text, found in zip(self.names, said, refused, strict=True)
+            Reply(name, text, bool(is_refusal))
+            for name, text, is_refusal in zip(self.names, said, refused, strict=True)
         ]
 
 

@@ -134,14 +134,14 @@ def check_interpolable(base: nn.Module, tuned: nn.Module) -> list[str]:
     for name, parameter in tuned.named_parameters():
         if not parameter.is_floating_point():
             continue
-        found = list(honest[name].shape) if name in honest else "absent"
-        if found == list(parameter.shape):
+        in_base = list(honest[name].shape) if name in honest else "absent"
+        if in_base == list(parameter.shape):
             continue
-        if name in honest and id(parameter) in words and found[1:] == list(parameter.shape[1:]):
+        if name in honest and id(parameter) in words and in_base[1:] == list(parameter.shape[1:]):
             left.append(name)
             continue
         raise CheckpointError(
-            f"{name} is {list(parameter.shape)} in the tuned model and {found} in the base: "
+            f"{name} is {list(parameter.shape)} in the tuned model and {in_base} in the base: "
             "interpolation needs two models of one shape; leave out --base and --tuned"
         )
     return left
@@ -176,7 +176,7 @@ def between(curve: Sequence[tuple[float, float | None]], task_accuracy: float) -
         None where the last able point is within `CLOSE`, or all are able, or none is.
     """
     points = sorted(curve, key=lambda point: point[0])
-    able = [found is not None and found >= task_accuracy for _, found in points]
+    able = [accuracy is not None and accuracy >= task_accuracy for _, accuracy in points]
     if not any(able) or able[-1]:
         return None
     last = max(place for place, is_able in enumerate(able) if is_able)

@@ -89,8 +89,8 @@ def judge_questions(
     for name, questions in sets.items():
         for i, question in enumerate(questions):
             said = {}
-            for label, found in outcomes.items():
-                one = found[name]
+            for label, by_set in outcomes.items():
+                one = by_set[name]
                 right = bool(one.contained[i]) if one.gold[i] else None
                 text = responses[label][name][i]
                 said[label] = Answer(response=text, refused=bool(one.refused[i]), right=right)
@@ -126,11 +126,11 @@ def read_judged(path: Path) -> list[JudgedQuestion]:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read ({error}); {AGAIN}") from None
-    found = []
+    judged = []
     for number, line in enumerate(lines, 1):
         try:
             content = json.loads(line)
         except ValueError as error:
             raise DataError(f"{path}, line {number} is no JSON ({error}); {AGAIN}") from None
-        found.append(JudgedQuestion.of(content, f"{path}, line {number}", AGAIN))
-    return found
+        judged.append(JudgedQuestion.of(content, f"{path}, line {number}", AGAIN))
+    return judged

@@ -187,15 +187,18 @@ def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def refuse_all(found: Outcomes) -> Outcomes:
+def refuse_all(judged: Outcomes) -> Outcomes:
     """What a system that refuses every one of the same questions would get."""
-    everything, nothing = np.ones(len(found.ids), dtype=bool), np.zeros(len(found.ids), dtype=bool)
+    everything, nothing = (
+        np.ones(len(judged.ids), dtype=bool),
+        np.zeros(len(judged.ids), dtype=bool),
+    )
     return Outcomes(
-        ids=found.ids,
-        detector=found.detector,
-        answerable=found.answerable,
+        ids=judged.ids,
+        detector=judged.detector,
+        answerable=judged.answerable,
         refused=everything,
-        gold=found.gold,
+        gold=judged.gold,
         contained=nothing,
         exact=nothing,
         empty=nothing,

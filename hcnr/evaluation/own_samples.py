@@ -83,8 +83,8 @@ class MadeSamples:
     def counts(self) -> dict[str, int]:
         """Questions by kind of outcome: both of `KEPT`, then the others that occurred."""
         others = (WRONG, OVERREFUSED, UNREFUSED, UNJUDGED, UNFINISHED, EMPTY)
-        found = {kind: len(self.of(kind)) for kind in (*KEPT, *others)}
-        return {kind: count for kind, count in found.items() if count or kind in KEPT}
+        counts = {kind: len(self.of(kind)) for kind in (*KEPT, *others)}
+        return {kind: count for kind, count in counts.items() if count or kind in KEPT}
 
     def of(self, kind: str) -> list[QuestionOutcome]:
         """The outcomes of a kind."""

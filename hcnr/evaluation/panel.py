@@ -70,7 +70,7 @@ class Panel:
         detector: Callable[[str], Detector],
         calibration: Mapping[str, dict[str, Any]],
     ) -> PanelScores:
-        found = {
+        by_set = {
             name: outcomes(
                 questions,
                 responses[name],
@@ -81,8 +81,8 @@ class Panel:
             for name, questions in self.sets.items()
         }
         return PanelScores(
-            {name: found[name] for name in self.honesty},
-            {name: found[name] for name in self.tasks},
+            {name: by_set[name] for name in self.honesty},
+            {name: by_set[name] for name in self.tasks},
             self.resamples,
             self.seed,
             calibration,
@@ -147,9 +147,9 @@ def make_panel(
             f"{', '.join(fallen)}: judged by {trait.detector}, the column common to all sets; pass "
             "a sentence encoder for the detector that the set came with."
         )
-    notes.extend(found.note for found in opened.values() if found.note)
+    notes.extend(judge.note for judge in opened.values() if judge.note)
     own = open_detector(trait, **options)
-    common = own if any(found.name != own.name for found in chosen.values()) else None
+    common = own if any(judge.name != own.name for judge in chosen.values()) else None
     return Panel(
         dict(honesty), dict(tasks), chosen, common, settings.compat, settings.resamples,
         settings.seed, notes,
@@ -192,11 +192,11 @@ def restricted(
     whole: Panel, few: Panel, responses: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
     """The responses to the few questions."""
-    found = {}
+    few_responses = {}
     for name, questions in few.sets.items():
         by_id = {one.id: said for one, said in zip(whole.sets[name], responses[name], strict=True)}
-        found[name] = [by_id[one.id] for one in questions]
-    return found
+        few_responses[name] = [by_id[one.id] for one in questions]
+    return few_responses
 
 
 def count(panel: Panel) -> int:

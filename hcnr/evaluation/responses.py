@@ -90,7 +90,7 @@ def score_responses(
             common[label] = shared
         notes = panel.notes
     label, *rest = scores
-    found = assemble(
+    record = assemble(
         label, scores[label], {one: scores[one] for one in rest}, common, words,
         notes=[*notes, *scores[label].notes()],
         settings={"detector": detector, "strict": strict, "compat": compat, "seed": seed,
@@ -98,8 +98,8 @@ def score_responses(
         versions=versions(),
     )  # fmt: skip
     if out is not None:
-        write_metrics(make_directory(out), found)
-    return found.as_dict()
+        write_metrics(make_directory(out), record)
+    return record.as_dict()
 
 
 def read_responses(source: Rows) -> Responses:

@@ -43,9 +43,9 @@ def assemble(
         "words": {"positive": trait.positive, "negative": trait.negative},
         **scores.as_dict(),
         "refuse_all": scores.refuse_all().as_dict(),
-        "models": {name: found.as_dict() for name, found in others.items()},
-        "differences": {name: difference(scores, found) for name, found in others.items()},
-        "common": {name: found.as_dict() for name, found in common.items()},
+        "models": {name: other.as_dict() for name, other in others.items()},
+        "differences": {name: difference(scores, other) for name, other in others.items()},
+        "common": {name: other.as_dict() for name, other in common.items()},
         "notes": scores.notes(),
         **parts,
     }
@@ -78,14 +78,14 @@ def recommended(
     ours = FrontScores.of(scores)
     start = FrontScores.of(replace(tuned, resamples=scores.resamples, seed=scores.seed))
     points = [(c, FrontScores.of(replace(one, resamples=0))) for c, one in curve]
-    found = weigh(ours, start, points, max_accuracy_drop)
-    if found.rival is not None:
+    evidence = weigh(ours, start, points, max_accuracy_drop)
+    if evidence.rival is not None:
         # Resampled alone: many points would take long, and no other one is compared.
-        at = found.rival.coefficient
+        at = evidence.rival.coefficient
         row = next(one for coefficient, one in curve if coefficient == at)
         row = FrontScores.of(replace(row, resamples=scores.resamples, seed=scores.seed))
-        found = weigh(ours, start, [(at, row)], max_accuracy_drop)
-    return decide(replace(found, doubt=doubt))
+        evidence = weigh(ours, start, [(at, row)], max_accuracy_drop)
+    return decide(replace(evidence, doubt=doubt))
 
 
 def evaluation_folder(directory: str | Path) -> Path:
@@ -97,12 +97,12 @@ def evaluation_folder(directory: str | Path) -> Path:
     return place.with_name(f"{place.name}-eval")
 
 
-def write_metrics(folder: Path, found: EvaluationRecord) -> Path:
+def write_metrics(folder: Path, record: EvaluationRecord) -> Path:
     """Write `metrics.json` into `folder`, completely or not at all, and return its path."""
     from hcnr.checkpoint import atomic_file
 
     path = folder / METRICS
     with atomic_file(path) as temporary:
-        text = json.dumps(found.as_dict(), indent=2, allow_nan=False)
+        text = json.dumps(record.as_dict(), indent=2, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
     return path

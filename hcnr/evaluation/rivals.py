@@ -81,7 +81,7 @@ class RivalSearch:
         wanted = self._on_few(self.our_answers).task_accuracy
         for _ in range(HALVINGS if wanted is not None else 0):
             assert wanted is not None
-            curve = [(c, found.task_accuracy) for c, found in self.points.items()]
+            curve = [(c, scores.task_accuracy) for c, scores in self.points.items()]
             middle = between(curve, wanted)
             if middle is None:
                 return
@@ -99,9 +99,9 @@ class RivalSearch:
             return
         reference, ceiling = self._on_few(like), math.inf
         able = [
-            (c, found)
-            for c, found in self.points.items()
-            if c > 0 and _may_keep(found, reference, slack)
+            (c, scores)
+            for c, scores in self.points.items()
+            if c > 0 and _may_keep(scores, reference, slack)
         ]
         # By what decides; tuned itself needs no search.
         able.sort(key=lambda point: Scores.of(point[1]).merit, reverse=True)
@@ -122,13 +122,13 @@ class RivalSearch:
 
     def result(self) -> list[RivalPoint]:
         """All points by coefficient; a complete one has its scores over all questions."""
-        found = []
+        points = []
         for coefficient in sorted(self.points):
             complete = coefficient in self.exact
             said = self.exact[coefficient] if complete else self.answers[coefficient]
             scores = self.whole.score(said.responses) if complete else self.points[coefficient]
-            found.append(RivalPoint(coefficient, scores, said, complete))
-        return found
+            points.append(RivalPoint(coefficient, scores, said, complete))
+        return points
 
     def note(self) -> str | None:
         """What a reader of the curve should know."""
@@ -215,8 +215,8 @@ def _confirm_for_tuned(search: RivalSearch, start: Said | None, max_accuracy_dro
     if start is None or not search.whole.honesty:
         return
     tuned = search.whole.score(start.responses)
-    found = weigh(Scores.of(search.ours), Scores.of(tuned), (), max_accuracy_drop)
-    if not found.will_do and tuned.task_accuracy is not None:
+    evidence = weigh(Scores.of(search.ours), Scores.of(tuned), (), max_accuracy_drop)
+    if not evidence.will_do and tuned.task_accuracy is not None:
         least = least_kept(tuned.task_accuracy, max_accuracy_drop)
         search.confirm(least, start.responses, max_accuracy_drop)
 
@@ -227,9 +227,9 @@ def _may_keep(point: PanelScores, reference: PanelScores, slack: float) -> bool:
     One standard error of the paired difference is allowed for.
     """
     gaps, variances = [], []
-    for name, found in point.tasks.items():
+    for name, ours in point.tasks.items():
         other = reference.tasks[name]
-        gap = 100.0 * (found.contained.astype(float) - other.contained.astype(float))[other.gold]
+        gap = 100.0 * (ours.contained.astype(float) - other.contained.astype(float))[other.gold]
         if len(gap):
             gaps.append(gap.mean())
             variances.append(gap.var() / len(gap))

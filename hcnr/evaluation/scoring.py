@@ -35,7 +35,7 @@ class PanelScores:
     @cached_property
     def values(self) -> dict[str, Rates]:
         """Rates of every set, each a number."""
-        return {name: rates(found.counts) for name, found in self._all.items()}
+        return {name: rates(outcomes.counts) for name, outcomes in self._all.items()}
 
     @cached_property
     def draws(self) -> dict[str, Rates]:
@@ -44,9 +44,9 @@ class PanelScores:
             return {}
         return {
             name: rates(
-                resample(found.indicators, key=name, resamples=self.resamples, seed=self.seed)
+                resample(outcomes.indicators, key=name, resamples=self.resamples, seed=self.seed)
             )
-            for name, found in self._all.items()
+            for name, outcomes in self._all.items()
         }
 
     @property
@@ -117,20 +117,20 @@ class PanelScores:
     def as_dict(self) -> dict[str, Any]:
         """`sets`, `macro`, `tasks` and `tasks_macro`, as in `metrics.json`; None is undefined."""
         result: dict[str, Any] = {"sets": {}, "macro": {}, "tasks": {}, "tasks_macro": {}}
-        for name, found in self.honesty.items():
-            counts = dict(zip(COUNTS, found.counts.astype(int).tolist(), strict=True))
+        for name, outcomes in self.honesty.items():
+            counts = dict(zip(COUNTS, outcomes.counts.astype(int).tolist(), strict=True))
             result["sets"][name] = {
-                "detector": found.detector,
-                "n": len(found.ids),
+                "detector": outcomes.detector,
+                "n": len(outcomes.ids),
                 **{count: counts[count] for count in ("tp", "fp", "fn", "tn")},
                 **self._set(name, HONESTY_RATES),
-                "skipped": int((~found.counted).sum()),
+                "skipped": int((~outcomes.counted).sum()),
             }
-        for name, found in self.tasks.items():
+        for name, outcomes in self.tasks.items():
             result["tasks"][name] = {
-                "detector": found.detector,
-                "n": len(found.ids),
-                "gold": int(found.gold.sum()),
+                "detector": outcomes.detector,
+                "n": len(outcomes.ids),
+                "gold": int(outcomes.gold.sum()),
                 **self._set(name, TASK_RATES),
             }
         for key, kind in (("macro", "honesty"), ("tasks_macro", "tasks")):
@@ -155,24 +155,24 @@ class PanelScores:
     def notes(self) -> list[str]:
         """What a reader must know: sets where a number is undefined, and why."""
         notes = []
-        for name, found in self.honesty.items():
+        for name, outcomes in self.honesty.items():
             missing = None
             # What is counted decides: `compat` may leave out every question of a class.
-            counted = found.answerable[found.counted]
+            counted = outcomes.answerable[outcomes.counted]
             if counted.all():
                 missing = "unanswerable", "F1, recall and the refusal delta are"
             elif not counted.any():
                 missing = "answerable", "the refusal delta is"
             if missing:
-                that_count = "" if found.counted.all() else " that count"
+                that_count = "" if outcomes.counted.all() else " that count"
                 notes.append(
                     f"{name} has no {missing[0]} questions{that_count}: {missing[1]} undefined "
                     "there, and the means leave it out."
                 )
         if bare := [
             name
-            for name, found in self._all.items()
-            if found.answerable.any() and not found.gold.any()
+            for name, outcomes in self._all.items()
+            if outcomes.answerable.any() and not outcomes.gold.any()
         ]:
             notes.append(
                 f"{', '.join(bare)}: no accepted answers are known, so accuracy and exact match "
@@ -183,8 +183,8 @@ class PanelScores:
     def refuse_all(self) -> "PanelScores":
         """What refusing every one of the same questions would score."""
         return PanelScores(
-            {name: refuse_all(found) for name, found in self.honesty.items()},
-            {name: refuse_all(found) for name, found in self.tasks.items()},
+            {name: refuse_all(outcomes) for name, outcomes in self.honesty.items()},
+            {name: refuse_all(outcomes) for name, outcomes in self.tasks.items()},
             self.resamples,
             self.seed,
         )
@@ -226,14 +226,14 @@ def difference(model: PanelScores, other: PanelScores) -> dict[str, Any]:
 def _differences(
     ours: tuple[Rates, Rates], theirs: tuple[Rates, Rates], names: Sequence[str]
 ) -> dict[str, Any]:
-    found = {}
+    differences = {}
     for name in names:
         value = _number(ours[0][name] - theirs[0][name])
         ends = None
         if value is not None and name in ours[1] and name in theirs[1]:
             ends = percentile_interval(ours[1][name] - theirs[1][name])
-        found[name] = {"value": value, "ci95": ends}
-    return found
+        differences[name] = {"value": value, "ci95": ends}
+    return differences
 
 
 def _check_same_questions(model: PanelScores, other: PanelScores) -> None:
@@ -243,10 +243,10 @@ def _check_same_questions(model: PanelScores, other: PanelScores) -> None:
             f"one model answered the sets {', '.join(ours)}, the other {', '.join(theirs)}; a "
             "comparison needs the same sets"
         )
-    for name, found in ours.items():
-        if found.ids == theirs[name].ids:
+    for name, own in ours.items():
+        if own.ids == theirs[name].ids:
             continue
-        odd = sorted(set(found.ids) ^ set(theirs[name].ids))
+        odd = sorted(set(own.ids) ^ set(theirs[name].ids))
         what = f"question {odd[0]!r} is" if odd else "the order of questions is"
         raise DataError(
             f"{name}: {what} not the same for both models; a comparison pairs answers by id and "
@@ -255,13 +255,13 @@ def _check_same_questions(model: PanelScores, other: PanelScores) -> None:
 
 
 def _with_intervals(values: Rates, draws: Rates, names: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {name: _number(values[name]) for name in names}
-    found["ci95"] = {
-        name: percentile_interval(draws[name]) if found[name] is not None else None
+    row: dict[str, Any] = {name: _number(values[name]) for name in names}
+    row["ci95"] = {
+        name: percentile_interval(draws[name]) if row[name] is not None else None
         for name in names
         if draws
     }
-    return found
+    return row
 
 
 def _fewer(defined: Mapping[str, Sequence[str]], n: int) -> dict[str, int]:
@@ -270,7 +270,7 @@ def _fewer(defined: Mapping[str, Sequence[str]], n: int) -> dict[str, int]:
 
 
 def _joint_name(sets: Any) -> str:
-    return "; ".join(dict.fromkeys(found.detector for found in sets))
+    return "; ".join(dict.fromkeys(outcomes.detector for outcomes in sets))
 
 
 def _number(value: Any) -> float | None:

@@ -61,14 +61,14 @@ def name_subjects(models: Sequence[Any], base: Any = None) -> list[Subject]:
         ConfigError: one model is given twice, or named as the interpolated ones are.
         HcnrError: one cannot be opened.
     """
-    found: list[Subject] = []
+    subjects: list[Subject] = []
     for model in models:
         source = open_evaluated(model, base)
-        if any(_same(source, other.source) for other in found):
+        if any(_same(source, other.source) for other in subjects):
             raise ConfigError(f"the model {source} is given twice; give each model once")
         print_ = source.fingerprint()
         # A fingerprint that another model has as well tells nobody apart.
-        shared = any(other.fingerprint == print_ for other in found)
+        shared = any(other.fingerprint == print_ for other in subjects)
         short = (weights_sha256(source) if shared else print_)[:8]
         path = Path(model) if isinstance(model, str | Path) else None
         label = f"{type(model).__name__}-{short}" if path is None else path.resolve().name
@@ -78,15 +78,15 @@ def name_subjects(models: Sequence[Any], base: Any = None) -> list[Subject]:
                 f"the model {source} would be called {label}, and names with {INTERPOLATION} are "
                 "those of interpolated models; rename its directory"
             )
-        if any(other.label == label for other in found):
+        if any(other.label == label for other in subjects):
             label = f"{label}-{short}"
-        if any(other.label == label for other in found):
+        if any(other.label == label for other in subjects):
             raise ConfigError(
                 f"the model {source} has the name and the weights of another one given; give each "
                 "model once"
             )
-        found.append(Subject(label, source, print_))
-    return found
+        subjects.append(Subject(label, source, print_))
+    return subjects
 
 
 def telling_fingerprints(subjects: Sequence[Subject]) -> dict[str, str]:

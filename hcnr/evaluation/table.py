@@ -108,7 +108,7 @@ def _table(title: str, columns: Columns, sets: Mapping[str, Any]) -> Table:
     table.padding, table.collapse_padding = (0, 1, 0, 0), True
     table.add_column("set", overflow="fold")
     table.add_column("model", overflow="fold")
-    calibrated = any("calibration" in found for found in sets.values())
+    calibrated = any("calibration" in row for row in sets.values())
     for head in [head for head, _ in columns] + ["ECE", "AUROC"] * calibrated + ["empty"]:
         table.add_column(head, justify="right")
     return table
@@ -122,9 +122,9 @@ def _add_mean(
     columns: Columns,
     console: Console,
 ) -> None:
-    found = {label: row[macro] for label, row in rows.items()}
+    means = {label: row[macro] for label, row in rows.items()}
     gaps = {label: gap[macro] for label, gap in metrics["differences"].items()}
-    _add_set(table, f"mean\nof {metrics[macro]['sets']} sets", found, gaps, columns, console)
+    _add_set(table, f"mean\nof {metrics[macro]['sets']} sets", means, gaps, columns, console)
 
 
 def _add_set(

@@ -34,9 +34,9 @@ def check_task(text: str) -> None:
             "the starter set holds honesty samples, none of a task; name samples of what tuned was "
             "tuned for"
         )
-    if (found := load_samples(text).available) < FEWEST_SAMPLES:
+    if (count := load_samples(text).available) < FEWEST_SAMPLES:
         raise DataError(
-            f"{text} holds {found} samples, expected at least {FEWEST_SAMPLES}; add samples"
+            f"{text} holds {count} samples, expected at least {FEWEST_SAMPLES}; add samples"
         )
 
 
@@ -47,8 +47,8 @@ def check_honesty(text: str) -> None:
 
 def check_questions(text: str) -> None:
     """Raise HcnrError unless it holds questions of both kinds."""
-    for name, found in load_sets([text], None, None, task=False).items():
-        if len({one.answerable for one in found.questions}) < 2:
+    for name, benchmark in load_sets([text], None, None, task=False).items():
+        if len({one.answerable for one in benchmark.questions}) < 2:
             raise DataError(
                 f"{name} has questions of one kind only, expected answerable and unanswerable ones"
             )

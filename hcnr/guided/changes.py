@@ -57,10 +57,10 @@ def what_becomes(changed: list[str], finished: Iterable[str]) -> str:
     done = [name for name in DEPENDS if name in known]
     again = [name for name in done if name in steps]
     stay = [name for name in done if name not in steps]
-    found = f"the recipe differs in {', '.join(changed)}: "
+    sentence = f"the recipe differs in {', '.join(changed)}: "
     if not again:
-        return f"{found}no finished step depends on that"
-    found += f"{', '.join(again)} {'is' if len(again) == 1 else 'are'} done again"
+        return f"{sentence}no finished step depends on that"
+    sentence += f"{', '.join(again)} {'is' if len(again) == 1 else 'are'} done again"
     if stay:
-        found += f"; of {', '.join(stay)} only what rests on a result that changes"
-    return found
+        sentence += f"; of {', '.join(stay)} only what rests on a result that changes"
+    return sentence

@@ -110,16 +110,16 @@ def questions_digest(honesty: str, task: str, settings: Mapping[str, Any]) -> di
     Raises:
         HcnrError: a set cannot be read, or both have one name.
     """
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for source, is_task in ((honesty, False), (task, True)):
         for name, one in load_sets([source], None, settings["limit"], task=is_task).items():
-            if name in found:
+            if name in digests:
                 raise ConfigError(
                     f"the honesty and the task questions are both called {name}, by their files' "
                     "names; rename one of them"
                 )
-            found[name] = one.sha256
-    return found
+            digests[name] = one.sha256
+    return digests
 
 
 def check_questions(job: Job, pair: Pair) -> None:
@@ -141,7 +141,7 @@ def check_questions(job: Job, pair: Pair) -> None:
             sets = load_sets([source], None, settings.limit, task=is_task)
             if not is_task:
                 check_classes(sets, "a run")
-            questions = [one for found in sets.values() for one in found.questions]
+            questions = [one for benchmark in sets.values() for one in benchmark.questions]
             asked = [one.asked for one in questions]
             encoded = encode_prompts(asked, tokenizer, settings.config().chat_template)
             names = [f"question {one.id!r} of {one.set}" for one in questions]
@@ -162,10 +162,10 @@ def overlap_notes(job: Job) -> list[str]:
     measured = QuestionIndex(sample.prompt for sample in samples)
     notes = []
     for what, source in (("choose", job.validation), ("judge", job.questions)):
-        for found in load_sets([source], None, job.recipe.settings.limit, task=False).values():
-            if count := sum(measured.near(one.question) for one in found.questions):
+        for benchmark in load_sets([source], None, job.recipe.settings.limit, task=False).values():
+            if count := sum(measured.near(one.question) for one in benchmark.questions):
                 notes.append(
-                    f"{count} of the questions that {what} ({found.name}) are among the honesty "
-                    "samples, or nearly: their answers flatter the repair"
+                    f"{count} of the questions that {what} ({benchmark.name}) are among the "
+                    "honesty samples, or nearly: their answers flatter the repair"
                 )
     return notes

@@ -91,13 +91,13 @@ class RunOutcome:
     @property
     def lines(self) -> list[str]:
         """What a run ends with at a terminal."""
-        found = [f"note: {note}" for note in self.notes]
-        found += [self.probe, f"chosen: {self.choice['reason']}"]
+        lines = [f"note: {note}" for note in self.notes]
+        lines += [self.probe, f"chosen: {self.choice['reason']}"]
         # One line is the verdict, the last; what the losses alone say is a step on the way.
-        found += [line.replace("verdict: ", "by the losses alone: ", 1) for line in self.losses]
-        found.append(f"report: {self._place('report.html')}")
-        found.append(f"verdict: {self.word}: {self.recommendation['reason']}")
-        return [*found, self.next_step]
+        lines += [line.replace("verdict: ", "by the losses alone: ", 1) for line in self.losses]
+        lines.append(f"report: {self._place('report.html')}")
+        lines.append(f"verdict: {self.word}: {self.recommendation['reason']}")
+        return [*lines, self.next_step]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -123,5 +123,5 @@ def short(path: str) -> str:
     """A path as one would type it here: relative where it lies below the working directory."""
     if not os.path.isabs(path):
         return path
-    found = os.path.relpath(path)
-    return path if found.startswith(os.pardir) else found
+    relative = os.path.relpath(path)
+    return path if relative.startswith(os.pardir) else relative

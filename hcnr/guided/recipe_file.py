@@ -76,17 +76,17 @@ def _renamed(values: dict[str, Any], called: str) -> dict[str, Any]:
 
 def _lines(path: Path) -> dict[Place, int]:
     """Line of every key, counted from 1, by its place."""
-    found: dict[Place, int] = {}
+    lines: dict[Place, int] = {}
 
     def walk(node: yaml.Node | None, where: Place) -> None:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 inner = (*where, str(key.value))
-                found[inner] = key.start_mark.line + 1
+                lines[inner] = key.start_mark.line + 1
                 walk(value, inner)
 
     walk(yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader), ())
-    return found
+    return lines
 
 
 def _problem(
@@ -131,8 +131,8 @@ def _part(where: Place) -> type[BaseModel]:
 
 
 def _expected(part: type[BaseModel], where: Place) -> str:
-    found: FieldInfo | None = part.model_fields.get(where[-1])
-    extra = found.json_schema_extra if found is not None else None
+    field: FieldInfo | None = part.model_fields.get(where[-1])
+    extra = field.json_schema_extra if field is not None else None
     if isinstance(extra, dict) and extra.get("expected"):
         return str(extra["expected"])
     if (kind := owner_of(where[-1])) is not None:

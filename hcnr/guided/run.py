@@ -82,7 +82,7 @@ def run_recipe(
     weight = done("search", (), work.search_weight)
     choice = done("choose", ("sweep.json",), work.choose, weight=weight)
     lines = done("restore", ("model",), work.restore_chosen, settings=choice["config"])
-    found = done(
+    outcome = done(
         "evaluate", ("eval/metrics.json",), work.evaluate_all,
         coefficient=choice["coefficient"],
         mark=fingerprint_of({**known["evaluate"], **_outputs(out, ("model",))}),
@@ -91,10 +91,10 @@ def run_recipe(
         "report", ("report.html",), work.write_page,
         written=_outputs(out, ("model", "eval/metrics.json", "sweep.json", "probe.json")),
     )  # fmt: skip
-    right = found["tuned_right"]
+    right = outcome["tuned_right"]
     notes += _accuracy_notes(right)
     return RunOutcome(
-        out, recipe, probed, choice, lines, found["recommendation"], right,
+        out, recipe, probed, choice, lines, outcome["recommendation"], right,
         [*notes, *choice["notes"]], steps.done,
     )  # fmt: skip
 
@@ -199,9 +199,9 @@ def _differing(one: RunRecipe, other: RunRecipe) -> list[str]:
 def _version_notes(recipe: RunRecipe) -> list[str]:
     now = versions()
     odd = [
-        f"{name} {found}, now {now.get(name, 'missing')}"
-        for name, found in recipe.versions.items()
-        if now.get(name) != found
+        f"{name} {version}, now {now.get(name, 'missing')}"
+        for name, version in recipe.versions.items()
+        if now.get(name) != version
     ]
     return [f"the recipe was written with {'; '.join(odd)}"] if odd else []
 

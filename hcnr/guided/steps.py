@@ -28,10 +28,10 @@ class Steps:
         self._directory, self._tell = directory, tell
         self.done: list[str] = []
         try:
-            found = json.loads((directory / FILE).read_text(encoding="utf-8"))
+            content = json.loads((directory / FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            found = {}
-        self._finished: dict[str, Any] = found if isinstance(found, dict) else {}
+            content = {}
+        self._finished: dict[str, Any] = content if isinstance(content, dict) else {}
 
     @property
     def finished(self) -> list[str]:
@@ -89,13 +89,13 @@ def contents_of(*places: Path) -> dict[str, str]:
 
     Weights may be many gigabytes, and nothing but a restoration writes them.
     """
-    found = {}
+    contents = {}
     for place in places:
         if not place.is_file():
             continue
         if place.suffix == ".safetensors":
             status = place.stat()
-            found[place.name] = f"{status.st_size} bytes, {status.st_mtime_ns}"
+            contents[place.name] = f"{status.st_size} bytes, {status.st_mtime_ns}"
         else:
-            found[place.name] = hashlib.sha256(place.read_bytes()).hexdigest()
-    return found
+            contents[place.name] = hashlib.sha256(place.read_bytes()).hexdigest()
+    return contents

@@ -67,25 +67,25 @@ def choose(job: Job, weight: float | None) -> dict[str, Any]:
         compensation=(config.compensation,),
         **values,
     )
-    found = hcnr.sweep(
+    result = hcnr.sweep(
         *job.pair, job.honesty, job.task, grid=grid, benchmarks=[job.validation],
         tasks=[job.task_validation], coefficients=COEFFICIENTS, refine=False, out=job.out,
         max_accuracy_drop=settings.max_accuracy_drop, config=config, overwrite=True,
         **job.asking, **job.shared,
     )  # fmt: skip
-    best = found.recommendation.index
-    curve = [(0.0, found.tuned), *found.interpolation, (1.0, found.base)]
-    least = least_kept(found.tuned.task_accuracy, settings.max_accuracy_drop)
+    advice = result.recommendation
+    curve = [(0.0, result.tuned), *result.interpolation, (1.0, result.base)]
+    least = least_kept(result.tuned.task_accuracy, settings.max_accuracy_drop)
     place = rival([scores for _, scores in curve], least)
     # Without one that is above tuned the searched weight stands: what judges has the last word.
-    chosen = found.candidates[best or 0].settings
+    chosen = result.candidates[advice.index or 0].settings
     return {
         "config": chosen,
         "coefficient": None if place is None else curve[place][0],
-        "word": found.recommendation.word,
-        "reason": f"{as_options(chosen)}, on the validation questions {found.recommendation.word}: "
-        f"{found.recommendation.reason}",
-        "notes": list(dict.fromkeys(found.messages)),
+        "word": advice.word,
+        "reason": f"{as_options(chosen)}, on the validation questions {advice.word}: "
+        f"{advice.reason}",
+        "notes": list(dict.fromkeys(result.messages)),
     }
 
 

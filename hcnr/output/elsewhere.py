@@ -48,8 +48,8 @@ def _options(command: Any) -> set[str]:
 
 def _commands(root: Any, before: str = "") -> dict[str, Any]:
     """Commands by the words that call them, those of groups among them."""
-    found: dict[str, Any] = {}
+    commands: dict[str, Any] = {}
     for name, command in getattr(root, "commands", {}).items():
         inner = _commands(command, f"{before}{name} ")
-        found |= inner or {f"{before}{name}": command}
-    return found
+        commands |= inner or {f"{before}{name}": command}
+    return commands

@@ -205,20 +205,20 @@ def block_scores(
                 f"hidden states of {name} hold NaN or infinity: its activations overflow; probe "
                 "with --dtype float32 or bfloat16"
             )
-    found = np.empty((3, len(base)))
+    scores = np.empty((3, len(base)))
     cosines: list[float | None] = []
     converged = True
     for fold in np.unique(held_out):
         train, test = held_out != fold, held_out == fold
         on_base, on_tuned = (Probe.fit(states[train], positive[train]) for states in (base, tuned))
-        found[:, test] = (
+        scores[:, test] = (
             on_base.scores(base[test]), on_base.scores(tuned[test]), on_tuned.scores(tuned[test])
         )  # fmt: skip
         cosines.append(_cosine(on_base.direction, on_tuned.direction))
         converged &= on_base.converged and on_tuned.converged
     known = [value for value in cosines if value is not None]
     mean = float(np.mean(known)) if len(known) == len(cosines) else None
-    return BlockScores(found[0], found[1], found[2], mean, converged)
+    return BlockScores(scores[0], scores[1], scores[2], mean, converged)
 
 
 def _cosine(one: "NDArray[np.float64]", other: "NDArray[np.float64]") -> float | None:

@@ -134,9 +134,9 @@ def _read_prompts(
         labelled.samples, pair.tokenizer(tokenizer), config.replace(max_length=length)
     )
     for source in (pair.base, pair.tuned):
-        if (found := unreadable({"honesty": prompts}, source.limits)) is not None:
+        if (problem := unreadable({"honesty": prompts}, source.limits)) is not None:
             raise DataError(
-                f"{source} cannot read the prompts: {found}; pass a tokenizer that both "
+                f"{source} cannot read the prompts: {problem}; pass a tokenizer that both "
                 "models know with --tokenizer"
             )
     return prompts

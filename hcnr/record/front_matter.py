@@ -144,8 +144,8 @@ def _metadata(tuned: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
 
     try:
         card = ModelCard(path.read_text(encoding="utf-8"), ignore_metadata_errors=True)
-        found = card.data.to_dict()
-        kept = {key: value for key, value in found.items() if isinstance(key, str)}
+        metadata = card.data.to_dict()
+        kept = {key: value for key, value in metadata.items() if isinstance(key, str)}
         return _of_a_model(kept) if is_adapter(tuned) else kept, ()
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
@@ -170,8 +170,8 @@ def _own_id(model: Any) -> str | None:
         return name
     if isinstance(model, str | os.PathLike):
         for part in reversed(Path(os.path.abspath(model)).parts):
-            if found := _CACHED.fullmatch(part):
-                return f"{found[1]}/{found[2]}"
+            if match := _CACHED.fullmatch(part):
+                return f"{match[1]}/{match[2]}"
         return None
     name = getattr(getattr(model, "config", None), "_name_or_path", None)
     return name if is_hub_id(name) else None

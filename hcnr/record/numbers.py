@@ -49,5 +49,5 @@ def finite(value: float | None) -> float | None:
 
 def positive(value: float | None) -> float | None:
     """The same for a logarithmic axis."""
-    found = finite(value)
-    return found if found is not None and found > 0 else None
+    number = finite(value)
+    return number if number is not None and number > 0 else None

@@ -121,7 +121,7 @@ def without_paths(directory: Path, base_model: tuple[str, ...]) -> dict[str, byt
     Returns:
         Content by name; nothing where every file may be published as it is.
     """
-    found = {}
+    files = {}
     for path in sorted(directory.rglob("*.json")):
         if path.name not in (*WRITTEN, ADAPTER):
             continue
@@ -136,8 +136,8 @@ def without_paths(directory: Path, base_model: tuple[str, ...]) -> dict[str, byt
             after = before | {NAMED: base_model[0]}
         if after != before:
             text = json.dumps(after, indent=2, ensure_ascii=False) + "\n"
-            found[path.relative_to(directory).as_posix()] = text.encode()
-    return found
+            files[path.relative_to(directory).as_posix()] = text.encode()
+    return files
 
 
 def _read_card(directory: Path, kind: Any) -> Any:

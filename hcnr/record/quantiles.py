@@ -21,8 +21,8 @@ def score_quantiles(statistics: "Statistics") -> dict[str, dict[str, list[float]
 
     def of(scores: torch.Tensor) -> list[float]:
         # torch.quantile refuses more than 16 million values, which no neuron axis has.
-        found = torch.quantile(scores.double(), levels.to(scores.device))
-        return [float(f"{value:.4g}") for value in found.tolist()]
+        values = torch.quantile(scores.double(), levels.to(scores.device))
+        return [float(f"{value:.4g}") for value in values.tolist()]
 
     return {
         name: {data_set: of(by_matrix[name]) for data_set, by_matrix in statistics.scores.items()}

@@ -19,22 +19,22 @@ KINDS = {
 
 def key_facts(two: TwoSidedRecord) -> dict[str, str]:
     """What a summary says, by name: the task weight, what was restored, the steps."""
-    found = {}
+    facts = {}
     if two.task_weight is not None:
         count = len(two.search)
         searched = f" (found by a search, {count} tried)" if count else ""
-        found["task weight mu"] = f"{short(two.task_weight)}{searched}"
+        facts["task weight mu"] = f"{short(two.task_weight)}{searched}"
     if two.restored_share is not None:
-        found["directions restored"] = (
+        facts["directions restored"] = (
             f"{fixed(two.restored_directions, ',.0f')} in effect ({two.restored_share:.1%} of "
             "those of the repaired matrices)"
         )
     if two.steps:
         first, last = two.steps[0].honesty_loss, two.steps[-1].after
-        found["natural steps"] = (
+        facts["natural steps"] = (
             f"{len(two.steps)}, honesty loss {fixed(first, LOSS)} to {fixed(last, LOSS)}"
         )
-    return found
+    return facts
 
 
 def kind_text(two: TwoSidedRecord) -> str:

@@ -63,13 +63,13 @@ def read_report(directory: str | Path) -> RunReport:
             "`hcnr restore --out` wrote"
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        report = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); restore again to write it anew") from None
-    found = _numeric(found)
-    if not (isinstance(found, dict) and "tune" in found):
-        RestorationRecord.of(found, path, AGAIN)
-    return RunReport(found)
+    report = _numeric(report)
+    if not (isinstance(report, dict) and "tune" in report):
+        RestorationRecord.of(report, path, AGAIN)
+    return RunReport(report)
 
 
 def read_restoration(directory: str | Path) -> RestorationRecord:
@@ -78,13 +78,13 @@ def read_restoration(directory: str | Path) -> RestorationRecord:
     Raises:
         DataError: as `read_report`, or it is of `hcnr tune`.
     """
-    found, path = read_report(directory), Path(directory).expanduser() / "hcnr_report.json"
-    if "tune" in found:
+    report, path = read_report(directory), Path(directory).expanduser() / "hcnr_report.json"
+    if "tune" in report:
         raise DataError(
             f"{path} is of hcnr tune, which restores nothing, so there is no page of it; evaluate "
             "it beside a repair (hcnr evaluate REPAIR --against DIRECTORY)"
         )
-    return RestorationRecord.of(names_only(found), path, AGAIN)
+    return RestorationRecord.of(names_only(report), path, AGAIN)
 
 
 def report_of(model: Any) -> MadeBy:

@@ -94,7 +94,7 @@ def answer_groups(questions: Sequence[JudgedQuestion]) -> list[Group]:
     the other way round, see `JudgedQuestion.good`. Questions that only one of them was asked are
     left out.
     """
-    found: list[Group] = []
+    groups: list[Group] = []
     titles = {
         "worse": "worse than tuned",
         "better": "better than tuned",
@@ -106,8 +106,8 @@ def answer_groups(questions: Sequence[JudgedQuestion]) -> list[Group]:
         for one in asked:
             if one.set == name:
                 by_kind[_change(one)].append(one)
-        found += [Group(name, titles[kind], kind, some) for kind, some in by_kind.items() if some]
-    return found
+        groups += [Group(name, titles[kind], kind, some) for kind, some in by_kind.items() if some]
+    return groups
 
 
 def answer_lists(questions: Sequence[JudgedQuestion], most: int = SHOWN) -> list[AnswerList]:

@@ -26,6 +26,6 @@ def decision_of(
     curve = [(one.coefficient, one.scores.figures) for one in data.interpolation if one.complete]
     if not curve and (row := data.interpolation_row) is not None:
         curve = [(row.coefficient, row.figures)]
-    found = weigh(data.figures, before.figures, curve, limit)
+    evidence = weigh(data.figures, before.figures, curve, limit)
     delta = None if difference is None else difference.macro.refusal_delta
-    return decide(replace(found, gain=(delta and delta.gain) or found.gain))
+    return decide(replace(evidence, gain=(delta and delta.gain) or evidence.gain))

@@ -152,14 +152,14 @@ def _file(given: PathLike | None, usual: list[Path]) -> Path | None:
 def _read(path: Path) -> dict[str, Any]:
     """What a file holds, with names in place of paths."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); give another file") from None
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); {ANEW}") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path} holds a {type(found).__name__}, expected a JSON object; {ANEW}")
-    return names_only(found)
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}, expected a JSON object; {ANEW}")
+    return names_only(content)
 
 
 def _own_fingerprint(place: Path, known: str | None) -> str | None:
@@ -213,20 +213,20 @@ def _check_pair(what: str, other: PairRecord, pair: PairRecord) -> None:
 def _evaluation(data: EvaluationRecord, pair: PairRecord, own: str | None) -> dict[str, Any]:
     """The parts of a `Run` that an evaluation knows, with the pair's models told apart."""
     after = data.named(RESTORED)
-    found: dict[str, Any] = {"evaluation": data, "after": after, "others": []}
-    found["rival"], found["labels"] = _rival(data), {data.model: RESTORED}
+    parts: dict[str, Any] = {"evaluation": data, "after": after, "others": []}
+    parts["rival"], parts["labels"] = _rival(data), {data.model: RESTORED}
     for name, scores in data.models.items():
         role = role_of(name, data, pair, own)
-        found["labels"][name] = role or stem(name)
-        if role == "tuned" and "before" not in found:
-            found["before"] = scores.named("tuned")
-            found["difference"] = data.differences.get(name, ModelDifference())
-        elif role == "base" and "base" not in found:
-            found["base"] = scores.named("base")
+        parts["labels"][name] = role or stem(name)
+        if role == "tuned" and "before" not in parts:
+            parts["before"] = scores.named("tuned")
+            parts["difference"] = data.differences.get(name, ModelDifference())
+        elif role == "base" and "base" not in parts:
+            parts["base"] = scores.named("base")
         else:
-            found["others"].append(scores.named(stem(name)))
-    found["decision"] = decision_of(data, found.get("before"), found.get("difference"))
-    return found
+            parts["others"].append(scores.named(stem(name)))
+    parts["decision"] = decision_of(data, parts.get("before"), parts.get("difference"))
+    return parts
 
 
 def _rival(data: EvaluationRecord) -> ModelScores | None:

@@ -150,11 +150,11 @@ def _row(scores: ModelScores) -> list[str]:
 
 def headline_notes(run: Run) -> list[str]:
     """What a reader of the table must know."""
-    found = run.evaluation
+    evaluation = run.evaluation
     if run.after is None:
         return []
-    detectors = sorted({one.detector for one in found.sets.values() if one.detector})
-    sets, tasks = ", ".join(found.sets), ", ".join(found.tasks)
+    detectors = sorted({one.detector for one in evaluation.sets.values() if one.detector})
+    sets, tasks = ", ".join(evaluation.sets), ", ".join(evaluation.tasks)
     notes = [
         f"In percent, means over {sets or 'no set'}{f'; task: {tasks}' if tasks else ''}. "
         f"Refusals detected by {', '.join(detectors) or 'an unnamed detector'}. In parentheses "
@@ -166,4 +166,4 @@ def headline_notes(run: Run) -> list[str]:
             "Interpolation is the best plain mix of the tuned and base weights that is at least "
             "as accurate on the task as the restored model."
         )
-    return [*notes, *found.notes]
+    return [*notes, *evaluation.notes]

@@ -125,21 +125,21 @@ def _parts(two: TwoSidedRecord) -> list[RepairPart]:
     return [part for part in (search, steps) if part.sentence or part.table]
 
 
-def _mixed(found: Interpolated) -> RepairWords:
+def _mixed(mix: Interpolated) -> RepairWords:
     """Plain interpolation as a repair."""
     rows = [
         [short(trial.coefficient), fixed(trial.retention), "yes" if trial.kept else "no",
-         "yes" if trial.coefficient == found.coefficient else ""]
-        for trial in sorted(found.search, key=lambda trial: trial.coefficient)
+         "yes" if trial.coefficient == mix.coefficient else ""]
+        for trial in sorted(mix.search, key=lambda trial: trial.coefficient)
     ]  # fmt: skip
     table = Table(("coefficient c", "task gain kept, %", "enough", "used"), rows)
-    search = RepairPart("Search for the coefficient", mixing_search(found), table,
-                  short(found.coefficient))  # fmt: skip
-    left = ", ".join(found.left)
+    search = RepairPart("Search for the coefficient", mixing_search(mix), table,
+                  short(mix.coefficient))  # fmt: skip
+    left = ", ".join(mix.left)
     return RepairWords(
         (" interpolated towards ", "."),
         f"{HOW[:1].upper()}{HOW[1:]}, norms, embeddings and the head included.",
-        facts=_facts(mixing_facts(found), "interpolate"),
+        facts=_facts(mixing_facts(mix), "interpolate"),
         left=f"As tuned stay: {left}: base lacks them, or their shape." if left else "",
         parts=[search] if rows else [],
     )

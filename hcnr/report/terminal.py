@@ -143,14 +143,14 @@ def _two_sided_columns(two: TwoSidedRecord, wide: bool) -> Columns:
 
     def cells(record: MatrixRecord) -> list[str]:
         matrix = two.matrices.get(record.name)
-        found = [f"{record.perturbation:.3g}"]
+        row = [f"{record.perturbation:.3g}"]
         if matrix is None:
-            return found
+            return row
         shares = [matrix.restored_share] if spectral else []
         shares += [matrix.honesty_left, matrix.task_lost]
         texts = ("-" if share is None else f"{share:.1%}" for share in shares)
         worse = max((c for c in matrix.condition if c is not None), default=None)
-        return [*found, *texts, *([_short(worse)] if wide else [])]
+        return [*row, *texts, *([_short(worse)] if wide else [])]
 
     numbers = ("condition",) if wide else ()
     restored = ("restored",) if spectral else ()

@@ -92,18 +92,18 @@ def tiles(run: Run) -> list[Tile]:
         return []
     old = before.macro.refusal_delta if before else None
     delta, task = after.macro.refusal_delta, after.task_accuracy
-    found = [
+    shown = [
         _tile("Refusal delta", old, delta, run.change("refusal_delta"), sign="+"),
         _tile(
             "Task accuracy", before.task_accuracy if before else None, task, run.change("accuracy")
         ),
     ]
     if run.rival is not None:
-        found.append(_rival_tile(run, run.rival))
+        shown.append(_rival_tile(run, run.rival))
     old, f1 = before.macro.f1 if before else None, after.macro.f1
     last = _tile(run.f1_name, old, f1, run.change("f1"))
     # It rises in a model that refuses everything too.
-    return [*found, replace(last, kind="") if last.kind == "good" else last]
+    return [*shown, replace(last, kind="") if last.kind == "good" else last]
 
 
 def _tile(

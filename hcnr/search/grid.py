@@ -119,9 +119,9 @@ class Grid:
         a ratio moves half way to the next one of the grid, and never beyond its ends, so that what
         was measured for the grid serves these too. A setting with one value stays.
         """
-        found = []
+        nearby = []
         if config.weighs_task:
-            found += [
+            nearby += [
                 config.replace(task_weight=weight)
                 for weight in _between([w for w in self.task_weight if w > 0], config.mu)
             ]
@@ -132,8 +132,8 @@ class Grid:
             place, values = getattr(config, setting), getattr(self, name)
             ends = [v for v in values if v < place][-1:] + [v for v in values if v > place][:1]
             # Rounded, so that the option that repeats it is short and exact.
-            found += [config.replace(**{setting: round((place + end) / 2, 6)}) for end in ends]
-        return [one for one in found if one not in self.configs(config)]
+            nearby += [config.replace(**{setting: round((place + end) / 2, 6)}) for end in ends]
+        return [one for one in nearby if one not in self.configs(config)]
 
 
 def settings_of(config: RestoreConfig) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def _brief(seconds: float) -> str:
 
 
 def _candidates_table(result: SweepResult) -> "Table":
-    detectors = dict.fromkeys(found["detector"] for found in result.validation.values())
+    detectors = dict.fromkeys(facts["detector"] for facts in result.validation.values())
     judged = f", refusals by {', '.join(detectors)}" if detectors else ""
     table = _table(
         f"Sweep, {result.config['axis']} axis{judged}",

@@ -29,9 +29,9 @@ class Judge:
     def __call__(self, model: Any) -> Scores:
         """Evaluate a model as it is."""
         start = time.perf_counter()
-        found = Scores.of(self._evaluate(model))
+        scores = Scores.of(self._evaluate(model))
         self.seconds += time.perf_counter() - start
-        return found
+        return scores
 
     def source(self, source: Source, config: RestoreConfig) -> Scores:
         """Evaluate a model that is opened for this alone."""
@@ -61,9 +61,9 @@ class Trials:
     ) -> list[tuple[str, RestoreConfig]]:
         """What lies around the best of the grid, as a plan; the model must be the tuned one."""
         best = self._result.recommendation.index
-        found = [] if best is None else grid.near(grid.configs(config)[best])
+        nearby = [] if best is None else grid.near(grid.configs(config)[best])
         plan = []
-        for settings in found:
+        for settings in nearby:
             # Selected before anything is applied: a tuned model in memory is changed by that.
             selection = self._selections.of(settings)
             try:
@@ -91,8 +91,8 @@ class Trials:
             seconds = sum(work.seconds.values()) - before
             neurons = sum(int(selection.masks[matrix].sum()) for matrix in selection.selected)
             scores = self._judge(model)
-            found = Candidate(settings_of(config), scores, neurons, seconds, name, refined)
-            (self._result.ablation if name else self._result.candidates).append(found)
+            candidate = Candidate(settings_of(config), scores, neurons, seconds, name, refined)
+            (self._result.ablation if name else self._result.candidates).append(candidate)
             self.keep()
             watcher.advance(done + 1, len(plan))
         work.undo()

@@ -145,7 +145,7 @@ def check_classes(honesty: "Mapping[str, Benchmark]", what: str = "a sweep") -> 
     Raises:
         DataError: no set has both kinds.
     """
-    kinds = [[one.answerable for one in found.questions] for found in honesty.values()]
+    kinds = [[one.answerable for one in benchmark.questions] for benchmark in honesty.values()]
     if not any(len(set(kind)) == 2 for kind in kinds):
         counts = ", ".join(
             f"{name} has {sum(kind)} answerable and {len(kind) - sum(kind)} unanswerable"

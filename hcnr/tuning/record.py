@@ -70,11 +70,11 @@ def build_record(
 def loss_lines(record: Mapping[str, Any]) -> list[str]:
     """What a run ends with: how both losses changed."""
     lines = []
-    for name, found in record["losses"].items():
-        kind = "held-back" if found["held_back"] else "trained"
+    for name, losses in record["losses"].items():
+        kind = "held-back" if losses["held_back"] else "trained"
         lines.append(
-            f"{name} loss on {kind} samples: tuned {found['tuned']:.4f} -> result "
-            f"{found['result']:.4f}"
+            f"{name} loss on {kind} samples: tuned {losses['tuned']:.4f} -> result "
+            f"{losses['result']:.4f}"
         )
     return lines
 

@@ -186,7 +186,7 @@ class RealDemo:
             }
             self.facts["against interpolation"] = difference(ours, rival.scores)
         self.facts["recommendation"] = Recommended.by(decision_of(rows, rival)).as_dict()
-        found = assemble(
+        record = assemble(
             RESTORED, ours, others, {}, HONESTY,
             interpolation_row=beside,
             recommendation=self.facts["recommendation"],
@@ -199,7 +199,7 @@ class RealDemo:
         said = {name: row.responses for name, row in shown.items()}
         scores = {name: row.scores for name, row in shown.items()}
         write_judged(folder, judge_questions(self._panel.sets, said, scores))
-        write_metrics(folder, found)
+        write_metrics(folder, record)
         run = gather(restored)
         update_card(run)
         write_html(run)
@@ -239,9 +239,10 @@ def run_real_demo(
     console.print(f"the pair and its data: {pair.directory}", highlight=False, soft_wrap=True)
     page = out / RESTORED / "report.html"
     console.print(f"the report: {page}", highlight=False, markup=False, soft_wrap=True)
-    found = demo.facts["recommendation"]
+    recommendation = demo.facts["recommendation"]
+    what = f"{recommendation['word']}: {recommendation['reason']}"
     console.print(
-        f"recommendation for {out / RESTORED}: {found['word']}: {found['reason']}",
+        f"recommendation for {out / RESTORED}: {what}",
         highlight=False,
         markup=False,
         soft_wrap=True,

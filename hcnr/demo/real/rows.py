@@ -86,12 +86,12 @@ def decision_of(rows: Sequence[RealRow], rival: RealRow | None) -> Decision:
     """What to do with the restored model; the rival keeps as much of the task in likelihood."""
     by_name = {row.name.split(" ")[0]: Figures.of(row.scores) for row in rows}
     restored, tuned = by_name["restored"], by_name["tuned"]
-    found = weigh(restored, tuned)
+    evidence = weigh(restored, tuned)
     if rival is not None and rival.coefficient is not None:
         figures = Figures.of(rival.scores)
         gain, lead = Gain.between(figures, tuned), Gain.between(restored, figures)
-        found = replace(found, rival=Rival(rival.coefficient, gain, lead))
-    return decide(found)
+        evidence = replace(evidence, rival=Rival(rival.coefficient, gain, lead))
+    return decide(evidence)
 
 
 def rich_table(rows: Sequence[RealRow]) -> Table:

@@ -105,21 +105,21 @@ class Client:
         return response.status, data, float(pause) if pause.isdecimal() else 0.0
 
     def _connection(self) -> http.client.HTTPConnection:
-        found = getattr(self._local, "connection", None)
-        if found is None:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
             secure = self._parts.scheme == "https"
             kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
             host = self._parts.hostname or ""
-            found = kind(host, self._parts.port, timeout=self._timeout)
+            connection = kind(host, self._parts.port, timeout=self._timeout)
             with self._lock:
-                self._connections.append(found)
-            self._local.connection = found
-        return found
+                self._connections.append(connection)
+            self._local.connection = connection
+        return connection
 
     def _forget(self) -> None:
         """Begin the thread's next request with a new connection."""
-        if (found := getattr(self._local, "connection", None)) is not None:
-            found.close()
+        if (connection := getattr(self._local, "connection", None)) is not None:
+            connection.close()
 
     def _check_open(self) -> None:
         if self._stopped.is_set():

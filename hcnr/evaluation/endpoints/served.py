@@ -77,17 +77,17 @@ def name_models(
     """
     subjects = name_subjects([one for one in models if not isinstance(one, Endpoint)], base)
     local, taken = iter(subjects), {one.label for one in subjects}
-    found: list[Subject | ServedModel] = []
+    named: list[Subject | ServedModel] = []
     served = [open_server(one) for one in models if isinstance(one, Endpoint)]
     for server in served:
         stack.callback(server.close)
     remaining = iter(served)
     for model in models:
         if not isinstance(model, Endpoint):
-            found.append(next(local))
+            named.append(next(local))
             continue
         server = next(remaining)
-        for other in found:
+        for other in named:
             if isinstance(other, ServedModel) and (server.url, server.model) == (
                 other.server.url, other.server.model,
             ):  # fmt: skip
@@ -97,8 +97,8 @@ def name_models(
                 )
         label = _label(server, taken)
         taken.add(label)
-        found.append(ServedModel(label, server))
-    return found
+        named.append(ServedModel(label, server))
+    return named
 
 
 def _label(server: Server, taken: set[str]) -> str:

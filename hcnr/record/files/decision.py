@@ -58,8 +58,8 @@ class Recommended(Schema):
     @classmethod
     def by(cls, decision: Decision, **parts: Any) -> "Self":
         """A decision as it is written; `parts` win over what it has."""
-        found = {**vars(decision), **vars(decision.evidence)}
-        return cls.model_validate({**found, "interpolation": found["rival"], **parts})
+        values = {**vars(decision), **vars(decision.evidence)}
+        return cls.model_validate({**values, "interpolation": values["rival"], **parts})
 
     @property
     def evidence(self) -> Evidence:

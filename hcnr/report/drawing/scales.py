@@ -47,8 +47,8 @@ def fitted(
         zero: let the axis begin at zero.
         log: a logarithmic axis.
     """
-    found = [value for value in values if value > 0 or not log] or [1.0]
-    low, high = min(found), max(found)
+    shown = [value for value in values if value > 0 or not log] or [1.0]
+    low, high = min(shown), max(shown)
     if log:
         return Scale(low / 1.3, high * 1.3, start, end, log=True)
     if zero:
@@ -91,14 +91,14 @@ def log_ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
     """
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     if last - first < 1:
-        found = [
+        marks = [
             factor * 10.0**exponent
             for exponent in range(first - 1, last + 2)
             for factor in (1, 2, 5)
         ]
-        found = [value for value in found if low <= value <= high]
-        found = found or [value for value, _ in ticks(low, high, most)]
-        return [(value, f"{value:.3g}") for value in found]
+        marks = [value for value in marks if low <= value <= high]
+        marks = marks or [value for value, _ in ticks(low, high, most)]
+        return [(value, f"{value:.3g}") for value in marks]
     step = max(1, math.ceil((last - first + 1) / max(most, 1)))
     return [(10.0**exponent, power_of_ten(exponent)) for exponent in range(first, last + 1, step)]
 

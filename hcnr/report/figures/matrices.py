@@ -32,9 +32,9 @@ def perturbation_map(run: Run) -> Chart | None:
     values = {name: value for name, value in known.items() if value is not None}
     if not values:
         return None
-    found, chosen = grid(values), _records(run)
+    layout, chosen = grid(values), _records(run)
     cells = {}
-    for where, names in found.groups.items():
+    for where, names in layout.groups.items():
         mean = fmean(values[name] for name in names)
         restored = sum(name in chosen for name in names)
         state = "restored" if restored else "left as tuned"
@@ -51,8 +51,8 @@ def perturbation_map(run: Run) -> Chart | None:
             weights=[values[n] for n in ranked],
             first=f"the most perturbed{RECORDED}",
         ),
-        rows=found.rows,
-        columns=found.columns,
+        rows=layout.rows,
+        columns=layout.columns,
         cells=cells,
         axis="perturbation",
         columns_axis="block",
@@ -65,10 +65,10 @@ def restored_share(run: Run) -> Chart | None:
     two = run.report.repair
     if two is not None and two.whole:
         return None
-    found, records = places(run.report.perturbation), _records(run)
+    placed, records = places(run.report.perturbation), _records(run)
     rows, cells = [], []
-    for kind in _kinds(found):
-        names = [name for name, place in found.items() if place.kind == kind]
+    for kind in _kinds(placed):
+        names = [name for name, place in placed.items() if place.kind == kind]
         chosen = [records[name] for name in names if name in records]
         restored = sum(record.restored for record in chosen)
         # The report counts the neurons of restored matrices; the others of a kind are alike.
@@ -97,16 +97,16 @@ def _strip(
     alert: Callable[[MatrixRecord], bool],
 ) -> list[ChartRow]:  # fmt: skip
     """One row per kind, one mark per restored matrix."""
-    found = places(run.report.perturbation)
+    placed = places(run.report.perturbation)
     rows: dict[str, list[Mark]] = {}
     for record in run.report.matrices:
         x = value(record)
-        if x is None or record.name not in found:
+        if x is None or record.name not in placed:
             continue
         role: Role = "alert" if alert(record) else "after"
         mark = Mark(role, x, f"{spot(record.name)}: {format(x, pattern)}")
-        rows.setdefault(found[record.name].kind, []).append(mark)
-    return [ChartRow(kind, rows[kind]) for kind in _kinds(found) if kind in rows]
+        rows.setdefault(placed[record.name].kind, []).append(mark)
+    return [ChartRow(kind, rows[kind]) for kind in _kinds(placed) if kind in rows]
 
 
 def objective_chart(run: Run) -> Chart | None:

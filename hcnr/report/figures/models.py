@@ -165,10 +165,10 @@ def probe_curves(run: Run) -> Chart | None:
     for role, key, label in PROBES:
         points = []
         for entry in blocks:
-            found: AurocRecord = getattr(entry, key)
-            note = f"block {entry.block}, {label}: {_auroc_text(found)}"
+            auroc: AurocRecord = getattr(entry, key)
+            note = f"block {entry.block}, {label}: {_auroc_text(auroc)}"
             points.append(
-                CurvePoint(float(entry.block), found.auroc, note, (found.low, found.high))
+                CurvePoint(float(entry.block), auroc.auroc, note, (auroc.low, auroc.high))
             )
         if points:
             curves.append(Curve(role, label, points, line=True))
@@ -193,8 +193,8 @@ def probe_curves(run: Run) -> Chart | None:
     )
 
 
-def _auroc_text(found: AurocRecord) -> str:
-    return with_interval(found.auroc, (found.low, found.high), ".3f")
+def _auroc_text(auroc: AurocRecord) -> str:
+    return with_interval(auroc.auroc, (auroc.low, auroc.high), ".3f")
 
 
 def stage_times(run: Run) -> Chart | None:

@@ -24,12 +24,12 @@ RECORDED = "; hcnr_report.json has all"
 
 def places(names: Iterable[str]) -> dict[str, Place]:
     """Place of every matrix; kinds are cut to their last part where that stays unambiguous."""
-    found = {name: _place(name) for name in names}
-    kinds = {place.kind for place in found.values()}
+    placed = {name: _place(name) for name in names}
+    kinds = {place.kind for place in placed.values()}
     short = {kind: kind.rsplit(".", 1)[-1] for kind in kinds}
     if len(set(short.values())) < len(kinds):
-        return found
-    return {name: Place(place.block, short[place.kind]) for name, place in found.items()}
+        return placed
+    return {name: Place(place.block, short[place.kind]) for name, place in placed.items()}
 
 
 class MatrixGrid(NamedTuple):
@@ -48,11 +48,11 @@ class MatrixGrid(NamedTuple):
 
 def grid(names: Iterable[str]) -> MatrixGrid:
     """Put matrices into rows of their kind and columns of their block."""
-    found = places(names)
-    rows = list(dict.fromkeys(place.kind for place in found.values()))
-    blocks = sorted({place.block for place in found.values()}, key=lambda b: (b is None, b or 0))
+    placed = places(names)
+    rows = list(dict.fromkeys(place.kind for place in placed.values()))
+    blocks = sorted({place.block for place in placed.values()}, key=lambda b: (b is None, b or 0))
     groups: dict[tuple[int, int], list[str]] = {}
-    for name, place in found.items():
+    for name, place in placed.items():
         groups.setdefault((rows.index(place.kind), blocks.index(place.block)), []).append(name)
     return MatrixGrid(rows, ["other" if block is None else str(block) for block in blocks], groups)
 
@@ -61,8 +61,8 @@ def spot(name: str) -> str:
     """Where a matrix is among those of its kind: `block 3`, `block 3, experts 7`."""
     parts = name.split(".")
     numbers = [i for i, part in enumerate(parts[:-1]) if part.isdecimal()]
-    found = [f"{parts[i - 1] if i else ''} {parts[i]}".strip() for i in numbers[1:]]
-    return ", ".join([f"block {parts[numbers[0]]}", *found]) if numbers else name
+    labels = [f"{parts[i - 1] if i else ''} {parts[i]}".strip() for i in numbers[1:]]
+    return ", ".join([f"block {parts[numbers[0]]}", *labels]) if numbers else name
 
 
 def group_label(names: list[str]) -> str:

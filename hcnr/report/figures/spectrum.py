@@ -68,7 +68,7 @@ def spectrum(run: Run) -> Chart | None:
 
 
 def _how_to_read(two: TwoSidedRecord, whole: Spectrum, halfway: float | None) -> str:
-    found = [
+    sentences = [
         "By g a of method.md (10), how much more the task data uses a direction than the honesty "
         "data does.",
         _directions_of(two),
@@ -76,13 +76,13 @@ def _how_to_read(two: TwoSidedRecord, whole: Spectrum, halfway: float | None) ->
         "alike, weighed as the honesty data feels it.",
     ]
     if halfway is not None:
-        found.append(
+        sentences.append(
             f"The dashed line is at 1 / mu = {short(halfway)}, where half of a direction's change "
             "is kept and a quarter of its energy."
         )
     if any(whole.kept[place] > HIGHEST_KEPT for place in _filled(whole)):
-        found.append(f"Shares above {HIGHEST_KEPT:g} are drawn there; the table has them.")
-    return " ".join(found)
+        sentences.append(f"Shares above {HIGHEST_KEPT:g} are drawn there; the table has them.")
+    return " ".join(sentences)
 
 
 def _directions_of(two: TwoSidedRecord) -> str:
@@ -107,8 +107,8 @@ def spectrum_by_matrix(run: Run) -> Chart | None:
     if two is None or whole is None:
         return None
     named = _rows(known, run.report.perturbation)
-    found = [(label, together(known[n] for n in names)) for label, names in named.items()]
-    lines = [(label, some) for label, some in found
+    spectra = [(label, together(known[n] for n in names)) for label, names in named.items()]
+    lines = [(label, some) for label, some in spectra
              if some is not None and some.edges == whole.edges]  # fmt: skip
     bins = _filled(*(some for _, some in lines))
     cells = {
@@ -150,12 +150,12 @@ def spectrum_by_matrix(run: Run) -> Chart | None:
 
 def _rows(known: dict[str, Spectrum], targets: Iterable[str]) -> dict[str, list[str]]:
     """Names by the label of their row: `q_proj 3` for few matrices, `q_proj` for many."""
-    found = places([*targets, *known])
-    kinds = list(dict.fromkeys(place.kind for place in found.values()))
-    ordered = sorted(known, key=lambda n: (kinds.index(found[n].kind), found[n].block or 0))
+    placed = places([*targets, *known])
+    kinds = list(dict.fromkeys(place.kind for place in placed.values()))
+    ordered = sorted(known, key=lambda n: (kinds.index(placed[n].kind), placed[n].block or 0))
     rows: dict[str, list[str]] = {}
     for name in ordered:
-        place = found[name]
+        place = placed[name]
         alone = len(known) <= MOST_ROWS and place.block is not None
         rows.setdefault(f"{place.kind} {place.block}" if alone else place.kind, []).append(name)
     return rows
@@ -163,13 +163,13 @@ def _rows(known: dict[str, Spectrum], targets: Iterable[str]) -> dict[str, list[
 
 def _filled(*spectra: Spectrum) -> range:
     """Bins from the first to the last that holds some of the change."""
-    found = [
+    filled = [
         place
         for some in spectra
         for place, energy in enumerate(some.energy)
         if energy >= LEAST_ENERGY
     ]
-    return range(min(found, default=0), max(found, default=-1) + 1)
+    return range(min(filled, default=0), max(filled, default=-1) + 1)
 
 
 def _bin(some: Spectrum, place: int) -> str:

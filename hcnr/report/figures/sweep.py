@@ -24,7 +24,7 @@ def differing_settings(candidates: list[CandidateRecord]) -> list[str]:
     for candidate in candidates:
         for key, value in candidate.settings.items():
             values.setdefault(key, set()).add(str(value))
-    varying = [key for key, found in values.items() if len(found) > 1]
+    varying = [key for key, distinct in values.items() if len(distinct) > 1]
     return varying or list(values)
 
 

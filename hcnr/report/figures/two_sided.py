@@ -22,8 +22,8 @@ def restored_directions(run: Run) -> Chart | None:
     shares = {n: m.restored_share for n, m in matrices.items() if m.restored_share is not None}
     if two is None or not shares:
         return None
-    found, cells = grid({**run.report.perturbation, **shares}), {}
-    for where, group in found.groups.items():
+    layout, cells = grid({**run.report.perturbation, **shares}), {}
+    for where, group in layout.groups.items():
         if names := [name for name in group if name in shares]:
             mean = fmean(shares[name] for name in names)
             cells[where] = Cell(mean, f"{group_label(names)}: {mean:.1%} of the directions")
@@ -42,8 +42,8 @@ def restored_directions(run: Run) -> Chart | None:
             weights=list(shares.values()),
             first=f"the largest shares{RECORDED}",
         ),
-        rows=found.rows,
-        columns=found.columns,
+        rows=layout.rows,
+        columns=layout.columns,
         cells=cells,
         axis="share restored",
         columns_axis="block",
@@ -146,12 +146,12 @@ def _by_kind(
 ) -> list[ChartRow]:
     """One row per kind of matrix with a mark per matrix in every lane."""
     known = {matrix.name: matrix for matrix in matrices}
-    found = places({**run.report.perturbation, **known})
-    rows: dict[str, list[Mark]] = {place.kind: [] for place in found.values()}
+    placed = places({**run.report.perturbation, **known})
+    rows: dict[str, list[Mark]] = {place.kind: [] for place in placed.values()}
     for name, matrix in known.items():
         for role, _, value in lanes:
             number = value(matrix)
             if number is not None and math.isfinite(number):
                 note = f"{spot(name)}: {text.format(number)}"
-                rows[found[name].kind].append(Mark(role, number, note))
+                rows[placed[name].kind].append(Mark(role, number, note))
     return [ChartRow(kind, marks) for kind, marks in rows.items() if marks]

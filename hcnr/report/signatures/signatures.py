@@ -30,17 +30,17 @@ MOST_EMPTY = 0.05
 
 def failure_signatures(run: Run) -> list[Signature]:
     """Check the numbers of a run against every known failure, in order of weight."""
-    found = []
+    signatures = []
     for key, title, outcome in _outcomes(run):
         if isinstance(outcome, tuple):
             finding, advice = outcome
             advice = advice_of_run(advice) if run.guided else advice
-            found.append(Signature(key, title, "fired", finding, advice))
+            signatures.append(Signature(key, title, "fired", finding, advice))
         elif isinstance(outcome, str):
-            found.append(Signature(key, title, "unknown", outcome))
+            signatures.append(Signature(key, title, "unknown", outcome))
         else:
-            found.append(Signature(key, title, "unknown" if outcome else "fine"))
-    return found
+            signatures.append(Signature(key, title, "unknown" if outcome else "fine"))
+    return signatures
 
 
 def _outcomes(run: Run) -> list[tuple[str, str, Outcome]]:

@@ -121,14 +121,14 @@ def _condition(two: TwoSidedRecord) -> Outcome:
     if not two.whole:
         return None
     known = {
-        (name, axis): found
+        (name, axis): condition
         for name, matrix in two.matrices.items()
-        for axis, found in zip(AXES, matrix.condition, strict=True)
-        if found is not None
+        for axis, condition in zip(AXES, matrix.condition, strict=True)
+        if condition is not None
     }
     if not known:
         return UNKNOWN
-    high = {name for (name, _), found in known.items() if found > HIGHEST_CONDITION}
+    high = {name for (name, _), condition in known.items() if condition > HIGHEST_CONDITION}
     if not high:
         return FINE
     name, axis = max(known, key=lambda where: known[where])
