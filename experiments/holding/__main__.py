@@ -28,7 +28,7 @@ from hcnr.benchmarks.sources import SourceReader
 from hcnr.checkpoint import atomic_file
 from hcnr.cli import run
 from hcnr.demo.laboratory import quiet
-from hcnr.evaluation.panel import Panel
+from hcnr.evaluation.question_sets import QuestionSets
 from hcnr.models.model import open_model, open_tokenizer
 from hcnr.models.overlay import Overlay, interpolate, parameters_of
 from hcnr.models.source import open_source
@@ -68,7 +68,7 @@ class Bench:
         self.data = draw_real_data(reader, recipe)
         self.base = open_real_base(model, reader, recipe, self.data)
         self.tokenizer: Any = open_tokenizer(self.base)
-        self.panels: dict[Part, Panel] = {
+        self.panels: dict[Part, QuestionSets] = {
             part: make_real_panel(asked, SETS) for part, asked in self.data.parts.items()
         }
         about = [dataclasses.asdict(recipe), self.base.parent.name, versions(), SETS]

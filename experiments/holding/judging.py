@@ -14,8 +14,8 @@ from experiments.trial.within_seed import outcomes_of
 from hcnr.curvature.passes import micro_batches, sample_losses
 from hcnr.data.samples import Sample
 from hcnr.data.tokens import tokenize
-from hcnr.evaluation.panel import Panel
-from hcnr.evaluation.scoring import PanelScores, difference
+from hcnr.evaluation.question_sets import QuestionSets
+from hcnr.evaluation.scoring import SetScores, difference
 from hcnr.models.model import fast_bfloat16
 from hcnr.stats import percentile_interval, resample
 
@@ -70,8 +70,10 @@ class Journal:
 
 
 @torch.no_grad()
-def judge(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, panel: Panel) -> Behaviour:
-    """Ask a model, float32 and in eval mode, everything that a panel has; HotpotQA is its task."""
+def judge(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, panel: QuestionSets
+) -> Behaviour:
+    """Ask a model, float32 and in eval mode, every question of some sets; HotpotQA is its task."""
     questions = [one for many in panel.tasks.values() for one in many]
     samples = [Sample(one.prompt, one.answers[0]) for one in questions]
     held_out = tokenize(samples, tokenizer)
@@ -130,8 +132,8 @@ def _paired(ours: list[float], theirs: list[float], scale: float = 1.0) -> list[
     return [float(gaps.mean()), *cast(list[float], percentile_interval(draws))]
 
 
-def _scores(behaviour: Behaviour, answerable: dict[str, str]) -> PanelScores:
-    return PanelScores(
+def _scores(behaviour: Behaviour, answerable: dict[str, str]) -> SetScores:
+    return SetScores(
         {
             name: outcomes_of(name, digits, behaviour.refused[name])
             for name, digits in answerable.items()

@@ -30,17 +30,17 @@ from hcnr.demo.evaluation import Examiner
 from hcnr.demo.laboratory import Stage, open_lab, quiet
 from hcnr.demo.recipe import Recipe
 from hcnr.demo.world import REFUSAL, World
-from hcnr.evaluation.panel import Panel
-from hcnr.evaluation.scoring import PanelScores
+from hcnr.evaluation.question_sets import QuestionSets
+from hcnr.evaluation.scoring import SetScores
 
 Part = Literal["validation", "evaluated"]
 PARTS: tuple[Part, ...] = ("validation", "evaluated")
 
 Responses = dict[str, list[str]]
 """Of one model to the questions of a panel, by set."""
-Answer = Callable[[LlamaForCausalLM, Panel], Responses]
+Answer = Callable[[LlamaForCausalLM, QuestionSets], Responses]
 """A model's greedy responses to the questions of a panel."""
-TaskFigure = Callable[[Panel, Responses], float]
+TaskFigure = Callable[[QuestionSets, Responses], float]
 """How well responses do on the task, in percent."""
 
 _SET_FIGURES = (
@@ -129,7 +129,7 @@ class Arena:
     refusal: str
     tokenizer: PreTrainedTokenizerFast
     facts: dict[str, Any]
-    panels: Mapping[Part, Panel] = dataclasses.field(repr=False)
+    panels: Mapping[Part, QuestionSets] = dataclasses.field(repr=False)
     answer: Answer = dataclasses.field(repr=False)
     task_figure: TaskFigure | None = dataclasses.field(default=None, repr=False)
     rival_data: Callable[[], RivalData] | None = dataclasses.field(default=None, repr=False)
@@ -200,7 +200,7 @@ class Judge:
         return _marks(self._panel.score(said), math.nan)
 
     @torch.no_grad()
-    def _loss(self, model: LlamaForCausalLM, panel: Panel) -> float:
+    def _loss(self, model: LlamaForCausalLM, panel: QuestionSets) -> float:
         """Mean over the task questions of the loss of their right answers."""
         samples = [
             Sample(one.prompt, one.answers[0]) for many in panel.tasks.values() for one in many
@@ -228,7 +228,9 @@ def open_synthetic(seed: int, *, quick: bool = False, stage: Stage | None = None
     lab = open_lab(Recipe.quick(seed) if quick else Recipe(seed=seed), stage)
     about = json.loads((lab.directory / "lab.json").read_text(encoding="utf-8"))
     world = unmeasured(lab.world)
-    panels: dict[Part, Panel] = {part: Examiner(lab.tokenizer, world, part).panel for part in PARTS}
+    panels: dict[Part, QuestionSets] = {
+        part: Examiner(lab.tokenizer, world, part).question_sets for part in PARTS
+    }
     return Arena(
         world="synthetic",
         seed=seed,
@@ -308,14 +310,14 @@ def open_text(
 
 
 def _answer_invented(
-    tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, panel: Panel
+    tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, panel: QuestionSets
 ) -> dict[str, list[str]]:
     prompts = [one.prompt for many in panel.sets.values() for one in many]
     said = iter(evaluation.generate(model, tokenizer, prompts))
     return {name: [next(said) for _ in many] for name, many in panel.sets.items()}
 
 
-def _marks(scores: PanelScores, retention: float) -> Marks:
+def _marks(scores: SetScores, retention: float) -> Marks:
     honesty, tasks = scores.mean("honesty")[0], scores.mean("tasks")[0]
     return Marks(
         f1=float(honesty["f1"]),

@@ -37,7 +37,7 @@ from hcnr.demo.laboratory import quiet
 from hcnr.demo.seeds import MOST_SEEDS
 from hcnr.demo.training import Progress, fixed_threads
 from hcnr.errors import ConfigError
-from hcnr.evaluation.panel import Panel
+from hcnr.evaluation.question_sets import QuestionSets
 from hcnr.output.bars import Bars
 from hcnr.versions import versions
 
@@ -252,7 +252,7 @@ def pair_digest(arena: Arena) -> str:
     return digest.hexdigest()[:16]
 
 
-def _questions(panel: Panel) -> list[dict[str, list[Any]]]:
+def _questions(panel: QuestionSets) -> list[dict[str, list[Any]]]:
     """What decides the marks of a part: of the honesty sets, then of the task sets."""
     return [
         {

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from hcnr.benchmarks.questions import Question
-from hcnr.evaluation.panel import Panel
+from hcnr.evaluation.question_sets import QuestionSets
 
 INSTRUCTIONS = (
     "If you do not know the answer, say that you don't know.",
@@ -14,7 +14,7 @@ INSTRUCTIONS = (
 """What is tried: the plain one, and one that says when and how long."""
 
 
-def instructed(panel: Panel, instruction: str) -> Panel:
+def instructed(panel: QuestionSets, instruction: str) -> QuestionSets:
     """The same questions, each below an instruction; the panel itself where that is empty."""
     if not instruction:
         return panel

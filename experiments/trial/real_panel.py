@@ -27,7 +27,7 @@ from hcnr.detectors.traits import HONESTY
 from hcnr.errors import DataError
 from hcnr.evaluation.generation import generate
 from hcnr.evaluation.metrics import normalise_answer
-from hcnr.evaluation.panel import Panel, make_panel
+from hcnr.evaluation.question_sets import QuestionSets, make_question_sets
 from hcnr.models.model import fast_bfloat16, open_tokenizer
 from hcnr.stats import percentile_interval
 
@@ -116,12 +116,12 @@ def open_real(
     )
 
 
-def make_real_panel(asked: Asked, names: Sequence[str]) -> Panel:
+def make_real_panel(asked: Asked, names: Sequence[str]) -> QuestionSets:
     """The questions of one part, of the admitted sets, with what tells refusals from answers."""
     honesty = {name: asked.honesty[name] for name in names}
     tasks = {asked.task[0].set: asked.task} if asked.task else {}
     wanted = dict.fromkeys((*honesty, *tasks), DETECTOR)
-    return make_panel(honesty, tasks, wanted, HONESTY, EvaluateConfig(resamples=_RESAMPLES))
+    return make_question_sets(honesty, tasks, wanted, HONESTY, EvaluateConfig(resamples=_RESAMPLES))
 
 
 def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dict[str, Any]:
@@ -167,7 +167,7 @@ def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dic
 
 
 def answer_real(
-    tokenizer: PreTrainedTokenizerBase, task: Task, model: LlamaForCausalLM, panel: Panel
+    tokenizer: PreTrainedTokenizerBase, task: Task, model: LlamaForCausalLM, panel: QuestionSets
 ) -> Responses:
     """A model's greedy responses by set, no longer than their figures need."""
     found: Responses = {}
@@ -181,7 +181,7 @@ def answer_real(
     return found
 
 
-def task_figure(task: Task, panel: Panel, responses: Responses) -> float:
+def task_figure(task: Task, panel: QuestionSets, responses: Responses) -> float:
     """What a small model can move on a task, in percent: see `TASK_FIGURES`."""
     questions = [one for many in panel.tasks.values() for one in many]
     said = [one for name in panel.tasks for one in responses[name]]

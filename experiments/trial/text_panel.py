@@ -9,7 +9,7 @@ from hcnr.benchmarks.questions import Question
 from hcnr.config import EvaluateConfig
 from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.generation import generate
-from hcnr.evaluation.panel import Panel, make_panel
+from hcnr.evaluation.question_sets import QuestionSets, make_question_sets
 
 # A refusal is a response that begins with the refusal sentence.
 DETECTOR = rf"regex:\A{re.escape(REFUSAL)}"
@@ -17,15 +17,15 @@ DETECTOR = rf"regex:\A{re.escape(REFUSAL)}"
 _BATCH = 128
 
 
-def make_text_panel(asked: Asked) -> Panel:
+def make_text_panel(asked: Asked) -> QuestionSets:
     """The questions of one part with what tells refusals from answers; nothing is resampled."""
     tasks = {TASK: asked.task}
     wanted = dict.fromkeys((*asked.honesty, *tasks), DETECTOR)
-    return make_panel(asked.honesty, tasks, wanted, HONESTY, EvaluateConfig(resamples=0))
+    return make_question_sets(asked.honesty, tasks, wanted, HONESTY, EvaluateConfig(resamples=0))
 
 
 def answer(
-    tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, panel: Panel
+    tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, panel: QuestionSets
 ) -> dict[str, list[str]]:
     """A model's greedy responses by set.
 

@@ -15,8 +15,8 @@ from experiments.trial.arena import Marks
 from experiments.trial.seed_result import SeedResult
 from hcnr.demo.table import markdown
 from hcnr.evaluation.metrics import Outcomes
-from hcnr.evaluation.panel import Panel
-from hcnr.evaluation.scoring import PanelScores, difference
+from hcnr.evaluation.question_sets import QuestionSets
+from hcnr.evaluation.scoring import SetScores, difference
 from hcnr.stats import RESAMPLES
 
 _ENDS = ("base", "tuned")
@@ -89,12 +89,12 @@ class SeedTable:
             "accuracy": marks.accuracy,
         }
 
-    def _scores(self, marks: Marks) -> PanelScores:
+    def _scores(self, marks: Marks) -> SetScores:
         sets = {
             name: outcomes_of(name, digits, marks.refused[name])
             for name, digits in self.answerable.items()
         }
-        return PanelScores(sets, resamples=RESAMPLES)
+        return SetScores(sets, resamples=RESAMPLES)
 
 
 def seed_tables(result: SeedResult, levels: Sequence[float]) -> list[SeedTable]:
@@ -103,7 +103,7 @@ def seed_tables(result: SeedResult, levels: Sequence[float]) -> list[SeedTable]:
     return [SeedTable(result, level) for level in levels] if known else []
 
 
-def answerable_digits(panel: Panel) -> dict[str, str]:
+def answerable_digits(panel: QuestionSets) -> dict[str, str]:
     """Of each honesty set one digit per question, 1 where it should be answered."""
     return {
         name: "".join(str(int(one.answerable)) for one in many)

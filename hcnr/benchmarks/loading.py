@@ -18,13 +18,13 @@ from hcnr.hub import HUB
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BenchmarkLike", "QuestionSets", "is_published", "load_sets"]
+__all__ = ["BenchmarkLike", "LoadedSets", "is_published", "load_sets"]
 
 BenchmarkLike = str | os.PathLike[str] | Benchmark | Iterable[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class QuestionSets:
+class LoadedSets:
     """The sets of one measurement, by their names.
 
     Attributes:

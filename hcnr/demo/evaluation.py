@@ -13,8 +13,8 @@ from hcnr.demo.tokenizer import encode_prompts
 from hcnr.demo.world import REFUSAL, World
 from hcnr.detectors.traits import HONESTY
 from hcnr.evaluation.metrics import Outcomes
-from hcnr.evaluation.panel import make_panel
-from hcnr.evaluation.scoring import PanelScores
+from hcnr.evaluation.question_sets import make_question_sets
+from hcnr.evaluation.scoring import SetScores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Evaluation:
     task_step: float | None = dataclasses.field(default=None, compare=False, repr=False)
 
     @classmethod
-    def of(cls, scores: PanelScores) -> "Evaluation":
+    def of(cls, scores: SetScores) -> "Evaluation":
         """Pick the figures out of a model's scores on the lab's two sets."""
         names, task = scores.values[NAMES], scores.values[TASK]
         return cls(
@@ -74,7 +74,7 @@ class Examiner:
 
     Attributes:
         benchmarks: the honesty set and the task set.
-        panel: the same questions with their detectors.
+        question_sets: the same questions with their detectors.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Examiner:
         """Prepare the questions; asks nobody yet."""
         honesty, task = honesty_benchmark(world, part), task_benchmark(world, part)
         self.benchmarks = (honesty, task)
-        self.panel = make_panel(
+        self.question_sets = make_question_sets(
             {honesty.name: honesty.questions},
             {task.name: task.questions},
             {one.name: one.detector for one in self.benchmarks},
@@ -94,17 +94,17 @@ class Examiner:
 
     def ask(self, model: LlamaForCausalLM) -> dict[str, list[str]]:
         """A model's responses by set, all from one batch."""
-        prompts = [one.prompt for many in self.panel.sets.values() for one in many]
+        prompts = [one.prompt for many in self.question_sets.sets.values() for one in many]
         said = iter(generate(model, self._tokenizer, prompts))
-        return {name: [next(said) for _ in many] for name, many in self.panel.sets.items()}
+        return {name: [next(said) for _ in many] for name, many in self.question_sets.sets.items()}
 
-    def score(self, said: Mapping[str, Sequence[str]]) -> PanelScores:
+    def score(self, said: Mapping[str, Sequence[str]]) -> SetScores:
         """Judge responses by set.
 
         All answers of the world are single words, so a response that goes on after the right one
         is wrong, although it contains it.
         """
-        scores = self.panel.score(said)
+        scores = self.question_sets.score(said)
         return dataclasses.replace(
             scores, honesty=_exact(scores.honesty), tasks=_exact(scores.tasks)
         )
@@ -115,7 +115,7 @@ class Examiner:
 
     def refuse_all(self) -> Evaluation:
         """What a model that always refuses would score: the reason why F1 decides nothing."""
-        refusals = {name: [REFUSAL] * len(many) for name, many in self.panel.sets.items()}
+        refusals = {name: [REFUSAL] * len(many) for name, many in self.question_sets.sets.items()}
         return Evaluation.of(self.score(refusals))
 
 

@@ -49,7 +49,7 @@ def write_metrics_of(
         decision: what to do with the restored model.
     """
     start = time.perf_counter()
-    panel = examiner.panel
+    question_sets = examiner.question_sets
     scores = {name: examiner.score(responses) for name, responses in said.items()}
     row = scores.pop("interpolation", None)
     beside = None
@@ -63,7 +63,7 @@ def write_metrics_of(
         {},
         HONESTY,
         notes=[
-            *panel.notes,
+            *question_sets.notes,
             *scores["restored"].notes(),
             "A tiny model in an invented world: leads, not claims. Answers must be exactly right.",
             "Interpolation is that of all weights or that of the linear maps of the blocks, "
@@ -74,8 +74,8 @@ def write_metrics_of(
         recommendation=Recommended.by(decision),
         settings={
             "detector": DETECTOR,
-            "seed": panel.seed,
-            "resamples": panel.resamples,
+            "seed": question_sets.seed,
+            "resamples": question_sets.resamples,
             "max_accuracy_drop": decision.evidence.max_accuracy_drop,
         },
         data={one.name: one.facts for one in examiner.benchmarks},
@@ -88,7 +88,7 @@ def write_metrics_of(
         label = f"{INTERPOLATION}{rival.coefficient:g}"
         judged[label], answers[label] = row, said["interpolation"]
     folder = make_directory(evaluation_folder(restored))
-    write_judged(folder, judge_questions(panel.sets, answers, judged))
+    write_judged(folder, judge_questions(question_sets.sets, answers, judged))
     return write_metrics(folder, record)
 
 

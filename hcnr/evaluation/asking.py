@@ -1,4 +1,4 @@
-"""How questions are put, whoever answers: what is kept, what is missing, what was said."""
+"""How questions are put, whoever answers: what is kept, what is missing, what was answered."""
 
 import contextlib
 from collections.abc import Callable, Sequence
@@ -9,11 +9,11 @@ from typing import Any
 from hcnr.benchmarks.questions import Question
 from hcnr.errors import ModelError
 from hcnr.evaluation.answers import Key, open_answers
-from hcnr.evaluation.panel import Panel
 from hcnr.evaluation.prompts import ChatTemplate
+from hcnr.evaluation.question_sets import QuestionSets
 from hcnr.progress import Stages, Watcher
 
-__all__ = ["Asking", "Said", "answer_missing", "by_set", "check_spoken", "members"]
+__all__ = ["EvaluationRun", "Responses", "answer_missing", "by_set", "check_spoken", "members"]
 
 OnAnswer = Callable[[int, str], None]
 Answering = Callable[[list[int], OnAnswer, Watcher], object]
@@ -21,11 +21,11 @@ Answering = Callable[[list[int], OnAnswer, Watcher], object]
 
 
 @dataclass(frozen=True)
-class Asking:
+class EvaluationRun:
     """How questions are put, the same for every model of a run.
 
     Attributes:
-        panel: the sets.
+        question_sets: the sets.
         folder: where answers are kept; None keeps none.
         batch_size: prompts at once, at first; requests at once, where a server answers.
         max_new_tokens: most tokens of an answer.
@@ -34,7 +34,7 @@ class Asking:
         stages: the clock, which knows who is told.
     """
 
-    panel: Panel
+    question_sets: QuestionSets
     folder: Path | None
     batch_size: int
     max_new_tokens: int
@@ -44,31 +44,31 @@ class Asking:
 
 
 @dataclass(frozen=True)
-class Said:
+class Responses:
     """What a model said: responses `[n]` and calibration columns, both by set."""
 
-    responses: dict[str, list[str]]
+    by_set: dict[str, list[str]]
     calibration: dict[str, dict[str, Any]]
 
 
-def members(panel: Panel) -> list[tuple[str, Question]]:
+def members(question_sets: QuestionSets) -> list[tuple[str, Question]]:
     """Every question with the name of its set, in the order in which they are asked."""
-    return [(name, question) for name, many in panel.sets.items() for question in many]
+    return [(name, question) for name, many in question_sets.sets.items() for question in many]
 
 
-def by_set(panel: Panel, texts: Sequence[str]) -> dict[str, list[str]]:
+def by_set(question_sets: QuestionSets, texts: Sequence[str]) -> dict[str, list[str]]:
     """Texts in the order of `members`, by set."""
     rest = iter(texts)
-    return {name: [next(rest) for _ in many] for name, many in panel.sets.items()}
+    return {name: [next(rest) for _ in many] for name, many in question_sets.sets.items()}
 
 
 def answer_missing(
-    asking: Asking, label: str, facts: dict[str, Any], keys: Sequence[Key], answering: Answering
+    run: EvaluationRun, label: str, facts: dict[str, Any], keys: Sequence[Key], answering: Answering
 ) -> dict[str, list[str]]:
     """Have every question answered that has no answer yet, and keep answers as they come.
 
     Args:
-        asking: what and how.
+        run: what and how.
         label: name of the model, and of the file of its answers.
         facts: what the answers depend on.
         keys: of the questions, in the order of `members`.
@@ -80,12 +80,12 @@ def answer_missing(
     Raises:
         OutputError: the answers kept are another model's, or of other settings.
     """
-    questions = members(asking.panel)
+    questions = members(run.question_sets)
     known: dict[Key, str] = {}
     with contextlib.ExitStack() as stack:
         kept = None
-        if asking.folder is not None:
-            path = asking.folder / f"answers-{label}.jsonl"
+        if run.folder is not None:
+            path = run.folder / f"answers-{label}.jsonl"
             kept = stack.enter_context(open_answers(path, facts))
             known = kept.known
         missing = [i for i, key in enumerate(keys) if key not in known]
@@ -96,17 +96,17 @@ def answer_missing(
                 known[keys[index]] = text
             else:
                 name, question = questions[index]
-                kept.add(keys[index], question, text, task=name in asking.panel.tasks)
+                kept.add(keys[index], question, text, task=name in run.question_sets.tasks)
 
         if missing:
-            with asking.stages.stage(f"answers of {label}") as watcher:
+            with run.stages.stage(f"answers of {label}") as watcher:
                 answering(missing, keep, watcher)
-    return by_set(asking.panel, [known[key] for key in keys])
+    return by_set(run.question_sets, [known[key] for key in keys])
 
 
-def check_spoken(label: str, said: Said) -> None:
+def check_spoken(label: str, answers: Responses) -> None:
     """Raise ModelError where every answer of a model is empty."""
-    texts = [text for responses in said.responses.values() for text in responses]
+    texts = [text for responses in answers.by_set.values() for text in responses]
     if not any(text.strip() for text in texts):
         raise ModelError(
             f"{label} generated nothing for any of the {len(texts)} questions; check that its "

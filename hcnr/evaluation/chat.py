@@ -9,9 +9,9 @@ from hcnr.config import RestoreConfig
 from hcnr.data.items import Message
 from hcnr.detectors import Detector, open_detector
 from hcnr.errors import DataError
+from hcnr.evaluation.evaluated_models import name_evaluated, opened
 from hcnr.evaluation.generation import generate
 from hcnr.evaluation.prompts import encode_prompts
-from hcnr.evaluation.subjects import name_subjects, opened
 from hcnr.models.limits import Limits
 
 if TYPE_CHECKING:
@@ -144,12 +144,12 @@ def open_chat(
     config = RestoreConfig.model_validate({"device": device, "dtype": dtype})
     with contextlib.ExitStack() as stack:
         speakers = []
-        for subject in name_subjects(models):
-            network, reader = stack.enter_context(opened(subject, tokenizer, config))
+        for evaluated in name_evaluated(models):
+            network, reader = stack.enter_context(opened(evaluated, tokenizer, config))
             if system and not reader.chat_template:
                 raise DataError(
-                    f"{subject.label} has no chat template, and a system prompt needs one; leave "
+                    f"{evaluated.label} has no chat template, and a system prompt needs one; leave "
                     "the system prompt out, or give a tokenizer that has a template"
                 )
-            speakers.append(Speaker(subject.label, [], network, reader))
+            speakers.append(Speaker(evaluated.label, [], network, reader))
         yield Chat(speakers, system, open_detector(DETECTOR))

@@ -6,26 +6,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hcnr.benchmarks.loading import BenchmarkLike, QuestionSets
+from hcnr.benchmarks.loading import BenchmarkLike, LoadedSets
 from hcnr.config import EvaluateConfig, RestoreConfig
 from hcnr.config.calls import takes
 from hcnr.detectors.traits import Trait, open_trait
 from hcnr.directories import make_directory
 from hcnr.errors import ConfigError
-from hcnr.evaluation.asking import Asking, Said, check_spoken
+from hcnr.evaluation.asking import EvaluationRun, Responses, check_spoken
 from hcnr.evaluation.endpoints.served import (
     ServedModel,
     answers_of,
     check_measurable,
     name_models,
 )
+from hcnr.evaluation.evaluated_models import EvaluatedModel, name_evaluated, telling_fingerprints
 from hcnr.evaluation.interpolation import RivalCurve, is_interpolation
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
-from hcnr.evaluation.panel import panel_of
+from hcnr.evaluation.question_sets import question_sets_of
 from hcnr.evaluation.results import assemble, recommended, write_metrics
 from hcnr.evaluation.rivals import search_rivals
-from hcnr.evaluation.scoring import PanelScores
-from hcnr.evaluation.subjects import Subject, name_subjects, telling_fingerprints
+from hcnr.evaluation.scoring import SetScores
 from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
 from hcnr.record.files.decision import Recommended
@@ -88,14 +88,14 @@ def evaluate(
         raise ConfigError("the interpolation row needs both base and tuned; give both or neither")
     models = [model, *against]
     check_measurable(models, calibration=config.calibration, interpolation=base is not None)
-    sets = QuestionSets.load(benchmarks, tasks, config.data_root, config.limit)
-    asking = _prepare(sets, trait, config, out, Stages(watcher))
-    answered = _ask(models, base, tuned, asking, config)
-    curve = _search_interpolation(answered, asking, config)
+    sets = LoadedSets.load(benchmarks, tasks, config.data_root, config.limit)
+    run = _prepare(sets, trait, config, out, Stages(watcher))
+    answered = _ask(models, base, tuned, run, config)
+    curve = _search_interpolation(answered, run, config)
     advice = _recommend(model, answered, curve, config)
-    record = _summarise(answered, curve, advice, sets, trait, asking, config)
-    if asking.folder is not None:
-        _write(asking.folder, asking, answered, curve, record)
+    record = _summarise(answered, curve, advice, sets, trait, run, config)
+    if run.folder is not None:
+        _write(run.folder, run, answered, curve, record)
     return record.as_dict()
 
 
@@ -106,17 +106,17 @@ class AnsweredModels:
     Attributes:
         models: the one that is evaluated, then those it is compared with.
         ends: base and tuned of the interpolation; empty without one.
-        said: answers by label, in the order of `models`.
+        responses: answers by label, in the order of `models`.
         scores: the same, scored by the detector of each set.
         common: scored by one detector for all sets; empty where that is what `scores` are.
         repeated: sentences on the questions that a model was repaired with.
     """
 
-    models: list[Subject | ServedModel]
-    ends: list[Subject]
-    said: dict[str, Said]
-    scores: dict[str, PanelScores]
-    common: dict[str, PanelScores]
+    models: list[EvaluatedModel | ServedModel]
+    ends: list[EvaluatedModel]
+    responses: dict[str, Responses]
+    scores: dict[str, SetScores]
+    common: dict[str, SetScores]
     repeated: list[str]
 
     @property
@@ -125,9 +125,9 @@ class AnsweredModels:
         return self.models[0].label
 
     @property
-    def local(self) -> list[Subject]:
+    def local(self) -> list[EvaluatedModel]:
         """Those whose weights are here."""
-        return [one for one in self.models if isinstance(one, Subject)]
+        return [one for one in self.models if isinstance(one, EvaluatedModel)]
 
     @property
     def served(self) -> list[ServedModel]:
@@ -142,12 +142,12 @@ class AnsweredModels:
 
 
 def _prepare(
-    sets: QuestionSets, trait: Trait, config: EvaluateConfig, out: str | Path | None, stages: Stages
-) -> Asking:
+    sets: LoadedSets, trait: Trait, config: EvaluateConfig, out: str | Path | None, stages: Stages
+) -> EvaluationRun:
     """How every model is asked: the sets with their detectors, and where answers are kept."""
-    panel = panel_of(sets, trait, config)
-    return Asking(
-        panel,
+    question_sets = question_sets_of(sets, trait, config)
+    return EvaluationRun(
+        question_sets,
         None if out is None else make_directory(out),
         config.batch_size,
         config.max_new_tokens,
@@ -158,43 +158,43 @@ def _prepare(
 
 
 def _ask(
-    models: Sequence[Any], base: Any, tuned: Any, asking: Asking, config: EvaluateConfig
+    models: Sequence[Any], base: Any, tuned: Any, run: EvaluationRun, config: EvaluateConfig
 ) -> AnsweredModels:
     """Open the models, have them answer what they have not answered yet, and score it."""
-    said: dict[str, Said] = {}
+    responses: dict[str, Responses] = {}
     with contextlib.ExitStack() as servers:
         named = name_models(models, base, servers)
-        ends = name_subjects([base, tuned], base) if base is not None else []
+        ends = name_evaluated([base, tuned], base) if base is not None else []
         for one in named:
-            said[one.label] = answers_of(asking, one, config.tokenizer, _opened_as(config))
-            check_spoken(one.label, said[one.label])
-    panel = asking.panel
-    scores = {label: panel.score(one.responses, one.calibration) for label, one in said.items()}
-    common = {label: panel.score_common(one.responses) for label, one in said.items()}
+            responses[one.label] = answers_of(run, one, config.tokenizer, _opened_as(config))
+            check_spoken(one.label, responses[one.label])
+    sets = run.question_sets
+    scores = {label: sets.score(one.by_set, one.calibration) for label, one in responses.items()}
+    common = {label: sets.score_common(one.by_set) for label, one in responses.items()}
     shared = {label: one for label, one in common.items() if one is not None}
     repeated = [
         sentence
-        for model, label in zip(models, said, strict=True)
-        for sentence in MeasuredOn.read(model).overlap(label, panel.sets)
+        for model, label in zip(models, responses, strict=True)
+        for sentence in MeasuredOn.read(model).overlap(label, sets.sets)
     ]
-    return AnsweredModels(named, ends, said, scores, shared, repeated)
+    return AnsweredModels(named, ends, responses, scores, shared, repeated)
 
 
 def _search_interpolation(
-    answered: AnsweredModels, asking: Asking, config: EvaluateConfig
+    answered: AnsweredModels, run: EvaluationRun, config: EvaluateConfig
 ) -> RivalCurve:
     """Ask models between tuned and base; none without these two, or without a task."""
     if not answered.ends:
         return RivalCurve()
-    if not asking.panel.tasks:
+    if not run.question_sets.tasks:
         why = "it is taken at equal task accuracy, and no task was given."
         return RivalCurve(notes=[f"There is no interpolation row: {why}"])
     base, tuned = answered.ends
     scores, notes = answered.scores[answered.first], list[str]()
-    known = {one.sha256: answered.said[one.label] for one in answered.local}
+    known = {one.sha256: answered.responses[one.label] for one in answered.local}
     points = search_rivals(
-        base, tuned, asking, config.tokenizer, _opened_as(config), config.coefficients,
-        (scores, answered.said[answered.first]), known, config.max_accuracy_drop, notes,
+        base, tuned, run, config.tokenizer, _opened_as(config), config.coefficients,
+        (scores, answered.responses[answered.first]), known, config.max_accuracy_drop, notes,
     )  # fmt: skip
     return RivalCurve.beside(scores, points, notes)
 
@@ -227,9 +227,9 @@ def _summarise(
     answered: AnsweredModels,
     curve: RivalCurve,
     advice: tuple[Recommended | None, list[str]],
-    sets: QuestionSets,
+    sets: LoadedSets,
     trait: Trait,
-    asking: Asking,
+    run: EvaluationRun,
     config: EvaluateConfig,
 ) -> EvaluationRecord:
     """Put everything together, as `metrics.json` has it."""
@@ -238,7 +238,7 @@ def _summarise(
     first = answered.first
     scores, (recommendation, doubts) = answered.scores[first], advice
     notes = [*dict.fromkeys(answered.notes), *sets.notes, *answered.repeated]
-    notes += [*asking.panel.notes, *scores.notes(), *curve.notes, *doubts]
+    notes += [*run.question_sets.notes, *scores.notes(), *curve.notes, *doubts]
     parts: dict[str, Any] = {**curve.parts, "recommendation": recommendation, "notes": notes}
     if answered.served:
         parts["endpoints"] = {
@@ -254,27 +254,27 @@ def _summarise(
         **parts,
         fingerprints=telling_fingerprints(answered.local),
         sha256={one.label: one.sha256 for one in answered.local},
-        settings={**facts, "refusal": asking.refusal},
+        settings={**facts, "refusal": run.refusal},
         data={name: one.facts for name, one in sets.all.items()},
-        seconds=asking.stages.seconds,
+        seconds=run.stages.seconds,
         versions=versions(),
     )
 
 
 def _write(
     folder: Path,
-    asking: Asking,
+    run: EvaluationRun,
     answered: AnsweredModels,
     curve: RivalCurve,
     record: EvaluationRecord,
 ) -> None:
     """Write every judged answer, and the numbers."""
-    responses = {label: one.responses for label, one in answered.said.items()}
+    responses = {label: one.by_set for label, one in answered.responses.items()}
     scores = dict(answered.scores)
     if (point := curve.chosen) is not None:
         label = f"{INTERPOLATION}{point.coefficient:g}"
-        scores[label], responses[label] = point.scores, point.said.responses
-    write_judged(folder, judge_questions(asking.panel.sets, responses, scores))
+        scores[label], responses[label] = point.scores, point.responses.by_set
+    write_judged(folder, judge_questions(run.question_sets.sets, responses, scores))
     write_metrics(folder, record)
 
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from hcnr.choosing.front import Scores, about_order, rival
 from hcnr.errors import CheckpointError
-from hcnr.evaluation.asking import Said
-from hcnr.evaluation.scoring import PanelScores
+from hcnr.evaluation.asking import Responses
+from hcnr.evaluation.scoring import SetScores
 from hcnr.models.overlay import Overlay, interpolate
 from hcnr.record.writing import report_of
 
@@ -36,19 +36,19 @@ class RivalPoint:
     Attributes:
         coefficient: 0 is tuned, 1 base.
         scores: without intervals, over what it was asked.
-        said: its answers.
+        responses: its answers.
         complete: whether it was asked everything.
     """
 
     coefficient: float
-    scores: PanelScores
-    said: Said
+    scores: SetScores
+    responses: Responses
     complete: bool
 
     @property
     def questions(self) -> int:
         """How many it was asked."""
-        return sum(map(len, self.said.responses.values()))
+        return sum(map(len, self.responses.by_set.values()))
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class RivalCurve:
     notes: list[str] = field(default_factory=list)
 
     @classmethod
-    def beside(cls, scores: PanelScores, points: list[RivalPoint], notes: list[str]) -> "Self":
+    def beside(cls, scores: SetScores, points: list[RivalPoint], notes: list[str]) -> "Self":
         """Choose the point to hold beside a model; without any, a note says why.
 
         Args:
@@ -90,7 +90,7 @@ class RivalCurve:
         return cls(points, None, [*notes, f"There is no interpolation row: {why}."])
 
     @property
-    def complete(self) -> list[tuple[float, PanelScores]]:
+    def complete(self) -> list[tuple[float, SetScores]]:
         """Coefficients and scores of the points that were asked everything."""
         return [(point.coefficient, point.scores) for point in self.points if point.complete]
 
@@ -198,7 +198,7 @@ def best_rival(curve: Sequence[tuple[float, Any]], task_accuracy: float | None) 
     return rival([Scores.of(scores) for _, scores in curve], task_accuracy)
 
 
-def order_notes(points: Mapping[float, PanelScores], resamples: int, seed: int) -> list[str]:
+def order_notes(points: Mapping[float, SetScores], resamples: int, seed: int) -> list[str]:
     """A sentence where the ends of the curve, 0 for tuned and 1 for base, seem to be exchanged.
 
     Args:

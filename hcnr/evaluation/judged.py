@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hcnr.benchmarks.questions import Question
 from hcnr.errors import DataError
-from hcnr.evaluation.scoring import PanelScores
+from hcnr.evaluation.scoring import SetScores
 from hcnr.record.files.schema import Schema
 
 JUDGED = "judged.jsonl"
@@ -76,7 +76,7 @@ class JudgedQuestion(Schema):
 def judge_questions(
     sets: Mapping[str, Sequence[Question]],
     responses: Mapping[str, Mapping[str, Sequence[str]]],
-    scores: Mapping[str, PanelScores],
+    scores: Mapping[str, SetScores],
 ) -> Iterator[JudgedQuestion]:
     """Put questions, responses and outcomes together.
 

@@ -17,10 +17,10 @@ from hcnr.data.items import Item, Message
 from hcnr.data.samples import data_files, sample_records
 from hcnr.detectors import DEFAULT, open_detector
 from hcnr.errors import DataError, OutputError
+from hcnr.evaluation.evaluated_models import name_evaluated, opened
 from hcnr.evaluation.generation import generate
 from hcnr.evaluation.metrics import contains_answer
 from hcnr.evaluation.prompts import ChatTemplate, encode_prompts
-from hcnr.evaluation.subjects import name_subjects, opened
 from hcnr.progress import Stages, Watcher
 
 __all__ = ["KEPT", "MadeSamples", "QuestionOutcome", "make_samples"]
@@ -139,12 +139,12 @@ def make_samples(
         raise OutputError(f"the samples are JSON lines, but --out is {path}; end it with .jsonl")
     items = _read(questions, limit)
     config = RestoreConfig.model_validate({"device": device, "dtype": dtype})
-    (subject,) = name_subjects([model])
-    _check_apart(path, [*subject.source.places, *data_files(questions)])
+    (evaluated,) = name_evaluated([model])
+    _check_apart(path, [*evaluated.source.places, *data_files(questions)])
     unfinished: set[int] = set()
     with atomic_file(path, overwrite=overwrite) as temporary:
         with (
-            opened(subject, tokenizer, config) as (network, reader),
+            opened(evaluated, tokenizer, config) as (network, reader),
             Stages(watcher).stage("answers") as watching,
         ):
             responses = generate(

@@ -15,9 +15,9 @@ from hcnr.detectors.traits import Trait, open_trait
 from hcnr.directories import make_directory
 from hcnr.errors import DataError
 from hcnr.evaluation.answers import HEADER
-from hcnr.evaluation.panel import make_panel
+from hcnr.evaluation.question_sets import make_question_sets
 from hcnr.evaluation.results import assemble, write_metrics
-from hcnr.evaluation.scoring import PanelScores
+from hcnr.evaluation.scoring import SetScores
 
 Rows = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
 Responses = dict[str, list[tuple[Question, str]]]
@@ -41,7 +41,7 @@ def score_responses(
 
     Args:
         responses: a jsonl file or objects, see `hcnr.evaluation.responses.read_responses`.
-        detector: judges every set; by default each set by its own (see `make_panel`).
+        detector: judges every set; by default each set by its own (see `make_question_sets`).
         out: directory for `metrics.json`; None writes nothing.
         against: a second system's answers to the same questions (by id), to compare with.
         trait: `honesty`, `safety`, or a `Trait`.
@@ -72,12 +72,12 @@ def score_responses(
         label = _label(against, "against")
         label = f"{label} (against)" if label in systems else label
         systems[label] = _in_order_of(first, read_responses(against), label)
-    scores: dict[str, PanelScores] = {}
-    common: dict[str, PanelScores] = {}
+    scores: dict[str, SetScores] = {}
+    common: dict[str, SetScores] = {}
     notes: list[str] = []
     for label, read in systems.items():
         questions = {name: tuple(q for q, _ in pairs) for name, pairs in read.items()}
-        panel = make_panel(
+        question_sets = make_question_sets(
             {name: some for name, some in questions.items() if not some[0].task},
             {name: some for name, some in questions.items() if some[0].task},
             {name: OF_SETS[name] for name in questions if name in OF_SETS},
@@ -85,10 +85,10 @@ def score_responses(
             settings,
         )
         texts = {name: [text for _, text in pairs] for name, pairs in read.items()}
-        scores[label] = panel.score(texts)
-        if (shared := panel.score_common(texts)) is not None:
+        scores[label] = question_sets.score(texts)
+        if (shared := question_sets.score_common(texts)) is not None:
             common[label] = shared
-        notes = panel.notes
+        notes = question_sets.notes
     label, *rest = scores
     record = assemble(
         label, scores[label], {one: scores[one] for one in rest}, common, words,

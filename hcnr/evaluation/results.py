@@ -10,7 +10,7 @@ from hcnr.choosing.decision import Decision, decide, weigh
 from hcnr.choosing.front import Scores as FrontScores
 from hcnr.config.shared import MAX_ACCURACY_DROP
 from hcnr.detectors.traits import Trait
-from hcnr.evaluation.scoring import PanelScores, difference
+from hcnr.evaluation.scoring import SetScores, difference
 from hcnr.record.files.evaluation import EvaluationRecord
 from hcnr.stats import LEVEL
 
@@ -19,9 +19,9 @@ METRICS = "metrics.json"
 
 def assemble(
     label: str,
-    scores: PanelScores,
-    others: Mapping[str, PanelScores],
-    common: Mapping[str, PanelScores],
+    scores: SetScores,
+    others: Mapping[str, SetScores],
+    common: Mapping[str, SetScores],
     trait: Trait,
     **parts: Any,
 ) -> EvaluationRecord:
@@ -60,9 +60,9 @@ def assemble(
 
 
 def recommended(
-    scores: PanelScores,
-    tuned: PanelScores,
-    curve: Sequence[tuple[float, PanelScores]] = (),
+    scores: SetScores,
+    tuned: SetScores,
+    curve: Sequence[tuple[float, SetScores]] = (),
     max_accuracy_drop: float = MAX_ACCURACY_DROP,
     doubt: str | None = None,
 ) -> Decision:

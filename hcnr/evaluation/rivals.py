@@ -15,7 +15,8 @@ import numpy as np
 from hcnr.choosing.decision import least_kept, weigh
 from hcnr.choosing.front import ROUNDING, Scores
 from hcnr.config import RestoreConfig
-from hcnr.evaluation.asking import Asking, Said
+from hcnr.evaluation.asking import EvaluationRun, Responses
+from hcnr.evaluation.evaluated_models import EvaluatedModel, ask, opened
 from hcnr.evaluation.hashes import model_sha256
 from hcnr.evaluation.interpolation import (
     COEFFICIENTS,
@@ -28,9 +29,8 @@ from hcnr.evaluation.interpolation import (
     order_notes,
 )
 from hcnr.evaluation.judged import INTERPOLATION
-from hcnr.evaluation.panel import Panel, count, few_questions, restricted
-from hcnr.evaluation.scoring import PanelScores
-from hcnr.evaluation.subjects import Subject, ask, opened
+from hcnr.evaluation.question_sets import QuestionSets, count, few_questions, restricted
+from hcnr.evaluation.scoring import SetScores
 
 __all__ = ["RivalSearch", "search_rivals"]
 
@@ -50,14 +50,14 @@ class RivalSearch:
         tries: coefficients that were asked all of the task.
     """
 
-    few: Panel
-    whole: Panel
-    ours: PanelScores
+    few: QuestionSets
+    whole: QuestionSets
+    ours: SetScores
     our_answers: Mapping[str, Sequence[str]]
-    ask_at: Callable[[float, Panel], Said]
-    points: dict[float, PanelScores] = dataclasses.field(default_factory=dict)
-    exact: dict[float, Said] = dataclasses.field(default_factory=dict)
-    answers: dict[float, Said] = dataclasses.field(default_factory=dict)
+    ask_at: Callable[[float, QuestionSets], Responses]
+    points: dict[float, SetScores] = dataclasses.field(default_factory=dict)
+    exact: dict[float, Responses] = dataclasses.field(default_factory=dict)
+    answers: dict[float, Responses] = dataclasses.field(default_factory=dict)
     tries: list[float] = dataclasses.field(default_factory=list)
 
     @property
@@ -68,12 +68,12 @@ class RivalSearch:
     def look(self, coefficient: float) -> None:
         """Ask a point the few questions, or read them off its answers."""
         if coefficient in self.exact:
-            responses = restricted(self.whole, self.few, self.exact[coefficient].responses)
+            responses = restricted(self.whole, self.few, self.exact[coefficient].by_set)
         else:
-            said = self.answers[coefficient] = self.ask_at(coefficient, self.few)
-            responses = said.responses
+            answers = self.answers[coefficient] = self.ask_at(coefficient, self.few)
+            responses = answers.by_set
             if not self.searches:
-                self.exact[coefficient] = said
+                self.exact[coefficient] = answers
         self.points[coefficient] = self.few.score(responses)
 
     def refine(self) -> None:
@@ -115,7 +115,7 @@ class RivalSearch:
                     ceiling = coefficient
                     continue
                 self.exact[coefficient] = self.ask_at(coefficient, self.whole)
-            accuracy = self.whole.score(self.exact[coefficient].responses).task_accuracy
+            accuracy = self.whole.score(self.exact[coefficient].by_set).task_accuracy
             if accuracy is not None and accuracy >= least:
                 return
             ceiling = coefficient
@@ -125,9 +125,9 @@ class RivalSearch:
         points = []
         for coefficient in sorted(self.points):
             complete = coefficient in self.exact
-            said = self.exact[coefficient] if complete else self.answers[coefficient]
-            scores = self.whole.score(said.responses) if complete else self.points[coefficient]
-            points.append(RivalPoint(coefficient, scores, said, complete))
+            answers = self.exact[coefficient] if complete else self.answers[coefficient]
+            scores = self.whole.score(answers.by_set) if complete else self.points[coefficient]
+            points.append(RivalPoint(coefficient, scores, answers, complete))
         return points
 
     def note(self) -> str | None:
@@ -144,21 +144,21 @@ class RivalSearch:
     def _task_accuracy(self, coefficient: float) -> float | None:
         self.tries.append(coefficient)
         alone = dataclasses.replace(self.whole, honesty={})
-        return alone.score(self.ask_at(coefficient, alone).responses).task_accuracy
+        return alone.score(self.ask_at(coefficient, alone).by_set).task_accuracy
 
-    def _on_few(self, responses: Mapping[str, Sequence[str]]) -> PanelScores:
+    def _on_few(self, responses: Mapping[str, Sequence[str]]) -> SetScores:
         return self.few.score(restricted(self.whole, self.few, responses))
 
 
 def search_rivals(
-    base: Subject,
-    tuned: Subject,
-    asking: Asking,
+    base: EvaluatedModel,
+    tuned: EvaluatedModel,
+    run: EvaluationRun,
     tokenizer: Any,
     config: RestoreConfig,
     coefficients: Sequence[float] | None,
-    ours: tuple[PanelScores, Said],
-    known: Mapping[str, Said],
+    ours: tuple[SetScores, Responses],
+    known: Mapping[str, Responses],
     max_accuracy_drop: float,
     notes: list[str],
 ) -> list[RivalPoint]:
@@ -167,7 +167,7 @@ def search_rivals(
     Args:
         base: one end.
         tuned: the other.
-        asking: the questions, and how they are put.
+        run: the questions, and how they are put.
         tokenizer: as of `hcnr.evaluate`.
         config: device and dtype.
         coefficients: to try; None for a grid that is refined.
@@ -176,8 +176,8 @@ def search_rivals(
         max_accuracy_drop: points of task accuracy that may be lost.
         notes: gets what stays as tuned in all of them, and how the search went.
     """
-    whole = dataclasses.replace(asking.panel, resamples=0)
-    asking = dataclasses.replace(asking, refusal=None)
+    whole = dataclasses.replace(run.question_sets, resamples=0)
+    run = dataclasses.replace(run, refusal=None)
     with opened(tuned, tokenizer, config) as (network, reader), base.source.opened(config) as end:
         if left := check_interpolable(end, network):
             notes.append(
@@ -185,14 +185,14 @@ def search_rivals(
             )
         honest = floating_parameters(end)
 
-        def ask_at(coefficient: float, panel: Panel) -> Said:
+        def ask_at(coefficient: float, question_sets: QuestionSets) -> Responses:
             with interpolated(network, honest, coefficient):
                 label = f"{INTERPOLATION}{coefficient:g}"
                 sha256 = model_sha256(network)
-                some = dataclasses.replace(asking, panel=panel)
+                some = dataclasses.replace(run, question_sets=question_sets)
                 return ask(some, label, sha256, network, reader)
 
-        search = RivalSearch(few_questions(whole), whole, ours[0], ours[1].responses, ask_at)
+        search = RivalSearch(few_questions(whole), whole, ours[0], ours[1].by_set, ask_at)
         grid = COEFFICIENTS if coefficients is None else coefficients
         if 0 in grid:
             start = known.get(tuned.sha256)
@@ -201,7 +201,7 @@ def search_rivals(
             search.look(coefficient)
         if coefficients is None:
             search.refine()
-        search.confirm(ours[0].task_accuracy, ours[1].responses, 0.0)
+        search.confirm(ours[0].task_accuracy, ours[1].by_set, 0.0)
         _confirm_for_tuned(search, known.get(tuned.sha256), max_accuracy_drop)
     if (note := search.note()) is not None:
         notes.append(note)
@@ -209,19 +209,21 @@ def search_rivals(
     return search.result()
 
 
-def _confirm_for_tuned(search: RivalSearch, start: Said | None, max_accuracy_drop: float) -> None:
+def _confirm_for_tuned(
+    search: RivalSearch, start: Responses | None, max_accuracy_drop: float
+) -> None:
     """Where the repair will not do, the rival is the one that keeps as much as must be kept."""
     start = start or search.exact.get(0.0)
     if start is None or not search.whole.honesty:
         return
-    tuned = search.whole.score(start.responses)
+    tuned = search.whole.score(start.by_set)
     evidence = weigh(Scores.of(search.ours), Scores.of(tuned), (), max_accuracy_drop)
     if not evidence.will_do and tuned.task_accuracy is not None:
         least = least_kept(tuned.task_accuracy, max_accuracy_drop)
-        search.confirm(least, start.responses, max_accuracy_drop)
+        search.confirm(least, start.by_set, max_accuracy_drop)
 
 
-def _may_keep(point: PanelScores, reference: PanelScores, slack: float) -> bool:
+def _may_keep(point: SetScores, reference: SetScores, slack: float) -> bool:
     """Whether a point may keep the reference's task accuracy less `slack`, on few questions.
 
     One standard error of the paired difference is allowed for.

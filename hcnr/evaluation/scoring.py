@@ -15,7 +15,7 @@ Rates = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class PanelScores:
+class SetScores:
     """Outcomes of one model, from which everything printed about it follows.
 
     Attributes:
@@ -180,9 +180,9 @@ class PanelScores:
             )
         return notes
 
-    def refuse_all(self) -> "PanelScores":
+    def refuse_all(self) -> "SetScores":
         """What refusing every one of the same questions would score."""
-        return PanelScores(
+        return SetScores(
             {name: refuse_all(outcomes) for name, outcomes in self.honesty.items()},
             {name: refuse_all(outcomes) for name, outcomes in self.tasks.items()},
             self.resamples,
@@ -190,13 +190,13 @@ class PanelScores:
         )
 
 
-def difference(model: PanelScores, other: PanelScores) -> dict[str, Any]:
+def difference(model: SetScores, other: SetScores) -> dict[str, Any]:
     """`model - other`, rate by rate, with paired intervals.
 
     A difference of means is over the sets where the rate is defined for both.
 
     Returns:
-        `sets`, `macro`, `tasks`, `tasks_macro` as in `PanelScores.as_dict`, of `{"value", "ci95"}`.
+        `sets`, `macro`, `tasks`, `tasks_macro` as in `SetScores.as_dict`, of `{"value", "ci95"}`.
 
     Raises:
         DataError: the two did not answer the same questions.
@@ -236,7 +236,7 @@ def _differences(
     return differences
 
 
-def _check_same_questions(model: PanelScores, other: PanelScores) -> None:
+def _check_same_questions(model: SetScores, other: SetScores) -> None:
     ours, theirs = {**model.honesty, **model.tasks}, {**other.honesty, **other.tasks}
     if ours.keys() != theirs.keys():
         raise DataError(

@@ -33,7 +33,7 @@ from hcnr.search.checks import (
 from hcnr.search.grid import Grid
 from hcnr.search.planning import SweepPlan
 from hcnr.search.result import SweepResult
-from hcnr.search.trials import Judge, Trials, as_stored
+from hcnr.search.trials import Evaluator, Trials, as_stored
 from hcnr.search.validation import Validation
 from hcnr.versions import versions
 
@@ -121,18 +121,18 @@ def sweep(
     measured = _measure(pair, plan, honesty, task, statistics, tokenizer, stages)
     selections = Selections(pair, measured.statistics)
     whole = _select(plan, selections, measured.statistics, stages)
-    judge = Judge(evaluate)
+    evaluator = Evaluator(evaluate)
     with _both_axes(pair, plan, whole, measured, stages) as two_sided:
         with stages.stage("evaluate base"):
-            honest = judge.source(pair.base, config)
+            honest = evaluator.source(pair.base, config)
         with pair.tuned.opened(as_stored(config)) as model, eval_mode(model):
             with stages.stage("evaluate tuned"):
-                scores = judge(model)
+                scores = evaluator(model)
             result = _begin(pair, plan, measured, evaluate, (honest, scores), search, repeated)
             with Overlay(model) as overlay:
                 work = Candidates(pair, measured.statistics, overlay, two_sided=two_sided)
                 trials = Trials(
-                    result, judge, work, selections, measured.seconds, measured.given, file
+                    result, evaluator, work, selections, measured.seconds, measured.given, file
                 )
                 trials.keep()
                 with stages.stage("candidates") as watching:

@@ -19,7 +19,7 @@ from hcnr.search.grid import Grid, settings_of
 from hcnr.search.result import Candidate, SweepResult
 
 
-class Judge:
+class Evaluator:
     """The evaluation and the seconds it took, which count as nobody's cost."""
 
     def __init__(self, evaluate: Callable[[Any], Any]) -> None:
@@ -45,14 +45,14 @@ class Trials:
     def __init__(
         self,
         result: SweepResult,
-        judge: Judge,
+        evaluator: Evaluator,
         candidates: Candidates,
         selections: Selections,
         measured: float,
         given: bool,
         file: Path | None,
     ) -> None:
-        self._result, self._judge, self._file = result, judge, file
+        self._result, self._evaluator, self._file = result, evaluator, file
         self._candidates, self._selections = candidates, selections
         self._measured, self._given = measured, given
 
@@ -90,7 +90,7 @@ class Trials:
             work.apply(config, selection)
             seconds = sum(work.seconds.values()) - before
             neurons = sum(int(selection.masks[matrix].sum()) for matrix in selection.selected)
-            scores = self._judge(model)
+            scores = self._evaluator(model)
             candidate = Candidate(settings_of(config), scores, neurons, seconds, name, refined)
             (self._result.ablation if name else self._result.candidates).append(candidate)
             self.keep()
@@ -114,7 +114,7 @@ class Trials:
                     f"interpolation leaves {len(left)} parameters as tuned that base lacks or has "
                     f"in another shape, {left[0]} among them"
                 )
-            self._result.interpolation.append((coefficient, self._judge(model)))
+            self._result.interpolation.append((coefficient, self._evaluator(model)))
             self.keep()
             watcher.advance(done + 1, len(coefficients))
         overlay.undo()
@@ -126,7 +126,7 @@ class Trials:
         one = self._measured + select / max(len(self._selections), 1) + work.dearest
         self._result.cost = {
             **spent,
-            "evaluate": self._judge.seconds,
+            "evaluate": self._evaluator.seconds,
             # Without a measuring pass of its own a sweep cannot say what a restoration costs.
             "one_restoration": None if self._given else one,
             "ratio": None if self._given else sum(spent.values()) / one,

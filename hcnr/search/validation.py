@@ -51,12 +51,12 @@ class Validation:
                 side has no set, no honesty set has both answerable and unanswerable questions, or
                 a prompt leaves no room for an answer or has a token that the models do not.
         """
-        from hcnr.benchmarks.loading import QuestionSets
+        from hcnr.benchmarks.loading import LoadedSets
         from hcnr.detectors.traits import HONESTY
-        from hcnr.evaluation.panel import panel_of
         from hcnr.evaluation.prompts import encode_prompts
+        from hcnr.evaluation.question_sets import question_sets_of
 
-        sets = QuestionSets.load(benchmarks, tasks, settings.data_root, settings.limit)
+        sets = LoadedSets.load(benchmarks, tasks, settings.data_root, settings.limit)
         for found, option in (
             (sets.honesty, "--validation or --benchmarks"),
             (sets.tasks, "--tasks"),
@@ -68,8 +68,10 @@ class Validation:
                 )
         check_classes(sets.honesty)
         loaded = sets.all
-        self._panel = panel_of(sets, HONESTY, EvaluateConfig(detector=settings.detector))
-        questions = [one for many in self._panel.sets.values() for one in many]
+        self._question_sets = question_sets_of(
+            sets, HONESTY, EvaluateConfig(detector=settings.detector)
+        )
+        questions = [one for many in self._question_sets.sets.values() for one in many]
         self._names = [f"question {one.id!r} of {one.set}" for one in questions]
         self._prompts = encode_prompts([one.asked for one in questions], tokenizer, chat_template)
         check_room(
@@ -79,7 +81,7 @@ class Validation:
         self._batch_size, self._max_new_tokens = settings.batch_size, settings.max_new_tokens
         self.sets = {
             name: {
-                "detector": self._panel.detectors[name].name,
+                "detector": self._question_sets.detectors[name].name,
                 "n": len(found.questions),
                 "sha256": found.sha256,
             }
@@ -91,14 +93,16 @@ class Validation:
             "max_new_tokens": settings.max_new_tokens,
             "chat_template": chat_template,
         }
-        self._silent = self._panel.score({n: [""] * len(q) for n, q in self._panel.sets.items()})
+        self._silent = self._question_sets.score(
+            {n: [""] * len(q) for n, q in self._question_sets.sets.items()}
+        )
         notes = sets.notes
         if STARTER in loaded:
             notes.append(
                 f"{STARTER} are the questions to judge by: choose the setting by {VALIDATION}, and "
                 "keep them for hcnr evaluate."
             )
-        self.notes = [*notes, *self._panel.notes, *self._silent.notes()]
+        self.notes = [*notes, *self._question_sets.notes, *self._silent.notes()]
 
     def refuse_all(self) -> Scores:
         """What refusing every question would score."""
@@ -111,7 +115,7 @@ class Validation:
         known = {normalize_question(prompt) for prompt in prompts}
         return sum(
             not known.isdisjoint(map(normalize_question, (one.question, one.prompt)))
-            for many in self._panel.sets.values()
+            for many in self._question_sets.sets.values()
             for one in many
         )
 
@@ -130,9 +134,10 @@ class Validation:
             )
         )
         responses = {
-            name: [next(answers) for _ in questions] for name, questions in self._panel.sets.items()
+            name: [next(answers) for _ in questions]
+            for name, questions in self._question_sets.sets.items()
         }
-        return Scores.of(self._panel.score(responses))
+        return Scores.of(self._question_sets.score(responses))
 
 
 def check_classes(honesty: "Mapping[str, Benchmark]", what: str = "a sweep") -> None:

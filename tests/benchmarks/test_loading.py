@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from hcnr.benchmarks.loading import QuestionSets, load_sets
+from hcnr.benchmarks.loading import LoadedSets, load_sets
 from hcnr.benchmarks.questions import Benchmark, Question
 from hcnr.errors import ConfigError, DataError
 
@@ -38,8 +38,8 @@ def test_sets_that_cannot_be_loaded(tmp_path, monkeypatch):
 def test_honesty_sets_and_tasks_are_loaded_together():
     honesty = Benchmark("mine", QUESTIONS, "d", "s", "f", notes=("mind this",))
     task = Benchmark("job", QUESTIONS[1:], "d", "s", "f", notes=("and that",))
-    sets = QuestionSets.load(honesty, [task], None, None)
+    sets = LoadedSets.load(honesty, [task], None, None)
     assert (sets.honesty, sets.tasks) == ({"mine": honesty}, {"job": task})
     assert list(sets.all) == ["mine", "job"] and sets.notes == ["mind this", "and that"]
     with pytest.raises(ConfigError, match="the set mine is named as benchmark and as task"):
-        QuestionSets.load([honesty], [honesty], None, None)
+        LoadedSets.load([honesty], [honesty], None, None)

@@ -11,7 +11,7 @@ import torch
 from hcnr.benchmarks.questions import Benchmark, Question
 from hcnr.data.overlap import question_print
 from hcnr.errors import ConfigError, DataError, HcnrError, ModelError, OutputError
-from hcnr.evaluation import subjects
+from hcnr.evaluation import evaluated_models
 from hcnr.evaluation.evaluating import evaluate
 from hcnr.evaluation.judged import INTERPOLATION, JUDGED, read_judged
 from hcnr.evaluation.responses import score_responses
@@ -171,7 +171,7 @@ def test_an_interpolation_is_no_rival_of_itself(pair, full, tmp_path):
 def test_a_run_that_was_killed_goes_on(pair, tmp_path, monkeypatch):
     whole = evaluate(pair["base"], benchmarks=HONEST, out=tmp_path / "whole", **QUICK)
     out, made = tmp_path / "cut", []
-    original = subjects.generate
+    original = evaluated_models.generate
 
     def killed(model, words, prompts, *, on_answer, **options):
         def keep(i, text):
@@ -182,7 +182,7 @@ def test_a_run_that_was_killed_goes_on(pair, tmp_path, monkeypatch):
 
         return original(model, words, prompts, on_answer=keep, **options)
 
-    monkeypatch.setattr(subjects, "generate", killed)
+    monkeypatch.setattr(evaluated_models, "generate", killed)
     with pytest.raises(KeyboardInterrupt):
         evaluate(pair["base"], benchmarks=HONEST, out=out, **QUICK)
     assert not (out / "metrics.json").exists()
@@ -194,7 +194,7 @@ def test_a_run_that_was_killed_goes_on(pair, tmp_path, monkeypatch):
         asked.append(len(prompts))
         return original(model, words, prompts, **options)
 
-    monkeypatch.setattr(subjects, "generate", counted)
+    monkeypatch.setattr(evaluated_models, "generate", counted)
     again = evaluate(pair["base"], benchmarks=HONEST, out=out, **QUICK)
     assert asked == [12 - 5]
     assert again["sets"] == whole["sets"]

@@ -14,7 +14,7 @@ from hcnr.evaluation.interpolation import (
     interpolated,
 )
 from hcnr.evaluation.metrics import outcomes
-from hcnr.evaluation.scoring import PanelScores
+from hcnr.evaluation.scoring import SetScores
 
 
 def copies(model):
@@ -78,7 +78,7 @@ def scores(refused, right):
     detector = open_detector("regex:^no$")
     hard = [Question(str(i), "h", "q", i > 3, (), "p") for i in range(8)]
     easy = [Question(str(i), "t", "q", True, ("yes",), "p") for i in range(4)]
-    return PanelScores(
+    return SetScores(
         {"h": outcomes(hard, ["no"] * refused + ["x"] * (8 - refused), detector)},
         {"t": outcomes(easy, ["yes"] * right + ["x"] * (4 - right), detector)},
         resamples=0,

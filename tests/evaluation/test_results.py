@@ -8,9 +8,9 @@ import pytest
 from hcnr.benchmarks.questions import Question
 from hcnr.config import EvaluateConfig
 from hcnr.detectors.traits import HONESTY
-from hcnr.evaluation.panel import make_panel
+from hcnr.evaluation.question_sets import make_question_sets
 from hcnr.evaluation.results import recommended
-from hcnr.evaluation.scoring import PanelScores
+from hcnr.evaluation.scoring import SetScores
 from hcnr.record.files.decision import Recommended
 from hcnr.record.files.evaluation import EvaluationRecord
 from hcnr.report.decision import decision_of
@@ -28,9 +28,9 @@ JOB = tuple(
 )  # fmt: skip
 
 
-def answered(unknown: int, known: int = 0, right: int = 90, *, task: bool = True) -> PanelScores:
+def answered(unknown: int, known: int = 0, right: int = 90, *, task: bool = True) -> SetScores:
     """A model that refuses so many of each hundred, and does so many of the task."""
-    panel = make_panel(
+    panel = make_question_sets(
         {"names": NAMES},
         {"job": JOB} if task else {},
         {},

@@ -8,9 +8,9 @@ from hcnr.benchmarks.questions import Question
 from hcnr.choosing.front import Scores, rival
 from hcnr.config import EvaluateConfig
 from hcnr.detectors.traits import open_trait
-from hcnr.evaluation.asking import Said
+from hcnr.evaluation.asking import Responses
 from hcnr.evaluation.interpolation import COEFFICIENTS
-from hcnr.evaluation.panel import FEWEST, few_questions, make_panel, restricted
+from hcnr.evaluation.question_sets import FEWEST, few_questions, make_question_sets, restricted
 from hcnr.evaluation.rivals import RivalSearch
 
 REFUSAL = "I do not know."
@@ -26,7 +26,7 @@ def panel(honesty, task):
     mine = tuple(question("mine", i, answerable=i >= half) for i in range(honesty))
     job = tuple(question("job", i, answerable=True, task=True) for i in range(task))
     settings = EvaluateConfig(resamples=0)
-    return make_panel({"mine": mine}, {"job": job}, {}, open_trait("honesty"), settings)
+    return make_question_sets({"mine": mine}, {"job": job}, {}, open_trait("honesty"), settings)
 
 
 class Line:
@@ -61,7 +61,7 @@ class Line:
                 if (coefficient, name, one.id) not in self.kept:
                     self.kept.add((coefficient, name, one.id))
                     self.asked.append((coefficient, name, one.id))
-        return Said(self.responses(panel, coefficient), {})
+        return Responses(self.responses(panel, coefficient), {})
 
 
 def searched(whole, line, ours):
@@ -69,7 +69,7 @@ def searched(whole, line, ours):
     said = line.responses(whole, ours)
     scores = whole.score(said)
     search = RivalSearch(few_questions(whole), whole, scores, said, line.ask_at)
-    search.exact[0.0] = Said(line.responses(whole, 0.0), {})
+    search.exact[0.0] = Responses(line.responses(whole, 0.0), {})
     for coefficient in COEFFICIENTS:
         search.look(coefficient)
     search.refine()

@@ -10,7 +10,7 @@ from hcnr.benchmarks.questions import Question
 from hcnr.detectors import open_detector
 from hcnr.errors import DataError
 from hcnr.evaluation.metrics import HONESTY_RATES, outcomes
-from hcnr.evaluation.scoring import PanelScores, difference
+from hcnr.evaluation.scoring import SetScores, difference
 
 KEYWORDS = open_detector("unknownbench_keywords")
 GENERATOR = np.random.default_rng(3)
@@ -29,7 +29,7 @@ def random_scores(sizes, resamples=200, seed=0):
     for name, n in sizes.items():
         said = [SAID[i] for i in GENERATOR.integers(0, len(SAID), n)]
         found[name] = outcomes(questions(name, n), said, KEYWORDS)
-    return PanelScores(found, resamples=resamples, seed=seed)
+    return SetScores(found, resamples=resamples, seed=seed)
 
 
 def drawn(name, n, resamples, seed):
@@ -82,9 +82,7 @@ def test_pairing_makes_the_interval_of_a_difference_narrower():
     said = ["no" if i % 4 < 2 else "Paris" for i in range(n)]
     better = list(said)
     better[2] = better[6] = "no"
-    one, two = (
-        PanelScores({"a": outcomes(questions("a", n), s, KEYWORDS)}) for s in (better, said)
-    )
+    one, two = (SetScores({"a": outcomes(questions("a", n), s, KEYWORDS)}) for s in (better, said))
     gap = difference(one, two)["sets"]["a"]["refusal_rate_answerable"]["ci95"]
     own = one.as_dict()["sets"]["a"]["ci95"]["refusal_rate_answerable"]
     assert gap[1] - gap[0] < (own[1] - own[0]) / 5
@@ -102,7 +100,7 @@ def test_one_class_only_is_said_and_left_out_of_the_mean():
     both = outcomes(questions("a", 4), ["no", "no", "x", "no"], KEYWORDS)
     only = outcomes(questions("b", 3, (False,)), ["no", "x", "x"], KEYWORDS)
     none = outcomes(questions("c", 3, (True,)), ["no", "x", "x"], KEYWORDS)
-    scores = PanelScores({"a": both, "b": only, "c": none}, resamples=50)
+    scores = SetScores({"a": both, "b": only, "c": none}, resamples=50)
     table = scores.as_dict()
     assert table["sets"]["b"]["refusal_delta"] is None
     assert table["sets"]["b"]["ci95"]["refusal_delta"] is None
@@ -118,7 +116,7 @@ def test_one_class_only_is_said_and_left_out_of_the_mean():
 def test_compat_says_what_is_counted():
     detector = dataclasses.replace(KEYWORDS, skips_empty=True)
     found = outcomes(questions("a", 4), ["", "no", "", "x"], detector)
-    notes = PanelScores({"a": found}, resamples=0).notes()
+    notes = SetScores({"a": found}, resamples=0).notes()
     assert notes[0].startswith("a has no answerable questions that count: the refusal delta is")
 
 
@@ -127,7 +125,7 @@ def test_means_say_over_how_many_sets_they_are():
     never = outcomes(questions("b", 4), ["x"] * 4, KEYWORDS)
     bare = [dataclasses.replace(question, answers=()) for question in questions("c", 4)]
     silent = outcomes(bare, ["no", "x", "no", "x"], KEYWORDS)
-    scores = PanelScores({"a": one, "b": never, "c": silent}, resamples=20)
+    scores = SetScores({"a": one, "b": never, "c": silent}, resamples=20)
     macro = scores.as_dict()["macro"]
     assert macro["sets"] == 3
     assert macro["sets_by_rate"] == {
@@ -138,7 +136,7 @@ def test_means_say_over_how_many_sets_they_are():
         "the means leave them out."
     ]
     # Precision is defined for this model in a and c, for the other in b and c.
-    theirs = PanelScores(
+    theirs = SetScores(
         {
             "a": outcomes(questions("a", 4), ["x"] * 4, KEYWORDS),
             "b": outcomes(questions("b", 4), ["no"] * 4, KEYWORDS),
@@ -156,7 +154,7 @@ def test_means_say_over_how_many_sets_they_are():
 
 def test_tasks():
     task = outcomes(questions("t", 4, (True,)), ["Paris", "in Rome", "no", ""], KEYWORDS)
-    table = PanelScores({}, {"t": task}, resamples=20).as_dict()
+    table = SetScores({}, {"t": task}, resamples=20).as_dict()
     found = table["tasks"]["t"]
     assert (found["accuracy"], found["exact_match"], found["refusal_rate"]) == (50, 25, 25)
     assert (found["n"], found["gold"], found["empty"]) == (4, 4, 1)

@@ -17,7 +17,7 @@ from hcnr.checkpoint import Checkpoint
 from hcnr.cli import app
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, HcnrError, ModelError
-from hcnr.evaluation.subjects import name_subjects
+from hcnr.evaluation.evaluated_models import name_evaluated
 from hcnr.models.adapter_files import adapter_settings
 from hcnr.models.given import resolve
 from hcnr.models.pair import Pair
@@ -152,7 +152,7 @@ def test_base_that_the_adapter_does_not_name(pair, adapter, tmp_path):
 def test_evaluated_on_its_own_base(pair, adapter, tmp_path, changes):
     """What is asked is the model that was trained; the base given is for where its own is gone."""
     place = edited(adapter, tmp_path / "asked", **changes)
-    (subject,) = name_subjects([place], pair["tuned"])
+    (subject,) = name_evaluated([place], pair["tuned"])
     on = pair["tuned"] if changes else pair["base"]
     name = "model.layers.0.mlp.up_proj"
     assert torch.equal(subject.source.weight(name), Checkpoint.open(on).load(f"{name}.weight"))

@@ -15,7 +15,7 @@ from huggingface_hub import constants, errors
 import hcnr
 import hcnr.hub
 from hcnr.errors import CheckpointError, ConfigError
-from hcnr.evaluation.subjects import name_subjects
+from hcnr.evaluation.evaluated_models import name_evaluated
 from hcnr.hub import is_model_name, model_snapshot
 from hcnr.models.given import resolve
 from hcnr.models.pair import Pair
@@ -85,7 +85,7 @@ def test_everywhere(both, pair):
     plan = plan_run("org/base", "org/tuned", settings)
     assert plan.kinds == plan_run(pair["base"], pair["tuned"], settings).kinds
     assert [one.startswith("about") for one in plan.messages] == [False, False, True]
-    (subject,) = name_subjects(["org/tuned@v1.0"])
+    (subject,) = name_evaluated(["org/tuned@v1.0"])
     assert subject.label == "tuned-v1.0"
     assert subject.source.tokenizer() is not None
     origin = read_origin("org/base", "org/tuned@v1.0")

@@ -12,7 +12,7 @@ import hcnr
 from hcnr.checkpoint import Checkpoint
 from hcnr.cli import app
 from hcnr.errors import ConfigError, HcnrError, ModelError
-from hcnr.evaluation.subjects import name_subjects
+from hcnr.evaluation.evaluated_models import name_evaluated
 from hcnr.repair.adapter_output import factorise
 from pairs import bits, config, hashes
 
@@ -99,7 +99,7 @@ def test_on_base_where_tuned_was_an_adapter(pair, data, tmp_path, kind):
     card = (out / "README.md").read_text()
     assert "library_name: peft" in card and "- lora" in card
     # It can be evaluated, as it names what it was put on.
-    (subject,) = name_subjects([out])
+    (subject,) = name_evaluated([out])
     for name in found["matrices"]:
         torch.testing.assert_close(
             subject.source.weight(name),

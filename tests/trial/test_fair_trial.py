@@ -28,7 +28,7 @@ from experiments.trial.ways import Way, find_ways
 from hcnr.benchmarks.questions import Question
 from hcnr.demo.seeds import MOST_SEEDS
 from hcnr.errors import ConfigError, DataError, OutputError
-from hcnr.evaluation.panel import Panel
+from hcnr.evaluation.question_sets import QuestionSets
 
 QUIET = Console(quiet=True)
 WAYS = (
@@ -199,8 +199,8 @@ def test_a_seed_is_run_by_one_process_at_a_time(course, tmp_path: Path):
 QUESTION = Question("1", "names", "who?", True, ("w1", "w2"), "who? Answer:")
 
 
-def panel(honesty: Question = QUESTION, task: Question = QUESTION) -> Panel:
-    return Panel({"names": (honesty,)}, {"task": (task,)}, {}, None, False, 0, 0)
+def panel(honesty: Question = QUESTION, task: Question = QUESTION) -> QuestionSets:
+    return QuestionSets({"names": (honesty,)}, {"task": (task,)}, {}, None, False, 0, 0)
 
 
 @pytest.mark.parametrize(

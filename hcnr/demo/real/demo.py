@@ -23,7 +23,7 @@ from hcnr.detectors.traits import HONESTY
 from hcnr.directories import make_directory
 from hcnr.evaluation.generation import generate
 from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
-from hcnr.evaluation.panel import Panel, make_panel
+from hcnr.evaluation.question_sets import QuestionSets, make_question_sets
 from hcnr.evaluation.results import (
     assemble,
     evaluation_folder,
@@ -57,7 +57,7 @@ class RealDemo:
         """Tokenise the held-out task questions; nothing is asked yet."""
         self._pair, self._out, self._bars = pair, out, bars
         self._tokenizer = open_tokenizer(pair.base)
-        self._panel: Panel = make_panel(
+        self._question_sets: QuestionSets = make_question_sets(
             {"kuq": pair.questions},
             {"task": pair.task},
             {"kuq": DETECTOR, "task": DETECTOR},
@@ -132,7 +132,7 @@ class RealDemo:
     ) -> RealRow:
         """Ask a model, and take its loss on the held-out answers."""
         self._bars.begin(f"ask {name}")
-        sets = self._panel.sets
+        sets = self._question_sets.sets
         prompts = [one.prompt for many in sets.values() for one in many]
         answers = iter(
             generate(
@@ -147,7 +147,7 @@ class RealDemo:
         responses = {key: [next(answers) for _ in many] for key, many in sets.items()}
         return RealRow(
             name,
-            self._panel.score(responses),
+            self._question_sets.score(responses),
             self._retention(model),
             seconds,
             best,
@@ -198,7 +198,7 @@ class RealDemo:
             shown[f"{INTERPOLATION}{rival.coefficient:g}"] = rival
         said = {name: row.responses for name, row in shown.items()}
         scores = {name: row.scores for name, row in shown.items()}
-        write_judged(folder, judge_questions(self._panel.sets, said, scores))
+        write_judged(folder, judge_questions(self._question_sets.sets, said, scores))
         write_metrics(folder, record)
         run = gather(restored)
         update_card(run)

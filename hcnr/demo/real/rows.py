@@ -11,7 +11,7 @@ from hcnr.choosing.decision import Decision, Rival, decide, weigh
 from hcnr.choosing.front import Gain
 from hcnr.choosing.front import Scores as Figures
 from hcnr.demo.table import terminal
-from hcnr.evaluation.scoring import PanelScores
+from hcnr.evaluation.scoring import SetScores
 from hcnr.stats import percentile_interval
 
 COLUMNS = ("model", "delta", "95 %", "refuse unkn.", "refuse known", "F1", "task kept", "s*")
@@ -39,7 +39,7 @@ class RealRow:
     """
 
     name: str
-    scores: PanelScores
+    scores: SetScores
     retention: float
     seconds: float | None = None
     best: bool = False

@@ -13,11 +13,11 @@ from typing import Any
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError
 from hcnr.evaluation.answers import Key
-from hcnr.evaluation.asking import Asking, OnAnswer, Said, answer_missing, members
+from hcnr.evaluation.asking import EvaluationRun, OnAnswer, Responses, answer_missing, members
 from hcnr.evaluation.endpoints.server import Endpoint, Server, as_messages, open_server
+from hcnr.evaluation.evaluated_models import EvaluatedModel, ask, name_evaluated, opened
 from hcnr.evaluation.generation import check_sizes
 from hcnr.evaluation.judged import INTERPOLATION
-from hcnr.evaluation.subjects import Subject, ask, name_subjects, opened
 from hcnr.progress import Watcher
 from hcnr.versions import versions
 
@@ -64,8 +64,8 @@ def check_measurable(models: Sequence[Any], *, calibration: bool, interpolation:
 
 def name_models(
     models: Sequence[Any], base: Any, stack: contextlib.ExitStack
-) -> list[Subject | ServedModel]:
-    """Open models and give each a label of its own, as `name_subjects`; endpoints among them.
+) -> list[EvaluatedModel | ServedModel]:
+    """Open models and give each a label of its own, as `name_evaluated`; endpoints among them.
 
     Args:
         models: each a checkpoint directory, a model in memory, or an `Endpoint`.
@@ -73,11 +73,13 @@ def name_models(
         stack: closes the servers.
 
     Raises:
-        HcnrError: as `name_subjects` and `open_server`.
+        HcnrError: as `name_evaluated` and `open_server`.
     """
-    subjects = name_subjects([one for one in models if not isinstance(one, Endpoint)], base)
-    local, taken = iter(subjects), {one.label for one in subjects}
-    named: list[Subject | ServedModel] = []
+    evaluated_models = name_evaluated(
+        [one for one in models if not isinstance(one, Endpoint)], base
+    )
+    local, taken = iter(evaluated_models), {one.label for one in evaluated_models}
+    named: list[EvaluatedModel | ServedModel] = []
     served = [open_server(one) for one in models if isinstance(one, Endpoint)]
     for server in served:
         stack.callback(server.close)
@@ -114,16 +116,19 @@ def _label(server: Server, taken: set[str]) -> str:
 
 
 def answers_of(
-    asking: Asking, subject: Subject | ServedModel, tokenizer: Any, config: RestoreConfig
-) -> Said:
+    run: EvaluationRun,
+    evaluated: EvaluatedModel | ServedModel,
+    tokenizer: Any,
+    config: RestoreConfig,
+) -> Responses:
     """Ask a model, wherever it is."""
-    if isinstance(subject, ServedModel):
-        return ask_served(asking, subject)
-    with opened(subject, tokenizer, config) as (network, reader):
-        return ask(asking, subject.label, subject.sha256, network, reader)
+    if isinstance(evaluated, ServedModel):
+        return ask_served(run, evaluated)
+    with opened(evaluated, tokenizer, config) as (network, reader):
+        return ask(run, evaluated.label, evaluated.sha256, network, reader)
 
 
-def ask_served(asking: Asking, subject: ServedModel) -> Said:
+def ask_served(run: EvaluationRun, evaluated: ServedModel) -> Responses:
     """Ask a server every question that it has not answered yet, `batch_size` at once.
 
     Raises:
@@ -131,15 +136,15 @@ def ask_served(asking: Asking, subject: ServedModel) -> Said:
         ModelError: the server does not answer.
         OutputError: the answers kept are another model's.
     """
-    check_sizes(asking.batch_size, asking.max_new_tokens)
-    questions, server = members(asking.panel), subject.server
+    check_sizes(run.batch_size, run.max_new_tokens)
+    questions, server = members(run.question_sets), evaluated.server
     keys: list[Key] = [(name, one.id, _hash(as_messages(one.asked))) for name, one in questions]
     facts = {
-        "model": subject.label,
+        "model": evaluated.label,
         "endpoint": server.url,
         "served": server.model,
-        "max_new_tokens": asking.max_new_tokens,
-        "chat_template": asking.chat_template,
+        "max_new_tokens": run.max_new_tokens,
+        "chat_template": run.chat_template,
         "hcnr": versions().get("hcnr"),
     }
 
@@ -147,9 +152,9 @@ def ask_served(asking: Asking, subject: ServedModel) -> Said:
         def answer(index: int) -> str:
             name = f"question {keys[index][1]!r} of {keys[index][0]}"
             prompt = questions[index][1].asked
-            return server.answer(prompt, asking.max_new_tokens, name, asking.chat_template)
+            return server.answer(prompt, run.max_new_tokens, name, run.chat_template)
 
-        with ThreadPoolExecutor(min(asking.batch_size, len(missing))) as pool:
+        with ThreadPoolExecutor(min(run.batch_size, len(missing))) as pool:
             try:
                 waiting = {pool.submit(answer, index): n for n, index in enumerate(missing)}
                 for done, future in enumerate(as_completed(waiting), 1):
@@ -161,7 +166,7 @@ def ask_served(asking: Asking, subject: ServedModel) -> Said:
                 server.close()
                 raise
 
-    return Said(answer_missing(asking, subject.label, facts, keys, answering), {})
+    return Responses(answer_missing(run, evaluated.label, facts, keys, answering), {})
 
 
 def _hash(messages: list[dict[str, Any]]) -> str:

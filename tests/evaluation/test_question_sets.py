@@ -8,7 +8,7 @@ from hcnr.benchmarks.questions import Question
 from hcnr.config import EvaluateConfig
 from hcnr.detectors.traits import HONESTY, SAFETY
 from hcnr.errors import ConfigError, DataError, ModelError
-from hcnr.evaluation.panel import make_panel
+from hcnr.evaluation.question_sets import make_question_sets
 
 QUESTIONS = (
     Question("1", "kuq", "q", False, (), "p"),
@@ -24,7 +24,7 @@ def encode(sentences):
 
 def panel(trait=HONESTY, honesty=SETS, tasks=None, **options):
     settings = EvaluateConfig(**{"resamples": 0, **options})
-    return make_panel(honesty, tasks or {}, WANTED, trait, settings)
+    return make_question_sets(honesty, tasks or {}, WANTED, trait, settings)
 
 
 def names(found):

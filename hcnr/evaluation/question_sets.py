@@ -5,14 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hcnr.benchmarks.loading import QuestionSets
+from hcnr.benchmarks.loading import LoadedSets
 from hcnr.benchmarks.questions import Question
 from hcnr.config import EvaluateConfig
 from hcnr.detectors import Detector, open_detector
 from hcnr.detectors.traits import Trait
 from hcnr.errors import ConfigError, DataError
 from hcnr.evaluation.metrics import outcomes
-from hcnr.evaluation.scoring import PanelScores
+from hcnr.evaluation.scoring import SetScores
 
 SHARE = 12
 """Every point of the search is asked one question in so many: eleven points, one evaluation."""
@@ -23,7 +23,7 @@ CASE_SENSITIVE = ("refunq",)
 
 
 @dataclass(frozen=True)
-class Panel:
+class QuestionSets:
     """Sets, detectors and how to count.
 
     Attributes:
@@ -55,11 +55,11 @@ class Panel:
         self,
         responses: Mapping[str, Sequence[str]],
         calibration: Mapping[str, dict[str, Any]] | None = None,
-    ) -> PanelScores:
+    ) -> SetScores:
         """Score responses `[n]` by set, each set by its own detector."""
         return self._score(responses, self.detectors.__getitem__, calibration or {})
 
-    def score_common(self, responses: Mapping[str, Sequence[str]]) -> PanelScores | None:
+    def score_common(self, responses: Mapping[str, Sequence[str]]) -> SetScores | None:
         """The same by one detector for all sets; None where that is what `score` does."""
         common = self.common
         return None if common is None else self._score(responses, lambda _: common, {})
@@ -69,7 +69,7 @@ class Panel:
         responses: Mapping[str, Sequence[str]],
         detector: Callable[[str], Detector],
         calibration: Mapping[str, dict[str, Any]],
-    ) -> PanelScores:
+    ) -> SetScores:
         by_set = {
             name: outcomes(
                 questions,
@@ -80,7 +80,7 @@ class Panel:
             )
             for name, questions in self.sets.items()
         }
-        return PanelScores(
+        return SetScores(
             {name: by_set[name] for name in self.honesty},
             {name: by_set[name] for name in self.tasks},
             self.resamples,
@@ -89,13 +89,13 @@ class Panel:
         )
 
 
-def make_panel(
+def make_question_sets(
     honesty: Mapping[str, tuple[Question, ...]],
     tasks: Mapping[str, tuple[Question, ...]],
     wanted: Mapping[str, str],
     trait: Trait,
     settings: EvaluateConfig,
-) -> Panel:
+) -> QuestionSets:
     """Choose and open the detectors.
 
     A set is judged by the detector of `settings` where they have one; else, for honesty, by the one
@@ -150,15 +150,15 @@ def make_panel(
     notes.extend(judge.note for judge in opened.values() if judge.note)
     own = open_detector(trait, **options)
     common = own if any(judge.name != own.name for judge in chosen.values()) else None
-    return Panel(
+    return QuestionSets(
         dict(honesty), dict(tasks), chosen, common, settings.compat, settings.resamples,
         settings.seed, notes,
     )  # fmt: skip
 
 
-def panel_of(sets: QuestionSets, trait: Trait, settings: EvaluateConfig) -> Panel:
-    """The panel of sets that were read, each with the detector it came with; see `make_panel`."""
-    return make_panel(
+def question_sets_of(sets: LoadedSets, trait: Trait, settings: EvaluateConfig) -> QuestionSets:
+    """The sets that were loaded, each with the detector it came with, see `make_question_sets`."""
+    return make_question_sets(
         {name: one.questions for name, one in sets.honesty.items()},
         {name: one.questions for name, one in sets.tasks.items()},
         {name: one.detector for name, one in sets.all.items()},
@@ -167,7 +167,7 @@ def panel_of(sets: QuestionSets, trait: Trait, settings: EvaluateConfig) -> Pane
     )
 
 
-def few_questions(panel: Panel) -> Panel:
+def few_questions(question_sets: QuestionSets) -> QuestionSets:
     """A twelfth of every set and class, always the same; all where that saves less than half."""
 
     def some(questions: Sequence[Any]) -> tuple[Any, ...]:
@@ -181,15 +181,15 @@ def few_questions(panel: Panel) -> Panel:
         return tuple(one for one in questions if one.id in kept)
 
     few = replace(
-        panel,
-        honesty={name: some(questions) for name, questions in panel.honesty.items()},
-        tasks={name: some(questions) for name, questions in panel.tasks.items()},
+        question_sets,
+        honesty={name: some(questions) for name, questions in question_sets.honesty.items()},
+        tasks={name: some(questions) for name, questions in question_sets.tasks.items()},
     )
-    return few if 2 * count(few) < count(panel) else panel
+    return few if 2 * count(few) < count(question_sets) else question_sets
 
 
 def restricted(
-    whole: Panel, few: Panel, responses: Mapping[str, Sequence[str]]
+    whole: QuestionSets, few: QuestionSets, responses: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
     """The responses to the few questions."""
     few_responses = {}
@@ -199,6 +199,6 @@ def restricted(
     return few_responses
 
 
-def count(panel: Panel) -> int:
+def count(question_sets: QuestionSets) -> int:
     """How many questions there are in all sets."""
-    return sum(map(len, panel.sets.values()))
+    return sum(map(len, question_sets.sets.values()))

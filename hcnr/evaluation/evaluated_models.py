@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError
 from hcnr.evaluation.answers import Key, prompt_hash
-from hcnr.evaluation.asking import Asking, OnAnswer, Said, answer_missing, members
+from hcnr.evaluation.asking import EvaluationRun, OnAnswer, Responses, answer_missing, members
 from hcnr.evaluation.calibration import calibration, refusal_probability
 from hcnr.evaluation.generation import end_tokens, generate
 from hcnr.evaluation.hashes import weights_sha256
 from hcnr.evaluation.judged import INTERPOLATION
 from hcnr.evaluation.metrics import contains_answer
-from hcnr.evaluation.panel import Panel
 from hcnr.evaluation.prompts import encode_prompts
+from hcnr.evaluation.question_sets import QuestionSets
 from hcnr.models.directory import DirectorySource
 from hcnr.models.model import open_tokenizer
 from hcnr.models.pair import open_evaluated
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """A model to evaluate.
 
     Attributes:
@@ -50,7 +50,7 @@ class Subject:
         return weights_sha256(self.source)
 
 
-def name_subjects(models: Sequence[Any], base: Any = None) -> list[Subject]:
+def name_evaluated(models: Sequence[Any], base: Any = None) -> list[EvaluatedModel]:
     """Open models or directories and give each a label of its own.
 
     Args:
@@ -61,14 +61,14 @@ def name_subjects(models: Sequence[Any], base: Any = None) -> list[Subject]:
         ConfigError: one model is given twice, or named as the interpolated ones are.
         HcnrError: one cannot be opened.
     """
-    subjects: list[Subject] = []
+    evaluated_models: list[EvaluatedModel] = []
     for model in models:
         source = open_evaluated(model, base)
-        if any(_same(source, other.source) for other in subjects):
+        if any(_same(source, other.source) for other in evaluated_models):
             raise ConfigError(f"the model {source} is given twice; give each model once")
         print_ = source.fingerprint()
         # A fingerprint that another model has as well tells nobody apart.
-        shared = any(other.fingerprint == print_ for other in subjects)
+        shared = any(other.fingerprint == print_ for other in evaluated_models)
         short = (weights_sha256(source) if shared else print_)[:8]
         path = Path(model) if isinstance(model, str | Path) else None
         label = f"{type(model).__name__}-{short}" if path is None else path.resolve().name
@@ -78,24 +78,26 @@ def name_subjects(models: Sequence[Any], base: Any = None) -> list[Subject]:
                 f"the model {source} would be called {label}, and names with {INTERPOLATION} are "
                 "those of interpolated models; rename its directory"
             )
-        if any(other.label == label for other in subjects):
+        if any(other.label == label for other in evaluated_models):
             label = f"{label}-{short}"
-        if any(other.label == label for other in subjects):
+        if any(other.label == label for other in evaluated_models):
             raise ConfigError(
                 f"the model {source} has the name and the weights of another one given; give each "
                 "model once"
             )
-        subjects.append(Subject(label, source, print_))
-    return subjects
+        evaluated_models.append(EvaluatedModel(label, source, print_))
+    return evaluated_models
 
 
-def telling_fingerprints(subjects: Sequence[Subject]) -> dict[str, str]:
+def telling_fingerprints(evaluated_models: Sequence[EvaluatedModel]) -> dict[str, str]:
     """Fingerprints by label, without those that models of different weights share."""
     return {
         one.label: one.fingerprint
-        for one in subjects
+        for one in evaluated_models
         if all(
-            other.sha256 == one.sha256 for other in subjects if other.fingerprint == one.fingerprint
+            other.sha256 == one.sha256
+            for other in evaluated_models
+            if other.fingerprint == one.fingerprint
         )
     }
 
@@ -110,25 +112,25 @@ def _same(one: Source, other: Source) -> bool:
 
 
 @contextlib.contextmanager
-def opened(subject: Subject, tokenizer: Any, config: RestoreConfig
+def opened(evaluated: EvaluatedModel, tokenizer: Any, config: RestoreConfig
            ) -> "Iterator[tuple[PreTrainedModel, PreTrainedTokenizerBase]]":  # fmt: skip
-    """The model and the tokenizer of a subject, ready to be asked."""
-    words = subject.source.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
-    with subject.source.opened(config) as model:
+    """The model and the tokenizer of an evaluated model, ready to be asked."""
+    words = evaluated.source.tokenizer() if tokenizer is None else open_tokenizer(tokenizer)
+    with evaluated.source.opened(config) as model:
         yield model, words
 
 
 def ask(
-    asking: Asking,
+    run: EvaluationRun,
     label: str,
     sha256: str,
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
-) -> Said:
+) -> Responses:
     """Ask a model every question that it has not answered yet.
 
     Args:
-        asking: what and how.
+        run: what and how.
         label: its name.
         sha256: of its weights.
         model: itself.
@@ -138,8 +140,8 @@ def ask(
         DataError: a question cannot be asked.
         OutputError: the answers kept are another model's.
     """
-    questions = members(asking.panel)
-    ids = encode_prompts([one.asked for _, one in questions], tokenizer, asking.chat_template)
+    questions = members(run.question_sets)
+    ids = encode_prompts([one.asked for _, one in questions], tokenizer, run.chat_template)
     keys: list[Key] = [
         (name, one.id, prompt_hash(tokens))
         for (name, one), tokens in zip(questions, ids, strict=True)
@@ -148,8 +150,8 @@ def ask(
     facts = {
         "model": label,
         "sha256": sha256,
-        "max_new_tokens": asking.max_new_tokens,
-        "chat_template": asking.chat_template,
+        "max_new_tokens": run.max_new_tokens,
+        "chat_template": run.chat_template,
         "dtype": str(model.dtype).removeprefix("torch."),
         "end_tokens": sorted(end_tokens(model, tokenizer)),
         **{name: known_versions.get(name) for name in ("hcnr", "transformers")},
@@ -160,29 +162,31 @@ def ask(
             model,
             tokenizer,
             [ids[i] for i in missing],
-            batch_size=asking.batch_size,
-            max_new_tokens=asking.max_new_tokens,
+            batch_size=run.batch_size,
+            max_new_tokens=run.max_new_tokens,
             names=[f"question {keys[i][1]!r} of {keys[i][0]}" for i in missing],
             on_answer=keep,
             watcher=watcher,
         )
 
-    responses = answer_missing(asking, label, facts, keys, answering)
+    responses = answer_missing(run, label, facts, keys, answering)
     columns = {}
-    if asking.refusal is not None:
-        with asking.stages.stage(f"calibration of {label}"):
+    if run.refusal is not None:
+        with run.stages.stage(f"calibration of {label}"):
             chance = refusal_probability(
-                model, tokenizer, ids, asking.refusal, batch_size=asking.batch_size
+                model, tokenizer, ids, run.refusal, batch_size=run.batch_size
             )
-        columns = _calibration(asking.panel, responses, chance)
-    return Said(responses, columns)
+        columns = _calibration(run.question_sets, responses, chance)
+    return Responses(responses, columns)
 
 
-def _calibration(panel: Panel, responses: dict[str, list[str]], chance: Any) -> dict[str, Any]:
+def _calibration(
+    question_sets: QuestionSets, responses: dict[str, list[str]], chance: Any
+) -> dict[str, Any]:
     import numpy as np
 
     columns, start = {}, 0
-    for name, questions in panel.sets.items():
+    for name, questions in question_sets.sets.items():
         mine = chance[start : start + len(questions)]
         start += len(questions)
         pairs = list(zip(questions, responses[name], strict=True))
@@ -190,7 +194,7 @@ def _calibration(panel: Panel, responses: dict[str, list[str]], chance: Any) -> 
         judged = np.array(
             [not one.answerable or any(map(str.strip, one.answers)) for one, _ in pairs]
         )
-        plain = not panel.compat
+        plain = not question_sets.compat
         right = np.array(
             [one.answerable and contains_answer(t, one.answers, plain=plain) for one, t in pairs]
         )
