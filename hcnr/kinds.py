@@ -52,21 +52,21 @@ class RepairKind:
         return getattr(importlib.import_module(module), function)
 
 
-_ONE_SIDED = "hcnr.repair.compensate:one_sided"
+_ONE_AXIS = "hcnr.repair.compensate:along_one_axis"
 
 KINDS: dict[str, RepairKind] = {
     kind.name: kind
     for kind in (
         RepairKind("none", "neurons", "base itself (6)"),
-        RepairKind("sum", "neurons", "the paper's (7)", ("honesty",), apply=_ONE_SIDED),
-        RepairKind("joint", "neurons", "exact (8)", ("honesty",), apply=_ONE_SIDED),
+        RepairKind("sum", "neurons", "the paper's (7)", ("honesty",), apply=_ONE_AXIS),
+        RepairKind("joint", "neurons", "exact (8)", ("honesty",), apply=_ONE_AXIS),
         RepairKind(
             "balanced",
             "neurons",
             "weighed against the task (9)",
             ("honesty", "task"),
             weighs_task=True,
-            apply=_ONE_SIDED,
+            apply=_ONE_AXIS,
         ),
         RepairKind(
             "spectral",
@@ -78,14 +78,14 @@ KINDS: dict[str, RepairKind] = {
         RepairKind(
             "natural",
             "matrices",
-            "steps down the honesty loss (10)",
+            "steps down the honesty loss (12)",
             bases=("natural",),
             weighs_task=True,
         ),
         RepairKind(
             "spectral+natural",
             "matrices",
-            "spectral, then natural steps (10)",
+            "spectral (10), then natural steps (12)",
             bases=("spectral", "natural"),
             weighs_task=True,
         ),

@@ -80,7 +80,7 @@ class RestoreConfig(Configuration):
         "spectral",
         "Compensation",
         "spectral (method.md 10) repairs whole matrices, direction by direction, by curvature of "
-        "both axes on both data sets; natural steps down the honesty loss, also after it as "
+        "both axes on both data sets; natural (12) steps down the honesty loss, also after it as "
         "spectral+natural. interpolate (11) mixes every tensor with base's and measures nothing. "
         "The others restore neurons and differ in what these do about the task neurons beside "
         "them: none (6), sum (7, the paper's), joint (8, exact), balanced (9).",
@@ -95,7 +95,7 @@ class RestoreConfig(Configuration):
         "auto",
         "Compensation",
         "mu, the weight of task data against honesty data in balanced, spectral and natural "
-        "(method.md 9, 10); auto searches the smallest that max_task_drop_percent allows. The "
+        "(method.md 9, 10, 12); auto searches the smallest that max_task_drop_percent allows. The "
         "other kinds have none.",
     )
     coefficient: Annotated[float, Ge(0), Le(1)] | Literal["auto"] = setting(
@@ -113,7 +113,7 @@ class RestoreConfig(Configuration):
         formerly=("max_task_drop",),
         ge=0,
     )
-    steps: int = setting(3, "Compensation", "Steps of natural (method.md 10).", ge=1)
+    steps: int = setting(3, "Compensation", "Steps of natural (method.md 12).", ge=1)
     step_size: float = setting(
         0.3,
         "Compensation",

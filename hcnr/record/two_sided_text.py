@@ -1,4 +1,4 @@
-"""A two-sided repair in words, for the page, the model card and the terminal."""
+"""A repair of whole matrices in words, for the page, the model card and the terminal."""
 
 from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.numbers import NONE, fixed, short
@@ -14,7 +14,7 @@ KINDS = {
     "against its honesty curvature was kept, and from there natural steps were taken down the "
     "honesty loss",
 }
-"""What each kind does, method.md (10), as the end of a sentence."""
+"""What each kind does, method.md (10) and (12), as the end of a sentence."""
 
 
 def key_facts(two: TwoSidedRecord) -> dict[str, str]:

@@ -82,7 +82,7 @@ def whole_weight(name: str, base: Tensor, tuned: Tensor, deviation: Tensor) -> T
     return _held(name, weight.cpu())
 
 
-def one_sided(
+def along_one_axis(
     kind: RepairKind,
     delta: Tensor,
     mask: Tensor,

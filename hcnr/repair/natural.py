@@ -1,4 +1,4 @@
-"""Natural steps: down the honesty loss, by the curvature of both data sets (docs/two-sided.md)."""
+"""Natural steps, method.md (12): down the honesty loss, by the curvature of both data sets."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -67,7 +67,7 @@ def natural_steps(
     start: dict[str, Tensor] | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> Walk:
-    """Step down the honesty loss with `two_sided.bases["natural"]`, method.md (10).
+    """Step down the honesty loss with `two_sided.bases["natural"]`, method.md (12).
 
     `E <- E + eta S`, S of `SpectralBasis.natural_step` for the mean honesty gradient at the weights
     as they are, measured again before each step. eta makes a step `step_size` times

@@ -181,7 +181,7 @@ def _warnings(
             "take compensation"
         )
     overlaps = [selection.overlap[n] for n in selection.selected if n in selection.overlap]
-    # A two-sided kind repairs whole matrices: it makes no choice of neurons that could be noise.
+    # Where whole matrices are repaired, no choice of neurons is made that could be noise.
     chosen = overlaps and not any(record.two_sided for record in records)
     if chosen and overlap_is_low(fmean(overlaps), config.candidate_ratio):
         found.append(

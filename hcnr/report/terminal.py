@@ -37,7 +37,7 @@ def print_report(
     table = Table(title=title, title_justify="left")
     table.add_column("matrix", no_wrap=True)
     wide = console.width >= 100
-    heads, cells = _two_sided_columns(whole, wide) if whole else _one_sided_columns(wide)
+    heads, cells = _matrix_columns(whole, wide) if whole else _neuron_columns(wide)
     for head in heads:
         table.add_column(head, justify="right")
     ranked = sorted(report.matrices, key=lambda record: -record.perturbation)
@@ -122,7 +122,7 @@ Columns = tuple[Sequence[str], Callable[[MatrixRecord], Sequence[str]]]
 """Heads of a table, and its cells by the record of a matrix; without its name."""
 
 
-def _one_sided_columns(wide: bool) -> Columns:
+def _neuron_columns(wide: bool) -> Columns:
     numbers = ("damping", "condition") if wide else ()
 
     def cells(record: MatrixRecord) -> list[str]:
@@ -138,7 +138,7 @@ def _one_sided_columns(wide: bool) -> Columns:
     return ("neurons", "perturbation", "overlap", *numbers, "honesty objective"), cells
 
 
-def _two_sided_columns(two: TwoSidedRecord, wide: bool) -> Columns:
+def _matrix_columns(two: TwoSidedRecord, wide: bool) -> Columns:
     spectral = two.restored_share is not None
 
     def cells(record: MatrixRecord) -> list[str]:

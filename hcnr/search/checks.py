@@ -17,16 +17,16 @@ FILE = "sweep.json"
 
 
 def check_sources(
-    statistics: Any, honesty: Any, task: Any, evaluate: Any, sets: Sequence[Any], two_sided: bool
+    statistics: Any, honesty: Any, task: Any, evaluate: Any, sets: Sequence[Any], both_axes: bool
 ) -> None:
     """One way to measure and one way to evaluate."""
-    if two_sided and (honesty is None or task is None):
+    if both_axes and (honesty is None or task is None):
         raise ConfigError(
             "spectral and natural measure curvature that no statistics hold, so a sweep with them "
             "needs both data sets; give --honesty and --task, beside --statistics or without, or "
             "leave both kinds out of --compensation"
         )
-    if statistics is not None and not two_sided and not (honesty is None and task is None):
+    if statistics is not None and not both_axes and not (honesty is None and task is None):
         raise ConfigError(
             "both statistics and data to measure on were given; leave the data out to use the "
             "statistics, or the statistics to measure anew"

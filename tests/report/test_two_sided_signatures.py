@@ -2,7 +2,7 @@ import pytest
 
 from hcnr.repair.task_weight import LARGEST, SMALLEST
 from hcnr.report.gather import gather
-from hcnr.report.signatures.signatures import CHECKS, ONE_SIDED, failure_signatures
+from hcnr.report.signatures.signatures import CHECKS, OF_NEURONS, failure_signatures
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def found(make_run, invented):
     return of
 
 
-COMMON = {key for key, _, _ in CHECKS} - ONE_SIDED
+COMMON = {key for key, _, _ in CHECKS} - OF_NEURONS
 SEARCH, STEPS = {"search_high", "search_low"}, {"step_rose", "no_progress"}
 
 

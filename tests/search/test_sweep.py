@@ -18,7 +18,7 @@ from hcnr.search.grid import TASK_WEIGHTS, Grid
 from hcnr.search.sweep import sweep
 from hcnr.search.table import print_sweep
 from pairs import HONESTY, TASK, config, tokenizer
-from sweeps import GRID, ONE_SIDED, Judge, digest, nothing
+from sweeps import GRID, ONE_AXIS, Judge, digest, nothing
 
 
 def models(pair: Any) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def test_bfloat16_checkpoints_too(tmp_path):
     judge = Judge()
     found = sweep(
         **given, statistics=measured, evaluate=judge, config=config(), coefficients=(0.5, 1.0),
-        grid=Grid((0.5,), (0.2, 0.6), ONE_SIDED),
+        grid=Grid((0.5,), (0.2, 0.6), ONE_AXIS),
     )  # fmt: skip
     for row, weights in zip(found.candidates, judge.seen[2:], strict=False):
         made = hcnr.restore(**given, statistics=measured, config=config(**row.settings))
@@ -330,7 +330,7 @@ def test_the_table_fits_and_names_what_matters(pair, statistics, capsys):
     found = sweep(
         pair["base"], pair["tuned"], statistics=statistics["output"], evaluate=judge,
         config=config(), ablate=True, max_accuracy_drop=100,
-        grid=Grid(compensation=ONE_SIDED),
+        grid=Grid(compensation=ONE_AXIS),
     )  # fmt: skip
     # What large models and busy machines take must fit as well.
     for place, seconds in enumerate((9.96, 123.4, 1020.0)):
@@ -351,7 +351,7 @@ def test_the_table_fits_and_names_what_matters(pair, statistics, capsys):
     assert "…" not in text
     kinds = [line.split()[0] for line in lines if line.strip()]
     near = [kind for kind in kinds if kind.endswith("+")]
-    assert [kinds.count(kind) for kind in ONE_SIDED] == [6, 6, 6, 18]
+    assert [kinds.count(kind) for kind in ONE_AXIS] == [6, 6, 6, 18]
     assert len(near) == sum(row.refined for row in found.candidates) > 0
     assert f"tried: 36 configurations of the grid, and {len(near)} near the best" in text
     tables = kinds[: kinds.index("recommendation:")]

@@ -8,10 +8,10 @@ import torch
 from hcnr.choosing.front import Scores
 from hcnr.search.grid import Grid
 
-ONE_SIDED = ("none", "sum", "joint", "balanced")
+ONE_AXIS = ("none", "sum", "joint", "balanced")
 GRID = Grid(
     in_weight=(0.3, 0.7), cross_weight=(0.6, 0.2, 0.4), task_weight=(0.0, 2.0),
-    compensation=ONE_SIDED,
+    compensation=ONE_AXIS,
 )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a report holds of a two-sided repair and its task weight, as it is written and read."""
+"""What a report holds of a repair of whole matrices and its task weight, written and read."""
 
 import math
 from collections.abc import Iterable
@@ -159,7 +159,7 @@ class StepRecord(Schema):
 
 
 class TwoSidedRecord(Schema):
-    """A two-sided repair, or another one whose task weight was searched.
+    """A repair of whole matrices, or another one whose task weight was searched.
 
     Attributes:
         kind: `spectral`, `natural` or `spectral+natural`, which repair whole matrices; or another.

@@ -1,4 +1,4 @@
-"""The charts about the spectrum of a two-sided repair: where the change lies, and what was kept."""
+"""The charts about the spectrum of matrices repaired whole: where change lies, what was kept."""
 
 import math
 from collections.abc import Iterable

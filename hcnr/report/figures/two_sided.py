@@ -1,4 +1,4 @@
-"""The charts about the matrices of a two-sided repair: what it costs, and how it was solved."""
+"""The charts about matrices that were repaired whole: what it costs, and how it was solved."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -34,7 +34,7 @@ def restored_directions(run: Run) -> Chart | None:
         description="The effective number of directions given back to base, the sum of "
         f"1 / (1 + mu g a), as a share of all that a matrix has: {whole} over all repaired "
         "matrices. It compares with the in-weight ratio R_IW, the share of neurons that the "
-        "one-sided kinds restore. Other matrices, left as tuned, have no cell.",
+        "kinds of one axis restore. Other matrices, left as tuned, have no cell.",
         table=Table(
             ("matrix", "directions restored", "share"),
             [[n, fixed(matrices[n].restored_directions, ",.0f"), f"{share:.1%}"]

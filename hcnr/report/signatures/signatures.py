@@ -49,7 +49,7 @@ def _outcomes(run: Run) -> list[tuple[str, str, Outcome]]:
     two = run.report.repair
     other = run.report.interpolation is not None or (two is not None and two.whole)
     for key, title, check in CHECKS:
-        if (not other or key not in ONE_SIDED) and (outcome := check(run)) is not None:
+        if (not other or key not in OF_NEURONS) and (outcome := check(run)) is not None:
             found.append((key, title, outcome))
     if two is not None:
         outcomes = ((key, title, check(two)) for key, title, check in TWO_SIDED_CHECKS)
@@ -273,5 +273,5 @@ CHECKS: tuple[tuple[str, str, Callable[[Run], Outcome]], ...] = (
     ("rank", "Fewer tokens than neurons", _rank),
     ("objective", "Objective worse than without compensation", _objective),
 )
-ONE_SIDED = frozenset({"overlap", "damping", "condition", "rank", "objective"})
+OF_NEURONS = frozenset({"overlap", "damping", "condition", "rank", "objective"})
 """Checks of a choice of neurons and of one axis, which other repairs lack."""

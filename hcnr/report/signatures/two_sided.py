@@ -1,4 +1,4 @@
-"""Failure signatures of two-sided repairs: search, steps, and curvature of both axes."""
+"""Failure signatures of two-sided repairs: search, natural steps, curvature of both axes."""
 
 from collections.abc import Callable
 from statistics import fmean
