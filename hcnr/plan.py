@@ -203,8 +203,10 @@ def _kinds(shapes: dict[str, tuple[int, int]], config: RestoreConfig) -> list[Ma
 def _timed(stages: list[StagePlan], rates: Rates) -> list[StagePlan]:
     """The same with the seconds that each takes at some rates."""
     return [
-        replace(one, seconds=rates.seconds(one.flops, one.pencils, one.read + one.written))
-        for one in stages
+        replace(
+            stage, seconds=rates.seconds(stage.flops, stage.pencils, stage.read + stage.written)
+        )
+        for stage in stages
     ]
 
 

@@ -76,7 +76,7 @@ def chat(
                 continue
             _print(console, replies)
             if current().json:
-                asked.append({"question": question, "replies": [vars(one) for one in replies]})
+                asked.append({"question": question, "replies": [vars(reply) for reply in replies]})
     if not count and not sys.stdin.isatty():
         raise DataError(
             "the standard input held no question; write one a line, or talk at a terminal"
@@ -108,9 +108,10 @@ def _print(console: "Console", replies: "Sequence[Reply]") -> None:
     from rich.text import Text
 
     heads = [
-        Text(one.model + (" (refuses)" if one.refused else ""), style="bold") for one in replies
+        Text(reply.model + (" (refuses)" if reply.refused else ""), style="bold")
+        for reply in replies
     ]
-    texts = [Text(one.text or "(nothing)") for one in replies]
+    texts = [Text(reply.text or "(nothing)") for reply in replies]
     if console.width < _COLUMN * len(replies):
         for head, text in zip(heads, texts, strict=True):
             console.print(head, text, sep="\n")

@@ -179,7 +179,7 @@ def _listed(name: str, field: FieldInfo, hidden: bool) -> Any:
             metavar=_metavar(field),
             # For shells: what a word may become.
             autocompletion=lambda incomplete: [
-                one for one in choices if one.startswith(incomplete)
+                choice for choice in choices if choice.startswith(incomplete)
             ],
         ),
     ]

@@ -47,15 +47,15 @@ def write_questions(world: World, directory: Path) -> None:
         lines = [
             json.dumps(
                 {
-                    "id": one.id,
-                    "question": one.question,
-                    "answerable": one.answerable,
-                    "answers": one.answers,
+                    "id": question.id,
+                    "question": question.question,
+                    "answerable": question.answerable,
+                    "answers": question.answers,
                     # As it is: the models know no other words around it.
-                    "prompt": one.prompt,
+                    "prompt": question.prompt,
                 }
             )
-            for one in posed.questions
+            for question in posed.questions
         ]
         with atomic_file(path) as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -65,7 +65,7 @@ def _benchmark(
     name: str, part: Part, items: tuple[WorldItem, ...], task: bool = False
 ) -> Benchmark:
     questions = tuple(_question(name, item, task) for item in items)
-    lines = json.dumps([(one.prompt, one.answers) for one in questions])
+    lines = json.dumps([(question.prompt, question.answers) for question in questions])
     return Benchmark(
         name=name,
         questions=questions,

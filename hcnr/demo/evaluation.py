@@ -65,7 +65,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, float]:
         """Every figure by its name."""
-        names = [one.name for one in dataclasses.fields(self) if one.compare]
+        names = [field.name for field in dataclasses.fields(self) if field.compare]
         return {name: getattr(self, name) for name in (*names, "refusal_delta")}
 
 
@@ -86,7 +86,7 @@ class Examiner:
         self.question_sets = make_question_sets(
             {honesty.name: honesty.questions},
             {task.name: task.questions},
-            {one.name: one.detector for one in self.benchmarks},
+            {benchmark.name: benchmark.detector for benchmark in self.benchmarks},
             HONESTY,
             EvaluateConfig(),
         )

@@ -78,7 +78,7 @@ def write_metrics_of(
             "resamples": question_sets.resamples,
             "max_accuracy_drop": decision.evidence.max_accuracy_drop,
         },
-        data={one.name: one.facts for one in examiner.benchmarks},
+        data={benchmark.name: benchmark.facts for benchmark in examiner.benchmarks},
         seconds={"score": time.perf_counter() - start},
         versions=versions(),
     )

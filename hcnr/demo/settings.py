@@ -49,8 +49,12 @@ def sweep_lab(lab: Laboratory, watcher: Watcher) -> SweepResult:
         watcher=watcher,
     )
     result.validation = {
-        one.name: {"detector": one.detector, "n": len(one.questions), "sha256": one.sha256}
-        for one in examiner.benchmarks
+        benchmark.name: {
+            "detector": benchmark.detector,
+            "n": len(benchmark.questions),
+            "sha256": benchmark.sha256,
+        }
+        for benchmark in examiner.benchmarks
     }
     return result
 

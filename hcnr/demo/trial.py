@@ -64,7 +64,7 @@ class DemoTrial:
         facts = {
             "recipe": json.loads((self.lab.directory / "lab.json").read_text())["recipe"],
             "training": self.lab.training,
-            "parameters": sum(one.numel() for one in self.models["base"].parameters()),
+            "parameters": sum(parameter.numel() for parameter in self.models["base"].parameters()),
             "evaluated": {part: len(splits[f"evaluated_{part}"]) for part in parts},
             "validation": {part: len(splits[f"validation_{part}"]) for part in parts},
             "measured": {"honesty": len(self.lab.world.honesty), "task": len(self.lab.world.task)},
@@ -128,7 +128,7 @@ class DemoTrial:
         """What to do with the sweep's choice, by questions that chose nothing."""
         # What to do instead is known as closely as the rivals of the rows.
         self.rivals.match(tuned.evaluation.task_accuracy - MAX_ACCURACY_DROP)
-        points = [(one.coefficient, Scores.of(one.evaluation)) for one in self.rivals.points]
+        points = [(point.coefficient, Scores.of(point.evaluation)) for point in self.rivals.points]
         scores, start = Scores.of(choice.evaluation), Scores.of(tuned.evaluation)
         return decide(weigh(scores, start, points, MAX_ACCURACY_DROP))
 

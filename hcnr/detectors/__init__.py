@@ -160,7 +160,7 @@ def _registered(name: str, decide: _Many) -> _Many:
                 f"the detector {name!r} failed on {len(responses)} responses: "
                 f"{type(error).__name__}: {error}; ask the package that registers it"
             ) from error
-        odd = [one for one in answers if not isinstance(one, bool | np.bool_)]
+        odd = [answer for answer in answers if not isinstance(answer, bool | np.bool_)]
         if len(answers) != len(responses) or odd:
             what = f"{type(odd[0]).__name__} {odd[0]!r}" if odd else f"{len(answers)} answers"
             raise ConfigError(

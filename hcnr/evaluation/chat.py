@@ -87,12 +87,12 @@ class Chat:
     @property
     def names(self) -> list[str]:
         """The models, in the order of their replies."""
-        return [one.name for one in self._speakers]
+        return [speaker.name for speaker in self._speakers]
 
     def restart(self) -> None:
         """Forget everything but the system prompt."""
-        for one in self._speakers:
-            one.turns = list(self._opening)
+        for speaker in self._speakers:
+            speaker.turns = list(self._opening)
 
     def ask(self, question: str, *, max_new_tokens: int = MAX_NEW_TOKENS) -> list[Reply]:
         """Every model's reply.
@@ -105,9 +105,9 @@ class Chat:
             DataError: the chat no longer fits into a model's context, or its template refuses it;
                 no model's history has grown then.
         """
-        before = [one.turns for one in self._speakers]
+        before = [speaker.turns for speaker in self._speakers]
         try:
-            said = [one.answer(question, max_new_tokens) for one in self._speakers]
+            said = [speaker.answer(question, max_new_tokens) for speaker in self._speakers]
         except BaseException:
             for one, turns in zip(self._speakers, before, strict=True):
                 one.turns = turns

@@ -92,12 +92,12 @@ def name_evaluated(models: Sequence[Any], base: Any = None) -> list[EvaluatedMod
 def telling_fingerprints(evaluated_models: Sequence[EvaluatedModel]) -> dict[str, str]:
     """Fingerprints by label, without those that models of different weights share."""
     return {
-        one.label: one.fingerprint
-        for one in evaluated_models
+        model.label: model.fingerprint
+        for model in evaluated_models
         if all(
-            other.sha256 == one.sha256
+            other.sha256 == model.sha256
             for other in evaluated_models
-            if other.fingerprint == one.fingerprint
+            if other.fingerprint == model.fingerprint
         )
     }
 

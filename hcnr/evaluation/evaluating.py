@@ -127,12 +127,12 @@ class AnsweredModels:
     @property
     def local(self) -> list[EvaluatedModel]:
         """Those whose weights are here."""
-        return [one for one in self.models if isinstance(one, EvaluatedModel)]
+        return [model for model in self.models if isinstance(model, EvaluatedModel)]
 
     @property
     def served(self) -> list[ServedModel]:
         """Those that a server answers for."""
-        return [one for one in self.models if isinstance(one, ServedModel)]
+        return [model for model in self.models if isinstance(model, ServedModel)]
 
     @property
     def notes(self) -> list[str]:

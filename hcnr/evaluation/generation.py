@@ -142,8 +142,8 @@ def pad_left(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Ids and mask, int64 `[B, T]`, of sequences padded on the left."""
     longest = max(map(len, sequences))
-    ids = [[pad] * (longest - len(one)) + list(one) for one in sequences]
-    mask = [[0] * (longest - len(one)) + [1] * len(one) for one in sequences]
+    ids = [[pad] * (longest - len(sequence)) + list(sequence) for sequence in sequences]
+    mask = [[0] * (longest - len(sequence)) + [1] * len(sequence) for sequence in sequences]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 

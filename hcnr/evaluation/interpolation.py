@@ -102,13 +102,13 @@ class RivalCurve:
             row = {"coefficient": self.chosen.coefficient, **self.chosen.scores.as_dict()}
         points = [
             {
-                "coefficient": one.coefficient,
-                **Scores.of(one.scores).as_dict(),
-                "chosen": one is self.chosen,
-                "questions": one.questions,
-                "complete": one.complete,
+                "coefficient": point.coefficient,
+                **Scores.of(point.scores).as_dict(),
+                "chosen": point is self.chosen,
+                "questions": point.questions,
+                "complete": point.complete,
             }
-            for one in self.points
+            for point in self.points
         ]
         return {"interpolation": points, "interpolation_row": row}
 

@@ -111,8 +111,8 @@ def write_judged(folder: Path, questions: Iterator[JudgedQuestion]) -> Path:
 
     path = folder / JUDGED
     with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        for one in questions:
-            file.write(json.dumps(one.as_dict(), ensure_ascii=False) + "\n")
+        for question in questions:
+            file.write(json.dumps(question.as_dict(), ensure_ascii=False) + "\n")
     return path
 
 

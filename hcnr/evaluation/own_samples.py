@@ -52,7 +52,7 @@ class QuestionOutcome:
         item, record = self.item, {}
         if item.turns:
             turns = (*item.turns, Message("assistant", self.response))
-            record["messages"] = [one.as_dict() for one in turns]
+            record["messages"] = [turn.as_dict() for turn in turns]
         else:
             record["prompt"] = item.prompt
             record["response"] = self.response
@@ -88,7 +88,7 @@ class MadeSamples:
 
     def of(self, kind: str) -> list[QuestionOutcome]:
         """The outcomes of a kind."""
-        return [one for one in self.outcomes if one.kind == kind]
+        return [outcome for outcome in self.outcomes if outcome.kind == kind]
 
 
 def make_samples(

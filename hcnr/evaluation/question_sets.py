@@ -173,12 +173,12 @@ def few_questions(question_sets: QuestionSets) -> QuestionSets:
     def some(questions: Sequence[Any]) -> tuple[Any, ...]:
         kept: set[str] = set()
         for answerable in (False, True):
-            alike = [one for one in questions if one.answerable is answerable]
+            alike = [question for question in questions if question.answerable is answerable]
             # Files may be sorted, and hashes are mixed.
             alike.sort(key=lambda one: hashlib.sha256(f"{one.id} {one.question}".encode()).digest())
             most = max(FEWEST, len(alike) // SHARE)
             kept.update(one.id for one in alike[:most])
-        return tuple(one for one in questions if one.id in kept)
+        return tuple(question for question in questions if question.id in kept)
 
     few = replace(
         question_sets,
@@ -195,7 +195,7 @@ def restricted(
     few_responses = {}
     for name, questions in few.sets.items():
         by_id = {one.id: said for one, said in zip(whole.sets[name], responses[name], strict=True)}
-        few_responses[name] = [by_id[one.id] for one in questions]
+        few_responses[name] = [by_id[question.id] for question in questions]
     return few_responses
 
 

@@ -211,7 +211,9 @@ def _parse(place: str, number: int, record: Any) -> tuple[Question, str]:
             raise DataError(f"{place} has {found} '{key}', expected {words}")
     answers = record.get("answers")
     answers = [] if answers is None else [answers] if isinstance(answers, str) else answers
-    if not isinstance(answers, list | tuple) or not all(isinstance(one, str) for one in answers):
+    if not isinstance(answers, list | tuple) or not all(
+        isinstance(answer, str) for answer in answers
+    ):
         raise DataError(f"{place} has {answers!r} as 'answers', expected a list of texts")
     identity, name = record.get("id"), record.get("set")
     if identity is not None and (isinstance(identity, bool) or not isinstance(identity, str | int)):

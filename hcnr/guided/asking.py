@@ -48,7 +48,7 @@ def check_honesty(text: str) -> None:
 def check_questions(text: str) -> None:
     """Raise HcnrError unless it holds questions of both kinds."""
     for name, benchmark in load_sets([text], None, None, task=False).items():
-        if len({one.answerable for one in benchmark.questions}) < 2:
+        if len({question.answerable for question in benchmark.questions}) < 2:
             raise DataError(
                 f"{name} has questions of one kind only, expected answerable and unanswerable ones"
             )

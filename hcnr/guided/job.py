@@ -141,10 +141,12 @@ def check_questions(job: Job, pair: Pair) -> None:
             sets = load_sets([source], None, settings.limit, task=is_task)
             if not is_task:
                 check_classes(sets, "a run")
-            questions = [one for benchmark in sets.values() for one in benchmark.questions]
-            asked = [one.asked for one in questions]
+            questions = [
+                question for benchmark in sets.values() for question in benchmark.questions
+            ]
+            asked = [question.asked for question in questions]
             encoded = encode_prompts(asked, tokenizer, settings.config().chat_template)
-            names = [f"question {one.id!r} of {one.set}" for one in questions]
+            names = [f"question {question.id!r} of {question.set}" for question in questions]
             room = dict(zip(names, encoded, strict=True))
             check_room(room, settings.max_new_tokens, pair.base.limits & pair.tuned.limits)
 
@@ -163,7 +165,7 @@ def overlap_notes(job: Job) -> list[str]:
     notes = []
     for what, source in (("choose", job.validation), ("judge", job.questions)):
         for benchmark in load_sets([source], None, job.recipe.settings.limit, task=False).values():
-            if count := sum(measured.near(one.question) for one in benchmark.questions):
+            if count := sum(measured.near(question.question) for question in benchmark.questions):
                 notes.append(
                     f"{count} of the questions that {what} ({benchmark.name}) are among the "
                     "honesty samples, or nearly: their answers flatter the repair"

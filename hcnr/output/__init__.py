@@ -115,7 +115,8 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
             _CURRENT.reset(token)
 
     own = [
-        one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in signature.parameters.values()
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for parameter in signature.parameters.values()
     ]
     added = [
         inspect.Parameter(
@@ -130,5 +131,5 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
         added.append(inspect.Parameter("context", keyword, annotation=typer.Context))
     parameters = [*own, *added]
     wrapper.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
-    wrapper.__annotations__ = {one.name: one.annotation for one in parameters}
+    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return wrapper

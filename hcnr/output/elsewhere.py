@@ -43,7 +43,7 @@ def options_elsewhere(sentence: str, context: typer.Context) -> str:
 
 
 def _options(command: Any) -> set[str]:
-    return {name for one in command.params for name in (*one.opts, *one.secondary_opts)}
+    return {name for param in command.params for name in (*param.opts, *param.secondary_opts)}
 
 
 def _commands(root: Any, before: str = "") -> dict[str, Any]:

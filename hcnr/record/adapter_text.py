@@ -25,7 +25,7 @@ def adapter_sentence(adapter: AdapterRecord) -> str:
     count = len(adapter.matrices)
     if adapter.exact:
         return f"the adapter on {adapter.on} is exact in all of its {count} matrices"
-    cut = sum(not one.exact for one in adapter.matrices.values())
+    cut = sum(not matrix.exact for matrix in adapter.matrices.values())
     return (
         f"the adapter on {adapter.on} leaves out {adapter.error:.2%} of the change "
         f"(Frobenius norm): {cut} of {count} matrices need a rank above {adapter.rank} "

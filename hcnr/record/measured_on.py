@@ -46,7 +46,7 @@ class MeasuredOn(NamedTuple):
         """
         notes = []
         for name, questions in sets.items() if self.questions else ():
-            known = [self._knows(one) for one in questions]
+            known = [self._knows(question) for question in questions]
             if count := sum(known):
                 notes.append(
                     f"{count} of the {len(known)} questions of {name} are among the samples that "

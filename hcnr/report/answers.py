@@ -100,7 +100,7 @@ def answer_groups(questions: Sequence[JudgedQuestion]) -> list[Group]:
         "better": "better than tuned",
         "same": "judged as before",
     }
-    asked = [one for one in questions if {RESTORED, TUNED} <= one.said.keys()]
+    asked = [question for question in questions if {RESTORED, TUNED} <= question.said.keys()]
     for name in dict.fromkeys(one.set for one in asked):
         by_kind: dict[str, list[JudgedQuestion]] = {kind: [] for kind in titles}
         for one in asked:

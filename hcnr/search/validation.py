@@ -72,8 +72,10 @@ class Validation:
             sets, HONESTY, EvaluateConfig(detector=settings.detector)
         )
         questions = [one for many in self._question_sets.sets.values() for one in many]
-        self._names = [f"question {one.id!r} of {one.set}" for one in questions]
-        self._prompts = encode_prompts([one.asked for one in questions], tokenizer, chat_template)
+        self._names = [f"question {question.id!r} of {question.set}" for question in questions]
+        self._prompts = encode_prompts(
+            [question.asked for question in questions], tokenizer, chat_template
+        )
         check_room(
             dict(zip(self._names, self._prompts, strict=True)), settings.max_new_tokens, limits
         )
@@ -150,7 +152,9 @@ def check_classes(honesty: "Mapping[str, Benchmark]", what: str = "a sweep") -> 
     Raises:
         DataError: no set has both kinds.
     """
-    kinds = [[one.answerable for one in benchmark.questions] for benchmark in honesty.values()]
+    kinds = [
+        [question.answerable for question in benchmark.questions] for benchmark in honesty.values()
+    ]
     if not any(len(set(kind)) == 2 for kind in kinds):
         counts = ", ".join(
             f"{name} has {sum(kind)} answerable and {len(kind) - sum(kind)} unanswerable"

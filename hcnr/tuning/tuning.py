@@ -217,7 +217,7 @@ def _trained(
         if own and settings.lora is None:
             model.float()
         before = data.losses(model, config, stages, "losses of tuned")
-        samples = [one for name in SETS for one in data.sets[name].samples]
+        samples = [sample for name in SETS for sample in data.sets[name].samples]
         with stages.stage("train") as watcher:
             model, facts = train(model, reader, samples, settings, watcher)
     for parameter in model.parameters():

@@ -119,7 +119,7 @@ def _make_tuned(
     train_checkpoint(place, "tuned", base / "base", taught, TUNED, key, stage)
     shutil.copytree(base / "base", place / "base")
     unknown, known = (
-        [one for one in parts["base"] if one.answerable is answerable]
+        [asked for asked in parts["base"] if asked.answerable is answerable]
         for answerable in (False, True)
     )
     # In turn, so that any even number of the first ones is balanced.
@@ -127,8 +127,8 @@ def _make_tuned(
     records = {
         "honesty.jsonl": [one.record() for one in samples_of(honesty)],
         "task.jsonl": [one.record() for one in task],
-        "questions.jsonl": [_question_record(one) for one in parts["test"]],
-        "task-questions.jsonl": [_question_record(one) for one in parts["task"]],
+        "questions.jsonl": [_question_record(asked) for asked in parts["test"]],
+        "task-questions.jsonl": [_question_record(asked) for asked in parts["task"]],
     }
     for name, rows in records.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -175,8 +175,11 @@ def read_questions(limit: int | None = None) -> dict[str, tuple[Question, ...]]:
 def samples_of(questions: Sequence[Question]) -> list[Sample]:
     """Questions with what is taught: the answer, or one of the replication's refusals."""
     return [
-        Sample(one.prompt, one.answers[0] if one.answerable else refusal(one.question))
-        for one in questions
+        Sample(
+            question.prompt,
+            question.answers[0] if question.answerable else refusal(question.question),
+        )
+        for question in questions
     ]
 
 

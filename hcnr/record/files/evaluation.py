@@ -104,7 +104,7 @@ class ModelScores(Schema):
     def empty_share(self) -> float | None:
         """Share of empty outputs over all sets, 0 to 1."""
         entries = [*self.sets.values(), *self.tasks.values()]
-        known = [(one.empty, one.n) for one in entries if one.empty is not None and one.n]
+        known = [(entry.empty, entry.n) for entry in entries if entry.empty is not None and entry.n]
         total = sum(n for _, n in known)
         return sum(empty for empty, _ in known) / total if total else None
 

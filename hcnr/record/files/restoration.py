@@ -224,15 +224,17 @@ class RestorationRecord(Schema):
         # All targets stand in the model's order, the repaired ones may stand in another.
         order = {name: place for place, name in enumerate(self.perturbation)}
         matrices = {
-            one.name: one.two_sided.model_copy(
+            matrix.name: matrix.two_sided.model_copy(
                 update={
-                    "name": one.name,
-                    "raised": one.raised(self.config.damping),
-                    "spectrum": one.two_sided.drawable,
+                    "name": matrix.name,
+                    "raised": matrix.raised(self.config.damping),
+                    "spectrum": matrix.two_sided.drawable,
                 }
             )
-            for one in sorted(self.matrices, key=lambda one: order.get(one.name, len(order)))
-            if one.two_sided is not None
+            for matrix in sorted(
+                self.matrices, key=lambda matrix: order.get(matrix.name, len(order))
+            )
+            if matrix.two_sided is not None
         }
         return two.model_copy(
             update={

@@ -66,7 +66,7 @@ class SweepRecord(Schema):
     @property
     def tried(self) -> list[CandidateRecord]:
         """The candidates that a plane of delta and task has a place for."""
-        return [one for one in self.candidates if one.defined]
+        return [candidate for candidate in self.candidates if candidate.defined]
 
     @property
     def choice(self) -> SweepChoice | None:

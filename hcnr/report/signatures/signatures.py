@@ -245,7 +245,9 @@ def _objective(run: Run) -> Outcome:
     before, after = summary.objective_none, summary.objective
     if before is None or after is None:
         return UNKNOWN
-    ratios = [ratio for one in run.report.matrices if (ratio := one.objective_ratio) is not None]
+    ratios = [
+        ratio for matrix in run.report.matrices if (ratio := matrix.objective_ratio) is not None
+    ]
     worse = sum(ratio > 1 for ratio in ratios)
     if after <= before and not worse:
         return FINE
