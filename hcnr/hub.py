@@ -52,7 +52,7 @@ def open_dataset(text: str) -> Iterable[Any]:
         ) from None
     form = _FORM.fullmatch(text.removeprefix(HUB)) if text.startswith(HUB) else None
     if text.startswith(HUB) and form is None:
-        raise DataError(f"the data set {text!r} is not of the form {FORM}")
+        raise DataError(f"the data set is {text!r}, expected the form {FORM}; correct its name")
     parts = form.groupdict() if form else {"name": text}
     name, split = parts["name"] or text, parts.get("split")
     try:
@@ -68,7 +68,9 @@ def open_dataset(text: str) -> Iterable[Any]:
     # The library, the hub and the network each have their own kinds of errors.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise DataError(f"the data set {text} cannot be opened ({reason})") from None
+        raise DataError(
+            f"the data set {text} cannot be opened ({reason}); check its name and the network"
+        ) from None
     if isinstance(dataset, dict):
         if len(dataset) != 1:
             raise DataError(

@@ -58,6 +58,8 @@ LONGER = {
     "kernels/hcnr_kernels/testing/reference.py": (350, "the float64 twins of all operators"),
 }
 """Files of more lines: the most that each may have, and why it is one file."""
+FULL_SENTENCES = ("hcnr/checkpoint/", "hcnr/models/adapter_files.py")
+"""Where errors still begin with a capital and end with a full stop."""
 
 
 MODULES = modules_of(LIBRARY)
@@ -191,3 +193,29 @@ def test_files_are_short_or_say_why_not() -> None:
     assert not too_long, "split these where two subjects live in one file, or say why in LONGER"
     short = [name for name in LONGER if sizes[name] <= MOST_LINES_OF_A_FILE]
     assert not short, "no longer long: take these out of LONGER"
+
+
+def raised_texts(source: str) -> Iterator[tuple[int, str]]:
+    """Line and text of every error that is raised with a sentence, `{}` for what is filled in."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            text = node.exc.args[0]
+            if isinstance(text, ast.JoinedStr):
+                parts = (getattr(part, "value", "") for part in text.values)
+                yield node.lineno, "".join(p if isinstance(p, str) else "{}" for p in parts)
+            elif isinstance(text, ast.Constant) and isinstance(text.value, str):
+                yield node.lineno, text.value
+
+
+def test_errors_have_one_style() -> None:
+    """A clause after the other, no capital at the beginning, no full stop at the end."""
+    found = {
+        f"{path.relative_to(ROOT)}:{line}": text
+        for path in MODULES.values()
+        for line, text in raised_texts(path.read_text(encoding="utf-8"))
+        if not str(path.relative_to(ROOT)).startswith(FULL_SENTENCES)
+    }
+    assert len(found) > 300
+    assert {place: text for place, text in found.items() if text.rstrip().endswith(".")} == {}
+    first = {place: text.split(" ")[0] for place, text in found.items()}
+    assert {place: word for place, word in first.items() if word.istitle()} == {}

@@ -233,7 +233,9 @@ class SourceReader:
                 f"the data file {place} is missing; get {source.origin} and save it there"
             ) from None
         except OSError as error:
-            raise DataError(f"the data file {place} cannot be read ({error.strerror})") from None
+            raise DataError(
+                f"the data file {place} cannot be read ({error.strerror}); check its permissions"
+            ) from None
         digest = hashlib.sha256(content).hexdigest()
         if digest != source.sha256:
             raise DataError(

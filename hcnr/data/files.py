@@ -118,7 +118,9 @@ def _read_lines(path: Path) -> list[str]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(f"the data file {path} cannot be read ({error.strerror})") from None
+        raise DataError(
+            f"the data file {path} cannot be read ({error.strerror}); check its permissions"
+        ) from None
     lines = []
     # Split bytes, not text: str.splitlines would also cut at U+2028 inside a JSON string.
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
@@ -192,7 +194,9 @@ def _read_parquet(path: Path) -> Iterator[Located]:
             rows = file.read(columns=columns or None).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or ["unknown reason"])[0]
-        raise DataError(f"{path} is not a readable parquet file ({reason})") from None
+        raise DataError(
+            f"{path} is not a readable parquet file ({reason}); write or download it again"
+        ) from None
     return numbered(str(path), rows)
 
 
@@ -219,7 +223,9 @@ def _read_csv(path: Path) -> Iterator[Located]:
                 cells = {k: _cell(k, v) for k, v in zip(head, row, strict=True) if v.strip()}
                 yield Located(place, number, cells)
     except csv.Error as error:
-        raise DataError(f"{path}, line {end + 1} is not valid csv ({error})") from None
+        raise DataError(
+            f"{path}, line {end + 1} is not valid csv ({error}); correct the quotes of its cells"
+        ) from None
 
 
 def _csv_head(path: Path, cells: list[str]) -> list[str]:

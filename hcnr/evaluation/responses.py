@@ -179,7 +179,9 @@ def _records(source: Rows, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]
     try:
         content = Path(source).expanduser().read_bytes()
     except OSError as error:
-        raise DataError(f"the responses {name} cannot be read ({error.strerror})") from None
+        raise DataError(
+            f"the responses {name} cannot be read ({error.strerror}); check the path"
+        ) from None
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not line.strip():
             continue

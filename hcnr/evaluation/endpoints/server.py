@@ -166,7 +166,10 @@ class Server:
                 f"{TRIES} times; look at its log, ask less at once (--batch-size), and go on with "
                 "the same command"
             )
-        raise DataError(f"the server at {self.url} refuses {name} with status {status}{said}")
+        raise DataError(
+            f"the server at {self.url} refuses {name} with status {status}{said}; shorten or drop "
+            "this question, or ask for fewer tokens (--max-new-tokens)"
+        )
 
 
 def open_server(endpoint: Endpoint) -> Server:
