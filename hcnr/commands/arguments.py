@@ -1,13 +1,12 @@
 """Arguments and options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from hcnr.config import PRESETS
 
-# Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 Base = Annotated[
     Path,
     typer.Argument(
@@ -17,7 +16,7 @@ Base = Annotated[
     ),
 ]
 Tuned = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Argument(
         metavar="TUNED",
         help="Fine-tuned checkpoint of the same kind, or a PEFT adapter on BASE; an adapter alone "
@@ -38,7 +37,7 @@ TASK = typer.Option(
     "it was not tuned on.",
 )
 Preset = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         help="Settings by name: default, paper (sum, R_IW 0.5, R_CW 0.4, as published) or fast "
         "(no search for the task weight); --config and options win over it.",
@@ -46,8 +45,7 @@ Preset = Annotated[
     ),
 ]
 Config = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option("--config", help="YAML file of settings; options win over it."),
+    Path | None, typer.Option("--config", help="YAML file of settings; options win over it.")
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
 

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,17 +26,13 @@ _COLUMN = 36
 """Characters that a column needs; models that do not fit beside each other follow each other."""
 
 
-# Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 def chat(
     model: Annotated[Path, typer.Argument(metavar="DIR", help="The checkpoint to talk to.")],
     against: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        list[Path] | None,
         typer.Option(metavar="DIR", help="Another one that is asked the same; may be repeated."),
     ] = None,
-    system: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="TEXT", help="System prompt."),
-    ] = None,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="System prompt.")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Most tokens of a reply.")] = 128,
     tokenizer: Tokenizer = None,
     device: Annotated[str, typer.Option(help="Where the models run.")] = "auto",

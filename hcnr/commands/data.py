@@ -1,7 +1,7 @@
 """`hcnr data`: samples of one's own questions, and the data sets of a replication."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -35,10 +35,7 @@ def make_data(
         ),
     ],
     out: Annotated[Path, typer.Option(help="The .jsonl file of samples to write.")],
-    limit: Annotated[
-        Optional[int],  # noqa: UP045 (typer reads it at run time on Python 3.10)
-        typer.Option(min=1, help="The first questions only."),
-    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="The first questions only.")] = None,
     detector: Annotated[
         str, typer.Option(help="Refusal detector, as for evaluate.")
     ] = "unknownbench_keywords",
@@ -120,7 +117,7 @@ def make_data(
 def build_data(
     out: Annotated[Path, typer.Option(help="Directory to write the data sets to.")],
     data_root: Annotated[
-        Optional[Path],  # noqa: UP045 (typer reads it at run time on Python 3.10)
+        Path | None,
         typer.Option(help="Folder with the authors' files; $HCNR_DATA_ROOT by default."),
     ] = None,
     rait: Annotated[

@@ -1,7 +1,7 @@
 """`hcnr evaluate`: measure a model, or score answers that were produced elsewhere."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -41,18 +41,18 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 def evaluate(
     context: typer.Context,
     model: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Argument(
             metavar="MODEL", help="Checkpoint to measure; none with --responses or --endpoint."
         ),
     ] = None,
     *,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Directory for metrics.json and the answers, which a rerun reuses."),
     ] = None,
     against: Annotated[
-        Optional[list[Path]],  # noqa: UP045
+        list[Path] | None,
         typer.Option(help="Checkpoint (or responses) to compare with; may be repeated."),
     ] = None,
     benchmarks: Annotated[
@@ -66,11 +66,11 @@ def evaluate(
         str, typer.Option(help="Task sets: hotpotqa, nq, medmcqa, bioasq, or files.")
     ] = "",
     responses: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Answers to score instead: jsonl of question, answerable, response."),
     ] = None,
     endpoint: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="URL",
             help="OpenAI-compatible server (vLLM, SGLang, llama.cpp) that answers instead; its key "
@@ -78,7 +78,7 @@ def evaluate(
         ),
     ] = None,
     endpoint_model: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             metavar="NAME",
             help="With --endpoint: the model's name there; repeated, the others are compared with.",
@@ -88,13 +88,10 @@ def evaluate(
         float, typer.Option(min=0.001, help="With --endpoint: seconds that an answer may take.")
     ] = 120.0,
     base: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="With --tuned: honest end of the interpolation to compare with."),
     ] = None,
-    tuned: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="With --base: the other end."),
-    ] = None,
+    tuned: Annotated[Path | None, typer.Option(help="With --base: the other end.")] = None,
     settings: dict[str, Any],
 ) -> None:
     """Measure honesty and task accuracy of MODEL, or score answers from elsewhere.

@@ -5,7 +5,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, cast, get_args, get_origin
 
 import typer
 from annotated_types import Ge, Le
@@ -17,7 +17,7 @@ from hcnr.output import current
 from hcnr.settings import choices_of, declared
 
 Tokenizer = Annotated[
-    Optional[str],  # noqa: UP045 (typer reads it at run time on Python 3.10)
+    str | None,
     typer.Option(
         "--tokenizer",
         metavar="DIR",
@@ -33,13 +33,13 @@ Fresh = Annotated[
     ),
 ]
 BaseId = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--base-id", metavar="OWNER/NAME", help="BASE on the Hugging Face hub, for the card."
     ),
 ]
 TunedId = Annotated[
-    Optional[str],  # noqa: UP045
+    str | None,
     typer.Option(
         "--tuned-id", metavar="OWNER/NAME", help="TUNED on the hub: the card's base_model."
     ),
@@ -47,10 +47,7 @@ TunedId = Annotated[
 
 
 def config_options(
-    kind: type[Configuration] = RestoreConfig,
-    *,
-    into: str = "settings",
-    unused: Iterable[str] = (),
+    kind: type[Configuration] = RestoreConfig, *, into: str = "settings", unused: Iterable[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command every key of a configuration as an option.
 
@@ -72,7 +69,7 @@ def config_options(
         if not {name, declared(field, "group")}.isdisjoint(unused)
     }
     former = [
-        _option(old, Annotated[Optional[str], typer.Option("--" + _dashed(old), hidden=True)])  # noqa: UP045
+        _option(old, Annotated[str | None, typer.Option("--" + _dashed(old), hidden=True)])
         for old in kind.former_names()
         if declared(kind.model_fields[kind.former_names()[old]], "option")
     ]
@@ -148,7 +145,7 @@ def _shown(name: str, field: FieldInfo) -> tuple[Any, Any]:
         min=cast(Any, lowest[0]) if lowest else None,
         metavar=declared(field, "metavar") or None,
     )
-    return Annotated[plain if default is not None else Optional[plain], option], default  # noqa: UP045
+    return Annotated[plain if default is not None else plain | None, option], default
 
 
 def _listed(name: str, field: FieldInfo, hidden: bool) -> Any:
@@ -162,14 +159,14 @@ def _listed(name: str, field: FieldInfo, hidden: bool) -> Any:
     if field.annotation is bool:
         flags = f"{flag}/--no-{flag[2:]}"
         return Annotated[
-            Optional[bool],  # noqa: UP045 (typer reads it at run time on Python 3.10)
+            bool | None,
             typer.Option(
                 flags, help=about, rich_help_panel=panel, show_default=False, hidden=hidden
             ),
         ]
     choices = choices_of(field)
     return Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             flag,
             help=about,

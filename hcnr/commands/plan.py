@@ -1,7 +1,7 @@
 """`hcnr plan`: what a restoration would do."""
 
 import dataclasses
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -33,7 +33,7 @@ def plan(
         int, typer.Option(min=1, help="Tokens to assume per sample.")
     ] = 256,
     response_tokens: Annotated[
-        Optional[int],  # noqa: UP045 (typer reads it at run time on Python 3.10)
+        int | None,
         typer.Option(min=1, help="How many of them are the response; half of them by default."),
     ] = None,
     *,

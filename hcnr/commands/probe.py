@@ -2,7 +2,7 @@
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,7 +30,6 @@ UNUSED = (
 """Settings, and groups of them, that probes have nothing to do with."""
 
 
-# Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 @config_options(unused=UNUSED)
 @config_options(ProbeConfig, into="probes")
 def probe(
@@ -46,7 +45,7 @@ def probe(
         ),
     ],
     tuned: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Argument(
             metavar="TUNED",
             help="Fine-tuned checkpoint of the same kind, or a PEFT adapter on BASE; an adapter "
@@ -55,15 +54,11 @@ def probe(
         ),
     ] = None,
     *,
-    out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="JSON file to write the report to."),
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file to write the report to.")] = None,
     probes: dict[str, Any],
     tokenizer: Tokenizer = None,
     config: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--config", help="YAML file of settings; options win over it."),
+        Path | None, typer.Option("--config", help="YAML file of settings; options win over it.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = (
         False

@@ -1,7 +1,7 @@
 """`hcnr push`: a restored checkpoint goes to the Hugging Face hub."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -18,8 +18,7 @@ def push(
     ],
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Where it goes on the hub.")],
     base_model: Annotated[
-        Optional[str],  # noqa: UP045 (typer reads it at run time on Python 3.10)
-        typer.Option(help="The hub's name of TUNED, where the card does not know it."),
+        str | None, typer.Option(help="The hub's name of TUNED, where the card does not know it.")
     ] = None,
     private: Annotated[
         bool, typer.Option("--private", help="Make a new repository private.")

@@ -1,7 +1,7 @@
 """`hcnr report`: one page that shows a restoration, and its charts as pictures."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -16,33 +16,29 @@ def report(
         Path, typer.Argument(metavar="DIR", help="What `hcnr restore --out` wrote.")
     ],
     out: Annotated[
-        Optional[Path],  # noqa: UP045 (typer reads it at run time on Python 3.10)
-        typer.Option(help="HTML file to write; DIR/report.html without it."),
+        Path | None, typer.Option(help="HTML file to write; DIR/report.html without it.")
     ] = None,
     metrics: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             help="Of `hcnr evaluate`; DIR/eval/metrics.json or DIR-eval/metrics.json without it."
         ),
     ] = None,
     sweep: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Of `hcnr sweep`; DIR/sweep.json or DIR/sweep/sweep.json without it."),
     ] = None,
     probe: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Of `hcnr probe`; DIR/probe.json without it."),
+        Path | None, typer.Option(help="Of `hcnr probe`; DIR/probe.json without it.")
     ] = None,
     statistics: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Of `hcnr measure`, to show how the scores are distributed."),
+        Path | None, typer.Option(help="Of `hcnr measure`, to show how the scores are distributed.")
     ] = None,
     svg: Annotated[
         bool, typer.Option(help="Write every chart as an SVG file too, beside the page.")
     ] = True,
     png: Annotated[
-        Optional[bool],  # noqa: UP045
-        typer.Option("--png/--no-png", hidden=True, help="The former name of --svg."),
+        bool | None, typer.Option("--png/--no-png", hidden=True, help="The former name of --svg.")
     ] = None,
 ) -> None:
     """Write one HTML file that shows a restoration; it needs no network and no script.

@@ -1,7 +1,7 @@
 """`hcnr restore`: the repair itself."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -28,10 +28,10 @@ def restore(
     base: Base,
     out: Annotated[Path, typer.Option(help="Directory to write the restored checkpoint to.")],
     tuned: Tuned = None,
-    honesty: Annotated[Optional[str], HONESTY] = None,  # noqa: UP045
-    task: Annotated[Optional[str], TASK] = None,  # noqa: UP045
+    honesty: Annotated[str | None, HONESTY] = None,
+    task: Annotated[str | None, TASK] = None,
     statistics: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Statistics of an earlier `hcnr measure`; nothing is measured then."),
     ] = None,
     tokenizer: Tokenizer = None,
@@ -48,7 +48,7 @@ def restore(
         ),
     ] = "full",
     adapter_rank: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             help="Largest rank of a matrix of that adapter, 64 by default; what needs more is "
             "truncated, and the error is told.",

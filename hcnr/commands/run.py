@@ -1,7 +1,7 @@
 """`hcnr run`: from a pair and task samples to a verdict, in one resumable command."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -26,24 +26,21 @@ def _setting(help_: str, metavar: str) -> Any:
     return typer.Option(help=help_, metavar=metavar, rich_help_panel=_SETTINGS)
 
 
-# Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 def run(
     base: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(metavar="BASE", help="Honest checkpoint; none with --recipe."),
+        str | None, typer.Argument(metavar="BASE", help="Honest checkpoint; none with --recipe.")
     ] = None,
     tuned: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind."),
+        str | None, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint of the same kind.")
     ] = None,
     task: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="FILE", help="Samples of what TUNED was tuned for, 32 or more; 256 are best."
         ),
     ] = None,
     honesty: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="FILE|starter",
             help="Honesty samples; starter by default. As many are measured as of the task, and "
@@ -51,43 +48,41 @@ def run(
         ),
     ] = None,
     validation: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="FILE", help="Honesty questions to choose by; starter-validation by default."
         ),
     ] = None,
     questions: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(metavar="FILE", help="Honesty questions to judge by; starter by default."),
     ] = None,
     task_validation: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="FILE", help="Task questions to choose by; task samples held back by default."
         ),
     ] = None,
     task_questions: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(metavar="FILE", help="Task questions to judge by; in the same way."),
     ] = None,
     recipe: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="A hcnr.yaml to run, in place of all arguments but --out."),
+        Path | None, typer.Option(help="A hcnr.yaml to run, in place of all arguments but --out.")
     ] = None,
     out: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(help="Directory for everything; hcnr-run by default, or the recipe's own."),
     ] = None,
     compensation: Annotated[
-        Optional[str],  # noqa: UP045
-        _setting("Kind of repair; spectral by default.", "KIND"),
+        str | None, _setting("Kind of repair; spectral by default.", "KIND")
     ] = None,
     task_weight: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         _setting("Weight of the task in it; auto, the default, searches.", "NUMBER|auto"),
     ] = None,
     max_task_drop_percent: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         _setting(
             "What of the task the search may give up, in percent of the likelihood that "
             "fine-tuning gained; 2 by default.",
@@ -95,33 +90,25 @@ def run(
         ),
     ] = None,
     max_accuracy_drop: Annotated[
-        Optional[str],  # noqa: UP045
-        _setting("Points of task accuracy that may be lost; 2 by default.", "NUMBER"),
+        str | None, _setting("Points of task accuracy that may be lost; 2 by default.", "NUMBER")
     ] = None,
     max_task_drop: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Former name of both.", metavar="NUMBER", hidden=True),
+        str | None, typer.Option(help="Former name of both.", metavar="NUMBER", hidden=True)
     ] = None,
     samples: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         _setting("Samples measured of each data set, at most; 128 by default.", "INTEGER"),
     ] = None,
     limit: Annotated[
-        Optional[int],  # noqa: UP045
-        _setting("Questions of each set at most; all by default.", "INTEGER"),
+        int | None, _setting("Questions of each set at most; all by default.", "INTEGER")
     ] = None,
     max_new_tokens: Annotated[
-        Optional[int],  # noqa: UP045
-        _setting("Most tokens of an answer; 64 by default.", "INTEGER"),
+        int | None, _setting("Most tokens of an answer; 64 by default.", "INTEGER")
     ] = None,
     batch_size: Annotated[
-        Optional[int],  # noqa: UP045
-        _setting("Questions at once; 32 by default.", "INTEGER"),
+        int | None, _setting("Questions at once; 32 by default.", "INTEGER")
     ] = None,
-    device: Annotated[
-        Optional[str],  # noqa: UP045
-        _setting("auto, cpu, cuda or cuda:N.", "TEXT"),
-    ] = None,
+    device: Annotated[str | None, _setting("auto, cpu, cuda or cuda:N.", "TEXT")] = None,
     tokenizer: Tokenizer = None,
     base_id: BaseId = None,
     tuned_id: TunedId = None,

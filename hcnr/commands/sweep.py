@@ -1,7 +1,7 @@
 """`hcnr sweep`: many configurations from one measurement."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
@@ -21,7 +21,6 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 )
 
 
-# Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
 @config_options(unused=("coefficient", "max_task_drop_percent", "device_map", "max_memory"))
 @config_options(SweepConfig, into="search")
 def sweep(
@@ -33,15 +32,15 @@ def sweep(
     ],
     *,
     honesty: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(metavar="FILE|starter", help="Honesty samples to measure on, as for restore."),
     ] = None,
     task: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(metavar="FILE", help="Samples of the task that the model was tuned for."),
     ] = None,
     statistics: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
             help="Statistics of `hcnr measure --all-hessians` (with --compensation balanced where "
             "the grid has it); nothing is measured then."
@@ -54,7 +53,7 @@ def sweep(
         str, typer.Option(metavar="NUMBERS", help="Cross-weight ratios to try.")
     ] = "0.4,1.0",
     validation: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="FILE|starter-validation",
             help="Your own honesty questions: a file of question, answerable, answers, or another "
@@ -69,8 +68,7 @@ def sweep(
     out: Annotated[Path, typer.Option(help="Directory to write sweep.json to.")] = Path("sweep"),
     tokenizer: Tokenizer = None,
     config: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--config", help="YAML file of settings; options win over it."),
+        Path | None, typer.Option("--config", help="YAML file of settings; options win over it.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing sweep.json.")

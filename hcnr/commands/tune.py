@@ -1,7 +1,7 @@
 """`hcnr tune`: a short fine-tuning on a repair's samples, to compare the repair with."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -20,8 +20,7 @@ EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
 
 def tune(
     tuned: Annotated[
-        Path,
-        typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint, or a PEFT adapter."),
+        Path, typer.Argument(metavar="TUNED", help="Fine-tuned checkpoint, or a PEFT adapter.")
     ],
     honesty: Annotated[
         str, typer.Option(metavar="FILE|starter", help="Honesty samples, as for restore.")
@@ -29,12 +28,12 @@ def tune(
     task: Annotated[str, typer.Option(metavar="FILE", help="Task samples, as for restore.")],
     out: Annotated[Path, typer.Option(help="Directory to write the checkpoint to.")],
     rate: Annotated[
-        Optional[float],  # noqa: UP045 (typer reads it at run time on Python 3.10)
+        float | None,
         typer.Option(help="Learning rate; 1e-5 by default, 2e-4 with --lora.", show_default=False),
     ] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the samples.")] = 3.0,
     lora: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             metavar="RANK",
             help="Train a LoRA adapter of this rank and merge it; all weights by default.",

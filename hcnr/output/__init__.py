@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -124,8 +124,7 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
         )
         for name, option in flags.items()
     ]
-    # Optional[...] rather than `| None`: typer evaluates these on Python 3.10 too.
-    keyword, log_level = inspect.Parameter.KEYWORD_ONLY, Annotated[Optional[str], level]  # noqa: UP045
+    keyword, log_level = inspect.Parameter.KEYWORD_ONLY, Annotated[str | None, level]
     added.append(inspect.Parameter("log_level", keyword, default=None, annotation=log_level))
     if not asks:
         added.append(inspect.Parameter("context", keyword, annotation=typer.Context))
