@@ -257,3 +257,24 @@ def test_the_other_task_is_the_trials():
     means = [with_width(ways[name]["refusal_delta"], "+") for name in
              ("spectral", "interpolation", "base", "tuned")]  # fmt: skip
     assert re.findall(r"[+-][\d.]+ ±\d+\.\d", text.partition("In the mean ")[2])[:4] == means
+
+
+def test_the_third_task_is_the_trials():
+    told = json.loads((RESULTS.with_name("smollm2-nq") / "trial.json").read_text())
+    (seed,) = [one for one in told["by_seed"] if one["level"] == 95]
+    row = {one["name"]: one for one in seed["rows"]}
+    best, rival = row["spectral"], row["interpolation"]
+    low, high = best["lead_ci95"]
+    lead = f"{best['lead']:+.1f} ({low:+.1f} to {high:+.1f}"
+    text = " ".join(
+        (ROOT / "docs" / "choosing.md").read_text().partition("**A third task")[2].split()
+    )
+    results = " ".join((RESULTS.parent / "README.md").read_text().split())
+    for said in (text, " ".join(README.split()), results):
+        assert lead in said
+    for name in ("base", "tuned"):
+        assert f"{name} {row[name]['delta']:+.1f}" in text
+    for said in (text, results):
+        assert f"{rival['delta']:+.1f} at {rival['kept']:.1f} %" in said
+        assert f"{best['delta']:+.1f}" in said and f"at {best['kept']:.1f} %" in said
+    assert f"{best['refusal_answerable']:.1f} % of the answerable" in text
