@@ -12,8 +12,9 @@ from bench.inverse import TOLERANCE, by_cholesky, curvature, damped, require_ext
 from bench.timing import normal
 from hcnr_kernels.ops.inverse.blocks import damp_, mean_diagonal
 from hcnr_kernels.ops.inverse.condition import condition_bound, one_norms
-from hcnr_kernels.ops.inverse.factor import Cholesky, cholesky_, tiling_for
+from hcnr_kernels.ops.inverse.factor import Cholesky, cholesky_
 from hcnr_kernels.ops.inverse.solves import solver_of
+from hcnr_kernels.ops.inverse.tiling import tiling_for
 from hcnr_kernels.testing.tensors import alternate
 
 SOLVER = "linalg.solve"

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from bench.passes import llama, random_samples
-from bench.tracking.counting import Count, compiled_tiles, count
+from bench.tracking.counting import Count, count, kernels_of
+from bench.tracking.elimination import cost_of
 from hcnr.curvature.passes import prepared, sample_losses
 from hcnr.data.batches import collate
 from hcnr_kernels import native
@@ -18,14 +19,16 @@ from hcnr_kernels.ops.compensation import triton as objectives
 from hcnr_kernels.ops.compensation import vectorised as compensation
 from hcnr_kernels.ops.fisher import triton as fisher
 from hcnr_kernels.ops.gram import triton as gram
-from hcnr_kernels.ops.inverse import factor
 from hcnr_kernels.ops.inverse.condition import condition_bound
+from hcnr_kernels.ops.inverse.factor import Cholesky, cholesky_, inverse_rows_, invert_
 from hcnr_kernels.ops.inverse.solves import solver_of
+from hcnr_kernels.ops.inverse.tiling import GPU_TILING
 from hcnr_kernels.ops.merge import triton as merge
 from hcnr_kernels.ops.perturbation import triton as perturbation
 from hcnr_kernels.testing import costs
 from hcnr_kernels.testing.inputs import Sample
 from hcnr_kernels.testing.tensors import curvature, randn
+from hcnr_kernels.triton.launch import recording
 
 BF16 = torch.bfloat16
 SAMPLES, LENGTH, HIDDEN, WIDE = 32, 256, 4096, 14336
@@ -71,9 +74,13 @@ def tracked_calls() -> Iterator[TrackedCall]:
 
 
 def _fused(
-    name: str, shape: str, call: Callable[[], object], operations: float | None = None
+    name: str,
+    shape: str,
+    call: Callable[[], object],
+    operations: float | None = None,
+    nbytes: int | None = None,
 ) -> TrackedCall:
-    counts = functools.partial(count, call, operations=operations)
+    counts = functools.partial(count, call, operations=operations, nbytes=nbytes)
     return TrackedCall(name, shape, "H100", counts, call)
 
 
@@ -132,39 +139,41 @@ def _streams() -> Iterator[TrackedCall]:
         yield _fused("merge", f"{WIDE} x {HIDDEN}, bf16, {plain}", call)
 
 
-def _factored(width: int, split: int = 0) -> factor.Cholesky:
-    return factor.cholesky_(_empty(width, width), factor.GPU_TILING, split)
-
-
 def _factorisations() -> Iterator[TrackedCall]:
-    """What one damped curvature takes on a GPU, fp32, whole."""
-    tiling = factor.GPU_TILING
+    """What one damped curvature takes on a GPU, fp32, whole.
 
-    def on_gpu(call: Callable[[factor.Cholesky], object], width: int, split: int = 0) -> Count:
-        with compiled_tiles():
-            found = _factored(width, split)
-            return count(lambda: call(found))
+    Of an elimination all operations and bytes of its programs are counted: `d^3 / 3` and `d^3` are
+    what a factor and an inverse cannot avoid.
+    """
+    tiling = GPU_TILING
 
-    def bound(found: factor.Cholesky) -> object:
-        unit = _empty(1, 1, found.factor.shape[0], dtype=torch.bool)
-        return condition_bound(solver_of(found), _empty(1), unit)
+    def factor(width: int, split: int | None) -> Cholesky:
+        return cholesky_(_empty(width, width), tiling, split or 0, rows=split is not None)
+
+    def rows(width: int) -> object:
+        return inverse_rows_(factor(width, width // 2), width // 2, tiling)
+
+    def bound(width: int, split: int | None) -> Count:
+        with recording(90):
+            found = factor(width, split)
+        unit = _empty(1, 1, width, dtype=torch.bool)
+        return count(lambda: condition_bound(solver_of(found), _empty(1), unit))
+
+    def eliminated(name: str, width: int, call: Callable[[], object]) -> TrackedCall:
+        costs = [cost_of(launch) for launch in kernels_of(call, 90)]
+        operations = sum(cost.operations for cost in costs)
+        nbytes = sum(cost.nbytes for cost in costs)
+        return _fused(name, f"{width}, fp32", call, operations, nbytes)
 
     for width in SIZES:
-        calls: dict[str, Callable[[], Count]] = {
-            "Cholesky factor": lambda width=width: on_gpu(lambda _: _factored(width), width),
-            "inverse of the factor": lambda width=width: on_gpu(
-                lambda found: factor.inverse_(found, tiling), width
-            ),
-            "half of the inverse's rows": lambda width=width: on_gpu(
-                lambda found, split=width // 2: factor.inverse_rows_(found, split, tiling),
-                width,
-                width // 2,
-            ),
-            "condition": lambda width=width: on_gpu(bound, width),
-            "condition of joint": lambda width=width: on_gpu(bound, width // 2),
-        }
-        for name, call in calls.items():
-            yield TrackedCall(name, f"{width}, fp32", "H100", call)
+        yield eliminated("Cholesky factor", width, functools.partial(factor, width, None))
+        inverse = functools.partial(invert_, _empty(width, width), tiling)
+        yield eliminated("damped inverse", width, inverse)
+        name = "factor and half of the inverse's rows"
+        yield eliminated(name, width, functools.partial(rows, width))
+        for name, of, split in (("", width, width // 2), (" of joint", width // 2, None)):
+            counted = functools.partial(bound, of, split)
+            yield TrackedCall(f"condition{name}", f"{width}, fp32", "H100", counted)
 
 
 def _compensations() -> Iterator[TrackedCall]:

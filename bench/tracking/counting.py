@@ -4,10 +4,8 @@ On meta tensors nothing is computed, so an 8B matrix costs nothing; code that re
 counted on small real ones.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
-from unittest import mock
 
 import torch
 from torch import Tensor
@@ -15,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from hcnr_kernels.ops.inverse import factor
 from hcnr_kernels.triton.launch import Launch, recording
 
 
@@ -94,21 +91,25 @@ class Counting(TorchDispatchMode):
         return out
 
 
-def count(call: Callable[[], object], *, operations: float | None = None) -> Count:
+def count(
+    call: Callable[[], object], *, operations: float | None = None, nbytes: int | None = None
+) -> Count:
     """Count what `call` starts, its Triton kernels as chosen for an H100.
 
     Args:
         call: what would be run.
         operations: those of its Triton kernels, which cannot be counted.
+        nbytes: theirs, where they are far fewer than those of the tensors that they name.
     """
     with recording(90) as launches, Counting() as torch_calls:
         call()
     done = torch_calls.operations + int(operations or 0)
-    moved = sum(size_of(dict(launch.arguments)) for launch in launches)
+    if nbytes is None:
+        nbytes = sum(size_of(dict(launch.arguments)) for launch in launches)
     return Count(
         torch_calls.launches + len(launches),
         done,
-        torch_calls.nbytes + moved,
+        torch_calls.nbytes + nbytes,
         sum(launch.grid for launch in launches),
         torch_calls.waits,
     )
@@ -119,30 +120,3 @@ def kernels_of(call: Callable[[], object], capability: int) -> list[Launch]:
     with recording(capability) as launches:
         call()
     return launches
-
-
-class _Inverted(NamedTuple):
-    results: Tensor
-    status: Tensor
-
-
-@contextlib.contextmanager
-def compiled_tiles() -> Iterator[None]:
-    """Inside, the tiles of a factorisation go to the compiled extension, which is not there.
-
-    A call of it is counted as what it is: its kernel, for which `results` stands, and two fills.
-    """
-
-    def invert_blocks(blocks: Tensor, shifts: Tensor, *, mode: str) -> _Inverted:
-        assert mode == "factor" and shifts.shape == blocks.shape[:1]
-        count, size, _ = blocks.shape
-        results = torch.zeros(count, 2, size, size, dtype=blocks.dtype, device=blocks.device)
-        status = torch.zeros(count, dtype=torch.int32, device=blocks.device)
-        torch.zeros(count, 2, dtype=blocks.dtype, device=blocks.device)  # norms
-        return _Inverted(results, status)
-
-    with (
-        mock.patch.object(factor.native, "takes", lambda *_: True),
-        mock.patch.object(factor.native, "invert_blocks", invert_blocks),
-    ):
-        yield

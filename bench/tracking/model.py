@@ -4,8 +4,10 @@ The job of the page: Llama-3.1-8B, 128 + 128 samples of 256 tokens, input axis, 
 compensated by `sum` with half of their neurons restored. Nothing here has been measured.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
+
+from bench.tracking.elimination import elimination
 
 BF16, FP32, BANDWIDTH = 620e12, 50e12, 3.0e12
 """Operations and bytes a second that an H100 reaches in practice, fp32 without TF32."""
@@ -62,6 +64,19 @@ class _Work(NamedTuple):
         return Stage(name, floor, target, seconds[limit], limit, round(self.launches))
 
 
+def _factors(row: Callable[[str], Mapping[str, float]]) -> Stage:
+    """Damped factors and half of the rows of their inverses, by `elimination`'s steps."""
+    kinds: dict[str, float] = {}
+    launches = 0.0
+    for width, often in ((4096, SMALL), (14336, LARGE)):
+        found = elimination(width, width // 2)
+        kinds[found.limit] = kinds.get(found.limit, 0.0) + often * found.model
+        launches += often * row(f"factor and half of the inverse's rows, {width}")["launches"]
+    limit = max(kinds, key=lambda kind: kinds[kind])
+    name = "damped Cholesky, rows of the inverse"
+    return Stage(name, 0.7, 1.5, sum(kinds.values()), limit, round(launches))
+
+
 def stages(counts: Mapping[str, Any]) -> list[Stage]:
     """The compute stages of the job, from the committed counts."""
     rows: Counts = counts["rows"]
@@ -77,9 +92,6 @@ def stages(counts: Mapping[str, Any]) -> list[Stage]:
     # q, k and v read one tensor, gate and up another: one sum each.
     for start, tensors in (("gram_, 8192 tokens, 4096", 3), ("gram_, 8192 tokens, 14336", 1)):
         curvature = curvature.plus(row(start), tensors * BLOCKS * SELECTED * MICRO_BATCHES)
-    factors = of_both("Cholesky factor")
-    for start, often in (("4096", SMALL), ("14336", LARGE)):
-        factors = factors.plus(row(f"half of the inverse's rows, {start}"), often)
     norms = _Work().plus(row("perturbation, the 7 matrices of an 8B block, three masks"), BLOCKS)
     merges = _Work().plus(row("merge, 14336 x 4096, bf16, with E"), BLOCKS * 218e6 / 58.7e6)
     # Lines of q, k, v, o, gate and up, in those of the tracked matrix.
@@ -91,7 +103,7 @@ def stages(counts: Mapping[str, Any]) -> list[Stage]:
         _Work(1983e12).stage("forward and backward, both sets", 2.5, 4.3, BF16),
         scores.stage("Fisher scores, Gram form", 0.1, 0.3, 0.5 * 800e12),
         curvature.stage("curvature `x^T x`", 0.15, 0.4, BF16),
-        factors.stage("damped Cholesky, rows of the inverse", 0.7, 1.5, FP32),
+        _factors(row),
         of_both("condition").stage("condition estimates", 0.0, None, FP32),
         _Work(products).stage("compensation products", 0.1, 0.6, FP32),
         objectives.stage("objectives of the report", 0.0, None, BF16),

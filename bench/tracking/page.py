@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from bench.lean import ROOT
+from bench.tracking.elimination import elimination, rival
 from bench.tracking.model import stages
 from bench.tracking.plot import plotted
 
 PAGE = ROOT / "docs" / "performance.md"
+PEAK = 60e12
+"""Operations a second of an H100 in fp32."""
 PLOT = ROOT / "docs" / "performance-history.svg"
 
 History = Sequence[Mapping[str, Any]]
@@ -45,6 +48,32 @@ def _stages(counts: Mapping[str, Any]) -> str:
     whole = sum(stage.model for stage in stages(counts))
     rows.append(["**compute**", "4", "8", f"**{whole:.2g}**", "", "", "no card yet"])
     head = ["stage", "floor s", "target s", "model s", "limited by", "launches", "measured s"]
+    return markdown(head, rows)
+
+
+def _inverses() -> str:
+    """One damped inverse by width, beside torch's routes."""
+    rows = []
+    for width in (1024, 4096, 8192, 14336):
+        ours, torchs = elimination(width), rival(width)
+        cells = [1e3 * width**3 / PEAK, 1e3 * ours.products, 1e3 * ours.diagonal, 1e3 * ours.host]
+        theirs = [1e3 * torchs.operations, 1e3 * torchs.model, 1e3 * torchs.lu]
+        rows.append(
+            [
+                str(width),
+                *(f"{cell:.2g}" for cell in cells),
+                f"**{1e3 * ours.model:.2g}**",
+                ours.limit,
+                *(f"{cell:.3g}" for cell in theirs),
+                f"**{torchs.model / ours.model:.1f}x**",
+                f"{torchs.operations / ours.model:.1f}x",
+            ]
+        )
+    head = [
+        "d", "floor ms", "products ms", "diagonal ms", "host ms", "model ms", "limited by",
+        "torch's operations ms", "torch ms", "`linalg.inv`'s operations ms", "ratio",
+        "to its operations alone",
+    ]  # fmt: skip
     return markdown(head, rows)
 
 
@@ -98,6 +127,7 @@ def generated(
     """What stands between the markers of the page, by marker."""
     return {
         "stages": _stages(counts),
+        "inverses": _inverses(),
         "changes": _changes(history),
         "counts": _counts(counts),
         "resources": _resources(resources),

@@ -1,14 +1,18 @@
 """Lower bounds of the condition number, against the exact one."""
 
+import functools
+
 import pytest
 import torch
 from torch import Tensor
 
-from bench.tracking.counting import compiled_tiles, count
+from bench.tracking.counting import count
 from hcnr_kernels.ops.inverse import factor
 from hcnr_kernels.ops.inverse.condition import condition_bound, starts
-from hcnr_kernels.ops.inverse.solves import solver_of
+from hcnr_kernels.ops.inverse.solves import _equal_panels, solver_of
+from hcnr_kernels.ops.inverse.tiling import CPU_TILING, GPU_TILING, Tiling
 from hcnr_kernels.testing.tensors import curvature, randn
+from hcnr_kernels.triton.launch import recording
 
 F64 = torch.float64
 
@@ -23,7 +27,7 @@ def estimated(matrix: Tensor, unit: Tensor | None = None) -> float:
     return float(condition_bound(solve, norm, unit[None, None])[0])
 
 
-def tiled(matrix: Tensor, tiling: factor.Tiling, split: int = 0) -> float:
+def tiled(matrix: Tensor, tiling: Tiling, split: int = 0) -> float:
     """The same as the compensation has it: from the factor by tiles and panels."""
     lower_only = matrix.tril() + torch.full_like(matrix, torch.nan).triu(1)
     found = factor.cholesky_(lower_only, tiling, split)
@@ -107,7 +111,7 @@ def test_the_factor_by_panels_gives_the_same_bound(kind: str) -> None:
     exact = float(torch.linalg.cond(matrix, 1))
     want = estimated(matrix)
     for whole in (False, True):
-        for tiling in (factor.Tiling(16, 64, 24), factor.Tiling(7, 50, 5), factor.CPU_TILING):
+        for tiling in (Tiling(16, 64, 24), Tiling(7, 50, 5), CPU_TILING):
             for split in (0, 150, 37):
                 found = tiled(matrix, tiling._replace(whole_panels=whole), split)
                 assert found == pytest.approx(want, rel=1e-13 * exact + 1e-9)
@@ -119,7 +123,7 @@ def test_fp32_keeps_the_bound() -> None:
         exact = float(torch.linalg.cond(single.double(), 1))
         if not exact < 1e8:  # fp32 cannot factorise it
             continue
-        tiling = factor.Tiling(16, 64, 24, whole_panels=True)
+        tiling = Tiling(16, 64, 24, whole_panels=True)
         unit = torch.zeros(1, 1, 300, dtype=torch.bool)
         solve = solver_of(factor.cholesky_(single.clone(), tiling), tiling)
         norm = torch.linalg.matrix_norm(single, 1)[None]
@@ -149,12 +153,31 @@ def test_starts_are_averages_of_live_columns() -> None:
         assert sums[b, m].tolist() == pytest.approx(want)
 
 
-@pytest.mark.parametrize(("width", "most"), [(1024, 50), (4096, 110), (14336, 340)])
-def test_it_starts_few_launches_on_a_gpu(width: int, most: int) -> None:
-    """A tenth of what the factorisation takes, five microseconds each, at the widths of 8B."""
-    with compiled_tiles():
-        matrix = torch.empty(width, width, device="meta")
-        found = factor.cholesky_(matrix, factor.GPU_TILING)
-        unit = torch.empty(1, 1, width, dtype=torch.bool, device="meta")
+@pytest.mark.parametrize("width", [16, 64, 256, 272, 264])
+def test_equal_panels_are_put_together_at_once(width: int) -> None:
+    """Four panels of four tiles, a tile alone behind them, tiles of unequal widths."""
+    matrix, tiling = spectrum(torch.logspace(0, -4, width, dtype=F64)), Tiling(16, 64, 24)
+    found = factor.cholesky_(matrix.clone(), tiling)
+    equal = len({high - low for low, high in found.tiles(0, width)}) == 1
+    assert equal == (width != 264)
+    panels = width // 64 if width >= 64 else 1
+    assert len(_equal_panels(found, list(found.panels(64)))) == (panels if equal else 0)
+    right = randn(2, width, device="cpu", dtype=F64)
+    want = torch.linalg.solve(matrix, right, left=False)
+    solve = solver_of(found, tiling._replace(whole_panels=True))
+    torch.testing.assert_close(solve(right.clone()), want, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("width", "most", "joint"), [(1024, 30, 38), (4096, 70, 56), (14336, 200, 116)]
+)
+def test_it_starts_few_launches_on_a_gpu(width: int, most: int, joint: int) -> None:
+    """Beside rows of the inverse, and, for half of the neurons, beside a factor alone."""
+    for size, rows, limit in ((width, True, most), (width // 2, False, joint)):
+        with recording(90):
+            matrix = torch.empty(size, size, device="meta")
+            found = factor.cholesky_(matrix, GPU_TILING, size // 2, rows=rows)
+        unit = torch.empty(1, 1, size, dtype=torch.bool, device="meta")
         norm = torch.empty(1, device="meta")
-        assert count(lambda: condition_bound(solver_of(found), norm, unit)).launches <= most
+        call = functools.partial(lambda one, *rest: condition_bound(solver_of(one), *rest), found)
+        assert count(functools.partial(call, norm, unit)).launches <= limit

@@ -8,17 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hard_matrices import lower_only, residual, spectra
 from hcnr_kernels import native
-from hcnr_kernels.ops.inverse import factor as large
 from hcnr_kernels.ops.inverse import vectorised as driver
-from hcnr_kernels.ops.inverse.factor import (
-    CPU_TILING,
-    Tiling,
-    cholesky_,
-    inverse_,
-    inverse_rows_,
-)
+from hcnr_kernels.ops.inverse.factor import cholesky_, inverse_, inverse_rows_
 from hcnr_kernels.ops.inverse.solves import solve_, solver_of
+from hcnr_kernels.ops.inverse.tiling import CPU_TILING, Tiling, tile_edges
 from hcnr_kernels.testing.accuracy import relative_error
 from hcnr_kernels.testing.tensors import curvature, randn
 
@@ -34,11 +29,6 @@ tilings = st.sampled_from(TILINGS)
 
 def psd(width: int, seed: int = 0) -> Tensor:
     return curvature(width, device="cpu", dtype=F64, seed=seed)
-
-
-def lower_only(matrix: Tensor) -> Tensor:
-    """NaN above the diagonal: it must not be read."""
-    return matrix.tril() + torch.full_like(matrix, torch.nan).triu(1)
 
 
 @settings(max_examples=40, deadline=None)
@@ -80,32 +70,6 @@ def test_rows_need_not_be_packed() -> None:
     assert relative_error(found, torch.linalg.inv(matrix)) < 1e-9
     assert room[0].count_nonzero() == room[2].count_nonzero() == room[1, 0].count_nonzero() == 0
     assert room[1, :, :2].count_nonzero() == room[1, :, 132:].count_nonzero() == 0
-
-
-def spectra(width: int, condition: float) -> dict[str, Tensor]:
-    """Symmetric matrices of a condition, hard in different ways."""
-    basis = torch.linalg.qr(randn(width, width, device="cpu", dtype=F64))[0]
-    lowest = 1 / condition
-    few = torch.full((width,), lowest, dtype=F64)
-    few[: width // 4] = 1
-    one = torch.full((width,), lowest, dtype=F64)
-    one[0] = 1
-    even = torch.logspace(0, torch.tensor(lowest).log10(), width, dtype=F64)
-    place = torch.arange(width, dtype=F64)
-    near = torch.exp(-(((place[:, None] - place) / 4) ** 2))
-    return {
-        "even": basis @ even.diag() @ basis.T,
-        "few": basis @ few.diag() @ basis.T,
-        "one": basis @ one.diag() @ basis.T,
-        "near": near + lowest * float(torch.linalg.matrix_norm(near, 2)) * torch.eye(width),
-    }
-
-
-def residual(matrix: Tensor, inverse: Tensor) -> float:
-    """`|A P - I|` over `|A| |P|`."""
-    norm = torch.linalg.matrix_norm
-    product = matrix.double() @ inverse.double() - torch.eye(len(matrix))
-    return float(norm(product) / (norm(matrix) * norm(inverse)))
 
 
 @pytest.mark.parametrize("condition", [1e2, 1e4, 1e6])
@@ -195,7 +159,7 @@ def test_one_norms_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tiles_are_about_equal() -> None:
     for low, high, tile in ((0, 130, 64), (3, 3, 8), (5, 6, 1), (0, 64, 64), (10, 310, 64)):
-        edges = large.tile_edges(low, high, tile)
+        edges = tile_edges(low, high, tile)
         gaps = [right - left for left, right in itertools.pairwise(edges)]
         assert (edges[0], edges[-1]) == (low, high)
         assert max(gaps) <= tile and max(gaps) - min(gaps) <= 1

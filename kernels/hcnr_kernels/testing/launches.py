@@ -137,6 +137,23 @@ def _objectives(dtype: torch.dtype, awkward: bool) -> _Arguments:
         yield deviation, mask, _empty(*mask.shape, *mask.shape), axis
 
 
+def _matrices(dtype: torch.dtype, awkward: bool) -> Iterator[Tensor]:
+    """Large matrices to be inverted: fp32, in rows of whole vectors or copied into such."""
+    if dtype == torch.float32:
+        for width in (1000, 1023) if awkward else (1024, 4096, 14336):
+            yield _contiguous(width, width, dtype)
+
+
+def _factor(dtype: torch.dtype, awkward: bool) -> _Arguments:
+    for matrix in _matrices(dtype, awkward):
+        yield (matrix,)
+
+
+def _finish(dtype: torch.dtype, awkward: bool) -> _Arguments:
+    for matrix in _matrices(dtype, awkward):
+        yield matrix, matrix.shape[0] // 2
+
+
 CASES: Mapping[str, Callable[[torch.dtype, bool], _Arguments]] = {
     "fisher_output_": functools.partial(_fisher, axis="output"),
     "fisher_input_": functools.partial(_fisher, axis="input"),
@@ -148,13 +165,22 @@ CASES: Mapping[str, Callable[[torch.dtype, bool], _Arguments]] = {
     "perturbation": _perturbation,
     "merge": _merge,
     "objectives": _objectives,
+    "factor_": _factor,
+    "invert_": _factor,
+    "finish_": _finish,
 }
-"""Arguments of every operator that has Triton kernels."""
+"""Arguments of every operator that has Triton kernels, and of the parts of others that have."""
+
+PARTS = dict.fromkeys(("factor_", "invert_", "finish_"), "hcnr_kernels.ops.inverse.triton")
+"""Kernels of operators whose torch code reads values between them, and the module of each."""
 
 
 def served() -> dict[str, str]:
-    """The operators that have Triton kernels, and the module that holds them."""
-    return {name: row.triton for name, row in REGISTERED.items() if row.triton is not None}
+    """The operators and parts that have Triton kernels, and the module that holds them."""
+    return {
+        **{name: row.triton for name, row in REGISTERED.items() if row.triton is not None},
+        **PARTS,
+    }
 
 
 def launches(

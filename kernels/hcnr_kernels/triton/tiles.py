@@ -251,6 +251,26 @@ def objective_lines(width: int) -> int:
     return min(OBJECTIVE_LINES, max(16, TEMPORARY_BYTES // (4 * max(width, 1)) // 16 * 16))
 
 
+def elimination_tile(capability: int) -> Tile:
+    """One square of a damped inverse, `m` columns a step, `k` of them at a time.
+
+    A square of 128 is the smallest whose operands L2 can supply at the rate of the products: 256 KB
+    in and out for 4.2 million operations. The first program of a launch factorises the next one, by
+    halves, `n` rows of its lower left at a time: what fits in registers. Not measured yet.
+    """
+    # On 8.0 32 columns a step spill registers.
+    k, stages = (16, 3) if capability < 90 else (32, 2)
+    return Tile(128, 16, k, num_warps=8, num_stages=stages)
+
+
+def division_tile(square: Tile) -> Tile:
+    """Rows of a panel that one program divides by a square's factor.
+
+    32 of 4096 rows are 128 programs, one for each multiprocessor of an H100. Not measured yet.
+    """
+    return Tile(min(32, square.m), square.m, 1, num_warps=8, num_stages=1)
+
+
 def mirror_tile(itemsize: int) -> Tile:
     """Square tile of `symmetrize_`: its rows are whole cache lines."""
     side = 256 // max(itemsize, 4)

@@ -20,9 +20,10 @@ from hcnr_kernels.ops.inverse.blocks import (
     split_blocks,
 )
 from hcnr_kernels.ops.inverse.condition import condition_bound, one_norms
-from hcnr_kernels.ops.inverse.factor import Cholesky, cholesky_, inverse_rows_, tiling_for
+from hcnr_kernels.ops.inverse.factor import Cholesky, cholesky_, inverse_rows_
 from hcnr_kernels.ops.inverse.ladder import climb, failing_order
 from hcnr_kernels.ops.inverse.solves import solve_, solver_of
+from hcnr_kernels.ops.inverse.tiling import tiling_for
 from hcnr_kernels.ops.inverse.vectorised import invert, invert_stack
 
 LARGE = 256
@@ -100,7 +101,8 @@ def _sum_of_rows_(lines: Tensor, mask: Tensor, hessian: Tensor, damping: float) 
     def attempt(_: Tensor | None, level: float) -> Tensor:
         nonlocal found
         system = hessian.index_select(0, permutation).index_select(1, permutation)
-        found = cholesky_(damp_(system[None], level * shift, unit)[0], tiling, split)
+        damped = damp_(system[None], level * shift, unit)[0]
+        found = cholesky_(damped, tiling, split, rows=True)
         return found.order[None]
 
     used, status, failed = climb(finite, damping, attempt)

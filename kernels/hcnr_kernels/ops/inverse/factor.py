@@ -7,49 +7,23 @@ recursion. `d^3 / 3` operations for the factor and `2 d^3 / 3` for the inverse.
 The panel below a tile is solved for with the tile's factor, not just multiplied by the tile's
 inverse: that would be faster by a tenth at d = 256, but it is not backward stable, and fails at
 condition 1e6. On a GPU the product is corrected once by its residual, which is as exact.
+
+On a GPU fp32 goes through two Triton kernels instead (`triton.py`), up to the inverse where it is
+wanted; what is said of the CPU holds there for float64, and where there is no Triton.
 """
 
+import importlib
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from hcnr_kernels import native
 from hcnr_kernels.chunks import chunks
-
-
-class Tiling(NamedTuple):
-    """How a matrix is cut.
-
-    Attributes:
-        tile: Width of a tile.
-        panel: Width of the panels that are updated at once.
-        piece: Width of one piece of a product.
-        compiled: Whether tiles go to the compiled extension, where it takes them.
-        whole_panels: Whether a few right-hand sides are divided by a panel at once.
-    """
-
-    tile: int
-    panel: int
-    piece: int
-    compiled: bool = False
-    whole_panels: bool = False
-
-
-CPU_TILING = Tiling(tile=64, panel=512, piece=256)
-"""LAPACK's time per column grows quickly beyond 64 columns; panels of 384 to 768 are alike, and at
-d = 4096 on one thread a third faster than tiles alone. Products take nearly all the time: with the
-compiled extension's tiles, of 64 to 256, nothing was gained."""
-
-GPU_TILING = Tiling(tile=256, panel=1024, piece=1024, compiled=True, whole_panels=True)
-"""Not measured: fewer launches, and products that fill the device."""
-
-
-def tiling_for(device: torch.device) -> Tiling:
-    """The tiling of a device."""
-    return CPU_TILING if device.type == "cpu" else GPU_TILING
+from hcnr_kernels.ops.inverse.tiling import Tiling, at, tile_edges
+from hcnr_kernels.triton.launch import interpreting, missing
 
 
 class Cholesky(NamedTuple):
@@ -61,12 +35,15 @@ class Cholesky(NamedTuple):
             All that is left to do with a diagonal tile is to divide by it.
         edges: Where the tiles begin, and d.
         order: 0-d int32: the first leading minor that is not positive definite, 0 if none.
+        rows: `[d, d]`, if the elimination went on to rows of the inverse: what `triton.finish_`
+            makes them of. `L^-T` is then on and above the diagonal tiles of `factor`.
     """
 
     factor: Tensor
     corners: dict[int, Tensor]
     edges: list[int]
     order: Tensor
+    rows: Tensor | None = None
 
     def tiles(self, low: int, high: int) -> list[tuple[int, int]]:
         """The tiles between two edges, as (first, last exclusive)."""
@@ -83,30 +60,32 @@ class Cholesky(NamedTuple):
         yield low, self.edges[-1]
 
 
-def at(matrix: Tensor, row: int, column: int, rows: int, columns: int) -> Tensor:
-    """A view of `matrix[row:, column:]`: one call, where slicing twice takes twice as long."""
-    stride = matrix.stride(0)
-    offset = matrix.storage_offset() + row * stride + column
-    return matrix.as_strided((rows, columns), (stride, 1), offset)
+def _fuses(matrix: Tensor, tiling: Tiling) -> bool:
+    """Whether the Triton kernels factorise a matrix: they take fp32."""
+    somewhere = matrix.device.type != "cpu" or interpreting()
+    return tiling.fused and somewhere and matrix.dtype == torch.float32 and missing() is None
 
 
-def tile_edges(low: int, high: int, tile: int) -> list[int]:
-    """Edges of about equal tiles, none wider than `tile`, that cover `low:high`."""
-    count = max(1, -(-(high - low) // tile))
-    return [low + (high - low) * place // count for place in range(count + 1)]
+def _kernels() -> Any:
+    """The family's Triton kernels, imported when they are first run."""
+    return importlib.import_module("hcnr_kernels.ops.inverse.triton")
 
 
-def cholesky_(matrix: Tensor, tiling: Tiling, split: int = 0) -> Cholesky:
-    """Factorise `[d, d]` in place.
+def cholesky_(matrix: Tensor, tiling: Tiling, split: int = 0, *, rows: bool = False) -> Cholesky:
+    """Factorise `[d, d]`, in its place or, by the Triton kernels, perhaps beside it.
 
     Args:
-        matrix: Rows contiguous; only the lower triangle is read.
+        matrix: Rows contiguous; only the lower triangle is read. Unspecified afterwards.
         tiling: Widths.
-        split: No tile straddles this row.
+        split: The first row that `inverse_rows_` is to give. No tile straddles it, except those of
+            the Triton kernels, which find some rows above it too.
+        rows: Whether `inverse_rows_` follows.
 
     Returns:
         The factor. Once a minor has failed, the rest is unspecified.
     """
+    if _fuses(matrix, tiling):
+        return _eliminated(matrix, split, rows)
     width = matrix.shape[0]
     edges = tile_edges(split, width, tiling.tile)
     if split:
@@ -126,6 +105,37 @@ def cholesky_(matrix: Tensor, tiling: Tiling, split: int = 0) -> Cholesky:
                 alpha=-1,
             )
     return found._replace(order=order)
+
+
+def _eliminated(matrix: Tensor, split: int, rows: bool) -> Cholesky:
+    """`cholesky_` by the Triton kernels."""
+    kernels = _kernels()
+    found = kernels.invert_(matrix, split, keep=True) if rows else kernels.factor_(matrix)
+    width, tile = matrix.shape[0], found.corners.shape[-1]
+    edges = [*range(0, width, tile), width]
+    corners = {
+        low: at(inverse, 0, 0, high - low, high - low)
+        for (low, high), inverse in zip(itertools.pairwise(edges), found.corners[:, 1], strict=True)
+    }
+    return Cholesky(found.factor, corners, edges, found.order, found.rows)
+
+
+def invert_(matrix: Tensor, tiling: Tiling) -> Tensor:
+    """Inverse of `[d, d]` in place, exactly symmetric; returns the failing order, 0-d int32.
+
+    Rows are contiguous, and only the lower triangle is read. Of a matrix that failed nothing is
+    specified.
+    """
+    if _fuses(matrix, tiling):
+        found = _kernels().invert_(matrix)
+        inverse = _kernels().finish_(found.rows)
+        if found.rows is not matrix:
+            matrix.copy_(inverse)
+        return found.order
+    found = cholesky_(matrix, tiling)
+    if matrix.device.type != "cpu" or int(found.order) == 0:
+        inverse_(found, tiling)
+    return found.order
 
 
 def _panel_(found: Cholesky, low: int, high: int, order: Tensor, compiled: bool) -> Tensor:
@@ -192,6 +202,8 @@ def inverse_rows_(found: Cholesky, split: int, tiling: Tiling) -> Tensor:
     With `h = split` and `t = d - h` this costs `2/3 t^3 + h^2 t + 2 t^2 h` operations after the
     factor, `2/3 h^3 + h^2 t` fewer than the whole inverse.
     """
+    if found.rows is not None:
+        return _kernels().finish_(found.rows, split)
     bottom = found.edges[-1]
     _invert_(found, split, bottom, tiling)
     if split:

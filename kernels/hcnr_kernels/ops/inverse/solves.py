@@ -1,11 +1,13 @@
 """Solves with the Cholesky factor of one large matrix: of many right-hand sides, and of a few."""
 
+import itertools
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from hcnr_kernels.ops.inverse.factor import Cholesky, Tiling, at, tiling_for
+from hcnr_kernels.ops.inverse.factor import Cholesky
+from hcnr_kernels.ops.inverse.tiling import Tiling, at, tiling_for
 
 Corner = tuple[int, int, Tensor]
 """First and last column (exclusive) of a diagonal block of the factor, and its inverse."""
@@ -52,8 +54,12 @@ def _tiles(found: Cholesky, tiling: Tiling) -> list[Panel]:
 
 def _whole_panels(found: Cholesky, tiling: Tiling) -> list[Panel]:
     """Every panel as one block of the diagonal."""
-    panels: list[Panel] = []
-    for low, high in found.panels(tiling.panel):
+    bounds = list(found.panels(tiling.panel))
+    inverses = [] if found.rows is not None else _equal_panels(found, bounds)
+    for low, high in bounds[len(inverses) :]:
+        if found.rows is not None:
+            inverses.append(at(found.factor, low, low, high - low, high - low).triu().T)
+            continue
         tiles = found.tiles(low, high)
         inverse = found.corners[low]
         if len(tiles) > 1:
@@ -62,8 +68,50 @@ def _whole_panels(found: Cholesky, tiling: Tiling) -> list[Panel]:
                 place, width = first - low, last - first
                 at(inverse, place, place, width, width).copy_(found.corners[first])
             _join_(found, inverse, low, low, high)
-        panels.append((low, high, [(low, high, inverse)]))
-    return panels
+        inverses.append(inverse)
+    return [
+        (low, high, [(low, high, inverse)])
+        for (low, high), inverse in zip(bounds, inverses, strict=True)
+    ]
+
+
+def _equal_panels(found: Cholesky, bounds: list[tuple[int, int]]) -> list[Tensor]:
+    """Inverses of the first panels, if of a power of two of equal tiles, all put together at once.
+
+    With the inverses W of both halves, the corner below them is `-W2 L21 W1`, as in `_join_`.
+    """
+    width = bounds[0][1]
+    tiles = [
+        found.tiles(low, high)
+        for low, high in itertools.takewhile(lambda one: one[1] - one[0] == width, bounds)
+    ]
+    parts = len(tiles[0])
+    size = width // parts
+    if any(high - low != size for panel in tiles for low, high in panel) or parts & (parts - 1):
+        return []
+    corners = torch.stack([found.corners[low] for panel in tiles for low, _ in panel])
+    inverse = corners.new_zeros(len(tiles), width, width)
+    places = inverse.view(-1, parts, size, parts, size).diagonal(dim1=1, dim2=3)
+    places.copy_(corners.view(-1, parts, size, size).permute(0, 2, 3, 1))
+    matrix, begin = found.factor, found.factor.storage_offset()
+    stride = matrix.stride(0)
+    while size < width:
+        shape = len(tiles), width // (2 * size), size, size
+        strides = width * width, 2 * size * (width + 1), width, 1
+        first, last, corner = (
+            inverse.as_strided(shape, strides, offset)
+            for offset in (0, size * (width + 1), size * width)
+        )
+        below = matrix.as_strided(
+            (shape[0] * shape[1], size, size),
+            (2 * size * (stride + 1), stride, 1),
+            begin + size * stride,
+        )
+        product = torch.bmm(below, first.reshape(-1, size, size))
+        product = torch.bmm(last.reshape(-1, size, size), product)
+        torch.neg(product.view(shape), out=corner)
+        size *= 2
+    return list(inverse)
 
 
 def _join_(found: Cholesky, inverse: Tensor, low: int, first: int, last: int) -> None:

@@ -25,8 +25,9 @@ from hcnr_kernels.ops.inverse.blocks import (
     split_neurons,
 )
 from hcnr_kernels.ops.inverse.condition import one_norms
-from hcnr_kernels.ops.inverse.factor import cholesky_, inverse_, tiling_for
+from hcnr_kernels.ops.inverse.factor import invert_
 from hcnr_kernels.ops.inverse.ladder import climb, failing_order
+from hcnr_kernels.ops.inverse.tiling import tiling_for
 
 
 class Inverses(NamedTuple):
@@ -142,10 +143,7 @@ def _invert_large(blocks: Tensor, shift: Tensor, unit: Tensor) -> tuple[Tensor, 
     for place, result in enumerate(results):
         copy_lower_(result, blocks[place])
         damp_(result[None], shift[place, None], unit[place, None])
-        found = cholesky_(result, tiling)
-        orders.append(found.order)
-        if result.device.type != "cpu" or int(found.order) == 0:
-            inverse_(found, tiling)
+        orders.append(invert_(result, tiling))
     return results, torch.stack(orders)
 
 

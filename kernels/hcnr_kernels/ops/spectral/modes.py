@@ -16,8 +16,9 @@ from torch import Tensor
 from hcnr_kernels.errors import FactorizationError
 from hcnr_kernels.ops.inverse.blocks import all_finite
 from hcnr_kernels.ops.inverse.condition import condition_bound, one_norms
-from hcnr_kernels.ops.inverse.factor import cholesky_, tiling_for
+from hcnr_kernels.ops.inverse.factor import cholesky_
 from hcnr_kernels.ops.inverse.ladder import climb, failing_order, raise_on_failure
+from hcnr_kernels.ops.inverse.tiling import tiling_for
 from hcnr_kernels.ops.inverse.vectorised import recursion_is_faster
 from hcnr_kernels.ops.spectral.block_diagonal import BlockDiagonal
 
