@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from hcnr.pipeline.restoring import measure, restore
     from hcnr.probes.probe import probe
     from hcnr.record.writing import read_report
+    from hcnr.repair.applying import apply_patch
     from hcnr.repair.selection import Selection, select
     from hcnr.search.grid import Grid
     from hcnr.search.sweep import sweep
@@ -46,6 +47,7 @@ __all__ = [
     "Trait",
     "TuneSettings",
     "__version__",
+    "apply_patch",
     "evaluate",
     "measure",
     "probe",
@@ -71,6 +73,7 @@ _HOMES = {
     "SweepConfig": "config",
     "Trait": "detectors.traits",
     "TuneSettings": "tuning.settings",
+    "apply_patch": "repair.applying",
     "evaluate": "evaluation.evaluating",
     "measure": "pipeline.restoring",
     "probe": "probes.probe",

@@ -11,6 +11,7 @@ import typer
 from hcnr import ranks
 from hcnr._version import __version__
 from hcnr.commands import (
+    apply,
     chat,
     data,
     demo,
@@ -71,6 +72,7 @@ def root(
 
 
 app.command("restore", epilog=restore.EPILOG)(output_options(restore.restore))
+app.command("apply", epilog=apply.EPILOG)(output_options(apply.apply))
 app.command("measure", epilog=measure.EPILOG)(output_options(measure.measure))
 app.command("plan", epilog=plan.EPILOG)(output_options(plan.plan))
 app.command("run", epilog=guided.EPILOG)(output_options(guided.run))

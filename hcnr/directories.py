@@ -6,6 +6,10 @@ from hcnr.errors import CheckpointError, OutputError
 
 ADAPTER = "adapter_config.json"
 """What makes a directory that of a PEFT adapter."""
+PATCH = "hcnr_patch.safetensors"
+"""What makes a directory that of a patch, see `hcnr.checkpoint.patch_form`."""
+PATCHED_CARD = "hcnr_card.md"
+"""In a patch's directory: the README.md of the checkpoint that it makes."""
 
 
 def check_directory(directory: Path) -> None:

@@ -25,6 +25,8 @@ MERGE = "compensate and merge"
 MIX = "interpolate and write"
 MIX_MODEL = "interpolate"
 SAVE = "write"
+CHECK_PATCH = "check the patch"
+APPLY = "apply the patch"
 LOSSES_RESTORED = "losses of restored"
 
 

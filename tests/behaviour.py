@@ -27,7 +27,7 @@ from pairs import write_pair
 KINDS = ("none", "sum", "joint", "balanced", "spectral", "natural", "spectral+natural")
 COMMANDS = (
     "", "restore", "measure", "sweep", "evaluate", "probe", "plan", "report", "run", "init",
-    "data build", "data make", "chat", "push", "demo", "info",
+    "data build", "data make", "chat", "push", "demo", "info", "apply",
 )  # fmt: skip
 SETTINGS: dict[str, Any] = {"samples": 4, "token_budget": 64, "task_weight": 1.0, "steps": 1}
 UNSTABLE = {"seconds", "versions", "base", "tuned", "source", "sources", "date", "command"}

@@ -19,7 +19,7 @@ from pairs import write_pair
 
 COMMANDS = (
     "restore", "measure", "plan", "info", "demo", "evaluate", "probe", "sweep", "report",
-    "data build", "data make", "push", "run", "init", "chat", "tune",
+    "data build", "data make", "push", "run", "init", "chat", "tune", "apply",
 )  # fmt: skip
 SMALL = ["--samples", "8", "--token-budget", "64", "--preset", "paper"]
 

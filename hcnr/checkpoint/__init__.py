@@ -9,6 +9,8 @@ from hcnr.checkpoint.finite import all_finite, check_finite
 from hcnr.checkpoint.headers import Shard, TensorInfo, read_header
 from hcnr.checkpoint.output import atomic_file, check_output, check_parent, output_directory
 from hcnr.checkpoint.pair import check_pair
+from hcnr.checkpoint.patch_writer import write_patch
+from hcnr.checkpoint.patches import Patch, PatchedCheckpoint
 from hcnr.checkpoint.quantised import check_unquantised
 from hcnr.checkpoint.reader import Checkpoint
 from hcnr.checkpoint.writer import write_weights
@@ -16,6 +18,8 @@ from hcnr.checkpoint.writer import write_weights
 __all__ = [
     "Checkpoint",
     "LazyRows",
+    "Patch",
+    "PatchedCheckpoint",
     "Shard",
     "TensorInfo",
     "all_finite",
@@ -32,5 +36,6 @@ __all__ = [
     "output_directory",
     "read_header",
     "stamps",
+    "write_patch",
     "write_weights",
 ]

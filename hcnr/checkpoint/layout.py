@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.checkpoint.headers import Shard, read_header
-from hcnr.directories import ADAPTER, check_directory
+from hcnr.directories import ADAPTER, PATCH, check_directory
 from hcnr.errors import CheckpointError
 
 SINGLE = "model.safetensors"
@@ -26,7 +26,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         The content of `config.json`.
 
     Raises:
-        CheckpointError: Not a directory, an adapter, or no readable `config.json`.
+        CheckpointError: Not a directory, an adapter, a patch, or no readable `config.json`.
     """
     check_directory(directory)
     if (directory / ADAPTER).exists():
@@ -36,6 +36,11 @@ def read_config(directory: Path) -> dict[str, Any]:
             f"'{directory}' is an adapter (it holds {ADAPTER}), and a whole checkpoint is needed "
             "here: merge it into its base model first (peft: `merge_and_unload()`, then "
             "`save_pretrained`) and name the merged directory."
+        )
+    if (directory / PATCH).exists():
+        raise CheckpointError(
+            f"'{directory}' is a patch (it holds {PATCH}), and a whole checkpoint is needed here: "
+            "put it on TUNED (`hcnr apply TUNED PATCH --out DIR`) and name DIR."
         )
     if not (directory / "config.json").is_file():
         raise CheckpointError(

@@ -99,7 +99,7 @@ def _write_shard(
         for info in shard.tensors:
             tensor = ask(info.name)
             if tensor is not None:
-                _check_replacement(info, tensor)
+                check_replacement(info, tensor)
                 # The run of untouched bytes, the header among them, up to this tensor.
                 out.copy(source, info.begin, shard.file)
                 out.write(byte_view(tensor))
@@ -113,7 +113,8 @@ def _write_index(index: Path, target: Path) -> int:
         return out.position
 
 
-def _check_replacement(info: TensorInfo, tensor: torch.Tensor) -> None:
+def check_replacement(info: TensorInfo, tensor: torch.Tensor) -> None:
+    """Raises CheckpointError unless a new tensor has the stored dtype and shape."""
     if (tensor.dtype, tuple(tensor.shape)) != (info.dtype, info.shape):
         raise CheckpointError(
             f"The replacement of {info.name!r} is {tensor.dtype} {list(tensor.shape)}, and "

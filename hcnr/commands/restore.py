@@ -42,9 +42,9 @@ def restore(
     out_format: Annotated[
         str,
         typer.Option(
-            metavar="full|adapter",
-            help="A whole checkpoint; or a LoRA adapter on TUNED, or on BASE where TUNED is an "
-            "adapter itself.",
+            metavar="full|adapter|patch",
+            help="A whole checkpoint; a LoRA adapter on TUNED, or on BASE where TUNED is an "
+            "adapter itself; or what differs from TUNED, which hcnr apply puts on it.",
         ),
     ] = "full",
     adapter_rank: Annotated[

@@ -12,11 +12,13 @@ from hcnr.models.directory import DirectorySource
 from hcnr.models.model import computable
 from hcnr.models.pair import Pair
 from hcnr.pipeline.stages import Output
-from hcnr.record.files.restoration import AdapterRecord
+from hcnr.record.files.restoration import AdapterRecord, PatchRecord
 from hcnr.record.front_matter import Origin
 from hcnr.record.writing import write_companions
 from hcnr.repair.adapter_output import AdapterOutput
 from hcnr.repair.interpolation import Interpolation
+from hcnr.repair.output_form import OutputForm
+from hcnr.repair.patch_output import PatchOutput
 from hcnr.repair.repairs import Repairs
 
 if TYPE_CHECKING:
@@ -67,7 +69,7 @@ class OutputDirectory:
         directory: Path,
         origin: Origin,
         tokenizer: Any,
-        adapter: AdapterOutput | None,
+        form: OutputForm | None,
     ) -> None:
         """Write nothing yet.
 
@@ -77,38 +79,38 @@ class OutputDirectory:
             directory: what is renamed to it in the end.
             origin: where both models come from, for the card.
             tokenizer: where tuned does not come with one.
-            adapter: how an adapter is written; None for a whole checkpoint.
+            form: how an adapter or a patch is written; None for a whole checkpoint.
         """
         self._pair, self._out, self._directory = pair, out, directory
-        self._origin, self._tokenizer, self._adapter = origin, tokenizer, adapter
-        self._facts: AdapterRecord | None = None
+        self._origin, self._tokenizer, self._form = origin, tokenizer, form
+        self._facts: AdapterRecord | PatchRecord | None = None
 
     @property
     def output(self) -> Output:
         """What is made."""
-        if self._adapter is not None:
+        if isinstance(self._form, AdapterOutput):
             return "adapter"
         return "directory" if isinstance(self._pair.tuned, DirectorySource) else "saved"
 
     def write(self, job: Job) -> None:
         """Write the weights and all that `from_pretrained` needs."""
-        if isinstance(job, Repairs):
-            self._facts = job.write(self._directory, self._tokenizer, self._adapter)
-        else:
-            job.write(self._directory, self._tokenizer)
+        self._facts = job.write(self._directory, self._tokenizer, self._form)
 
     @contextlib.contextmanager
     def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
         """What was written, so that the verdict is about that."""
-        written = self._adapter.on if self._adapter else DirectorySource(self._directory)
+        form = self._form
+        if isinstance(form, PatchOutput):
+            with form.opened(self._directory, config) as model:
+                yield model
+            return
+        written = form.on if form else DirectorySource(self._directory)
         with written.opened(config, computing=True) as model:
-            yield self._adapter.merged(self._directory, model) if self._adapter else model
+            yield form.merged(self._directory, model) if form else model
 
     def finish(self, job: Job, verdict: "Verdict | None", config: RestoreConfig) -> Path:
         """Write what lies beside the weights; the path of the finished directory."""
-        report = (
-            job.report(verdict, self._facts) if isinstance(job, Repairs) else job.report(verdict)
-        )
+        report = job.report(verdict, self._facts)
         write_companions(self._directory, report, config, self._origin)
         return Path(self._out).expanduser()
 
@@ -146,7 +148,7 @@ def destination(
     *,
     origin: Origin,
     tokenizer: Any,
-    adapter: AdapterOutput | None,
+    form: OutputForm | None,
     files: Sequence[Path],
     overwrite: bool,
 ) -> Iterator[Destination]:
@@ -157,7 +159,7 @@ def destination(
         out: a directory; None for a model in memory.
         origin: where both models come from.
         tokenizer: where tuned does not come with one.
-        adapter: how an adapter is written; None for a whole checkpoint.
+        form: how an adapter or a patch is written; None for a whole checkpoint.
         files: of the data, which no output may replace.
         overwrite: replace an existing `out`.
 
@@ -171,12 +173,12 @@ def destination(
     if not ranks.leads():
         yield OtherProcess(out)
         return
-    if adapter is None:
+    if form is None:
         pair.tuned.check_savable()
     with output_directory(
         out,
         inputs=[*pair.base.places, *pair.tuned.places, *files],
         overwrite=overwrite,
-        nbytes=pair.nbytes if adapter is None else None,
+        nbytes=pair.nbytes if form is None else None,
     ) as directory:
-        yield OutputDirectory(pair, out, directory, origin, tokenizer, adapter)
+        yield OutputDirectory(pair, out, directory, origin, tokenizer, form)

@@ -21,7 +21,7 @@ from hcnr.pipeline.run import PairRun
 from hcnr.pipeline.stages import measuring_steps, one_axis_places, restoring_steps
 from hcnr.progress import Stages, Watcher
 from hcnr.record.front_matter import read_origin
-from hcnr.repair.adapter_output import adapter_output
+from hcnr.repair.output_form import output_form
 
 if TYPE_CHECKING:
     from peft import PeftModel  # pyright: ignore[reportMissingImports] (optional)
@@ -102,7 +102,7 @@ def restore(
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
     base_id: str | None = None,
     tuned_id: str | None = None,
-    out_format: Literal["full", "adapter"] = "full",
+    out_format: Literal["full", "adapter", "patch"] = "full",
     adapter_rank: int | None = None,
     overwrite: bool = False,
     fresh: bool = False,
@@ -128,7 +128,8 @@ def restore(
             `hcnr.record.front_matter.read_origin`.
         tuned_id: the same of tuned.
         out_format: `full` writes a whole checkpoint, `adapter` a LoRA adapter on tuned, or on base
-            where tuned was an adapter itself; see `hcnr.repair.adapter_output`.
+            where tuned was an adapter itself, see `hcnr.repair.adapter_output`; `patch` what
+            differs from tuned, which `apply_patch` puts on it.
         adapter_rank: largest rank of a matrix of that adapter; 64 when None.
         overwrite: replace an existing `out`.
         fresh: begin anew, whatever an interrupted run left in `<out>.unfinished`.
@@ -169,7 +170,7 @@ def restore(
     with _kept(out, pair, fresh=fresh) as keep, destination(
         pair, out,
         origin=origin, tokenizer=tokenizer, overwrite=overwrite,
-        adapter=adapter_output(pair, out_format, adapter_rank, out),
+        form=output_form(pair, out_format, adapter_rank, out),
         files=data_files(honesty, task, statistics),
     ) as place:  # fmt: skip
         if config.bases and config.cross_weight_ratio == 1:

@@ -10,6 +10,7 @@ from hcnr.record.front_matter import Origin, front_matter
 from hcnr.record.interpolation_text import HOW
 from hcnr.record.interpolation_text import key_facts as mixing_facts
 from hcnr.record.names import names_only, stem
+from hcnr.record.patch_text import patch_sentence
 from hcnr.record.tables import Table
 from hcnr.record.two_sided_text import key_facts, kind_text
 
@@ -52,6 +53,11 @@ ADAPTER = """
 
 What is here is a LoRA adapter on `{on}`:
 `PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(...), DIRECTORY)`."""
+
+PATCH = """
+
+What is here is a patch on `{on}`, which makes the whole model of it:
+`hcnr apply TUNED DIRECTORY --out RESTORED`."""
 
 BEGIN, END = "<!-- hcnr: headline -->", "<!-- hcnr: end of headline -->"
 """Around what `hcnr report` keeps up to date; the rest of the card is its owner's."""
@@ -101,6 +107,9 @@ def model_card(report: RestorationRecord | Mapping[str, Any], origin: Origin | N
     if adapter := report.adapter:
         rows["form"] = adapter_sentence(adapter)
         lead += ADAPTER.format(on=stem(adapter.base))
+    if patch := report.patch:
+        rows["form"] = patch_sentence(patch)
+        lead += PATCH.format(on=stem(patch.tuned))
     rows["hcnr"] = report.versions["hcnr"]
     for name, facts in report.data.items():
         rows[f"{name} data"] = f"{facts.samples} samples, {facts.tokens:,} tokens"
@@ -109,6 +118,7 @@ def model_card(report: RestorationRecord | Mapping[str, Any], origin: Origin | N
             origin or Origin(),
             {name: {"source": facts.source} for name, facts in report.data.items()},
             adapter.on if adapter else None,
+            patch=patch is not None,
         ),
         title=f"{tuned}, honesty restored",
         lead=lead,

@@ -27,6 +27,8 @@ def restore_command(report: RestorationRecord, out: str) -> str:
             words += _option(name.replace("_", "-"), value)
     if report.adapter is not None:
         words += ["--out-format", "adapter", "--adapter-rank", str(report.adapter.rank)]
+    if report.patch is not None:
+        words += ["--out-format", "patch"]
     return shlex.join([*words, "--out", out])
 
 

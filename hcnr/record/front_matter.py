@@ -96,6 +96,8 @@ def front_matter(
     origin: Origin,
     data: Mapping[str, Mapping[str, Any]] | None = None,
     adapter_on: str | None = None,
+    *,
+    patch: bool = False,
 ) -> str:
     """YAML of the front matter, between no marks.
 
@@ -108,6 +110,7 @@ def front_matter(
         data: of the report, by data set, with `source`.
         adapter_on: `base` or `tuned`, where the result is an adapter on one of them; None where it
             is a whole checkpoint.
+        patch: whether the result is a patch on tuned.
     """
     from huggingface_hub import ModelCardData
 
@@ -118,13 +121,13 @@ def front_matter(
         fields["base_model_relation"] = "merge" if len(both) > 1 else "finetune"
     elif "base_model" in fields and "base_model_relation" in origin.metadata:
         fields["base_model_relation"] = origin.metadata["base_model_relation"]
-    if adapter_on is not None:
+    if adapter_on is not None or patch:
         on = origin.base if adapter_on == "base" else origin.tuned
-        tags = [*_listed(fields.get("tags")), "lora"]
+        tags = [*_listed(fields.get("tags")), "patch" if patch else "lora"]
         # The hub takes what is named there for the model that the adapter is put on.
         named = {} if on is None else {"base_model": on, "base_model_relation": "adapter"}
         fields = {k: v for k, v in fields.items() if k not in ("base_model", "base_model_relation")}
-        fields |= {"library_name": "peft", "tags": tags, **named}
+        fields |= {"library_name": "hcnr" if patch else "peft", "tags": tags, **named}
     sets = _listed(fields.get("datasets"))
     sets += [name for one in (data or {}).values() if (name := _data_set(one.get("source")))]
     if sets:

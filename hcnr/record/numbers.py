@@ -33,6 +33,16 @@ def short(value: float | None) -> str:
     return fixed(value, ".3g")
 
 
+def in_bytes(count: int) -> str:
+    """A number of bytes, such as `12.3 MB`."""
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{short(value)} {unit}"
+
+
 def with_interval(
     value: float | None, span: tuple[float, float] | None, pattern: str = ".1f"
 ) -> str:

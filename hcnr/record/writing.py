@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.config import RestoreConfig
-from hcnr.errors import DataError
+from hcnr.directories import PATCHED_CARD
+from hcnr.errors import CheckpointError, DataError
 from hcnr.record.card import model_card
 from hcnr.record.files.restoration import AGAIN, MadeBy, RestorationRecord
 from hcnr.record.front_matter import Origin
 from hcnr.record.names import names_only
 from hcnr.record.run_report import RunReport
 
-WORDS = ("pair", "config", "data", "warnings", "versions")
+WORDS = ("pair", "config", "data", "warnings", "versions", "patch")
 """Parts of a report without infinities, whose names may be `nan` or `inf`."""
 
 
@@ -22,7 +23,8 @@ def write_companions(
 ) -> None:
     """Write `README.md`, `hcnr_config.yaml` and `hcnr_report.json` into `directory`.
 
-    They hold names of directories and files, no paths of the machine: they are published.
+    They hold names of directories and files, no paths of the machine: they are published. Of a
+    patch the card of the checkpoint that it makes is kept too, as `hcnr_card.md`.
 
     Args:
         directory: of the restored checkpoint.
@@ -30,10 +32,46 @@ def write_companions(
         config: of the run.
         origin: where both models come from, for the card.
     """
-    text = json.dumps(names_only(_plain(report)), indent=2, allow_nan=False)
-    (directory / "hcnr_report.json").write_text(text + "\n", encoding="utf-8")
+    _write_report(directory, names_only(_plain(report)))
     (directory / "hcnr_config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     (directory / "README.md").write_text(model_card(report, origin), encoding="utf-8")
+    if "patch" in report:
+        card = model_card(_without_patch(report), origin)
+        (directory / PATCHED_CARD).write_text(card, encoding="utf-8")
+
+
+def copy_patched(patch: Path, directory: Path) -> None:
+    """Write what `write_companions` would have written of the checkpoint that a patch makes.
+
+    Args:
+        patch: its directory.
+        directory: of that checkpoint.
+
+    Raises:
+        DataError: the report of the patch is missing or damaged.
+        CheckpointError: another of its files cannot be read.
+    """
+    read_report(patch)
+    report = json.loads((patch / "hcnr_report.json").read_text(encoding="utf-8"))
+    _write_report(directory, _without_patch(report))
+    for source, name in ((PATCHED_CARD, "README.md"), ("hcnr_config.yaml", "hcnr_config.yaml")):
+        try:
+            content = (patch / source).read_bytes()
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot read '{patch / source}' ({error.strerror or error}): copy the patch's "
+                "directory again, with all of its files."
+            ) from error
+        (directory / name).write_bytes(content)
+
+
+def _write_report(directory: Path, report: dict[str, Any]) -> None:
+    text = json.dumps(report, indent=2, allow_nan=False)
+    (directory / "hcnr_report.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _without_patch(report: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in report.items() if key != "patch"}
 
 
 def _plain(value: Any) -> Any:

@@ -26,7 +26,7 @@ from hcnr.models.pair import Pair, Role
 from hcnr.models.source import ModelSource, Source
 from hcnr.record.files.restoration import AdapterMatrix, AdapterRecord
 
-__all__ = ["AdapterOutput", "Factors", "adapter_output", "factorise"]
+__all__ = ["AdapterOutput", "Factors", "factorise"]
 
 RANK = 64
 """Largest rank of a matrix where none is asked for."""
@@ -250,27 +250,6 @@ class AdapterOutput:
         """
         subject = copy.deepcopy(model) if isinstance(self.on, ModelSource) else model
         return merge_into(subject, adapter_settings(directory))
-
-
-def adapter_output(
-    pair: Pair, out_format: str, adapter_rank: int | None, out: Any
-) -> AdapterOutput | None:
-    """What `restore` was asked to write; None for a whole checkpoint.
-
-    Raises:
-        ConfigError: the format is unknown, or the rank belongs to the other one.
-        HcnrError: as `AdapterOutput.of`.
-    """
-    if out_format == "adapter":
-        return AdapterOutput.of(pair, adapter_rank, out)
-    if out_format != "full":
-        raise ConfigError(f"out_format is {out_format!r}, expected 'full' or 'adapter'")
-    if adapter_rank is not None:
-        raise ConfigError(
-            f"adapter_rank is {adapter_rank}, and a whole checkpoint has none; leave it out, or "
-            "ask for out_format 'adapter' (--out-format adapter)"
-        )
-    return None
 
 
 def _differing(base: DirectorySource, tuned: DirectorySource) -> list[str]:

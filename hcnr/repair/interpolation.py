@@ -22,7 +22,13 @@ from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay, mixed
 from hcnr.models.pair import Pair
 from hcnr.progress import MIX, MIX_MODEL, SAVE, SEARCH_COEFFICIENT, Stages
-from hcnr.record.files.restoration import CoefficientTrial, Interpolated
+from hcnr.record.files.restoration import (
+    AdapterRecord,
+    CoefficientTrial,
+    Interpolated,
+    PatchRecord,
+)
+from hcnr.repair.patch_output import PatchOutput
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
 from hcnr.repair.task_weight import retention_of
@@ -31,6 +37,7 @@ from hcnr.repair.verdict import DataSet, EndLosses
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from hcnr.repair.output_form import OutputForm
     from hcnr.repair.verdict import Verdict
 
 FINEST = 100
@@ -218,14 +225,20 @@ class Interpolation:
                     own[name].copy_(self.mix(name, own[name], self.coefficient))
         return model
 
-    def write(self, directory: Path, tokenizer: Any) -> None:
-        """Write weights and everything `from_pretrained` needs into `directory`."""
+    def write(
+        self, directory: Path, tokenizer: Any, form: "OutputForm | None" = None
+    ) -> PatchRecord | None:
+        """Write weights and everything `from_pretrained` needs into `directory`, or a patch.
+
+        Returns:
+            What the report says of the patch; None where a whole checkpoint was written.
+        """
         tuned = self._pair.tuned
         if not isinstance(tuned, DirectorySource):
             model = self.model()
             with self._stages.stage(SAVE):
                 self._pair.save(model, directory, tokenizer)
-            return
+            return None
         checkpoint, chosen = tuned.checkpoint, set(self.shared)
         written = 0
 
@@ -241,11 +254,24 @@ class Interpolation:
                 written += nbytes
                 watcher.advance(written, checkpoint.nbytes)
 
-            write_weights(checkpoint, directory, tuned.placed.replacing(weight, chosen), progress)
+            replacement = tuned.placed.replacing(weight, chosen)
+            if isinstance(form, PatchOutput):
+                return form.write(directory, replacement, progress)
+            write_weights(checkpoint, directory, replacement, progress)
             copy_companions(checkpoint, directory)
+        return None
 
-    def report(self, verdict: "Verdict | None" = None) -> dict[str, Any]:
-        """Everything that happened, as plain values for JSON; `verdict` where losses were taken."""
+    def report(
+        self,
+        verdict: "Verdict | None" = None,
+        form: AdapterRecord | PatchRecord | None = None,
+    ) -> dict[str, Any]:
+        """Everything that happened, as plain values for JSON.
+
+        Args:
+            verdict: where losses were taken.
+            form: what `write` returned.
+        """
         pair, config = self._pair, self._config
         held_back = None if self._data is None else self._data.held_back.get("task")
         facts = Interpolated(
@@ -276,6 +302,7 @@ class Interpolation:
             target_parameters=0,
             interpolation=facts,
             verdict=None if verdict is None else verdict.as_dict(),
+            form=form,
         )
 
 

@@ -16,8 +16,9 @@ from hcnr.models.model import resolve_device
 from hcnr.models.pair import Pair
 from hcnr.progress import MERGE, SAVE, WRITE, WRITE_ADAPTER, Stages
 from hcnr.record.files.matrix_record import MatrixRecord
-from hcnr.record.files.restoration import AdapterRecord
+from hcnr.record.files.restoration import AdapterRecord, PatchRecord
 from hcnr.record.files.two_sided import TwoSidedMatrix
+from hcnr.repair.adapter_output import AdapterOutput
 from hcnr.repair.compensate import repair
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
@@ -25,7 +26,7 @@ from hcnr.repair.summary import build_report
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from hcnr.repair.adapter_output import AdapterOutput
+    from hcnr.repair.output_form import OutputForm
     from hcnr.repair.verdict import Verdict
     from hcnr.repair.whole import WholeRepairs
 
@@ -105,20 +106,27 @@ class Repairs:
         return model
 
     def write(
-        self, directory: Path, tokenizer: Any, adapter: "AdapterOutput | None" = None
-    ) -> AdapterRecord | None:
+        self, directory: Path, tokenizer: Any, form: "OutputForm | None" = None
+    ) -> AdapterRecord | PatchRecord | None:
         """Write weights and everything `from_pretrained` needs into `directory`.
 
+        Args:
+            directory: an existing directory.
+            tokenizer: of a model in memory.
+            form: an adapter or a patch, which is written in their place.
+
         Returns:
-            What the report says of an adapter; None where a whole checkpoint was written.
+            What the report says of that form; None where a whole checkpoint was written.
         """
         tuned = self._pair.tuned
-        if adapter is not None:
+        if isinstance(form, AdapterOutput):
             with self._stages.stage(WRITE_ADAPTER):
-                return adapter.write(directory, self._selection.selected, self.weight, self._config)
+                return form.write(directory, self._selection.selected, self.weight, self._config)
         if isinstance(tuned, DirectorySource):
             with self._stages.stage(WRITE):
                 replacement = tuned.replacing(self.weight, self._selection.selected)
+                if form is not None:
+                    return form.write(directory, replacement)
                 write_weights(tuned.checkpoint, directory, replacement)
                 copy_companions(tuned.checkpoint, directory)
             return None
@@ -128,13 +136,15 @@ class Repairs:
         return None
 
     def report(
-        self, verdict: "Verdict | None" = None, adapter: AdapterRecord | None = None
+        self,
+        verdict: "Verdict | None" = None,
+        form: AdapterRecord | PatchRecord | None = None,
     ) -> dict[str, Any]:
         """Everything that happened, as plain values for JSON.
 
         Args:
             verdict: where losses were taken.
-            adapter: what `write` returned.
+            form: what `write` returned.
         """
         layers = self._pair.tuned.matrices(self._config.targets, self._config.ignore)
         return build_report(
@@ -155,5 +165,5 @@ class Repairs:
             out_of_reach=None if (reach := self._pair.tuned.reach) is None else reach.as_dict(),
             verdict=None if verdict is None else verdict.as_dict(),
             sources=self._pair.facts.get("sources"),
-            adapter=adapter,
+            form=form,
         )

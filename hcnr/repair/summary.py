@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from hcnr.config import RestoreConfig
 from hcnr.record.files.matrix_record import MatrixRecord
-from hcnr.record.files.restoration import AdapterRecord, Interpolated, RestorationRecord
+from hcnr.record.files.restoration import (
+    AdapterRecord,
+    Interpolated,
+    PatchRecord,
+    RestorationRecord,
+)
 from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.quantiles import score_quantiles
 from hcnr.record.run_report import RunReport
@@ -34,7 +39,7 @@ def build_report(
     out_of_reach: Mapping[str, Any] | None = None,
     interpolation: Interpolated | None = None,
     sources: Mapping[str, Mapping[str, Any]] | None = None,
-    adapter: AdapterRecord | None = None,
+    form: AdapterRecord | PatchRecord | None = None,
 ) -> RunReport:
     """Collect a run, see `hcnr.record.files.restoration.RestorationRecord`.
 
@@ -52,7 +57,7 @@ def build_report(
         verdict: where losses were taken, `Verdict.as_dict()`.
         sources: where base and tuned come from where that is no directory of their own, by role,
             such as the adapter that was merged.
-        adapter: of a result that was written as an adapter.
+        form: of a result that was written as an adapter or a patch.
         out_of_reach: weights of the blocks that no repair reaches, `Reach.as_dict()`.
         interpolation: where all weights were mixed with base's, and nothing was measured or
             selected.
@@ -82,7 +87,9 @@ def build_report(
     if any(record.two_sided for record in records):
         summary |= _restored_directions(records)
     parts = {
-        "two_sided": two_sided, "interpolation": interpolation, "adapter": adapter,
+        "two_sided": two_sided, "interpolation": interpolation,
+        "adapter": form if isinstance(form, AdapterRecord) else None,
+        "patch": form if isinstance(form, PatchRecord) else None,
         "verdict": verdict,
     }  # fmt: skip
     content = {

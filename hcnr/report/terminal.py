@@ -14,6 +14,7 @@ from hcnr.record.files.restoration import AGAIN, DataRecord, Interpolated, Resto
 from hcnr.record.files.two_sided import TwoSidedRecord
 from hcnr.record.interpolation_text import key_facts as mixing_facts
 from hcnr.record.interpolation_text import search_sentence as mixing_search
+from hcnr.record.patch_text import patch_sentence
 from hcnr.record.two_sided_text import key_facts, search_sentence
 
 if TYPE_CHECKING:
@@ -84,7 +85,9 @@ def _print_mixing(report: RestorationRecord, mix: Interpolated, console: Console
 
 
 def _print_end(report: RestorationRecord, console: Console) -> None:
-    """Print what every restoration ends with: warnings, losses and the verdict."""
+    """Print what every restoration ends with: its form, warnings, losses and the verdict."""
+    if patch := report.patch:
+        console.print(patch_sentence(patch), highlight=False, markup=False)
     for warning in report.warnings:
         console.print(f"note: {warning}", highlight=False, markup=False)
     for line in report.verdict.lines if report.verdict else [NO_LOSSES]:

@@ -158,7 +158,7 @@ def test_refusals(pair, data, tmp_path):
     refused(ConfigError, "out is None", out=None)
     refused(ConfigError, "adapter_rank is 0", adapter_rank=0)
     refused(ConfigError, "a whole checkpoint has none", out_format="full", adapter_rank=4)
-    refused(ConfigError, "expected 'full' or 'adapter'", out_format="lora")
+    refused(ConfigError, "expected 'full', 'adapter' or 'patch'", out_format="lora")
     head = write_adapter(pair["base"], tmp_path / "norm", lora(modules_to_save=["norm"]))
     refused(ModelError, "changes model.*norm.weight, which is no linear layer", head)
     nothing = config(compensation="none", in_weight_ratio=0.0)

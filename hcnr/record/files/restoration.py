@@ -166,6 +166,42 @@ class AdapterRecord(Schema):
     matrices: dict[str, AdapterMatrix]
 
 
+class PatchTensor(Schema):
+    """What a patch holds of one tensor.
+
+    Attributes:
+        form: `rows`, `columns` or `whole`.
+        count: how many of them; of the whole tensor its rows.
+        nbytes: in the file.
+    """
+
+    form: str
+    count: int
+    nbytes: int
+
+
+class PatchRecord(Schema):
+    """A result that was written as a patch.
+
+    Attributes:
+        tuned: the name of what it is put on.
+        fingerprint: of all tensors that tuned stores.
+        sha256: of all of their bytes, see `hcnr.checkpoint.patch_form.together`.
+        nbytes: of the patch.
+        checkpoint_nbytes: of tuned's files.
+        stored: how many tensors these hold.
+        tensors: what is changed, by stored name.
+    """
+
+    tuned: str
+    fingerprint: str
+    sha256: str
+    nbytes: int
+    checkpoint_nbytes: int
+    stored: int
+    tensors: dict[str, PatchTensor]
+
+
 class LossVerdict(Schema):
     """What the losses say: `losses` by data set, see `hcnr.repair.verdict.SetLosses`."""
 
@@ -193,6 +229,7 @@ class RestorationRecord(Schema):
         two_sided: of a kind that repairs whole matrices, or where mu was searched.
         interpolation: where all weights were mixed, and nothing was measured or selected.
         adapter: of a result that was written as one.
+        patch: likewise.
         verdict: where losses were taken.
     """
 
@@ -211,6 +248,7 @@ class RestorationRecord(Schema):
     two_sided: TwoSidedRecord | None = None
     interpolation: Interpolated | None = None
     adapter: AdapterRecord | None = None
+    patch: PatchRecord | None = None
     verdict: LossVerdict | None = None
 
     @property

@@ -1,0 +1,93 @@
+"""A patch is put on the checkpoint that it was made for: `hcnr apply`."""
+
+from pathlib import Path
+
+from hcnr.checkpoint import (
+    Checkpoint,
+    Patch,
+    check_output,
+    copy_companions,
+    output_directory,
+    write_weights,
+)
+from hcnr.errors import ConfigError
+from hcnr.models.adapter_files import is_adapter
+from hcnr.models.given import resolve
+from hcnr.output.bars import shows_progress
+from hcnr.progress import APPLY, CHECK_PATCH, CHECKPOINTS, WEIGHTS, Stages, Watcher
+from hcnr.record.writing import copy_patched
+
+__all__ = ["apply_patch"]
+
+
+@shows_progress
+def apply_patch(
+    tuned: str | Path,
+    patch: str | Path,
+    out: str | Path,
+    *,
+    base: str | Path | None = None,
+    overwrite: bool = False,
+    watcher: Watcher | None = None,
+    progress: bool = True,
+) -> Path:
+    """Put a patch on the checkpoint that it was made for.
+
+    What is written is what `restore` would have written with `out_format="full"`: the same bytes
+    of weights in tuned's shards, the same small files, report and card. Before anything is written
+    every byte of the patch and of tuned's tensors is compared with the SHA-256 of each.
+
+    Args:
+        tuned: the fine-tuned model that was restored, named as then: a directory, an adapter, a
+            quantised model, or a name of the hub.
+        patch: the directory that `restore` wrote with `out_format="patch"`.
+        out: directory to write.
+        base: what an adapter is merged into; None takes what it names itself.
+        overwrite: replace an existing `out`.
+        watcher: told about stages and progress.
+        progress: bars in a notebook or at a terminal, where no watcher is given.
+
+    Returns:
+        The path of the finished directory.
+
+    Raises:
+        CheckpointError: the patch is damaged, or was made for another tuned.
+        OutputError: `out` cannot be written.
+        ConfigError: `base` is given, and tuned is no adapter.
+        HcnrError: tuned cannot be opened.
+    """
+    stages, directory = Stages(watcher), Path(patch).expanduser().absolute()
+    opened = Patch.open(directory)
+    check_output(out, inputs=[directory], overwrite=overwrite)
+    with stages.stage(CHECKPOINTS):
+        if base is not None and not is_adapter(tuned):
+            raise ConfigError(
+                f"'{tuned}' is no adapter, so base ('{base}') has nothing to do; leave --base out"
+            )
+        given = resolve(tuned, None if base is None else resolve(base))
+        checkpoint = Checkpoint.open(given.directory)
+        opened.check_for(checkpoint)
+    with output_directory(
+        out, inputs=[*given.places, directory], overwrite=overwrite, nbytes=checkpoint.nbytes
+    ) as work:
+        copy_patched(directory, work)
+        with stages.stage(CHECK_PATCH) as told:
+            opened.check_whole(_Bytes(told, opened.nbytes))
+        with stages.stage(WEIGHTS) as told:
+            opened.check_bits(checkpoint, _Bytes(told, checkpoint.nbytes))
+        with stages.stage(APPLY) as told:
+            copied = _Bytes(told, checkpoint.nbytes)
+            write_weights(checkpoint, work, opened.replacing(checkpoint), copied)
+            copy_companions(checkpoint, work)
+    return Path(out).expanduser()
+
+
+class _Bytes:
+    """Adds up what was just done, for a watcher."""
+
+    def __init__(self, watcher: Watcher, total: int) -> None:
+        self._watcher, self._total, self._done = watcher, total, 0
+
+    def __call__(self, count: int) -> None:
+        self._done += count
+        self._watcher.advance(self._done, self._total)
