@@ -1,6 +1,7 @@
 """Directories that are built once, under a key, and are either complete or absent."""
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -26,8 +27,10 @@ def cache_root() -> Path:
     return (Path(user) if user else Path.home() / ".cache") / "hcnr" / "lab"
 
 
-def cached_directory(key: str, build: Callable[[Path], None]) -> Path:
+def cached_directory(key: str, build: Callable[[Path], None], *, nbytes: int | None = None) -> Path:
     """Return the directory of a key, building it first if it is not there.
+
+    Where `nbytes` says what it will take, and less is free, an OSError says so before it is built.
 
     It is built in a temporary directory beside its place and renamed when it is complete and on the
     disk, so a killed or failed build, or a machine that stops, leaves nothing under the key. Of two
@@ -43,6 +46,7 @@ def cached_directory(key: str, build: Callable[[Path], None]) -> Path:
     with _turn(root / f".{key}.lock"):
         if _is_whole(place):
             return place
+        _check_room(root, nbytes)
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
         try:
             if place.is_dir():
@@ -61,6 +65,14 @@ def cached_directory(key: str, build: Callable[[Path], None]) -> Path:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return place
+
+
+def _check_room(root: Path, nbytes: int | None) -> None:
+    free = shutil.disk_usage(root).free
+    if nbytes is not None and free < nbytes:
+        raise OSError(
+            errno.ENOSPC, f"it takes {nbytes / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free there"
+        )
 
 
 def _list(place: Path) -> None:

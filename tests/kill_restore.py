@@ -5,7 +5,8 @@
 Each round a process that restores a tiny pair is killed (SIGKILL) after a random time, again and
 again, until one comes to its end. After every kill the output must be absent or complete, and
 nothing lie beside it but what the next run uses or removes; at the end of a round its bytes are
-those of a run that was never interrupted. The inputs stay untouched.
+those of a run that was never interrupted. The inputs stay untouched, and what killed runs left in
+TMPDIR goes when another one starts.
 """
 
 import argparse
@@ -28,6 +29,7 @@ import hcnr
 from hcnr.checkpoint import kept_work
 from hcnr.config import RestoreConfig
 from hcnr.record.writing import read_report
+from hcnr.scratch import remove_abandoned
 from pairs import write_pair
 from wholes import write_learned
 
@@ -107,6 +109,8 @@ def rounds(kills: int, seed: int, root: Path) -> tuple[int, int, int]:
             restore(pair, root / f"{place}-{name}", name)
             seconds[name] = time.monotonic() - start
         expected[name] = digest(root / f"whole-{name}")
+    tempfile.tempdir = str(scratch := root / "scratch")
+    scratch.mkdir()
     count = done = resumed = 0
     while count < kills:
         name = random_.choice(list(CASES))
@@ -128,6 +132,8 @@ def rounds(kills: int, seed: int, root: Path) -> tuple[int, int, int]:
         assert last or left == ["out"], f"left behind: {left}"
         resumed += any("taken over" in note for note in read_report(out)["warnings"])
         shutil.rmtree(place)
+    remove_abandoned()
+    assert not list(scratch.glob("hcnr-*")), "a killed run's temporary files stay"
     assert {path: path.read_bytes() for path in inputs} == before, "an input was changed"
     return count, done, resumed
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "hcnr"
 MOST_FILES = 20
 FLOORS = (
-    "_version", "errors", "progress", "cache", "plugins", "versions", "output", "hub",
+    "_version", "errors", "progress", "cache", "scratch", "plugins", "versions", "output", "hub",
     "directories", "ranks", "kinds", "settings", "yaml_file", "config", "stats", "checkpoint",
     "models", "detectors", "data", "curvature", "choosing", "record", "repair", "pipeline",
     "plan", "tuning", "benchmarks", "evaluation", "probes", "search", "report", "guided", "demo",

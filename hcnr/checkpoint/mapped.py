@@ -1,7 +1,5 @@
 """Tensors that do not fit into memory together, in files without a name."""
 
-import contextlib
-import os
 import tempfile
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.errors import OutputError
+from hcnr.scratch import scratch_directory
 
 K = TypeVar("K", bound=Hashable)
 
@@ -30,22 +29,17 @@ def mapped(tensors: Mapping[K, Tensor]) -> dict[K, Tensor]:
 
 
 def _mapped(tensor: Tensor) -> Tensor:
-    path = None
     try:
-        handle, path = tempfile.mkstemp(prefix="hcnr-", suffix=".bin")
-        with open(handle, "wb") as file:
-            file.write(byte_view(tensor))
-        # Shared, so that its pages are the file's, which the kernel takes back where memory is
-        # short; nothing writes to it.
-        found = torch.from_file(path, shared=True, size=tensor.numel(), dtype=tensor.dtype)
+        # What is mapped stays readable when its name is gone.
+        with scratch_directory() as place:
+            path = place / "tensor.bin"
+            path.write_bytes(byte_view(tensor))
+            # Shared, so that its pages are the file's, which the kernel takes back where memory is
+            # short; nothing writes to it.
+            found = torch.from_file(str(path), shared=True, size=tensor.numel(), dtype=tensor.dtype)
         return found.reshape(tensor.shape)
     except (OSError, RuntimeError) as error:
         raise OutputError(
             f"what a run sets aside does not fit into {tempfile.gettempdir()} ({error}); set "
             "TMPDIR to a larger disk, or raise --memory-budget"
         ) from error
-    finally:
-        # What is mapped stays readable; only Windows keeps the file as long as it is.
-        if path is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(path)

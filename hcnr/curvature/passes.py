@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
 from hcnr import ranks
@@ -339,11 +340,17 @@ def _recomputing(block: nn.Module, *, reentrant: bool) -> contextlib.AbstractCon
         if not torch.is_grad_enabled():
             return forward(*args, **kwargs)
 
-        def flat(*values: Any) -> Any:
-            named = dict(zip(kwargs, values[len(args) :], strict=True))
-            return forward(*values[: len(args)], **named)
+        form: Any = None
 
-        return checkpoint(flat, *args, *kwargs.values(), **options)
+        def flat(*values: Any) -> tuple[Any, ...]:
+            nonlocal form
+            named = dict(zip(kwargs, values[len(args) :], strict=True))
+            # Of what is no tuple (OpenAI GPT's blocks return lists) nothing would get a gradient.
+            leaves, form = tree_flatten(forward(*values[: len(args)], **named))
+            return tuple(leaves)
+
+        leaves = checkpoint(flat, *args, *kwargs.values(), **options)
+        return tree_unflatten(leaves, form)
 
     return running_as(block, run)
 

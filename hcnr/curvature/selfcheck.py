@@ -77,16 +77,31 @@ def check_model(
     budget = 2 * max(lengths) if compared else 1
 
     def run(_: int) -> None:
-        for batch in micro_batches(model, two, everything, budget):
-            _explained(model, matrices, batch)
-        if compared:
-            _check_batches(model, matrices, two, axis)
+        with _or_whole(model):
+            for batch in micro_batches(model, two, everything, budget):
+                _explained(model, matrices, batch)
+            if compared:
+                _check_batches(model, matrices, two, axis)
 
     # Where blocks are read when they run, weights get gradients when their block is read again.
     again = STREAMED in vars(model)
     with prepared(model, gradient_checkpointing=gradient_checkpointing, whole_again=again):
         # Two short samples that do not fit are told as one that does not.
         shrinking(run, 1, two)
+
+
+@contextlib.contextmanager
+def _or_whole(model: "PreTrainedModel") -> Iterator[None]:
+    """Where blocks are read when they run, what is wrong may be that: a refusal says so."""
+    try:
+        yield
+    except ModelError as error:
+        cure = "leave --device-map out"
+        if STREAMED not in vars(model) or isinstance(error, RowsError) or cure in str(error):
+            raise
+        raise ModelError(
+            f"{error}; or {cure}, as it may be that blocks are read and run one by one"
+        ) from error
 
 
 def _check_batches(

@@ -112,6 +112,15 @@ class InputsDiffer(Exception):
         self.names = names
 
 
+def more_gradients(name: str) -> ModelError:
+    """What is said where backward meets one use of a matrix, or all of them, twice."""
+    return ModelError(
+        f"{name} receives more gradients than it has uses in a forward pass: the squares of two do "
+        "not add up to the square of their sum; call backward once a forward pass, or leave it out "
+        f"with ignore=['{name}']"
+    )
+
+
 class _Tap(torch.autograd.Function):
     """Identity on a layer's output that delivers (input, output gradient) in backward.
 
@@ -129,7 +138,7 @@ class _Tap(torch.autograd.Function):
         consume: GradientConsumer,
     ) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.name, ctx.shared, ctx.consume = name, shared, consume
+        ctx.name, ctx.shared, ctx.consume, ctx.met = name, shared, consume, False
         ctx.mark_dirty(output)
         return output
 
@@ -137,6 +146,9 @@ class _Tap(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         name, shared = ctx.name, ctx.shared
+        if ctx.met:
+            raise more_gradients(name)
+        ctx.met = True
         try:
             (x,) = ctx.saved_tensors
         except RuntimeError as error:
@@ -184,6 +196,8 @@ class Taps:
         self._twins = {} if model is None else sharing_layers(model, modules)
         self._apart = apart
         self._uses: Counter[str] = Counter()
+        self._tapped: Counter[str] = Counter()
+        self._again: Counter[str] = Counter()
         self._leaders: dict[str, str] = {}
         self._parted: set[str] = set()
         self._counts = False
@@ -208,6 +222,7 @@ class Taps:
         self._forward += 1
         self._last = self._routed = None
         self._uses, self._counts = Counter(), True
+        self._tapped, self._again = Counter(), Counter()
 
     def end(self) -> None:
         """Announce the end of a forward pass: what is recomputed later shares nothing with it.
@@ -261,9 +276,22 @@ class Taps:
                 # Nothing before this layer carries a gradient: it enters here. A leaf must not
                 # be marked as changed, so a copy follows it.
                 output = output.requires_grad_(True).clone()
+            self._check_again(name)
             return _Tap.apply(output, x, name, self._join(x, name), self._on_gradient)
 
         return hook
+
+    def _check_again(self, name: str) -> None:
+        """Refuse a use that reentrant checkpointing recomputes for a second backward pass.
+
+        It sets taps when it recomputes, and none before: each is another object for one use.
+        """
+        if self._counts:
+            self._tapped[name] += 1
+            return
+        self._again[name] += 1
+        if not self._tapped[name] and 0 < self._uses[name] < self._again[name]:
+            raise more_gradients(name)
 
     def _join(self, x: Tensor, name: str) -> SharedInput:
         """Return the group of the tensor object `x`; q/k/v and gate/up follow each other."""

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import io
 import math
-import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from hcnr.models.model import resolve_device
 from hcnr.models.open_models import OpenModels, Role
 from hcnr.models.pair import Pair
 from hcnr.progress import FACTORISE, Stages, curvature_of
+from hcnr.scratch import Scratch
 from hcnr_kernels import SpectralBasis, spectral_basis
 from hcnr_kernels.ops.spectral import BlockDiagonal, Modes, TaskEnergy
 from hcnr_kernels.ops.spectral.coordinates import Blocks
@@ -309,8 +309,15 @@ class TwoSided:
 
     def __init__(self, honesty: TokenizedSet, groups: list[list[str]], kinds: Sequence[Kind]):
         """Hold nothing yet; what needs more than one group is kept in files."""
-        self._directory = Path(tempfile.mkdtemp(prefix="hcnr-")) if len(groups) > 1 else None
-        self.bases = {kind: Bases(self._directory) for kind in kinds}
+        try:
+            self._scratch = Scratch() if len(groups) > 1 else None
+        except OSError as error:
+            raise OutputError(
+                f"no directory for bases can be made in {tempfile.gettempdir()} ({error}); set "
+                "TMPDIR to a folder that can be written, or raise --memory-budget"
+            ) from error
+        place = None if self._scratch is None else self._scratch.path
+        self.bases = {kind: Bases(place) for kind in kinds}
         self.honesty, self.groups = honesty, groups
         self.passes = 0
         self.forecast: dict[Kind, TaskEnergy] = {}
@@ -360,8 +367,8 @@ class TwoSided:
 
     def close(self) -> None:
         """Remove the files."""
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        if self._scratch is not None:
+            self._scratch.close()
 
     def __enter__(self) -> "TwoSided":
         return self

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from torch import Tensor
 
 from hcnr.curvature.layouts import Use
-from hcnr.curvature.taps import SharedInput
-from hcnr.errors import ModelError
+from hcnr.curvature.taps import SharedInput, more_gradients
 
 
 class Uses:
@@ -66,8 +65,4 @@ class Uses:
 
     def _check(self, name: str, shared: SharedInput) -> None:
         if self._done.get(name) == shared.forward:
-            raise ModelError(
-                f"{name} receives more gradients than it has uses in a forward pass: the squares "
-                "of two do not add up to the square of their sum; call backward once a forward "
-                f"pass, or leave it out with ignore=['{name}']"
-            )
+            raise more_gradients(name)

@@ -113,7 +113,9 @@ def merged_checkpoint(settings: AdapterSettings, base: Path) -> Path:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(settings.name).name)[:80]
     try:
         return cached_directory(
-            f"adapter-{name}-{key}", lambda place: _write(settings, checkpoint, place)
+            f"adapter-{name}-{key}",
+            lambda place: _write(settings, checkpoint, place),
+            nbytes=checkpoint.nbytes,
         )
     except HcnrError:
         raise

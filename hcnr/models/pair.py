@@ -20,6 +20,7 @@ from hcnr.models.open_models import OpenModels, Role
 from hcnr.models.source import MERGED, ModelSource, Source, open_source
 from hcnr.models.streamed.units import residence
 from hcnr.progress import CHECKPOINTS, WEIGHTS, Stages
+from hcnr.scratch import remove_abandoned
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -112,6 +113,7 @@ class Pair:
             ModelError: no matrix matches the targets.
         """
         with stages.stage(CHECKPOINTS):
+            remove_abandoned()
             resolve_device(config.device)
             pair = open_pair(base, tuned)
             matrices, messages = check_match(*pair, config)

@@ -1,7 +1,6 @@
 """Where weights come from: a checkpoint directory or a model in memory, behind one face."""
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +19,7 @@ from hcnr.models.linear import as_matrix, matrix_parameters
 from hcnr.models.loading import explained
 from hcnr.models.model import open_tokenizer, target_matrices
 from hcnr.models.reach import Reach, out_of_reach
+from hcnr.scratch import scratch_directory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -204,7 +204,7 @@ class ModelSource:
     def check_savable(self) -> None:
         """Write the settings to a place of no consequence, as `save_pretrained` will."""
         with (
-            tempfile.TemporaryDirectory(prefix="hcnr-") as scratch,
+            scratch_directory() as scratch,
             explained(f"{self} cannot be saved", cure="; correct its configuration in memory"),
         ):
             self.model.config.save_pretrained(scratch)

@@ -8,7 +8,6 @@ Imports TRL; import this module late.
 
 import contextlib
 import random
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
@@ -24,6 +23,7 @@ from hcnr.data.tokens import TokenizedSample
 from hcnr.errors import ModelError
 from hcnr.models.device_memory import out_of_memory
 from hcnr.progress import Watcher
+from hcnr.scratch import scratch_directory
 from hcnr.tuning.settings import TuneSettings
 
 with warnings.catch_warnings():
@@ -76,9 +76,9 @@ def train(
         ModelError: it does not fit into memory, or the loss is not finite.
     """
     rows = datasets.Dataset.from_list([as_row(sample) for sample in samples])
-    with _alone(model.device, settings.seed), tempfile.TemporaryDirectory() as place:
+    with _alone(model.device, settings.seed), scratch_directory() as place:
         try:
-            trainer = _trainer(model, tokenizer, rows, settings, place, max(map(len, samples)))
+            trainer = _trainer(model, tokenizer, rows, settings, str(place), max(map(len, samples)))
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(_Telling(watcher))
             with torch.enable_grad():

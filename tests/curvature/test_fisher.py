@@ -269,8 +269,26 @@ class Aside(Classifier):
         return self.first(x)
 
 
+class AsideAgain(Classifier):
+    """The same, recomputed in backward by taps that were not there before."""
+
+    def forward(self, x):
+        def both(x):
+            self.first(x + 1)
+            return self.first(x)
+
+        return checkpoint(both, x.requires_grad_(True), use_reentrant=True)
+
+
 @pytest.mark.parametrize(
-    ("kind", "read"), [(lambda: Recurrent(2), False), (lambda: Recurrent(2), True), (Aside, True)]
+    ("kind", "read"),
+    [
+        (lambda: Recurrent(2), False),
+        (lambda: Recurrent(2), True),
+        (Aside, True),
+        (Aside, False),
+        (AsideAgain, False),
+    ],
 )
 def test_a_second_backward_pass_over_several_uses_is_refused_too(kind, read):
     """Also where the scores were read between the two."""

@@ -159,6 +159,29 @@ def test_a_full_disk_is_told_and_leaves_nothing(pair, tmp_path, cache):
     assert Checkpoint.open(resolve(tmp_path / "q").directory).tensors
 
 
+def almost_full(monkeypatch, free: int) -> None:
+    usage = shutil.disk_usage(".")._replace(free=free)
+    monkeypatch.setattr("hcnr.cache.shutil.disk_usage", lambda _: usage)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_too_little_room_is_told_before_anything_is_written(
+    pair, tmp_path, cache, monkeypatch, kind
+):
+    needs(KINDS[kind][0]["quant_method"])
+    truth = write_quantised(pair["tuned"], tmp_path / "q", kind)
+    nbytes = 2 * sum(one.numel() for one in truth.values())
+    almost_full(monkeypatch, nbytes - 1)
+    monkeypatch.setattr(convert, "save_file", lambda *_, **__: pytest.fail("it was written"))
+    with pytest.raises(OutputError, match=r"it takes \S+ GB, and \S+ GB are free there\); free"):
+        resolve(tmp_path / "q")
+    assert list(cache.iterdir()) == []
+    monkeypatch.undo()
+    monkeypatch.setenv("HCNR_CACHE", str(cache))
+    almost_full(monkeypatch, nbytes)
+    assert Checkpoint.open(resolve(tmp_path / "q").directory).tensors
+
+
 def test_an_interrupted_one_counts_for_nothing(pair, tmp_path, cache, monkeypatch):
     write_quantised(pair["tuned"], tmp_path / "q", "fp8-blocks")
     monkeypatch.setattr(convert, "_SHARD", 8_000)

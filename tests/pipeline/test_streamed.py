@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaModel
+from transformers import LlamaModel, OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
 import hcnr
 from bench import streamed
-from families import FAMILIES, make
+from families import FAMILIES, VOCABULARY, make
 from hcnr.config import RestoreConfig
 from hcnr.curvature.passes import mean_loss
 from hcnr.curvature.scores import score
@@ -82,10 +82,17 @@ def test_a_streamed_model_is_restored_to_the_same_bytes(learned, tmp_path, loads
         loads.clear()
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
+def openai_gpt() -> OpenAIGPTLMHeadModel:
+    """A model whose blocks return lists."""
+    torch.manual_seed(0)
+    size = {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    return OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=VOCABULARY, **size)).eval()
+
+
+@pytest.mark.parametrize("family", [*sorted(FAMILIES), "openai-gpt"])
 def test_every_family_is_measured_the_same(tmp_path, family):
     """Transposed maps, tied heads, several kinds of attention, towers beside the text."""
-    make(family).save_pretrained(tmp_path)
+    (openai_gpt() if family == "openai-gpt" else make(family)).save_pretrained(tmp_path)
     source, samples = DirectorySource(tmp_path), data(HONESTY)
     names = list(source.matrices(("*",), ()))
     found = []
@@ -226,8 +233,11 @@ def test_a_wrong_layer_is_still_found(learned, monkeypatch):
         lambda self, x: real(x * 1.5 if self.in_features == 40 else x, self.weight, self.bias),
     )
     pair = {key: learned[key] for key in ("base", "tuned", "honesty", "task")}
-    with pytest.raises(ModelError, match=r"mlp.down_proj .* is no plain y = W x \+ b"):
-        hcnr.measure(**pair, config=settings(compensation="none", device_map="disk"))
+    for place in ("disk", None):
+        with pytest.raises(ModelError, match=r"mlp.down_proj .* is no plain y = W x \+ b") as told:
+            hcnr.measure(**pair, config=settings(compensation="none", device_map=place))
+        # What blocks lose that run one by one looks the same.
+        assert ("; or leave --device-map out" in str(told.value)) == (place == "disk")
 
 
 def test_weights_used_outside_of_their_module_are_refused(learned, tmp_path, monkeypatch):

@@ -57,7 +57,9 @@ def convert_gguf(source: str | Path, *, dtype: Literal["bfloat16", "float32"] = 
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.origin.name)[:80]
         try:
             return cached_directory(
-                f"model-{name}-{key}", lambda place: _convert(found, sha256, dtype, place)
+                f"model-{name}-{key}",
+                lambda place: _convert(found, sha256, dtype, place),
+                nbytes=_nbytes(found.parts, dtype),
             )
         except HcnrError:
             raise
@@ -66,6 +68,19 @@ def convert_gguf(source: str | Path, *, dtype: Literal["bfloat16", "float32"] = 
                 f"the converted model cannot be written below {cache_root()} ({_reason(error)}); "
                 "free space there, or set HCNR_CACHE to a folder that can be written"
             ) from error
+
+
+def _nbytes(parts: list[Path], dtype: str) -> int | None:
+    """What is written takes, by the header; unknown of a file in parts, or one that is damaged."""
+    import torch
+
+    if len(parts) > 1:
+        return None
+    try:
+        numbers = sum(_header(parts[0]).sizes.values())
+    except Exception:  # whatever its reader may raise: it is told when the file is read
+        return None
+    return numbers * getattr(torch, dtype).itemsize
 
 
 def _require(*packages: str) -> None:

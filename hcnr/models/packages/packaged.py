@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import re
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.errors import ModelError
+from hcnr.scratch import scratch_directory
 
 # A part of a file that was too large for one package: `model.gguf.part00`.
 _PART = re.compile(r"(?P<name>.+\.gguf)\.part(?P<number>\d+)")
@@ -73,9 +73,9 @@ def located(source: str | Path) -> Iterator[LocatedFile]:
     Raises:
         ModelError: there is not exactly one, a part of it is missing, or the source cannot be read.
     """
-    with tempfile.TemporaryDirectory(prefix="hcnr-gguf-") as scratch:
+    with scratch_directory() as scratch:
         try:
-            found = _locate(str(source), Path(scratch))
+            found = _locate(str(source), scratch)
         except OSError as error:
             raise ModelError(
                 f"{source} cannot be searched for a GGUF file ({error}); free space or change its "

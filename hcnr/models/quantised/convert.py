@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -83,7 +84,9 @@ def dequantised(path: Path) -> Dequantised | None:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name)[:80]
     try:
         place = cached_directory(
-            f"plain-{name}-{key}", lambda place: _write(checkpoint, read, dtype, place)
+            f"plain-{name}-{key}",
+            lambda place: _write(checkpoint, read, dtype, place),
+            nbytes=_nbytes(checkpoint, read, dtype),
         )
     except HcnrError:
         raise
@@ -131,6 +134,22 @@ def _check_rest(checkpoint: Checkpoint, read: Quantised) -> None:
 
 def _of_activations(name: str) -> bool:
     return name.rpartition(".")[2] in ACTIVATIONS
+
+
+def _nbytes(checkpoint: Checkpoint, read: Quantised, dtype: str) -> int:
+    """What is written takes, by the shapes of what is stored; headers and small files left out."""
+    numbers = other = 0
+    for name, info in checkpoint.tensors.items():
+        if name in read.weights and name in read.parts:
+            # Bytes without a sign hold two numbers each, bitsandbytes' of 4 bits.
+            numbers += math.prod(info.shape) * (2 if info.dtype == torch.uint8 else 1)
+        elif name.endswith("weight_packed") and name in read.parts:
+            shape = f"{name.removesuffix('packed')}shape"
+            if shape in checkpoint.tensors:
+                numbers += math.prod(checkpoint.load(shape).tolist())
+        elif name not in read.parts and not _of_activations(name):
+            other += info.nbytes
+    return numbers * _FLOATS[dtype].itemsize + other
 
 
 def _write(checkpoint: Checkpoint, read: Quantised, dtype: str, place: Path) -> None:
