@@ -58,6 +58,19 @@ class _Nobody:
     def advance(self, done: int, total: int) -> None: ...
 
 
+class Adding:
+    """Adds up what was just done, such as bytes, and tells a watcher."""
+
+    def __init__(self, watcher: Watcher, total: int) -> None:
+        """Begin at nothing of `total`."""
+        self._watcher, self._total, self._done = watcher, total, 0
+
+    def __call__(self, count: int) -> None:
+        """Note that `count` more are done."""
+        self._done += count
+        self._watcher.advance(self._done, self._total)
+
+
 class Stages:
     """Clock of a run.
 

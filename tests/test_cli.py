@@ -111,6 +111,27 @@ def test_an_interruption_is_told_without_promising_too_much(monkeypatch):
     assert shown.startswith("hcnr: interrupted; finished answers and candidates are kept")
 
 
+def test_an_interruption_names_what_is_kept(pair, tmp_path, monkeypatch):
+    """And what it names is there, and is what the same command goes on from."""
+    out = tmp_path / "out"
+    kept = tmp_path / "out.unfinished"
+    monkeypatch.setattr("hcnr.checkpoint.kept_work._RATE", 1e18)
+    with monkeypatch.context() as patch:
+
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        patch.setattr("hcnr.pipeline.run.PairRun._write", interrupted)
+        last = restore(pair, "--out", out, code=130).stderr.splitlines()[-1]
+    assert last == (
+        f"hcnr: interrupted; finished passes are kept in {kept}: the same command goes on from "
+        "there (--fresh begins anew), nothing is half-written"
+    )
+    assert kept.is_dir() and [path.name for path in tmp_path.iterdir()] == ["out.unfinished"]
+    assert "taken over from out.unfinished" in restore(pair, "--out", out).stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_every_configuration_key_is_an_option():
     shown = run("restore", "--help").stdout
     for name in RestoreConfig.model_fields:

@@ -1,12 +1,16 @@
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import hcnr
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.models.directory import DirectorySource
+from hcnr.pipeline.memory import MARGIN
 from hcnr.pipeline.rates import Rates, measure_rates
 from hcnr.plan import plan_run
 from hcnr.record.writing import read_report
@@ -244,6 +248,50 @@ def test_what_a_pass_holds_is_counted_and_what_does_not_fit_is_said(pair, monkey
     # What fits without a margin may not fit.
     monkeypatch.setattr("hcnr.pipeline.memory.free_memory", lambda _: int(1.1 * plan.peak))
     assert "more than is free" in plan_run(pair["base"], pair["tuned"], PAPER).messages[-1]
+
+
+def write_8b(root: Path) -> None:
+    """Files of the shapes of Llama 3.1 8B that hold nothing but zeros, which take no room."""
+    config = LlamaConfig(
+        vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=8, dtype="bfloat16",
+        architectures=["LlamaForCausalLM"],
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = LlamaForCausalLM(config)
+    for role in ("base", "tuned"):
+        config.save_pretrained(root / role)
+        end, entries = 0, {}
+        for name, value in model.state_dict().items():
+            begin, end = end, end + 2 * value.numel()
+            shape = list(value.shape)
+            entries[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [begin, end]}
+        header = json.dumps(entries).encode()
+        with open(root / role / "model.safetensors", "wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            if role == "tuned":
+                place = entries["model.layers.0.self_attn.q_proj.weight"]["data_offsets"][0]
+                file.seek(place, 1)
+                file.write(b"\x00\x3f")
+            file.truncate(8 + len(header) + end)
+
+
+def test_an_8b_model_fits_a_card_of_80_gb_with_the_options_that_the_pages_name(
+    tmp_path, monkeypatch
+):
+    for module in ("hcnr.pipeline.memory", "hcnr.curvature.groups"):
+        monkeypatch.setattr(f"{module}.free_memory", lambda _: 80 * 10**9)
+    write_8b(tmp_path)
+    places = tmp_path / "base", tmp_path / "tuned"
+    fits = RestoreConfig(device="cpu", gradient_checkpointing=True, memory_budget=20)
+    plan = plan_run(*places, fits)
+    assert plan.memory.batch == (32, 256, 128)
+    assert plan.memory.weights["tuned"] == 16_060_522_496
+    assert MARGIN * plan.peak < 80e9
+    assert not any("more than is free" in message for message in plan.messages)
+    default = plan_run(*places, RestoreConfig(device="cpu"))
+    assert default.memory.backward is not None and 50e9 < default.memory.backward < 65e9
+    assert "more than is free" in default.messages[-1]
 
 
 @pytest.mark.parametrize("device", ["xpu", "nonsense"])

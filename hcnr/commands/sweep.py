@@ -73,6 +73,14 @@ def sweep(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing sweep.json.")
     ] = False,
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh",
+            help="Begin anew; otherwise the passes and candidates that a sweep left in "
+            "OUT/sweep.json.unfinished when it was stopped are taken over.",
+        ),
+    ] = False,
     settings: dict[str, Any],
 ) -> None:
     """Try many configurations on one measurement and recommend one.
@@ -131,6 +139,7 @@ def sweep(
             config=loaded,
             settings=how,
             overwrite=overwrite,
+            fresh=fresh,
             tokenizer=tokenizer,
             watcher=bars,
         )

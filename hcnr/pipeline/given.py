@@ -119,9 +119,11 @@ def check_same_inputs(
 
 
 def run_key(
-    pair: Pair, config: RestoreConfig, data: MeasuringData, statistics: Statistics | None
+    pair: Pair, config: RestoreConfig, data: MeasuringData | None, statistics: Statistics | None
 ) -> dict[str, Any] | None:
     """All that decides what a run finds, so that finished passes are used by the same one alone.
+
+    No data is read where all that is measured was given.
 
     Returns:
         Plain values for JSON; None where a model is in memory, which nothing tells from another.
@@ -139,8 +141,10 @@ def run_key(
         "files": files,
         "settings": settings,
         "fingerprints": pair.fingerprints,
-        "data": {name: samples.sha256 for name, samples in data.sets.items()},
-        "held_back": {name: samples.sha256 for name, samples in data.held_back.items()},
+        "data": {name: samples.sha256 for name, samples in (data.sets if data else {}).items()},
+        "held_back": {
+            name: samples.sha256 for name, samples in (data.held_back if data else {}).items()
+        },
         "config": config.model_dump(mode="json"),
         # What "auto" means here; a folder may be seen by several machines.
         "device": str(resolve_device(config.device)),

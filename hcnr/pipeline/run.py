@@ -1,6 +1,6 @@
 """A run over a pair: each step finds something out, and later ones use it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,7 @@ class PairRun:
         destination: Destination | None = None,
         base_reads: bool = False,
         keep: KeptWork | None = None,
+        purpose: Mapping[str, Any] | None = None,
     ) -> None:
         """Find nothing out yet, but whether given statistics belong to the pair.
 
@@ -89,6 +90,7 @@ class PairRun:
             base_reads: whether base has to read the data for what follows the steps.
             keep: holds what is finished, for a run after this one was interrupted; models in memory
                 cannot be told from others, so nothing is kept of theirs.
+            purpose: what decides what is kept beside all that is measured, plain values for JSON.
 
         Raises:
             StatisticsError: the statistics are of another pair or lack what is needed.
@@ -97,6 +99,7 @@ class PairRun:
         self._sources = honesty, task
         self._tokenizer, self._given, self._destination = tokenizer, statistics, destination
         self._base_reads, self._keep = base_reads, keep or KeptWork(None)
+        self._purpose = purpose or {}
         if statistics is not None:
             leave(pair, [name for name in statistics.left if name in pair.matrices])
             check_statistics(statistics, pair.base, pair.tuned, pair.matrices, config)
@@ -144,6 +147,16 @@ class PairRun:
             self._next = next_role(todo[place + 1 :])
             getattr(self, f"_{step.work}")(step)
 
+    def open_kept(self) -> None:
+        """Look at what an interrupted run of the same kind has kept, and keep what is finished.
+
+        Raises:
+            OutputError: another run is using it.
+        """
+        key = self._keep.place and run_key(self.pair, self.config, self.data, self._given)
+        if key is not None:
+            self.pair.messages.extend(self._keep.open({**key, **self._purpose}))
+
     def finish(self) -> Any:
         """What the caller gets: the path of a directory, or a model."""
         assert self._destination is not None and self._job is not None
@@ -167,9 +180,7 @@ class PairRun:
             or self._base_reads,
         )
         check_same_inputs(self.pair, self.config, self.data, self._given)
-        key = self._keep.place and run_key(self.pair, self.config, self.data, self._given)
-        if key is not None:
-            self.pair.messages.extend(self._keep.open(key))
+        self.open_kept()
 
     def _check(self, step: PlannedStep) -> None:
         if self._given is not None:

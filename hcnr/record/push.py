@@ -67,7 +67,7 @@ def push(
     """
     from huggingface_hub import HfApi, ModelCard
 
-    directory = Path(directory)
+    directory = Path(directory).expanduser()
     check_id("the repository", repo)
     check_id("--base-model", base_model)
     card = _read_card(directory, ModelCard)

@@ -14,7 +14,7 @@ from hcnr.errors import ConfigError
 from hcnr.models.adapter_files import is_adapter
 from hcnr.models.given import resolve
 from hcnr.output.bars import shows_progress
-from hcnr.progress import APPLY, CHECK_PATCH, CHECKPOINTS, WEIGHTS, Stages, Watcher
+from hcnr.progress import APPLY, CHECK_PATCH, CHECKPOINTS, WEIGHTS, Adding, Stages, Watcher
 from hcnr.record.writing import copy_patched
 
 __all__ = ["apply_patch"]
@@ -72,22 +72,11 @@ def apply_patch(
     ) as work:
         copy_patched(directory, work)
         with stages.stage(CHECK_PATCH) as told:
-            opened.check_whole(_Bytes(told, opened.nbytes))
+            opened.check_whole(Adding(told, opened.nbytes))
         with stages.stage(WEIGHTS) as told:
-            opened.check_bits(checkpoint, _Bytes(told, checkpoint.nbytes))
+            opened.check_bits(checkpoint, Adding(told, checkpoint.nbytes))
         with stages.stage(APPLY) as told:
-            copied = _Bytes(told, checkpoint.nbytes)
+            copied = Adding(told, checkpoint.nbytes)
             write_weights(checkpoint, work, opened.replacing(checkpoint), copied)
             copy_companions(checkpoint, work)
     return Path(out).expanduser()
-
-
-class _Bytes:
-    """Adds up what was just done, for a watcher."""
-
-    def __init__(self, watcher: Watcher, total: int) -> None:
-        self._watcher, self._total, self._done = watcher, total, 0
-
-    def __call__(self, count: int) -> None:
-        self._done += count
-        self._watcher.advance(self._done, self._total)

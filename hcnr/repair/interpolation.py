@@ -21,7 +21,7 @@ from hcnr.models.directory import DirectorySource
 from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay, mixed
 from hcnr.models.pair import Pair
-from hcnr.progress import MIX, MIX_MODEL, SAVE, SEARCH_COEFFICIENT, Stages
+from hcnr.progress import MIX, MIX_MODEL, SAVE, SEARCH_COEFFICIENT, Adding, Stages
 from hcnr.record.files.restoration import (
     AdapterRecord,
     CoefficientTrial,
@@ -240,7 +240,6 @@ class Interpolation:
                 self._pair.save(model, directory, tokenizer)
             return None
         checkpoint, chosen = tuned.checkpoint, set(self.shared)
-        written = 0
 
         def weight(name: str) -> Tensor:
             stored = tuned.parameter(name)
@@ -248,12 +247,7 @@ class Interpolation:
             return self.mix(name, stored, self.coefficient)
 
         with self._stages.stage(MIX) as watcher:
-
-            def progress(nbytes: int) -> None:
-                nonlocal written
-                written += nbytes
-                watcher.advance(written, checkpoint.nbytes)
-
+            progress = Adding(watcher, checkpoint.nbytes)
             replacement = tuned.placed.replacing(weight, chosen)
             if isinstance(form, PatchOutput):
                 return form.write(directory, replacement, progress)

@@ -14,7 +14,7 @@ from hcnr.models.experts import layer_of
 from hcnr.models.linear import as_stored
 from hcnr.models.model import resolve_device
 from hcnr.models.pair import Pair
-from hcnr.progress import MERGE, SAVE, WRITE, WRITE_ADAPTER, Stages
+from hcnr.progress import MERGE, SAVE, WRITE, WRITE_ADAPTER, Adding, Stages
 from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.record.files.restoration import AdapterRecord, PatchRecord
 from hcnr.record.files.two_sided import TwoSidedMatrix
@@ -62,6 +62,7 @@ class Repairs:
         self._config, self._stages, self._whole = config, stages, whole
         self._finished = finished or {}
         self._records: dict[str, MatrixRecord] = {}
+        self._by_bytes = False  # whether progress is told by whoever writes
 
     def weight(self, matrix: str) -> Tensor:
         """Final weight of a selected matrix; its record is kept."""
@@ -79,7 +80,8 @@ class Repairs:
                 self._selection,
                 self._config,
             )
-        self._stages.watcher.advance(len(self._records), len(self._selection.selected))
+        if not self._by_bytes:
+            self._stages.watcher.advance(len(self._records), len(self._selection.selected))
         return weight
 
     def _record_whole(self, matrix: str, weight: Tensor) -> MatrixRecord:
@@ -123,11 +125,13 @@ class Repairs:
             with self._stages.stage(WRITE_ADAPTER):
                 return form.write(directory, self._selection.selected, self.weight, self._config)
         if isinstance(tuned, DirectorySource):
-            with self._stages.stage(WRITE):
+            with self._stages.stage(WRITE) as watcher:
+                self._by_bytes = True
+                progress = Adding(watcher, tuned.checkpoint.nbytes)
                 replacement = tuned.replacing(self.weight, self._selection.selected)
                 if form is not None:
-                    return form.write(directory, replacement)
-                write_weights(tuned.checkpoint, directory, replacement)
+                    return form.write(directory, replacement, progress)
+                write_weights(tuned.checkpoint, directory, replacement, progress)
                 copy_companions(tuned.checkpoint, directory)
             return None
         model = self.model()

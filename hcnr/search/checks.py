@@ -1,9 +1,11 @@
 """What a sweep refuses before anything is measured, and what it says of its questions."""
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hcnr.checkpoint.kept_work import KEY, SUFFIX
 from hcnr.config import RestoreConfig
 from hcnr.curvature.two_sided import Kind
 from hcnr.data.samples import load_samples
@@ -67,10 +69,21 @@ def destination(out: Path, pair: Pair, overwrite: bool) -> Path:
     for place in [*pair.base.places, *pair.tuned.places]:
         if place.resolve() in file.resolve().parents:
             raise OutputError(f"{file} is inside the input {place}; choose another --out")
-    if file.exists() and not overwrite:
+    if file.exists() and not overwrite and not _is_unfinished(file):
         raise OutputError(f"{file} exists already; choose another --out or pass --overwrite")
     make_directory(out)
     return file
+
+
+def _is_unfinished(file: Path) -> bool:
+    """Whether a sweep was stopped that left what the same one goes on from."""
+    if not (file.with_name(file.name + SUFFIX) / KEY).is_file():
+        return False
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("complete") is False
 
 
 def repeated_questions(

@@ -2,11 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.choosing.front import Scores, about_order
 from hcnr.config import RestoreConfig, SweepConfig
 from hcnr.config.calls import takes
@@ -33,6 +34,7 @@ from hcnr.search.checks import (
 from hcnr.search.grid import Grid
 from hcnr.search.planning import SweepPlan
 from hcnr.search.result import SweepResult
+from hcnr.search.resuming import kept_scores, kept_work, question_key
 from hcnr.search.trials import Evaluator, Trials, as_stored
 from hcnr.search.validation import Validation
 from hcnr.versions import versions
@@ -63,6 +65,7 @@ def sweep(
     settings: SweepConfig | None = None,
     tokenizer: "str | Path | PreTrainedTokenizerBase | None" = None,
     overwrite: bool = False,
+    fresh: bool = False,
     watcher: Watcher | None = None,
     progress: bool = True,
     **overrides: "Unpack[SweepSettings]",
@@ -95,7 +98,10 @@ def sweep(
         settings: how candidates are asked and judged, and what is tried beside the grid; the
             defaults when None.
         tokenizer: where the tuned model does not come with one.
-        overwrite: replace an existing `sweep.json`.
+        overwrite: replace an existing `sweep.json`; one that was stopped needs none to go on.
+        fresh: begin anew. Otherwise a sweep that was stopped goes on from the passes, scores and
+            candidates in `sweep.json.unfinished`, by the same models, data, questions and settings.
+            Where `evaluate` judges nothing is kept.
         watcher: told about stages and progress.
         progress: bars in a notebook or at a terminal, where no watcher is given.
         **overrides: single settings of `hcnr.SweepConfig`, which win over `settings`.
@@ -118,32 +124,42 @@ def sweep(
     # Read more than once, so what can be read only once is kept.
     honesty, task = (list(d) if isinstance(d, Iterator) else d for d in (honesty, task))
     repeated = repeated_questions(evaluate, honesty, task, config)
-    measured = _measure(pair, plan, honesty, task, statistics, tokenizer, stages)
-    selections = Selections(pair, measured.statistics)
-    whole = _select(plan, selections, measured.statistics, stages)
-    evaluator = Evaluator(evaluate)
-    with _both_axes(pair, plan, whole, measured, stages) as two_sided:
-        with stages.stage("evaluate base"):
-            honest = evaluator.source(pair.base, config)
-        with pair.tuned.opened(as_stored(config)) as model, eval_mode(model):
-            with stages.stage("evaluate tuned"):
-                scores = evaluator(model)
-            result = _begin(pair, plan, measured, evaluate, (honest, scores), search, repeated)
-            with Overlay(model) as overlay:
-                work = Candidates(pair, measured.statistics, overlay, two_sided=two_sided)
-                trials = Trials(
-                    result, evaluator, work, selections, measured.seconds, measured.given, file
+    purpose = question_key(evaluate, plan.candidates, search)
+    with kept_work(file, evaluate, fresh=fresh) as keep:
+        measured = _measure(
+            pair, plan, honesty, task, statistics, tokenizer, stages, keep=keep, purpose=purpose
+        )
+        selections = Selections(pair, measured.statistics)
+        whole = _select(plan, selections, measured.statistics, stages)
+        evaluator = Evaluator(evaluate)
+        with contextlib.ExitStack() as stack:
+            two_sided = stack.enter_context(_both_axes(pair, plan, whole, measured, stages, keep))
+            with stages.stage("evaluate base"):
+                honest, _ = kept_scores(
+                    keep, "base", lambda: (evaluator.source(pair.base, config), 0.0)
                 )
-                trials.keep()
-                with stages.stage("candidates") as watching:
-                    trials.restore(model, plan.candidates, watching)
-                if search.refine and (near := trials.near(grid, config, measured.statistics)):
-                    with stages.stage("refine") as watching:
-                        trials.restore(model, near, watching, refined=True)
-                with stages.stage("interpolate") as watching:
-                    trials.interpolate(model, overlay, pair.base, search.coefficients, watching)
-    result.complete = True
-    trials.keep()
+            model = stack.enter_context(pair.tuned.opened(as_stored(config)))
+            stack.enter_context(eval_mode(model))
+            with stages.stage("evaluate tuned"):
+                scores, _ = kept_scores(keep, "tuned", lambda: (evaluator(model), 0.0))
+            result = _begin(pair, plan, measured, evaluate, (honest, scores), search, repeated)
+            overlay = stack.enter_context(Overlay(model))
+            work = Candidates(pair, measured.statistics, overlay, two_sided=two_sided)
+            trials = Trials(
+                result, evaluator, work, selections, measured.seconds, measured.given, file, keep
+            )
+            trials.keep()
+            with stages.stage("candidates") as watching:
+                trials.restore(model, plan.candidates, watching)
+            if search.refine and (near := trials.near(grid, config, measured.statistics)):
+                with stages.stage("refine") as watching:
+                    trials.restore(model, near, watching, refined=True)
+            with stages.stage("interpolate") as watching:
+                trials.interpolate(model, overlay, pair.base, search.coefficients, watching)
+        if keep.note is not None:
+            result.messages.append(keep.note)
+        result.complete = True
+        trials.keep()
     return result
 
 
@@ -191,8 +207,15 @@ def _measure(
     statistics: Statistics | str | Path | None,
     tokenizer: Any,
     stages: Stages,
+    *,
+    keep: KeptWork,
+    purpose: Mapping[str, Any] | None,
 ) -> SweepMeasurement:
-    """Measure scores and curvature along one axis once for all, unless `statistics` hold them."""
+    """Measure scores and curvature along one axis once for all, unless `statistics` hold them.
+
+    What is finished is kept, for the candidates too: `purpose` decides them, beside what is
+    measured.
+    """
     start, given = time.perf_counter(), statistics is not None
     if statistics is not None and not isinstance(statistics, Statistics):
         statistics = Statistics.load(statistics)
@@ -200,9 +223,11 @@ def _measure(
     with PairRun(
         pair, plan.measuring, stages, honesty, task,
         tokenizer=tokenizer, statistics=statistics,
-        base_reads=any(role == "base" for _, role in places),
+        base_reads=any(role == "base" for _, role in places), keep=keep, purpose=purpose,
     ) as run:  # fmt: skip
         run.carry_out(sweeping_steps(run.config, run.circumstances))
+        if run.data is None:
+            run.open_kept()
     assert run.statistics is not None
     return SweepMeasurement(run.statistics, run.data, given, time.perf_counter() - start)
 
@@ -224,7 +249,12 @@ def _select(
 
 @contextlib.contextmanager
 def _both_axes(
-    pair: Pair, plan: SweepPlan, whole: set[str], measured: SweepMeasurement, stages: Stages
+    pair: Pair,
+    plan: SweepPlan,
+    whole: set[str],
+    measured: SweepMeasurement,
+    stages: Stages,
+    keep: KeptWork,
 ) -> Iterator[TwoSided | None]:
     """Curvature along both axes of the matrices that are repaired whole; None without such."""
     if not plan.kinds:
@@ -236,7 +266,9 @@ def _both_axes(
     check_dtype(config, plan.kinds)
     assert measured.data is not None
     sets = measured.data.sets
-    with TwoSided.measure(pair, names, sets, config, stages, kinds=plan.kinds) as two_sided:
+    with TwoSided.measure(
+        pair, names, sets, config, stages, kinds=plan.kinds, keep=keep
+    ) as two_sided:
         measured.seconds += time.perf_counter() - start
         yield two_sided
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.choosing.front import Scores
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
@@ -15,8 +16,10 @@ from hcnr.models.source import Source
 from hcnr.progress import Watcher
 from hcnr.repair.candidates import Candidates, Selections
 from hcnr.repair.compensate import check_curvature
+from hcnr.repair.selection import Selection
 from hcnr.search.grid import Grid, settings_of
 from hcnr.search.result import Candidate, SweepResult
+from hcnr.search.resuming import kept_scores
 
 
 class Evaluator:
@@ -51,10 +54,13 @@ class Trials:
         measured: float,
         given: bool,
         file: Path | None,
+        keep: KeptWork,
     ) -> None:
-        self._result, self._evaluator, self._file = result, evaluator, file
+        self._result, self._evaluator, self._file, self._keep = result, evaluator, file, keep
         self._candidates, self._selections = candidates, selections
-        self._measured, self._given = measured, given
+        self._measured = measured
+        # What one restoration costs is not known of passes that were not taken here.
+        self._known = not (given or keep.taken_over)
 
     def near(
         self, grid: Grid, config: RestoreConfig, statistics: Statistics
@@ -85,14 +91,20 @@ class Trials:
         """Try the configurations; a named one is a row of the ablation."""
         work = self._candidates
         for done, (name, config) in enumerate(plan):
-            before = sum(work.seconds.values())
             selection = self._selections.of(config)
-            work.apply(config, selection)
-            seconds = sum(work.seconds.values()) - before
+
+            def tried(
+                config: RestoreConfig = config, selection: Selection = selection
+            ) -> tuple[Scores, float]:
+                before = sum(work.seconds.values())
+                work.apply(config, selection)
+                return self._evaluator(model), sum(work.seconds.values()) - before
+
+            rows = self._result.ablation if name else self._result.candidates
+            kept = f"{'ablation' if name else 'candidate'} {len(rows)}"
+            scores, seconds = kept_scores(self._keep, kept, tried)
             neurons = sum(int(selection.masks[matrix].sum()) for matrix in selection.selected)
-            scores = self._evaluator(model)
-            candidate = Candidate(settings_of(config), scores, neurons, seconds, name, refined)
-            (self._result.ablation if name else self._result.candidates).append(candidate)
+            rows.append(Candidate(settings_of(config), scores, neurons, seconds, name, refined))
             self.keep()
             watcher.advance(done + 1, len(plan))
         work.undo()
@@ -106,15 +118,25 @@ class Trials:
         watcher: Watcher,
     ) -> None:
         """Try the rival."""
-        values = parameters_of(base)
+        values, shapes = parameters_of(base), base.shapes
+        left = [
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.is_floating_point() and shapes.get(name) != tuple(parameter.shape)
+        ]
+        if coefficients and left:
+            self._result.messages.append(
+                f"interpolation leaves {len(left)} parameters as tuned that base lacks or has "
+                f"in another shape, {left[0]} among them"
+            )
         for done, coefficient in enumerate(coefficients):
-            left = interpolate(model, overlay, values, coefficient)
-            if left and done == 0:
-                self._result.messages.append(
-                    f"interpolation leaves {len(left)} parameters as tuned that base lacks or has "
-                    f"in another shape, {left[0]} among them"
-                )
-            self._result.interpolation.append((coefficient, self._evaluator(model)))
+
+            def mixed(coefficient: float = coefficient) -> tuple[Scores, float]:
+                interpolate(model, overlay, values, coefficient)
+                return self._evaluator(model), 0.0
+
+            scores, _ = kept_scores(self._keep, f"interpolation {coefficient:g}", mixed)
+            self._result.interpolation.append((coefficient, scores))
             self.keep()
             watcher.advance(done + 1, len(coefficients))
         overlay.undo()
@@ -128,8 +150,8 @@ class Trials:
             **spent,
             "evaluate": self._evaluator.seconds,
             # Without a measuring pass of its own a sweep cannot say what a restoration costs.
-            "one_restoration": None if self._given else one,
-            "ratio": None if self._given else sum(spent.values()) / one,
+            "one_restoration": one if self._known else None,
+            "ratio": sum(spent.values()) / one if self._known else None,
         }
         if self._file is not None:
             self._result.save(self._file)

@@ -1,5 +1,7 @@
 """Scoring candidates by their answers to sets of questions."""
 
+import hashlib
+import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,6 +26,7 @@ class Validation:
         sets: by name: the detector that judges it, its questions, the hash of its file.
         settings: what else the answers depend on.
         notes: what a reader of the scores should know.
+        sha256: of the questions as they are asked, and all else that the answers depend on.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class Validation:
             "max_new_tokens": settings.max_new_tokens,
             "chat_template": chat_template,
         }
+        asked = [self.sets, self.settings, self._batch_size, self._names, self._prompts]
+        self.sha256 = hashlib.sha256(json.dumps(asked).encode()).hexdigest()
         self._silent = self._question_sets.score(
             {n: [""] * len(q) for n, q in self._question_sets.sets.items()}
         )

@@ -72,6 +72,11 @@ class TestMissingWeights:
             ["probe", str(whole["base"]), str(broken), "--honesty", str(whole["honesty"])],
             ["sweep", str(whole["base"]), str(broken), "--honesty", str(whole["honesty"]),
              "--task", str(whole["task"]), "--validation", str(questions)],
+            ["chat", str(broken)],
+            ["data", "make", "--model", str(broken), "--questions", str(questions),
+             "--out", str(tmp_path / "made.jsonl")],
+            ["run", str(whole["base"]), str(broken), "--task", str(whole["task"]),
+             "--out", str(tmp_path / "run")],
         ):  # fmt: skip
             with pytest.raises(CheckpointError, match="lm_head"):
                 app(command, standalone_mode=False)

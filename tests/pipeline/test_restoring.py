@@ -65,6 +65,25 @@ def test_only_selected_neurons_of_selected_matrices_change(pair, statistics, tmp
 
 @pytest.mark.parametrize("axis", ["output", "input"])
 @pytest.mark.parametrize("kind", ["none", "sum", "joint", "balanced"])
+@pytest.mark.parametrize("compensation", ["sum", "interpolate"])
+def test_writing_is_told_in_bytes(pair, tmp_path, compensation):
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    class Watcher:
+        def begin(self, stage: str) -> None:
+            self.told = told.setdefault(stage, [])
+
+        def advance(self, done: int, total: int) -> None:
+            self.told.append((done, total))
+
+    settings = config(compensation=compensation, coefficient=0.5)
+    hcnr.restore(**pair, out=tmp_path / "out", config=settings, watcher=Watcher())
+    writes = next(steps for name, steps in told.items() if name.endswith("and write"))
+    total = Checkpoint.open(pair["tuned"]).nbytes
+    assert writes[-1] == (total, total) and {of for _, of in writes} == {total}
+    assert [done for done, _ in writes] == sorted(done for done, _ in writes)
+
+
 def test_nothing_to_restore_gives_tuned_bit_for_bit(pair, statistics, kind, axis, tmp_path):
     for ratios in ({"in_weight_ratio": 0}, {"cross_weight_ratio": 0}):
         out = hcnr.restore(

@@ -49,6 +49,13 @@ def test_the_directory_is_uploaded_without_answers(restored):
     assert (restored / "README.md").read_text() == CARD
 
 
+def test_the_home_folder_is_found(restored, monkeypatch):
+    monkeypatch.setenv("HOME", str(restored.parent))
+    hub = Hub()
+    push(f"~/{restored.name}", "me/restored", api=hub)
+    assert hub.calls[1][1]["folder_path"] == str(restored)
+
+
 def test_what_is_left_out_matches_answers_and_hidden_files():
     from huggingface_hub.utils import filter_repo_objects
 
