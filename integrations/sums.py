@@ -6,8 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hcnr.curvature.layouts import Use, joined
-from hcnr.curvature.taps import SharedInput
+from hcnr.curvature.layouts import SharedInput, Use, joined
 from hcnr.curvature.uses import Uses
 from hcnr.errors import ModelError
 from hcnr_kernels import fisher_weight_, gram_, symmetrize_

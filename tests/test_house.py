@@ -47,10 +47,6 @@ LONGER = {
     "hcnr/models/model.py": (380, "two subjects: opening a model, and finding its matrices"),
     "hcnr/pipeline/prices.py": (340, "a price for each step of the one list of stages"),
     "hcnr/pipeline/run.py": (340, "a method for each step of the one list of stages"),
-    "hcnr/repair/adapter_output.py": (
-        330,
-        "one form of output: factors, directory, loading",
-    ),
     "hcnr/repair/selection.py": (
         380,
         "which neurons, and what refuses the statistics",

@@ -1,7 +1,7 @@
 """`hcnr apply`: a patch becomes a whole checkpoint."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -26,7 +26,7 @@ def apply(
     ],
     out: Annotated[Path, typer.Option(help="Directory to write the whole checkpoint to.")],
     base: Annotated[
-        Optional[Path],  # noqa: UP045 (typer reads it at run time on Python 3.10)
+        Path | None,
         typer.Option(
             metavar="BASE",
             help="What TUNED is merged into where it is an adapter; what it names itself by "

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hcnr import ranks
-from hcnr.curvature.layouts import TokenLayout, Use, joined
-from hcnr.curvature.taps import SharedInput, Taps, frozen
+from hcnr.curvature.layouts import SharedInput, TokenLayout, Use, joined
+from hcnr.curvature.taps import Taps, frozen
 from hcnr.curvature.uses import Uses
 from hcnr.errors import ModelError
 from hcnr.models.device_memory import device_of

@@ -19,8 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hcnr.curvature.layouts import SharedInput
 from hcnr.curvature.passes import prepared
-from hcnr.curvature.taps import SharedInput, Taps
+from hcnr.curvature.taps import Taps
 from hcnr.models.experts import holds_experts, projections, running_as
 from hcnr.models.linear import Expert
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from torch import Tensor, nn
 
 from hcnr import ranks
+from hcnr.curvature.layouts import SharedInput
 from hcnr.curvature.passes import Attempt, Passes, Progress, Totals, refuse_silent
-from hcnr.curvature.taps import SharedInput, Taps
+from hcnr.curvature.taps import Taps
 from hcnr.data.tokens import TokenizedSet
 
 if TYPE_CHECKING:

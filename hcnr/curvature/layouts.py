@@ -1,13 +1,18 @@
-"""Which rows of a tensor belong to which sample: padded batches, and rows routed to an expert."""
+"""Which rows of a tensor belong to which sample: padded batches, and rows routed to an expert.
+
+And what the matrices that read one tensor share of it.
+"""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hcnr.errors import ModelError
+from hcnr_kernels import token_gram
+from hcnr_kernels.chunks import round_up
 
 
 class RowsError(ModelError):
@@ -232,3 +237,57 @@ def joined(uses: Sequence[Use]) -> Joined:
     lengths = torch.bincount(owners, minlength=uses[0].layout.samples)
     offsets = nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
     return Joined(x, g, offsets, max(lengths.tolist(), default=0))
+
+
+class SharedInput:
+    """What the matrices that read one tensor share: its rows and their token Gram."""
+
+    def __init__(
+        self,
+        layout: TokenLayout | RoutedLayout,
+        leader: str,
+        forward: int,
+        uses: Mapping[str, int],
+    ) -> None:
+        """Start a group for the tensor that matrix `leader` reads first in a forward pass.
+
+        `uses` counts how often each matrix is used in it, and is complete at its end.
+        """
+        self.layout = layout
+        self.leader = leader
+        self.forward = forward
+        self.uses = uses
+        self.users = 0
+        self._served = 0
+        self._rows: Tensor | None = None
+        self._gram: Tensor | None = None
+
+    @property
+    def has_gram(self) -> bool:
+        """Whether the token Gram has been paid for already."""
+        return self._gram is not None
+
+    def rows(self, x: Tensor, name: str) -> Tensor:
+        """Rows `[R, in]` of the shared tensor; `x` is read on the first call only."""
+        if self._rows is None:
+            self._rows = self.layout.rows(x, name)
+        return self._rows
+
+    def gram(self, rows: Tensor) -> Tensor:
+        """Token Grams `X_b X_b^T` of the shared tensor, float32 `[R, L]`, built once."""
+        if self._gram is None:
+            layout = self.layout
+            self._gram = token_gram(
+                rows,
+                layout.cu_seqlens,
+                # Whole vectors a row: what reads the Gram is faster for it.
+                max_seqlen=round_up(layout.max_seqlen, 16),
+                seqused=layout.seqused,
+            )
+        return self._gram
+
+    def served(self) -> None:
+        """Note that one of the users is done; the last one frees what was shared."""
+        self._served += 1
+        if self._served == self.users:
+            self._rows = self._gram = None

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from hcnr import ranks
+from hcnr.curvature.layouts import SharedInput
 from hcnr.curvature.passes import Attempt, Passes, Progress
-from hcnr.curvature.taps import SharedInput, Taps
+from hcnr.curvature.taps import Taps
 from hcnr.data.tokens import TokenizedSet
 from hcnr.models.linear import Expert
 

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from hcnr.curvature.fisher import NeuronFisher
-from hcnr.curvature.layouts import RowsError, TokenLayout
+from hcnr.curvature.layouts import RowsError, SharedInput, TokenLayout
 from hcnr.curvature.memory import shrinking
 from hcnr.curvature.passes import finite_losses, micro_batches, prepared, refuse_unread
 from hcnr.curvature.routes import Routes
-from hcnr.curvature.taps import SharedInput, Taps
+from hcnr.curvature.taps import Taps
 from hcnr.curvature.unmeasured import refuse_shared, without_samples
 from hcnr.data.batches import Batch
 from hcnr.data.tokens import TokenizedSet
@@ -99,9 +99,7 @@ def _or_whole(model: "PreTrainedModel") -> Iterator[None]:
         cure = "leave --device-map out"
         if STREAMED not in vars(model) or isinstance(error, RowsError) or cure in str(error):
             raise
-        raise ModelError(
-            f"{error}; or {cure}, as it may be that blocks are read and run one by one"
-        ) from error
+        raise ModelError(f"{error}; or {cure}: blocks are run one by one with it") from error
 
 
 def _check_batches(

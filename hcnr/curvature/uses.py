@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from hcnr.curvature.layouts import Use
-from hcnr.curvature.taps import SharedInput, more_gradients
+from hcnr.curvature.layouts import SharedInput, Use
+from hcnr.curvature.taps import more_gradients
 
 
 class Uses:

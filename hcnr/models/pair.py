@@ -255,3 +255,14 @@ class Pair:
 def is_untouched(base: Tensor, tuned: Tensor) -> bool:
     """Whether fine-tuning left a weight as it was, but for rounding to the dtype of `tuned`."""
     return base.shape == tuned.shape and torch.equal(base.to(tuned.dtype), tuned)
+
+
+def shared_tensors(pair: Pair) -> tuple[list[str], list[str]]:
+    """Names of tuned's floating-point tensors: those that base has in the same shape, and the rest.
+
+    Reads shapes alone.
+    """
+    base, tuned = pair.base.shapes, pair.tuned.shapes
+    shared = [name for name, shape in tuned.items() if base.get(name) == shape]
+    known = set(shared)
+    return shared, [name for name in tuned if name not in known]

@@ -59,8 +59,8 @@ def copy_patched(patch: Path, directory: Path) -> None:
             content = (patch / source).read_bytes()
         except OSError as error:
             raise CheckpointError(
-                f"Cannot read '{patch / source}' ({error.strerror or error}): copy the patch's "
-                "directory again, with all of its files."
+                f"'{patch / source}' cannot be read ({error.strerror or error}); copy the patch's "
+                "directory again, with all of its files"
             ) from error
         (directory / name).write_bytes(content)
 

@@ -20,7 +20,7 @@ from hcnr.errors import ConfigError, ModelError
 from hcnr.models.directory import DirectorySource
 from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay, mixed
-from hcnr.models.pair import Pair
+from hcnr.models.pair import Pair, shared_tensors
 from hcnr.progress import MIX, MIX_MODEL, SAVE, SEARCH_COEFFICIENT, Adding, Stages
 from hcnr.record.files.restoration import (
     AdapterRecord,
@@ -298,14 +298,3 @@ class Interpolation:
             verdict=None if verdict is None else verdict.as_dict(),
             form=form,
         )
-
-
-def shared_tensors(pair: Pair) -> tuple[list[str], list[str]]:
-    """Names of tuned's floating-point tensors: those that base has in the same shape, and the rest.
-
-    Reads shapes alone.
-    """
-    base, tuned = pair.base.shapes, pair.tuned.shapes
-    shared = [name for name, shape in tuned.items() if base.get(name) == shape]
-    known = set(shared)
-    return shared, [name for name in tuned if name not in known]

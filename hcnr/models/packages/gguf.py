@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from hcnr.cache import as_readable, cache_root, cached_directory
 from hcnr.checkpoint import all_finite
 from hcnr.errors import HcnrError, ModelError, OutputError
-from hcnr.models.packages.packaged import LocatedFile, located
+from hcnr.models.packages.packaged import LocatedFile, digest_of, located
 
 RECORD = "hcnr_source.json"
 # Raised whenever the conversion writes something else.
@@ -51,7 +51,7 @@ def convert_gguf(source: str | Path, *, dtype: Literal["bfloat16", "float32"] = 
     """
     _require("gguf", "accelerate")
     with located(source) as found:
-        sha256 = _digest(found.parts)
+        sha256 = digest_of(found.parts)
         about = [_FORMAT, sha256, dtype, asdict(found.origin)]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.origin.name)[:80]
@@ -92,20 +92,6 @@ def _require(*packages: str) -> None:
             f"reading GGUF files needs the packages {' and '.join(packages)}, "
             f"{' and '.join(missing)} not installed; run pip install 'hcnr[real]'"
         )
-
-
-def _digest(parts: list[Path]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        try:
-            with open(part, "rb") as file:
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        except OSError as error:
-            raise ModelError(
-                f"{part} cannot be read ({error.strerror}); change its permissions or fetch it"
-            ) from None
-    return digest.hexdigest()
 
 
 def _reason(error: Exception) -> str:

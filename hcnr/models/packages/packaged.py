@@ -1,5 +1,6 @@
 """The one GGUF file of a folder, a wheel or an installed package, and where it came from."""
 
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -60,6 +61,25 @@ class LocatedFile:
 class _Package:
     origin: PackageOrigin
     files: list[Path]
+
+
+def digest_of(parts: list[Path]) -> str:
+    """SHA-256 of a file in parts, one behind the other.
+
+    Raises:
+        ModelError: a part cannot be read.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        try:
+            with open(part, "rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        except OSError as error:
+            raise ModelError(
+                f"{part} cannot be read ({error.strerror}); change its permissions or fetch it"
+            ) from None
+    return digest.hexdigest()
 
 
 @contextmanager
