@@ -97,9 +97,12 @@ class Patch:
         """
         file = directory / PATCH
         if not file.is_file():
+            found = (
+                f"holds no patch (it has no {PATCH})" if directory.exists() else "does not exist"
+            )
             raise CheckpointError(
-                f"'{directory}' holds no patch (it has no {PATCH}): name a directory that `hcnr "
-                "restore --out-format patch` wrote."
+                f"'{directory}' {found}: name a directory that `hcnr restore --out-format patch` "
+                "wrote; one of the hub is downloaded by `hf download OWNER/NAME --local-dir DIR`."
             )
         shard = read_header(file)
         facts = _metadata(file)

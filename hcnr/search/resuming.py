@@ -62,5 +62,5 @@ def kept_scores(
             seconds,
         )
 
-    *figures, draws, step, seconds = keep.of(name, plain)
-    return Scores(*figures, None if draws is None else draws.numpy(), step), seconds
+    f1, delta, task, false, draws, step, seconds = keep.of(name, plain)
+    return Scores(f1, delta, task, false, None if draws is None else draws.numpy(), step), seconds

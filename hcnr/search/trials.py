@@ -54,13 +54,14 @@ class Trials:
         measured: float,
         given: bool,
         file: Path | None,
-        keep: KeptWork,
+        keep: KeptWork | None = None,
     ) -> None:
-        self._result, self._evaluator, self._file, self._keep = result, evaluator, file, keep
+        self._result, self._evaluator, self._file = result, evaluator, file
+        self._keep = keep or KeptWork(None)
         self._candidates, self._selections = candidates, selections
         self._measured = measured
         # What one restoration costs is not known of passes that were not taken here.
-        self._known = not (given or keep.taken_over)
+        self._known = not (given or self._keep.taken_over)
 
     def near(
         self, grid: Grid, config: RestoreConfig, statistics: Statistics

@@ -63,8 +63,6 @@ def test_only_selected_neurons_of_selected_matrices_change(pair, statistics, tmp
         assert torch.equal(restored[name][~mask], tuned[name][~mask])
 
 
-@pytest.mark.parametrize("axis", ["output", "input"])
-@pytest.mark.parametrize("kind", ["none", "sum", "joint", "balanced"])
 @pytest.mark.parametrize("compensation", ["sum", "interpolate"])
 def test_writing_is_told_in_bytes(pair, tmp_path, compensation):
     told: dict[str, list[tuple[int, int]]] = {}
@@ -84,6 +82,8 @@ def test_writing_is_told_in_bytes(pair, tmp_path, compensation):
     assert [done for done, _ in writes] == sorted(done for done, _ in writes)
 
 
+@pytest.mark.parametrize("axis", ["output", "input"])
+@pytest.mark.parametrize("kind", ["none", "sum", "joint", "balanced"])
 def test_nothing_to_restore_gives_tuned_bit_for_bit(pair, statistics, kind, axis, tmp_path):
     for ratios in ({"in_weight_ratio": 0}, {"cross_weight_ratio": 0}):
         out = hcnr.restore(

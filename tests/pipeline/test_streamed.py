@@ -85,7 +85,7 @@ def test_a_streamed_model_is_restored_to_the_same_bytes(learned, tmp_path, loads
 def openai_gpt() -> OpenAIGPTLMHeadModel:
     """A model whose blocks return lists."""
     torch.manual_seed(0)
-    size = {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 64}
+    size: dict[str, Any] = {"n_embd": 24, "n_layer": 2, "n_head": 4, "n_positions": 64}
     return OpenAIGPTLMHeadModel(OpenAIGPTConfig(vocab_size=VOCABULARY, **size)).eval()
 
 
