@@ -105,7 +105,7 @@ class SpectralBasis:
 
     @torch.no_grad()
     def natural_step(self, gradient: Tensor, task_weight: float) -> Tensor:
-        """Step of method.md (12), `-U [(U^T gradient V) / (1 + mu g a)] V^T`, unscaled: `[out, in]`.
+        """S of method.md (12), `-U [(U^T gradient V) / (1 + mu g a)] V^T`, unscaled: `[out, in]`.
 
         The step that lowers the loss fastest for what it costs in the curvature
         `G_h (x) A_h + mu G_t (x) A_t`, each divided by its mean diagonal and damped.
