@@ -19,9 +19,9 @@ squares' operands come from L2, 256 KB for 4.2 million operations: at its 5.5 TB
 TFLOP/s, if loads and products overlapped, which one program a multiprocessor does not let them."""
 BANDWIDTH = 3.0e12
 DIAGONAL = 55e-6
-"""Seconds of the one program that factorises a square: 128 columns of 450 cycles (184 instructions
-of two warps a scheduler, five barriers: read off the machine code), 33 us at 1.75 GHz; 22 small
-products, 15 us; ten times through memory."""
+"""Seconds of the one program that factorises a square, estimated from its machine code: 128 columns
+of 450 cycles (184 instructions for two warps a scheduler, five barriers), 33 us at 1.75 GHz; 22
+small products, 15 us; ten times through memory."""
 DIVISION = 6e-6
 """Seconds of a program that divides rows of a panel: 2160 instructions of two warps a scheduler."""
 GAP = 2e-6

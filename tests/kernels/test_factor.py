@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hard_matrices import lower_only, residual, spectra
 from hcnr_kernels import native
 from hcnr_kernels.ops.inverse import vectorised as driver
 from hcnr_kernels.ops.inverse.factor import cholesky_, inverse_, inverse_rows_
 from hcnr_kernels.ops.inverse.solves import solve_, solver_of
 from hcnr_kernels.ops.inverse.tiling import CPU_TILING, Tiling, tile_edges
 from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.hard_matrices import lower_only, residual, spectra
 from hcnr_kernels.testing.tensors import curvature, randn
 
 F64 = torch.float64

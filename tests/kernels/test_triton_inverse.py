@@ -11,7 +11,6 @@ from triton.runtime import interpreter
 
 import hcnr_kernels as hk
 from bench.tracking.counting import count
-from hard_matrices import lower_only, residual, spectra
 from hcnr_kernels.ops.compensation import vectorised as compensation
 from hcnr_kernels.ops.inverse import factor
 from hcnr_kernels.ops.inverse import triton as fused
@@ -19,6 +18,7 @@ from hcnr_kernels.ops.inverse import vectorised as driver
 from hcnr_kernels.ops.inverse.solves import solve_, solver_of
 from hcnr_kernels.ops.inverse.tiling import GPU_TILING
 from hcnr_kernels.testing.accuracy import relative_error
+from hcnr_kernels.testing.hard_matrices import lower_only, residual, spectra
 from hcnr_kernels.testing.tensors import alternate, curvature, randn
 from hcnr_kernels.triton import launch, tiles
 from hcnr_kernels.triton.launch import recording
