@@ -133,7 +133,7 @@ def errors(matrix: Tensor) -> list[str]:
     for product in ROUNDINGS.values():
         try:
             results.append(relative_error(inverted(matrix, product), want))
-        except torch.linalg.LinAlgError:
+        except RuntimeError:  # no factor
             results.append(float("inf"))
     return ["fails" if error == float("inf") else f"{error:.1e}" for error in results]
 
