@@ -161,21 +161,30 @@ def run_operator(benchmark: Any, device: torch.device) -> Callable[[str, torch.d
 def race(request: pytest.FixtureRequest, benchmark: Any, device: torch.device) -> Race:
     """Time contenders in turns, ours first; returns each rival's median over ours.
 
-    With --benchmark-disable every contender runs once and the ratios are NaN.
+    With `busy` on one thread of a CPU, seconds are those of the processor: what else the machine
+    does, and waiting for a disk, is not among them. With --benchmark-disable every contender runs
+    once and the ratios are NaN.
     """
 
     def run(
-        title: str, contenders: Mapping[str, Callable[[], Any]], rounds: int = 9, **facts: Any
+        title: str,
+        contenders: Mapping[str, Callable[[], Any]],
+        rounds: int = 9,
+        *,
+        busy: bool = False,
+        **facts: Any,
     ) -> dict[str, float]:
+        alone = busy and device.type == "cpu" and torch.get_num_threads() == 1
+        clock = time.process_time if alone else time.perf_counter
         (ours, call), *rivals = contenders.items()
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
         cool = cold_cache(device)
 
         def timed(name: str, contender: Callable[[], Any]) -> None:
-            start = time.perf_counter()
+            start = clock()
             contender()
             synchronise(device)
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
 
         def before() -> None:
             for name, rival in rivals:

@@ -54,6 +54,7 @@ def test_inverse(count: int, width: int, race: Race, device: torch.device) -> No
             "triangular inverse + product": lambda: by_triangle(stack),
         },
         rounds=4 if width > 2000 else 9,
+        busy=True,
         error_over_torch=ours / plain,
         residual=float(residual / identity.norm() / len(stack[some]) ** 0.5),
     )
@@ -87,4 +88,5 @@ def test_compensation(kind: str, width: int, race: Race, device: torch.device) -
         f"compensation, {kind}, {width} x {width}",
         {"compensation": ours, name: rival},
         rounds=4 if width > 2000 else 9,
+        busy=True,
     )

@@ -44,7 +44,7 @@ def test_scoring_over_bare_passes(passes: Race, axis: Axis, race: Timed) -> None
     }
     if axis == "output":
         contenders["batch-1 loop"] = lambda: batch_one_loop(passes, axis)
-    race("scoring pass", contenders, rounds=7)
+    race("scoring pass", contenders, rounds=7, busy=True)
 
 
 @pytest.mark.filterwarnings("ignore")  # the rival's own
@@ -57,4 +57,5 @@ def test_scoring_against_kronfluence(passes: Race, race: Timed, tmp_path: Path) 
         "scoring pass",
         {"score (output)": lambda: scoring(passes, "output"), "kronfluence diagonal": rival},
         rounds=5,
+        busy=True,
     )

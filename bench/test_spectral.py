@@ -58,6 +58,7 @@ def test_basis(race: Race, device: torch.device) -> None:
         "spectral_basis 4096 x 1024 and one E",
         {"spectral_basis": ours, "textbook": lambda: textbook(delta, honesty, task)},
         rounds=2,
+        busy=True,
     )
 
 
@@ -73,6 +74,7 @@ def test_sweep(race: Race, device: torch.device) -> None:
         "spectral_basis 4096 x 1024, task weights",
         {"one": lambda: sweep([1.0]), "twenty": lambda: sweep(SWEEP)},
         rounds=2,
+        busy=True,
     )
 
 
@@ -94,6 +96,7 @@ def test_blocks(size: int, race: Race, device: torch.device) -> None:
         f"spectral_basis 4096 x 1024 and one E, blocks of {size}",
         {"blocks": blocks, "whole": whole},
         rounds=2,
+        busy=True,
     )
 
 
@@ -127,4 +130,5 @@ def test_few_tokens(given: str, part: int, race: Race, device: torch.device) -> 
         f"spectral_basis by {given}, {width // part} + {width // part} of {width}",
         {"few": few, "dense": dense},
         rounds=2,
+        busy=True,
     )

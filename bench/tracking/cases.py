@@ -109,6 +109,27 @@ def _scores() -> Iterator[TrackedCall]:
         lambda: fisher.token_gram(x, *spans, LENGTH),
         costs.token_gram(Sample("", (x, bounds), {})).flops,
     )
+    yield _block()
+
+
+def _block() -> TrackedCall:
+    """The default axis as a run scores it: one Gram for q, k and v, one for gate and up."""
+    tokens = SAMPLES * LENGTH
+    spans = _empty(SAMPLES + 1, dtype=torch.int32), None
+    readers = ("q", "k", "v"), ("o",), ("gate", "up"), ("down",)
+    read = [_empty(tokens, BLOCK[names[0]][1], dtype=BF16) for names in readers]
+    written = {name: _empty(tokens, shape[0], dtype=BF16) for name, shape in BLOCK.items()}
+
+    def scores() -> None:
+        for names, x in zip(readers, read, strict=True):
+            planes = fisher.split_token_gram(x, *spans, LENGTH)
+            for name in names:
+                sums, g = _empty(BLOCK[name][0]), written[name]
+                fisher.fisher_output_(sums, x, g, *spans, "auto", planes, LENGTH)
+
+    widths = sum(x.shape[1] for x in read) + sum(g.shape[1] for g in written.values())
+    shape = f"{SAMPLES} x {LENGTH} tokens, bf16"
+    return _fused("scores of an 8B block, output axis", shape, scores, SAMPLES * LENGTH**2 * widths)
 
 
 def _streams() -> Iterator[TrackedCall]:

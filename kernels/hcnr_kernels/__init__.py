@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         spectral_basis,
     )
 
-CONTRACT_VERSION = "1.1"
+CONTRACT_VERSION = "1.2"
 """Version of the public functions, schemas and `native`: semantic, apart from the package's own.
 
 Minor: something new, or an argument with a default at the end. Major: a caller has to change.
@@ -78,6 +78,7 @@ __all__ = [
     "operator_table",
     "perturbation",
     "spectral_basis",
+    "split_token_gram",
     "symmetrize_",
     "token_gram",
 ]
@@ -88,7 +89,8 @@ _HOMES = {
         "Compensation", "Objectives", "compensation", "compensation_ex", "objective", "objectives",
     ),
     "ops.fisher": (
-        "fisher_both_", "fisher_input_", "fisher_output_", "fisher_weight_", "token_gram",
+        "fisher_both_", "fisher_input_", "fisher_output_", "fisher_weight_", "split_token_gram",
+        "token_gram",
     ),
     "ops.fisher.forms": ("gram_is_cheaper",),
     "ops.gram": ("gram_", "symmetrize_"),

@@ -181,7 +181,8 @@ def test_offsets_that_do_not_hold_are_nan_not_a_crash() -> None:
 
 
 def test_many_lengths_compile_once() -> None:
-    from hcnr_kernels.ops.fisher.gram_form import quadratic_kernel, token_gram_kernel
+    from hcnr_kernels.ops.fisher.gram_form import quadratic_kernel
+    from hcnr_kernels.ops.fisher.token_grams import token_gram_kernel
 
     def compiled() -> int:
         return sum(

@@ -160,6 +160,20 @@ REFUSED = [
         "token_gram",
     ),
     (hk.fisher_output_, (torch.zeros(3), X, G, CU), {"token_gram": torch.zeros(5)}, "token_gram"),
+    *(
+        (
+            hk.fisher_output_,
+            (torch.zeros(3), X, gradients, CU),
+            {"token_gram": planes},
+            "token_gram",
+        )
+        for gradients, planes in (
+            (G, torch.zeros(2, 5, 3, dtype=torch.bfloat16)),
+            (G.bfloat16(), torch.zeros(2, 5, 3)),
+            (G.bfloat16(), torch.zeros(2, 4, 3, dtype=torch.bfloat16)),
+            (G.bfloat16(), torch.zeros(3, 5, 3, dtype=torch.bfloat16)),
+        )
+    ),
     (
         hk.fisher_output_,
         (torch.zeros(3), X, G, CU),
@@ -174,6 +188,7 @@ REFUSED = [
     (hk.fisher_input_, (torch.zeros(3), X, G, CU), {}, "scores"),
     (hk.fisher_weight_, (W.T.contiguous(), X, G, CU), {}, "scores"),
     (hk.token_gram, (X, CU), {"max_seqlen": -1}, "max_seqlen"),
+    (hk.split_token_gram, (X, CU), {"max_seqlen": -1}, "max_seqlen"),
     (hk.token_gram, (X.int(), CU), {"max_seqlen": 3}, "x"),
     (hk.gram_, (H3.clone(), X), {}, "gram"),
     (hk.gram_, (H4.bfloat16(), X), {}, "gram"),
@@ -239,6 +254,7 @@ def test_lengths_that_do_not_hold(cu_seqlens: Tensor, kwargs: Any, argument: str
         calls += [
             lambda: hk.fisher_input_(torch.zeros(4), X, G, cu_seqlens, **kwargs),
             lambda: hk.token_gram(X, cu_seqlens, max_seqlen=3, **used),
+            lambda: hk.split_token_gram(X, cu_seqlens, max_seqlen=3, **used),
             lambda: hk.fisher_weight_(torch.zeros(3, 4), X, G, cu_seqlens, **used),
             lambda: hk.fisher_both_(*pair, X, G, cu_seqlens, **used),
         ]

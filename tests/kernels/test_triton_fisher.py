@@ -15,12 +15,11 @@ import hcnr_kernels as hk
 from hcnr_kernels.ops.fisher.forms import gram_crossover
 from hcnr_kernels.testing.accuracy import TOLERANCES, relative_error
 from hcnr_kernels.testing.tensors import RAGGED, offsets, packed, padded
-from hcnr_kernels.triton import tiles
 from hcnr_kernels.triton.launch import Launch, interpreting, recording
 
 triton = pytest.importorskip("triton", reason="triton is not installed")
 
-from hcnr_kernels.ops.fisher import direct_form, gram_form  # noqa: E402
+from hcnr_kernels.ops.fisher import direct_form, gram_form, token_grams  # noqa: E402
 from hcnr_kernels.ops.fisher import triton as fisher  # noqa: E402
 from hcnr_kernels.testing.specialization import specialize  # noqa: E402
 from hcnr_kernels.triton import items  # noqa: E402
@@ -44,20 +43,39 @@ if interpreting():
     import triton.language as tl
 
     @triton.jit
-    def note_items(p_offsets, p_used, p_found, n, samples, BT: tl.constexpr, BS: tl.constexpr):
+    def note_items(
+        p_offsets, p_used, p_found, n, samples, per, EVERY: tl.constexpr, BT: tl.constexpr
+    ):
         i = tl.program_id(0)
-        start, tokens, tile, valid = items.locate(p_offsets, p_used, i, n, samples, BT, BS)
+        start, tokens, tile, valid = items.locate(
+            p_offsets, p_used, i, n, samples, per, EVERY, BT, 128
+        )
         tl.store(p_found + 4 * i, start)
         tl.store(p_found + 4 * i + 1, tokens.to(tl.int64))
         tl.store(p_found + 4 * i + 2, tile.to(tl.int64))
         tl.store(p_found + 4 * i + 3, valid.to(tl.int64))
 
+    @triton.jit
+    def note_pairs(p_numbers, p_found):
+        i = tl.program_id(0)
+        row, column = token_grams.pair_of(tl.load(p_numbers + i))
+        tl.store(p_found + 2 * i, row)
+        tl.store(p_found + 2 * i + 1, column)
 
-def found_items(cu_seqlens: Tensor, seqused: Tensor | None, rows: int, tile: int) -> Tensor:
+
+def found_items(
+    cu_seqlens: Tensor,
+    seqused: Tensor | None,
+    rows: int,
+    tile: int,
+    longest: int,
+    every: bool = True,
+) -> Tensor:
     samples = len(cu_seqlens) - 1
-    found = torch.full((tiles.items(rows, samples, tile), 4), -7)
+    count, per = items.items_of(rows, samples, tile, longest)
+    found = torch.full((count, 4), -7)
     if len(found):
-        note_items[(len(found),)](cu_seqlens, seqused, found, rows, samples, BT=tile, BS=128)
+        note_items[(count,)](cu_seqlens, seqused, found, rows, samples, per, EVERY=every, BT=tile)
     return found
 
 
@@ -65,15 +83,16 @@ def found_items(cu_seqlens: Tensor, seqused: Tensor | None, rows: int, tile: int
 @pytest.mark.parametrize("tile", [16, 64])
 @pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: str(lengths[:5]))
 @pytest.mark.parametrize("spread", [False, True])
+@pytest.mark.parametrize("every", [False, True])
 def test_every_tile_of_every_sample_is_one_item(
-    lengths: tuple[int, ...], tile: int, spread: bool
+    lengths: tuple[int, ...], tile: int, spread: bool, every: bool
 ) -> None:
     if spread:
         x, _, cu_seqlens, used = padded(lengths, 1, 1, "cpu", torch.float32)
         rows = len(x)
     else:
         cu_seqlens, used, rows = offsets(lengths, "cpu"), None, sum(lengths)
-    found = found_items(cu_seqlens, used, rows, tile)
+    found = found_items(cu_seqlens, used, rows, tile, max(lengths, default=0), every)
     assert (found[:, 3] == 1).all()
     tiles_found = [
         (start, step) for start, tokens, step, _ in found.tolist() if 0 <= step * tile < tokens
@@ -93,9 +112,15 @@ def test_every_tile_of_every_sample_is_one_item(
 def test_offsets_hold_or_nothing_is_read(values: list[int], rows: int) -> None:
     cu_seqlens = torch.tensor(values, dtype=torch.int32)
     holds = values[0] == 0 and values[-1] == rows and values == sorted(values)
-    for _, tokens, _, valid in found_items(cu_seqlens, None, rows, 16).tolist():
-        assert bool(valid) == holds
-        assert holds or tokens == 0
+    for longest in (1, 16, 40, 1000):
+        for _, tokens, _, valid in found_items(cu_seqlens, None, rows, 16, longest).tolist():
+            assert bool(valid) == holds
+            assert holds or tokens == 0
+        own = found_items(cu_seqlens, None, rows, 16, longest, every=False)
+        # Each looks at its own sample: together they see whatever is wrong.
+        assert bool((own[:, 3] == 1).all()) == holds or not len(own)
+        for start, tokens, _, valid in own.tolist():
+            assert tokens == 0 or (valid and start >= 0 and start + tokens <= rows)
 
 
 @interpreted
@@ -113,7 +138,11 @@ def test_every_partial_sum_is_written(
         def __getattr__(self, name: str) -> Any:
             return poisoned if name == "empty" else getattr(torch, name)
 
+    def poisoned_planes(x: Tensor, longest: int) -> Tensor:
+        return torch.full((2, len(x), longest + 1), torch.nan, dtype=torch.bfloat16)[..., :longest]
+
     monkeypatch.setattr(gram_form, "torch", Poison())
+    monkeypatch.setattr(token_grams, "empty_planes", poisoned_planes)
     monkeypatch.setattr(direct_form, "torch", Poison())
     x, g, cu_seqlens = packed((130, 0, 1, 257, 17), 70, 150, "cpu", dtype)
     want = oracle(x, g, cu_seqlens)
@@ -260,6 +289,67 @@ def test_dtypes_of_input_and_gradient_may_differ() -> None:
         assert relative_error(scores, want.sum(1)) <= 1e-5
 
 
+@interpreted
+def test_a_gram_of_small_tiles_is_read_in_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An input in fp32 has tiles of 64 tokens, a gradient in bf16 of 128: zeros fill the square."""
+
+    def poisoned_planes(x: Tensor, longest: int) -> Tensor:
+        return torch.full((2, len(x), longest), torch.nan, dtype=torch.bfloat16)
+
+    monkeypatch.setattr(token_grams, "empty_planes", poisoned_planes)
+    x, g, cu_seqlens = packed((257, 130, 64), 33, 20, "cpu", torch.float32)
+    g = g.bfloat16()
+    want = oracle(x, g, cu_seqlens)
+    scores = hk.fisher_output_(torch.zeros(20), x, g, cu_seqlens, form="gram", max_seqlen=257)
+    assert relative_error(scores, want.sum(1)) <= 1e-5
+
+
+@interpreted
+@pytest.mark.parametrize("lengths", [(300, 129), (1,) * 40 + (700,)])
+def test_planes_are_the_triangle_to_sixteen_bits(lengths: tuple[int, ...]) -> None:
+    """Equal lengths and lengths that differ much find their tiles in two ways."""
+    longest = max(lengths)
+    x, g, cu_seqlens = packed(lengths, 40, 24, "cpu", torch.bfloat16)
+    planes = hk.split_token_gram(x, cu_seqlens, max_seqlen=longest)
+    for start, tokens in zip(cu_seqlens.tolist(), lengths, strict=False):
+        part = x[start : start + tokens].double()
+        exact = part @ part.T
+        got = planes[:, start : start + tokens].double().sum(0)
+        assert not got[:, tokens:].any()
+        assert not got[:, :tokens].triu(1).any()
+        error = (got[:, :tokens] - exact.tril() - exact.tril(-1)).abs()
+        assert bool((error <= 2.0**-16 * exact.abs() + 1e-5).all())
+    want = oracle(x, g, cu_seqlens).sum(1)
+    scores = hk.fisher_output_(torch.zeros(24), x, g, cu_seqlens, token_gram=planes)
+    assert relative_error(scores, want) <= 1e-5
+
+
+@interpreted
+@pytest.mark.parametrize("longest", [3, 129])
+def test_samples_longer_than_the_planes_are_not_a_number(longest: int) -> None:
+    x, g, cu_seqlens = packed((2, 400, 1), 20, 10, "cpu", torch.bfloat16)
+    for form in (hk.token_gram, hk.split_token_gram):
+        gram = form(x, cu_seqlens, max_seqlen=longest)
+        rows = gram if gram.dim() == 2 else gram.sum(0)
+        assert rows[2:402].isnan().all()
+        assert not rows[:2].isnan().any()
+        assert not rows[402:].isnan().any()
+        scores = hk.fisher_output_(torch.zeros(10), x, g, cu_seqlens, token_gram=gram)
+        assert scores.isnan().all()
+
+
+@interpreted
+def test_pairs_of_a_triangle_are_counted_row_by_row() -> None:
+    # As many as the tiles of a sample of 65 536 tokens have, around every row's end.
+    ends = torch.arange(1, 513) * torch.arange(2, 514) // 2
+    numbers = torch.cat([ends - 1, ends[:-1], ends[:-1] + 1]).tolist()
+    found = torch.zeros(len(numbers), 2, dtype=torch.int64)
+    note_pairs[(len(numbers),)](torch.tensor(numbers), found)
+    for number, (row, column) in zip(numbers, found.tolist(), strict=True):
+        assert 0 <= column <= row
+        assert row * (row + 1) // 2 + column == number
+
+
 def meta(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.empty(*shape, dtype=dtype, device="meta")
 
@@ -333,12 +423,12 @@ def test_nothing_of_size_batch_out_in_is_allocated(monkeypatch: pytest.MonkeyPat
     def spy(*args: Any, **kwargs: Any) -> Tensor:
         nonlocal largest
         found = original(*args, **kwargs)
-        largest = max(largest, found.numel())
+        largest = max(largest, found.nbytes)
         return found
 
     monkeypatch.setattr(torch, "empty", spy)
     monkeypatch.setattr(fisher.gram_form, "torch", torch)
-    weights = 4096 * 14336
+    gradient = 4 * 4096 * 14336  # of one sample, in fp32
     for rows, samples, form in ((8192, 32, "gram"), (8192, 32, "direct"), (8192, 1, "direct")):
         cu_seqlens = meta(samples + 1, dtype=torch.int32)
         scores, x, g = meta(14336, dtype=torch.float32), meta(rows, 4096), meta(rows, 14336)
@@ -346,4 +436,4 @@ def test_nothing_of_size_batch_out_in_is_allocated(monkeypatch: pytest.MonkeyPat
         with recording(90):
             length = rows // samples
             fisher.fisher_output_(scores, x, g, cu_seqlens, None, form, None, length)
-        assert 0 < largest < 0.05 * weights
+        assert 0 < largest < 0.05 * gradient

@@ -49,13 +49,19 @@ def _fisher(device: str, dtype: torch.dtype, axis: str) -> list[Sample]:
     scores = torch.zeros(width, device=device)
     other = (strided_x if axis == "output" else strided_g).float()
     grams = torch.zeros(len(x), max(RAGGED) + 2, device=device)
+    triangles = torch.zeros_like(grams)
     for start, tokens in zip(cu_seqlens.tolist(), RAGGED, strict=False):
-        part = other[start : start + tokens]
-        grams[start : start + tokens, :tokens] = part @ part.T
+        rows, part = slice(start, start + tokens), other[start : start + tokens]
+        grams[rows, :tokens] = part @ part.T
+        triangles[rows, :tokens] = grams[rows, :tokens].tril() + grams[rows, :tokens].tril(-1)
     args = (scores, strided_x, strided_g, cu_seqlens)
     cases.append(Sample("strided", args, {}))
     cases.append(Sample("transposed", (scores.clone(), *_transposed(*args[1:3]), cu_seqlens), {}))
     cases.append(Sample("shared Gram", (scores.clone(), *args[1:]), {"token_gram": grams}))
+    if dtype == torch.bfloat16:
+        high = triangles.bfloat16()
+        planes = torch.stack([high, (triangles - high.float()).bfloat16()])
+        cases.append(Sample("two planes", (scores.clone(), *args[1:]), {"token_gram": planes}))
     x, g, cu_seqlens, used = padded(RAGGED, 34, 21, device, dtype)
     width = 21 if axis == "output" else 34
     for form in ("auto", "gram", "direct"):

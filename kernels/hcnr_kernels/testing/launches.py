@@ -15,6 +15,7 @@ from torch import Tensor
 from hcnr_kernels.checks import AXES
 from hcnr_kernels.library import REGISTERED
 from hcnr_kernels.ops.fisher.forms import FORMS
+from hcnr_kernels.ops.fisher.vectorised import empty_planes
 from hcnr_kernels.testing.specialization import specialize
 from hcnr_kernels.triton.launch import FLOATS, Launch, recording
 
@@ -60,7 +61,8 @@ def _pairs(
             shapes = (out, into), (out, into)
         else:
             shapes = (samples * length, into), (samples * length, out)
-        others = (dtype, torch.float32) if view is _shifted else (dtype,)
+        mixed = view is _shifted or (view is _transposed and not weights)
+        others = (dtype, torch.float32) if mixed else (dtype,)
         for other in dict.fromkeys(others):
             yield view(*shapes[0], dtype), view(*shapes[1], other), samples, length
 
@@ -86,6 +88,9 @@ def _fisher(dtype: torch.dtype, awkward: bool, *, axis: str) -> _Arguments:
         for form in FORMS:
             yield scores, x, g, *spans, form, None, length
         yield scores, x, g, *spans, "auto", _empty(x.shape[0], length), length
+        if (g if axis == "output" else x).dtype == torch.bfloat16:
+            planes = empty_planes(x, length)
+            yield scores, x, g, *spans, "auto", planes, length
 
 
 def _fisher_both(dtype: torch.dtype, awkward: bool) -> _Arguments:
@@ -160,6 +165,7 @@ CASES: Mapping[str, Callable[[torch.dtype, bool], _Arguments]] = {
     "fisher_both_": _fisher_both,
     "fisher_weight_": _fisher_weight,
     "token_gram": _token_gram,
+    "split_token_gram": _token_gram,
     "gram_": _gram,
     "symmetrize_": _symmetrize,
     "perturbation": _perturbation,

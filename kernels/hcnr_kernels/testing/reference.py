@@ -34,7 +34,8 @@ def _quadratic(
     """`own_b[:, k]^T K_b own_b[:, k]` for every neuron k, of every sample."""
     for rows in _spans(cu_seqlens, seqused):
         part = own[rows].double()
-        gram = token_gram[rows, : len(part)].double()
+        gram = token_gram[..., rows, : len(part)].double()
+        gram = gram if gram.dim() == 2 else gram.sum(0)
         yield torch.stack([part[:, k] @ gram @ part[:, k] for k in range(part.shape[1])])
 
 
@@ -110,6 +111,20 @@ def token_gram(
         part = x[rows].double()
         grams[rows, : len(part)] = part @ part.T
     return grams
+
+
+def split_token_gram(
+    x: Tensor, cu_seqlens: Tensor, *, max_seqlen: int, seqused: Tensor | None = None
+) -> Tensor:
+    """Twice the strict lower triangle of `X_b X_b^T`, and its diagonal; the second plane is 0."""
+    planes = torch.zeros(2, len(x), max_seqlen, dtype=torch.float64)
+    for rows in _spans(cu_seqlens, seqused):
+        part = x[rows].double()
+        for token in range(len(part)):
+            products = part[: token + 1] @ part[token]
+            products[:token] *= 2
+            planes[0, rows.start + token, : token + 1] = products
+    return planes
 
 
 def gram_(gram: Tensor, x: Tensor) -> Tensor:

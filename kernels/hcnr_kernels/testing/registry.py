@@ -29,6 +29,11 @@ def _lower_triangle(result: Tensor) -> tuple[Tensor, ...]:
     return (result.tril(),)
 
 
+def _sum_of_planes(result: Tensor) -> tuple[Tensor, ...]:
+    """What two planes of bf16 stand for."""
+    return (result.sum(0, dtype=torch.float64),)
+
+
 def _not_the_condition(result: compensation.Compensation) -> tuple[Tensor, ...]:
     """The condition is a lower bound for two kinds, and has its own test."""
     return result.deviation, result.damping, result.status
@@ -116,6 +121,15 @@ OPERATORS: Mapping[str, Operator] = {
             inputs=inputs.token_gram,
             large=large.token_gram,
             cost=costs.token_gram,
+        ),
+        Operator(
+            name="split_token_gram",
+            public=fisher.split_token_gram,
+            twin=reference.split_token_gram,
+            inputs=inputs.token_gram,
+            large=large.token_gram,
+            cost=costs.token_gram,
+            compared=_sum_of_planes,
         ),
         Operator(
             name="gram_",

@@ -1,9 +1,10 @@
 """Work items of packed samples, and the sums that are formed from them: shared Triton code.
 
-A work item is a tile of `BT` tokens of one sample. Sample b owns the items from
-`cu_seqlens[b] // BT + b` on, which are at least as many as its tiles and overlap no other sample's,
-so a program finds its sample by counting offsets and the host never reads a length. Partial sums go
-to memory once per item and are added in a fixed order: the same bits on every run.
+A work item is a tile of `BT` tokens of one sample. Every sample has as many as the longest, which
+the host has been told; or, where samples differ so much that this is more, sample b owns the items
+from `cu_seqlens[b] // BT + b` on, which are at least as many as its tiles and overlap no other
+sample's, and a program finds its sample by counting offsets. The host never reads a length. Partial
+sums go to memory once per item and are added in a fixed order: the same bits on every run.
 """
 
 from typing import NamedTuple
@@ -33,15 +34,52 @@ def spans_of(cu_seqlens: Tensor, seqused: Tensor | None) -> Spans:
     return Spans(cu_seqlens.contiguous(), None if seqused is None else seqused.contiguous())
 
 
-@triton.jit
-def locate(p_offsets, p_used, i_item, n, samples, BT: tl.constexpr, BS: tl.constexpr):
-    """First row and tokens of the item's sample, its tile, and whether all offsets hold.
+class Items(NamedTuple):
+    """Work items of packed samples.
 
-    The item is a tile where `tile * BT < tokens`. Where the offsets do not hold, tokens is 0.
+    Attributes:
+        total: Of all samples.
+        per: Of each sample; 0 where sample b's start at `cu_seqlens[b] // tile + b`.
+    """
+
+    total: int
+    per: int
+
+
+def items_of(tokens: int, samples: int, tile: int, longest: int) -> Items:
+    """Work items that cover `samples` samples of `tokens` rows in all, none above `longest`.
+
+    As many for each as the longest takes, or, where samples differ so much that this is less, as
+    many as any lengths need. A sample that is longer than promised has one, to say so.
+    """
+    per = max(1, tiles.divide_up(longest, tile))
+    spread = tokens // tile + samples if samples else 0
+    return Items(samples * per, per) if samples * per <= spread else Items(spread, 0)
+
+
+@triton.jit
+def locate(
+    p_offsets,
+    p_used,
+    i_item,
+    n,
+    samples,
+    per,
+    EVERY: tl.constexpr,
+    BT: tl.constexpr,
+    BS: tl.constexpr,
+):
+    """First row and tokens of the item's sample, its tile, and whether the offsets hold.
+
+    The item is a tile where `tile * BT < tokens`. Where the offsets do not hold, tokens is 0. All
+    of them are looked at where `EVERY` says so or `per` is 0, else those of the item's sample.
     """
     o_s = tl.arange(0, BS)
     before, wrong = tl.zeros([], tl.int32), tl.zeros([], tl.int32)
-    for i_s in range(0, samples, BS):
+    counted = samples
+    if not EVERY:
+        counted = tl.where(per > 0, 0, samples)
+    for i_s in range(0, counted, BS):
         m_s = i_s + o_s < samples
         b_start = tl.load(p_offsets + i_s + o_s, mask=m_s, other=0)
         b_stop = tl.load(p_offsets + i_s + o_s + 1, mask=m_s, other=0)
@@ -51,14 +89,16 @@ def locate(p_offsets, p_used, i_item, n, samples, BT: tl.constexpr, BS: tl.const
             b_used = tl.load(p_used + i_s + o_s, mask=m_s, other=0)
             wrong += tl.sum((m_s & ((b_used < 0) | (b_used > b_stop - b_start))).to(tl.int32))
     first, last = tl.load(p_offsets), tl.load(p_offsets + samples)
+    i_sample = tl.where(per > 0, i_item // tl.maximum(per, 1), tl.maximum(before - 1, 0))
+    start, stop = tl.load(p_offsets + i_sample), tl.load(p_offsets + i_sample + 1)
     valid = (wrong == 0) & ends_hold(first, last, n, p_used)
-    i_sample = tl.maximum(before - 1, 0)
-    start = tl.load(p_offsets + i_sample)
+    valid = valid & (start >= 0) & (start <= stop) & (stop <= n)
     if p_used is None:
-        tokens = tl.load(p_offsets + i_sample + 1) - start
+        tokens = stop - start
     else:
         tokens = tl.load(p_used + i_sample)
-    i_t = i_item - (start // BT + i_sample)
+        valid = valid & (tokens >= 0) & (tokens <= stop - start)
+    i_t = tl.where(per > 0, i_item - i_sample * per, i_item - (start // BT + i_sample))
     # Items before the first sample's, which padding in front of it leaves, are no one's.
     tokens = tl.where(valid & (i_t >= 0), tokens, 0)
     return start.to(tl.int64), tokens, tl.maximum(i_t, 0), valid

@@ -76,11 +76,6 @@ def divide_up(value: int, size: int) -> int:
     return -(-value // size)
 
 
-def items(tokens: int, samples: int, tile: int) -> int:
-    """Work items that cover `samples` samples of `tokens` rows in all, whatever their lengths."""
-    return tokens // tile + samples if samples else 0
-
-
 def token_gram_tile(itemsize: int, mean_tokens: float, capability: int) -> Tile:
     """Tile of `X_b X_b^T`: `m` = `n` tokens; smaller for short samples and for fp32."""
     if itemsize > 2:
@@ -91,16 +86,24 @@ def token_gram_tile(itemsize: int, mean_tokens: float, capability: int) -> Tile:
     return pipelined(128, 128, 64, warps=8, itemsize=2, capability=capability)
 
 
-def quadratic_tile(split: bool, mean_tokens: float, capability: int) -> Tile:
-    """Tile of `K own`: `m` tokens of a sample by `n` neurons; `split` is K as two bf16 numbers."""
-    if not split:
+def quadratic_tile(gram: str, mean_tokens: float, capability: int) -> Tile:
+    """Tile of `K own`: `m` tokens of a sample by `n` neurons.
+
+    Args:
+        gram: How K is read: as `planes`, two tensors of bf16; `split` in two when it has been read;
+            or `whole`, in fp32.
+        mean_tokens: Of a sample.
+        capability: 90 is 9.0.
+    """
+    if gram == "whole":
         return pipelined(64, 64, 32, warps=8, itemsize=4, capability=capability)
     if mean_tokens <= SHORT_SAMPLE or capability < 90:
         shape, warps, programs = (64, 128, 64), 4, 2
     else:
-        # Twice the neurons read K half as often: it is fp32, and split anew for each of them. On
-        # 10.0 Triton 3.6 compiles that to a kernel of four registers that does nothing.
-        shape, warps, programs = (128, 256, 32) if capability < 100 else (128, 128, 64), 8, 1
+        # Twice the neurons read K half as often. On 10.0 Triton 3.6 compiles that to a kernel of
+        # four registers that does nothing.
+        wide = (128, 256, 64 if gram == "planes" else 32)
+        shape, warps, programs = wide if capability < 100 else (128, 128, 64), 8, 1
     return pipelined(
         *shape,
         warps=warps,

@@ -10,7 +10,6 @@ from torch import Tensor
 from hcnr_kernels.checks import (
     ACCUMULATORS,
     beside,
-    choice,
     describe,
     floating,
     refuse,
@@ -19,7 +18,7 @@ from hcnr_kernels.checks import (
 )
 from hcnr_kernels.library import operator
 from hcnr_kernels.ops.fisher import vectorised
-from hcnr_kernels.ops.fisher.forms import FORMS, Form
+from hcnr_kernels.ops.fisher.forms import Form, check_form
 from hcnr_kernels.ops.fisher.lengths import check_offsets
 
 _TRITON = f"{__name__}.triton"
@@ -42,20 +41,6 @@ def _scores(argument: str, scores: Tensor, own: Tensor) -> None:
     beside(argument, scores, own)
 
 
-def _form(x: Tensor, form: str, token_gram: Tensor | None, max_seqlen: int | None) -> None:
-    choice("form", form, FORMS)
-    if max_seqlen is not None and max_seqlen < 0:
-        refuse("max_seqlen", "None or >= 0", max_seqlen)
-    if token_gram is None:
-        return
-    if form == "direct":
-        refuse("form", "auto or gram when token_gram is given", repr(form))
-    typed("token_gram", token_gram, ACCUMULATORS)
-    if token_gram.dim() != 2 or token_gram.shape[0] != x.shape[0]:
-        refuse("token_gram", f"of shape ({x.shape[0]}, max_seqlen)", describe(token_gram))
-    beside("token_gram", token_gram, x)
-
-
 def _check_fisher_output_(
     scores: Tensor,
     x: Tensor,
@@ -69,7 +54,7 @@ def _check_fisher_output_(
     """Arguments of `fisher_output_`."""
     _packed(x, g, cu_seqlens, seqused)
     _scores("scores", scores, g)
-    _form(x, form, token_gram, max_seqlen)
+    check_form(g, x, form, token_gram, max_seqlen)
 
 
 _fisher_output_ = operator(
@@ -111,7 +96,8 @@ def fisher_output_(
             padding and are not read. None uses all of them.
         form: `auto`, `gram` or `direct`.
         token_gram: `[n, L]` fp32, `X_b X_b^T` from `token_gram(x, ...)`, shared by the matrices
-            that read x; giving it implies the Gram form, and x is then not read.
+            that read x; beside g in bf16 also `[2, n, L]` bf16 from `split_token_gram(x, ...)`,
+            which a GPU reads faster. Giving it implies the Gram form, and x is then not read.
         max_seqlen: At least the tokens of the longest sample.
 
     Returns:
@@ -134,7 +120,7 @@ def _check_fisher_input_(
     """Arguments of `fisher_input_`."""
     _packed(x, g, cu_seqlens, seqused)
     _scores("scores", scores, x)
-    _form(x, form, token_gram, max_seqlen)
+    check_form(x, x, form, token_gram, max_seqlen)
 
 
 _fisher_input_ = operator(
@@ -160,7 +146,7 @@ def fisher_input_(
     """Add the Fisher scores of a matrix's columns: method.md (1), input axis, not divided by N.
 
     Arguments as in `fisher_output_`, but `scores [in]` and `token_gram` is that of the gradients,
-    `token_gram(g, ...)`.
+    `token_gram(g, ...)`, or `split_token_gram(g, ...)` beside x in bf16.
     """
     _fisher_input_(scores, x, g, cu_seqlens, seqused, form, token_gram, max_seqlen)
     return scores
@@ -274,3 +260,34 @@ def token_gram(
         zeros.
     """
     return _token_gram(x, cu_seqlens, seqused, max_seqlen)
+
+
+_split_token_gram = operator(
+    "split_token_gram(Tensor x, Tensor cu_seqlens, Tensor? seqused, int max_seqlen) -> Tensor",
+    check=_check_token_gram,
+    kernel=vectorised.split_token_gram,
+    fake=lambda x, cu_seqlens, seqused, max_seqlen: vectorised.empty_planes(x, max_seqlen),
+    triton=_TRITON,
+)
+
+
+@torch.no_grad()
+def split_token_gram(
+    x: Tensor, cu_seqlens: Tensor, *, max_seqlen: int, seqused: Tensor | None = None
+) -> Tensor:
+    """`token_gram` as a GPU multiplies it by bf16: its lower triangle, the sum of two bf16 planes.
+
+    Below the diagonal it holds twice `X_b X_b^T`, and nothing above: that is symmetric, so
+    method.md (2) comes to the same. The sum keeps 16 bits of every entry.
+
+    Args:
+        x: `[n, d]` packed inputs or output gradients.
+        cu_seqlens: `[B + 1]` int32.
+        max_seqlen: L, at least the longest sample.
+        seqused: `[B]` int32, as in `fisher_output_`.
+
+    Returns:
+        `[2, n, L]` bf16: the row of a token holds its products with the tokens of its sample that
+        are not behind it, then zeros.
+    """
+    return _split_token_gram(x, cu_seqlens, seqused, max_seqlen)

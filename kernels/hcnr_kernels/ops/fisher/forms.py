@@ -1,9 +1,12 @@
-"""The two forms of the Fisher scores, and which of them is cheaper: pure functions of shapes."""
+"""The two forms of the Fisher scores: which of them is cheaper, and what may be asked of them."""
 
 import math
 from typing import Literal
 
-from hcnr_kernels.checks import Axis
+import torch
+from torch import Tensor
+
+from hcnr_kernels.checks import ACCUMULATORS, Axis, beside, choice, describe, refuse, typed
 
 Form = Literal["auto", "gram", "direct"]
 FORMS = ("auto", "gram", "direct")
@@ -45,3 +48,33 @@ def _gram_width(in_features: int, out_features: int, axis: Axis, shared: int) ->
     if axis == "output":
         return in_features / shared + out_features
     return in_features + out_features / shared
+
+
+def check_form(
+    own: Tensor, x: Tensor, form: str, token_gram: Tensor | None, max_seqlen: int | None
+) -> None:
+    """Refuse a form that is unknown, and a token Gram that does not fit it."""
+    choice("form", form, FORMS)
+    if max_seqlen is not None and max_seqlen < 0:
+        refuse("max_seqlen", "None or >= 0", max_seqlen)
+    if token_gram is None:
+        return
+    if form == "direct":
+        refuse("form", "auto or gram when token_gram is given", repr(form))
+    if token_gram.dim() == 3:
+        _planes(own, x, token_gram)
+        return
+    typed("token_gram", token_gram, ACCUMULATORS)
+    if token_gram.dim() != 2 or token_gram.shape[0] != x.shape[0]:
+        refuse("token_gram", f"of shape ({x.shape[0]}, max_seqlen)", describe(token_gram))
+    beside("token_gram", token_gram, x)
+
+
+def _planes(own: Tensor, x: Tensor, token_gram: Tensor) -> None:
+    typed("token_gram", token_gram, (torch.bfloat16,))
+    if token_gram.shape[:2] != (2, x.shape[0]):
+        refuse("token_gram", f"of shape (2, {x.shape[0]}, max_seqlen)", describe(token_gram))
+    if own.dtype != torch.bfloat16:
+        expected = f"from token_gram(...), not split, as the neurons' tensor is {own.dtype}"
+        refuse("token_gram", expected, describe(token_gram))
+    beside("token_gram", token_gram, x)

@@ -7,11 +7,12 @@ Offsets that do not hold (as in `lengths.sample_bounds`) make the result NaN; no
 is read.
 """
 
+import torch
 from torch import Tensor
 
 from hcnr_kernels.checks import Axis
 from hcnr_kernels.chunks import round_up
-from hcnr_kernels.ops.fisher import direct_form, gram_form
+from hcnr_kernels.ops.fisher import direct_form, gram_form, token_grams
 from hcnr_kernels.ops.fisher.forms import gram_crossover
 from hcnr_kernels.ops.fisher.lengths import longest, sample_bounds
 from hcnr_kernels.triton.items import Spans, spans_of
@@ -80,7 +81,10 @@ def _fisher_axis_(
         most = crossover - 1 if max_seqlen >= crossover else rows
         # Rows of whole vectors, whatever the longest sample is.
         room = round_up(min(max_seqlen, crossover - 1), 16)
-        gram = gram_form.token_gram(other, spans, room, most=most)
+        if own.dtype == torch.bfloat16:
+            gram = token_grams.split_token_gram(other, spans, room, most=most, clear=False)
+        else:
+            gram = token_grams.token_gram(other, spans, room, most=most)
         gram_form.add_quadratic_(scores, gram, own, spans, most=most)
     if max_seqlen >= crossover:
         output_scores, input_scores = (scores, None) if axis == "output" else (None, scores)
@@ -109,4 +113,12 @@ def fisher_weight_(
 def token_gram(x: Tensor, cu_seqlens: Tensor, seqused: Tensor | None, max_seqlen: int) -> Tensor:
     """`X_b X_b^T` of every sample, `[n, max_seqlen]`: token t's row, zero behind its sample."""
     spans = spans_of(cu_seqlens, seqused)
-    return gram_form.token_gram(x, spans, max_seqlen, most=max(x.shape[0], 1))
+    return token_grams.token_gram(x, spans, max_seqlen, most=max(x.shape[0], 1))
+
+
+def split_token_gram(
+    x: Tensor, cu_seqlens: Tensor, seqused: Tensor | None, max_seqlen: int
+) -> Tensor:
+    """The lower triangle of `X_b X_b^T`, doubled below the diagonal: the sum of `[2, n, L]`."""
+    spans = spans_of(cu_seqlens, seqused)
+    return token_grams.split_token_gram(x, spans, max_seqlen, most=max(x.shape[0], 1))

@@ -62,7 +62,7 @@ def _bounds(
 ) -> Bounds:
     bounds = sample_bounds(cu_seqlens, own.shape[0], seqused)
     if token_gram is not None:
-        at_least_longest(bounds, token_gram.shape[1], "token_gram.shape[1]")
+        at_least_longest(bounds, token_gram.shape[-1], "token_gram.shape[-1]")
     if max_seqlen is not None:
         at_least_longest(bounds, max_seqlen, "max_seqlen")
     return bounds
@@ -87,7 +87,10 @@ def _fisher_axis_(
         if tokens == 0:
             continue
         mine, theirs = own[start:stop], other[start:stop]
-        if token_gram is not None:
+        if token_gram is not None and token_gram.dim() == 3:
+            triangle = token_gram[:, start:stop, :tokens].sum(0, dtype=torch.float32)
+            _add_quadratic_(scores, triangle, mine, twice=1)
+        elif token_gram is not None:
             _add_quadratic_(scores, token_gram[start:stop, :tokens], mine)
         elif form == "gram" or (
             form == "auto" and gram_is_cheaper(tokens, theirs.shape[1], mine.shape[1])
@@ -113,11 +116,11 @@ def _lower_token_gram(x: Tensor) -> Tensor:
     return gram
 
 
-def _add_quadratic_(scores: Tensor, gram: Tensor, own: Tensor) -> None:
+def _add_quadratic_(scores: Tensor, gram: Tensor, own: Tensor, *, twice: int = 2) -> None:
     """Method.md (2): `scores[k] += own[:, k]^T gram own[:, k]`, clamped at zero.
 
     The form is a square, so a negative value is rounding. Only the tiles on and left of the
-    diagonal are read; those left of it count twice.
+    diagonal are read; those left of it count `twice`.
     """
     for columns in _fp32_columns(own):
         part = own[:, columns].float()
@@ -125,7 +128,7 @@ def _add_quadratic_(scores: Tensor, gram: Tensor, own: Tensor) -> None:
         for rows in chunks(own.shape[0], TOKEN_TILE):
             product = gram[rows, rows] @ part[rows]
             if rows.start:
-                product.addmm_(gram[rows, : rows.start], part[: rows.start], alpha=2)
+                product.addmm_(gram[rows, : rows.start], part[: rows.start], alpha=twice)
             total.add_(product.mul_(part[rows]).sum(0))
         scores[columns].add_(total.clamp_(min=0))
 
@@ -184,6 +187,12 @@ def empty_token_gram(x: Tensor, max_seqlen: int) -> Tensor:
     return x.new_empty((x.shape[0], room), dtype=torch.float32)[:, :max_seqlen]
 
 
+def empty_planes(x: Tensor, max_seqlen: int) -> Tensor:
+    """Storage of `split_token_gram(x, ...)`, `[2, n, max_seqlen]` bf16, its rows as above."""
+    room = round_up(max_seqlen, 32)
+    return x.new_empty((2, x.shape[0], room), dtype=torch.bfloat16)[..., :max_seqlen]
+
+
 def token_gram(x: Tensor, cu_seqlens: Tensor, seqused: Tensor | None, max_seqlen: int) -> Tensor:
     """`X_b X_b^T`, the shared factor of method.md (2), one row per token: `[n, max_seqlen]`."""
     bounds = sample_bounds(cu_seqlens, x.shape[0], seqused)
@@ -195,3 +204,20 @@ def token_gram(x: Tensor, cu_seqlens: Tensor, seqused: Tensor | None, max_seqlen
             block.copy_(_lower_token_gram(x[start:stop]))
             symmetrize_(block)
     return grams
+
+
+def split_token_gram(
+    x: Tensor, cu_seqlens: Tensor, seqused: Tensor | None, max_seqlen: int
+) -> Tensor:
+    """The lower triangle of `X_b X_b^T`, doubled below the diagonal: the sum of `[2, n, L]`."""
+    bounds = sample_bounds(cu_seqlens, x.shape[0], seqused)
+    at_least_longest(bounds, max_seqlen, "max_seqlen")
+    planes = empty_planes(x, max_seqlen).zero_()
+    for start, stop in bounds:
+        if stop > start:
+            gram = _lower_token_gram(x[start:stop])
+            triangle = gram.tril() + gram.tril(-1)
+            high = triangle.bfloat16()
+            planes[0, start:stop, : stop - start] = high
+            planes[1, start:stop, : stop - start] = (triangle - high.float()).bfloat16()
+    return planes
