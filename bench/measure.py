@@ -105,7 +105,7 @@ def curvature_pass(race: "Race", axis: Axis, settings: Settings) -> list[Record]
     rival = "bare forward" if axis == "input" else BARE
     contenders = {
         "ours": lambda: curving(race, axis),
-        rival: (lambda: bare_forward(race)) if axis == "input" else (lambda: bare(race, 1)),
+        rival: (lambda: bare_forward(race)) if axis == "input" else (lambda: bare(race)),
     }
     record = timed(race, f"curvature pass, {axis} axis", contenders, settings)
     return [{**record, "goal": judged(f"time over {rival}", over(record, rival))}]

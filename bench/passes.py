@@ -32,14 +32,11 @@ class Race(NamedTuple):
     def layers(self) -> dict[str, nn.Linear]:
         return target_matrices(self.model)
 
-    def batches(self, parts: int = 2) -> Iterator[Batch]:
-        """The micro-batches of `score`: samples of even index, then of odd; one part: all."""
+    def batches(self) -> Iterator[Batch]:
+        """The micro-batches of `score`, and of whatever else measures all samples."""
         lengths = self.data.lengths
-        for part in range(parts):
-            indices = range(part, len(lengths), parts)
-            for members in plan_batches([lengths[i] for i in indices], self.budget):
-                batch = collate(self.data.samples, [indices[i] for i in members], pad_token_id=0)
-                yield batch.to(self.model.device)
+        for members in plan_batches(lengths, self.budget):
+            yield collate(self.data.samples, members, pad_token_id=0).to(self.model.device)
 
 
 def llama(device: torch.device, dtype: torch.dtype, **sizes: int) -> LlamaForCausalLM:
@@ -69,17 +66,17 @@ def scoring(race: Race, axis: Axis) -> dict[str, Tensor]:
     return score(race.model, race.layers, race.data, axis=axis, token_budget=race.budget).mean
 
 
-def bare(race: Race, parts: int = 2) -> None:
+def bare(race: Race) -> None:
     """The passes of `score` with nothing collected: no weight gradient is formed."""
     with prepared(race.model):
-        for batch in race.batches(parts):
+        for batch in race.batches():
             sample_losses(race.model, batch).sum().backward()
 
 
 def bare_forward(race: Race) -> None:
     """The passes of `curvature` on the input axis with nothing collected."""
     with prepared(race.model), torch.no_grad():
-        for batch in race.batches(1):
+        for batch in race.batches():
             sample_losses(race.model, batch)
 
 

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from hcnr.curvature.layouts import SharedInput, Use, joined
-from hcnr.curvature.uses import Uses
+from hcnr.curvature.layouts import SharedInput
+from hcnr.curvature.uses import Use, Uses, joined
 from hcnr.errors import ModelError
 from hcnr_kernels import fisher_weight_, gram_, symmetrize_
 
@@ -52,7 +52,7 @@ class FactorSums:
 
     def finish(self) -> None:
         """Take note that a backward pass is over."""
-        for name, uses in self._uses.rest():
+        for name, _, uses in self._uses.rest():
             self._square(name, uses)
 
     def part(self) -> None:

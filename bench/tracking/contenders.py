@@ -33,7 +33,9 @@ def calls() -> Iterator[tuple[str, Callable[[], Call]]]:
     for kind in ("sum", "joint", "balanced"):
         yield f"compensation {kind}, 1024 x 1024", lambda kind=kind: _compensation(kind)
     yield "objective, 1024 x 1024", _objective
-    yield "perturbation, 2048 x 2048, bf16", _perturbation
+    for shape in ((2048, 2048), (4608, 1536)):
+        words = f"perturbation, {shape[0]} x {shape[1]}, bf16"
+        yield words, lambda shape=shape: _perturbation(shape)
     yield "merge, 2048 x 2048, bf16", _merge
     for words, lengths in (("equal", [64] * 16), ("mixed", list(range(16, 128, 7)))):
         yield f"score, 4 blocks of 256, {words} lengths", lambda of=lengths: _score(of)
@@ -81,9 +83,10 @@ def _objective() -> Call:
     return lambda: hk.objective(delta, hessian, axis="input")
 
 
-def _perturbation() -> Call:
-    base, tuned = (_randn(2048, 2048, seed=seed).bfloat16() for seed in (4, 5))
-    return lambda: hk.perturbation(base, tuned, _half(2048), axis="output")
+def _perturbation(shape: tuple[int, int]) -> Call:
+    base, tuned = (_randn(*shape, seed=seed).bfloat16() for seed in (4, 5))
+    mask = _half(shape[0])
+    return lambda: hk.perturbation(base, tuned, mask, axis="output")
 
 
 def _merge() -> Call:

@@ -2,21 +2,26 @@
 
 import contextlib
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from hcnr import ranks
-from hcnr.curvature.layouts import SharedInput, TokenLayout, Use, joined
+from hcnr.curvature.layouts import RoutedLayout, SharedInput, Span, TokenLayout, token_grams
 from hcnr.curvature.taps import Taps, frozen
-from hcnr.curvature.uses import Uses
+from hcnr.curvature.uses import Joined, Use, Uses, joined
 from hcnr.errors import ModelError
 from hcnr.models.device_memory import device_of
 from hcnr.models.linear import shape_of
 from hcnr.models.model import target_matrices
 from hcnr_kernels import fisher_input_, fisher_output_, gram_is_cheaper
+
+
+def fused(own: Tensor) -> bool:
+    """Whether the kernels of a GPU will read a tensor."""
+    return own.is_cuda
 
 
 class NeuronFisher:
@@ -41,6 +46,8 @@ class NeuronFisher:
 
     Attributes:
         attention_mask: mask of the next forward pass, `[B, T]`, or None; consumed by it.
+        part_sizes: how many samples of the next forward pass are of each part, those of a part
+            together and the parts in order; all of the first where None. Consumed by it.
         matrices: the tapped layers, name -> `nn.Linear`.
         samples: N, those of the forward passes in whose backward pass any of the matrices took
             part; one that takes part in some of them alone (an expert, say) has zeros for others.
@@ -53,6 +60,7 @@ class NeuronFisher:
         *,
         ignore: Iterable[str] = (),
         axis: Literal["output", "input"] = "output",
+        parts: int = 1,
     ) -> None:
         """Choose the matrices of `model`; nothing is attached before the context is entered.
 
@@ -61,6 +69,7 @@ class NeuronFisher:
             targets: glob patterns on matrix names, or the layers themselves by name.
             ignore: glob patterns of matrices to leave out.
             axis: a neuron is a row (`output`) or a column (`input`) of the weight.
+            parts: how many sums to keep; `part_sizes` says which samples are whose.
 
         Raises:
             ModelError: no matrix matched, or the axis is unknown.
@@ -73,8 +82,11 @@ class NeuronFisher:
             else target_matrices(model, [targets] if isinstance(targets, str) else targets, ignore)
         )
         self.attention_mask: Tensor | None = None
+        self.part_sizes: Sequence[int] | None = None
         self._model = model
         self._axis = axis
+        self._parts = parts
+        self._forwards: dict[int, Sequence[int]] = {}
         self._open = contextlib.ExitStack()
         self._uses = Uses()
         self.reset()
@@ -82,8 +94,10 @@ class NeuronFisher:
     def reset(self) -> None:
         """Forget everything collected so far."""
         self._uses.clear()
+        self._forwards.clear()
         self._sums = {
             name: torch.zeros(
+                self._parts,
                 shape_of(layer)[0 if self._axis == "output" else 1],
                 dtype=torch.float32,
                 device=device_of(self._model) if layer.weight.is_meta else layer.weight.device,
@@ -101,6 +115,18 @@ class NeuronFisher:
         Raises:
             ModelError: a matrix received no gradient.
         """
+        return {name: total.sum(0) / self.samples for name, total in self._heard_sums().items()}
+
+    def scores_of(self, part: int, samples: int) -> dict[str, Tensor]:
+        """`scores` of one part, of which `samples` were measured.
+
+        Raises:
+            ModelError: a matrix received no gradient.
+        """
+        return {name: total[part] / samples for name, total in self._heard_sums().items()}
+
+    def _heard_sums(self) -> dict[str, Tensor]:
+        """Sums `[parts, d']` of all matrices."""
         self._finish()
         silent = [name for name, count in self._heard.items() if count == 0]
         if silent:
@@ -108,7 +134,7 @@ class NeuronFisher:
                 f"{silent[0]} received no gradient ({len(silent)} of {len(self._heard)} "
                 "matrices): run a forward pass and backward of the summed loss inside the context"
             )
-        return {name: total / self.samples for name, total in self._sums.items()}
+        return self._sums
 
     def over_ranks(self) -> "NeuronFisher":
         """Add what the other processes of a run collected, in the order of ranks, in float32."""
@@ -123,6 +149,7 @@ class NeuronFisher:
         # Forward passes are counted anew.
         self._finish()
         self._uses.clear()
+        self._forwards.clear()
         self._met.clear()
         self._open.enter_context(frozen(self._model))
         # Not kept as an attribute: a cycle through it would keep the model alive after its use.
@@ -144,7 +171,7 @@ class NeuronFisher:
         mask = self.attention_mask
         if mask is None:
             mask = kwargs.get("attention_mask")
-        self.attention_mask = None
+        sizes, self.attention_mask, self.part_sizes = self.part_sizes, None, None
         if not torch.is_grad_enabled():
             # Nothing of it is measured, and what it is about may be recomputed after it.
             return
@@ -156,10 +183,12 @@ class NeuronFisher:
             )
         if mask is not None:
             taps.begin(TokenLayout(mask))
-            return
-        tensors = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.dim())
-        first = next(tensors, None)
-        taps.begin(None, None if first is None else first.shape[0])
+        else:
+            tensors = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.dim())
+            first = next(tensors, None)
+            taps.begin(None, None if first is None else first.shape[0])
+        if sizes is not None:
+            self._forwards[taps.forward] = sizes
 
     def _consume(self, name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
         """Add one batch's scores of one matrix, once backward has met all its uses."""
@@ -171,36 +200,75 @@ class NeuronFisher:
             self._heard[name] += 1
             self._add(name, shared, x, g)
         elif uses := self._uses.add(name, shared, x, g):
-            self._join(name, uses)
+            self._join(name, shared.forward, uses)
 
     def _finish(self) -> None:
         """Add what waits for uses that got no gradient, as backward is over."""
-        for name, uses in self._uses.rest():
-            self._join(name, uses)
+        for name, forward, uses in self._uses.rest():
+            self._join(name, forward, uses)
 
-    def _join(self, name: str, uses: list[Use]) -> None:
+    def _spans(
+        self, name: str, forward: int, layout: TokenLayout | RoutedLayout | Joined
+    ) -> Iterator[tuple[Tensor, Span]]:
+        """The sum of each part `[d']`, and the rows of its samples in a forward pass."""
+        sums, first = self._sums[name], 0
+        sizes = self._forwards.get(forward)
+        if sizes is None:
+            sizes = (layout.samples,)
+        for part, count in enumerate(sizes):
+            if count:
+                yield sums[part], layout.span(first, first + count)
+            first += count
+
+    def _join(self, name: str, forward: int, uses: list[Use]) -> None:
         """Add one batch's scores of a matrix that is used several times."""
         self._heard[name] += 1
         rows = joined(uses)
-        if not len(rows.x):
-            return
-        spans = {"cu_seqlens": rows.cu_seqlens, "max_seqlen": rows.max_seqlen}
-        if self._axis == "input":
-            fisher_input_(self._sums[name], rows.x, rows.g, **spans)
-        else:
-            fisher_output_(self._sums[name], rows.x, rows.g, **spans)
+        if len(rows.x):
+            self._add_spans(self._spans(name, forward, rows), rows.x, rows.g, {}, None)
 
     def _add(self, name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
         """Add one batch's scores of one matrix; choose the form by the flop rule of (2)."""
-        layout, sums = shared.layout, self._sums[name]
         if x.shape[0] == 0:
             return  # an expert that no token was routed to
-        spans = {"cu_seqlens": layout.cu_seqlens, "seqused": layout.seqused}
+        layout, spans = shared.layout, list(self._spans(name, shared.forward, shared.layout))
+        own = x if self._axis == "input" else g
+        # Planes are what a GPU multiplies beside bfloat16.
+        split = fused(own) and own.dtype == torch.bfloat16
+        options, gram = {}, None
         if self._axis == "input":
-            fisher_input_(sums, x, g, **spans, max_seqlen=layout.max_seqlen)
+            # A GPU forms the Grams of all parts at once: those of one would leave it half idle.
+            if (
+                len(spans) > 1
+                and fused(own)
+                and gram_is_cheaper(layout.max_seqlen, x.shape[1], g.shape[1], axis="input")
+            ):
+                gram = token_grams(layout, g, split=split)
         elif shared.has_gram or gram_is_cheaper(
             layout.mean_seqlen, x.shape[1], g.shape[1], shared=shared.users
         ):
-            fisher_output_(sums, x, g, **spans, token_gram=shared.gram(x))
+            gram = shared.gram(x, split=split)
         else:
-            fisher_output_(sums, x, g, **spans, form="direct")
+            options = {"form": "direct"}
+        self._add_spans(spans, x, g, options, gram)
+
+    def _add_spans(
+        self,
+        spans: Iterable[tuple[Tensor, Span]],
+        x: Tensor,
+        g: Tensor,
+        options: Mapping[str, Any],
+        gram: Tensor | None,
+    ) -> None:
+        add = fisher_input_ if self._axis == "input" else fisher_output_
+        for sums, span in spans:
+            add(
+                sums,
+                x[span.rows],
+                g[span.rows],
+                span.cu_seqlens,
+                seqused=span.seqused,
+                max_seqlen=span.max_seqlen,
+                token_gram=None if gram is None else gram[..., span.rows, :],
+                **options,
+            )

@@ -1,17 +1,14 @@
-"""Which rows of a tensor belong to which sample: padded batches, and rows routed to an expert.
-
-And what the matrices that read one tensor share of it.
-"""
+"""Which rows of a tensor are which sample's, and what matrices that read one tensor share."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from hcnr.errors import ModelError
-from hcnr_kernels import token_gram
+from hcnr_kernels import split_token_gram, token_gram
 from hcnr_kernels.chunks import round_up
 
 
@@ -33,6 +30,33 @@ class RowsError(ModelError):
             "to samples; measure every sample alone with --token-budget 1, or leave it out with "
             f"--ignore '{cure or name}'"
         )
+
+
+class Span(NamedTuple):
+    """Rows of samples that follow each other, with what the operators must know of them.
+
+    Attributes:
+        rows: where they stand among those of the batch.
+        cu_seqlens: int32 `[B + 1]`, counted from the first of these rows.
+        seqused: int32 `[B]`, or None.
+        max_seqlen: tokens of the longest sample.
+    """
+
+    rows: slice
+    cu_seqlens: Tensor
+    seqused: Tensor | None
+    max_seqlen: int
+
+    @classmethod
+    def between(
+        cls, rows: slice, samples: slice, offsets: Tensor, used: Tensor | None, lengths: list[int]
+    ) -> "Span":
+        """The span of some samples of a batch, from the batch's offsets and lengths."""
+        bounds = offsets[samples.start : samples.stop + 1] - rows.start
+        # Behind the last one's rows is padding, if anything.
+        bounds = bounds.clamp(max=rows.stop - rows.start)
+        longest = max(lengths[samples], default=0)
+        return cls(rows, bounds, None if used is None else used[samples], longest)
 
 
 class TokenLayout:
@@ -63,6 +87,8 @@ class TokenLayout:
         one_piece = (span == real).all(1)
         on_host, pieces = torch.stack((lengths, one_piece.long())).tolist()
         self.samples = mask.shape[0]
+        self._lengths: list[int] = on_host
+        self._spans: dict[tuple[int, int], Span] = {}
         self.tokens = sum(on_host)
         self.max_seqlen = max(on_host, default=0)
         self.mean_seqlen = sum(t * t for t in on_host) / max(self.tokens, 1)
@@ -131,6 +157,18 @@ class TokenLayout:
             raise RowsError(name, f"{flat.shape[0]} rows", batch)
         return flat.index_select(0, self._real) if self._gathered else flat
 
+    def span(self, first: int, last: int) -> Span:
+        """The rows of samples `first` to `last`, that one left out."""
+        if (first, last) not in self._spans:
+            width = self.shape[1]
+            rows = slice(first * width, last * width)
+            if self._gathered:
+                rows = slice(sum(self._lengths[:first]), sum(self._lengths[:last]))
+            self._spans[first, last] = Span.between(
+                rows, slice(first, last), self.cu_seqlens, self.seqused, self._lengths
+            )
+        return self._spans[first, last]
+
     def real(self, rows: Tensor) -> Tensor:
         """Return the real tokens among `rows`, `[n, d]`; a copy where there is padding."""
         return rows.index_select(0, self._real) if self._padded and not self._gathered else rows
@@ -169,10 +207,15 @@ class RoutedLayout:
         self.cu_seqlens = nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
         self.seqused: Tensor | None = None
         self.samples = samples
-        on_host = lengths.tolist()
-        self.tokens = sum(on_host)
-        self.max_seqlen = max(on_host, default=0)
-        self.mean_seqlen = sum(t * t for t in on_host) / max(self.tokens, 1)
+        self._lengths: list[int] = lengths.tolist()
+        self.tokens = sum(self._lengths)
+        self.max_seqlen = max(self._lengths, default=0)
+        self.mean_seqlen = sum(t * t for t in self._lengths) / max(self.tokens, 1)
+
+    def span(self, first: int, last: int) -> Span:
+        """The rows of samples `first` to `last`, that one left out."""
+        rows = slice(sum(self._lengths[:first]), sum(self._lengths[:last]))
+        return Span.between(rows, slice(first, last), self.cu_seqlens, None, self._lengths)
 
     def rows(self, tensor: Tensor, name: str) -> Tensor:
         """Return the real rows `[tokens, d]` of what the expert reads or writes."""
@@ -199,44 +242,12 @@ def _owners(cu_seqlens: Tensor, seqused: Tensor | None) -> Tensor:
     return samples.repeat_interleave(lengths.long())
 
 
-class Joined(NamedTuple):
-    """Rows of several uses of a matrix in one forward pass, sample after sample.
-
-    Attributes:
-        x: inputs `[n, in]`.
-        g: output gradients `[n, out]`.
-        cu_seqlens: int32 `[B + 1]`.
-        max_seqlen: rows of the longest sample, all its uses together.
-    """
-
-    x: Tensor
-    g: Tensor
-    cu_seqlens: Tensor
-    max_seqlen: int
-
-
-class Use(NamedTuple):
-    """What a matrix read and what its output's gradient was, in one of its uses."""
-
-    layout: TokenLayout | RoutedLayout
-    x: Tensor
-    g: Tensor
-
-
-def joined(uses: Sequence[Use]) -> Joined:
-    """Put the rows of several uses together, padding left out.
-
-    A weight's gradient of a sample is the sum over its uses: that of one product over all rows.
-    """
-    owners = torch.cat([use.layout.owners() for use in uses])
-    order = owners.argsort(stable=True)
-    x, g = (
-        torch.cat([use.layout.real(rows) for use, rows in zip(uses, part, strict=True)])[order]
-        for part in ([use.x for use in uses], [use.g for use in uses])
-    )
-    lengths = torch.bincount(owners, minlength=uses[0].layout.samples)
-    offsets = nn.functional.pad(lengths.cumsum(0), (1, 0)).to(torch.int32)
-    return Joined(x, g, offsets, max(lengths.tolist(), default=0))
+def token_grams(layout: TokenLayout | RoutedLayout, rows: Tensor, *, split: bool) -> Tensor:
+    """Token Grams of rows `[R, d]`: float32 `[R, L]`, or, `split`, bfloat16 planes `[2, R, L]`."""
+    form = split_token_gram if split else token_gram
+    # Whole vectors a row: what reads the Gram is faster for it.
+    room = round_up(layout.max_seqlen, 16)
+    return form(rows, layout.cu_seqlens, max_seqlen=room, seqused=layout.seqused)
 
 
 class SharedInput:
@@ -260,12 +271,12 @@ class SharedInput:
         self.users = 0
         self._served = 0
         self._rows: Tensor | None = None
-        self._gram: Tensor | None = None
+        self._grams: dict[bool, Tensor] = {}
 
     @property
     def has_gram(self) -> bool:
         """Whether the token Gram has been paid for already."""
-        return self._gram is not None
+        return bool(self._grams)
 
     def rows(self, x: Tensor, name: str) -> Tensor:
         """Rows `[R, in]` of the shared tensor; `x` is read on the first call only."""
@@ -273,21 +284,15 @@ class SharedInput:
             self._rows = self.layout.rows(x, name)
         return self._rows
 
-    def gram(self, rows: Tensor) -> Tensor:
-        """Token Grams `X_b X_b^T` of the shared tensor, float32 `[R, L]`, built once."""
-        if self._gram is None:
-            layout = self.layout
-            self._gram = token_gram(
-                rows,
-                layout.cu_seqlens,
-                # Whole vectors a row: what reads the Gram is faster for it.
-                max_seqlen=round_up(layout.max_seqlen, 16),
-                seqused=layout.seqused,
-            )
-        return self._gram
+    def gram(self, rows: Tensor, *, split: bool = False) -> Tensor:
+        """`token_grams` of the shared tensor's rows `[R, in]`, built once."""
+        if split not in self._grams:
+            self._grams[split] = token_grams(self.layout, rows, split=split)
+        return self._grams[split]
 
     def served(self) -> None:
         """Note that one of the users is done; the last one frees what was shared."""
         self._served += 1
         if self._served == self.users:
-            self._rows = self._gram = None
+            self._rows = None
+            self._grams.clear()

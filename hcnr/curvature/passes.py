@@ -9,7 +9,7 @@ import contextlib
 import functools
 import inspect
 import sys
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
@@ -83,23 +83,21 @@ class Attempt:
     token_budget: int
     progress: Progress | None = None
 
-    def batches(self, indices: Sequence[int] | None = None, done: int = 0) -> Iterator[Batch]:
-        """Micro-batches of some samples, by default of all; tells progress after each.
+    def batches(self, parts: int = 1) -> Iterator[Batch]:
+        """Micro-batches of all samples; tells progress after each.
 
         In several processes of this one's share, and progress as if the others were as far.
 
         Args:
-            indices: of the samples.
-            done: samples that earlier passes of the same measuring have told of.
+            parts: samples of a batch stand in the order of their index modulo this.
         """
-        chosen = range(len(self.data)) if indices is None else indices
-        end = done + len(chosen)
-        chosen = ranks.share(chosen, self.data.lengths)
-        for batch in micro_batches(self.model, self.data, chosen, self.token_budget):
+        done, count = 0, len(self.data)
+        chosen = ranks.share(range(count), self.data.lengths)
+        for batch in micro_batches(self.model, self.data, chosen, self.token_budget, parts):
             yield batch
-            done = min(done + len(batch) * ranks.size(), end)
+            done = min(done + len(batch) * ranks.size(), count)
             if self.progress is not None:
-                self.progress(done, len(self.data))
+                self.progress(done, count)
 
     def forward(self, taps: Taps | None = None) -> Totals:
         """One forward per micro-batch of all samples, without gradients.
@@ -110,17 +108,14 @@ class Attempt:
         Raises:
             ModelError: a loss is not finite.
         """
-        return self._run(taps, None, 0, backward=False)
+        return self._run(self.batches(), taps, backward=False)
 
-    def backward(
-        self, taps: Taps | None = None, indices: Sequence[int] | None = None, done: int = 0
-    ) -> Totals:
+    def backward(self, taps: Taps | None = None, batches: Iterable[Batch] | None = None) -> Totals:
         """One forward and one backward of the summed losses per micro-batch.
 
         Args:
             taps: open ones, told each batch's layout; None where others listen.
-            indices: of the samples; all by default.
-            done: samples that earlier passes of the same measuring have told of.
+            batches: from `batches`, which is the default.
 
         Raises:
             ModelError: a loss is not finite.
@@ -128,14 +123,12 @@ class Attempt:
         device = device_of(self.model)
         if device.type == "cuda":
             warm_up(device, self.model.dtype, max(self.data.lengths))
-        return self._run(taps, indices, done, backward=True)
+        return self._run(self.batches() if batches is None else batches, taps, backward=True)
 
-    def _run(
-        self, taps: Taps | None, indices: Sequence[int] | None, done: int, *, backward: bool
-    ) -> Totals:
+    def _run(self, batches: Iterable[Batch], taps: Taps | None, *, backward: bool) -> Totals:
         tokens = samples = 0
         total = 0.0
-        for batch in self.batches(indices, done):
+        for batch in batches:
             layout = TokenLayout(batch.attention_mask)
             if taps is not None:
                 taps.begin(layout)
@@ -381,13 +374,18 @@ def micro_batches(
     data: TokenizedSet,
     indices: Sequence[int],
     token_budget: int,
+    parts: int = 1,
 ) -> Iterator[Batch]:
-    """Micro-batches of `indices`, longest first, on the model's device."""
+    """Micro-batches of `indices`, longest first, on the model's device.
+
+    In each, samples stand in the order of their index modulo `parts`.
+    """
     lengths = [len(data.samples[i]) for i in indices]
     pad, rows = getattr(model.config, "pad_token_id", None), Limits.of(model).rows
     if not isinstance(pad, int) or not 0 <= pad < (pad + 1 if rows is None else rows):
         pad = 0
     device = device_of(model)
     for members in plan_batches(lengths, token_budget):
-        batch = collate(data.samples, [indices[i] for i in members], pad_token_id=pad)
+        ordered = sorted((indices[i] for i in members), key=lambda index: index % parts)
+        batch = collate(data.samples, ordered, pad_token_id=pad)
         yield batch.to(device)

@@ -1,6 +1,6 @@
 """Fisher scores of neurons, method.md (1), on one data set."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from hcnr.curvature.fisher import NeuronFisher
 from hcnr.curvature.passes import Attempt, Axis, Passes, Progress
+from hcnr.data.batches import Batch
 from hcnr.data.tokens import TokenizedSet
 
 if TYPE_CHECKING:
@@ -51,28 +52,33 @@ def score(
         ModelError: a loss is not finite, or one sample does not fit in memory.
     """
     count = len(data.samples)
-    parts = [range(half, count, 2) for half in range(min(2, count))]
+    parts = min(2, count)
 
-    def measure(passes: Attempt) -> list[NeuronFisher]:
-        fishers: list[NeuronFisher] = []
-        done = 0
-        for indices in parts:
-            with NeuronFisher(model, matrices, axis=axis) as fisher:
-                passes.backward(indices=indices, done=done)
-            done += len(indices)
-            fishers.append(fisher)
-        return fishers
+    def measure(passes: Attempt) -> NeuronFisher:
+        fisher = NeuronFisher(model, matrices, axis=axis, parts=parts)
 
-    fishers = Passes(model, data, token_budget, gradient_checkpointing, progress).run(measure)
-    found = []
-    for part, fisher in zip(parts, fishers, strict=True):
-        # All of them, also where a batch reaches no matrix.
-        fisher.over_ranks().samples = len(part)
-        found.append({name: scores.cpu() for name, scores in fisher.scores.items()})
+        def batches() -> Iterator[Batch]:
+            for batch in passes.batches(parts):
+                owners = [index % parts for index in batch.indices]
+                fisher.part_sizes = [owners.count(part) for part in range(parts)]
+                yield batch
+
+        with fisher:
+            passes.backward(batches=batches())
+        return fisher
+
+    passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
+    fisher = passes.run(measure).over_ranks()
+    # Of all samples, also where one reaches no matrix.
+    sizes = [len(range(part, count, parts)) for part in range(parts)]
+    found = [
+        {name: scores.cpu() for name, scores in fisher.scores_of(part, size).items()}
+        for part, size in enumerate(sizes)
+    ]
     if len(found) == 1:
         return NeuronScores(found[0], {})
     even, odd = found
-    share = len(parts[0]) / count
+    share = sizes[0] / count
     return NeuronScores(
         {name: even[name] * share + odd[name] * (1 - share) for name in matrices},
         {name: torch.stack((even[name], odd[name])) for name in matrices},

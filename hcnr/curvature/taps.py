@@ -155,6 +155,11 @@ class Taps:
         self._routed: tuple[Tensor, RoutedLayout] | None = None
         self._open = contextlib.ExitStack()
 
+    @property
+    def forward(self) -> int:
+        """Number of the forward pass that was announced last."""
+        return self._forward
+
     def begin(self, layout: TokenLayout | None, samples: int | None = None) -> None:
         """Announce a forward pass.
 

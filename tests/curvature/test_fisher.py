@@ -402,3 +402,42 @@ def test_unknown_axis_and_no_match():
         NeuronFisher(Classifier(), axis="rows")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ModelError, match="candidates are first, second"):
         NeuronFisher(Classifier(), targets=["q_proj"])
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_parts_of_a_batch_with_holes_are_summed_apart(axis):
+    """Real tokens that padding parts are gathered, so that rows are no longer where they were."""
+    mask = torch.tensor([[1, 0, 1, 1], [0, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0], [1, 0, 0, 1]])
+    model, x = nn.Sequential(nn.Linear(6, 5)), torch.randn(5, 4, 6)
+
+    def scores(rows, sizes=None):
+        with NeuronFisher(model, axis=axis, parts=2) as fisher:
+            fisher.attention_mask, fisher.part_sizes = mask[rows], sizes
+            (model(x[rows]).square() * mask[rows][..., None]).sum().backward()
+        return fisher
+
+    both = scores(slice(0, 5), (2, 3))
+    assert both.samples == 5
+    for part, rows in enumerate((slice(0, 2), slice(2, 5))):
+        alone = scores(rows)
+        want = alone.scores["0"].double()
+        assert oracle.relative(both.scores_of(part, alone.samples)["0"], want) <= 1e-5
+    whole = scores(slice(0, 5), (0, 5)).scores["0"]
+    assert oracle.relative(whole, both.scores["0"].double()) <= 1e-5
+
+
+def test_part_sizes_are_those_of_the_next_forward_pass():
+    model, x = nn.Sequential(nn.Linear(6, 5)), torch.randn(3, 4, 6)
+    with NeuronFisher(model, parts=2) as fisher:
+        fisher.part_sizes = (1, 2)
+        first = model(x)
+        second = model(x)  # all of the first part
+        second.square().sum().backward()
+        first.square().sum().backward()
+    parts = [fisher.scores_of(part, 1)["0"] for part in range(2)]
+    with NeuronFisher(model) as whole:
+        model(x).square().sum().backward()
+    torch.testing.assert_close(parts[0] + parts[1], 6 * whole.scores["0"])
+    with NeuronFisher(model) as last:
+        model(x[1:]).square().sum().backward()
+    torch.testing.assert_close(parts[1], 2 * last.scores["0"])

@@ -12,10 +12,12 @@ import oracle
 from families import FAMILIES, attentions, make, perturbed, tokens
 from hcnr.config import RestoreConfig
 from hcnr.curvature.scores import score
+from hcnr.data.batches import plan_batches
 from hcnr.data.tokens import TokenizedSet
 from hcnr.models.model import target_matrices
 from hcnr.repair.selection import candidates
 from padding import padded
+from uses import revisiting
 
 DATA = tokens(9, seed=3)
 TASK = tokens(9, seed=4)
@@ -86,15 +88,57 @@ def test_attention_implementations_agree(family):
         assert oracle.relative(scores, second[name].double()) <= 1e-5, name
 
 
-def test_halves_are_the_even_and_the_odd_samples():
+@pytest.mark.parametrize("gpu", [False, True])
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_halves_are_the_even_and_the_odd_samples(axis, side, gpu, monkeypatch):
+    """Also where the Grams of both halves are formed at once, as a GPU does."""
+    if gpu:
+        monkeypatch.setattr("hcnr.curvature.fisher.fused", lambda own: True)
     model = make("llama")
-    found = scores_of(model)
+    layers = target_matrices(model)
+    exact = []
     for half in range(2):
         part = tokens(9, seed=3).samples[half::2]
-        exact = oracle.fisher(model, found.mean, type(DATA)(part, DATA.counts, "-"), "output")
+        exact.append(oracle.fisher(model, layers, type(DATA)(part, DATA.counts, "-"), axis))
+    for budget in (1, 64, 999):
+        with padded(side):
+            found = scores_of(model, axis=axis, token_budget=budget)
         for name, halves in found.halves.items():
             assert halves.shape[0] == 2
-            assert oracle.relative(halves[half], exact[name]) <= 1e-5
+            for half in range(2):
+                assert oracle.relative(halves[half], exact[half][name]) <= 1e-5
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_planes_give_the_scores_of_bfloat16(axis, monkeypatch):
+    model = make("llama").bfloat16()
+    plain = scores_of(model, axis=axis)
+    monkeypatch.setattr("hcnr.curvature.fisher.fused", lambda own: True)
+    for name, scores in scores_of(model, axis=axis).mean.items():
+        assert oracle.relative(scores, plain.mean[name].double()) <= 1e-5
+
+
+def test_both_halves_come_from_one_pass():
+    model, calls, told = make("llama"), [], []
+    model.register_forward_hook(lambda *_: calls.append(0))
+    budget = 3 * max(DATA.lengths)
+    scores_of(model, token_budget=budget, progress=lambda *done: told.append(done))
+    assert len(calls) == len(plan_batches(DATA.lengths, budget))
+    assert told[-1] == (len(DATA), len(DATA))
+    assert len(told) == len(calls)
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_halves_of_matrices_that_are_used_several_times(axis):
+    model = revisiting()
+    layers = target_matrices(model)
+    found = scores_of(model, axis=axis)
+    for half in range(2):
+        part = type(DATA)(DATA.samples[half::2], DATA.counts, "-")
+        alone = score(model, layers, part, axis=axis, token_budget=1).mean
+        for name, scores in alone.items():
+            assert oracle.relative(found.halves[name][half], scores.double()) <= 1e-5
 
 
 def test_one_sample_has_no_halves():
