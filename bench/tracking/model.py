@@ -97,7 +97,9 @@ def stages(counts: Mapping[str, Any]) -> list[Stage]:
     # Lines of q, k, v, o, gate and up, in those of the tracked matrix.
     objectives = _Work().plus(row("both objectives, 4096"), LARGE * 38912 / 14336)
     objectives = objectives.plus(row("both objectives, 14336"), LARGE)
-    scores = _Work(75e12, 0.0, SETS * MICRO_BATCHES * 7 * BLOCKS * row("fisher_input_")["launches"])
+    # One token Gram a matrix, and a sum each for the samples of even and of odd index.
+    started = row("token_gram,")["launches"] + 2 * (row("fisher_input_")["launches"] - 1)
+    scores = _Work(75e12, 0.0, SETS * MICRO_BATCHES * 7 * BLOCKS * started)
     products = 4 * 0.5 * 0.5 * BLOCKS * SELECTED * (38912 * 4096**2 + 4096 * 14336**2)
     return [
         _Work(1983e12).stage("forward and backward, both sets", 2.5, 4.3, BF16),
