@@ -3,13 +3,16 @@
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hcnr.cache import fsync
+from hcnr.checkpoint.background import Background
 from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.checkpoint.headers import Shard, TensorInfo
 from hcnr.checkpoint.layout import INDEX, SINGLE
@@ -42,16 +45,17 @@ def write_weights(
     """Writes tuned's weight files, with its shard map and headers, replacing some tensors.
 
     Whatever is not replaced is copied byte for byte. Replacements are asked for in file order, one
-    at a time, so one of them is in memory at once.
+    at a time, while a thread writes: it has one in hand and one waits, so three are in memory at
+    once. Another thread waits for the disk.
 
     Args:
         tuned: The checkpoint to copy.
         directory: An existing directory, usually from `output_directory`.
         replacement: Gives the new tensor of a name, or None to keep the stored one; or a mapping of
             the names to replace to functions without arguments. A new tensor has the stored dtype
-            and shape and may live on any device.
+            and shape, may live on any device, and is not to be changed afterwards.
         progress: Called with the bytes just written, which add up to `tuned.nbytes` (the index is
-            left out).
+            left out), by the thread that called.
 
     Returns:
         Bytes written, the index included.
@@ -62,11 +66,33 @@ def write_weights(
         OutputError: A file cannot be written.
     """
     ask = _asker(tuned, replacement)
-    total = 0
-    for shard in tuned.shards:
-        total += _write_shard(shard, directory / shard.file.name, ask, progress)
-    if tuned.shards[0].file.name != SINGLE:
-        total += _write_index(tuned.path / INDEX, directory / INDEX)
+    total = tuned.nbytes
+    done: deque[int] = deque()
+
+    def tell() -> None:
+        while done:
+            count = done.popleft()
+            if progress is not None:
+                progress(count)
+
+    with contextlib.ExitStack() as files:
+        with Background(0) as syncing, Background(1, tell) as writing:
+
+            def advance(count: int) -> None:
+                done.append(count)
+                writing.check()
+
+            for shard in tuned.shards:
+                target = directory / shard.file.name
+                out = files.enter_context(_Copy(shard.file, target, advance))
+                out.check_unchanged(shard)
+                _write_shard(shard, out, ask, writing, syncing)
+        tell()
+        if tuned.shards[0].file.name != SINGLE:
+            out = files.enter_context(_Copy(tuned.path / INDEX, directory / INDEX))
+            total += out.size
+            out.finish(out.size)
+            out.sync()
     fsync(directory)
     return total
 
@@ -85,32 +111,22 @@ def _asker(tuned: Checkpoint, replacement: Replacement) -> Callable[[str], torch
 
 def _write_shard(
     shard: Shard,
-    target: Path,
+    out: "_Copy",
     ask: Callable[[str], torch.Tensor | None],
-    progress: Progress | None,
-) -> int:
-    with _source(shard.file) as source, _Target(target, progress) as out:
-        status = os.fstat(source)
-        if (status.st_size, status.st_mtime_ns) != (shard.size, shard.mtime_ns):
-            raise CheckpointError(
-                f"'{shard.file}' changed since it was opened: leave the checkpoint alone while it "
-                "is in use, and run it again."
-            )
-        for info in shard.tensors:
-            tensor = ask(info.name)
-            if tensor is not None:
-                check_replacement(info, tensor)
-                # The run of untouched bytes, the header among them, up to this tensor.
-                out.copy(source, info.begin, shard.file)
-                out.write(byte_view(tensor))
-        out.copy(source, shard.size, shard.file)
-        return out.position
+    writing: Background,
+    syncing: Background,
+) -> None:
+    for info in shard.tensors:
+        tensor = ask(info.name)
+        if tensor is not None:
+            check_replacement(info, tensor)
+            writing.do(partial(out.replace, info.begin, byte_view(tensor)))
 
+    def finish() -> None:
+        out.finish(shard.size)
+        syncing.do(out.sync)
 
-def _write_index(index: Path, target: Path) -> int:
-    with _source(index) as source, _Target(target, None) as out:
-        out.copy(source, os.fstat(source).st_size, index)
-        return out.position
+    writing.do(finish)
 
 
 def check_replacement(info: TensorInfo, tensor: torch.Tensor) -> None:
@@ -122,71 +138,98 @@ def check_replacement(info: TensorInfo, tensor: torch.Tensor) -> None:
         )
 
 
-@contextlib.contextmanager
-def _source(file: Path) -> Iterator[int]:
-    """Yields a descriptor; what fails to be read is the checkpoint's fault, not the output's."""
-    try:
-        with file.open("rb", buffering=0) as handle:
-            yield handle.fileno()
-    except OutputError:
-        raise
-    except OSError as error:
-        raise CheckpointError(
-            f"Cannot read '{file}' ({error.strerror or error}): leave the checkpoint alone while "
-            "it is in use, and run it again."
-        ) from error
+class _Copy:
+    """A file that grows in step with the file it is a copy of.
 
+    A context, which closes both whatever has happened.
+    """
 
-class _Target:
-    """A file that grows in step with the file it is a copy of, and is on the disk when closed."""
-
-    def __init__(self, path: Path, progress: Progress | None):
-        self._path = path
-        self._progress = progress
+    def __init__(
+        self, source: Path, target: Path, advance: Callable[[int], None] | None = None
+    ) -> None:
+        self._source, self._target = source, target
+        self._advance_by = advance
         self._kernel_copy = hasattr(os, "copy_file_range")
+        self._open = contextlib.ExitStack()
         self.position = 0
 
-    def __enter__(self) -> "_Target":
-        self._fd = self._guard(os.open, self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    def __enter__(self) -> "_Copy":
+        with self._open:
+            self._from = self._read(self._opened)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._to: int = self._write(os.open, self._target, flags, 0o666)
+            self._open.callback(os.close, self._to)
+            # Kept open: what is left at the end of this block is a stack that closes nothing.
+            self._open = self._open.pop_all()
         return self
 
-    def __exit__(self, kind: object, *_: object) -> None:
-        try:
-            if kind is None:
-                self._guard(os.fsync, self._fd)
-        finally:
-            os.close(self._fd)
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
-    def write(self, view: memoryview) -> None:
-        """Writes bytes at the end."""
+    def close(self) -> None:
+        """Closes both files, once."""
+        self._open.close()
+
+    def _opened(self) -> int:
+        return self._open.enter_context(self._source.open("rb", buffering=0)).fileno()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the source."""
+        return os.fstat(self._from).st_size
+
+    def check_unchanged(self, shard: Shard) -> None:
+        """Refuses a source that is not what it was when its header was read."""
+        status = os.fstat(self._from)
+        if (status.st_size, status.st_mtime_ns) != (shard.size, shard.mtime_ns):
+            raise CheckpointError(
+                f"'{shard.file}' changed since it was opened: leave the checkpoint alone while it "
+                "is in use, and run it again."
+            )
+
+    def replace(self, begin: int, view: memoryview) -> None:
+        """Copies the untouched bytes up to `begin`, the header among them; then writes others."""
+        self._copy(begin)
+        self._put(view)
+
+    def finish(self, end: int) -> None:
+        """Copies the rest and closes both files."""
+        self._copy(end)
+        self.close()
+
+    def sync(self) -> None:
+        """Waits until the copy is on the disk."""
+        self._write(fsync, self._target)
+
+    def _put(self, view: memoryview) -> None:
         while view:
             # At an offset of our own: a copy in the kernel does not move the file's.
-            done = self._guard(os.pwrite, self._fd, view[:CHUNK_BYTES], self.position)
+            done = self._write(os.pwrite, self._to, view[:CHUNK_BYTES], self.position)
             view = view[done:]
             self._advance(done)
 
-    def copy(self, source: int, end: int, name: Path) -> None:
+    def _copy(self, end: int) -> None:
         """Copies the source's bytes from our own position up to `end`."""
         while self.position < end:
             count = min(CHUNK_BYTES, end - self.position)
             if self._kernel_copy:
-                done = self._copy_in_kernel(source, count)
+                done = self._copy_in_kernel(count)
                 if done:
                     self._advance(done)
                     continue
                 # Some file systems answer 0 although there is more: let read decide.
                 self._kernel_copy = False
-            chunk = os.pread(source, min(count, 1 << 20), self.position)
+            chunk = self._read(os.pread, self._from, min(count, 1 << 20), self.position)
             if not chunk:
                 raise CheckpointError(
-                    f"'{name}' ended at byte {self.position} of {end} while it was copied: leave "
-                    "the checkpoint alone while it is in use, and run it again."
+                    f"'{self._source}' ended at byte {self.position} of {end} while it was copied: "
+                    "leave the checkpoint alone while it is in use, and run it again."
                 )
-            self.write(memoryview(chunk))
+            self._put(memoryview(chunk))
 
-    def _copy_in_kernel(self, source: int, count: int) -> int:
+    def _copy_in_kernel(self, count: int) -> int:
         try:
-            return os.copy_file_range(source, self._fd, count, self.position, self.position)
+            return os.copy_file_range(self._from, self._to, count, self.position, self.position)
         except OSError as error:
             if error.errno in _NO_KERNEL_COPY:
                 return 0
@@ -194,10 +237,20 @@ class _Target:
 
     def _advance(self, count: int) -> None:
         self.position += count
-        if self._progress is not None:
-            self._progress(count)
+        if self._advance_by is not None:
+            self._advance_by(count)
 
-    def _guard(self, call: Callable[..., Any], *arguments: object) -> Any:
+    def _read(self, call: Callable[..., Any], *arguments: object) -> Any:
+        """What fails to be read is the checkpoint's fault, not the output's."""
+        try:
+            return call(*arguments)
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot read '{self._source}' ({error.strerror or error}): leave the checkpoint "
+                "alone while it is in use, and run it again."
+            ) from error
+
+    def _write(self, call: Callable[..., Any], *arguments: object) -> Any:
         try:
             return call(*arguments)
         except OSError as error:
@@ -205,6 +258,6 @@ class _Target:
 
     def _explained(self, error: OSError) -> OutputError:
         return OutputError(
-            f"Cannot write '{self._path}' ({error.strerror or error}): free some space or choose "
+            f"Cannot write '{self._target}' ({error.strerror or error}): free some space or choose "
             "another output directory."
         )

@@ -186,23 +186,27 @@ def at_every_call(fail: Callable[[], object]) -> Callable:
     return run
 
 
-def at_random_moments(root: Path, old: bool, work: Callable) -> list[dict[str, object]]:
-    dice = random.Random(0)
-    seen = []
-    for _ in range(12):
-        scene(root, old, work)
-        child = forked(lambda: work(root, 7.0, 0.002))
-        time.sleep(dice.uniform(0, 0.02))
-        os.kill(child, signal.SIGKILL)
-        seen.append(observe(root, work, child))
-    return seen
+def at_random_moments(number: int) -> Callable:
+    def run(root: Path, old: bool, work: Callable) -> list[dict[str, object]]:
+        dice = random.Random(0)
+        seen = []
+        for _ in range(12):
+            scene(root, old, work)
+            child = forked(lambda: work(root, 7.0, 0.002))
+            time.sleep(dice.uniform(0, 0.02))
+            os.kill(child, number)
+            seen.append(observe(root, work, child))
+        return seen
+
+    return run
 
 
 MODES = {
     "killed": at_every_call(die),
     "interrupted": at_every_call(interrupt),
     "full": at_every_call(fill),
-    "random": at_random_moments,
+    "random": at_random_moments(signal.SIGKILL),
+    "pressed": at_random_moments(signal.SIGINT),
 }
 KINDS = {"directory": restore, "file": save_one}
 

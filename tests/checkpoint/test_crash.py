@@ -28,7 +28,7 @@ def crashes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict]]:
 
 @pytest.mark.parametrize("old", ["absent", "replaced"])
 @pytest.mark.parametrize("kind", ["directory", "file"])
-@pytest.mark.parametrize("mode", ["killed", "interrupted", "full", "random"])
+@pytest.mark.parametrize("mode", ["killed", "interrupted", "full", "random", "pressed"])
 def test_whole_or_not_at_all(crashes: dict[str, list[dict]], mode: str, kind: str, old: str):
     seen = crashes[f"{mode} {kind} {old}"]
     before = OLD if old == "replaced" else NONE
@@ -78,3 +78,14 @@ def test_a_failure_cleans_up_at_once(
         # Where the new output is in place already, only the cleaning up itself can have failed.
         if kind == "directory" or one["after"]["out"] != NEW:
             assert one["after"]["others"] in ("", ".out.hcnr-lock"), one
+
+
+@pytest.mark.parametrize("old", ["absent", "replaced"])
+@pytest.mark.parametrize("kind", ["directory", "file"])
+def test_ctrl_c_at_random_moments_leaves_nothing_behind(
+    crashes: dict[str, list[dict]], kind: str, old: str
+):
+    seen = crashes[f"pressed {kind} {old}"]
+    # 1: before or after the work, where Python itself says so; 0: too late.
+    assert {one["status"] for one in seen} <= {0, 3} and any(one["status"] == 3 for one in seen)
+    assert {one["after"]["others"] for one in seen} == {""}
