@@ -13,6 +13,7 @@ from hcnr.checkpoint.patch_writer import write_patch
 from hcnr.checkpoint.patches import Patch, PatchedCheckpoint
 from hcnr.checkpoint.quantised import check_unquantised
 from hcnr.checkpoint.reader import Checkpoint
+from hcnr.checkpoint.spliced import Spliced
 from hcnr.checkpoint.writer import write_weights
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Patch",
     "PatchedCheckpoint",
     "Shard",
+    "Spliced",
     "TensorInfo",
     "all_finite",
     "atomic_file",

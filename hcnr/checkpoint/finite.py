@@ -6,6 +6,7 @@ import torch
 
 from hcnr.checkpoint.headers import TensorInfo
 from hcnr.checkpoint.reader import Checkpoint, read_into
+from hcnr.checkpoint.views import mapped_values, windows
 from hcnr.errors import CheckpointError
 
 # Large enough that the calls do not count, small enough to stay in the cache between read and sum.
@@ -58,16 +59,24 @@ def _count(
     info: TensorInfo, buffer: torch.Tensor, progress: Callable[[int], None] | None
 ) -> tuple[int, int]:
     nans = infinities = 0
-    for begin in range(info.begin, info.end, CHUNK_BYTES):
-        piece = buffer[: min(CHUNK_BYTES, info.end - begin)]
-        if info.dtype.is_floating_point or info.dtype.is_complex:
-            read_into(info.file, [(begin, piece)])
-            values = piece.view(info.dtype)
-            if info.dtype.itemsize == 1:
-                values = values.float()
-            if not all_finite(values):
-                nans += int(values.isnan().sum())
-                infinities += int(values.isinf().sum())
-        if progress is not None:
-            progress(piece.numel())
+    counts = info.dtype.is_floating_point or info.dtype.is_complex
+    for begin, end in windows(info):
+        window = mapped_values(info, begin, end) if counts else None
+        for first in range(begin, end, CHUNK_BYTES):
+            last = min(first + CHUNK_BYTES, end)
+            if counts:
+                if window is None:
+                    piece = buffer[: last - first]
+                    read_into(info.file, [(first, piece)])
+                    values = piece.view(info.dtype)
+                else:
+                    size = info.dtype.itemsize
+                    values = window[(first - begin) // size : (last - begin) // size]
+                if values.dtype.itemsize == 1:
+                    values = values.float()
+                if not all_finite(values):
+                    nans += int(values.isnan().sum())
+                    infinities += int(values.isinf().sum())
+            if progress is not None:
+                progress(last - first)
     return nans, infinities

@@ -15,6 +15,7 @@ import torch
 from hcnr.checkpoint.fingerprints import LazyRows, fingerprint
 from hcnr.checkpoint.headers import Shard, TensorInfo
 from hcnr.checkpoint.layout import find_shards, read_config
+from hcnr.checkpoint.views import mapped_values
 from hcnr.errors import CheckpointError
 
 
@@ -112,6 +113,22 @@ class Checkpoint:
         buffer = torch.empty(info.nbytes, dtype=torch.uint8)
         read_into(info.file, [(info.begin, buffer)])
         return buffer.view(info.dtype).reshape(info.shape)
+
+    def view(self, name: str) -> torch.Tensor:
+        """One tensor where it lies, for what looks at each element by itself.
+
+        Products may round otherwise than those of `load`, because it may lie at any address.
+
+        Returns:
+            A CPU tensor with the stored dtype and shape that is not to be written to; mapped from
+            its file where that can be, otherwise as `load`.
+
+        Raises:
+            CheckpointError: As `load`.
+        """
+        info = self.info(name)
+        values = mapped_values(info, info.begin, info.end)
+        return self.load(name) if values is None else values.reshape(info.shape)
 
     def load_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
         """Reads some rows of one tensor, and no other byte of it.

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.checkpoint.headers import Shard, TensorInfo
 from hcnr.checkpoint.layout import INDEX, SINGLE
 from hcnr.checkpoint.reader import Checkpoint
+from hcnr.checkpoint.spliced import Spliced
 from hcnr.errors import CheckpointError, OutputError
 
 # Small enough that progress moves and Ctrl-C is heard, large enough that calls do not count.
 CHUNK_BYTES = 32 << 20
+# What a kernel takes in one call at most, by POSIX and by Linux.
+_MOST_PIECES = 1024
 
 # What a kernel or file system answers when it cannot copy by itself between two files.
 _NO_KERNEL_COPY = (
@@ -33,7 +36,8 @@ _NO_KERNEL_COPY = (
 )
 
 Progress = Callable[[int], None]
-Replacement = Callable[[str], torch.Tensor | None] | Mapping[str, Callable[[], torch.Tensor]]
+New = torch.Tensor | Spliced
+Replacement = Callable[[str], New | None] | Mapping[str, Callable[[], New]]
 
 
 def write_weights(
@@ -53,7 +57,8 @@ def write_weights(
         directory: An existing directory, usually from `output_directory`.
         replacement: Gives the new tensor of a name, or None to keep the stored one; or a mapping of
             the names to replace to functions without arguments. A new tensor has the stored dtype
-            and shape, may live on any device, and is not to be changed afterwards.
+            and shape, may live on any device, and is not to be changed afterwards; a `Spliced` is
+            one whose rows lie in two others.
         progress: Called with the bytes just written, which add up to `tuned.nbytes` (the index is
             left out), by the thread that called.
 
@@ -97,13 +102,13 @@ def write_weights(
     return total
 
 
-def _asker(tuned: Checkpoint, replacement: Replacement) -> Callable[[str], torch.Tensor | None]:
+def _asker(tuned: Checkpoint, replacement: Replacement) -> Callable[[str], New | None]:
     if not isinstance(replacement, Mapping):
         return replacement
     for name in replacement:
         tuned.info(name)
 
-    def ask(name: str) -> torch.Tensor | None:
+    def ask(name: str) -> New | None:
         return replacement[name]() if name in replacement else None
 
     return ask
@@ -112,7 +117,7 @@ def _asker(tuned: Checkpoint, replacement: Replacement) -> Callable[[str], torch
 def _write_shard(
     shard: Shard,
     out: "_Copy",
-    ask: Callable[[str], torch.Tensor | None],
+    ask: Callable[[str], New | None],
     writing: Background,
     syncing: Background,
 ) -> None:
@@ -120,7 +125,8 @@ def _write_shard(
         tensor = ask(info.name)
         if tensor is not None:
             check_replacement(info, tensor)
-            writing.do(partial(out.replace, info.begin, byte_view(tensor)))
+            pieces = tensor.pieces() if isinstance(tensor, Spliced) else [byte_view(tensor)]
+            writing.do(partial(out.replace, info.begin, pieces))
 
     def finish() -> None:
         out.finish(shard.size)
@@ -129,13 +135,30 @@ def _write_shard(
     writing.do(finish)
 
 
-def check_replacement(info: TensorInfo, tensor: torch.Tensor) -> None:
+def check_replacement(info: TensorInfo, tensor: New) -> None:
     """Raises CheckpointError unless a new tensor has the stored dtype and shape."""
     if (tensor.dtype, tuple(tensor.shape)) != (info.dtype, info.shape):
         raise CheckpointError(
             f"The replacement of {info.name!r} is {tensor.dtype} {list(tensor.shape)}, and "
             f"{info.dtype} {list(info.shape)} was expected: convert it before writing."
         )
+
+
+def _batches(pieces: Iterable[memoryview]) -> Iterator[list[memoryview]]:
+    """As many pieces as one call may write, a long one in parts."""
+    batch: list[memoryview] = []
+    size = 0
+    for piece in pieces:
+        while piece:
+            if size == CHUNK_BYTES or len(batch) == _MOST_PIECES:
+                yield batch
+                batch, size = [], 0
+            part = piece[: CHUNK_BYTES - size]
+            batch.append(part)
+            size += len(part)
+            piece = piece[len(part) :]
+    if batch:
+        yield batch
 
 
 class _Copy:
@@ -187,10 +210,11 @@ class _Copy:
                 "is in use, and run it again."
             )
 
-    def replace(self, begin: int, view: memoryview) -> None:
+    def replace(self, begin: int, pieces: Iterable[memoryview]) -> None:
         """Copies the untouched bytes up to `begin`, the header among them; then writes others."""
         self._copy(begin)
-        self._put(view)
+        for some in _batches(pieces):
+            self._put(some)
 
     def finish(self, end: int) -> None:
         """Copies the rest and closes both files."""
@@ -201,12 +225,19 @@ class _Copy:
         """Waits until the copy is on the disk."""
         self._write(fsync, self._target)
 
-    def _put(self, view: memoryview) -> None:
-        while view:
+    def _put(self, pieces: list[memoryview]) -> None:
+        """Writes bytes at the end, which lie at several places."""
+        while pieces:
             # At an offset of our own: a copy in the kernel does not move the file's.
-            done = self._write(os.pwrite, self._to, view[:CHUNK_BYTES], self.position)
-            view = view[done:]
+            if len(pieces) == 1 or not hasattr(os, "pwritev"):
+                done = self._write(os.pwrite, self._to, pieces[0], self.position)
+            else:
+                done = self._write(os.pwritev, self._to, pieces, self.position)
             self._advance(done)
+            while pieces and done >= len(pieces[0]):
+                done -= len(pieces.pop(0))
+            if done:
+                pieces[0] = pieces[0][done:]
 
     def _copy(self, end: int) -> None:
         """Copies the source's bytes from our own position up to `end`."""
@@ -225,7 +256,7 @@ class _Copy:
                     f"'{self._source}' ended at byte {self.position} of {end} while it was copied: "
                     "leave the checkpoint alone while it is in use, and run it again."
                 )
-            self._put(memoryview(chunk))
+            self._put([memoryview(chunk)])
 
     def _copy_in_kernel(self, count: int) -> int:
         try:

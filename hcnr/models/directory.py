@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from hcnr.checkpoint import Checkpoint, check_finite, check_unquantised
+from hcnr.checkpoint import Checkpoint, Spliced, all_finite, check_finite, check_unquantised
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError
 from hcnr.models.experts import layer_of
 from hcnr.models.given import Given
 from hcnr.models.limits import Limits
-from hcnr.models.linear import as_matrix, as_stored, matrix_parameters, place_of
+from hcnr.models.linear import (
+    as_matrix,
+    as_stored,
+    is_transposed,
+    matrix_parameters,
+    place_of,
+)
 from hcnr.models.model import (
     open_hollow,
     open_model,
@@ -49,6 +55,15 @@ class DirectorySource:
     def structure(self) -> "PreTrainedModel":
         """The model on the meta device, without weights."""
         return open_skeleton(self.path, self.checkpoint.tensors)
+
+    def share_structure(self, other: "DirectorySource") -> None:
+        """Take the `structure` of a checkpoint that differs in values alone, which takes time."""
+        ours, theirs = (
+            {name: (info.dtype, info.shape) for name, info in one.checkpoint.tensors.items()}
+            for one in (self, other)
+        )
+        if ours == theirs and self.settings == other.settings:
+            vars(self)["structure"] = other.structure
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -91,21 +106,33 @@ class DirectorySource:
 
     def weight(self, matrix: str) -> Tensor:
         """Read one weight from disk."""
+        return self._weight(matrix, self.placed.parameter)
+
+    def view(self, matrix: str) -> Tensor:
+        """The same without a copy, mapped from its file."""
+        return self._weight(matrix, self.placed.view)
+
+    def _weight(self, matrix: str, get: Callable[[str, int | None], Tensor | None]) -> Tensor:
         layer = layer_of(self.structure, matrix)
         name, index = place_of(layer, matrix)
-        stored = self.placed.parameter(name, index)
+        stored = get(name, index)
         if stored is None:
             raise CheckpointError(f"'{self.path}' has no tensor {name!r}; save it again")
         return as_matrix(layer, stored)
 
     def replacing(
-        self, weight: Callable[[str], Tensor], matrices: Iterable[str]
-    ) -> Callable[[str], Tensor | None]:
+        self,
+        weight: Callable[[str], Tensor],
+        matrices: Iterable[str],
+        spliced: Callable[[str], Spliced | None] = lambda _: None,
+    ) -> Callable[[str], Tensor | Spliced | None]:
         """What `write_weights` asks for, where some matrices have new weights `[out, in]`.
 
         Args:
             weight: matrix -> its new weight, asked for once each.
             matrices: their names.
+            spliced: the same for what consists of rows that lie elsewhere, asked for first where
+                rows of a matrix are rows of the file; None where it does not.
 
         Returns:
             Stored name -> new tensor in the layout of the files, None for what stays as it is.
@@ -115,10 +142,14 @@ class DirectorySource:
             name, index = place_of(layer_of(self.structure, matrix), matrix)
             held.setdefault(name, []).append((matrix, index))
 
-        def value(name: str) -> Tensor:
+        def value(name: str) -> Tensor | Spliced:
             whole: Tensor | None = None
             for matrix, index in held[name]:
-                new = as_stored(layer_of(self.structure, matrix), weight(matrix))
+                layer = layer_of(self.structure, matrix)
+                rows = self._stored_alone(matrix) is not None and not is_transposed(layer)
+                if rows and (pieces := spliced(matrix)) is not None:
+                    return pieces
+                new = as_stored(layer, weight(matrix))
                 if index is None:
                     return new
                 whole = self.parameter(name) if whole is None else whole
@@ -144,9 +175,27 @@ class DirectorySource:
         found = self.placed.infos.items()
         return {name: info.shape for name, info in found if info.dtype.is_floating_point}
 
-    def check_finite(self) -> None:
-        """Read every weight once."""
-        check_finite(self.checkpoint)
+    def check_finite(self, but: Iterable[str] = ()) -> None:
+        """Look at every weight once; at those of the matrices `but` when `checked` is asked."""
+        left = {key for key in map(self._stored_alone, but) if key is not None}
+        check_finite(
+            self.checkpoint, [name for name in self.checkpoint.tensors if name not in left]
+        )
+
+    def checked(self, matrix: str) -> Tensor:
+        """As `view`, and finite."""
+        weight, key = self.view(matrix), self._stored_alone(matrix)
+        if key is not None and not all_finite(weight):
+            check_finite(self.checkpoint, [key])
+        return weight
+
+    def _stored_alone(self, matrix: str) -> str | None:
+        """The stored tensor that is this matrix and nothing else; None where it is part of one."""
+        name, index = place_of(layer_of(self.structure, matrix), matrix)
+        if index is not None or name in self.placed.placement.conversions:
+            return None
+        key = self.placed.placement.stored.get(name, name)
+        return key if key in self.checkpoint.tensors else None
 
     def check_savable(self) -> None:
         """Nothing to check: the files are copied."""

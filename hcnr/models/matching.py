@@ -27,6 +27,8 @@ def check_match(base: Source, tuned: Source, config: RestoreConfig) -> tuple[lis
             f"base and tuned are different architectures: {kinds[0]} ({base}) and {kinds[1]} "
             f"({tuned}); name the checkpoint that the fine-tuning started from"
         )
+    if isinstance(base, DirectorySource) and isinstance(tuned, DirectorySource):
+        base.share_structure(tuned)
     layers = tuned.matrices(config.targets, config.ignore)
     reach = tuned.reach
     messages = [] if reach is None or config.interpolates else [reach.sentence]

@@ -141,7 +141,7 @@ class Pair:
                 return ours is not theirs
             return not is_untouched(ours, theirs)
 
-        weights = ((self.base.weight(m), self.tuned.weight(m)) for m in self.matrices)
+        weights = ((self.base.view(m), self.tuned.view(m)) for m in self.matrices)
         if not all(is_untouched(ours, theirs) for ours, theirs in weights):
             return
         names = dict.fromkeys([*self.tuned.parameters, *self.base.parameters])
@@ -208,11 +208,16 @@ class Pair:
         """Tokens of the longest sample that both models can read; None where there is no limit."""
         return (self.base.limits & self.tuned.limits).context
 
-    def check_finite(self, stages: Stages) -> None:
-        """Read every weight once; last of the checks, because it is the one that takes time."""
+    def check_finite(self, stages: Stages, *, selects: bool = False) -> None:
+        """Look at every weight once; last of the checks, because it is the one that takes time.
+
+        Args:
+            stages: told about progress.
+            selects: leave the targets to `Source.checked`: they are read next, by the selection.
+        """
         with stages.stage(WEIGHTS):
-            self.base.check_finite()
-            self.tuned.check_finite()
+            for source in (self.base, self.tuned):
+                source.check_finite(self.matrices if selects else ())
 
     @property
     def nbytes(self) -> int | None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import Tensor
 
-from hcnr.checkpoint import Checkpoint, TensorInfo, fingerprint
+from hcnr.checkpoint import Checkpoint, Spliced, TensorInfo, fingerprint
 from hcnr.checkpoint.fingerprints import LazyRows, TensorRows
 from hcnr.models.placement import Conversion, Placement
 
@@ -60,6 +60,13 @@ class PlacedCheckpoint:
             return self.checkpoint.load(key)
         return self.checkpoint.load_rows(key, [index])[0]
 
+    def view(self, name: str, index: int | None = None) -> Tensor | None:
+        """As `parameter`, where it lies: see `hcnr.checkpoint.Checkpoint.view`."""
+        if name in self.placement.conversions or name not in self.infos:
+            return self.parameter(name, index)
+        whole = self.checkpoint.view(self.placement.stored.get(name, name))
+        return whole if index is None else whole[index]
+
     def fingerprint(self, names: Mapping[str, Collection[str]]) -> str:
         """Fingerprint of some parameters; equals `fingerprint_tensors` of the same in memory.
 
@@ -76,12 +83,13 @@ class PlacedCheckpoint:
         )
 
     def replacing(
-        self, value: Callable[[str], Tensor], changed: Collection[str]
-    ) -> Callable[[str], Tensor | None]:
+        self, value: Callable[[str], Tensor | Spliced], changed: Collection[str]
+    ) -> Callable[[str], Tensor | Spliced | None]:
         """What `write_weights` asks for, where some parameters have new values.
 
         Args:
-            value: parameter -> its new value in the stored dtype, asked for once each.
+            value: parameter -> its new value in the stored dtype, asked for once each; `Spliced`
+                only where it is stored as it is.
             changed: the parameters, among `infos`.
 
         Returns:
@@ -89,14 +97,14 @@ class PlacedCheckpoint:
         """
         waiting: dict[str, Tensor] = {}
 
-        def ask(key: str) -> Tensor | None:
+        def ask(key: str) -> Tensor | Spliced | None:
             conversion = self.placement.converted.get(key)
             if conversion is None:
                 name = self.placement.names.get(key, key)
                 return value(name) if name in changed else None
             own = [name for name in conversion.infos if name in changed]
             if own and key not in waiting:
-                new = {name: value(name) for name in own}
+                new = {name: cast(Tensor, value(name)) for name in own}
                 waiting.update(conversion.backward({**self._converted(conversion), **new}))
             return waiting.pop(key, None)
 

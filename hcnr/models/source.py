@@ -1,7 +1,7 @@
 """Where weights come from: a checkpoint directory or a model in memory, behind one face."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,6 +69,13 @@ class Source(Protocol):
         """Weight `[out, in]` of a matrix in its stored dtype, on the CPU."""
         ...
 
+    def view(self, matrix: str) -> Tensor:
+        """The same for what looks at each element by itself: it may lie at any address.
+
+        Products of it may round otherwise than those of `weight`; nobody writes to it.
+        """
+        ...
+
     @property
     def parameters(self) -> list[str]:
         """Names in the model of everything that is stored, in order."""
@@ -83,8 +90,16 @@ class Source(Protocol):
         """Shapes of the floating-point numbers among `parameters`, by name."""
         ...
 
-    def check_finite(self) -> None:
-        """Raise CheckpointError that names a weight with NaN or infinity."""
+    def check_finite(self, but: Iterable[str] = ()) -> None:
+        """Raise CheckpointError that names a weight with NaN or infinity.
+
+        Args:
+            but: matrices that may be left to `checked`, where their weights are read anyway.
+        """
+        ...
+
+    def checked(self, matrix: str) -> Tensor:
+        """As `view`; raises as `check_finite` where that left the matrix out."""
         ...
 
     def check_savable(self) -> None:
@@ -173,6 +188,10 @@ class ModelSource:
         layer = layer_of(self.model, matrix)
         return as_matrix(layer, layer.get_parameter("weight").detach().cpu())
 
+    def view(self, matrix: str) -> Tensor:
+        """The weight itself too."""
+        return self.weight(matrix)
+
     @cached_property
     def _parameters(self) -> dict[str, Tensor]:
         return dict(self.model.named_parameters())
@@ -193,7 +212,11 @@ class ModelSource:
         found = self._parameters.items()
         return {name: tuple(p.shape) for name, p in found if p.is_floating_point()}
 
-    def check_finite(self) -> None:
+    def checked(self, matrix: str) -> Tensor:
+        """The weight, which `check_finite` leaves out never."""
+        return self.weight(matrix)
+
+    def check_finite(self, but: Iterable[str] = ()) -> None:
         """Look at every parameter once."""
         for name, parameter in self.model.named_parameters():
             if not all_finite(parameter):

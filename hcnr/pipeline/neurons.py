@@ -169,8 +169,8 @@ class NeuronCurvature:
                     own = {data_set: {name: some.pop(name)} for data_set, some in grams.items()}
                     found[name] = repair(
                         name,
-                        self.pair.base.weight(name),
-                        self.pair.tuned.weight(name),
+                        self.pair.base.view(name),
+                        self.pair.tuned.view(name),
                         replace(statistics, hessians=own),
                         selection,
                         self.config,

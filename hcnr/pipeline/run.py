@@ -117,6 +117,7 @@ class PairRun:
         self._job: Job | None = None
         self._checked: set[Role] = set()
         self._next: Role = "tuned"
+        self._unchecked = False
 
     def __enter__(self) -> "PairRun":
         return self
@@ -145,6 +146,9 @@ class PairRun:
         todo = list(steps)
         for place, step in enumerate(todo):
             self._next = next_role(todo[place + 1 :])
+            if step.work == "check":
+                # Weights that the selection reads next are checked as it does.
+                self._unchecked = [one.work for one in todo[place + 1 : place + 2]] == ["select"]
             getattr(self, f"_{step.work}")(step)
 
     def open_kept(self) -> None:
@@ -185,7 +189,7 @@ class PairRun:
     def _check(self, step: PlannedStep) -> None:
         if self._given is not None:
             check_same_data(self._given, *self._sources, self.config)
-        self.pair.check_finite(self._stages)
+        self.pair.check_finite(self._stages, selects=self._unchecked)
 
     def _count(self, step: PlannedStep) -> None:
         assert self.data is not None
@@ -230,7 +234,7 @@ class PairRun:
 
     def _select(self, step: PlannedStep) -> None:
         pair, config = self.pair, self.config
-        weights = pair.base.weight, pair.tuned.weight
+        weights = [s.checked if self._unchecked else s.view for s in (pair.base, pair.tuned)]
         if self.statistics is None:
             assert self.data is not None
             self.statistics = measured_statistics(self.pair, self.config, self.data, self._scores)

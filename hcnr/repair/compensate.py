@@ -203,17 +203,9 @@ def repair(
     """
     mask = selection.masks[name]
     weight, delta, hessian, solved = repaired(name, base, tuned, mask, statistics, config)
-    axis, restored = selection.axis, int(mask.sum())
-    numbers: dict[str, Any] = {
-        "name": name,
-        "neurons": mask.shape[0],
-        "restored": restored,
-        "parameters": restored * (tuned.shape[1] if axis == "output" else tuned.shape[0]),
-        "perturbation": selection.perturbation[name],
-        "half_overlap": selection.overlap.get(name),
-    }
+    axis = selection.axis
     if delta is None or hessian is None or solved is None:
-        return weight, MatrixRecord(**numbers)
+        return weight, restored_record(name, tuned, selection)
     both = objectives_of(delta, solved.deviation, mask.to(delta.device), hessian, axis)
     raised = is_raised(float(solved.damping), config.damping)
     damping = float(f"{float(solved.damping):.6g}") if raised else config.damping
@@ -222,8 +214,10 @@ def repair(
     rows = statistics.data.get("honesty", {}).get(
         "tokens" if axis == "input" else "response_tokens"
     )
-    record = MatrixRecord(
-        **numbers,
+    record = restored_record(
+        name,
+        tuned,
+        selection,
         # Zeros stand for "nothing had to be factorised".
         damping=damping if solved.damping > 0 else None,
         damping_raised=raised,
@@ -235,6 +229,30 @@ def repair(
         device=str(resolve_device(config.device)),
     )
     return weight, record
+
+
+def restored_record(
+    name: str, tuned: Tensor, selection: Selection, **numerics: Any
+) -> MatrixRecord:
+    """What is said of a matrix whose neurons are restored.
+
+    Args:
+        name: the matrix.
+        tuned: its tuned weight `[out, in]`.
+        selection: masks and perturbations.
+        numerics: of the compensation, fields of the record.
+    """
+    mask = selection.masks[name]
+    restored = int(mask.sum())
+    return MatrixRecord(
+        name=name,
+        neurons=mask.shape[0],
+        restored=restored,
+        parameters=restored * (tuned.shape[1] if selection.axis == "output" else tuned.shape[0]),
+        perturbation=selection.perturbation[name],
+        half_overlap=selection.overlap.get(name),
+        **numerics,
+    )
 
 
 def objectives_of(

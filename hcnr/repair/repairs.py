@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hcnr.checkpoint import copy_companions, write_weights
+from hcnr.checkpoint import Spliced, copy_companions, write_weights
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.models.directory import DirectorySource
@@ -19,7 +19,7 @@ from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.record.files.restoration import AdapterRecord, PatchRecord
 from hcnr.record.files.two_sided import TwoSidedMatrix
 from hcnr.repair.adapter_output import AdapterOutput
-from hcnr.repair.compensate import repair
+from hcnr.repair.compensate import repair, restored_record
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
 
@@ -74,8 +74,8 @@ class Repairs:
         else:
             weight, self._records[matrix] = repair(
                 matrix,
-                self._pair.base.weight(matrix),
-                self._pair.tuned.weight(matrix),
+                self._pair.base.view(matrix),
+                self._pair.tuned.view(matrix),
                 self._statistics,
                 self._selection,
                 self._config,
@@ -83,6 +83,20 @@ class Repairs:
         if not self._by_bytes:
             self._stages.watcher.advance(len(self._records), len(self._selection.selected))
         return weight
+
+    def _spliced(self, matrix: str) -> Spliced | None:
+        """The same of restored rows that stay base's as they are: nothing has to be put together.
+
+        Both weights are finite by now, and none is rounded.
+        """
+        config, taken = self._config, self._finished if self._whole is None else self._whole.weights
+        if config.kind.applied() is not None or config.axis != "output" or matrix in taken:
+            return None
+        base, tuned = (one.view(matrix) for one in (self._pair.base, self._pair.tuned))
+        if base.dtype != tuned.dtype:
+            return None
+        self._records[matrix] = restored_record(matrix, tuned, self._selection)
+        return Spliced(tuned, base, self._selection.masks[matrix])
 
     def _record_whole(self, matrix: str, weight: Tensor) -> MatrixRecord:
         assert self._whole is not None
@@ -127,10 +141,10 @@ class Repairs:
         if isinstance(tuned, DirectorySource):
             with self._stages.stage(WRITE) as watcher:
                 self._by_bytes = True
-                progress = Adding(watcher, tuned.checkpoint.nbytes)
-                replacement = tuned.replacing(self.weight, self._selection.selected)
+                progress, chosen = Adding(watcher, tuned.checkpoint.nbytes), self._selection.selected
                 if form is not None:
-                    return form.write(directory, replacement, progress)
+                    return form.write(directory, tuned.replacing(self.weight, chosen), progress)
+                replacement = tuned.replacing(self.weight, chosen, self._spliced)
                 write_weights(tuned.checkpoint, directory, replacement, progress)
                 copy_companions(tuned.checkpoint, directory)
             return None

@@ -157,7 +157,7 @@ def select(
     left = set(statistics.left)
     matrices = [name for name in found if name not in left]
     check_statistics(statistics, base, tuned, matrices, config)
-    return select_neurons(statistics, base.weight, tuned.weight, config)
+    return select_neurons(statistics, base.view, tuned.view, config)
 
 
 def select_neurons(

@@ -115,7 +115,7 @@ class Reads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if func.overloadpacket.__name__ in ("index", "_to_copy"):
+        if func.overloadpacket.__name__ in ("index_select", "_to_copy"):
             self.read += args[0].numel() * (args[0].dtype == torch.bfloat16)
         return out
 

@@ -23,9 +23,12 @@ def merge(
     lines = mask.nonzero().squeeze(1) if by_row else torch.arange(base.shape[0], device=base.device)
     for some in chunks(lines.shape[0], chunk_length(16 * base.shape[1])):
         rows = lines[some] if by_row else some
-        restored = base[rows]
+        restored = base.index_select(0, rows) if by_row else base[some]
         if deviation is not None:
             restored = restored.float() + deviation[rows]
         restored = restored.to(dtype)
-        merged[rows] = restored if by_row else torch.where(mask, restored, merged[rows])
+        if by_row:
+            merged.index_copy_(0, rows, restored)
+        else:
+            torch.where(mask, restored, merged[some], out=merged[some])
     return merged

@@ -23,13 +23,13 @@ def perturbation(base: Tensor, tuned: Tensor, mask: Tensor, axis: str) -> tuple[
     dtype = torch.promote_types(base.dtype, torch.float32)
     width = len(lines) if by_row else base.shape[1]
     sums = torch.zeros((2, width), dtype=torch.float64, device=base.device)
+    # Rows that were picked out, or converted, are our own, and their memory serves twice.
+    owned = by_row or base.dtype != dtype
     for some in chunks(lines.shape[0], chunk_length(12 * base.shape[1], budget=CACHED_BYTES)):
-        rows = lines[some] if by_row else some
-        original = base[rows].to(dtype)
-        change = original - tuned[rows].to(dtype)
+        original, change = (_rows(each, lines, some, by_row).to(dtype) for each in (base, tuned))
+        change = torch.sub(original, change, out=change if owned else None)
         for total, each in zip(sums, (change, original), strict=True):
-            # A new tensor: where nothing is converted, `original` may be a view of base.
-            squares = each.square()
+            squares = each.square_() if owned else each.square()
             if by_row:
                 total[some] = squares.sum(1).double()
             else:
@@ -39,3 +39,8 @@ def perturbation(base: Tensor, tuned: Tensor, mask: Tensor, axis: str) -> tuple[
     totals = torch.where(chosen, sums[:, None], 0.0).sum(-1).float()
     change, whole = totals.view(2, *mask.shape[:-1])
     return change.clone(), whole.clone()
+
+
+def _rows(weight: Tensor, lines: Tensor, some: slice, by_row: bool) -> Tensor:
+    """A chunk's rows: a copy of those picked out, or a view."""
+    return weight.index_select(0, lines[some]) if by_row else weight[some]
