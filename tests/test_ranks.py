@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,13 +15,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
 
+import hcnr
 import several
 import uses
 from commands import run
 from hcnr import cli, ranks
 from hcnr.curvature.layouts import RowsError
 from hcnr.errors import ConfigError, RankError
+from hcnr.progress import WRITE
 from hcnr.ranks import exchange, meeting
 from hcnr.ranks.group import RunGroup, sharing
 from hcnr.record.writing import read_report
@@ -59,8 +63,15 @@ def sentences(text):
 
 
 @pytest.fixture
-def places(learned):
-    return {name: str(learned[name]) for name in ("base", "tuned", "honesty", "task")}
+def places(learned, tmp_path_factory):
+    """The pair, tuned in several weight files, so that each process writes some."""
+    tuned = tmp_path_factory.mktemp("sharded") / "tuned"
+    shutil.copytree(learned["tuned"], tuned)
+    (tuned / "model.safetensors").unlink()
+    model = AutoModelForCausalLM.from_pretrained(learned["tuned"])
+    model.save_pretrained(tuned, max_shard_size="12KB")
+    found = {name: str(learned[name]) for name in ("base", "honesty", "task")}
+    return {**found, "tuned": str(tuned)}
 
 
 def compared(one: Path, more: Path) -> float:
@@ -104,9 +115,12 @@ def test_several_processes_restore_what_one_does(places, tmp_path, count, kinds)
     assert sorted(path.name for path in more.iterdir()) == sorted(kinds)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_process_ends_the_run_with_one_sentence(places, tmp_path, rank):
-    process = launched(2, SCRIPT, json.dumps(places), tmp_path, "hold", "score honesty")
+@pytest.mark.parametrize(
+    ("rank", "how", "stage"),
+    [(0, "hold", "score honesty"), (1, "hold", "score honesty"), (1, "hold-in", WRITE)],
+)
+def test_a_killed_process_ends_the_run_with_one_sentence(places, tmp_path, rank, how, stage):
+    process = launched(2, SCRIPT, json.dumps(places), tmp_path, how, stage)
     end = time.monotonic() + 300
     while not (tmp_path / "1.pid").exists() or not (tmp_path / "0.pid").exists():
         assert process.poll() is None and time.monotonic() < end, finished(process, code=1)
@@ -117,6 +131,67 @@ def test_a_killed_process_ends_the_run_with_one_sentence(places, tmp_path, rank)
     (sentence,) = sentences(err)
     assert "process" in sentence and "ended" in sentence and "nothing is written" in sentence
     assert not (tmp_path / "held").exists()
+    if rank:
+        # A first process that is killed leaves what the next run cleans up.
+        assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
+
+
+@pytest.fixture
+def measured(places, tmp_path):
+    """The pair, and a file of statistics for any kind along the output axis."""
+    settings = several.settings("joint").replace(all_hessians=True, compensation="balanced")
+    hcnr.measure(**places, config=settings).save(tmp_path / "statistics")
+    return places, tmp_path / "statistics"
+
+
+def weights(directory):
+    return {path.name: path.read_bytes() for path in directory.glob("*.safetensors*")}
+
+
+def without_times(directory):
+    report = json.loads(json.dumps(read_report(directory)))
+    del report["seconds"], report["summary"]["seconds"], report["warnings"]
+    return {key: one for key, one in report.items() if key != "date"}
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_several_processes_write_the_bytes_that_one_does(measured, tmp_path, count):
+    places, file = measured
+    one, more = tmp_path / "one", tmp_path / "more"
+    more.mkdir()
+    kinds = ["none", "joint", "apart"]
+    for kind in kinds:
+        hcnr.restore(places["base"], places["tuned"], out=one / kind,
+                     config=several.settings(kind), statistics=file)  # fmt: skip
+    finished(launched(count, SCRIPT, json.dumps(places), more, "given", file, *kinds))
+    sizes = {path.name: path.stat().st_size for path in (one / "none").glob("*.safetensors")}
+    assert len(sizes) >= count
+    for kind in kinds:
+        assert weights(one / kind) == weights(more / kind)
+        assert without_times(one / kind) == without_times(more / kind)
+        assert {p.name for p in (one / kind).iterdir()} == {p.name for p in (more / kind).iterdir()}
+        found = [more / f"{kind}-{rank}.json" for rank in range(count)]
+        notes = [note for note in read_report(more / kind)["warnings"] if "share no disk" in note]
+        if kind == "apart":
+            assert [path.exists() for path in found] == [True] + [False] * (count - 1)
+            assert len(notes) == 1
+            continue
+        shares = [json.loads(path.read_text()) for path in found]
+        assert sorted(name for share in shares for name in share) == sorted(sizes)
+        loads = [sum(sizes[name] for name in share) for share in shares]
+        assert min(loads) > 0 and max(loads) - min(loads) <= max(sizes.values())
+        assert not notes
+    assert not any(path.name.startswith(".") for path in more.iterdir())
+
+
+def test_a_full_disk_of_one_process_is_its_sentence_and_no_output(measured, tmp_path):
+    places, file = measured
+    process = launched(2, SCRIPT, json.dumps(places), tmp_path, "given", file, "full")
+    _, err = finished(process, code=1)
+    (sentence,) = sentences(err)
+    assert "Cannot write" in sentence and "No space left" in sentence
+    assert not (tmp_path / "full").exists()
+    assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
 
 
 def test_matrices_that_are_used_several_times_and_an_error_of_one_process(tmp_path):

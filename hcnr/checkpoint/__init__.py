@@ -14,7 +14,7 @@ from hcnr.checkpoint.patches import Patch, PatchedCheckpoint
 from hcnr.checkpoint.quantised import check_unquantised
 from hcnr.checkpoint.reader import Checkpoint
 from hcnr.checkpoint.spliced import Spliced
-from hcnr.checkpoint.writer import write_weights
+from hcnr.checkpoint.writer import begins, shares_of, write_weights
 
 __all__ = [
     "Checkpoint",
@@ -26,6 +26,7 @@ __all__ = [
     "TensorInfo",
     "all_finite",
     "atomic_file",
+    "begins",
     "check_finite",
     "check_output",
     "check_pair",
@@ -37,6 +38,7 @@ __all__ = [
     "fingerprint_tensors",
     "output_directory",
     "read_header",
+    "shares_of",
     "stamps",
     "write_patch",
     "write_weights",

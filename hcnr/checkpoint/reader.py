@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -76,6 +76,10 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Bytes of all weight files, headers included: what writing a copy takes."""
         return sum(shard.size for shard in self.shards)
+
+    def bytes_of(self, files: Collection[str] | None) -> int:
+        """The same of some of them, by their names; of all where None is given."""
+        return sum(s.size for s in self.shards if files is None or s.file.name in files)
 
     @property
     def has_tied_embeddings(self) -> bool:

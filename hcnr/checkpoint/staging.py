@@ -101,7 +101,11 @@ class Staging:
         pattern = re.compile(re.escape(self._prefix) + "[0-9a-f]{8}")
         for path in self.out.parent.iterdir():
             if pattern.fullmatch(path.name):
-                shutil.rmtree(path, ignore_errors=True)
+                try:
+                    # Moved first: another process of the run may still be making files there.
+                    self.discard(path)
+                except OSError:
+                    shutil.rmtree(path, ignore_errors=True)
 
     def _fresh(self) -> Path:
         return self.out.parent / f"{self._prefix}{secrets.token_hex(4)}"

@@ -189,6 +189,14 @@ class DirectorySource:
             check_finite(self.checkpoint, [key])
         return weight
 
+    def files_of(self, matrix: str) -> frozenset[str]:
+        """Names of the weight files that a matrix is written to."""
+        name, _ = place_of(layer_of(self.structure, matrix), matrix)
+        placement = self.placed.placement
+        conversion = placement.conversions.get(name)
+        keys = [placement.stored.get(name, name)] if conversion is None else conversion.stored
+        return frozenset(self.checkpoint.info(key).file.name for key in keys)
+
     def _stored_alone(self, matrix: str) -> str | None:
         """The stored tensor that is this matrix and nothing else; None where it is part of one."""
         name, index = place_of(layer_of(self.structure, matrix), matrix)

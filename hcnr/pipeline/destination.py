@@ -1,13 +1,16 @@
 """Where a restored model goes: into a directory, or back to the caller."""
 
 import contextlib
+import os
+import secrets
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcnr import ranks
-from hcnr.checkpoint import output_directory
+from hcnr.checkpoint import output_directory, shares_of
 from hcnr.config import RestoreConfig
+from hcnr.errors import HcnrError
 from hcnr.models.directory import DirectorySource
 from hcnr.models.model import computable
 from hcnr.models.pair import Pair
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from hcnr.repair.verdict import Verdict
 
+_TOKEN = "hcnr-token"
 Job = Repairs | Interpolation
 """What makes the weights."""
 
@@ -40,9 +44,14 @@ class InMemory:
         self._pair = pair
         self._model: PreTrainedModel | None = None
 
+    def writes(self, matrix: str) -> bool:
+        """Whether this process makes the final weight of a matrix."""
+        return ranks.leads()
+
     def write(self, job: Job) -> None:
         """Make the model."""
-        self._model = job.model()
+        with ranks.alone():
+            self._model = job.model()
 
     @contextlib.contextmanager
     def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
@@ -70,6 +79,7 @@ class OutputDirectory:
         origin: Origin,
         tokenizer: Any,
         form: OutputForm | None,
+        files: frozenset[str] | None,
     ) -> None:
         """Write nothing yet.
 
@@ -80,7 +90,9 @@ class OutputDirectory:
             origin: where both models come from, for the card.
             tokenizer: where tuned does not come with one.
             form: how an adapter or a patch is written; None for a whole checkpoint.
+            files: weight files that this process writes, others the rest; None for all.
         """
+        self._files = files
         self._pair, self._out, self._directory = pair, out, directory
         self._origin, self._tokenizer, self._form = origin, tokenizer, form
         self._facts: AdapterRecord | PatchRecord | None = None
@@ -92,9 +104,17 @@ class OutputDirectory:
             return "adapter"
         return "directory" if isinstance(self._pair.tuned, DirectorySource) else "saved"
 
+    def writes(self, matrix: str) -> bool:
+        """Whether this process makes the final weight of a matrix."""
+        return self._files is None or _is_in(matrix, self._pair, self._files)
+
     def write(self, job: Job) -> None:
         """Write the weights and all that `from_pretrained` needs."""
-        self._facts = job.write(self._directory, self._tokenizer, self._form)
+        if self._files is not None:
+            _write_share(job, self._directory, self._files)
+            return
+        with ranks.alone():
+            self._facts = job.write(self._directory, self._tokenizer, self._form)
 
     @contextlib.contextmanager
     def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
@@ -116,16 +136,31 @@ class OutputDirectory:
 
 
 class OtherProcess:
-    """Nowhere: another process of the run writes, and judges what it has written."""
+    """The directory of another process, which puts it in its place and judges what was written."""
 
     output: Output = "directory"
 
-    def __init__(self, out: str | Path) -> None:
-        """`out` is the place that the other one writes to."""
-        self._out = out
+    def __init__(
+        self, pair: Pair, out: str | Path, directory: Path | None, files: frozenset[str]
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            pair: base and tuned.
+            out: the place that the other one writes to.
+            directory: what it renames to that; None where it writes everything itself.
+            files: weight files that this process writes there.
+        """
+        self._pair, self._out, self._directory, self._files = pair, out, directory, files
+
+    def writes(self, matrix: str) -> bool:
+        """Whether this process makes the final weight of a matrix."""
+        return self._directory is not None and _is_in(matrix, self._pair, self._files)
 
     def write(self, job: Job) -> None:
-        """Leave it to the other."""
+        """Write a share of the weights, or leave them to the other."""
+        if self._directory is not None:
+            _write_share(job, self._directory, self._files)
 
     @contextlib.contextmanager
     def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
@@ -170,15 +205,87 @@ def destination(
     if out is None:
         yield InMemory(pair)
         return
-    if not ranks.leads():
-        yield OtherProcess(out)
-        return
-    if form is None:
-        pair.tuned.check_savable()
-    with output_directory(
-        out,
-        inputs=[*pair.base.places, *pair.tuned.places, *files],
-        overwrite=overwrite,
-        nbytes=pair.nbytes if form is None else None,
-    ) as directory:
-        yield OutputDirectory(pair, out, directory, origin, tokenizer, form)
+    rank, tuned = ranks.place(), pair.tuned
+    shares = None
+    if form is None and isinstance(tuned, DirectorySource) and len(tuned.checkpoint.shards) > 1:
+        shares = shares_of(tuned.checkpoint, ranks.size())
+    with contextlib.ExitStack() as stack:
+        directory, refused = None, None
+        if ranks.leads():
+            try:
+                if form is None:
+                    tuned.check_savable()
+                directory = stack.enter_context(
+                    output_directory(
+                        out,
+                        inputs=[*pair.base.places, *tuned.places, *files],
+                        overwrite=overwrite,
+                        nbytes=pair.nbytes if form is None else None,
+                    )
+                )
+            except HcnrError as error:
+                refused = error
+        ranks.agreed(refused)
+        place = directory
+        if shares is not None and ranks.size() > 1:
+            place = _seen_by_all(directory)
+            if place is None:
+                shares = None
+                pair.messages.append(
+                    "not every process sees the directory that the output is made in, as on "
+                    "machines that share no disk, so process 0 wrote all of it"
+                )
+        if directory is None:
+            yield OtherProcess(pair, out, place, shares[rank] if shares else frozenset())
+        else:
+            own = shares[0] if shares is not None and ranks.size() > 1 else None
+            yield OutputDirectory(pair, out, directory, origin, tokenizer, form, own)
+
+
+def _seen_by_all(directory: Path | None) -> Path | None:
+    """The directory of the process that leads, where all of them can write into it.
+
+    Args:
+        directory: in that process; None in others.
+    """
+    told = None
+    if directory is not None:
+        token = secrets.token_hex(16)
+        (directory / _TOKEN).write_text(token, encoding="utf-8")
+        told = str(directory), token
+    place, token = ranks.decided("where the output is made", told or ("", ""))
+    seen = all(ranks.gathered("whether it is seen", _sees(Path(place), token)))
+    if directory is not None:
+        (directory / _TOKEN).unlink()
+    return Path(place) if seen else None
+
+
+def _sees(place: Path, token: str) -> bool:
+    """Whether this process can write where another one has left a token."""
+    try:
+        found = (place / _TOKEN).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return False
+    return found == token and os.access(place, os.W_OK | os.X_OK)
+
+
+def _is_in(matrix: str, pair: Pair, files: frozenset[str]) -> bool:
+    assert isinstance(pair.tuned, DirectorySource)
+    return not files.isdisjoint(pair.tuned.files_of(matrix))
+
+
+def _write_share(job: Job, directory: Path, files: frozenset[str]) -> None:
+    """Write some of the weight files, as every process does others; all wait for all.
+
+    Raises:
+        HcnrError: in every process what one of them could not do.
+        RankError: one has ended.
+    """
+    failed = None
+    try:
+        with ranks.alone():
+            job.write(directory, None, files=files)
+    except HcnrError as error:
+        failed = error
+    ranks.agreed(failed)
+    job.gather()

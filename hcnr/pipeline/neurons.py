@@ -92,7 +92,12 @@ class NeuronCurvature:
         return found
 
     def repair(
-        self, groups: list[list[str]], statistics: Statistics, selection: Selection, stage: str
+        self,
+        groups: list[list[str]],
+        statistics: Statistics,
+        selection: Selection,
+        stage: str,
+        writes: Callable[[str], bool],
     ) -> Finished:
         """Repair each group as soon as its curvature is there, and let that go.
 
@@ -101,18 +106,20 @@ class NeuronCurvature:
             statistics: scores and facts; the curvature is put beside them.
             selection: matrices and neurons.
             stage: under whose name compensating is timed.
+            writes: whether this process writes a matrix down; others leave it to who does.
 
         Raises:
             HcnrError: a pass fails, or as `hcnr.repair.compensate.repair`.
         """
         chosen = set(selection.selected)
+        count = sum(map(writes, selection.selected))
         found: Finished = {}
         for place, group in enumerate(groups):
 
             def finished(place: int = place, group: list[str] = group) -> dict[str, Any]:
                 grams = self._group(place, group, KeptWork(None))
-                names = [name for name in group if name in chosen]
-                made = self._repaired(names, grams, statistics, selection, stage, len(found))
+                names = [name for name in group if name in chosen and writes(name)]
+                made = self._repaired(names, grams, statistics, selection, stage, len(found), count)
                 # Plain values, which is all that is read back.
                 return {
                     name: (weight, record.model_dump(exclude_unset=True))
@@ -159,13 +166,14 @@ class NeuronCurvature:
         selection: Selection,
         stage: str,
         done: int,
+        count: int,
     ) -> Finished:
-        """Final weights of a group, by the process that leads."""
+        """Final weights of a group, those that this process writes."""
         found: Finished = {}
         failed: HcnrError | None = None
         with self.stages.stage(stage) as watcher:
             try:
-                for name in names if ranks.leads() else ():
+                for name in names:
                     own = {data_set: {name: some.pop(name)} for data_set, some in grams.items()}
                     found[name] = repair(
                         name,
@@ -175,7 +183,7 @@ class NeuronCurvature:
                         selection,
                         self.config,
                     )
-                    watcher.advance(done + len(found), len(selection.selected))
+                    watcher.advance(done + len(found), count)
             except HcnrError as error:
                 failed = error
         ranks.agreed(failed)

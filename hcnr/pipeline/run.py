@@ -266,7 +266,7 @@ class PairRun:
             return
         # All that is asked of the curvature is asked at once, so no group has to stay.
         stage = writing_stages(self.config, place.output)[0]
-        self._finished = work.repair(groups, self.statistics, self.selection, stage)
+        self._finished = work.repair(groups, self.statistics, self.selection, stage, place.writes)
 
     def _whole(self, step: PlannedStep) -> None:
         assert self.data is not None and self.statistics is not None and self.selection is not None
@@ -295,8 +295,7 @@ class PairRun:
                 self._repaired,
                 self._finished,
             )
-        with ranks.alone():
-            self._destination.write(self._job)
+        self._destination.write(self._job)
 
     def _judge(self, step: PlannedStep) -> None:
         if self.ends is None or not ranks.leads():

@@ -1,8 +1,9 @@
 """Several processes of one run, as `torchrun` starts them: shares of samples, sums over all.
 
 Every process takes the same steps; passes over samples are shared, and what they sum up is added.
-Process 0 leads: it alone prints and writes. Without `started`, as in every call from Python and
-in a single process, all of it does nothing: what is asked for comes back as it went in.
+Process 0 leads: it alone prints, and puts in its place what all have written. Without `started`, as
+in every call from Python and in a single process, all of it does nothing: what is asked for comes
+back as it went in.
 """
 
 from hcnr.ranks.exchange import (
@@ -15,7 +16,7 @@ from hcnr.ranks.exchange import (
     refuse_different,
     summed,
 )
-from hcnr.ranks.group import alone, leads, owns, share, size
+from hcnr.ranks.group import alone, leads, owns, place, share, size
 from hcnr.ranks.launcher import asked, by_itself, first, refuse_several
 from hcnr.ranks.meeting import speaks, started
 
@@ -32,6 +33,7 @@ __all__ = [
     "leads",
     "merged",
     "owns",
+    "place",
     "refuse_different",
     "refuse_several",
     "share",

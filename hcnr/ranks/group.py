@@ -57,8 +57,13 @@ def size() -> int:
 
 
 def leads() -> bool:
-    """Whether this process prints and writes."""
+    """Whether this process prints, and puts the output in its place."""
     return _group is None or _group.rank == 0
+
+
+def place() -> int:
+    """The number of this process among them, from 0."""
+    return 0 if _group is None else _group.rank
 
 
 def share(indices: Sequence[int], lengths: Sequence[int]) -> Sequence[int]:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hcnr.checkpoint import copy_companions, write_weights
+from hcnr.checkpoint import begins, copy_companions, write_weights
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
@@ -226,9 +226,16 @@ class Interpolation:
         return model
 
     def write(
-        self, directory: Path, tokenizer: Any, form: "OutputForm | None" = None
+        self,
+        directory: Path,
+        tokenizer: Any,
+        form: "OutputForm | None" = None,
+        *,
+        files: Collection[str] | None = None,
     ) -> PatchRecord | None:
         """Write weights and everything `from_pretrained` needs into `directory`, or a patch.
+
+        Of several processes each writes the weight `files` of these names; see `Repairs.write`.
 
         Returns:
             What the report says of the patch; None where a whole checkpoint was written.
@@ -247,13 +254,17 @@ class Interpolation:
             return self.mix(name, stored, self.coefficient)
 
         with self._stages.stage(MIX) as watcher:
-            progress = Adding(watcher, checkpoint.nbytes)
+            progress = Adding(watcher, checkpoint.bytes_of(files))
             replacement = tuned.placed.replacing(weight, chosen)
             if isinstance(form, PatchOutput):
                 return form.write(directory, replacement, progress)
-            write_weights(checkpoint, directory, replacement, progress)
-            copy_companions(checkpoint, directory)
+            write_weights(checkpoint, directory, replacement, progress, files)
+            if begins(checkpoint, files):
+                copy_companions(checkpoint, directory)
         return None
+
+    def gather(self) -> None:
+        """Nothing is known of single tensors."""
 
     def report(
         self,

@@ -1,12 +1,14 @@
 """The repairs of one run: a weight at a time, a whole model or directory, and the report."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from hcnr.checkpoint import Spliced, copy_companions, write_weights
+from hcnr import ranks
+from hcnr.checkpoint import Spliced, begins, copy_companions, write_weights
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.models.directory import DirectorySource
@@ -122,7 +124,12 @@ class Repairs:
         return model
 
     def write(
-        self, directory: Path, tokenizer: Any, form: "OutputForm | None" = None
+        self,
+        directory: Path,
+        tokenizer: Any,
+        form: "OutputForm | None" = None,
+        *,
+        files: Collection[str] | None = None,
     ) -> AdapterRecord | PatchRecord | None:
         """Write weights and everything `from_pretrained` needs into `directory`.
 
@@ -130,6 +137,8 @@ class Repairs:
             directory: an existing directory.
             tokenizer: of a model in memory.
             form: an adapter or a patch, which is written in their place.
+            files: names of the weight files that this process writes, of a directory's copy; all
+                when None. What lies beside them goes with the first.
 
         Returns:
             What the report says of that form; None where a whole checkpoint was written.
@@ -141,17 +150,23 @@ class Repairs:
         if isinstance(tuned, DirectorySource):
             with self._stages.stage(WRITE) as watcher:
                 self._by_bytes = True
-                progress, chosen = Adding(watcher, tuned.checkpoint.nbytes), self._selection.selected
+                checkpoint, chosen = tuned.checkpoint, self._selection.selected
+                progress = Adding(watcher, checkpoint.bytes_of(files))
                 if form is not None:
                     return form.write(directory, tuned.replacing(self.weight, chosen), progress)
                 replacement = tuned.replacing(self.weight, chosen, self._spliced)
-                write_weights(tuned.checkpoint, directory, replacement, progress)
-                copy_companions(tuned.checkpoint, directory)
+                write_weights(checkpoint, directory, replacement, progress, files)
+                if begins(checkpoint, files):
+                    copy_companions(checkpoint, directory)
             return None
         model = self.model()
         with self._stages.stage(SAVE):
             self._pair.save(model, directory, tokenizer)
         return None
+
+    def gather(self) -> None:
+        """Have the records of all processes, after each has written its files."""
+        self._records = ranks.merged("records", self._records)
 
     def report(
         self,

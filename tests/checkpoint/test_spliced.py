@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hcnr.checkpoint import Checkpoint, Spliced, write_weights, writer
+from hcnr.checkpoint import Checkpoint, Spliced, copying, write_weights
 from hcnr.errors import CheckpointError
 
 from .helpers import save
@@ -48,8 +48,8 @@ def test_no_rows_have_no_bytes():
 def test_written_as_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, chunk: int, most: int
 ):
-    monkeypatch.setattr(writer, "CHUNK_BYTES", chunk)
-    monkeypatch.setattr(writer, "_MOST_PIECES", most)
+    monkeypatch.setattr(copying, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(copying, "_MOST_PIECES", most)
     real = os.pwritev
     if kind == "short":
         # A call may write less than it was given, and end within a piece.

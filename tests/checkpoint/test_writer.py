@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from hcnr.checkpoint import Checkpoint, copy_companions, output_directory, write_weights, writer
+from hcnr.checkpoint import Checkpoint, copy_companions, copying, output_directory, write_weights
 from hcnr.errors import CheckpointError, OutputError
 
 from .helpers import save, targets, tree, weights
@@ -127,7 +127,7 @@ def test_asked_in_file_order_one_at_a_time(tmp_path: Path):
 
 
 def test_progress_adds_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(writer, "CHUNK_BYTES", 10)
+    monkeypatch.setattr(copying, "CHUNK_BYTES", 10)
     tuned = Checkpoint.open(save(tmp_path / "a", shards=3))
     steps: list[int] = []
     new = weights(7)

@@ -1,10 +1,13 @@
 """What `tests/test_ranks.py` starts by torchrun: each kind of repair in one go, of one pair.
 
 `several.py PAIR OUT KIND...`, PAIR a JSON object of its four places. With `hold STAGE` in place of
-kinds, all processes but the first stop at that stage and wait. With `uses` the models of
+kinds, all processes but the first stop at that stage and wait; with `hold-in STAGE` in the middle
+of it. With `given FILE KIND...` the statistics are those of a file; the kind `full` meets a full
+disk in process 1 and `apart` a process 1 that shares no disk. With `uses` the models of
 `tests/support/uses.py` are measured into files of OUT, and then a pass of process 1 is refused.
 """
 
+import errno
 import json
 import os
 import sys
@@ -20,11 +23,15 @@ from hcnr import cli, ranks
 from hcnr.config import RestoreConfig
 from hcnr.curvature.layouts import RowsError
 from hcnr.curvature.passes import Attempt, Passes
+from hcnr.pipeline import destination
+from hcnr.repair import repairs
 
 LOOSE = {"max_task_drop_percent": 90}
 CASES: dict[str, dict[str, Any]] = {
     "none": {"compensation": "none"},
     "sum": {"compensation": "sum", "axis": "input"},
+    "full": {"compensation": "joint"},
+    "apart": {"compensation": "joint"},
     "joint": {"compensation": "joint"},
     "balanced": {"compensation": "balanced", "task_weight": "auto", **LOOSE},
     "spectral": {"compensation": "spectral", "task_weight": "auto", **LOOSE},
@@ -48,18 +55,50 @@ def restored(pair: dict[str, Any], out: Path, kinds: list[str]) -> None:
 
 
 class _Holding:
-    """A watcher that waits at a stage, so that somebody can end a process there."""
+    """A watcher that waits at a stage or within it, so that somebody can end a process there."""
 
-    def __init__(self, stage: str, out: Path):
-        self._stage, self._out = stage, out
+    def __init__(self, stage: str, out: Path, within: bool):
+        self._stage, self._out, self._within = stage, out, within
+        self._now = ""
 
     def begin(self, stage: str) -> None:
-        if stage == self._stage:
+        self._now = stage
+        if not self._within:
+            self._wait()
+
+    def advance(self, done: int, total: int) -> None:
+        if self._within and done == total:
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._now == self._stage:
             rank = os.environ["RANK"]
             (self._out / f"{rank}.pid").write_text(str(os.getpid()))
             time.sleep(600 if rank != "0" else 0)
 
-    def advance(self, done: int, total: int) -> None: ...
+
+def given(pair: dict[str, Any], out: Path, statistics: str, kinds: list[str]) -> None:
+    """Restore from statistics, and leave beside each output who has written which files."""
+    rank, write, pwrite, sees = ranks.place(), repairs.write_weights, os.pwrite, destination._sees
+
+    def refuse(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    for kind in kinds:
+
+        def noted(tuned: Any, directory: Path, *rest: Any, kind: str = kind, **more: Any) -> int:
+            files = more.get("files")
+            names = sorted(f.file.name for f in tuned.shards) if files is None else sorted(files)
+            (out / f"{kind}-{rank}.json").write_text(json.dumps(names))
+            return write(tuned, directory, *rest, **more)
+
+        repairs.write_weights = noted
+        os.pwrite = refuse if kind == "full" and rank == 1 else pwrite
+        destination._sees = (lambda *_: False) if kind == "apart" and rank == 1 else sees
+        hcnr.restore(
+            pair["base"], pair["tuned"], out=out / kind, config=settings(kind),
+            statistics=statistics,
+        )  # fmt: skip
 
 
 def measured(out: Path) -> None:
@@ -79,11 +118,13 @@ def main(pair: dict[str, Any], out: Path, kinds: list[str]) -> None:
     with ranks.started("cpu"):
         if kinds[0] == "uses":
             measured(out)
-        elif kinds[0] == "hold":
+        elif kinds[0] in ("hold", "hold-in"):
             hcnr.restore(
                 **pair, out=out / "held", config=settings("sum"),
-                watcher=_Holding(kinds[1], out),
+                watcher=_Holding(kinds[1], out, kinds[0] == "hold-in"),
             )  # fmt: skip
+        elif kinds[0] == "given":
+            given(pair, out, kinds[1], kinds[2:])
         else:
             restored(pair, out, kinds)
 

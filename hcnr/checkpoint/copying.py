@@ -1,0 +1,177 @@
+"""A file that grows in step with the one it is a copy of, parts of it replaced."""
+
+import contextlib
+import errno
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from hcnr.cache import fsync
+from hcnr.checkpoint.headers import Shard
+from hcnr.errors import CheckpointError, OutputError
+
+# Small enough that progress moves and Ctrl-C is heard, large enough that calls do not count.
+CHUNK_BYTES = 32 << 20
+# What a kernel takes in one call at most, by POSIX and by Linux.
+_MOST_PIECES = 1024
+
+# What a kernel or file system answers when it cannot copy by itself between two files.
+_NO_KERNEL_COPY = (
+    errno.EXDEV,
+    errno.EINVAL,
+    errno.ENOSYS,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EPERM,
+)
+
+
+def _batches(pieces: Iterable[memoryview]) -> Iterator[list[memoryview]]:
+    """As many pieces as one call may write, a long one in parts."""
+    batch: list[memoryview] = []
+    size = 0
+    for piece in pieces:
+        while piece:
+            if size == CHUNK_BYTES or len(batch) == _MOST_PIECES:
+                yield batch
+                batch, size = [], 0
+            part = piece[: CHUNK_BYTES - size]
+            batch.append(part)
+            size += len(part)
+            piece = piece[len(part) :]
+    if batch:
+        yield batch
+
+
+class Copy:
+    """A file that grows in step with the file it is a copy of.
+
+    A context, which closes both whatever has happened.
+    """
+
+    def __init__(
+        self, source: Path, target: Path, advance: Callable[[int], None] | None = None
+    ) -> None:
+        self._source, self._target = source, target
+        self._advance_by = advance
+        self._kernel_copy = hasattr(os, "copy_file_range")
+        self._open = contextlib.ExitStack()
+        self.position = 0
+
+    def __enter__(self) -> "Copy":
+        with self._open:
+            self._from = self._read(self._opened)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._to: int = self._write(os.open, self._target, flags, 0o666)
+            self._open.callback(os.close, self._to)
+            # Kept open: what is left at the end of this block is a stack that closes nothing.
+            self._open = self._open.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes both files, once."""
+        self._open.close()
+
+    def _opened(self) -> int:
+        return self._open.enter_context(self._source.open("rb", buffering=0)).fileno()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the source."""
+        return os.fstat(self._from).st_size
+
+    def check_unchanged(self, shard: Shard) -> None:
+        """Refuses a source that is not what it was when its header was read."""
+        status = os.fstat(self._from)
+        if (status.st_size, status.st_mtime_ns) != (shard.size, shard.mtime_ns):
+            raise CheckpointError(
+                f"'{shard.file}' changed since it was opened: leave the checkpoint alone while it "
+                "is in use, and run it again."
+            )
+
+    def replace(self, begin: int, pieces: Iterable[memoryview]) -> None:
+        """Copies the untouched bytes up to `begin`, the header among them; then writes others."""
+        self._copy(begin)
+        for some in _batches(pieces):
+            self._put(some)
+
+    def finish(self, end: int) -> None:
+        """Copies the rest and closes both files."""
+        self._copy(end)
+        self.close()
+
+    def sync(self) -> None:
+        """Waits until the copy is on the disk."""
+        self._write(fsync, self._target)
+
+    def _put(self, pieces: list[memoryview]) -> None:
+        """Writes bytes at the end, which lie at several places."""
+        while pieces:
+            # At an offset of our own: a copy in the kernel does not move the file's.
+            if len(pieces) == 1 or not hasattr(os, "pwritev"):
+                done = self._write(os.pwrite, self._to, pieces[0], self.position)
+            else:
+                done = self._write(os.pwritev, self._to, pieces, self.position)
+            self._advance(done)
+            while pieces and done >= len(pieces[0]):
+                done -= len(pieces.pop(0))
+            if done:
+                pieces[0] = pieces[0][done:]
+
+    def _copy(self, end: int) -> None:
+        """Copies the source's bytes from our own position up to `end`."""
+        while self.position < end:
+            count = min(CHUNK_BYTES, end - self.position)
+            if self._kernel_copy:
+                done = self._copy_in_kernel(count)
+                if done:
+                    self._advance(done)
+                    continue
+                # Some file systems answer 0 although there is more: let read decide.
+                self._kernel_copy = False
+            chunk = self._read(os.pread, self._from, min(count, 1 << 20), self.position)
+            if not chunk:
+                raise CheckpointError(
+                    f"'{self._source}' ended at byte {self.position} of {end} while it was copied: "
+                    "leave the checkpoint alone while it is in use, and run it again."
+                )
+            self._put([memoryview(chunk)])
+
+    def _copy_in_kernel(self, count: int) -> int:
+        try:
+            return os.copy_file_range(self._from, self._to, count, self.position, self.position)
+        except OSError as error:
+            if error.errno in _NO_KERNEL_COPY:
+                return 0
+            raise self._explained(error) from error
+
+    def _advance(self, count: int) -> None:
+        self.position += count
+        if self._advance_by is not None:
+            self._advance_by(count)
+
+    def _read(self, call: Callable[..., Any], *arguments: object) -> Any:
+        """What fails to be read is the checkpoint's fault, not the output's."""
+        try:
+            return call(*arguments)
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot read '{self._source}' ({error.strerror or error}): leave the checkpoint "
+                "alone while it is in use, and run it again."
+            ) from error
+
+    def _write(self, call: Callable[..., Any], *arguments: object) -> Any:
+        try:
+            return call(*arguments)
+        except OSError as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: OSError) -> OutputError:
+        return OutputError(
+            f"Cannot write '{self._target}' ({error.strerror or error}): free some space or choose "
+            "another output directory."
+        )
