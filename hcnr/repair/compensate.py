@@ -12,6 +12,7 @@ from hcnr.errors import CheckpointError, ConfigError, StatisticsError
 from hcnr.kinds import RepairKind
 from hcnr.models.model import resolve_device
 from hcnr.record.files.matrix_record import MatrixRecord, is_raised
+from hcnr.repair.restored import restored_record
 from hcnr.repair.selection import Selection, refuse_unless
 from hcnr_kernels import (
     Compensation,
@@ -229,30 +230,6 @@ def repair(
         device=str(resolve_device(config.device)),
     )
     return weight, record
-
-
-def restored_record(
-    name: str, tuned: Tensor, selection: Selection, **numerics: Any
-) -> MatrixRecord:
-    """What is said of a matrix whose neurons are restored.
-
-    Args:
-        name: the matrix.
-        tuned: its tuned weight `[out, in]`.
-        selection: masks and perturbations.
-        numerics: of the compensation, fields of the record.
-    """
-    mask = selection.masks[name]
-    restored = int(mask.sum())
-    return MatrixRecord(
-        name=name,
-        neurons=mask.shape[0],
-        restored=restored,
-        parameters=restored * (tuned.shape[1] if selection.axis == "output" else tuned.shape[0]),
-        perturbation=selection.perturbation[name],
-        half_overlap=selection.overlap.get(name),
-        **numerics,
-    )
 
 
 def objectives_of(

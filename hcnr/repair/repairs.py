@@ -21,7 +21,8 @@ from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.record.files.restoration import AdapterRecord, PatchRecord
 from hcnr.record.files.two_sided import TwoSidedMatrix
 from hcnr.repair.adapter_output import AdapterOutput
-from hcnr.repair.compensate import repair, restored_record
+from hcnr.repair.compensate import repair
+from hcnr.repair.restored import restored_record
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
 
