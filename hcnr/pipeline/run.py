@@ -234,7 +234,9 @@ class PairRun:
 
     def _select(self, step: PlannedStep) -> None:
         pair, config = self.pair, self.config
-        weights = [s.checked if self._unchecked else s.view for s in (pair.base, pair.tuned)]
+        weights = (pair.base.view, pair.tuned.view)
+        if self._unchecked:
+            weights = (pair.base.checked, pair.tuned.checked)
         if self.statistics is None:
             assert self.data is not None
             self.statistics = measured_statistics(self.pair, self.config, self.data, self._scores)
