@@ -4,6 +4,7 @@ Works on POSIX systems: outputs are guarded by flock and appear by rename.
 """
 
 from hcnr.checkpoint.companions import copy_companions, files_of
+from hcnr.checkpoint.copying import Spliced
 from hcnr.checkpoint.fingerprints import LazyRows, fingerprint, fingerprint_tensors, stamps
 from hcnr.checkpoint.finite import all_finite, check_finite
 from hcnr.checkpoint.headers import Shard, TensorInfo, read_header
@@ -13,7 +14,6 @@ from hcnr.checkpoint.patch_writer import write_patch
 from hcnr.checkpoint.patches import Patch, PatchedCheckpoint
 from hcnr.checkpoint.quantised import check_unquantised
 from hcnr.checkpoint.reader import Checkpoint
-from hcnr.checkpoint.spliced import Spliced
 from hcnr.checkpoint.writer import begins, shares_of, write_weights
 
 __all__ = [

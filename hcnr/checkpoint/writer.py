@@ -10,12 +10,11 @@ import torch
 
 from hcnr.cache import fsync
 from hcnr.checkpoint.background import Background
-from hcnr.checkpoint.copying import Copy
+from hcnr.checkpoint.copying import Copy, Spliced
 from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.checkpoint.headers import Shard, TensorInfo
 from hcnr.checkpoint.layout import INDEX, SINGLE
 from hcnr.checkpoint.reader import Checkpoint
-from hcnr.checkpoint.spliced import Spliced
 from hcnr.errors import CheckpointError
 
 Progress = Callable[[int], None]

@@ -12,7 +12,7 @@ from hcnr.models.directory import DirectorySource
 from hcnr.models.open_models import Role
 from hcnr.pipeline.memory import Memory
 from hcnr.pipeline.stages import PlannedStep, Stage, next_role
-from hcnr.repair.interpolation import MOST_TRIES as COEFFICIENTS
+from hcnr.repair.coefficient import MOST_TRIES as COEFFICIENTS
 from hcnr.repair.task_weight import MOST_TRIES
 from hcnr_kernels import gram_is_cheaper
 from hcnr_kernels.ops.spectral.token_space import PENCIL_FLOPS

@@ -12,7 +12,7 @@ import oracle
 from commands import run
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError, ConfigError, DataError
-from hcnr.repair.interpolation import FINEST, MOST_TRIES, search_coefficient
+from hcnr.repair.coefficient import FINEST, MOST_TRIES, search_coefficient
 from hcnr.report.gather import gather
 from hcnr.report.page import html
 from pairs import bits, config, hashes, tokenizer
