@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from torch import Tensor
 
@@ -12,6 +12,8 @@ from hcnr.models.placement import Conversion, Placement
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+New = TypeVar("New", Tensor, Tensor | Spliced)
 
 
 class PlacedCheckpoint:
@@ -83,8 +85,8 @@ class PlacedCheckpoint:
         )
 
     def replacing(
-        self, value: Callable[[str], Tensor | Spliced], changed: Collection[str]
-    ) -> Callable[[str], Tensor | Spliced | None]:
+        self, value: Callable[[str], New], changed: Collection[str]
+    ) -> Callable[[str], New | Tensor | None]:
         """What `write_weights` asks for, where some parameters have new values.
 
         Args:
@@ -97,7 +99,7 @@ class PlacedCheckpoint:
         """
         waiting: dict[str, Tensor] = {}
 
-        def ask(key: str) -> Tensor | Spliced | None:
+        def ask(key: str) -> New | Tensor | None:
             conversion = self.placement.converted.get(key)
             if conversion is None:
                 name = self.placement.names.get(key, key)

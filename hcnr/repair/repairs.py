@@ -154,7 +154,8 @@ class Repairs:
                 checkpoint, chosen = tuned.checkpoint, self._selection.selected
                 progress = Adding(watcher, checkpoint.bytes_of(files))
                 if form is not None:
-                    return form.write(directory, tuned.replacing(self.weight, chosen), progress)
+                    whole: Any = tuned.replacing(self.weight, chosen)  # nothing is spliced
+                    return form.write(directory, whole, progress)
                 replacement = tuned.replacing(self.weight, chosen, self._spliced)
                 write_weights(checkpoint, directory, replacement, progress, files)
                 if begins(checkpoint, files):

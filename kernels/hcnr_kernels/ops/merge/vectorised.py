@@ -23,12 +23,12 @@ def merge(
     lines = mask.nonzero().squeeze(1) if by_row else torch.arange(base.shape[0], device=base.device)
     for some in chunks(lines.shape[0], chunk_length(16 * base.shape[1])):
         rows = lines[some] if by_row else some
-        restored = base.index_select(0, rows) if by_row else base[some]
+        restored = base[some] if isinstance(rows, slice) else base.index_select(0, rows)
         if deviation is not None:
             restored = restored.float() + deviation[rows]
         restored = restored.to(dtype)
-        if by_row:
-            merged.index_copy_(0, rows, restored)
+        if isinstance(rows, slice):
+            torch.where(mask, restored, merged[rows], out=merged[rows])
         else:
-            torch.where(mask, restored, merged[some], out=merged[some])
+            merged.index_copy_(0, rows, restored)
     return merged
