@@ -86,11 +86,12 @@ def given(pair: dict[str, Any], out: Path, statistics: str, kinds: list[str]) ->
 
     for kind in kinds:
 
-        def noted(tuned: Any, directory: Path, *rest: Any, kind: str = kind, **more: Any) -> int:
-            files = more.get("files")
+        def noted(
+            tuned: Any, directory: Path, new: Any, told: Any, files: Any, kind: str = kind
+        ) -> int:
             names = sorted(f.file.name for f in tuned.shards) if files is None else sorted(files)
             (out / f"{kind}-{rank}.json").write_text(json.dumps(names))
-            return write(tuned, directory, *rest, **more)
+            return write(tuned, directory, new, told, files)
 
         repairs.write_weights = noted
         os.pwrite = refuse if kind == "full" and rank == 1 else pwrite
