@@ -10,7 +10,7 @@ alone. The pair that `make demo-real` keeps will do.
 import argparse
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,7 +51,7 @@ class Clock:
     """A watcher that counts seconds of the processor by stage."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._stage, self._since = "", 0.0
 
     def begin(self, stage: str) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         fisher_input_,
         fisher_output_,
         fisher_weight_,
+        split_token_gram,
         token_gram,
     )
     from hcnr_kernels.ops.fisher.forms import gram_is_cheaper

@@ -13,8 +13,8 @@ def test_counts_and_shares(learned, capsys):
         ]
     )  # fmt: skip
     said = capsys.readouterr().out
-    matrices = int(re.search(r"(\d+) matrices", said)[1])
-    problems = int(re.search(r"(\d+) eigenvalue problems", said)[1])
+    (matrices,) = map(int, re.findall(r"(\d+) matrices", said))
+    (problems,) = map(int, re.findall(r"(\d+) eigenvalue problems", said))
     # One of each matrix's outputs; one of inputs for q, k and v, o, gate and up, down.
     assert matrices % 7 == 0 and problems == matrices + 4 * matrices // 7
     ratios = [float(one) for one in re.findall(r": ([\d.]+)$", said, re.MULTILINE)]
