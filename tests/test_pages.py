@@ -278,3 +278,6 @@ def test_the_third_task_is_the_trials():
         assert f"{rival['delta']:+.1f} at {rival['kept']:.1f} %" in said
         assert f"{best['delta']:+.1f}" in said and f"at {best['kept']:.1f} %" in said
     assert f"{best['refusal_answerable']:.1f} % of the answerable" in text
+    prompt = row["prompt"]
+    for said in (text, results):
+        assert f"{prompt['delta']:+.1f} at {prompt['kept']:.1f} % kept" in said
