@@ -1,9 +1,14 @@
 """Settings of the whole suite."""
 
 import os
+import signal
 
 # Before the hub's library is imported, which reads it then: no test asks a network.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# A shell that starts the suite in the background has it ignore Ctrl-C, and whatever it starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import settings

@@ -52,7 +52,7 @@ def test_what_cannot_be_opened_is_one_sentence(library):
     with pytest.raises(DataError, match=r"cannot be opened .*doesn't exist on the Hub") as caught:
         load_samples("hf:org/nome:train")
     assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match="not of the form hf:NAME"):
+    with pytest.raises(DataError, match="expected the form hf:NAME"):
         load_samples("hf::train")
 
 
