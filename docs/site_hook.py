@@ -22,6 +22,7 @@ OUTSIDE = (
     "experiments/trial/results/README.md",
     "experiments/trial/results/smollm2-hotpotqa/trial.md",
     "experiments/trial/results/smollm2-medmcqa/trial.md",
+    "experiments/trial/results/smollm2-nq/trial.md",
     "integrations/lm_eval/README.md",
 )
 _CODE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
