@@ -215,6 +215,11 @@ class NeuronFisher:
         sizes = self._forwards.get(forward)
         if sizes is None:
             sizes = (layout.samples,)
+        elif len(sizes) > self._parts or sum(sizes) != layout.samples:
+            raise ModelError(
+                f"part_sizes is {list(sizes)}, expected sizes of at most {self._parts} parts that "
+                f"add up to the batch's samples, {layout.samples}; count those of each part"
+            )
         for part, count in enumerate(sizes):
             if count:
                 yield sums[part], layout.span(first, first + count)

@@ -441,3 +441,13 @@ def test_part_sizes_are_those_of_the_next_forward_pass():
     with NeuronFisher(model) as last:
         model(x[1:]).square().sum().backward()
     torch.testing.assert_close(parts[1], 2 * last.scores["0"])
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (2, 2), (1, 1, 1)])
+def test_part_sizes_that_are_not_those_of_the_batch_are_refused(sizes):
+    """Otherwise samples would be left out of the sums without a word."""
+    model, x = nn.Sequential(nn.Linear(6, 5)), torch.randn(3, 4, 6)
+    with NeuronFisher(model, parts=2) as fisher:
+        fisher.part_sizes = sizes
+        with pytest.raises(ModelError, match=r"part_sizes is .* at most 2 parts .* samples, 3;"):
+            model(x).square().sum().backward()
