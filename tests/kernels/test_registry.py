@@ -118,6 +118,20 @@ def test_contributing_tells_where_each_operator_is() -> None:
         for name in tests:
             assert (root / "tests" / "kernels" / name).is_file(), name
         assert all((root / name).is_file() for name in rivals)
+    kernels = {f"test_triton_{name}.py" for name in {*rows, "objectives"}}
+    there = {path.name for path in (root / "tests" / "kernels").glob("test_triton_*.py")}
+    assert kernels & there <= {name for _, _, tests, _ in rows.values() for name in tests}
+
+
+def test_contributing_names_every_module_of_the_kernels() -> None:
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = page.partition("## The kernels")[2].split("```")[1]
+    lines = re.findall(r"^([\w/]+)/ +([^(\n]+)", block, re.MULTILINE)
+    assert len(lines) >= 7
+    for folder, names in lines:
+        modules = {path.stem for path in (root / "kernels/hcnr_kernels" / folder).glob("*.py")}
+        assert set(names.split()) - {"__init__"} == modules - {"__init__"}, folder
 
 
 def _families(root: Path) -> list[Path]:
