@@ -124,6 +124,23 @@ def test_offsets_hold_or_nothing_is_read(values: list[int], rows: int) -> None:
 
 
 @interpreted
+@pytest.mark.parametrize("wrong", [-1, 11])
+@pytest.mark.parametrize("longest", [16, 1000])
+def test_lengths_hold_or_nothing_is_read(longest: int, wrong: int) -> None:
+    """Also where the token Gram is of lengths that held."""
+    x, g, cu_seqlens = packed((10, 20), 6, 5, "cpu", torch.float32)
+    used = torch.tensor([7, 20], dtype=torch.int32)
+    gram = hk.token_gram(x, cu_seqlens, max_seqlen=max(longest, 20), seqused=used)
+    used[0] = wrong
+    for every in (True, False):
+        found = found_items(cu_seqlens, used, len(x), 16, longest, every)
+        first = found[found[:, 3] == 0]
+        assert len(first) and not first[:, 1].any()
+    scores = hk.fisher_output_(torch.zeros(5), x, g, cu_seqlens, seqused=used, token_gram=gram)
+    assert scores.isnan().all()
+
+
+@interpreted
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("form", ["gram", "direct", "auto"])
 def test_every_partial_sum_is_written(
@@ -325,9 +342,13 @@ def test_planes_are_the_triangle_to_sixteen_bits(lengths: tuple[int, ...]) -> No
 
 
 @interpreted
-@pytest.mark.parametrize("longest", [3, 129])
-def test_samples_longer_than_the_planes_are_not_a_number(longest: int) -> None:
-    x, g, cu_seqlens = packed((2, 400, 1), 20, 10, "cpu", torch.bfloat16)
+@pytest.mark.parametrize("longest", [0, 3, 129])
+@pytest.mark.parametrize("short", [1, 40])
+def test_samples_longer_than_the_planes_are_not_a_number(longest: int, short: int) -> None:
+    """Beside one short sample, and beside so many that tiles are found by counting offsets."""
+    x, g, cu_seqlens = packed((2, 400, *(1,) * short), 20, 10, "cpu", torch.bfloat16)
+    per = items.items_of(len(x), short + 2, 128 if short == 1 else 64, longest).per
+    assert bool(per) == (short == 1 or longest < 129)
     for form in (hk.token_gram, hk.split_token_gram):
         gram = form(x, cu_seqlens, max_seqlen=longest)
         rows = gram if gram.dim() == 2 else gram.sum(0)
