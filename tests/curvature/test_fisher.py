@@ -443,6 +443,18 @@ def test_part_sizes_are_those_of_the_next_forward_pass():
     torch.testing.assert_close(parts[1], 2 * last.scores["0"])
 
 
+def test_part_sizes_end_with_the_context():
+    model, x = nn.Sequential(nn.Linear(6, 5)), torch.randn(3, 4, 6)
+    fisher = NeuronFisher(model, parts=2)
+    for sizes in ((1, 2), None):
+        with fisher:
+            fisher.part_sizes = sizes
+            model(x).square().sum().backward()
+    with NeuronFisher(model) as last:
+        model(x[1:]).square().sum().backward()
+    torch.testing.assert_close(fisher.scores_of(1, 2)["0"], last.scores["0"])
+
+
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 2), (1, 1, 1)])
 def test_part_sizes_that_are_not_those_of_the_batch_are_refused(sizes):
     """Otherwise samples would be left out of the sums without a word."""
