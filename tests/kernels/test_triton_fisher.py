@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -109,6 +109,9 @@ def test_every_tile_of_every_sample_is_one_item(
 @interpreted
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.integers(-3, 40), min_size=1, max_size=9), st.integers(0, 60))
+@example([0, 40, 20], 20)
+@example([0, 10, 5, 20], 20)
+@example([0, -3, 20], 20)
 def test_offsets_hold_or_nothing_is_read(values: list[int], rows: int) -> None:
     cu_seqlens = torch.tensor(values, dtype=torch.int32)
     holds = values[0] == 0 and values[-1] == rows and values == sorted(values)
@@ -361,8 +364,10 @@ def test_samples_longer_than_the_planes_are_not_a_number(longest: int, short: in
 
 @interpreted
 def test_pairs_of_a_triangle_are_counted_row_by_row() -> None:
-    # As many as the tiles of a sample of 65 536 tokens have, around every row's end.
-    ends = torch.arange(1, 513) * torch.arange(2, 514) // 2
+    # As many as the tiles of a sample of 65 536 tokens have, around every row's end, and some where
+    # roots are rounded upwards.
+    rows = torch.cat([torch.arange(1, 513), torch.arange(8000, 8064)])
+    ends = rows * (rows + 1) // 2
     numbers = torch.cat([ends - 1, ends[:-1], ends[:-1] + 1]).tolist()
     found = torch.zeros(len(numbers), 2, dtype=torch.int64)
     note_pairs[(len(numbers),)](torch.tensor(numbers), found)
