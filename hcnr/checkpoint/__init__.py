@@ -3,7 +3,7 @@
 Works on POSIX systems: outputs are guarded by flock and appear by rename.
 """
 
-from hcnr.checkpoint.companions import copy_companions, files_of
+from hcnr.checkpoint.companions import copy_companions, files_of, write_copy
 from hcnr.checkpoint.copying import Spliced
 from hcnr.checkpoint.fingerprints import LazyRows, fingerprint, fingerprint_tensors, stamps
 from hcnr.checkpoint.finite import all_finite, check_finite
@@ -14,7 +14,7 @@ from hcnr.checkpoint.patch_writer import write_patch
 from hcnr.checkpoint.patches import Patch, PatchedCheckpoint
 from hcnr.checkpoint.quantised import check_unquantised
 from hcnr.checkpoint.reader import Checkpoint
-from hcnr.checkpoint.writer import begins, shares_of, write_weights
+from hcnr.checkpoint.writer import shares_of, write_weights
 
 __all__ = [
     "Checkpoint",
@@ -26,7 +26,6 @@ __all__ = [
     "TensorInfo",
     "all_finite",
     "atomic_file",
-    "begins",
     "check_finite",
     "check_output",
     "check_pair",
@@ -40,6 +39,7 @@ __all__ = [
     "read_header",
     "shares_of",
     "stamps",
+    "write_copy",
     "write_patch",
     "write_weights",
 ]

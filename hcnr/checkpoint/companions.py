@@ -1,10 +1,12 @@
 """The small files beside the weights that make a directory loadable."""
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from hcnr.cache import fsync
 from hcnr.checkpoint.reader import Checkpoint
+from hcnr.checkpoint.writer import Progress, Replacement, begins, write_weights
 from hcnr.directories import ADAPTER
 from hcnr.errors import CheckpointError, OutputError
 
@@ -29,6 +31,32 @@ LEFT_OUT = {
 }
 LEFT_OUT_ENDINGS = (".index.json", "_results.json")
 MAX_BYTES = 256 << 20
+
+
+def write_copy(
+    tuned: Checkpoint,
+    directory: Path,
+    replacement: Replacement,
+    progress: Progress | None = None,
+    files: Collection[str] | None = None,
+) -> None:
+    """Writes a copy of a checkpoint with some tensors replaced, and what makes it loadable.
+
+    Args:
+        tuned: The checkpoint to copy.
+        directory: An existing directory.
+        replacement: See `write_weights`.
+        progress: See `write_weights`.
+        files: Names of the weight files to write, where others write the rest; all by default. The
+            companions go with the first of them.
+
+    Raises:
+        CheckpointError: See `write_weights` and `copy_companions`.
+        OutputError: A file cannot be written.
+    """
+    write_weights(tuned, directory, replacement, progress, files)
+    if begins(tuned, files):
+        copy_companions(tuned, directory)
 
 
 def copy_companions(tuned: Checkpoint, directory: Path) -> list[str]:

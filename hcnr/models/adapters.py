@@ -20,11 +20,10 @@ from hcnr.cache import as_readable, cache_root, cached_directory
 from hcnr.checkpoint import (
     Checkpoint,
     check_unquantised,
-    copy_companions,
     files_of,
     read_header,
     stamps,
-    write_weights,
+    write_copy,
 )
 from hcnr.directories import ADAPTER
 from hcnr.errors import CheckpointError, HcnrError, ModelError, OutputError
@@ -245,8 +244,7 @@ def _write(settings: AdapterSettings, base: Checkpoint, place: Path) -> None:
     def stored(name: str) -> Tensor:
         return changed[name].to(placed.infos[name].dtype)
 
-    write_weights(base, place, placed.replacing(stored, changed))
-    copy_companions(base, place)
+    write_copy(base, place, placed.replacing(stored, changed))
     for file in words(settings.place):
         shutil.copyfile(file, place / file.name)
     as_readable(place)

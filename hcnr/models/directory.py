@@ -5,7 +5,7 @@ import gc
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ from hcnr.models.reach import Reach, out_of_reach
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Made = Callable[[str], Tensor]
+Splicing = Callable[[str], Spliced | None]
 
 
 class DirectorySource:
@@ -120,12 +123,19 @@ class DirectorySource:
             raise CheckpointError(f"'{self.path}' has no tensor {name!r}; save it again")
         return as_matrix(layer, stored)
 
+    @overload
     def replacing(
-        self,
-        weight: Callable[[str], Tensor],
-        matrices: Iterable[str],
-        spliced: Callable[[str], Spliced | None] = lambda _: None,
-    ) -> Callable[[str], Tensor | Spliced | None]:
+        self, weight: Made, matrices: Iterable[str]
+    ) -> Callable[[str], Tensor | None]: ...
+
+    @overload
+    def replacing(
+        self, weight: Made, matrices: Iterable[str], spliced: Splicing
+    ) -> Callable[[str], Tensor | Spliced | None]: ...
+
+    def replacing(
+        self, weight: Made, matrices: Iterable[str], spliced: Splicing = lambda _: None
+    ) -> Callable[[str], Any]:
         """What `write_weights` asks for, where some matrices have new weights `[out, in]`.
 
         Args:

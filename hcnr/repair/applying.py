@@ -6,9 +6,8 @@ from hcnr.checkpoint import (
     Checkpoint,
     Patch,
     check_output,
-    copy_companions,
     output_directory,
-    write_weights,
+    write_copy,
 )
 from hcnr.errors import ConfigError
 from hcnr.models.adapter_files import is_adapter
@@ -77,6 +76,5 @@ def apply_patch(
             opened.check_bits(checkpoint, Adding(told, checkpoint.nbytes))
         with stages.stage(APPLY) as told:
             copied = Adding(told, checkpoint.nbytes)
-            write_weights(checkpoint, work, opened.replacing(checkpoint), copied)
-            copy_companions(checkpoint, work)
+            write_copy(checkpoint, work, opened.replacing(checkpoint), copied)
     return Path(out).expanduser()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hcnr.checkpoint import begins, copy_companions, write_weights
+from hcnr.checkpoint import write_copy
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
@@ -202,9 +202,7 @@ class Interpolation:
             replacement = tuned.placed.replacing(weight, chosen)
             if isinstance(form, PatchOutput):
                 return form.write(directory, replacement, progress)
-            write_weights(checkpoint, directory, replacement, progress, files)
-            if begins(checkpoint, files):
-                copy_companions(checkpoint, directory)
+            write_copy(checkpoint, directory, replacement, progress, files)
         return None
 
     def gather(self) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hcnr import ranks
-from hcnr.checkpoint import Spliced, begins, copy_companions, write_weights
+from hcnr.checkpoint import Spliced, write_copy
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.models.directory import DirectorySource
@@ -154,12 +154,9 @@ class Repairs:
                 checkpoint, chosen = tuned.checkpoint, self._selection.selected
                 progress = Adding(watcher, checkpoint.bytes_of(files))
                 if form is not None:
-                    whole: Any = tuned.replacing(self.weight, chosen)  # nothing is spliced
-                    return form.write(directory, whole, progress)
+                    return form.write(directory, tuned.replacing(self.weight, chosen), progress)
                 replacement = tuned.replacing(self.weight, chosen, self._spliced)
-                write_weights(checkpoint, directory, replacement, progress, files)
-                if begins(checkpoint, files):
-                    copy_companions(checkpoint, directory)
+                write_copy(checkpoint, directory, replacement, progress, files)
             return None
         model = self.model()
         with self._stages.stage(SAVE):

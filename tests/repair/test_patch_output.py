@@ -343,7 +343,7 @@ def test_nothing_is_replaced_and_nothing_is_left(pair, made, tmp_path, monkeypat
     def full(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hcnr.repair.applying.copy_companions", full)
+    monkeypatch.setattr("hcnr.checkpoint.companions.copy_companions", full)
     with pytest.raises(KeyboardInterrupt):
         hcnr.apply_patch(pair["tuned"], made, tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir() if path.name != "cache"] == ["out"]
