@@ -1,7 +1,6 @@
 import copy
 import importlib.metadata
 import json
-import weakref
 from typing import Any
 
 import pytest
@@ -11,21 +10,12 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hcnr
-from families import FAMILIES, make, perturbed
+from families import FAMILIES, make
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError, FactorizationError, HcnrError
-from hcnr.models.model import open_model, target_matrices
+from hcnr.models.model import target_matrices
 from hcnr.models.source import open_source
-from pairs import HONESTY, TASK, config, hashes, tokenizer, write_pair
-
-
-def report_of(model) -> dict:
-    return model.hcnr_report
-
-
-def weights(directory):
-    checkpoint = Checkpoint.open(directory)
-    return {name: checkpoint.load(name) for name in checkpoint.tensors}
+from pairs import config, hashes, tensors, tokenizer, write_pair
 
 
 def test_the_restored_directory_is_complete_loads_and_generates(pair, tmp_path):
@@ -49,7 +39,7 @@ def test_only_selected_neurons_of_selected_matrices_change(pair, statistics, tmp
         pair["base"], pair["tuned"], out=tmp_path / "out", config=settings,
         statistics=statistics["output"],
     )  # fmt: skip
-    base, tuned, restored = (weights(d) for d in (pair["base"], pair["tuned"], out))
+    base, tuned, restored = (tensors(d) for d in (pair["base"], pair["tuned"], out))
     assert list(restored) == list(tuned)
     assert 0 < len(chosen.selected) < len(chosen.masks)
     for name in tuned:
@@ -103,7 +93,7 @@ def test_restoring_everything_gives_base_bit_for_bit(pair, statistics, axis, tmp
             compensation="none", axis=axis, in_weight_ratio=1, cross_weight_ratio=1
         ),
     )  # fmt: skip
-    base, tuned, restored = (weights(d) for d in (pair["base"], pair["tuned"], out))
+    base, tuned, restored = (tensors(d) for d in (pair["base"], pair["tuned"], out))
     for name in tuned:
         matrix = name.removesuffix(".weight")
         wanted = base if matrix in statistics[axis].matrices else tuned
@@ -133,49 +123,6 @@ def test_saved_statistics_give_the_same_bytes_without_measuring(pair, tmp_path, 
     assert not any(stage.startswith(("score", "curvature")) for stage in report["seconds"])
 
 
-def test_models_in_memory_give_the_model_of_the_directories(pair, tmp_path):
-    base, tuned = (AutoModelForCausalLM.from_pretrained(pair[r]) for r in ("base", "tuned"))
-    before = [copy.deepcopy(m.state_dict()) for m in (base, tuned)]
-    tuned.train()
-    restored = hcnr.restore(base, tuned, HONESTY, TASK, config=config())
-    assert tuned.training
-    assert not restored.training
-    assert restored is not tuned
-    for model, state in zip((base, tuned), before, strict=True):
-        for name, value in model.state_dict().items():
-            assert torch.equal(value, state[name])
-        assert all(p.requires_grad for p in model.parameters())
-    out = hcnr.restore(**pair, out=tmp_path / "out", config=config())
-    written = weights(out)
-    for name, value in restored.state_dict().items():
-        assert torch.equal(value, written[name]), name
-    assert report_of(restored)["summary"]["selected_matrices"] == 6
-
-
-def test_models_can_be_written_to_a_directory(pair, tmp_path):
-    base, tuned = (AutoModelForCausalLM.from_pretrained(pair[r]) for r in ("base", "tuned"))
-    out = hcnr.restore(base, tuned, HONESTY, TASK, out=tmp_path / "m", config=config())
-    same = hcnr.restore(**pair, out=tmp_path / "d", config=config())
-    one, other = weights(out), weights(same)
-    assert {n: v.tolist() for n, v in one.items()} == {n: v.tolist() for n, v in other.items()}
-    assert AutoTokenizer.from_pretrained(out)("w3").input_ids == [6]
-    assert {"README.md", "hcnr_config.yaml", "hcnr_report.json"} <= {p.name for p in out.iterdir()}
-
-
-def test_directories_without_out_give_a_model(pair):
-    restored = hcnr.restore(**pair, config=config())
-    assert "hcnr" in report_of(restored)["versions"]
-
-
-def test_a_model_without_a_known_tokenizer_asks_for_one():
-    base = make("llama")
-    tuned = perturbed(base)
-    with pytest.raises(HcnrError, match=r"pass tokenizer="):
-        hcnr.restore(base, tuned, HONESTY, TASK, config=config())
-    restored = hcnr.restore(base, tuned, HONESTY, TASK, config=config(), tokenizer=tokenizer())
-    assert report_of(restored)["data"]["honesty"]["samples"] == 8
-
-
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_survives_the_way_from_disk_to_disk(family, tmp_path):
     pair: Any = write_pair(tmp_path, family=family)
@@ -197,7 +144,7 @@ def test_bfloat16_checkpoints_keep_their_dtype(pair, tmp_path):
         tmp_path / "base", tmp_path / "tuned", pair["honesty"], pair["task"],
         tmp_path / "out", config(),
     )  # fmt: skip
-    assert {value.dtype for value in weights(out).values()} == {torch.bfloat16}
+    assert {value.dtype for value in tensors(out).values()} == {torch.bfloat16}
 
 
 def test_the_two_checkpoints_may_have_different_dtypes(pair, tmp_path):
@@ -208,7 +155,7 @@ def test_the_two_checkpoints_may_have_different_dtypes(pair, tmp_path):
     out = hcnr.restore(
         pair["base"], tmp_path / "tuned", pair["honesty"], pair["task"], tmp_path / "out", settings
     )
-    base, restored = weights(pair["base"]), weights(out)
+    base, restored = tensors(pair["base"]), tensors(out)
     name = "model.layers.1.mlp.up_proj.weight"
     assert torch.equal(restored[name], base[name].bfloat16())
     report = json.loads((out / "hcnr_report.json").read_text())
@@ -257,7 +204,7 @@ def test_a_gpu_restores_the_same(pair, tmp_path, kind):
     for device in ("cpu", "cuda"):
         settings = config(compensation=kind, device=device)
         out = hcnr.restore(**pair, out=tmp_path / device, config=settings)
-        found[device] = weights(out)
+        found[device] = tensors(out)
         report = json.loads((out / "hcnr_report.json").read_text())
         assert {record["device"] for record in report["matrices"]} == {device}
     for name, value in found["cpu"].items():
@@ -272,7 +219,7 @@ def test_compensation_lowers_the_honesty_objective(pair, statistics, axis):
             pair["base"], pair["tuned"], statistics=statistics[axis],
             config=config(compensation=kind, axis=axis),
         )  # fmt: skip
-        found[kind] = report_of(model)["summary"]
+        found[kind] = model.hcnr_report["summary"]
     assert found["joint"]["objective"] < found["joint"]["objective_none"]
     assert found["joint"]["objective"] <= found["sum"]["objective"]
 
@@ -314,24 +261,12 @@ def test_the_written_configuration_says_how_the_statistics_were_measured(pair, t
     assert "samples is 4, as the statistics were measured, not 128" in report["warnings"]
 
 
-def test_nothing_selected_opens_no_second_model(pair, monkeypatch):
-    opened = []
-
-    def watch(path, **settings):
-        opened.append(path.name)
-        return open_model(path, **settings)
-
-    monkeypatch.setattr("hcnr.models.directory.open_model", watch)
-    hcnr.measure(**pair, config=config(cross_weight_ratio=0))
-    assert opened == ["tuned"]
-
-
 def test_damping_that_was_not_raised_is_not_said_to_be(pair, statistics):
     model = hcnr.restore(
         pair["base"], pair["tuned"], statistics=statistics["output"],
         config=config(damping=0.0123456789),
     )  # fmt: skip
-    report = report_of(model)
+    report = model.hcnr_report
     assert report["summary"]["damping_raised"] == []
     assert {record["damping"] for record in report["matrices"]} == {0.0123456789}
 
@@ -343,7 +278,7 @@ def test_damping_that_was_raised_is_said_to_be(pair, statistics):
     hessian.copy_(torch.eye(len(hessian)))
     hessian[0, 0] = -0.03  # indefinite until damping exceeds about 0.03 of the mean diagonal
     paths = {"base": pair["base"], "tuned": pair["tuned"], "statistics": sick}
-    report = report_of(hcnr.restore(**paths, config=config()))
+    report = hcnr.restore(**paths, config=config()).hcnr_report
     assert report["summary"]["damping_raised"] == [name]
     record = next(r for r in report["matrices"] if r["name"] == name)
     assert record["damping"] == 0.05
@@ -402,46 +337,6 @@ def test_head_and_embeddings_are_never_targets():
     assert len(names) == 7
     assert all(name.startswith("model.layers.0.") for name in names)
     assert "lm_head" not in target_matrices(make("llama"), targets=["*"])
-
-
-@pytest.mark.parametrize("axis", ["output", "input"])
-@pytest.mark.parametrize("recompute", [False, True])
-def test_one_model_is_in_memory_at_a_time(pair, tmp_path, monkeypatch, axis, recompute):
-    opened, alive = [], []
-
-    def watch(path, **settings):
-        alive.append(sum(reference() is not None for reference in opened))
-        model = open_model(path, **settings)
-        opened.append(weakref.ref(model))
-        return model
-
-    monkeypatch.setattr("hcnr.models.directory.open_model", watch)
-    settings = config(compensation="balanced", axis=axis, gradient_checkpointing=recompute)
-    hcnr.restore(**pair, out=tmp_path / "out", config=settings)
-    # Both for their losses, tuned last: it serves the scores and the task's curvature too; base for
-    # the honesty curvature; what was written.
-    assert alive == [0, 0, 0, 0]
-    assert opened[-1]() is None
-
-
-@pytest.mark.parametrize("weight", [1.0, "auto"])
-def test_one_model_is_in_memory_at_a_time_in_a_walk(learned, tmp_path, monkeypatch, weight):
-    """Steps are taken in a model of their own: the one that was measured is let go before."""
-    opened, alive = [], []
-
-    def watch(path, **settings):
-        alive.append(sum(reference() is not None for reference in opened))
-        model = open_model(path, **settings)
-        opened.append(weakref.ref(model))
-        return model
-
-    monkeypatch.setattr("hcnr.models.directory.open_model", watch)
-    settings = config(
-        compensation="spectral+natural", task_weight=weight, max_task_drop_percent=90, steps=1,
-        samples=16,
-    )  # fmt: skip
-    hcnr.restore(**learned, out=tmp_path / "out", config=settings)
-    assert len(alive) >= 4 and not any(alive)
 
 
 def test_vocabulary_and_tied_embeddings_may_differ(pair, tmp_path):

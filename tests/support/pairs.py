@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 
 import hcnr
 from families import VOCABULARY, make, perturbed
+from hcnr.checkpoint import Checkpoint
 
 # Nearly all tests are about neurons, so the kind that chooses some is their default. What they
 # compare lies on the CPU, on a machine with a GPU too; tests of a GPU name it.
@@ -70,6 +71,12 @@ def hashes(directory: Path, pattern: str = "*.safetensors") -> dict[str, str]:
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(directory.glob(pattern))
     }
+
+
+def tensors(directory: Path) -> dict[str, torch.Tensor]:
+    """Every tensor of a checkpoint by its stored name."""
+    checkpoint = Checkpoint.open(directory)
+    return {name: checkpoint.load(name) for name in checkpoint.tensors}
 
 
 def bits(model: nn.Module) -> dict[str, bytes]:

@@ -79,7 +79,7 @@ class _Holding:
 
 def given(pair: dict[str, Any], out: Path, statistics: str, kinds: list[str]) -> None:
     """Restore from statistics, and leave beside each output who has written which files."""
-    rank, write, pwrite, sees = ranks.place(), repairs.write_weights, os.pwrite, destination._sees
+    rank, write, pwrite, sees = ranks.place(), repairs.write_copy, os.pwrite, destination._sees
 
     def refuse(*_: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -88,12 +88,12 @@ def given(pair: dict[str, Any], out: Path, statistics: str, kinds: list[str]) ->
 
         def noted(
             tuned: Any, directory: Path, new: Any, told: Any, files: Any, kind: str = kind
-        ) -> int:
+        ) -> None:
             names = sorted(f.file.name for f in tuned.shards) if files is None else sorted(files)
             (out / f"{kind}-{rank}.json").write_text(json.dumps(names))
-            return write(tuned, directory, new, told, files)
+            write(tuned, directory, new, told, files)
 
-        repairs.write_weights = noted
+        repairs.write_copy = noted
         os.pwrite = refuse if kind == "full" and rank == 1 else pwrite
         destination._sees = (lambda *_: False) if kind == "apart" and rank == 1 else sees
         hcnr.restore(
