@@ -281,3 +281,15 @@ def test_the_third_task_is_the_trials():
     prompt = row["prompt"]
     for said in (text, results):
         assert f"{prompt['delta']:+.1f} at {prompt['kept']:.1f} % kept" in said
+    back = row["fine-tuning, both"]
+    low, high = back["ci95"]
+    kept = f"at {back['kept']:.1f} % kept"
+    assert f"{back['delta']:+.1f} ({low:+.1f} to {high:+.1f}) {kept}" in text
+    low, high = back["lead_ci95"]
+    assert (
+        f"{back['delta']:+.1f} {kept}, {back['lead']:+.1f} ({low:+.1f} to {high:+.1f})" in results
+    )
+    assert f"{best['delta'] - back['delta']:.1f} below `spectral`" in results
+    refused = told["results"][0]["ways"]["fine-tuning, both"]["candidates"][1]["validation"]
+    for said in (text, results):
+        assert f"kept {refused['retention']:.0f} %" in said
