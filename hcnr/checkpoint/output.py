@@ -33,7 +33,8 @@ def check_output(
 
     Args:
         out: Where the output shall appear.
-        inputs: What is read meanwhile, and must not be replaced, contained or written into.
+        inputs: What is read meanwhile, and must not be replaced, contained or written into; nor
+            may what links in these directories lead to.
         overwrite: Whether an existing output may be replaced.
         nbytes: Space that the output will take; unknown by default.
 
@@ -75,7 +76,8 @@ def output_directory(
 
     Args:
         out: Where the output shall appear; see `check_output` for what is accepted.
-        inputs: What is read meanwhile, and must not be replaced, contained or written into.
+        inputs: What is read meanwhile, and must not be replaced, contained or written into; nor
+            may what links in these directories lead to.
         overwrite: Whether an existing output may be replaced, which happens at the very end.
         nbytes: Space that the output will take; unknown by default.
 
@@ -182,7 +184,10 @@ def _resolved(out: PathLike, follow: bool = False) -> Path:
 
 def _check_place(target: Path, inputs: Iterable[PathLike]) -> None:
     for source in inputs:
-        _check_apart(target, Path(source).expanduser().resolve())
+        place = Path(source).expanduser()
+        _check_apart(target, place.resolve())
+        for link in _links(place):
+            _check_apart(target, link.resolve(), link)
     for place in (Path("~").expanduser().resolve(), Path.cwd()):
         if target == place or target in place.parents:
             raise OutputError(
@@ -192,7 +197,21 @@ def _check_place(target: Path, inputs: Iterable[PathLike]) -> None:
     check_parent(target)
 
 
-def _check_apart(target: Path, source: Path) -> None:
+def _links(directory: Path) -> list[Path]:
+    """Files of an input that lie elsewhere, as all of a download do; none of what is no folder."""
+    if not directory.is_dir():
+        return []
+    return sorted(entry for entry in directory.iterdir() if entry.is_symlink() and entry.is_file())
+
+
+def _check_apart(target: Path, source: Path, link: Path | None = None) -> None:
+    """Refuse an output that is an input, lies in it or holds it.
+
+    Args:
+        target: the output, resolved.
+        source: the input, or what an entry of it leads to, resolved.
+        link: that entry.
+    """
     for inner, outer, relation in (
         (target, source, "inside the input"),
         (source, target, "a directory that holds the input"),
@@ -203,8 +222,10 @@ def _check_apart(target: Path, source: Path) -> None:
             found = relation
         else:
             continue
+        where = "" if link is None else f", which '{link}' is a link to"
         raise OutputError(
-            f"The output '{target}' is {found} '{source}': choose a directory outside all inputs."
+            f"The output '{target}' is {found} '{source}'{where}: choose a directory outside all "
+            "inputs."
         )
 
 

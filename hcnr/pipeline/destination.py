@@ -195,7 +195,7 @@ def destination(
         origin: where both models come from.
         tokenizer: where tuned does not come with one.
         form: how an adapter or a patch is written; None for a whole checkpoint.
-        files: of the data, which no output may replace.
+        files: of the data and the tokenizer, which no output may replace.
         overwrite: replace an existing `out`.
 
     Raises:

@@ -171,7 +171,7 @@ def restore(
         pair, out,
         origin=origin, tokenizer=tokenizer, overwrite=overwrite,
         form=output_form(pair, out_format, adapter_rank, out),
-        files=data_files(honesty, task, statistics),
+        files=data_files(honesty, task, statistics) + _own_place(tokenizer),
     ) as place:  # fmt: skip
         if config.bases and config.cross_weight_ratio == 1:
             # Found now rather than after the passes.
@@ -188,6 +188,11 @@ def restore(
         ) as run:  # fmt: skip
             run.carry_out(restoring_steps(run.config, run.circumstances, place.output))
             return run.finish()
+
+
+def _own_place(tokenizer: Any) -> list[Path]:
+    """Where a tokenizer is read from: an input as the data are; none for one of the hub."""
+    return [place for place in data_files(tokenizer) if place.exists()]
 
 
 def _check_budget(pair: Pair, config: RestoreConfig) -> None:

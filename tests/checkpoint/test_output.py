@@ -185,6 +185,26 @@ def test_output_against_inputs(tmp_path: Path, out: str, found: str, overwrite: 
     assert tree(tmp_path) == before
 
 
+def test_an_output_that_links_of_an_input_lead_into(tmp_path: Path):
+    """Replaced, it would be what the input reads from then on."""
+    store, model = tmp_path / "store", tmp_path / "model"
+    for place in (store, model, tmp_path / "deep" / "er"):
+        place.mkdir(parents=True)
+    (store / "config.json").write_text("{}")
+    (store / "blob").write_bytes(b"weights")
+    (tmp_path / "deep" / "er" / "step").symlink_to(store / "blob")
+    (model / "model.safetensors").symlink_to(tmp_path / "deep" / "er" / "step")
+    (model / "gone").symlink_to(store / "gone")
+    (model / "runs").symlink_to(tmp_path / "deep")
+    before = tree(store)
+    with pytest.raises(OutputError, match=r"holds the input .*blob', which .*model.safetensors'"):
+        write(store, inputs=[model], overwrite=True)
+    assert tree(store) == before
+    # Beside what a link leads to, and in a folder that is only linked, is as good as elsewhere.
+    write(store / "out", inputs=[model])
+    write(tmp_path / "deep" / "out", inputs=[model])
+
+
 def test_output_beside_an_input_with_a_common_prefix(tmp_path: Path):
     (tmp_path / "model").mkdir()
     write(tmp_path / "model-restored", inputs=[tmp_path / "model"])

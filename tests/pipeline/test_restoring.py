@@ -1,6 +1,7 @@
 import copy
 import importlib.metadata
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import hcnr
 from families import FAMILIES, make
 from hcnr.checkpoint import Checkpoint
-from hcnr.errors import CheckpointError, FactorizationError, HcnrError
+from hcnr.errors import CheckpointError, FactorizationError, HcnrError, OutputError
 from hcnr.models.model import target_matrices
 from hcnr.models.source import open_source
 from pairs import config, hashes, tensors, tokenizer, write_pair
@@ -30,6 +31,25 @@ def test_the_restored_directory_is_complete_loads_and_generates(pair, tmp_path):
     ids = AutoTokenizer.from_pretrained(out)("w3 w4", return_tensors="pt").input_ids
     generated = model.generate(ids, max_new_tokens=3, min_new_tokens=3, do_sample=False)
     assert generated.shape == (1, 5)
+
+
+def test_no_output_replaces_what_an_input_reads(pair, tmp_path):
+    """The directory of a tokenizer, and files that links of a model lead to."""
+    place = shutil.copytree(pair["tuned"], tmp_path / "tokens")
+    store, linked = shutil.copytree(pair["base"], tmp_path / "store"), tmp_path / "linked"
+    linked.mkdir()
+    for file in store.iterdir():
+        (linked / file.name).symlink_to(file)
+    before = hashes(tmp_path, "*/*")
+    for inputs, options, out in (
+        (pair, {"tokenizer": place}, place),
+        (pair, {"tokenizer": str(place)}, place),
+        ({**pair, "base": linked}, {}, store),
+        ({**pair, "base": pair["tuned"], "tuned": linked}, {}, store),
+    ):
+        with pytest.raises(OutputError, match="the input"):
+            hcnr.restore(**inputs, **options, out=out, config=config(), overwrite=True)
+        assert hashes(tmp_path, "*/*") == before
 
 
 def test_only_selected_neurons_of_selected_matrices_change(pair, statistics, tmp_path):
