@@ -128,12 +128,7 @@ class Copy:
 
     def check_unchanged(self, shard: Shard) -> None:
         """Refuses a source that is not what it was when its header was read."""
-        status = os.fstat(self._from)
-        if (status.st_size, status.st_mtime_ns) != (shard.size, shard.mtime_ns):
-            raise CheckpointError(
-                f"'{shard.file}' changed since it was opened: leave the checkpoint alone while it "
-                "is in use, and run it again."
-            )
+        shard.check_unchanged(os.fstat(self._from))
 
     def replace(self, begin: int, pieces: Iterable[memoryview]) -> None:
         """Copies the untouched bytes up to `begin`, the header among them; then writes others."""

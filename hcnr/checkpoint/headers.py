@@ -80,6 +80,7 @@ class Shard:
         mtime_ns: Its modification time then; with `size` it shows a file that changed since.
         data_begin: Offset of the first data byte: the header lies before it.
         tensors: The tensors in file order.
+        metadata: What the header says beside them, text by text.
     """
 
     file: Path
@@ -87,6 +88,29 @@ class Shard:
     mtime_ns: int
     data_begin: int
     tensors: tuple[TensorInfo, ...]
+    metadata: dict[str, str]
+
+    def check_unchanged(self, status: os.stat_result | None = None) -> None:
+        """Refuses a file that is not what it was when its header was read.
+
+        Args:
+            status: Of the file as it was opened again; by default of what has its name now.
+
+        Raises:
+            CheckpointError: It has another size or time, or is gone.
+        """
+        try:
+            found = self.file.stat() if status is None else status
+        except OSError as error:
+            raise CheckpointError(
+                f"Cannot read '{self.file}' any more ({error.strerror or error}): leave it alone "
+                "while it is in use, and run it again."
+            ) from error
+        if (found.st_size, found.st_mtime_ns) != (self.size, self.mtime_ns):
+            raise CheckpointError(
+                f"'{self.file}' changed since it was opened: leave it alone while it is in use, "
+                "and run it again."
+            )
 
 
 def read_header(file: Path) -> Shard:
@@ -114,12 +138,12 @@ def read_header(file: Path) -> Shard:
             "permissions."
         ) from error
     entries = _parse_json(file, raw)
-    _check_metadata(file, entries.pop("__metadata__", None))
+    metadata = _checked_metadata(file, entries.pop("__metadata__", None))
     data_begin = 8 + len(raw)
     tensors = [_tensor(file, data_begin, name, entry) for name, entry in entries.items()]
     tensors.sort(key=lambda info: (info.begin, info.end))
     _check_tiling(file, tensors, data_begin, status.st_size)
-    return Shard(file, status.st_size, status.st_mtime_ns, data_begin, tuple(tensors))
+    return Shard(file, status.st_size, status.st_mtime_ns, data_begin, tuple(tensors), metadata)
 
 
 def _malformed(file: Path, found: str) -> CheckpointError:
@@ -173,11 +197,12 @@ def _parse_json(file: Path, raw: bytes) -> dict[str, Any]:
     return header
 
 
-def _check_metadata(file: Path, metadata: Any) -> None:
+def _checked_metadata(file: Path, metadata: Any) -> dict[str, str]:
     if metadata is None:
-        return
+        return {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise _malformed(file, "its __metadata__ does not map text to text")
+    return metadata
 
 
 def _is_size(value: Any) -> bool:

@@ -65,7 +65,8 @@ def write_patch(
         The patch that was written.
 
     Raises:
-        CheckpointError: A replacement has another dtype or shape, or the checkpoint cannot be read.
+        CheckpointError: A replacement has another dtype or shape, or the checkpoint cannot be read
+            or changed since it was opened.
         OutputError: The file cannot be written.
     """
     parts: list[bytes] = []
@@ -103,6 +104,7 @@ def write_patch(
             f"Cannot write '{file}' ({error.strerror or error}): free some space or choose another "
             "output directory."
         ) from error
+    tuned.check_unchanged()
     return Patch.open(directory)
 
 

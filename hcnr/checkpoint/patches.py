@@ -1,7 +1,6 @@
 """Reading a patch and putting it on the checkpoint that it was made for; see `patch_form`."""
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hcnr.checkpoint.fingerprints import LazyRows, TensorRows
-from hcnr.checkpoint.headers import TensorInfo, read_header
+from hcnr.checkpoint.headers import Shard, TensorInfo, read_header
 from hcnr.checkpoint.patch_form import (
     FORMAT,
     Form,
@@ -28,7 +27,6 @@ from hcnr.errors import CheckpointError
 __all__ = ["Patch", "PatchedCheckpoint", "PatchedTensor"]
 
 Progress = Callable[[int], None]
-
 _FACTS = ("hcnr_patch", "tuned", "tuned_fingerprint", "tuned_sha256", "sha256")
 _MASKS = ("#rows.mask", "#columns.mask")
 _CHUNK = 1 << 24
@@ -79,12 +77,12 @@ class Patch:
     """An opened patch; its values are read when they are asked for.
 
     Attributes:
-        file: the safetensors file.
+        shard: the safetensors file, its header checked.
         facts: the metadata.
         tensors: by the name of the tensor that is changed.
     """
 
-    file: Path
+    shard: Shard
     facts: Mapping[str, str]
     tensors: Mapping[str, PatchedTensor]
 
@@ -105,7 +103,7 @@ class Patch:
                 "wrote; one of the hub is downloaded by `hf download OWNER/NAME --local-dir DIR`."
             )
         shard = read_header(file)
-        facts = _metadata(file)
+        facts = shard.metadata
         version = facts.get("hcnr_patch")
         if version is not None and version != FORMAT:
             raise CheckpointError(
@@ -118,12 +116,17 @@ class Patch:
                 f"'{file}' is no patch (its metadata have no {missing[0]}): name a directory that "
                 "`hcnr restore --out-format patch` wrote."
             )
-        return cls(file, facts, dict(_tensors(file, shard.tensors)))
+        return cls(shard, facts, dict(_tensors(file, shard.tensors)))
+
+    @property
+    def file(self) -> Path:
+        """The safetensors file."""
+        return self.shard.file
 
     @property
     def nbytes(self) -> int:
         """Bytes of the file."""
-        return self.file.stat().st_size
+        return self.shard.size
 
     def check_whole(self, progress: Progress | None = None) -> None:
         """Read the file once and compare its SHA-256 with what it says of itself.
@@ -245,6 +248,10 @@ class PatchedCheckpoint(Checkpoint):
         """One tensor, patched."""
         return self.patch.applied(name, super().load(name))
 
+    def view(self, name: str) -> Tensor:
+        """The same; where the patch changes nothing, as it lies in its file."""
+        return self.load(name) if name in self.patch.tensors else super().view(name)
+
     def load_rows(self, name: str, rows: Iterable[int]) -> Tensor:
         """Some rows of one tensor, patched; all of it is read."""
         return self.load(name)[list(rows)]
@@ -277,13 +284,6 @@ def _tensors(file: Path, infos: Iterable[TensorInfo]) -> Iterator[tuple[str, Pat
     masked = {key.rpartition("#")[0] for key in stored if key.endswith(_MASKS)}
     if lost := masked - taken:
         raise _damaged(file, f"it has a mask of {min(lost)!r} and no values")
-
-
-def _metadata(file: Path) -> dict[str, str]:
-    """The metadata of a file whose header has been checked."""
-    with file.open("rb") as handle:
-        length = int.from_bytes(handle.read(8), "little")
-        return dict(json.loads(handle.read(length)).get("__metadata__") or {})
 
 
 def _load(info: TensorInfo) -> Tensor:

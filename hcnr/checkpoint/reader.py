@@ -81,6 +81,19 @@ class Checkpoint:
         """The same of some of them, by their names; of all where None is given."""
         return sum(s.size for s in self.shards if files is None or s.file.name in files)
 
+    def check_unchanged(self, files: Collection[str] | None = None) -> None:
+        """Refuses weights that were rewritten since: what was read before and after is mixed.
+
+        Args:
+            files: Names of the weight files to look at; all by default.
+
+        Raises:
+            CheckpointError: One has another size or time than when it was opened, or is gone.
+        """
+        for shard in self.shards:
+            if files is None or shard.file.name in files:
+                shard.check_unchanged()
+
     @property
     def has_tied_embeddings(self) -> bool:
         """Whether the output head is the embedding matrix: the config says so, none is stored."""

@@ -79,6 +79,8 @@ def write_weights(
                 out.check_unchanged(shard)
                 _write_shard(shard, out, ask, writing, syncing)
         tell()
+        # Replacements were made of them meanwhile, and a copy takes its time.
+        tuned.check_unchanged(files)
         if begins(tuned, files) and tuned.shards[0].file.name != SINGLE:
             out = opened.enter_context(Copy(tuned.path / INDEX, directory / INDEX))
             total += out.size

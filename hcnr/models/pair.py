@@ -219,6 +219,16 @@ class Pair:
             for source in (self.base, self.tuned):
                 source.check_finite(self.matrices if selects else ())
 
+    def check_unchanged(self) -> None:
+        """Refuse directories whose weights were rewritten since: results would be of a mixture.
+
+        Raises:
+            CheckpointError: naming the file.
+        """
+        for source in (self.base, self.tuned):
+            if isinstance(source, DirectorySource):
+                source.checkpoint.check_unchanged()
+
     @property
     def nbytes(self) -> int | None:
         """Size of the output, where it is known."""

@@ -52,6 +52,7 @@ class InMemory:
         """Make the model."""
         with ranks.alone():
             self._model = job.model()
+        self._pair.check_unchanged()
 
     @contextlib.contextmanager
     def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
@@ -111,10 +112,11 @@ class OutputDirectory:
     def write(self, job: Job) -> None:
         """Write the weights and all that `from_pretrained` needs."""
         if self._files is not None:
-            _write_share(job, self._directory, self._files)
+            _write_share(job, self._pair, self._directory, self._files)
             return
         with ranks.alone():
             self._facts = job.write(self._directory, self._tokenizer, self._form)
+        self._pair.check_unchanged()
 
     @contextlib.contextmanager
     def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
@@ -160,7 +162,7 @@ class OtherProcess:
     def write(self, job: Job) -> None:
         """Write a share of the weights, or leave them to the other."""
         if self._directory is not None:
-            _write_share(job, self._directory, self._files)
+            _write_share(job, self._pair, self._directory, self._files)
 
     @contextlib.contextmanager
     def opened(self, config: RestoreConfig) -> "Iterator[PreTrainedModel]":
@@ -274,7 +276,7 @@ def _is_in(matrix: str, pair: Pair, files: frozenset[str]) -> bool:
     return not files.isdisjoint(pair.tuned.files_of(matrix))
 
 
-def _write_share(job: Job, directory: Path, files: frozenset[str]) -> None:
+def _write_share(job: Job, pair: Pair, directory: Path, files: frozenset[str]) -> None:
     """Write some of the weight files, as every process does others; all wait for all.
 
     Raises:
@@ -285,6 +287,7 @@ def _write_share(job: Job, directory: Path, files: frozenset[str]) -> None:
     try:
         with ranks.alone():
             job.write(directory, None, files=files)
+        pair.check_unchanged()
     except HcnrError as error:
         failed = error
     ranks.agreed(failed)

@@ -10,7 +10,7 @@ from hcnr.curvature.scores import NeuronScores
 from hcnr.curvature.statistics import Statistics
 from hcnr.data.repair_data import Data, MeasuringData
 from hcnr.data.samples import load_samples
-from hcnr.errors import StatisticsError
+from hcnr.errors import HcnrError, StatisticsError
 from hcnr.models.model import resolve_device
 from hcnr.models.open_models import Role
 from hcnr.models.pair import Pair
@@ -116,6 +116,20 @@ def check_same_inputs(
         ("versions of its libraries", (versions(), code_digest())),
     ):
         ranks.refuse_different(what, value, what)
+
+
+def refuse_changed(pair: Pair) -> None:
+    """Refuse, in all processes, models whose files one of them found rewritten meanwhile.
+
+    Raises:
+        CheckpointError: naming the file.
+    """
+    failed: HcnrError | None = None
+    try:
+        pair.check_unchanged()
+    except HcnrError as error:
+        failed = error
+    ranks.agreed(failed)
 
 
 def run_key(

@@ -23,6 +23,7 @@ from hcnr.pipeline.given import (
     check_same_data,
     check_same_inputs,
     measured_statistics,
+    refuse_changed,
     run_key,
 )
 from hcnr.pipeline.neurons import NeuronCurvature
@@ -150,6 +151,8 @@ class PairRun:
                 # Weights that the selection reads next are checked as it does.
                 self._unchecked = [one.work for one in todo[place + 1 : place + 2]] == ["select"]
             getattr(self, f"_{step.work}")(step)
+        if self._destination is None:
+            refuse_changed(self.pair)
 
     def open_kept(self) -> None:
         """Look at what an interrupted run of the same kind has kept, and keep what is finished.
@@ -286,6 +289,7 @@ class PairRun:
     def _write(self, step: PlannedStep) -> None:
         assert self._destination is not None
         self.models.close()
+        refuse_changed(self.pair)
         if self._job is None:
             assert self.statistics is not None and self.selection is not None
             self._job = Repairs(

@@ -50,7 +50,8 @@ def apply_patch(
         The path of the finished directory.
 
     Raises:
-        CheckpointError: the patch is damaged, or was made for another tuned.
+        CheckpointError: the patch is damaged, was made for another tuned, or one of both changes
+            meanwhile.
         OutputError: `out` cannot be written.
         ConfigError: `base` is given, and tuned is no adapter.
         HcnrError: tuned cannot be opened.
@@ -77,4 +78,5 @@ def apply_patch(
         with stages.stage(APPLY) as told:
             copied = Adding(told, checkpoint.nbytes)
             write_copy(checkpoint, work, opened.replacing(checkpoint), copied)
+        opened.shard.check_unchanged()
     return Path(out).expanduser()

@@ -156,6 +156,7 @@ def sweep(
                     trials.restore(model, near, watching, refined=True)
             with stages.stage("interpolate") as watching:
                 trials.interpolate(model, overlay, pair.base, search.coefficients, watching)
+        pair.check_unchanged()
         if keep.note is not None:
             result.messages.append(keep.note)
         result.complete = True

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from hcnr.checkpoint import Checkpoint, check_finite, finite, reader, views
+from hcnr.checkpoint import (
+    Checkpoint,
+    PatchedCheckpoint,
+    check_finite,
+    fingerprint_tensors,
+    finite,
+    reader,
+    views,
+    write_patch,
+)
 from hcnr.errors import CheckpointError
 
 from .helpers import raw_file, save, tree
@@ -34,6 +43,24 @@ def test_a_view_equals_what_is_read(tmp_path: Path, dtype: torch.dtype):
         assert torch.equal(found.view(torch.uint8), tensor.view(torch.uint8))
         found.fill_(7)
     assert tree(tmp_path) == before, "what is written to a view is not the file's"
+
+
+def test_a_patched_checkpoint_is_patched_in_every_view(tmp_path: Path):
+    """Whatever is asked of it: a view of the file below would be of unpatched values."""
+    tensors = large()
+    new = {"a": tensors["a"].clone(), "small": tensors["small"] * 2}
+    new["a"][3] = 0
+    tuned = Checkpoint.open(save(tmp_path / "tuned", tensors))
+    (tmp_path / "patch").mkdir()
+    patch = write_patch(tuned, tmp_path / "patch", new.get, name="tuned")
+    patched = PatchedCheckpoint.of(tuned, patch)
+    for name, tensor in {**tensors, **new}.items():
+        for found in (patched.view(name), patched.load(name)):
+            assert torch.equal(found, tensor)
+        assert torch.equal(patched.load_rows(name, [0, 3] if len(tensor) else []),
+                           tensor[[0, 3]] if len(tensor) else tensor)  # fmt: skip
+    expected = fingerprint_tensors({"a": new["a"], "b": tensors["b"]})
+    assert patched.fingerprint(["a", "b"]) == expected
 
 
 def mapped(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:

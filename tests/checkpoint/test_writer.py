@@ -2,13 +2,21 @@ import errno
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 import torch
 
-from hcnr.checkpoint import Checkpoint, copy_companions, copying, output_directory, write_weights
+from hcnr.checkpoint import (
+    Checkpoint,
+    copy_companions,
+    copying,
+    output_directory,
+    write_patch,
+    write_weights,
+)
 from hcnr.errors import CheckpointError, OutputError
 
 from .helpers import save, targets, tree, weights
@@ -180,6 +188,31 @@ def test_checkpoint_that_changed_since_it_was_opened(tmp_path: Path):
     (tmp_path / "out" / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="Cannot read"):
         write_weights(tuned, tmp_path / "out", {})
+
+
+@pytest.mark.parametrize("write", [write_weights, partial(write_patch, name="tuned")])
+@pytest.mark.parametrize("how", ["replaced", "in place"])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_checkpoint_that_is_rewritten_while_it_is_copied(tmp_path: Path, write: Any, how, which):
+    """By the last tensor all headers were read, and the first file may have been copied."""
+    for file in save(tmp_path / "a", shards=3).glob("*.safetensors"):
+        os.utime(file, (1, 1))  # clocks of file systems tick slowly
+    tuned = Checkpoint.open(tmp_path / "a")
+    file, last = tuned.shards[which].file, list(tuned.tensors)[-1]
+
+    def rewriting(name: str) -> None:
+        if name == last:
+            other = file.with_suffix(".new") if how == "replaced" else file
+            content = bytearray(file.read_bytes())
+            content[-1] ^= 1
+            other.write_bytes(content)
+            other.replace(file)
+
+    with pytest.raises(CheckpointError, match=f"'{file}' changed since it was opened"):
+        write(tuned, out_of(tmp_path), rewriting)
+    file.unlink()
+    with pytest.raises(CheckpointError, match=f"Cannot read '{file}' any more"):
+        tuned.check_unchanged()
 
 
 @pytest.mark.parametrize("kind", ["normal", "zero"])
