@@ -136,7 +136,7 @@ class Trials:
                 interpolate(model, overlay, values, coefficient)
                 return self._evaluator(model), 0.0
 
-            scores, _ = kept_scores(self._keep, f"interpolation {coefficient:g}", mixed)
+            scores, _ = kept_scores(self._keep, f"interpolation {done}", mixed)
             self._result.interpolation.append((coefficient, scores))
             self.keep()
             watcher.advance(done + 1, len(coefficients))

@@ -127,6 +127,17 @@ def test_the_ablation_and_what_lies_near_the_best_go_on_too(run, tmp_path):
     assert found(tmp_path / "out") == found(tmp_path / "whole")
 
 
+def test_coefficients_that_lie_close_are_each_judged_by_themselves(run, tmp_path):
+    """Whatever their digits have in common: one's scores are not the other's."""
+    close = {"coefficients": (0.3, 0.3000001, 0.3000002)}
+    whole = run("whole", **close)
+    assert whole["judged"] == 2 + 4 + 3
+    with pytest.raises(KeyboardInterrupt):
+        run("out", 7, **close)
+    assert run("out", **close)["judged"] == 2
+    assert found(tmp_path / "out") == found(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     "other",
     [
