@@ -1,8 +1,13 @@
 """Every error that hcnr raises on purpose: one sentence with what was found and what to do."""
 
+import errno
+import os
+import re
+
 from hcnr_kernels.errors import FactorizationError, HcnrError, OperatorError
 
 __all__ = [
+    "NO_ROOM",
     "CheckpointError",
     "ConfigError",
     "DataError",
@@ -13,7 +18,13 @@ __all__ = [
     "OutputError",
     "RankError",
     "StatisticsError",
+    "system_error",
 ]
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+"""What a system answers that can write no more there: nobody's input is wrong."""
+_TOLD = re.compile(r"\(os error (\d+)\)")
+"""How libraries in Rust tell the system's answer, safetensors among them."""
 
 
 class ConfigError(HcnrError, ValueError):
@@ -42,3 +53,11 @@ class StatisticsError(HcnrError, ValueError):
 
 class RankError(HcnrError):
     """Several processes share a run, and another of them ended, does not answer, or differs."""
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """What the system answered, where an error is or tells that; None where it is another."""
+    if isinstance(error, OSError):
+        return error
+    told = _TOLD.search(str(error))
+    return None if told is None else OSError(int(told[1]), os.strerror(int(told[1])))

@@ -1,7 +1,6 @@
 """Outputs that appear whole, with one rename, or not at all."""
 
 import contextlib
-import errno
 import os
 import shutil
 import signal
@@ -13,7 +12,7 @@ from typing import NoReturn
 
 from hcnr.cache import fsync, fsync_tree
 from hcnr.checkpoint.staging import Staging, is_absent_or_empty
-from hcnr.errors import HcnrError, OutputError
+from hcnr.errors import NO_ROOM, HcnrError, OutputError, system_error
 
 PathLike = str | os.PathLike[str]
 
@@ -52,7 +51,7 @@ def check_output(
         free = shutil.disk_usage(existing(target.parent)).free
     if nbytes is not None and free < nbytes:
         raise OutputError(
-            f"The output '{target}' needs {nbytes / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
+            f"The output '{target}' needs {nbytes / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free "
             "there: free some space or choose another disk."
         )
     return target
@@ -313,14 +312,16 @@ class _Explained:
         return self
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if not isinstance(error, OSError) or isinstance(error, HcnrError):
+        if error is None or isinstance(error, HcnrError):
             return
-        if self.in_body and error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+        failed = system_error(error)
+        if failed is None or (self.in_body and failed.errno not in NO_ROOM):
             return
-        where = f" at '{error.filename}'" if error.filename else ""
+        where = f" at '{failed.filename}'" if failed.filename else ""
         raise OutputError(
-            f"The output '{self._target}' could not be written ({error.strerror or error}{where}): "
-            "free some space, check the permissions, or choose another place."
+            f"The output '{self._target}' could not be written "
+            f"({failed.strerror or failed}{where}): free some space, check the permissions, or "
+            "choose another place."
         ) from error
 
 

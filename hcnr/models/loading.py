@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from hcnr.errors import CheckpointError, HcnrError, ModelError
+from hcnr.errors import NO_ROOM, CheckpointError, HcnrError, ModelError, system_error
 
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Arguments of every `from_pretrained`: nothing is downloaded, and no code that came along runs."""
@@ -38,6 +38,7 @@ def explained(failure: str, place: Any = None, cure: str = "") -> Iterator[None]
 
     Raises:
         ModelError: the failure and its cause.
+        OSError: as it is where a disk is full, which an output explains.
     """
     try:
         with _silent():
@@ -45,6 +46,9 @@ def explained(failure: str, place: Any = None, cure: str = "") -> Iterator[None]
     except (HcnrError, torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
+        if (failed := system_error(error)) is not None and failed.errno in NO_ROOM:
+            # A full disk: whoever writes there says so, and no input is to be mended.
+            raise
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"{failure}: it needs code of its own (auto_map in its configuration), which hcnr "

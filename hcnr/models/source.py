@@ -1,6 +1,7 @@
 """Where weights come from: a checkpoint directory or a model in memory, behind one face."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from hcnr.checkpoint import all_finite, fingerprint_tensors
 from hcnr.config import RestoreConfig
-from hcnr.errors import CheckpointError, ModelError
+from hcnr.errors import CheckpointError, ModelError, OutputError
 from hcnr.models.directory import DirectorySource
 from hcnr.models.experts import layer_of
 from hcnr.models.given import resolve
@@ -226,13 +227,17 @@ class ModelSource:
 
     def check_savable(self) -> None:
         """Write the settings to a place of no consequence, as `save_pretrained` will."""
-        with (
-            scratch_directory() as scratch,
-            explained(f"{self} cannot be saved", cure="; correct its configuration in memory"),
-        ):
-            self.model.config.save_pretrained(scratch)
-            if (generation := getattr(self.model, "generation_config", None)) is not None:
-                generation.save_pretrained(scratch)
+        failure, cure = f"{self} cannot be saved", "; correct its configuration in memory"
+        try:
+            with scratch_directory() as scratch, explained(failure, cure=cure):
+                self.model.config.save_pretrained(scratch)
+                if (generation := getattr(self.model, "generation_config", None)) is not None:
+                    generation.save_pretrained(scratch)
+        except OSError as error:
+            raise OutputError(
+                f"{tempfile.gettempdir()} cannot be written to ({error.strerror or error}); free "
+                "some space there, or set TMPDIR to another folder"
+            ) from error
 
     def fingerprint(self) -> str:
         """Fingerprint from a few rows of each weight; see `hcnr.checkpoint.fingerprint`."""
