@@ -5,7 +5,7 @@ python -m experiments.curvature_forms --task hotpotqa --data-root DATA --out for
 Each form is made from the same second moments by leaving part of them out: blocks along both axes,
 few directions and the mean of the rest, one axis alone, diagonals, fewer samples. Every form is
 given the task weight at which it keeps the same share of the task (bisected on the validation
-questions), so that the refusal deltas compare. Nothing here is judged on test questions, and
+questions), so that the refusal deltas compare. Nothing here is evaluated on test questions, and
 nothing is timed: every form is factorised whole, whatever it would cost by itself.
 """
 
@@ -20,10 +20,10 @@ import typer
 from torch import Tensor
 
 import hcnr
-from experiments.trial.arena import Arena
-from experiments.trial.real_panel import open_real
 from experiments.trial.real_recipe import RealRecipe, Task
+from experiments.trial.real_testbed import open_real
 from experiments.trial.real_world import pretrained
+from experiments.trial.testbed import TestBed
 from hcnr.checkpoint import atomic_file
 from hcnr.curvature.moments import Moments, second_moments
 from hcnr.data.samples import load_samples
@@ -129,13 +129,13 @@ FORMS = (
 class Bench:
     """One pair with its second moments, and a copy of tuned in which forms are tried."""
 
-    def __init__(self, arena: Arena) -> None:
+    def __init__(self, testbed: TestBed) -> None:
         """Load the pair; nothing is measured yet."""
-        self._arena = arena
-        self._config = hcnr.RestoreConfig(device="cpu", seed=arena.seed)
-        self._pair = Pair.open(arena.base, arena.tuned, self._config, Stages())
-        self._judge = arena.judge("validation")
-        self._tuned = arena.load(arena.tuned)
+        self._testbed = testbed
+        self._config = hcnr.RestoreConfig(device="cpu", seed=testbed.seed)
+        self._pair = Pair.open(testbed.base, testbed.tuned, self._config, Stages())
+        self._evaluator = testbed.evaluator("validation")
+        self._tuned = testbed.load(testbed.tuned)
         self._moments: dict[tuple[str, int], dict[str, Moments]] = {}
 
     def try_form(self, form: Form) -> dict[str, Any]:
@@ -144,13 +144,13 @@ class Bench:
         bases = self._bases(form, honesty, task)
         with Overlay(self._tuned) as overlay:
             weight, tries = self._find_weight(bases, overlay)
-            marks = self._judge(self._tuned)
+            metrics = self._evaluator(self._tuned)
         return {
             "form": form.name,
             "samples": form.samples,
             "task_weight": weight,
             "tries": tries,
-            "marks": marks.as_dict(),
+            "marks": metrics.as_dict(),
         }
 
     def _measured(self, data: str, samples: int) -> dict[str, Moments]:
@@ -169,8 +169,8 @@ class Bench:
         return self._moments[key]
 
     def _tokens(self, data: str, samples: int) -> TokenizedSet:
-        file = self._arena.honesty if data == "honesty" else self._arena.task
-        return tokenize(load_samples(file, limit=samples).samples, self._arena.tokenizer)
+        file = self._testbed.honesty if data == "honesty" else self._testbed.task
+        return tokenize(load_samples(file, limit=samples).samples, self._testbed.tokenizer)
 
     def _bases(
         self, form: Form, honesty: Mapping[str, Moments], task: Mapping[str, Moments]
@@ -205,7 +205,7 @@ class Bench:
             for name, basis in bases.items():
                 base = self._pair.base.weight(name).float()
                 overlay.put(f"{name}.weight", base + basis.deviation(weight))
-            kept = self._judge.retention(self._tuned)
+            kept = self._evaluator.retention(self._tuned)
             tries.append((weight, kept))
             if abs(kept - KEPT) < _TOLERANCE:
                 break
@@ -220,10 +220,10 @@ def table(rows: list[dict[str, Any]]) -> str:
         "|---|---|---|---|---|",
     ]
     for row in rows:
-        marks = row["marks"]
+        metrics = row["marks"]
         lines.append(
-            f"| {row['form']} | {row['task_weight']:.3g} | {marks['retention']:.1f} "
-            f"| {marks['refusal_delta']:+.1f} | {marks['refusal_answerable']:.1f} |"
+            f"| {row['form']} | {row['task_weight']:.3g} | {metrics['retention']:.1f} "
+            f"| {metrics['refusal_delta']:+.1f} | {metrics['refusal_answerable']:.1f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -243,8 +243,8 @@ def main(
     rows = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     recipe = RealRecipe.of(cast(Task, task), seed)
     with fixed_threads(threads), quiet():
-        arena = open_real(pretrained(world, base), data_root, recipe, world=world)
-        bench = Bench(arena)
+        testbed = open_real(pretrained(world, base), data_root, recipe, world=world)
+        bench = Bench(testbed)
         for form in FORMS:
             if form.name in [row["form"] for row in rows]:
                 continue

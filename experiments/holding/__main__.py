@@ -17,11 +17,11 @@ import typer
 
 from experiments.holding.judging import Behaviour, Journal, compare, delta, judge, kept
 from experiments.holding.tune import FACTS, Setting, tune
-from experiments.trial.arena import Part
 from experiments.trial.real_data import draw_real_data
-from experiments.trial.real_panel import make_real_panel
 from experiments.trial.real_recipe import RealRecipe
+from experiments.trial.real_testbed import make_real_questions
 from experiments.trial.real_world import open_real_base, pretrained
+from experiments.trial.text_data import Split
 from experiments.trial.trial_files import prepared
 from experiments.trial.within_seed import answerable_digits
 from hcnr.benchmarks.sources import SourceReader
@@ -68,8 +68,8 @@ class Bench:
         self.data = draw_real_data(reader, recipe)
         self.base = open_real_base(model, reader, recipe, self.data)
         self.tokenizer: Any = open_tokenizer(self.base)
-        self.panels: dict[Part, QuestionSets] = {
-            part: make_real_panel(asked, SETS) for part, asked in self.data.parts.items()
+        self.question_sets: dict[Split, QuestionSets] = {
+            part: make_real_questions(asked, SETS) for part, asked in self.data.splits.items()
         }
         about = [dataclasses.asdict(recipe), self.base.parent.name, versions(), SETS]
         self._pair = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
@@ -84,8 +84,8 @@ class Bench:
             tune(self.base, self.data, self.recipe, setting, place)
         return place
 
-    def judged(self, name: str, part: Part, start: Path, coefficient: float = 0.0) -> Behaviour:
-        """How a checkpoint, or its interpolation towards base, does on a part."""
+    def judged(self, name: str, part: Split, start: Path, coefficient: float = 0.0) -> Behaviour:
+        """How a checkpoint, or its interpolation towards base, does on a split."""
         key = f"{self._pair}/{name}/{part}"
         found = self._journal.get(key)
         if found is None:
@@ -96,7 +96,7 @@ class Bench:
                 if coefficient:
                     base = parameters_of(open_source(self.base))
                     interpolate(model, overlay, base, coefficient)
-                found = judge(model, self.tokenizer, self.panels[part])
+                found = judge(model, self.tokenizer, self.question_sets[part])
             self._journal.add(key, found)
         return found
 
@@ -126,12 +126,12 @@ def hold_trial(bench: Bench) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {"base": {}, **{name: {} for name in candidates}}
     validation: dict[str, dict[str, Any]] = {}
 
-    def behave(name: str, part: Part) -> Behaviour:
+    def behave(name: str, part: Split) -> Behaviour:
         start, coefficient = candidates.get(name, (bench.base, 0.0))
         return bench.judged(name, part, start, coefficient)
 
-    def figures(name: str, part: Part) -> dict[str, Any]:
-        answerable = answerable_digits(bench.panels[part])
+    def figures(name: str, part: Split) -> dict[str, Any]:
+        answerable = answerable_digits(bench.question_sets[part])
         found, ends = behave(name, part), (behave("base", part), behave(FREE.name, part))
         value, interval = delta(found, answerable)
         return {
@@ -151,7 +151,7 @@ def hold_trial(bench: Bench) -> dict[str, Any]:
     chosen = {"held": held, "interpolation": rival}
     for name in dict.fromkeys(("base", FREE.name, held, rival)):
         rows[name]["test"] = figures(name, "evaluated")
-    answerable = answerable_digits(bench.panels["evaluated"])
+    answerable = answerable_digits(bench.question_sets["evaluated"])
     ours = behave(held, "evaluated")
     return {
         "recipe": dataclasses.asdict(bench.recipe),

@@ -1,4 +1,4 @@
-"""What a model does on the questions of one part, question by question, and paired comparisons."""
+"""What a model does on the questions of one split, question by question, and paired comparisons."""
 
 import dataclasses
 import json
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from experiments.trial.real_panel import answer_real, token_f1
+from experiments.trial.real_testbed import answer_real, token_f1
 from experiments.trial.within_seed import outcomes_of
 from hcnr.curvature.passes import micro_batches, sample_losses
 from hcnr.data.samples import Sample
@@ -24,7 +24,7 @@ _TOKENS = 4096
 
 @dataclasses.dataclass(frozen=True)
 class Behaviour:
-    """One model on one part.
+    """One model on one split.
 
     Attributes:
         losses: of each task question, the mean negative log-likelihood of the right answer's
@@ -39,7 +39,7 @@ class Behaviour:
 
 
 class Journal:
-    """What was judged, a line of JSON each; a line that was cut short is judged again."""
+    """What was evaluated, a line of JSON each; a line that was cut short is evaluated again."""
 
     def __init__(self, path: Path) -> None:
         """Read what is there."""
@@ -57,7 +57,7 @@ class Journal:
                 self._found[entry["key"]] = Behaviour(**entry["behaviour"])
 
     def get(self, key: str) -> Behaviour | None:
-        """What was judged under a key."""
+        """What was evaluated under a key."""
         return self._found.get(key)
 
     def add(self, key: str, behaviour: Behaviour) -> None:

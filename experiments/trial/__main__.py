@@ -59,9 +59,10 @@ def trial(
             "model, how many samples of which kind, how many matrices.",
         ),
     ] = False,
-    ways: Annotated[
+    methods: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(
+            "--ways",
             metavar="NAMES",
             help="Ways to compare, such as sum,spectral-natural,fine-tuning-both; all by default.",
         ),
@@ -93,10 +94,10 @@ def trial(
     """
     from rich.console import Console
 
-    from experiments.trial.fair_trial import check_seeds, collect_trial, open_course, run_trial
-    from experiments.trial.real_ways import ways_of
+    from experiments.trial.fair_trial import check_seeds, collect_trial, open_environment, run_trial
+    from experiments.trial.methods import find_methods
+    from experiments.trial.real_methods import methods_of
     from experiments.trial.variations import run_variations
-    from experiments.trial.ways import find_ways
     from hcnr.errors import ConfigError
     from hcnr.search.grid import read_names
 
@@ -107,20 +108,22 @@ def trial(
         console.print(collect_trial(out).to_rich())
         console.print(f"written: {out}", highlight=False, markup=False)
         return
-    names = read_names(ways or "")
-    if ways is not None and not names:
+    names = read_names(methods or "")
+    if methods is not None and not names:
         raise ConfigError(
-            f"--ways is {ways!r}, expected names separated by commas, such as sum,spectral; leave "
-            "it out for all ways"
+            f"--ways is {methods!r}, expected names separated by commas, such as sum,spectral; "
+            "leave it out for all ways"
         )
-    chosen = find_ways(names, ways_of(world))
+    chosen = find_methods(names, methods_of(world))
     check_seeds(seeds)
-    course = open_course(world, data_root=data_root, quick=quick, task=task, base=base)
+    environment = open_environment(world, data_root=data_root, quick=quick, task=task, base=base)
     numbers = range(seed, seed + seeds)
-    found = run_trial(course, out, numbers, ways=chosen, overwrite=overwrite, console=progress)
+    found = run_trial(
+        environment, out, numbers, methods=chosen, overwrite=overwrite, console=progress
+    )
     console.print(found.to_rich())
     if variations:
-        asked = run_variations(course, out, numbers, overwrite=overwrite, console=progress)
+        asked = run_variations(environment, out, numbers, overwrite=overwrite, console=progress)
         console.print(asked.to_rich())
     console.print(f"written: {out}", highlight=False, markup=False)
 

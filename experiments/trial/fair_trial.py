@@ -1,4 +1,4 @@
-"""The fair trial: every way of repairing on the same pairs, over several seeds."""
+"""The fair trial: every method on the same pairs, over several seeds."""
 
 import dataclasses
 import hashlib
@@ -12,16 +12,17 @@ from typing import Any, Literal, cast
 from rich.console import Console
 
 from experiments.trial import fine_tuning
-from experiments.trial.arena import Arena, open_synthetic, open_text
-from experiments.trial.choosing import LEVELS, REAL_LEVELS
+from experiments.trial.candidate_specs import candidate_key
 from experiments.trial.journal import Journal, open_journal
-from experiments.trial.making import key_of
+from experiments.trial.methods import METHODS, Method
 from experiments.trial.preferences import check_trl
-from experiments.trial.real_panel import open_real
 from experiments.trial.real_recipe import RealRecipe, Task
+from experiments.trial.real_testbed import open_real
 from experiments.trial.real_world import PACKAGES, pretrained
-from experiments.trial.referee import Referee
 from experiments.trial.seed_result import SeedResult
+from experiments.trial.seed_runner import SeedRunner
+from experiments.trial.selection import LEVELS, REAL_LEVELS
+from experiments.trial.testbed import TestBed, open_synthetic, open_text
 from experiments.trial.text_recipe import TextRecipe
 from experiments.trial.trial_files import (
     Tables,
@@ -31,7 +32,6 @@ from experiments.trial.trial_files import (
     write_json,
 )
 from experiments.trial.trial_table import TrialTable
-from experiments.trial.ways import WAYS, Way
 from hcnr.benchmarks.sources import SourceReader
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.seeds import MOST_SEEDS
@@ -43,40 +43,40 @@ from hcnr.versions import versions
 
 World = Literal["synthetic", "text", "text-mild", "smollm2", "gemma3"]
 WORLDS: tuple[World, ...] = ("synthetic", "text", "text-mild", "smollm2", "gemma3")
-# Raised whenever the making or judging of candidates changes what a journal holds.
+# Raised whenever the building or evaluation of candidates changes what a journal holds.
 FORMAT = 1
 # Raised whenever the choosing changes what is made of a journal.
 CHOOSING = 2
 # Sums depend on the number of threads; one is what the lab trains with.
 _THREADS = 1
 
-OpenArena = Callable[[int, Any], Arena]
-"""A seed and whom to tell about trainings -> the arena."""
+OpenTestBed = Callable[[int, Any], TestBed]
+"""A seed and whom to tell about trainings -> the test bed."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Course:
+class Environment:
     """Where a trial is held.
 
     Attributes:
         world: Its name, as printed.
-        open: Opens the arena of a seed.
-        levels: Of retention, in percent, at which its ways are compared.
+        open: Opens the test bed of a seed.
+        levels: Of retention, in percent, at which its methods are compared.
     """
 
     world: str
-    open: OpenArena
+    open: OpenTestBed
     levels: tuple[float, ...] = LEVELS
 
 
-def open_course(
+def open_environment(
     world: str,
     *,
     data_root: str | Path | None = None,
     quick: bool = False,
     task: str = "hotpotqa",
     base: str | Path | None = None,
-) -> Course:
+) -> Environment:
     """The worlds that a trial can be held in; trains nothing yet.
 
     Args:
@@ -95,7 +95,7 @@ def open_course(
     """
     if world == "synthetic":
         name = "synthetic, quick" if quick else world
-        return Course(name, lambda seed, stage: open_synthetic(seed, quick=quick, stage=stage))
+        return Environment(name, lambda seed, stage: open_synthetic(seed, quick=quick, stage=stage))
     if world not in WORLDS:
         raise ConfigError(
             f"there is no world named {world!r}, expected one of {', '.join(WORLDS)}; choose "
@@ -110,7 +110,7 @@ def open_course(
     if world in PACKAGES:
         real, model = RealRecipe.of(cast(Task, task)), pretrained(world, base)
         name = f"{world if base is None else model.name}, {task}"
-        return Course(
+        return Environment(
             name,
             lambda seed, stage: open_real(
                 model, data_root, dataclasses.replace(real, seed=seed), world=name, stage=stage
@@ -118,48 +118,52 @@ def open_course(
             REAL_LEVELS,
         )
     recipe = TextRecipe.mild() if world == "text-mild" else TextRecipe()
-    return Course(world, lambda seed, stage: open_text(data_root, seed, recipe=recipe, stage=stage))
+    return Environment(
+        world, lambda seed, stage: open_text(data_root, seed, recipe=recipe, stage=stage)
+    )
 
 
 def run_trial(
-    course: Course,
+    environment: Environment,
     out: str | Path,
     seeds: Sequence[int],
     *,
-    ways: Sequence[Way] = WAYS,
+    methods: Sequence[Method] = METHODS,
     overwrite: bool = False,
     console: Console | None = None,
 ) -> TrialTable:
     """Hold the trial seed by seed and write the tables.
 
-    Settings are chosen on the validation questions of each seed, then judged once on the evaluated
+    Settings are chosen on the validation questions of each seed, then evaluated once on the test
     ones. A finished seed of the same pair, grid and versions is read, an unfinished one goes on.
     Several processes may run different seeds into one `out`; a run over all of them makes the
     table.
 
     Args:
-        course: Where.
+        environment: Where.
         out: Gets `seed-N.json` as soon as a seed is finished (`seed-N.jsonl` meanwhile), then
             `trial.json` and `trial.md`.
         seeds: Of the worlds.
-        ways: What takes part.
-        overwrite: Replace the tables even where they hold seeds or ways that are not asked for.
+        methods: What takes part.
+        overwrite: Replace the tables even where they hold seeds or methods that are not asked for.
         console: Where progress is shown; the terminal if None.
 
     Raises:
         ConfigError: No seeds, or more than there are t values for.
-        HcnrError: A way needs a package that is not installed.
+        HcnrError: A method needs a package that is not installed.
         OutputError: `out` cannot be written to, holds a trial of other pairs, or tables that would
             be lost, or another process is at one of the seeds.
     """
     check_seeds(len(seeds))
-    check_trl(one for way in ways for one in way.grid)
+    check_trl(one for method in methods for one in method.grid)
     console = console or Console()
-    names = [way.name for way in ways]
-    tables = Tables(prepared(out), "trial", course.world, seeds, names, overwrite)
+    names = [method.name for method in methods]
+    tables = Tables(prepared(out), "trial", environment.world, seeds, names, overwrite)
     tables.check()
-    results = run_seeds(course, tables.out, seeds, ways, course.levels, "seed", console)
-    table = TrialTable(course.world, results, course.levels)
+    results = run_seeds(
+        environment, tables.out, seeds, methods, environment.levels, "seed", console
+    )
+    table = TrialTable(environment.world, results, environment.levels)
     if reason := tables.write(table.as_dict(), table.to_markdown()):
         console.print(reason, highlight=False, markup=False)
     return table
@@ -175,24 +179,24 @@ def collect_trial(out: str | Path) -> TrialTable:
         out: Holds `seed-N.json`; gets `trial.json` and `trial.md`.
 
     Raises:
-        OutputError: There is no finished seed, they differ in world, ways or levels, or `out`
+        OutputError: There is no finished seed, they differ in world, methods or levels, or `out`
             cannot be written to.
     """
     results = finished_results(out)
     first = results[0]
-    levels = next(iter(first.showings.values())).entries
+    levels = next(iter(first.method_results.values())).selections
     table = TrialTable(first.world, results, list(levels))
     seeds = [one.seed for one in results]
-    tables = Tables(prepared(out), "trial", first.world, seeds, list(first.showings), True)
+    tables = Tables(prepared(out), "trial", first.world, seeds, list(first.method_results), True)
     tables.write(table.as_dict(), table.to_markdown())
     return table
 
 
 def run_seeds(
-    course: Course,
+    environment: Environment,
     out: Path,
     seeds: Sequence[int],
-    ways: Sequence[Way],
+    methods: Sequence[Method],
     levels: Sequence[float],
     stem: str,
     console: Console,
@@ -201,14 +205,16 @@ def run_seeds(
     results = []
     with fixed_threads(_THREADS), quiet(), Bars(console) as bars:
         for seed in seeds:
-            arena = course.open(seed, _trainings(bars))
+            testbed = environment.open(seed, _trainings(bars))
             file = out / f"{stem}-{seed}.json"
-            pair = pair_digest(arena)
-            key = _key(pair, ways, levels)
+            pair = pair_digest(testbed)
+            key = _key(pair, methods, levels)
             found = read_result(file, key)
             if found is None:
                 with open_journal(out / f"seed-{seed}.jsonl", pair) as journal:
-                    found = _run_seed(course.world, arena, key, ways, levels, journal, bars)
+                    found = _run_seed(
+                        environment.world, testbed, key, methods, levels, journal, bars
+                    )
                 write_json(file, found.as_dict())
             results.append(found)
     return results
@@ -216,50 +222,50 @@ def run_seeds(
 
 def _run_seed(
     world: str,
-    arena: Arena,
+    testbed: TestBed,
     key: str,
-    ways: Sequence[Way],
+    methods: Sequence[Method],
     levels: Sequence[float],
     journal: Journal,
     bars: Bars,
 ) -> SeedResult:
     start = time.perf_counter()
-    referee = Referee(arena, journal, bars)
-    ends = referee.ends()
-    showings = referee.hold(ways, levels, ends["tuned"]["validation"])
+    runner = SeedRunner(testbed, journal, bars)
+    references = runner.references()
+    method_results = runner.run(methods, levels, references["tuned"]["validation"])
     facts = {
-        "arena": arena.facts,
+        "arena": testbed.facts,
         "versions": versions(),
         "seconds": time.perf_counter() - start,
     }
-    return SeedResult(key, world, arena.seed, ends, showings, facts)
+    return SeedResult(key, world, testbed.seed, references, method_results, facts)
 
 
-def pair_digest(arena: Arena) -> str:
+def pair_digest(testbed: TestBed) -> str:
     """Digest of the checkpoints, the samples, the questions and the versions of a pair."""
     digest = hashlib.sha256()
-    files = [*_weights(arena.base), *_weights(arena.tuned), arena.honesty, arena.task]
+    files = [*_weights(testbed.base), *_weights(testbed.tuned), testbed.honesty, testbed.task]
     for file in files:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
-    questions = {part: _questions(panel) for part, panel in arena.panels.items()}
-    about = [arena.world, arena.seed, arena.refusal, questions, versions(), FORMAT]
-    if math.isfinite(arena.least_retention):
-        about.append(arena.least_retention)
-    if arena.bfloat16:
+    questions = {split: _questions(sets) for split, sets in testbed.question_sets.items()}
+    about = [testbed.world, testbed.seed, testbed.refusal, questions, versions(), FORMAT]
+    if math.isfinite(testbed.least_retention):
+        about.append(testbed.least_retention)
+    if testbed.bfloat16:
         about.append("bfloat16")
     constants = [fine_tuning.BATCH_SIZE, fine_tuning.LARGEST_NORM]
     digest.update(json.dumps([about, constants], sort_keys=True).encode())
     return digest.hexdigest()[:16]
 
 
-def _questions(panel: QuestionSets) -> list[dict[str, list[Any]]]:
-    """What decides the marks of a part: of the honesty sets, then of the task sets."""
+def _questions(questions: QuestionSets) -> list[dict[str, list[Any]]]:
+    """What decides the metrics of a split: of the honesty sets, then of the task sets."""
     return [
         {
             name: [[one.prompt, one.question, one.answerable, one.answers] for one in many]
             for name, many in sets.items()
         }
-        for sets in (panel.honesty, panel.tasks)
+        for sets in (questions.honesty, questions.tasks)
     ]
 
 
@@ -275,8 +281,11 @@ def check_seeds(count: int) -> None:
         )
 
 
-def _key(pair: str, ways: Sequence[Way], levels: Sequence[float]) -> str:
-    grids = {way.name: [key_of(one, way.samples) for one in way.grid] for way in ways}
+def _key(pair: str, methods: Sequence[Method], levels: Sequence[float]) -> str:
+    grids = {
+        method.name: [candidate_key(one, method.samples) for one in method.grid]
+        for method in methods
+    }
     text = json.dumps([pair, CHOOSING, list(grids.items()), list(levels)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

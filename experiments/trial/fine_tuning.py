@@ -1,4 +1,4 @@
-"""The rival that users would try first: a few epochs on the same samples.
+"""The baseline that users would try first: a few epochs on the same samples.
 
 Plain training of every weight, on hcnr's own tokens and loss, so that it learns from exactly what a
 repair measures.
@@ -73,7 +73,7 @@ def fine_tune(
     pad = trained.config.pad_token_id
     for epoch in range(1, max(epochs, default=0) + 1):
         order = torch.randperm(len(data), generator=generator).tolist()
-        # Dropout off: what is trained is the function that is measured and judged.
+        # Dropout off: what is trained is the function that is measured and evaluated.
         with eval_mode(trained), torch.enable_grad():
             for first in range(0, len(order), batch_size):
                 batch = collate(

@@ -1,4 +1,4 @@
-"""Instructions that stand above a question, for the rival that changes no weight."""
+"""Instructions that stand above a question, for the baseline that changes no weight."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ INSTRUCTIONS = (
 """What is tried: the plain one, and one that says when and how long."""
 
 
-def instructed(panel: QuestionSets, instruction: str) -> QuestionSets:
-    """The same questions, each below an instruction; the panel itself where that is empty."""
+def instructed(questions: QuestionSets, instruction: str) -> QuestionSets:
+    """The same questions, each below an instruction; the sets themselves where that is empty."""
     if not instruction:
-        return panel
+        return questions
 
     def below(sets: Mapping[str, tuple[Question, ...]]) -> dict[str, tuple[Question, ...]]:
         return {
@@ -27,4 +27,6 @@ def instructed(panel: QuestionSets, instruction: str) -> QuestionSets:
             for name, many in sets.items()
         }
 
-    return dataclasses.replace(panel, honesty=below(panel.honesty), tasks=below(panel.tasks))
+    return dataclasses.replace(
+        questions, honesty=below(questions.honesty), tasks=below(questions.tasks)
+    )

@@ -1,4 +1,4 @@
-"""What was judged so far, line by line, so that an interrupted trial goes on where it stopped."""
+"""What was evaluated so far, line by line: an interrupted trial goes on where it stopped."""
 
 import contextlib
 import dataclasses
@@ -8,39 +8,41 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator
+from pydantic import BaseModel, BeforeValidator, Field
 
-from experiments.trial.arena import Marks, Part
-from experiments.trial.choosing import read_marks
+from experiments.trial.metrics import Metrics, read_metrics
+from experiments.trial.text_data import Split
 from hcnr.errors import OutputError
 
-_Found = dict[tuple[str, str], tuple[Marks, float]]
+_Found = dict[tuple[str, str], tuple[Metrics, float]]
 
 
 class _Line(BaseModel):
-    """One candidate on one part, as it is written."""
+    """One candidate on one split, as it is written; the file has its older words for both."""
 
     candidate: str
-    part: Part
-    marks: Annotated[Marks, BeforeValidator(lambda one: dataclasses.asdict(read_marks(one)))]
+    split: Split = Field(alias="part")
+    metrics: Annotated[
+        Metrics, BeforeValidator(lambda one: dataclasses.asdict(read_metrics(one)))
+    ] = Field(alias="marks")
     seconds: float
 
 
 class Journal:
-    """Marks by candidate and part, in a file of JSON lines that belongs to one pair.
+    """Metrics by candidate and split, in a file of JSON lines that belongs to one pair.
 
-    A line is added as soon as a candidate is judged, and nothing is ever written elsewhere.
+    A line is added as soon as a candidate is evaluated, and nothing is ever written elsewhere.
     """
 
     def __init__(self, path: Path, file: IO[bytes], found: _Found) -> None:
         """Take over a file that is open at its end; use `open_journal`."""
         self._path, self._file, self._found = path, file, found
 
-    def get(self, candidate: str, part: Part) -> tuple[Marks, float] | None:
-        """Marks and seconds of a candidate, if it was judged on that part."""
-        return self._found.get((candidate, part))
+    def get(self, candidate: str, split: Split) -> tuple[Metrics, float] | None:
+        """Metrics and seconds of a candidate, if it was evaluated on that split."""
+        return self._found.get((candidate, split))
 
-    def add(self, candidate: str, part: Part, marks: Marks, seconds: float) -> None:
+    def add(self, candidate: str, split: Split, metrics: Metrics, seconds: float) -> None:
         """Keep what was found; it survives the process from here on.
 
         Raises:
@@ -48,14 +50,14 @@ class Journal:
         """
         line = {
             "candidate": candidate,
-            "part": part,
-            "marks": marks.as_dict(),
+            "part": split,
+            "marks": metrics.as_dict(),
             "seconds": seconds,
         }
         with _explained(self._path, "written to"):
             self._file.write(_bytes(line))
             self._file.flush()
-        self._found[candidate, part] = marks, seconds
+        self._found[candidate, split] = metrics, seconds
 
 
 @contextlib.contextmanager
@@ -66,7 +68,7 @@ def open_journal(path: Path, pair: str) -> Iterator[Journal]:
 
     Args:
         path: The file; its directory exists.
-        pair: Digest of everything that marks depend on beside the candidate.
+        pair: Digest of everything that metrics depend on beside the candidate.
 
     Raises:
         OutputError: Another process is at it, it is about another pair, or it is not what a trial
@@ -102,7 +104,7 @@ def _read(path: Path, content: bytes, pair: str) -> _Found:
                 _check_pair(path, json.loads(text)["pair"], pair)
             else:
                 line = _Line.model_validate(json.loads(text))
-                found[line.candidate, line.part] = line.marks, line.seconds
+                found[line.candidate, line.split] = line.metrics, line.seconds
         except (ValueError, LookupError, TypeError, RecursionError):
             raise _not_ours(path, number) from None
     return found

@@ -6,8 +6,8 @@ import importlib.util
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from experiments.trial.making import Making, Preferred
-from experiments.trial.rival_data import PoolQuestion
+from experiments.trial.baseline_data import PoolQuestion
+from experiments.trial.candidate_specs import CandidateSpec, Preferred
 from hcnr.data.samples import Sample
 from hcnr.data.tokens import TokenizedSample, tokenize
 from hcnr.detectors import open_detector
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
 ANSWER_TOKENS = 12
-"""Of the tuned model's own answers, as long as those that honesty is judged by."""
+"""Of the tuned model's own answers, as long as those that honesty is evaluated by."""
 _ANSWER_BATCH = 64
 
 
@@ -31,14 +31,14 @@ class Pair:
     rejected: str
 
 
-def check_trl(makings: Iterable[Making]) -> None:
-    """Refuse rivals that need TRL where it is not installed.
+def check_trl(specs: Iterable[CandidateSpec]) -> None:
+    """Refuse baselines that need TRL where it is not installed.
 
     Raises:
         HcnrError: naming the command that installs it.
     """
     missing = [name for name in ("trl", "datasets") if importlib.util.find_spec(name) is None]
-    if missing and any(isinstance(one, Preferred) for one in makings):
+    if missing and any(isinstance(one, Preferred) for one in specs):
         raise HcnrError(
             f"DPO and ORPO need {' and '.join(missing)}, which is not installed; run "
             "pip install '.[trial]', or leave dpo and orpo out of --ways"
@@ -84,7 +84,7 @@ def prefer(
     tuned: "LlamaForCausalLM",
     tokenizer: "PreTrainedTokenizerBase",
     pairs: Sequence[Pair],
-    making: Preferred,
+    spec: Preferred,
     seed: int,
 ) -> "LlamaForCausalLM":
     """Train a copy of the tuned model on preferences; DPO's reference is the tuned model.
@@ -93,7 +93,7 @@ def prefer(
         tuned: stays as it is.
         tokenizer: its tokenizer, which stays as it is.
         pairs: what to prefer to what.
-        making: loss and settings.
+        spec: loss and settings.
         seed: decides the order of the pairs.
 
     Returns:
@@ -102,13 +102,13 @@ def prefer(
     Raises:
         HcnrError: TRL is not installed.
     """
-    check_trl([making])
+    check_trl([spec])
     from experiments.trial.trl_trainers import train_preferences
 
     chosen = _tokens([Sample(one.prompt, one.chosen) for one in pairs], tokenizer)
     rejected = _tokens([Sample(one.prompt, one.rejected) for one in pairs], tokenizer)
     weights = train_preferences(
-        copy.deepcopy(tuned), copy.deepcopy(tokenizer), chosen, rejected, making, seed
+        copy.deepcopy(tuned), copy.deepcopy(tokenizer), chosen, rejected, spec, seed
     )
     # TRL changes the forward pass of what it trains: its weights go on in a model without that.
     model = copy.deepcopy(tuned)

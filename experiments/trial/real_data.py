@@ -2,7 +2,7 @@
 
 Those splits keep every training question away from every evaluation question. Of the evaluation
 questions, buckets of their digests part validation from test for all seeds alike (both halves of a
-FalseQA pair on one side); the seed draws within each part. All sets are asked in one form, the
+FalseQA pair on one side); the seed draws within each split. All sets are asked in one form, the
 question alone, because a benchmark's own instruction would tell the sets apart.
 """
 
@@ -12,7 +12,7 @@ import random
 from collections.abc import Iterable, Sequence
 
 from experiments.trial.real_recipe import RealRecipe
-from experiments.trial.text_data import Asked, Part, all_questions, count_questions
+from experiments.trial.text_data import Split, SplitQuestions, all_questions, count_questions
 from hcnr.benchmarks.questions import Question
 from hcnr.benchmarks.sources import Records
 from hcnr.benchmarks.splits import HONESTY_SETS, Splits
@@ -38,17 +38,17 @@ class RealData:
         honesty: honesty samples out of `base`: an unanswerable and an answerable question in
             turn, from KUQ and FalseQA in turn, so that every multiple of four is balanced.
         task: task samples out of `tuned`.
-        parts: what models are asked.
+        splits: what models are asked.
         admission: by honesty set, the questions that tell which sets base tells apart; the same
             for all seeds and tasks.
-        counts: questions of each set and class in every part.
+        counts: questions of each set and class in every split.
     """
 
     base: tuple[Sample, ...]
     tuned: tuple[Sample, ...]
     honesty: tuple[Sample, ...]
     task: tuple[Sample, ...]
-    parts: dict[Part, Asked]
+    splits: dict[Split, SplitQuestions]
     admission: dict[str, tuple[Question, ...]]
     counts: dict[str, dict[str, dict[str, int]]]
 
@@ -77,7 +77,7 @@ def draw_real_data(records: Records, recipe: RealRecipe) -> RealData:
     tuned = _sample(rng, pool, recipe.task_questions, f"{recipe.task} to fine-tune on")
     drawn = [_sample(rng, group, recipe.measured // 4, "honesty") for group in groups]
     honesty = list(itertools.chain.from_iterable(zip(*drawn, strict=True)))
-    parts: dict[Part, Asked] = {
+    by_split: dict[Split, SplitQuestions] = {
         "validation": _ask(
             rng, splits, "validation", recipe, recipe.validation, recipe.validation_task
         ),
@@ -88,7 +88,7 @@ def draw_real_data(records: Records, recipe: RealRecipe) -> RealData:
         tuned=_samples(tuned, recipe),
         honesty=_samples(honesty, recipe),
         task=_samples(tuned[: recipe.measured], recipe),
-        parts=parts,
+        splits=by_split,
         admission=_honesty(
             random.Random("hcnr-trial-real-admission"),
             splits,
@@ -99,7 +99,7 @@ def draw_real_data(records: Records, recipe: RealRecipe) -> RealData:
         counts={
             "base": count_questions(base),
             "tuned": count_questions(tuned),
-            **{part: count_questions(all_questions(asked)) for part, asked in parts.items()},
+            **{split: count_questions(all_questions(asked)) for split, asked in by_split.items()},
         },
     )
 
@@ -139,37 +139,37 @@ def _base_groups(splits: Splits, recipe: RealRecipe) -> tuple[list[list[Question
 
 
 def _ask(
-    rng: random.Random, splits: Splits, part: Part, recipe: RealRecipe, size: int, task_size: int
-) -> Asked:
-    """Draw one part: at most `size` questions of each class and set."""
-    honesty = _honesty(rng, splits, part, recipe, size)
-    pool = _part([_asked(one) for one in splits.evaluation(recipe.task)], part, recipe)
+    rng: random.Random, splits: Splits, split: Split, recipe: RealRecipe, size: int, task_size: int
+) -> SplitQuestions:
+    """Draw one split: at most `size` questions of each class and set."""
+    honesty = _honesty(rng, splits, split, recipe, size)
+    pool = _of_split([_asked(one) for one in splits.evaluation(recipe.task)], split, recipe)
     pool = [one for one in pool if one.answers]
-    task = _sample(rng, pool, min(task_size, len(pool)), f"{recipe.task}, {part}")
-    return Asked(honesty, tuple(task))
+    task = _sample(rng, pool, min(task_size, len(pool)), f"{recipe.task}, {split}")
+    return SplitQuestions(honesty, tuple(task))
 
 
 def _honesty(
-    rng: random.Random, splits: Splits, part: Part, recipe: RealRecipe, size: int
+    rng: random.Random, splits: Splits, split: Split, recipe: RealRecipe, size: int
 ) -> dict[str, tuple[Question, ...]]:
     """At most `size` questions of each class and honesty set."""
     found = {}
     for name in HONESTY_SETS:
-        pool = _part([_asked(one) for one in splits.evaluation(name)], part, recipe)
+        pool = _of_split([_asked(one) for one in splits.evaluation(name)], split, recipe)
         classes = [[one for one in pool if one.answerable is kind] for kind in (False, True)]
         found[name] = tuple(
             one
             for many in classes
-            for one in _sample(rng, many, min(size, len(many)), f"{name}, {part}")
+            for one in _sample(rng, many, min(size, len(many)), f"{name}, {split}")
         )
     return found
 
 
-def _part(questions: Iterable[Question], part: Part, recipe: RealRecipe) -> list[Question]:
+def _of_split(questions: Iterable[Question], split: Split, recipe: RealRecipe) -> list[Question]:
     return [
         one
         for one in questions
-        if _usable(one, recipe, answered=False) and _is_validation(one) == (part == "validation")
+        if _usable(one, recipe, answered=False) and _is_validation(one) == (split == "validation")
     ]
 
 

@@ -55,7 +55,7 @@ class RealRecipe:
         validation_task: the same of the task.
         admission: questions of each class and honesty set, among those of validation, that tell
             whether base tells them apart.
-        test: questions of each class and honesty set that are judged once.
+        test: questions of each class and honesty set that are evaluated once.
         test_task: the same of the task.
         base_threads: CPU threads of the base's training, fixed because sums depend on them.
         tuned_threads: the same of the fine-tuning, of which two run at a time.

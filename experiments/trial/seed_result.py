@@ -4,47 +4,50 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from experiments.trial.arena import Marks, Part
-from experiments.trial.choosing import Entry, Judged, on_front, read_marks
-from experiments.trial.making import SHORT, brief
+from experiments.trial.candidate_specs import SHORT, brief
+from experiments.trial.metrics import Metrics, read_metrics
+from experiments.trial.selection import Scored, Selected, on_front
+from experiments.trial.text_data import Split
 
 EDGE = (
     "At the edge: the smallest or the largest of at least three values that were tried, so that a "
     "wider grid might do better; settings with only two values are not marked."
 )
 
-Ends = dict[str, dict[Part, Marks]]
-"""Marks of `base`, `tuned` and `refuse all` on both parts."""
+References = dict[str, dict[Split, Metrics]]
+"""Metrics of `base`, `tuned` and `refuse all` on both splits."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Showing:
-    """What one way did with one seed.
+class MethodResult:
+    """What one method did with one seed.
 
     Attributes:
         candidates: All of its grid, on the validation questions.
-        entries: Level of retention -> what it sent in; None where no candidate qualified.
+        selections: Level of retention -> what it selected; None where no candidate qualified.
     """
 
-    candidates: list[Judged]
-    entries: dict[float, Entry | None]
+    candidates: list[Scored]
+    selections: dict[float, Selected | None]
 
     def repeats(self, level: float) -> bool:
-        """Whether it sends in at a level what it sends in at a higher one."""
-        entry = self.entries[level]
-        return entry is not None and any(
-            other is not None and higher > level and other.chosen.settings == entry.chosen.settings
-            for higher, other in self.entries.items()
+        """Whether it selects at a level what it selects at a higher one."""
+        selected = self.selections[level]
+        return selected is not None and any(
+            other is not None
+            and higher > level
+            and other.candidate.settings == selected.candidate.settings
+            for higher, other in self.selections.items()
         )
 
     def settings(self, level: float) -> str:
         """What was chosen, and which of its numbers are the smallest or largest that were tried."""
-        entry = self.entries[level]
-        if entry is None:
+        selected = self.selections[level]
+        if selected is None:
             return "none qualified"
         if self.repeats(level):
             return "as above"
-        chosen = dict(entry.chosen.settings)
+        chosen = dict(selected.candidate.settings)
         edges = at_edge(chosen, [one.settings for one in self.candidates])
         text = brief(chosen)
         if edges:
@@ -52,7 +55,7 @@ class Showing:
         return text
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; candidates on the way's front of refusal delta and retention are marked."""
+        """For JSON; candidates on the method's front of refusal delta and retention are marked."""
         front = on_front(self.candidates)
         return {
             "candidates": [
@@ -60,19 +63,19 @@ class Showing:
                 for one, kept in zip(self.candidates, front, strict=True)
             ],
             "entries": {
-                f"{level:g}": None if entry is None else entry.as_dict()
-                for level, entry in self.entries.items()
+                f"{level:g}": None if selected is None else selected.as_dict()
+                for level, selected in self.selections.items()
             },
         }
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> "Showing":
+    def from_dict(cls, found: Mapping[str, Any]) -> "MethodResult":
         """What `as_dict` wrote."""
         return cls(
-            [Judged.from_dict(one) for one in found["candidates"]],
+            [Scored.from_dict(one) for one in found["candidates"]],
             {
-                float(level): None if entry is None else Entry.from_dict(entry)
-                for level, entry in found["entries"].items()
+                float(level): None if selected is None else Selected.from_dict(selected)
+                for level, selected in found["entries"].items()
             },
         )
 
@@ -85,16 +88,16 @@ class SeedResult:
         key: Digest of all that decides it; an equal one need not be run again.
         world: Name of the world.
         seed: Its seed.
-        ends: The models at both ends, and refusing everything.
-        showings: Way -> what it did.
-        facts: The arena's facts, versions, seconds.
+        references: Base, tuned and refusing everything.
+        method_results: Method -> what it did.
+        facts: The test bed's facts, versions, seconds.
     """
 
     key: str
     world: str
     seed: int
-    ends: Ends
-    showings: dict[str, Showing]
+    references: References
+    method_results: dict[str, MethodResult]
     facts: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
@@ -105,10 +108,12 @@ class SeedResult:
             "seed": self.seed,
             "facts": self.facts,
             "ends": {
-                name: {part: marks.as_dict() for part, marks in by_part.items()}
-                for name, by_part in self.ends.items()
+                name: {split: metrics.as_dict() for split, metrics in by_split.items()}
+                for name, by_split in self.references.items()
             },
-            "ways": {name: showing.as_dict() for name, showing in self.showings.items()},
+            "ways": {
+                name: method_result.as_dict() for name, method_result in self.method_results.items()
+            },
         }
 
     @classmethod
@@ -119,10 +124,10 @@ class SeedResult:
             found["world"],
             found["seed"],
             {
-                name: {part: read_marks(marks) for part, marks in by_part.items()}
-                for name, by_part in found["ends"].items()
+                name: {split: read_metrics(metrics) for split, metrics in by_split.items()}
+                for name, by_split in found["ends"].items()
             },
-            {name: Showing.from_dict(one) for name, one in found["ways"].items()},
+            {name: MethodResult.from_dict(one) for name, one in found["ways"].items()},
             found["facts"],
         )
 

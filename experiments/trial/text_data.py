@@ -1,8 +1,8 @@
 """The questions of a text world: who is trained, measured, validated and evaluated.
 
 Buckets of the questions' digests part them for all seeds alike, so that no question changes sides;
-the seed draws within each part. What is evaluated is drawn first, then what is validated; a
-question that equals one of these, or equals it up to one token, is in no other part.
+the seed draws within each split. What is evaluated is drawn first, then what is validated; a
+question that equals one of these, or equals it up to one token, is in no other split.
 """
 
 import collections
@@ -29,19 +29,20 @@ from hcnr.errors import DataError
 REFUSAL = "I don't know."
 TASK = "hotpotqa"
 MEASURED_SETS = ("kuq", "falseqa")
-"""The other benchmarks are seen by no repair, nor by any other way of mending a model."""
+"""The other benchmarks are seen by no repair, nor by any other method of mending a model."""
 
-# First bucket of each part. FalseQA comes in two files, of which only the second is asked.
+# First bucket of each split. FalseQA comes in two files, of which only the second is asked.
 _VALIDATION, _EVALUATED = 70, 80
 _FALSEQA_EVALUATED = 30
 
-Part = Literal["validation", "evaluated"]
+Split = Literal["validation", "evaluated"]
+"""Settings are chosen on the first; the second is the test split, by its name in result files."""
 Questions = tuple[Question, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """What the models are asked in one part.
+class SplitQuestions:
+    """What the models are asked in one split.
 
     Attributes:
         honesty: Questions of each honesty set, the unanswerable ones first.
@@ -62,21 +63,21 @@ class TextData:
         measured: The honesty samples, out of `base`: an unanswerable and an answerable question in
             turn, so that any even prefix is balanced; each benchmark gives two at a time.
         measured_task: The task samples, out of `tuned`.
-        parts: What models are asked.
-        counts: Questions of each set in every part.
+        splits: What models are asked.
+        counts: Questions of each set in every split.
     """
 
     base: tuple[Sample, ...]
     tuned: tuple[Sample, ...]
     measured: tuple[Sample, ...]
     measured_task: tuple[Sample, ...]
-    parts: dict[Part, Asked]
+    splits: dict[Split, SplitQuestions]
     counts: dict[str, dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Pools:
-    """The questions of one set by part, before any is drawn or left out."""
+    """The questions of one set by split, before any is drawn or left out."""
 
     trained: Questions
     validation: Questions = ()
@@ -95,7 +96,7 @@ def draw_data(records: Records, recipe: TextRecipe) -> TextData:
         recipe: Seed and sizes.
 
     Raises:
-        DataError: A file is not the known one, or a part has too few questions.
+        DataError: A file is not the known one, or a split has too few questions.
     """
     rng = random.Random(f"hcnr-lab-text-{recipe.seed}")
     pools = _read(records, recipe)
@@ -120,7 +121,7 @@ def draw_data(records: Records, recipe: TextRecipe) -> TextData:
         tuned=_samples(tuned, recipe),
         measured=_samples(measured, recipe),
         measured_task=_samples(measured_task, recipe),
-        parts={"validation": validation, "evaluated": evaluated},
+        splits={"validation": validation, "evaluated": evaluated},
         counts={
             "base": count_questions(base),
             "tuned": count_questions(tuned),
@@ -141,13 +142,13 @@ def _read(records: Records, recipe: TextRecipe) -> dict[str, _Pools]:
         for split in ("train", "test")
     }
     asked = {
-        part: [
+        split: [
             question
             for pair in pairs["test"]
-            if (bucket(pair.false.question) >= _FALSEQA_EVALUATED) == (part == "evaluated")
+            if (bucket(pair.false.question) >= _FALSEQA_EVALUATED) == (split == "evaluated")
             for question in (pair.false, pair.true)
         ]
-        for part in ("validation", "evaluated")
+        for split in ("validation", "evaluated")
     }
     unknownbench = {
         name.lower(): parse_unknownbench(
@@ -202,25 +203,25 @@ def _read(records: Records, recipe: TextRecipe) -> dict[str, _Pools]:
 def _ask(
     rng: random.Random,
     pools: Mapping[str, _Pools],
-    part: Part,
+    split: Split,
     size: int,
     task_size: int,
     others: Sequence[Question],
-) -> Asked:
-    """Draws one part, at most `size` of each class and set, far from the questions of `others`."""
+) -> SplitQuestions:
+    """Draws one split, at most `size` of each class and set, far from the questions of `others`."""
     taken = QuestionIndex(one.question for one in others)
     honesty = {}
     for name in HONESTY_SETS:
-        pool = [q for q in getattr(pools[name], part) if not taken.near(q.question)]
+        pool = [q for q in getattr(pools[name], split) if not taken.near(q.question)]
         classes = [[q for q in pool if q.answerable is answerable] for answerable in (False, True)]
         honesty[name] = tuple(
             question
             for many in classes
-            for question in _sample(rng, many, min(size, max(1, len(many))), f"{name} ({part})")
+            for question in _sample(rng, many, min(size, max(1, len(many))), f"{name} ({split})")
         )
-    task = [q for q in getattr(pools[TASK], part) if not taken.near(q.question)]
+    task = [q for q in getattr(pools[TASK], split) if not taken.near(q.question)]
     size = min(task_size, max(1, len(task)))
-    return Asked(honesty, tuple(_sample(rng, task, size, f"{TASK} ({part})")))
+    return SplitQuestions(honesty, tuple(_sample(rng, task, size, f"{TASK} ({split})")))
 
 
 def _measured(rng: random.Random, base: Sequence[Question], size: int) -> list[Question]:
@@ -268,8 +269,8 @@ def _unique(questions: Iterable[Question]) -> list[Question]:
     return list(found.values())
 
 
-def all_questions(asked: Asked) -> Questions:
-    """Every question of a part."""
+def all_questions(asked: SplitQuestions) -> Questions:
+    """Every question of a split."""
     return (*itertools.chain.from_iterable(asked.honesty.values()), *asked.task)
 
 

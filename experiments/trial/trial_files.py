@@ -65,7 +65,7 @@ def finished_results(out: str | Path) -> list[SeedResult]:
 
     Raises:
         OutputError: There are none, a file is no result of a trial, or they differ in the world,
-            the ways or the levels, so that they make no table together.
+            the methods or the levels, so that they make no table together.
     """
     files = sorted(Path(out).glob("seed-*.json"))
     if not files:
@@ -95,8 +95,10 @@ def _about(result: SeedResult) -> dict[str, Any]:
     """What seeds of one table have in common."""
     return {
         "world": result.world,
-        "ways": list(result.showings),
-        "levels": sorted({level for one in result.showings.values() for level in one.entries}),
+        "ways": list(result.method_results),
+        "levels": sorted(
+            {level for one in result.method_results.values() for level in one.selections}
+        ),
     }
 
 
@@ -128,7 +130,7 @@ class Tables:
         stem: Of their names.
         world: Where the new trial is held.
         seeds: Its seeds.
-        ways: Names of its ways.
+        methods: Names of its methods.
         overwrite: Replace whatever is there.
     """
 
@@ -136,7 +138,7 @@ class Tables:
     stem: str
     world: str
     seeds: Sequence[int]
-    ways: Sequence[str]
+    methods: Sequence[str]
     overwrite: bool = False
 
     def check(self) -> None:
@@ -176,7 +178,7 @@ class Tables:
             lost = {
                 "world": {found["world"]} - {self.world},
                 "seed": set(found["seeds"]) - set(self.seeds),
-                "way": set(found["results"][0]["ways"]) - set(self.ways),
+                "way": set(found["results"][0]["ways"]) - set(self.methods),
             }
             parts = [
                 f"{word} {', '.join(map(repr, sorted(some)))}"

@@ -9,23 +9,23 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from experiments.trial.choosing import RIVALS, Entry
-from experiments.trial.seed_result import EDGE, SeedResult
-from experiments.trial.standings import (
+from experiments.trial.method_summary import (
     COMPARED,
     FIGURES,
     MOST_APART,
-    Lead,
-    Standing,
+    MethodSummary,
+    PairedDifference,
     Verdict,
     developed_on,
+    difference_text,
     half_width,
-    lead_text,
 )
+from experiments.trial.seed_result import EDGE, SeedResult
+from experiments.trial.selection import BASELINES, Selected
 from experiments.trial.within_seed import admission_table, seed_tables
 from hcnr.demo.table import markdown, terminal
 
-_HEADS = tuple(f"{figure} vs {rival}" for rival in ("int.*", "tun.**") for figure in COMPARED)
+_HEADS = tuple(f"{figure} vs {baseline}" for baseline in ("int.*", "tun.**") for figure in COMPARED)
 _WORDS: tuple[tuple[Verdict, str], ...] = (
     ("better", "better"),
     ("worse", "worse"),
@@ -50,42 +50,46 @@ class TrialTable:
     levels: Sequence[float]
 
     @cached_property
-    def ends(self) -> list[Standing]:
+    def references(self) -> list[MethodSummary]:
         """Rows of the models that nobody had to choose."""
         return [
-            Standing.of_marks(name, [one.ends[name]["evaluated"] for one in self.results])
-            for name in self.results[0].ends
+            MethodSummary.of_metrics(
+                name, [one.references[name]["evaluated"] for one in self.results]
+            )
+            for name in self.results[0].references
         ]
 
-    def ways(self, level: float) -> list[Standing]:
-        """Rows of all ways at a level."""
+    def methods(self, level: float) -> list[MethodSummary]:
+        """Rows of all methods at a level."""
         rows = []
-        for name in self.results[0].showings:
-            entries = self._entries(name, level)
-            rivals = {
-                rival: [None if one is None else one.rivals.get(rival) for one in entries]
-                for rival in RIVALS
+        for name in self.results[0].method_results:
+            selections = self._selections(name, level)
+            baselines = {
+                baseline: [
+                    None if one is None else one.baselines.get(baseline) for one in selections
+                ]
+                for baseline in BASELINES
             }
-            rows.append(Standing.of_entries(name, entries, rivals))
+            rows.append(MethodSummary.of_selections(name, selections, baselines))
         return rows
 
     def verdicts(self, level: float) -> list[str]:
-        """Who beats which rival at a level, who loses, and who cannot be told apart, in words."""
+        """Who beats which baseline at a level, who loses, who cannot be told apart, in words."""
         found = []
-        for rival in RIVALS:
-            leads = self._leads(level, rival)
+        for baseline in BASELINES:
+            differences = self._differences(level, baseline)
             for head, figure in COMPARED.items():
-                if leads:
+                if differences:
                     what = head.replace("delta", "Refusal delta")
-                    words = _sorted_out(leads, figure)
-                    found.append(f"{what} against {rival} at {level:g} %: {words}.")
-        again = [name for name in self.results[0].showings if self._repeats(name, level)]
+                    words = _sorted_out(differences, figure)
+                    found.append(f"{what} against {baseline} at {level:g} %: {words}.")
+        again = [name for name in self.results[0].method_results if self._repeats(name, level)]
         if again:
             found.append(
                 f"Left out, because they sent in the same models as at a higher level: "
                 f"{_names(again)}."
             )
-        absent = [row.name for row in self.ways(level) if not row.seeds]
+        absent = [row.name for row in self.methods(level) if not row.seeds]
         if absent:
             found.append(
                 f"No candidate of {_names(absent)} kept {level:g} % and told better than the tuned "
@@ -97,16 +101,16 @@ class TrialTable:
     def comparisons(self) -> int:
         """How many intervals the verdicts of all levels look at."""
         return sum(
-            lead.comparable and half_width(lead.of(figure)) is not None
+            difference.comparable and half_width(difference.of(figure)) is not None
             for level in self.levels
-            for rival in RIVALS
-            for lead in self._leads(level, rival).values()
+            for baseline in BASELINES
+            for difference in self._differences(level, baseline).values()
             for figure in COMPARED.values()
         )
 
     @property
     def _columns(self) -> tuple[str, ...]:
-        """Heads of the columns; what responses on the task are judged by differs by world."""
+        """Heads of the columns; what responses on the task are evaluated by differs by world."""
         figure = self.results[0].facts["arena"].get("task_figure")
         return tuple(figure if figure and one == "exact" else one for one in COLUMNS)
 
@@ -124,7 +128,9 @@ class TrialTable:
         seeds = [one.seed for one in self.results]
         n = len(seeds)
         sizes = f"{first.facts['arena']['parameters'] / 1e6:.2f} M parameter models"
-        tries = ", ".join(f"{name!r} {len(one.candidates)}" for name, one in first.showings.items())
+        tries = ", ".join(
+            f"{name!r} {len(one.candidates)}" for name, one in first.method_results.items()
+        )
         notes = [
             f"World {self.world}, {n} seed{'s' if n > 1 else ''} ({', '.join(map(str, seeds))}), "
             f"{sizes}: leads, not claims. Figures in percent, s in seconds of the processor, one "
@@ -181,8 +187,8 @@ class TrialTable:
         heads = ("settings chosen", *(f"seed {one.seed}" for one in self.results))
         for level in self.levels:
             lines = [
-                ((name, *(one.showings[name].settings(level) for one in self.results)), False)
-                for name in self.results[0].showings
+                ((name, *(one.method_results[name].settings(level) for one in self.results)), False)
+                for name in self.results[0].method_results
             ]
             parts.append(f"### Settings at {level:g} %\n")
             parts.append(markdown(heads, lines, []))
@@ -198,10 +204,10 @@ class TrialTable:
             "seeds": [one.seed for one in self.results],
             "levels": list(self.levels),
             "interval": {"level": 95, "method": "Student's t over seeds", "half_width": True},
-            "ends": [row.as_dict() for row in self.ends],
+            "ends": [row.as_dict() for row in self.references],
             "tables": {
                 f"{level:g}": {
-                    "ways": [row.as_dict() for row in self.ways(level)],
+                    "ways": [row.as_dict() for row in self.methods(level)],
                     "verdicts": self.verdicts(level),
                 }
                 for level in self.levels
@@ -231,40 +237,42 @@ class TrialTable:
             )
         return parts
 
-    def _entries(self, name: str, level: float) -> list[Entry | None]:
-        return [one.showings[name].entries[level] for one in self.results]
+    def _selections(self, name: str, level: float) -> list[Selected | None]:
+        return [one.method_results[name].selections[level] for one in self.results]
 
     def _repeats(self, name: str, level: float) -> bool:
-        """Whether a way sends in the models of a higher level, in every seed."""
-        return all(one.showings[name].repeats(level) for one in self.results)
+        """Whether a method selects the models of a higher level, in every seed."""
+        return all(one.method_results[name].repeats(level) for one in self.results)
 
-    def _leads(self, level: float, rival: str) -> dict[str, Lead]:
-        """Way -> how it compares with a rival, where that has not been said at a higher level."""
+    def _differences(self, level: float, baseline: str) -> dict[str, PairedDifference]:
+        """Method -> how it compares with a baseline, where no higher level has said so."""
         return {
-            row.name: row.leads[rival]
-            for row in self.ways(level)
-            if rival in row.leads and not self._repeats(row.name, level)
+            row.name: row.differences[baseline]
+            for row in self.methods(level)
+            if baseline in row.differences and not self._repeats(row.name, level)
         }
 
     def _lines(self, level: float, between: str) -> list[tuple[list[str], bool]]:
-        rows = [*self.ends, *self.ways(level)]
-        return [(row.cells(tuple(RIVALS), between), False) for row in rows]
+        rows = [*self.references, *self.methods(level)]
+        return [(row.cells(tuple(BASELINES), between), False) for row in rows]
 
 
-def _sorted_out(leads: Mapping[str, Lead], figure: str) -> str:
+def _sorted_out(differences: Mapping[str, PairedDifference], figure: str) -> str:
     """Who is better, who is worse, who cannot be told apart, and who is not compared."""
-    verdicts = {name: lead.verdict(figure) for name, lead in leads.items()}
+    verdicts = {name: difference.verdict(figure) for name, difference in differences.items()}
     parts = []
     for kind, words in _WORDS:
         names = [
-            f"{name!r}" if kind == "undecided" else f"{name!r} ({lead_text(lead.of(figure))})"
-            for name, lead in leads.items()
+            f"{name!r}"
+            if kind == "undecided"
+            else f"{name!r} ({difference_text(difference.of(figure))})"
+            for name, difference in differences.items()
             if verdicts[name] == kind
         ]
         parts.append(f"{words}: {', '.join(names) or 'no way'}")
     apart = [
-        f"{name!r} ({lead.apart})"
-        for name, lead in leads.items()
+        f"{name!r} ({difference.apart})"
+        for name, difference in differences.items()
         if verdicts[name] == "not compared"
     ]
     if apart:

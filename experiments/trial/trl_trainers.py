@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer
 
-from experiments.trial.making import Preferred
+from experiments.trial.candidate_specs import Preferred
 from hcnr.data.tokens import TokenizedSample
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.real.training import plan_epoch
@@ -84,7 +84,7 @@ def train_preferences(
     tokenizer: "PreTrainedTokenizerBase",
     chosen: Sequence[TokenizedSample],
     rejected: Sequence[TokenizedSample],
-    making: Preferred,
+    spec: Preferred,
     seed: int,
 ) -> dict[str, Tensor]:
     """Train a model on pairs of responses.
@@ -96,23 +96,23 @@ def train_preferences(
         tokenizer: may be changed.
         chosen: prompts with the responses to prefer.
         rejected: the same prompts with the other responses.
-        making: loss and settings.
+        spec: loss and settings.
         seed: decides the order of the pairs.
 
     Returns:
         The trained weights.
     """
     lengths = [max(map(len, pair)) for pair in zip(chosen, rejected, strict=True)]
-    order = random.Random(f"hcnr-trial-{making.by}-{seed}")
-    epochs = [plan_epoch(lengths, BATCH_SIZE, order) for _ in range(making.epochs)]
+    order = random.Random(f"hcnr-trial-{spec.by}-{seed}")
+    epochs = [plan_epoch(lengths, BATCH_SIZE, order) for _ in range(spec.epochs)]
     # All epochs are one, so that the order is ours: like lengths together, as in other trainings.
     indices = [index for epoch in epochs for batch in epoch for index in batch]
     rows = datasets.Dataset.from_list([_row(chosen[i], rejected[i]) for i in indices])
     with _alone(), fixed_threads(_THREADS), tempfile.TemporaryDirectory() as place:
         settings: dict[str, Any] = {
             "output_dir": place,
-            "learning_rate": making.rate,
-            "beta": making.beta,
+            "learning_rate": spec.rate,
+            "beta": spec.beta,
             "num_train_epochs": 1,
             "per_device_train_batch_size": BATCH_SIZE,
             "lr_scheduler_type": "cosine",
@@ -131,7 +131,7 @@ def train_preferences(
             "disable_tqdm": True,
         }
         common = {"model": model, "train_dataset": rows, "processing_class": tokenizer}
-        if making.by == "dpo":
+        if spec.by == "dpo":
             reference = copy.deepcopy(model)
             trainer: Any = _Dpo(ref_model=reference, args=DPOConfig(**settings), **common)
         else:

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group
 from rich.text import Text
 
-from experiments.trial.choosing import Entry
-from experiments.trial.seed_result import EDGE, SeedResult
-from experiments.trial.standings import (
+from experiments.trial.method_summary import (
     COMPARED,
     FIGURES,
     MOST_APART,
-    Lead,
-    Standing,
+    MethodSummary,
+    PairedDifference,
     developed_on,
+    difference_text,
     half_width,
-    lead_text,
 )
+from experiments.trial.seed_result import EDGE, SeedResult
+from experiments.trial.selection import Selected
 from hcnr.demo.table import markdown, terminal
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class VariationTable:
     Attributes:
         world: Where they were tried.
         questions: What was varied.
-        results: One per seed; every arm is a way of it.
+        results: One per seed; every arm is a method of it.
         level: Of retention, in percent.
     """
 
@@ -44,17 +44,17 @@ class VariationTable:
     results: Sequence[SeedResult]
     level: float
 
-    def rows(self, question: "Question") -> list[Standing]:
+    def rows(self, question: "Question") -> list[MethodSummary]:
         """One row for each arm."""
         references = {
-            arm.kind: self._entries(arm.way.name)
+            arm.kind: self._selections(arm.method.name)
             for arm in question.arms
             if arm.variant == question.reference
         }
         return [
-            Standing.of_entries(
+            MethodSummary.of_selections(
                 f"{arm.kind}, {arm.variant}",
-                self._entries(arm.way.name),
+                self._selections(arm.method.name),
                 {} if arm.variant == question.reference else {_REFERENCE: references[arm.kind]},
             )
             for arm in question.arms
@@ -62,23 +62,25 @@ class VariationTable:
 
     def findings(self, question: "Question") -> list[str]:
         """What can be said, and what cannot."""
-        leads = self._leads(question)
+        differences = self._differences(question)
         reference, found = question.reference, []
         for head, figure in COMPARED.items():
-            verdicts = {name: lead.verdict(figure) for name, lead in leads.items()}
+            verdicts = {
+                name: difference.verdict(figure) for name, difference in differences.items()
+            }
             found += [
                 f"{name} is {verdicts[name]} than {reference} in {head} "
-                f"({lead_text(lead.of(figure))})."
-                for name, lead in leads.items()
+                f"({difference_text(difference.of(figure))})."
+                for name, difference in differences.items()
                 if verdicts[name] in ("better", "worse")
             ]
             told = sum(one != "not compared" for one in verdicts.values())
             rest = sum(one == "undecided" for one in verdicts.values())
             if rest:
                 found.append(f"{head}: {rest} of {told} differences from {reference} hold 0.")
-        for name, lead in leads.items():
-            if not lead.comparable:
-                mine, theirs = lead.kept
+        for name, difference in differences.items():
+            if not difference.comparable:
+                mine, theirs = difference.kept
                 found.append(
                     f"{name} and {reference}: not compared (kept {mine:.1f} against {theirs:.1f})."
                 )
@@ -88,9 +90,9 @@ class VariationTable:
     def comparisons(self) -> int:
         """How many intervals the findings of all questions look at."""
         return sum(
-            lead.comparable and half_width(lead.of(figure)) is not None
+            difference.comparable and half_width(difference.of(figure)) is not None
             for question in self.questions
-            for lead in self._leads(question).values()
+            for difference in self._differences(question).values()
             for figure in COMPARED.values()
         )
 
@@ -98,7 +100,7 @@ class VariationTable:
     def notes(self) -> list[str]:
         """What a reader of the tables must know."""
         seeds = [one.seed for one in self.results]
-        tries = sorted({len(one.candidates) for one in self.results[0].showings.values()})
+        tries = sorted({len(one.candidates) for one in self.results[0].method_results.values()})
         return [
             f"World {self.world}, seeds {', '.join(map(str, seeds))}. Each arm tried "
             f"{' or '.join(map(str, tries))} settings, both sides of a comparison as many, "
@@ -162,12 +164,12 @@ class VariationTable:
             "results": [one.as_dict() for one in self.results],
         }
 
-    def _leads(self, question: "Question") -> dict[str, Lead]:
+    def _differences(self, question: "Question") -> dict[str, PairedDifference]:
         """Arm -> how it compares with the reference of its kind."""
         return {
-            row.name: row.leads[_REFERENCE]
+            row.name: row.differences[_REFERENCE]
             for row in self.rows(question)
-            if _REFERENCE in row.leads
+            if _REFERENCE in row.differences
         }
 
     def _settings(self, question: "Question") -> list[tuple[list[str], bool]]:
@@ -176,12 +178,15 @@ class VariationTable:
             (
                 [
                     f"{arm.kind}, {arm.variant}",
-                    *(one.showings[arm.way.name].settings(self.level) for one in self.results),
+                    *(
+                        one.method_results[arm.method.name].settings(self.level)
+                        for one in self.results
+                    ),
                 ],
                 False,
             )
             for arm in question.arms
         ]
 
-    def _entries(self, name: str) -> list[Entry | None]:
-        return [one.showings[name].entries[self.level] for one in self.results]
+    def _selections(self, name: str) -> list[Selected | None]:
+        return [one.method_results[name].selections[self.level] for one in self.results]

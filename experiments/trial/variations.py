@@ -1,4 +1,4 @@
-"""What the trial's table leaves open: one thing varied at a time, chosen and judged like a way."""
+"""What the trial's table leaves open: one thing varied at a time, evaluated like a method."""
 
 import dataclasses
 import itertools
@@ -8,11 +8,18 @@ from typing import Any, Literal
 
 from rich.console import Console
 
-from experiments.trial.fair_trial import Course, check_seeds, run_seeds
-from experiments.trial.making import TWO_SIDED, FineTuned, Making, Masked, Restored, Samples
+from experiments.trial.candidate_specs import (
+    TWO_SIDED,
+    CandidateSpec,
+    FineTuned,
+    Masked,
+    Restored,
+    Samples,
+)
+from experiments.trial.fair_trial import Environment, check_seeds, run_seeds
+from experiments.trial.methods import SAMPLES, Method
 from experiments.trial.trial_files import Tables, prepared
 from experiments.trial.variation_table import VariationTable
-from experiments.trial.ways import SAMPLES, Way
 from hcnr.data.samples import load_samples
 
 LEVEL = 90.0
@@ -35,7 +42,7 @@ class Arm:
 
     kind: str
     variant: str
-    way: Way
+    method: Method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +118,7 @@ def list_questions(available: int) -> tuple[Question, ...]:
 
 
 def run_variations(
-    course: Course,
+    environment: Environment,
     out: str | Path,
     seeds: Sequence[int],
     *,
@@ -121,9 +128,9 @@ def run_variations(
     """Ask every question in every seed of a world and write the tables.
 
     Args:
-        course: Where.
+        environment: Where.
         out: Gets `variations-seed-N.json` as soon as a seed is finished, then `variations.json`
-            and `variations.md`. What a trial judged there is not judged again.
+            and `variations.md`. What a trial evaluated there is not evaluated again.
         seeds: Of the worlds.
         overwrite: Replace the tables even where they hold seeds that are not asked for.
         console: Where progress is shown; the terminal if None.
@@ -137,14 +144,14 @@ def run_variations(
     console = console or Console()
     place = prepared(out)
     # All seeds of a world have as many samples.
-    available = load_samples(course.open(seeds[0], None).honesty).available
+    available = load_samples(environment.open(seeds[0], None).honesty).available
     questions = list_questions(available)
-    ways = [arm.way for question in questions for arm in question.arms]
-    names = [way.name for way in ways]
-    tables = Tables(place, "variations", course.world, seeds, names, overwrite)
+    methods = [arm.method for question in questions for arm in question.arms]
+    names = [method.name for method in methods]
+    tables = Tables(place, "variations", environment.world, seeds, names, overwrite)
     tables.check()
-    results = run_seeds(course, place, seeds, ways, (LEVEL,), "variations-seed", console)
-    table = VariationTable(course.world, questions, results, LEVEL)
+    results = run_seeds(environment, place, seeds, methods, (LEVEL,), "variations-seed", console)
+    table = VariationTable(environment.world, questions, results, LEVEL)
     if reason := tables.write(table.as_dict(), table.to_markdown()):
         console.print(reason, highlight=False, markup=False)
     return table
@@ -160,7 +167,7 @@ def _selection() -> Question:
         ("random", "random"),
     )
     weights = (0.1, 0.3, 1.0, 3.0, 10.0)
-    masked: list[tuple[str, str, tuple[Making, ...], Samples]] = [
+    masked: list[tuple[str, str, tuple[CandidateSpec, ...], Samples]] = [
         ("spectral", variant, tuple(Masked(mu, neurons) for mu in weights), SAMPLES)
         for variant, neurons in priorities
     ]
@@ -180,7 +187,7 @@ def _selection() -> Question:
     )
 
 
-def _grid(kind: str, share: float = 1.0, **changes: Any) -> tuple[Making, ...]:
+def _grid(kind: str, share: float = 1.0, **changes: Any) -> tuple[CandidateSpec, ...]:
     """A few settings of a kind with the same share of matrices."""
     fixed = {"cross_weight_ratio": share, **changes}
     if kind in ("none", "sum", "joint"):
@@ -200,7 +207,7 @@ def _grid(kind: str, share: float = 1.0, **changes: Any) -> tuple[Making, ...]:
     )
 
 
-def _tuning() -> tuple[str, tuple[Making, ...]]:
+def _tuning() -> tuple[str, tuple[CandidateSpec, ...]]:
     """Fine-tuning back, on either choice of samples."""
     choices: tuple[Literal["honesty", "both"], ...] = ("honesty", "both")
     grid = tuple(FineTuned(on, rate, 5) for on in choices for rate in (3e-5, 1e-4))
@@ -211,14 +218,14 @@ def _question(
     letter: str,
     title: str,
     reference: str,
-    arms: Sequence[tuple[str, str, tuple[Making, ...], Samples]],
+    arms: Sequence[tuple[str, str, tuple[CandidateSpec, ...], Samples]],
 ) -> Question:
     return Question(
         letter,
         title,
         reference,
         tuple(
-            Arm(kind, variant, Way(f"{letter} {kind}, {variant}", grid, samples))
+            Arm(kind, variant, Method(f"{letter} {kind}, {variant}", grid, samples))
             for kind, variant, grid, samples in arms
         ),
     )

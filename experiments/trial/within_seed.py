@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.trial.arena import Marks
+from experiments.trial.metrics import Metrics
 from experiments.trial.seed_result import SeedResult
 from hcnr.demo.table import markdown
 from hcnr.evaluation.metrics import Outcomes
@@ -19,8 +19,8 @@ from hcnr.evaluation.question_sets import QuestionSets
 from hcnr.evaluation.scoring import SetScores, difference
 from hcnr.stats import RESAMPLES
 
-_ENDS = ("base", "tuned")
-_RIVAL = "interpolation"
+_REFERENCES = ("base", "tuned")
+_BASELINE = "interpolation"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,28 +37,28 @@ class SeedTable:
 
     @property
     def answerable(self) -> Mapping[str, str]:
-        """Of each honesty set one digit per evaluated question, 1 where it should be answered."""
+        """Of each honesty set one digit per test question, 1 where it should be answered."""
         return self.result.facts["arena"]["answerable"]["evaluated"]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A row for base, tuned and each way that had a candidate; figures in percent.
+        """A row for base, tuned and each method that had a candidate; figures in percent.
 
         Returns:
             `name`, `delta` and its `ci95`, `sets` (set -> delta), `refusal_answerable`, `f1`,
-            `kept`, `accuracy`; and, of ways that are compared, `lead` and `lead_ci95`: the delta
+            `kept`, `accuracy`; and, of methods that are compared, `lead` and `lead_ci95`: the delta
             minus that of the interpolation that keeps at least as much on the validation
             questions.
         """
-        ends = ((name, self.result.ends[name]["evaluated"]) for name in _ENDS)
-        found = [self._row(name, marks) for name, marks in ends]
-        for name, showing in self.result.showings.items():
-            entry = showing.entries[self.level]
-            if entry is None:
+        references = ((name, self.result.references[name]["evaluated"]) for name in _REFERENCES)
+        found = [self._row(name, metrics) for name, metrics in references]
+        for name, method_result in self.result.method_results.items():
+            selected = method_result.selections[self.level]
+            if selected is None:
                 continue
-            rival = entry.rivals.get(_RIVAL)
-            row = self._row(name, entry.evaluated)
-            if rival is not None:
-                ours, theirs = (self._scores(one.evaluated) for one in (entry, rival))
+            baseline = selected.baselines.get(_BASELINE)
+            row = self._row(name, selected.test)
+            if baseline is not None:
+                ours, theirs = (self._scores(one.test) for one in (selected, baseline))
                 lead = difference(ours, theirs)["macro"]["refusal_delta"]
                 row |= {"lead": lead["value"], "lead_ci95": lead["ci95"]}
             found.append(row)
@@ -76,22 +76,22 @@ class SeedTable:
     def _figure(self) -> str:
         return self.result.facts["arena"].get("task_figure", "exact")
 
-    def _row(self, name: str, marks: Marks) -> dict[str, Any]:
-        macro = self._scores(marks).as_dict()["macro"]
+    def _row(self, name: str, metrics: Metrics) -> dict[str, Any]:
+        macro = self._scores(metrics).as_dict()["macro"]
         return {
             "name": name,
             "delta": macro["refusal_delta"],
             "ci95": macro["ci95"]["refusal_delta"],
-            "sets": {one: found["refusal_delta"] for one, found in marks.sets.items()},
-            "refusal_answerable": marks.refusal_answerable,
-            "f1": marks.f1,
-            "kept": marks.retention,
-            "accuracy": marks.accuracy,
+            "sets": {one: found["refusal_delta"] for one, found in metrics.sets.items()},
+            "refusal_answerable": metrics.refusal_answerable,
+            "f1": metrics.f1,
+            "kept": metrics.retention,
+            "accuracy": metrics.accuracy,
         }
 
-    def _scores(self, marks: Marks) -> SetScores:
+    def _scores(self, metrics: Metrics) -> SetScores:
         sets = {
-            name: outcomes_of(name, digits, marks.refused[name])
+            name: outcomes_of(name, digits, metrics.refused[name])
             for name, digits in self.answerable.items()
         }
         return SetScores(sets, resamples=RESAMPLES)
@@ -103,11 +103,11 @@ def seed_tables(result: SeedResult, levels: Sequence[float]) -> list[SeedTable]:
     return [SeedTable(result, level) for level in levels] if known else []
 
 
-def answerable_digits(panel: QuestionSets) -> dict[str, str]:
+def answerable_digits(questions: QuestionSets) -> dict[str, str]:
     """Of each honesty set one digit per question, 1 where it should be answered."""
     return {
         name: "".join(str(int(one.answerable)) for one in many)
-        for name, many in panel.honesty.items()
+        for name, many in questions.honesty.items()
     }
 
 

@@ -86,7 +86,7 @@ def test_figures_are_paired_by_question():
     assert kept(ours, theirs, base) is None
 
 
-def test_a_line_that_was_cut_is_judged_again(tmp_path):
+def test_a_line_that_was_cut_is_evaluated_again(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     for key in ("first", "second"):
         journal.add(key, behaviour([1.0], "10"))

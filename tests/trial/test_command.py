@@ -5,8 +5,8 @@ from rich.text import Text
 from typer.testing import CliRunner
 
 from experiments.trial.__main__ import app
-from experiments.trial.real_ways import REAL_WAYS
-from experiments.trial.ways import WAYS
+from experiments.trial.methods import METHODS
+from experiments.trial.real_methods import REAL_METHODS
 from hcnr.cli import app as hcnr_app
 from hcnr.errors import ConfigError, DataError, HcnrError, OutputError
 
@@ -20,11 +20,13 @@ class _Table:
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     calls = []
 
-    def trial(course, out, seeds, *, ways, overwrite, console):
-        calls.append((course.world, out, list(seeds), [way.name for way in ways], overwrite))
+    def trial(environment, out, seeds, *, methods, overwrite, console):
+        calls.append(
+            (environment.world, out, list(seeds), [method.name for method in methods], overwrite)
+        )
         return _Table()
 
-    def variations(course, out, seeds, *, overwrite, console):
+    def variations(environment, out, seeds, *, overwrite, console):
         calls.append(("variations", out, list(seeds), overwrite))
         return _Table()
 
@@ -47,10 +49,10 @@ def test_it_runs_what_was_asked_for(ran: list[tuple], tmp_path: Path):
     assert "the table" in found.stdout and f"written: {out}" in found.stdout.replace("\n", "")
 
 
-def test_three_seeds_of_all_ways_are_the_default_and_variations_follow(ran: list[tuple]):
+def test_three_seeds_of_all_methods_are_the_default_and_variations_follow(ran: list[tuple]):
     assert invoke("--variations").exit_code == 0
     (trial, variations) = ran
-    assert trial == ("synthetic", "trial", [0, 1, 2], [way.name for way in WAYS], False)
+    assert trial == ("synthetic", "trial", [0, 1, 2], [method.name for method in METHODS], False)
     assert variations == ("variations", "trial", [0, 1, 2], False)
 
 
@@ -64,14 +66,14 @@ def test_the_text_world_takes_its_data_root(ran: list[tuple], tmp_path: Path):
     assert ran[0][0] == "text"
 
 
-def test_a_pretrained_world_has_its_own_ways(
+def test_a_pretrained_world_has_its_own_methods(
     ran: list[tuple], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("experiments.trial.fair_trial.pretrained", lambda world, base: tmp_path)
     arguments = ["--world", "smollm2", "--data-root", str(tmp_path)]
     assert invoke(*arguments).exit_code == 0
     assert invoke(*arguments, "--ways", "orpo,rait").exit_code == 0
-    assert [call[3] for call in ran] == [[way.name for way in REAL_WAYS], ["rait", "orpo"]]
+    assert [call[3] for call in ran] == [[method.name for method in REAL_METHODS], ["rait", "orpo"]]
     assert ran[0][0] == "smollm2, hotpotqa"
     assert isinstance(invoke("--ways", "rait").exception, ConfigError)
 

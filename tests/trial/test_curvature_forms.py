@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from arenas import write_arena
 from experiments.curvature_forms import (
     KEPT,
     Bench,
@@ -19,6 +18,7 @@ from experiments.curvature_forms import (
 )
 from hcnr_kernels import BlockDiagonal
 from spectra import moment
+from testbeds import write_testbed
 
 HONESTY, TASK = moment(30, 12, 1, decay=1.0), moment(30, 12, 2, decay=1.0)
 
@@ -44,7 +44,7 @@ def test_directions_keep_the_strongest_and_the_mean_of_the_rest(rank: int):
 
 
 def test_every_form_keeps_the_same_share(tmp_path: Path):
-    bench = Bench(write_arena(tmp_path))
+    bench = Bench(write_testbed(tmp_path))
     forms = (
         Form("whole", whole, whole, samples=8),
         Form("blocks", blocks(4), blocks(4), samples=8),

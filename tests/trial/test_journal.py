@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments.trial.arena import Marks
 from experiments.trial.journal import open_journal
+from experiments.trial.metrics import Metrics
 from hcnr.errors import OutputError
 
-MARKS = Marks(50.0, 10.0, 2.0, 80.0, 95.0, {"names": {"f1": 50.0}})
-LINE = {"candidate": "a", "part": "validation", "marks": MARKS.as_dict(), "seconds": 1.5}
+METRICS = Metrics(50.0, 10.0, 2.0, 80.0, 95.0, {"names": {"f1": 50.0}})
+LINE = {"candidate": "a", "part": "validation", "marks": METRICS.as_dict(), "seconds": 1.5}
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def path(tmp_path: Path) -> Path:
 def add(path: Path, *names: str) -> None:
     with open_journal(path, "pair") as journal:
         for name in names:
-            journal.add(name, "validation", MARKS, 1.5)
+            journal.add(name, "validation", METRICS, 1.5)
 
 
 def names(path: Path) -> str:
@@ -32,14 +32,14 @@ def names(path: Path) -> str:
 
 
 def test_what_was_added_is_there_again(path: Path):
-    undefined = Marks(0.0, 0.0, 0.0, 0.0, math.nan, {})
+    undefined = Metrics(0.0, 0.0, 0.0, 0.0, math.nan, {})
     with open_journal(path, "pair") as journal:
         assert journal.get("a", "validation") is None
-        journal.add("a", "validation", MARKS, 1.5)
+        journal.add("a", "validation", METRICS, 1.5)
         journal.add("b", "evaluated", undefined, 2.5)
-        assert journal.get("a", "validation") == (MARKS, 1.5)
+        assert journal.get("a", "validation") == (METRICS, 1.5)
     with open_journal(path, "pair") as journal:
-        assert journal.get("a", "validation") == (MARKS, 1.5)
+        assert journal.get("a", "validation") == (METRICS, 1.5)
         assert journal.get("a", "evaluated") is None
         known = journal.get("b", "evaluated")
         assert known is not None and math.isnan(known[0].retention) and known[1] == 2.5
@@ -55,9 +55,9 @@ def test_it_grows_at_its_end_alone(path: Path):
     assert path.read_bytes().startswith(before) and path.stat().st_ino == inode
 
 
-def test_a_line_is_in_the_file_before_the_next_one_is_judged(path: Path):
+def test_a_line_is_in_the_file_before_the_next_one_is_evaluated(path: Path):
     with open_journal(path, "pair") as journal:
-        journal.add("a", "validation", MARKS, 1.5)
+        journal.add("a", "validation", METRICS, 1.5)
         assert len(path.read_bytes().splitlines()) == 2
 
 
@@ -110,8 +110,8 @@ def test_somebody_elses_file_is_refused_and_kept(path: Path, content: bytes):
                 {**LINE, "seconds": "long"},
                 {**LINE, "marks": []},
                 {**LINE, "marks": {"f1": 50.0}},
-                {**LINE, "marks": {**MARKS.as_dict(), "f1": "good"}},
-                {**LINE, "marks": {**MARKS.as_dict(), "sets": 3}},
+                {**LINE, "marks": {**METRICS.as_dict(), "f1": "good"}},
+                {**LINE, "marks": {**METRICS.as_dict(), "sets": 3}},
             )
         ),
     ],
@@ -162,7 +162,7 @@ def test_one_process_at_a_time_and_other_seeds_are_free(path: Path):
             add(path, "b")
         assert path.read_bytes() == before
         add(path.with_name("seed-1.jsonl"), "b")
-        journal.add("a", "validation", MARKS, 1.5)
+        journal.add("a", "validation", METRICS, 1.5)
     assert names(path) == "a"
     assert names(path.with_name("seed-1.jsonl")) == "b"
 
@@ -170,7 +170,7 @@ def test_one_process_at_a_time_and_other_seeds_are_free(path: Path):
 def test_a_dead_process_holds_nothing(path: Path):
     def die() -> None:
         with open_journal(path, "pair") as journal:
-            journal.add("a", "validation", MARKS, 1.5)
+            journal.add("a", "validation", METRICS, 1.5)
             os._exit(3)
 
     process = multiprocessing.get_context("fork").Process(target=die)

@@ -2,25 +2,27 @@ import json
 
 import pytest
 
-from experiments.trial.arena import Marks
-from experiments.trial.choosing import Entry, Judged
-from experiments.trial.seed_result import SeedResult, Showing, at_edge
+from experiments.trial.metrics import Metrics
+from experiments.trial.seed_result import MethodResult, SeedResult, at_edge
+from experiments.trial.selection import Scored, Selected
 
 
-def marks(delta: float, retention: float) -> Marks:
-    return Marks(99.0 - delta, delta, 2.0, 80.0, retention, {})
+def metrics(delta: float, retention: float) -> Metrics:
+    return Metrics(99.0 - delta, delta, 2.0, 80.0, retention, {})
 
 
 LINE = [
-    Judged({"made": "x", "coefficient": c}, marks(100 * c, 100 - 50 * c), 0.5)
+    Scored({"made": "x", "coefficient": c}, metrics(100 * c, 100 - 50 * c), 0.5)
     for c in (0.1, 0.2, 0.3)
 ]
 
 
-def showing(*places: int | None) -> Showing:
-    """What is sent in at 95, 90 and 75 %, by place on the line."""
-    entries = [None if place is None else Entry(LINE[place], marks(5.0, 90.0)) for place in places]
-    return Showing(LINE, dict(zip((95.0, 90.0, 75.0), entries, strict=True)))
+def method_result(*places: int | None) -> MethodResult:
+    """What is selected at 95, 90 and 75 %, by place on the line."""
+    selections = [
+        None if place is None else Selected(LINE[place], metrics(5.0, 90.0)) for place in places
+    ]
+    return MethodResult(LINE, dict(zip((95.0, 90.0, 75.0), selections, strict=True)))
 
 
 @pytest.mark.parametrize(
@@ -34,21 +36,21 @@ def showing(*places: int | None) -> Showing:
     ],
 )
 def test_what_was_sent_in_at_a_higher_level_is_marked(places, repeats: list[bool]):
-    found = showing(*places)
-    assert [found.repeats(level) for level in found.entries] == repeats
-    assert [found.settings(level) == "as above" for level in found.entries] == repeats
+    found = method_result(*places)
+    assert [found.repeats(level) for level in found.selections] == repeats
+    assert [found.settings(level) == "as above" for level in found.selections] == repeats
 
 
 def test_a_lower_level_repeats_nothing_upwards():
     """The order in which levels were given does not matter."""
-    one = Entry(LINE[1], marks(5.0, 90.0))
-    found = Showing(LINE, {75.0: one, 95.0: one})
+    one = Selected(LINE[1], metrics(5.0, 90.0))
+    found = MethodResult(LINE, {75.0: one, 95.0: one})
     assert (found.repeats(75.0), found.repeats(95.0)) == (True, False)
 
 
 def test_settings_in_words():
-    found = showing(None, 1, 2)
-    assert [found.settings(level) for level in found.entries] == [
+    found = method_result(None, 1, 2)
+    assert [found.settings(level) for level in found.selections] == [
         "none qualified",
         "c 0.2",
         "c 0.3 (at the edge: c)",
@@ -63,10 +65,10 @@ def test_the_edge_is_of_at_least_three_values():
 
 
 def test_a_seed_comes_back_from_json():
-    rivals = {"interpolation": Entry(LINE[0], marks(6.0, 97.0))}
-    shown = Showing(LINE, {95.0: None, 90.0: Entry(LINE[1], marks(7.0, 91.0), rivals)})
-    ends = {"tuned": {"validation": marks(1.0, 100.0), "evaluated": marks(2.0, 100.0)}}
-    result = SeedResult("key", "tiny", 3, ends, {"sum": shown}, {"seconds": 1.0})  # pyright: ignore
+    baselines = {"interpolation": Selected(LINE[0], metrics(6.0, 97.0))}
+    shown = MethodResult(LINE, {95.0: None, 90.0: Selected(LINE[1], metrics(7.0, 91.0), baselines)})
+    references = {"tuned": {"validation": metrics(1.0, 100.0), "evaluated": metrics(2.0, 100.0)}}
+    result = SeedResult("key", "tiny", 3, references, {"sum": shown}, {"seconds": 1.0})  # pyright: ignore
     written = json.loads(json.dumps(result.as_dict()))
     assert SeedResult.from_dict(written) == result
     assert [one["front"] for one in written["ways"]["sum"]["candidates"]] == [True] * 3
@@ -74,6 +76,6 @@ def test_a_seed_comes_back_from_json():
 
 def test_the_front_in_the_file_is_of_delta_and_retention():
     """The beaten one has the best F1."""
-    beaten = Judged({"made": "x"}, Marks(100.0, 15.0, 2.0, 80.0, 80.0, {}), 0.5)
-    found = Showing([*LINE, beaten], {}).as_dict()["candidates"]
+    beaten = Scored({"made": "x"}, Metrics(100.0, 15.0, 2.0, 80.0, 80.0, {}), 0.5)
+    found = MethodResult([*LINE, beaten], {}).as_dict()["candidates"]
     assert [one["front"] for one in found] == [True, True, True, False]

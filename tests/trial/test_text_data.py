@@ -8,7 +8,7 @@ import json
 import pytest
 
 import invented
-from experiments.trial.text_data import MEASURED_SETS, REFUSAL, TASK, Part, draw_data
+from experiments.trial.text_data import MEASURED_SETS, REFUSAL, TASK, Split, draw_data
 from experiments.trial.text_recipe import TextRecipe
 from hcnr.benchmarks.sources import SourceReader
 from hcnr.benchmarks.splits import HONESTY_SETS
@@ -17,7 +17,7 @@ from hcnr.data.samples import Sample
 from hcnr.errors import DataError
 from text_worlds import TINY, corpus
 
-PARTS: tuple[Part, ...] = ("validation", "evaluated")
+SPLITS: tuple[Split, ...] = ("validation", "evaluated")
 KUQ = "kuq/knowns_unknowns.jsonl"
 REFUNQ = "unknownbench/RefuNQ/RefuNQ_unanswerable.json"
 HOTPOTQA = "hotpotqa/hotpot_dev_v1_simplified.json"
@@ -27,14 +27,14 @@ def draw(files=None, **changes):
     return draw_data((files or corpus()).__getitem__, dataclasses.replace(TINY, **changes))
 
 
-def asked(data, part):
-    found = data.parts[part]
+def asked(data, split):
+    found = data.splits[split]
     return [*itertools.chain.from_iterable(found.honesty.values()), *found.task]
 
 
 def test_no_part_is_near_another():
     data = draw()
-    texts = {part: [one.question for one in asked(data, part)] for part in PARTS}
+    texts = {split: [one.question for one in asked(data, split)] for split in SPLITS}
     texts["trained"] = [one.prompt for one in (*data.base, *data.tuned)]
     assert all(len(many) == len(set(many)) for many in texts.values())
     for one, other in itertools.combinations(texts, 2):
@@ -44,8 +44,8 @@ def test_no_part_is_near_another():
 
 def test_a_twin_of_an_asked_question_is_not_trained_on():
     files = corpus()
-    for part in PARTS:
-        for question in asked(draw(files), part):
+    for split in SPLITS:
+        for question in asked(draw(files), split):
             # Another last word puts the twin among the questions to train on.
             start = question.question.rsplit(" ", 1)[0]
             twin = next(t for i in range(10**4) if bucket(t := f"{start} twin{i}?") < 70)
@@ -57,26 +57,26 @@ def test_a_twin_of_an_asked_question_is_not_trained_on():
 def test_a_twin_of_an_evaluated_question_does_not_choose_settings():
     files = corpus()
     everyone = TINY.evaluated * 100
-    for question in draw(files, evaluated=everyone).parts["evaluated"].honesty["nec"]:
+    for question in draw(files, evaluated=everyone).splits["evaluated"].honesty["nec"]:
         start = question.question.rsplit(" ", 1)[0]
         twin = next(t for i in range(10**4) if 70 <= bucket(t := f"{start} twin{i}?") < 80)
         kind = "answerable" if question.answerable else "unanswerable"
         files[f"unknownbench/NEC/NEC_{kind}.json"].append({"prompt": twin, "label": 0})
     data = draw(files, evaluated=everyone, validation=everyone)
-    validated = data.parts["validation"].honesty["nec"]
+    validated = data.splits["validation"].honesty["nec"]
     assert validated and not [one for one in validated if "twin" in one.question]
 
 
 def test_sizes_classes_and_counts():
     data = draw()
-    for part, size, task in zip(PARTS, (2, 3), (3, 4), strict=True):
-        found = data.parts[part]
+    for split, size, task in zip(SPLITS, (2, 3), (3, 4), strict=True):
+        found = data.splits[split]
         assert tuple(found.honesty) == HONESTY_SETS and len(found.task) == task
         for name, many in found.honesty.items():
             assert {one.set for one in many} == {name}
             assert [one.answerable for one in many] == [False] * size + [True] * size
-            assert data.counts[part][name] == {"unanswerable": size, "answerable": size}
-        assert data.counts[part][TASK] == {"unanswerable": 0, "answerable": task}
+            assert data.counts[split][name] == {"unanswerable": size, "answerable": size}
+        assert data.counts[split][TASK] == {"unanswerable": 0, "answerable": task}
     assert len(data.tuned) == data.counts["tuned"][TASK]["answerable"] == TINY.task_questions
     base = data.counts["base"]
     assert sum(sum(one.values()) for one in base.values()) == len(data.base)
@@ -134,7 +134,7 @@ def test_prompts_are_the_question_and_long_texts_are_cut_or_left_out():
 
 def test_a_set_of_fewer_questions_gives_all_it_has():
     data = draw(evaluated=10**4, validation=10**4)
-    counts = collections.Counter(one.answerable for one in data.parts["evaluated"].honesty["nec"])
+    counts = collections.Counter(one.answerable for one in data.splits["evaluated"].honesty["nec"])
     assert 3 < counts[True] < 100 and 3 < counts[False] < 100
 
 
@@ -159,10 +159,10 @@ def test_samples_are_plain_records():
 @invented.needs_data
 def test_the_real_files_have_enough():
     data = draw_data(SourceReader(), TextRecipe())
-    for part, size in zip(PARTS, (60, 150), strict=True):
+    for split, size in zip(SPLITS, (60, 150), strict=True):
         for name in HONESTY_SETS:
-            assert data.counts[part][name] == {"unanswerable": size, "answerable": size}
+            assert data.counts[split][name] == {"unanswerable": size, "answerable": size}
     assert len(data.base) > 10_000 and len(data.tuned) == 2500
     index = QuestionIndex(one.prompt for one in (*data.base, *data.tuned))
-    for part in PARTS:
-        assert not any(index.near(one.question) for one in asked(data, part))
+    for split in SPLITS:
+        assert not any(index.near(one.question) for one in asked(data, split))

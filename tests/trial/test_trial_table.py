@@ -4,46 +4,50 @@ from collections.abc import Mapping
 import pytest
 from rich.console import Console
 
-from experiments.trial.arena import Marks
-from experiments.trial.choosing import Entry, Judged
-from experiments.trial.seed_result import SeedResult, Showing
-from experiments.trial.standings import Standing
+from experiments.trial.method_summary import MethodSummary
+from experiments.trial.methods import FINE_TUNING, METHODS
+from experiments.trial.metrics import Metrics
+from experiments.trial.seed_result import MethodResult, SeedResult
+from experiments.trial.selection import Scored, Selected
 from experiments.trial.trial_table import COLUMNS, TrialTable
-from experiments.trial.ways import FINE_TUNING, WAYS
 
 LEVELS = (95.0, 90.0)
-RIVALS: tuple[str, ...] = ("interpolation", "fine-tuning")
+BASELINES: tuple[str, ...] = ("interpolation", "fine-tuning")
 
 
-def marks(f1: float, delta: float = 30.0, retention: float = 96.0) -> Marks:
-    return Marks(f1, delta, 3.0, 80.0, retention, {})
+def metrics(f1: float, delta: float = 30.0, retention: float = 96.0) -> Metrics:
+    return Metrics(f1, delta, 3.0, 80.0, retention, {})
 
 
-def entry(evaluated: Marks, rivals: Mapping[str, Marks] | None = None, **settings) -> Entry:
-    """Validation marks are nothing like the evaluated ones."""
-    judged = Judged({"made": "restored", **settings}, marks(1.0, 2.0, 99.0), 2.0)
-    other = Judged({"made": "x"}, marks(3.0, 4.0, 99.0), 7.0)
-    found = {name: Entry(other, one) for name, one in (rivals or {}).items()}
-    return Entry(judged, evaluated, found)
+def selected(
+    evaluated: Metrics, baselines: Mapping[str, Metrics] | None = None, **settings
+) -> Selected:
+    """Validation metrics are nothing like the test ones."""
+    scored = Scored({"made": "restored", **settings}, metrics(1.0, 2.0, 99.0), 2.0)
+    other = Scored({"made": "x"}, metrics(3.0, 4.0, 99.0), 7.0)
+    found = {name: Selected(other, one) for name, one in (baselines or {}).items()}
+    return Selected(scored, evaluated, found)
 
 
-def showing(*entries: Entry | None) -> Showing:
-    """One entry for each level."""
-    candidates = [one.chosen for one in entries if one] or [Judged({"made": "x"}, marks(1.0), 1.0)]
-    return Showing(candidates, dict(zip(LEVELS, entries, strict=True)))
+def method_result(*selections: Selected | None) -> MethodResult:
+    """One selection for each level."""
+    candidates = [one.candidate for one in selections if one] or [
+        Scored({"made": "x"}, metrics(1.0), 1.0)
+    ]
+    return MethodResult(candidates, dict(zip(LEVELS, selections, strict=True)))
 
 
-def result(seed: int, showings: dict[str, Showing]) -> SeedResult:
-    ends = {
-        "base": {"validation": marks(90.0), "evaluated": marks(80.0 + seed, 70.0, 0.0)},
-        "tuned": {"validation": marks(31.0), "evaluated": marks(30.0, 10.0, 100.0)},
+def result(seed: int, method_results: dict[str, MethodResult]) -> SeedResult:
+    references = {
+        "base": {"validation": metrics(90.0), "evaluated": metrics(80.0 + seed, 70.0, 0.0)},
+        "tuned": {"validation": metrics(31.0), "evaluated": metrics(30.0, 10.0, 100.0)},
         "refuse all": {
-            "validation": marks(60.0),
-            "evaluated": marks(66.7, 0.0, float("nan")),
+            "validation": metrics(60.0),
+            "evaluated": metrics(66.7, 0.0, float("nan")),
         },
     }
     facts = {"arena": {"parameters": 1_900_000}, "versions": {}, "seconds": 1.0}
-    return SeedResult("key", "tiny", seed, ends, showings, facts)  # pyright: ignore
+    return SeedResult("key", "tiny", seed, references, method_results, facts)  # pyright: ignore
 
 
 def table(*results: SeedResult, world: str = "tiny") -> TrialTable:
@@ -53,100 +57,105 @@ def table(*results: SeedResult, world: str = "tiny") -> TrialTable:
 def seed(number: int) -> SeedResult:
     """Sum has the better F1 and the worse delta; natural is better in both, and keeps more."""
     s = float(number)
-    line, tuning = marks(50.0, 20.0 + s, 96.0), marks(55.0, 25.0, 96.0)
-    lower = marks(60.0, 28.0 + s, 91.0)
-    rivals = {"interpolation": line, "fine-tuning": tuning}
+    line, tuning = metrics(50.0, 20.0 + s, 96.0), metrics(55.0, 25.0, 96.0)
+    lower = metrics(60.0, 28.0 + s, 91.0)
+    baselines = {"interpolation": line, "fine-tuning": tuning}
     both = {"interpolation": lower, "fine-tuning": tuning}
-    ways = {
-        "interpolation": showing(
-            entry(line, {"fine-tuning": tuning}, c=1), entry(lower, {"fine-tuning": tuning}, c=2)
+    methods = {
+        "interpolation": method_result(
+            selected(line, {"fine-tuning": tuning}, c=1),
+            selected(lower, {"fine-tuning": tuning}, c=2),
         ),
-        "sum": showing(
-            entry(marks(52.0 + s, 15.0, 95.0), rivals, mu=1),
-            entry(marks(70.0, 35.0 + s, 90.0), both, mu=number + 2),
+        "sum": method_result(
+            selected(metrics(52.0 + s, 15.0, 95.0), baselines, mu=1),
+            selected(metrics(70.0, 35.0 + s, 90.0), both, mu=number + 2),
         ),
-        "natural": showing(*[entry(marks(80.0, 40.0 + s, 98.0), rivals, mu=3)] * 2),
-        "balanced": showing(
-            entry(marks(60.0, 30.0, 99.5), rivals, mu=4),
-            entry(marks(61.0, 31.0, 99.5), both, mu=5),
+        "natural": method_result(*[selected(metrics(80.0, 40.0 + s, 98.0), baselines, mu=3)] * 2),
+        "balanced": method_result(
+            selected(metrics(60.0, 30.0, 99.5), baselines, mu=4),
+            selected(metrics(61.0, 31.0, 99.5), both, mu=5),
         ),
-        "joint": showing(None, entry(marks(40.0, 12.0, 91.0), both) if number else None),
-        FINE_TUNING[0]: showing(*[entry(tuning, {"interpolation": line})] * 2),
+        "joint": method_result(None, selected(metrics(40.0, 12.0, 91.0), both) if number else None),
+        FINE_TUNING[0]: method_result(*[selected(tuning, {"interpolation": line})] * 2),
     }
-    return result(number, ways)
+    return result(number, methods)
 
 
 TABLE = table(*map(seed, range(3)))
 
 
-def row(found: TrialTable, name: str, level: float = 95.0) -> Standing:
-    return next(one for one in [*found.ends, *found.ways(level)] if one.name == name)
+def row(found: TrialTable, name: str, level: float = 95.0) -> MethodSummary:
+    return next(one for one in [*found.references, *found.methods(level)] if one.name == name)
 
 
 def test_rows_of_both_ends_are_of_the_evaluated_questions():
-    assert [one.name for one in TABLE.ends] == ["base", "tuned", "refuse all"]
+    assert [one.name for one in TABLE.references] == ["base", "tuned", "refuse all"]
     assert row(TABLE, "base").figures["f1"].values == (80.0, 81.0, 82.0)
     assert row(TABLE, "tuned").figures["refusal_delta"].values == (10.0, 10.0, 10.0)
     assert "retention" not in row(TABLE, "refuse all").figures
 
 
-def test_means_and_leads_are_taken_seed_by_seed():
+def test_means_and_differences_are_taken_seed_by_seed():
     found = row(TABLE, "sum")
     assert found.figures["f1"].values == (52.0, 53.0, 54.0)
     assert found.figures["seconds"].values == (2.0, 2.0, 2.0)
-    lead = found.leads["interpolation"]
-    assert lead.of("f1").values == (2.0, 3.0, 4.0)
+    difference = found.differences["interpolation"]
+    assert difference.of("f1").values == (2.0, 3.0, 4.0)
     # Deviation 1, standard error 1 / sqrt(3), t = 4.303.
-    assert lead.of("f1").half_width == pytest.approx(2.484, abs=1e-3)
-    assert lead.of("refusal_delta").values == (-5.0, -6.0, -7.0)
+    assert difference.of("f1").half_width == pytest.approx(2.484, abs=1e-3)
+    assert difference.of("refusal_delta").values == (-5.0, -6.0, -7.0)
 
 
-def test_the_rival_is_the_one_of_the_entry_at_its_level():
+def test_the_baseline_is_the_one_of_the_selection_at_its_level():
     """At 90 % interpolation is another model than at 95 %."""
-    assert row(TABLE, "sum", 90.0).leads["interpolation"].of("f1").values == (10.0, 10.0, 10.0)
-    assert row(TABLE, "sum", 90.0).leads["fine-tuning"].of("f1").values == (15.0, 15.0, 15.0)
-    deltas = row(TABLE, "sum", 90.0).leads["interpolation"].of("refusal_delta")
+    assert row(TABLE, "sum", 90.0).differences["interpolation"].of("f1").values == (
+        10.0,
+        10.0,
+        10.0,
+    )
+    assert row(TABLE, "sum", 90.0).differences["fine-tuning"].of("f1").values == (15.0, 15.0, 15.0)
+    deltas = row(TABLE, "sum", 90.0).differences["interpolation"].of("refusal_delta")
     assert deltas.values == (7.0, 7.0, 7.0)
 
 
-def test_a_rival_is_compared_with_the_other_one():
-    assert row(TABLE, FINE_TUNING[0]).leads.keys() == {"interpolation"}
-    assert row(TABLE, "interpolation").leads.keys() == {"fine-tuning"}
+def test_a_baseline_is_compared_with_the_other_one():
+    assert row(TABLE, FINE_TUNING[0]).differences.keys() == {"interpolation"}
+    assert row(TABLE, "interpolation").differences.keys() == {"fine-tuning"}
 
 
-def test_a_seed_without_an_entry_is_not_averaged_and_is_told():
+def test_a_seed_without_an_selection_is_not_averaged_and_is_told():
     found = row(TABLE, "joint", 90.0)
     assert (found.seeds, found.of) == (2, 3)
-    assert found.leads["interpolation"].of("f1").values == (-20.0, -20.0)
+    assert found.differences["interpolation"].of("f1").values == (-20.0, -20.0)
     absent = row(TABLE, "joint")
-    assert (absent.seeds, absent.figures, absent.leads) == (0, {}, {})
-    assert absent.cells(RIVALS, " ") == ["joint", "0/3", *[""] * (len(COLUMNS) - 2)]
+    assert (absent.seeds, absent.figures, absent.differences) == (0, {}, {})
+    assert absent.cells(BASELINES, " ") == ["joint", "0/3", *[""] * (len(COLUMNS) - 2)]
 
 
 def test_paired_columns_tell_over_how_many_seeds():
-    """A rival that is missing in one seed of three."""
+    """A baseline that is missing in one seed of three."""
     results = [seed(number) for number in range(3)]
-    shown = results[1].showings["sum"]
-    bare = Entry(shown.entries[95.0].chosen, marks(52.0))  # pyright: ignore
-    shown.entries[95.0] = bare
-    cells = dict(zip(COLUMNS, row(table(*results), "sum").cells(RIVALS, " "), strict=True))
+    shown = results[1].method_results["sum"]
+    bare = Selected(shown.selections[95.0].candidate, metrics(52.0))  # pyright: ignore
+    shown.selections[95.0] = bare
+    cells = dict(zip(COLUMNS, row(table(*results), "sum").cells(BASELINES, " "), strict=True))
     assert cells["seeds"] == "3/3"
     assert cells["F1 vs int.*"] == "+3.0 ±12.7 (n 2)"
     assert cells["delta vs tun.**"] == "-10.0 ±0.0 (n 2)"
 
 
-def test_columns_name_the_figure_and_the_rival_of_their_cells():
-    cells = dict(zip(COLUMNS, row(TABLE, "sum").cells(RIVALS, " "), strict=True))
+def test_columns_name_the_figure_and_the_baseline_of_their_cells():
+    cells = dict(zip(COLUMNS, row(TABLE, "sum").cells(BASELINES, " "), strict=True))
     assert cells["delta vs int.*"] == "-6.0 ±2.5" and cells["F1 vs int.*"] == "+3.0 ±2.5"
     assert cells["delta vs tun.**"] == "-10.0 ±0.0" and cells["F1 vs tun.**"] == "-2.0 ±2.5"
 
 
 def test_the_task_is_named_by_the_figure_that_judges_it():
     assert "| exact |" in TABLE.to_markdown() and "answered exactly right" in TABLE.to_markdown()
-    judged = [seed(0), seed(1)]
-    for one in judged:
+    scored = [seed(0), seed(1)]
+    for one in scored:
         one.facts["arena"]["task_figure"] = "option accuracy"
-    text = table(*judged).to_markdown()
+    text = table(*scored).to_markdown()
     assert "| option accuracy |" in text and "exact" not in text
 
 
@@ -180,10 +189,10 @@ def test_a_model_that_was_sent_in_at_a_higher_level_is_not_compared_again():
     assert "| natural | as above | as above | as above |" in TABLE.to_markdown()
 
 
-def test_a_way_that_differs_in_one_seed_is_compared_again():
+def test_a_method_that_differs_in_one_seed_is_compared_again():
     results = [seed(number) for number in range(3)]
-    changed = entry(marks(90.0, 60.0), {"interpolation": marks(50.0)}, mu=9)
-    results[2].showings["natural"].entries[90.0] = changed
+    changed = selected(metrics(90.0, 60.0), {"interpolation": metrics(50.0)}, mu=9)
+    results[2].method_results["natural"].selections[90.0] = changed
     found = table(*results)
     assert "'natural'" in found.verdicts(90.0)[0]
     assert "| natural | as above | as above | mu 9 |" in found.to_markdown()
@@ -204,11 +213,14 @@ def wild(seeds: int) -> TrialTable:
     """The widest figures that percentages can have, over the real names."""
     results = []
     for s in range(seeds):
-        own, theirs = marks(100.0 * (s % 2), 0.0, 100.0), marks(100.0 * (1 - s % 2), 100.0, 100.0)
+        own, theirs = (
+            metrics(100.0 * (s % 2), 0.0, 100.0),
+            metrics(100.0 * (1 - s % 2), 100.0, 100.0),
+        )
         # Of two seeds the paired columns have one, which is told in a third line.
-        there = dict.fromkeys(RIVALS, theirs) if s or seeds > 2 else {}
-        ways = {way.name: showing(*[entry(own, there)] * 2) for way in WAYS}
-        results.append(result(s, ways))
+        there = dict.fromkeys(BASELINES, theirs) if s or seeds > 2 else {}
+        methods = {method.name: method_result(*[selected(own, there)] * 2) for method in METHODS}
+        results.append(result(s, methods))
     return table(*results)
 
 
@@ -230,18 +242,18 @@ def test_it_fits_100_columns_with_every_figure_and_says_how_it_was_made(found: T
 
 def test_one_seed_has_means_and_no_interval():
     single = table(seed(0))
-    assert row(single, "sum").cells(RIVALS, " ")[2] == "52.0"
+    assert row(single, "sum").cells(BASELINES, " ")[2] == "52.0"
     assert "±" not in single.to_markdown()
     assert single.as_dict()["tables"]["95"]["ways"][1]["f1"]["half_width"] is None
     assert single.comparisons == 0
     assert "One seed has no interval" in single.notes[-1]
 
 
-def test_without_rivals_nothing_is_compared():
-    ways = {"sum": showing(entry(marks(50.0), mu=1), entry(marks(51.0), mu=2))}
-    alone = table(*(result(s, ways) for s in range(2)))
+def test_without_baselines_nothing_is_compared():
+    methods = {"sum": method_result(selected(metrics(50.0), mu=1), selected(metrics(51.0), mu=2))}
+    alone = table(*(result(s, methods) for s in range(2)))
     assert alone.verdicts(95.0) == []
-    assert row(alone, "sum").cells(RIVALS, " ")[-4:] == [""] * 4
+    assert row(alone, "sum").cells(BASELINES, " ")[-4:] == [""] * 4
 
 
 def test_the_notes_take_their_numbers_from_the_data():
@@ -263,25 +275,27 @@ def test_markdown_and_json_carry_the_same():
     assert "| joint | none qualified | none qualified | none qualified |" in text
     assert "### At least 95 % of the gain in likelihood kept" in text
     found = json.loads(json.dumps(TABLE.as_dict()))
-    ways = {one["name"]: one for one in found["tables"]["95"]["ways"]}
-    lead = ways["sum"]["leads"]["interpolation"]
-    assert lead["f1"]["values"] == [2.0, 3.0, 4.0] and lead["f1"]["verdict"] == "better"
-    assert lead["refusal_delta"]["values"] == [-5.0, -6.0, -7.0]
-    assert lead["refusal_delta"]["verdict"] == "worse"
-    assert lead["kept"] == {"row": 95.0, "rival": 96.0} and lead["n"] == 3
-    assert ways["balanced"]["leads"]["interpolation"]["f1"]["verdict"] == "not compared"
+    methods = {one["name"]: one for one in found["tables"]["95"]["ways"]}
+    difference = methods["sum"]["leads"]["interpolation"]
+    assert difference["f1"]["values"] == [2.0, 3.0, 4.0] and difference["f1"]["verdict"] == "better"
+    assert difference["refusal_delta"]["values"] == [-5.0, -6.0, -7.0]
+    assert difference["refusal_delta"]["verdict"] == "worse"
+    assert difference["kept"] == {"row": 95.0, "rival": 96.0} and difference["n"] == 3
+    assert methods["balanced"]["leads"]["interpolation"]["f1"]["verdict"] == "not compared"
     again = [SeedResult.from_dict(one) for one in found["results"]]
     assert TrialTable("tiny", again, LEVELS).to_markdown() == text
 
 
 def test_a_choice_at_the_edge_of_its_grid_is_told():
-    line = [Judged({"made": "x", "coefficient": c}, marks(50.0 + c), 0.0) for c in (0.1, 0.2, 0.3)]
+    line = [
+        Scored({"made": "x", "coefficient": c}, metrics(50.0 + c), 0.0) for c in (0.1, 0.2, 0.3)
+    ]
     one = seed(0)
-    entries: dict[float, Entry | None] = {
-        95.0: Entry(line[1], marks(50.0)),
-        90.0: Entry(line[2], marks(50.0)),
+    selections: dict[float, Selected | None] = {
+        95.0: Selected(line[1], metrics(50.0)),
+        90.0: Selected(line[2], metrics(50.0)),
     }
-    one.showings["interpolation"] = Showing(line, entries)
+    one.method_results["interpolation"] = MethodResult(line, selections)
     text = table(one).to_markdown()
     assert "| interpolation | c 0.2 |" in text
     assert "| interpolation | c 0.3 (at the edge: c) |" in text

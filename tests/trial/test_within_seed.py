@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from experiments.trial.arena import Marks
-from experiments.trial.choosing import Entry, Judged
-from experiments.trial.real_panel import make_real_panel
-from experiments.trial.seed_result import SeedResult, Showing
-from experiments.trial.text_data import Asked
+from experiments.trial.metrics import Metrics
+from experiments.trial.real_testbed import make_real_questions
+from experiments.trial.seed_result import MethodResult, SeedResult
+from experiments.trial.selection import Scored, Selected
+from experiments.trial.text_data import SplitQuestions
 from experiments.trial.trial_table import TrialTable
 from experiments.trial.within_seed import SeedTable, answerable_digits
 from hcnr.benchmarks.questions import Question
@@ -16,42 +16,42 @@ N = 40
 ANSWERABLE = "01" * N
 
 
-def marks(right: int, wrong: int, retention: float = 96.0) -> Marks:
+def metrics(right: int, wrong: int, retention: float = 96.0) -> Metrics:
     """Refuses of one set so many of the unanswerable questions and of the answerable ones."""
     did = ["0"] * (2 * N)
     did[: 2 * right : 2] = ["1"] * right
     did[1 : 2 * wrong : 2] = ["1"] * wrong
     delta = 100.0 * (right - wrong) / N
     sets = {"kuq": {"refusal_delta": delta}}
-    return Marks(50.0, delta, 100.0 * wrong / N, 7.0, retention, sets, {"kuq": "".join(did)})
+    return Metrics(50.0, delta, 100.0 * wrong / N, 7.0, retention, sets, {"kuq": "".join(did)})
 
 
-def result(seed: int, ours: Marks, theirs: Marks) -> SeedResult:
-    settings = Judged({"made": "x"}, marks(1, 1), 1.0)
-    entry = Entry(settings, ours, {"interpolation": Entry(settings, theirs)})
-    ways = {
-        "interpolation": Showing([settings], {95.0: Entry(settings, theirs)}),
-        "spectral": Showing([settings], {95.0: entry}),
-        "joint": Showing([settings], {95.0: None}),
+def result(seed: int, ours: Metrics, theirs: Metrics) -> SeedResult:
+    settings = Scored({"made": "x"}, metrics(1, 1), 1.0)
+    selected = Selected(settings, ours, {"interpolation": Selected(settings, theirs)})
+    methods = {
+        "interpolation": MethodResult([settings], {95.0: Selected(settings, theirs)}),
+        "spectral": MethodResult([settings], {95.0: selected}),
+        "joint": MethodResult([settings], {95.0: None}),
     }
-    ends = {name: dict.fromkeys(("validation", "evaluated"), one)
-            for name, one in (("base", marks(36, 4)), ("tuned", marks(8, 2)),
-                              ("refuse all", marks(N, N)))}  # fmt: skip
+    references = {name: dict.fromkeys(("validation", "evaluated"), one)
+            for name, one in (("base", metrics(36, 4)), ("tuned", metrics(8, 2)),
+                              ("refuse all", metrics(N, N)))}  # fmt: skip
     admission = {
         "kuq": {"delta": 46.0, "low": 34.0, "high": 57.0, "n": 80, "admitted": True},
         "nec": {"delta": 4.0, "low": -7.0, "high": 15.0, "n": 80, "admitted": False},
     }
-    arena = {
+    testbed = {
         "parameters": 1,
         "answerable": {"evaluated": {"kuq": ANSWERABLE}},
         "admission": admission,
         "task_figure": "token F1",
     }
-    return SeedResult("key", "tiny", seed, ends, ways, {"arena": arena})  # pyright: ignore
+    return SeedResult("key", "tiny", seed, references, methods, {"arena": testbed})  # pyright: ignore
 
 
 def test_intervals_are_those_of_a_paired_bootstrap_over_the_questions():
-    ours, theirs = marks(30, 4), marks(20, 4)
+    ours, theirs = metrics(30, 4), metrics(20, 4)
     rows = {one["name"]: one for one in SeedTable(result(0, ours, theirs), 95.0).rows()}
     assert list(rows) == ["base", "tuned", "interpolation", "spectral"]
     found = rows["spectral"]
@@ -66,7 +66,7 @@ def test_intervals_are_those_of_a_paired_bootstrap_over_the_questions():
 
 
 def test_the_page_has_every_seed_with_its_sets():
-    seeds = [result(s, marks(30 + s, 4), marks(20, 4)) for s in range(2)]
+    seeds = [result(s, metrics(30 + s, 4), metrics(20, 4)) for s in range(2)]
     table = TrialTable("tiny", seeds, (95.0,))
     text = table.to_markdown()
     for part in (
@@ -80,7 +80,7 @@ def test_the_page_has_every_seed_with_its_sets():
 
 
 def test_seeds_without_single_answers_have_no_page():
-    one = result(0, marks(30, 4), marks(20, 4))
+    one = result(0, metrics(30, 4), metrics(20, 4))
     old = dataclasses.replace(one, facts={"arena": {"parameters": 1}})
     table = TrialTable("tiny", [old], (95.0,))
     assert "Seed 0, at" not in table.to_markdown() and table.as_dict()["by_seed"] == []
@@ -92,5 +92,5 @@ def test_digits_stand_in_the_order_of_the_questions():
         Question(str(i), "kuq", "?", answerable=one, answers=(), prompt="?")
         for i, one in enumerate(classes)
     )
-    panel = make_real_panel(Asked({"kuq": many}, ()), ["kuq"])
-    assert answerable_digits(panel) == {"kuq": "1001"}
+    questions = make_real_questions(SplitQuestions({"kuq": many}, ()), ["kuq"])
+    assert answerable_digits(questions) == {"kuq": "1001"}

@@ -1,4 +1,4 @@
-"""The pool of a real pair's rivals: that of `hcnr data build --rait`, asked as the others.
+"""The pool of a real pair's baselines: that of `hcnr data build --rait`, asked as the others.
 
 It holds KUQ and FalseQA questions (among them those of the base), PUQA and TriviaQA; no question of
 it equals an evaluation question or differs from one in a single token.
@@ -8,11 +8,11 @@ import importlib.metadata
 import random
 from typing import Any
 
-from experiments.trial.making import Preferred, Rait
+from experiments.trial.baseline_data import POOL_SEED, BaselineData, PoolQuestion
+from experiments.trial.candidate_specs import Preferred, Rait
 from experiments.trial.real_data import INSTRUCTION, RealData, real_target
 from experiments.trial.real_recipe import RealRecipe
 from experiments.trial.real_world import tuned_schedule
-from experiments.trial.rival_data import POOL_SEED, PoolQuestion, RivalData
 from hcnr.benchmarks.pools import RAIT_SIZE, parse_puqa, parse_triviaqa, rait_samples, sample
 from hcnr.benchmarks.questions import Question
 from hcnr.benchmarks.sources import Records
@@ -21,8 +21,8 @@ from hcnr.data.refusals import refusal
 from hcnr.detectors import open_detector
 
 
-def rival_facts() -> dict[str, Any]:
-    """How much less the rivals are given than the paper's, and by which TRL."""
+def baseline_facts() -> dict[str, Any]:
+    """How much less the baselines are given than the paper's, and by which TRL."""
     try:
         trl = importlib.metadata.version("trl")
     except importlib.metadata.PackageNotFoundError:
@@ -34,8 +34,8 @@ def rival_facts() -> dict[str, Any]:
     }
 
 
-def real_rival_data(records: Records, recipe: RealRecipe, data: RealData) -> RivalData:
-    """What the rivals of a real pair train on; takes seconds.
+def draw_baseline_data(records: Records, recipe: RealRecipe, data: RealData) -> BaselineData:
+    """What the baselines of a real pair train on; takes seconds.
 
     Args:
         records: reads the data files.
@@ -45,7 +45,7 @@ def real_rival_data(records: Records, recipe: RealRecipe, data: RealData) -> Riv
     Raises:
         DataError: a file is missing or not the known one, or the pool is too small.
     """
-    return RivalData(draw_pool(records, recipe), data.tuned, tuned_schedule(recipe))
+    return BaselineData(draw_pool(records, recipe), data.tuned, tuned_schedule(recipe))
 
 
 def draw_pool(records: Records, recipe: RealRecipe) -> tuple[PoolQuestion, ...]:

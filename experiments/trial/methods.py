@@ -1,11 +1,11 @@
-"""Every way of repairing that the fair trial compares, each with its grid of settings.
+"""Every method that the fair trial compares, each with its grid of settings.
 
-A way is declared here and nowhere else: a name, and 12 to 16 settings to choose from by validation
-questions, so that no way wins by many more tries. A grid goes from hardly any change as far as
-seemed worth while; not every way has settings near every level of retention, so rows are compared
-at what they keep, never at the level alone. Some were widened after a first trial on the synthetic
-seeds 0 to 2, whose validation questions had chosen their edges (`joint`, `natural`, the shares of
-neurons); the published synthetic table is of other seeds.
+A method is declared here and nowhere else: a name, and 12 to 16 settings to choose from by
+validation questions, so that no method wins by many more tries. A grid goes from hardly any change
+as far as seemed worth while; not every method has settings near every level of retention, so rows
+are compared at what they keep, never at the level alone. Some were widened after a first trial on
+the synthetic seeds 0 to 2, whose validation questions had chosen their edges (`joint`, `natural`,
+the shares of neurons); the published synthetic table is of other seeds.
 """
 
 import dataclasses
@@ -14,11 +14,17 @@ import itertools
 from collections.abc import Sequence
 from typing import Literal
 
-from experiments.trial.making import FineTuned, Interpolated, Making, Restored, Samples
+from experiments.trial.candidate_specs import (
+    CandidateSpec,
+    FineTuned,
+    Interpolated,
+    Restored,
+    Samples,
+)
 from hcnr.errors import ConfigError
 
 _AXES: tuple[Literal["output", "input"], ...] = ("output", "input")
-# The paper's share of neurons and gentler ones, without which `sum` would have nothing to send in
+# The paper's share of neurons and gentler ones, without which `sum` would have nothing to select
 # where most of the task is to be kept; its share of matrices, and all of them. `joint` changes more
 # with fewer neurons.
 _SHARES, _FEW, _MATRICES = (0.05, 0.1, 0.25, 0.5), (0.02, 0.05, 0.1, 0.25), (0.4, 1.0)
@@ -33,8 +39,8 @@ SAMPLES = Samples()
 
 
 @dataclasses.dataclass(frozen=True)
-class Way:
-    """One way of repairing.
+class Method:
+    """One way of repairing, which `--ways` and the tables call so.
 
     Attributes:
         name: As printed and as given to `--ways`.
@@ -43,13 +49,13 @@ class Way:
     """
 
     name: str
-    grid: tuple[Making, ...]
+    grid: tuple[CandidateSpec, ...]
     samples: Samples = SAMPLES
 
 
 def _one_sided(
     kind: str, priority: Literal["kl", "random"] = "kl", shares: Sequence[float] = _SHARES
-) -> tuple[Making, ...]:
+) -> tuple[CandidateSpec, ...]:
     """Both axes, each share of neurons with each share of matrices: 16 settings."""
     return tuple(
         Restored(kind, axis, share, matrices, priority)
@@ -57,30 +63,30 @@ def _one_sided(
     )
 
 
-def _back(on: Literal["honesty", "both"]) -> tuple[Making, ...]:
+def _back(on: Literal["honesty", "both"]) -> tuple[CandidateSpec, ...]:
     """Six rates and two numbers of epochs: 12 settings."""
     return tuple(FineTuned(on, rate, epochs) for rate in _RATES for epochs in _EPOCHS)
 
 
 INTERPOLATION = "interpolation"
 FINE_TUNING = ("fine-tuning, honesty", "fine-tuning, both")
-"""The rivals: honesty samples alone, or task samples among them."""
+"""The baselines: honesty samples alone, or task samples among them."""
 
-WAYS = (
+METHODS = (
     # Dense where most of the task is kept, which is where the levels are.
-    Way(
+    Method(
         INTERPOLATION,
         tuple(Interpolated(round(0.05 * step, 2)) for step in (*range(1, 13), 14, 16, 18, 19)),
     ),
     # The paper's two controls: neurons at random, without compensation and with its own.
-    Way("none, random neurons", _one_sided("none", "random")),
-    Way("sum, random neurons", _one_sided("sum", "random")),
-    Way("none", _one_sided("none")),
-    Way("sum", _one_sided("sum")),
-    Way("joint", _one_sided("joint", shares=_FEW)),
+    Method("none, random neurons", _one_sided("none", "random")),
+    Method("sum, random neurons", _one_sided("sum", "random")),
+    Method("none", _one_sided("none")),
+    Method("sum", _one_sided("sum")),
+    Method("joint", _one_sided("joint", shares=_FEW)),
     # The paper's share of neurons; the task weight decides how much of them is given back. Few
     # matrices keep most of the task at any weight, so the large ones are for all matrices.
-    Way(
+    Method(
         "balanced",
         tuple(
             Restored("balanced", axis, 0.5, matrices, task_weight=mu)
@@ -91,7 +97,7 @@ WAYS = (
             for mu in weights
         ),
     ),
-    Way(
+    Method(
         "spectral",
         tuple(
             Restored("spectral", cross_weight_ratio=matrices, task_weight=mu)
@@ -99,7 +105,7 @@ WAYS = (
         ),
     ),
     # From one small step to a walk more than twice as long as all of delta.
-    Way(
+    Method(
         "natural",
         tuple(
             Restored("natural", task_weight=mu, steps=steps, step_size=size)
@@ -107,7 +113,7 @@ WAYS = (
             for steps, size in _WALKS
         ),
     ),
-    Way(
+    Method(
         "spectral, natural",
         tuple(
             Restored("spectral+natural", task_weight=mu, steps=steps, step_size=size)
@@ -115,10 +121,10 @@ WAYS = (
             for steps, size in ((1, 0.3), (2, 0.3), (3, 0.1), (3, 0.3))
         ),
     ),
-    Way(FINE_TUNING[0], _back("honesty")),
-    Way(FINE_TUNING[1], _back("both")),
+    Method(FINE_TUNING[0], _back("honesty")),
+    Method(FINE_TUNING[1], _back("both")),
     # Weights at which spectral keeps most of the task, so that there is something left to lose.
-    Way(
+    Method(
         "spectral, fine-tuning",
         tuple(
             FineTuned(on, rate, 5, Restored("spectral", task_weight=mu))
@@ -128,7 +134,7 @@ WAYS = (
         ),
     ),
     # Its control: is it spectral that helps, or any step towards base before the training?
-    Way(
+    Method(
         "interpolation, fine-tuning",
         tuple(
             FineTuned(on, rate, 5, Interpolated(share))
@@ -140,15 +146,17 @@ WAYS = (
 )
 
 
-def find_ways(names: Sequence[str] = (), ways: Sequence[Way] = WAYS) -> tuple[Way, ...]:
-    """The ways of some names, in the order of `ways`; all of them when none is given.
+def find_methods(
+    names: Sequence[str] = (), methods: Sequence[Method] = METHODS
+) -> tuple[Method, ...]:
+    """The methods of some names, in the order of `methods`; all of them when none is given.
 
     A name may be written with hyphens for what stands between its words, `spectral-natural`.
 
     Raises:
         ConfigError: a name is unknown; the nearest known one is named.
     """
-    known = {_plain(way.name): way for way in ways}
+    known = {_plain(method.name): method for method in methods}
     for name in names:
         if _plain(name) not in known:
             near = difflib.get_close_matches(_plain(name), known, n=1, cutoff=0.0)[0]
@@ -157,7 +165,7 @@ def find_ways(names: Sequence[str] = (), ways: Sequence[Way] = WAYS) -> tuple[Wa
                 f"{', '.join(known)}"
             )
     wanted = {_plain(name) for name in names} or set(known)
-    return tuple(way for plain, way in known.items() if plain in wanted)
+    return tuple(method for plain, method in known.items() if plain in wanted)
 
 
 def _plain(name: str) -> str:

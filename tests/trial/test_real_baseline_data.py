@@ -5,11 +5,11 @@ import pytest
 
 import invented
 import text_worlds
+from experiments.trial.baseline_data import PoolQuestion
+from experiments.trial.real_baseline_data import baseline_facts, draw_baseline_data, draw_pool
 from experiments.trial.real_data import draw_real_data
 from experiments.trial.real_recipe import RealRecipe
-from experiments.trial.real_rivals import draw_pool, real_rival_data, rival_facts
 from experiments.trial.real_world import tuned_schedule
-from experiments.trial.rival_data import PoolQuestion
 from hcnr.benchmarks import pools
 from hcnr.benchmarks.sources import SourceReader
 from hcnr.benchmarks.splits import HONESTY_SETS, TASK_SETS, Splits
@@ -86,10 +86,10 @@ def test_the_seed_decides_the_order_and_nothing_else(records: SourceReader):
     assert {one.answerable for one in first[:20]} == {False, True}
 
 
-def test_rivals_get_what_the_fine_tuning_taught_and_its_schedule(records: SourceReader):
+def test_baselines_get_what_the_fine_tuning_taught_and_its_schedule(records: SourceReader):
     data = draw_real_data(records, RECIPE)
     before = dict(records.files)
-    found = real_rival_data(SourceReader(records.root), RECIPE, data)
+    found = draw_baseline_data(SourceReader(records.root), RECIPE, data)
     assert found.task == data.tuned
     schedule = found.schedule
     assert schedule == tuned_schedule(RECIPE)
@@ -105,8 +105,8 @@ def test_a_pool_too_small_is_refused(records: SourceReader, monkeypatch: pytest.
         draw_pool(records, RECIPE)
 
 
-def test_the_facts_say_how_little_the_rivals_are_given():
-    facts = rival_facts()
+def test_the_facts_say_how_little_the_baselines_are_given():
+    facts = baseline_facts()
     assert facts["pool"] == 5000
     assert facts["rait"] == {"samples": 512, "epochs": 1}
     assert (facts["preferences"]["pairs"], facts["preferences"]["epochs"]) == (256, 1)

@@ -1,4 +1,4 @@
-"""Rows over seeds: means with intervals, and differences from a rival on the same seeds."""
+"""Rows over seeds: means with intervals, and differences from a baseline on the same seeds."""
 
 import dataclasses
 import math
@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from experiments.trial.arena import Marks
-from experiments.trial.choosing import Entry
+from experiments.trial.metrics import Metrics
+from experiments.trial.selection import Selected
 from hcnr.demo.seeds import Spread
 
 FIGURES = {
@@ -21,10 +21,10 @@ FIGURES = {
 """Head of a column -> its figure."""
 
 COMPARED = {"delta": "refusal_delta", "F1": "f1"}
-"""The figures that are compared with a rival's, the one that chose first."""
+"""The figures that are compared with a baseline's, the one that chose first."""
 
 MOST_APART = 3.0
-"""Points of mean retention beyond which a row and its rival are not compared in words."""
+"""Points of mean retention beyond which a row and its baseline are not compared in words."""
 
 _DEVELOPED = range(3)
 _ROUNDING = 1e-9
@@ -34,22 +34,22 @@ Verdict = Literal["better", "worse", "undecided", "not compared"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Lead:
-    """A row against a rival, over the seeds in which both have an entry.
+class PairedDifference:
+    """A row against a baseline, over the seeds in which both have a selection.
 
     Attributes:
-        pairs: Of every such seed the row's marks and the rival's, both on the evaluated questions.
+        pairs: Of every such seed the row's metrics and the baseline's, both on the test questions.
     """
 
-    pairs: tuple[tuple[Marks, Marks], ...]
+    pairs: tuple[tuple[Metrics, Metrics], ...]
 
     def of(self, figure: str) -> Spread:
-        """The row's figure minus the rival's, seed by seed."""
+        """The row's figure minus the baseline's, seed by seed."""
         return Spread(tuple(getattr(a, figure) - getattr(b, figure) for a, b in self.pairs))
 
     @property
     def kept(self) -> tuple[float, float]:
-        """Mean retention of the row and of the rival."""
+        """Mean retention of the row and of the baseline."""
         mine, theirs = zip(*((a.retention, b.retention) for a, b in self.pairs), strict=True)
         return statistics.fmean(mine), statistics.fmean(theirs)
 
@@ -81,70 +81,72 @@ class Lead:
 
 
 @dataclasses.dataclass(frozen=True)
-class Standing:
+class MethodSummary:
     """One row of a table.
 
     Attributes:
-        name: The way, or the model.
+        name: The method, or the model.
         figures: Figure -> its values over the seeds that have it.
-        seeds: How many seeds have an entry.
+        seeds: How many seeds have a selection.
         of: How many seeds there are.
-        leads: Rival -> how the row compares with it.
+        differences: Baseline -> how the row compares with it.
     """
 
     name: str
     figures: dict[str, Spread]
     seeds: int
     of: int
-    leads: dict[str, Lead]
+    differences: dict[str, PairedDifference]
 
     @classmethod
-    def of_entries(
+    def of_selections(
         cls,
         name: str,
-        entries: Sequence[Entry | None],
-        rivals: Mapping[str, Sequence[Entry | None]],
-    ) -> "Standing":
-        """A way's row at one level.
+        selections: Sequence[Selected | None],
+        baselines: Mapping[str, Sequence[Selected | None]],
+    ) -> "MethodSummary":
+        """A method's row at one level.
 
         Args:
-            name: Of the way.
-            entries: One per seed.
-            rivals: The same of each rival, the same seeds in the same order.
+            name: Of the method.
+            selections: One per seed.
+            baselines: The same of each baseline, the same seeds in the same order.
         """
-        there = [entry for entry in entries if entry is not None]
-        figures = _figures([entry.evaluated for entry in there])
+        there = [selected for selected in selections if selected is not None]
+        figures = _figures([selected.test for selected in there])
         if there:
-            figures["seconds"] = Spread(tuple(entry.chosen.seconds for entry in there))
+            figures["seconds"] = Spread(tuple(selected.candidate.seconds for selected in there))
         pairs = {
-            rival: tuple(
-                (one.evaluated, other.evaluated)
-                for one, other in zip(entries, theirs, strict=True)
+            baseline: tuple(
+                (one.test, other.test)
+                for one, other in zip(selections, theirs, strict=True)
                 if one is not None and other is not None
             )
-            for rival, theirs in rivals.items()
+            for baseline, theirs in baselines.items()
         }
-        leads = {rival: Lead(both) for rival, both in pairs.items() if both}
-        return cls(name, figures, len(there), len(entries), leads)
+        differences = {baseline: PairedDifference(both) for baseline, both in pairs.items() if both}
+        return cls(name, figures, len(there), len(selections), differences)
 
     @classmethod
-    def of_marks(cls, name: str, marks: Sequence[Marks]) -> "Standing":
+    def of_metrics(cls, name: str, metrics: Sequence[Metrics]) -> "MethodSummary":
         """The row of a model that nobody chose, one per seed."""
-        return cls(name, _figures(marks), len(marks), len(marks), {})
+        return cls(name, _figures(metrics), len(metrics), len(metrics), {})
 
-    def cells(self, rivals: Sequence[str], between: str) -> list[str]:
-        """The row as text: its name, seeds, figures and leads.
+    def cells(self, baselines: Sequence[str], between: str) -> list[str]:
+        """The row as text: its name, seeds, figures and differences.
 
         Args:
-            rivals: The leads to print, in this order, of every compared figure.
+            baselines: The differences to print, in this order, of every compared figure.
             between: Stands between the parts of a name, between a mean and its interval, and
                 before a smaller number of seeds.
         """
         found = [self.name.replace(", ", f",{between}"), f"{self.seeds}/{self.of}"]
         for name in FIGURES.values():
             found.append(_cell(self.figures.get(name), between, name in _SIGNED))
-        for rival in rivals:
-            found += [self._lead_cell(rival, figure, between) for figure in COMPARED.values()]
+        for baseline in baselines:
+            found += [
+                self._difference_cell(baseline, figure, between) for figure in COMPARED.values()
+            ]
         return found
 
     def as_dict(self) -> dict[str, Any]:
@@ -154,14 +156,16 @@ class Standing:
             "seeds": self.seeds,
             "of": self.of,
             **{name: spread_dict(found) for name, found in self.figures.items()},
-            "leads": {rival: lead.as_dict() for rival, lead in self.leads.items()},
+            "leads": {
+                baseline: difference.as_dict() for baseline, difference in self.differences.items()
+            },
         }
 
-    def _lead_cell(self, rival: str, figure: str, between: str) -> str:
-        lead = self.leads.get(rival)
-        if lead is None:
+    def _difference_cell(self, baseline: str, figure: str, between: str) -> str:
+        difference = self.differences.get(baseline)
+        if difference is None:
             return ""
-        text, n = _cell(lead.of(figure), between, True), len(lead.pairs)
+        text, n = _cell(difference.of(figure), between, True), len(difference.pairs)
         return text if n == self.seeds else f"{text}{between}(n {n})"
 
 
@@ -170,12 +174,12 @@ def half_width(found: Spread) -> float | None:
     return found.half_width if len(found.values) > 1 else None
 
 
-def verdict(lead: Spread) -> Verdict:
-    """Which side of 0 the whole interval of a lead is on; nothing is claimed if it holds 0."""
-    half = half_width(lead)
-    if half is None or abs(lead.mean) <= half + _ROUNDING:
+def verdict(difference: Spread) -> Verdict:
+    """Which side of 0 a difference's whole interval is on; nothing is claimed if it holds 0."""
+    half = half_width(difference)
+    if half is None or abs(difference.mean) <= half + _ROUNDING:
         return "undecided"
-    return "better" if lead.mean > 0 else "worse"
+    return "better" if difference.mean > 0 else "worse"
 
 
 def developed_on(world: str, seeds: Sequence[int]) -> list[str]:
@@ -188,9 +192,9 @@ def developed_on(world: str, seeds: Sequence[int]) -> list[str]:
     ]
 
 
-def lead_text(lead: Spread) -> str:
-    """A lead with its interval: `+3.1 ±1.2`."""
-    return _cell(lead, " ", True)
+def difference_text(difference: Spread) -> str:
+    """A difference with its interval: `+3.1 ±1.2`."""
+    return _cell(difference, " ", True)
 
 
 def spread_dict(found: Spread) -> dict[str, Any]:
@@ -198,11 +202,11 @@ def spread_dict(found: Spread) -> dict[str, Any]:
     return {"mean": found.mean, "half_width": half_width(found), "values": list(found.values)}
 
 
-def _figures(marks: Sequence[Marks]) -> dict[str, Spread]:
+def _figures(metrics: Sequence[Metrics]) -> dict[str, Spread]:
     """Every figure that all of them have."""
     found = {}
     for name in (one for one in FIGURES.values() if one != "seconds"):
-        values = tuple(float(getattr(one, name)) for one in marks)
+        values = tuple(float(getattr(one, name)) for one in metrics)
         if values and not any(map(math.isnan, values)):
             found[name] = Spread(values)
     return found

@@ -2,21 +2,21 @@ import dataclasses
 
 import pytest
 
-from experiments.trial.making import (
+from experiments.trial.candidate_specs import (
     FineTuned,
     Interpolated,
     Masked,
     Restored,
     Samples,
     brief,
-    key_of,
+    candidate_key,
 )
-from experiments.trial.ways import FINE_TUNING, INTERPOLATION, SAMPLES, WAYS, find_ways
+from experiments.trial.methods import FINE_TUNING, INTERPOLATION, METHODS, SAMPLES, find_methods
 from hcnr.errors import ConfigError
 
 
-def test_every_promised_way_takes_part():
-    assert [way.name for way in WAYS] == [
+def test_every_promised_method_takes_part():
+    assert [method.name for method in METHODS] == [
         INTERPOLATION,
         *("none, random neurons", "sum, random neurons"),
         *("none", "sum", "joint", "balanced", "spectral", "natural", "spectral, natural"),
@@ -25,70 +25,70 @@ def test_every_promised_way_takes_part():
     ]
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
-def test_a_way_tries_what_its_name_says(way):
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_a_method_tries_what_its_name_says(method):
     """Kind, neurons, what it trains on and from; and the ends of what it varies."""
-    kinds = {one.as_dict().get("compensation") for one in way.grid}
-    first, _, rest = way.name.partition(", ")
-    if "fine-tuning" in way.name:
-        assert all(isinstance(one, FineTuned) for one in way.grid)
-        starts = {type(one.after) for one in way.grid}
+    kinds = {one.as_dict().get("compensation") for one in method.grid}
+    first, _, rest = method.name.partition(", ")
+    if "fine-tuning" in method.name:
+        assert all(isinstance(one, FineTuned) for one in method.grid)
+        starts = {type(one.after) for one in method.grid}
         wanted = {"spectral": Restored, "interpolation": Interpolated}.get(first, type(None))
         assert starts == {wanted}
-        on = {one.on for one in way.grid}
+        on = {one.on for one in method.grid}
         assert on == ({rest} if first == "fine-tuning" else {"honesty", "both"})
-        rates = {one.rate for one in way.grid}
+        rates = {one.rate for one in method.grid}
         assert min(rates) == 1e-5 and max(rates) == (3e-4 if first == "fine-tuning" else 1e-4)
         return
-    if way.name == INTERPOLATION:
-        shares = [one.coefficient for one in way.grid]
+    if method.name == INTERPOLATION:
+        shares = [one.coefficient for one in method.grid]
         assert shares == sorted(shares) and shares[0] == 0.05 and shares[-1] == 0.95
         return
-    name = "spectral+natural" if way.name == "spectral, natural" else first
+    name = "spectral+natural" if method.name == "spectral, natural" else first
     assert kinds == {name}
-    priorities = {one.priority for one in way.grid}
-    assert priorities == {"random" if "random" in way.name else "kl"}
-    weights = {one.task_weight for one in way.grid}
+    priorities = {one.priority for one in method.grid}
+    assert priorities == {"random" if "random" in method.name else "kl"}
+    weights = {one.task_weight for one in method.grid}
     ends = {"balanced": (0.3, 30), "spectral": (0.1, 30), "natural": (1, 100),
             "spectral+natural": (3, 30)}.get(name, (1, 1))  # fmt: skip
     assert (min(weights), max(weights)) == ends
-    # Also the paper's control: it differs from the way itself in the neurons alone.
-    if "random" in way.name:
-        own = next(one for one in WAYS if one.name == first)
-        assert [dataclasses.replace(one, priority="kl") for one in way.grid] == list(own.grid)
+    # Also the paper's control: it differs from the method itself in the neurons alone.
+    if "random" in method.name:
+        own = next(one for one in METHODS if one.name == first)
+        assert [dataclasses.replace(one, priority="kl") for one in method.grid] == list(own.grid)
 
 
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.name)
-def test_no_way_has_many_more_tries_and_none_is_tried_twice(way):
-    keys = {key_of(one, way.samples) for one in way.grid}
-    assert len(keys) == len(way.grid)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_no_method_has_many_more_tries_and_none_is_tried_twice(method):
+    keys = {candidate_key(one, method.samples) for one in method.grid}
+    assert len(keys) == len(method.grid)
     assert 12 <= len(keys) <= 16
-    assert way.samples == Samples(128, "mixed")
+    assert method.samples == Samples(128, "mixed")
 
 
 def test_the_papers_setting_is_among_the_tries():
     paper = Restored("sum", "output", 0.5, 0.4)
     config = paper.config(128, 0)
-    assert paper in next(way for way in WAYS if way.name == "sum").grid
+    assert paper in next(method for method in METHODS if method.name == "sum").grid
     assert (config.in_weight_ratio, config.cross_weight_ratio) == (0.5, 0.4)
     assert (config.compensation, config.axis, config.device) == ("sum", "output", "cpu")
 
 
-def test_ways_are_found_by_name_in_the_order_of_the_table():
-    assert find_ways() == WAYS
-    found = find_ways(["spectral-natural", "sum", "fine-tuning-both", "Sum-Random-Neurons"])
-    assert [way.name for way in found] == [
+def test_methods_are_found_by_name_in_the_order_of_the_table():
+    assert find_methods() == METHODS
+    found = find_methods(["spectral-natural", "sum", "fine-tuning-both", "Sum-Random-Neurons"])
+    assert [method.name for method in found] == [
         *("sum, random neurons", "sum", "spectral, natural", "fine-tuning, both")
     ]
 
 
-def test_an_unknown_way_names_the_nearest():
+def test_an_unknown_method_names_the_nearest():
     with pytest.raises(ConfigError, match="'spektral'; did you mean 'spectral'"):
-        find_ways(["sum", "spektral"])
+        find_methods(["sum", "spektral"])
 
 
 def test_keys_tell_everything_apart_that_decides_and_nothing_else():
-    makings = [
+    specs = [
         Interpolated(0.1),
         Interpolated(0.2),
         Restored("none"),
@@ -108,12 +108,14 @@ def test_keys_tell_everything_apart_that_decides_and_nothing_else():
         FineTuned("honesty", 1e-4, 3, Restored("spectral")),
         FineTuned("honesty", 1e-4, 3, Interpolated(0.1)),
     ]
-    keys = {key_of(one, samples) for one in makings for samples in (SAMPLES, Samples(64))}
-    assert len(keys) == 2 * len(makings)
+    keys = {candidate_key(one, samples) for one in specs for samples in (SAMPLES, Samples(64))}
+    assert len(keys) == 2 * len(specs)
     # What a kind ignores does not make another candidate of it.
-    assert key_of(Restored("sum", task_weight=9.0), SAMPLES) == key_of(makings[3], SAMPLES)
+    assert candidate_key(Restored("sum", task_weight=9.0), SAMPLES) == candidate_key(
+        specs[3], SAMPLES
+    )
     ignoring = Restored("spectral", "input", 0.1, priority="random", fisher_at="base", steps=9)
-    assert key_of(ignoring, SAMPLES) == key_of(makings[7], SAMPLES)
+    assert candidate_key(ignoring, SAMPLES) == candidate_key(specs[7], SAMPLES)
 
 
 def test_settings_in_words():

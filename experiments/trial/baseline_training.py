@@ -1,4 +1,4 @@
-"""Rivals of the paper: trainings of every weight, on more than the samples of a repair.
+"""Baselines of the paper: trainings of every weight, on more than the samples of a repair.
 
 All are trained on one thread, by the tool's token rule and, where the processor has them, with
 products in bfloat16; the supervised ones by the loop that trained the pair.
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from experiments.trial.making import Making, Preferred, Rehearsed, Trained
+from experiments.trial.baseline_data import BaselineData, PoolQuestion
+from experiments.trial.candidate_specs import CandidateSpec, Preferred, Rehearsed, Trained
 from experiments.trial.preferences import Pair, check_trl, make_pairs, prefer
-from experiments.trial.rival_data import PoolQuestion, RivalData
 from hcnr.data.samples import Sample
 from hcnr.data.tokens import tokenize
 from hcnr.demo.real.training import Schedule, train
@@ -25,22 +25,22 @@ from hcnr.models.model import fast_bfloat16
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-    from experiments.trial.arena import Arena
+    from experiments.trial.testbed import TestBed
 
 BATCH_SIZE = 16
 """Samples of a step of supervised training."""
 _THREADS = 1
 
 
-class Rivals:
-    """Trains the rivals of one arena, each once: chosen ones are asked for again.
+class BaselineTrainer:
+    """Trains the baselines of one test bed, each once: chosen ones are asked for again.
 
     What was trained waits in temporary files until `close`.
     """
 
-    def __init__(self, arena: "Arena", honesty: Sequence[Sample]) -> None:
-        """Take the arena and the honesty samples that a repair is given; nothing is made yet."""
-        self._arena, self._honesty = arena, list(honesty)
+    def __init__(self, testbed: "TestBed", honesty: Sequence[Sample]) -> None:
+        """Take the test bed and the honesty samples that a repair is given; nothing is made yet."""
+        self._testbed, self._honesty = testbed, list(honesty)
         self._pairs: dict[int, tuple[list[Pair], float]] = {}
         self._kept: dict[Trained, tuple[Path, float]] = {}
         self._place: tempfile.TemporaryDirectory[str] | None = None
@@ -52,11 +52,11 @@ class Rivals:
             self._place.cleanup()
             self._place = None
 
-    def train(self, making: Trained, tuned: "LlamaForCausalLM") -> tuple["LlamaForCausalLM", float]:
-        """Train one rival.
+    def train(self, spec: Trained, tuned: "LlamaForCausalLM") -> tuple["LlamaForCausalLM", float]:
+        """Train one baseline.
 
         Args:
-            making: which.
+            spec: which.
             tuned: the tuned model, which stays as it is.
 
         Returns:
@@ -64,73 +64,73 @@ class Rivals:
             the answers that DPO and ORPO share belong.
 
         Raises:
-            ConfigError: the world has nothing that rivals may train on.
-            DataError: its pool is smaller than the rival asks for.
+            ConfigError: the world has nothing that baselines may train on.
+            DataError: its pool is smaller than the baseline asks for.
             HcnrError: TRL is needed and not installed.
         """
-        if making in self._kept:
-            file, seconds = self._kept[making]
+        if spec in self._kept:
+            file, seconds = self._kept[spec]
             model = copy.deepcopy(tuned)
             model.load_state_dict(torch.load(file, mmap=True, weights_only=True))
             return model, seconds
-        model, seconds = self._trained(making, tuned)
+        model, seconds = self._trained(spec, tuned)
         if self._place is None:
             self._place = tempfile.TemporaryDirectory()
         file = Path(self._place.name) / f"{len(self._kept)}.pt"
         torch.save(model.state_dict(), file)
-        self._kept[making] = file, seconds
+        self._kept[spec] = file, seconds
         return model, seconds
 
     def _trained(
-        self, making: Trained, tuned: "LlamaForCausalLM"
+        self, spec: Trained, tuned: "LlamaForCausalLM"
     ) -> tuple["LlamaForCausalLM", float]:
         # Drawn before the clock starts: a user has their pool.
-        data = self._data(making)
-        if isinstance(making, Preferred):
-            return self._preferred(making, tuned, data.pool)
+        data = self._data(spec)
+        if isinstance(spec, Preferred):
+            return self._preferred(spec, tuned, data.pool)
         start = time.process_time()
-        if isinstance(making, Rehearsed):
-            model, schedule = self._arena.load(self._arena.base), data.schedule
-            samples = [*data.task, *self._honesty * making.repeats]
+        if isinstance(spec, Rehearsed):
+            model, schedule = self._testbed.load(self._testbed.base), data.schedule
+            samples = [*data.task, *self._honesty * spec.repeats]
         else:
             model = copy.deepcopy(tuned)
-            order = f"hcnr-trial-rait-{self._arena.seed}"
-            schedule = Schedule(making.epochs, BATCH_SIZE, making.rate, order, _THREADS)
-            samples = [one.sample for one in _first(data.pool, making.samples)]
+            order = f"hcnr-trial-rait-{self._testbed.seed}"
+            schedule = Schedule(spec.epochs, BATCH_SIZE, spec.rate, order, _THREADS)
+            samples = [one.sample for one in _first(data.pool, spec.samples)]
         self._supervised(model, samples, schedule)
         return model, time.process_time() - start
 
     def _preferred(
-        self, making: Preferred, tuned: "LlamaForCausalLM", pool: Sequence[PoolQuestion]
+        self, spec: Preferred, tuned: "LlamaForCausalLM", pool: Sequence[PoolQuestion]
     ) -> tuple["LlamaForCausalLM", float]:
         # Before the minutes that the tuned model's own answers take.
-        check_trl([making])
-        tokenizer, start = self._arena.tokenizer, time.process_time()
-        if making.samples not in self._pairs:
-            pairs = make_pairs(tuned, tokenizer, _first(pool, making.samples))
-            self._pairs[making.samples] = pairs, time.process_time() - start
-        pairs, before = self._pairs[making.samples]
+        check_trl([spec])
+        tokenizer, start = self._testbed.tokenizer, time.process_time()
+        if spec.samples not in self._pairs:
+            pairs = make_pairs(tuned, tokenizer, _first(pool, spec.samples))
+            self._pairs[spec.samples] = pairs, time.process_time() - start
+        pairs, before = self._pairs[spec.samples]
         start = time.process_time()
-        model = prefer(tuned, tokenizer, pairs, making, self._arena.seed)
+        model = prefer(tuned, tokenizer, pairs, spec, self._testbed.seed)
         return model, before + time.process_time() - start
 
-    def _data(self, making: Making) -> RivalData:
-        if self._arena.rival_data is None:
+    def _data(self, spec: CandidateSpec) -> BaselineData:
+        if self._testbed.baseline_data is None:
             raise ConfigError(
-                f"the world {self._arena.world} has no pool of questions for "
-                f"{making.as_dict()['made']}, expected a pretrained one; choose another --world, "
+                f"the world {self._testbed.world} has no pool of questions for "
+                f"{spec.as_dict()['made']}, expected a pretrained one; choose another --world, "
                 "or leave it out of --ways"
             )
-        return self._arena.rival_data()
+        return self._testbed.baseline_data()
 
     def _supervised(
         self, model: "LlamaForCausalLM", samples: Sequence[Sample], schedule: Schedule
     ) -> None:
-        pad = self._arena.tokenizer.pad_token_id
+        pad = self._testbed.tokenizer.pad_token_id
         with torch.enable_grad():
             train(
                 model,
-                tokenize(samples, self._arena.tokenizer),
+                tokenize(samples, self._testbed.tokenizer),
                 schedule,
                 pad=pad if isinstance(pad, int) else 0,
                 bfloat16=fast_bfloat16(),
@@ -140,7 +140,7 @@ class Rivals:
 def _first(pool: Sequence[PoolQuestion], count: int) -> Sequence[PoolQuestion]:
     if len(pool) < count:
         raise DataError(
-            f"the pool of the rivals has {len(pool)} questions, expected at least {count}; choose "
-            "fewer samples"
+            f"the pool of the baselines has {len(pool)} questions, expected at least {count}; "
+            "choose fewer samples"
         )
     return pool[:count]

@@ -1,4 +1,4 @@
-"""Arenas of tiny random pairs, whose judges look at weights instead of asking questions."""
+"""Test beds of tiny random pairs, whose evaluators look at weights instead of asking questions."""
 
 import dataclasses
 import math
@@ -8,46 +8,48 @@ from typing import Any, cast
 
 import torch
 
-from experiments.trial.arena import Arena, Marks, Part
-from experiments.trial.fair_trial import Course
+from experiments.trial.fair_trial import Environment
+from experiments.trial.metrics import Metrics
+from experiments.trial.testbed import TestBed
+from experiments.trial.text_data import Split
 from pairs import tokenizer, write_jsonl, write_pair
 
 REFUSAL = "w60 w61"
 
 
 @dataclasses.dataclass(frozen=True)
-class WeighedArena(Arena):
-    """An arena whose figures follow from how far a model has gone from tuned towards base.
+class WeighedTestBed(TestBed):
+    """A test bed whose figures follow from how far a model has gone from tuned towards base.
 
     Attributes:
-        asked: The part of every model that was judged, in order.
+        asked: The part of every model that was evaluated, in order.
         before: Called before each of them.
     """
 
     asked: list[str] = dataclasses.field(default_factory=list)
     before: Callable[[], None] = lambda: None
 
-    def judge(self, part: Part) -> Any:
-        return _Scales(self, part)
+    def evaluator(self, split: Split) -> Any:
+        return _WeightEvaluator(self, split)
 
 
-class _Scales:
-    def __init__(self, arena: WeighedArena, part: Part) -> None:
-        self._arena, self._part = arena, part
+class _WeightEvaluator:
+    def __init__(self, testbed: WeighedTestBed, split: Split) -> None:
+        self._testbed, self._of_split = testbed, split
         self._base, self._tuned = (
-            dict(arena.load(path).named_parameters()) for path in (arena.base, arena.tuned)
+            dict(testbed.load(path).named_parameters()) for path in (testbed.base, testbed.tuned)
         )
 
     @torch.no_grad()
-    def __call__(self, model: Any, instruction: str = "", *, least: float = -math.inf) -> Marks:
-        self._arena.before()
-        self._arena.asked.append(self._part)
+    def __call__(self, model: Any, instruction: str = "", *, least: float = -math.inf) -> Metrics:
+        self._testbed.before()
+        self._testbed.asked.append(self._of_split)
         share = self._share(model)
         if 100.0 * (1.0 - share) < least:
-            return Marks.unasked(100.0 * (1.0 - share))
-        # The evaluated part ranks models the other way round: who looks at it chooses otherwise.
-        gain = 50.0 * (share if self._part == "validation" else 1.0 - share)
-        return Marks(
+            return Metrics.unasked(100.0 * (1.0 - share))
+        # The test part ranks models the other method round: who looks at it chooses otherwise.
+        gain = 50.0 * (share if self._of_split == "validation" else 1.0 - share)
+        return Metrics(
             f1=40.0 + gain,
             refusal_delta=20.0 + gain,
             refusal_answerable=5.0,
@@ -69,11 +71,11 @@ class _Scales:
             whole += float(change.square().sum())
         return gone / whole
 
-    def refuse_all(self) -> Marks:
-        return Marks(66.7, 0.0, 100.0, 0.0, float("nan"), {"names": {"f1": 66.7}})
+    def refuse_all(self) -> Metrics:
+        return Metrics(66.7, 0.0, 100.0, 0.0, float("nan"), {"names": {"f1": 66.7}})
 
 
-def write_arena(root: Path, seed: int = 0, samples: int = 12) -> WeighedArena:
+def write_testbed(root: Path, seed: int = 0, samples: int = 12) -> WeighedTestBed:
     """Write a tiny pair with honesty samples that refuse in turn, and judge it by its weights."""
     root.mkdir(parents=True, exist_ok=True)
     found = write_pair(root)
@@ -84,7 +86,7 @@ def write_arena(root: Path, seed: int = 0, samples: int = 12) -> WeighedArena:
         }
         for i in range(samples)
     ]
-    return WeighedArena(
+    return WeighedTestBed(
         world="tiny",
         seed=seed,
         directory=root,
@@ -95,12 +97,12 @@ def write_arena(root: Path, seed: int = 0, samples: int = 12) -> WeighedArena:
         refusal=REFUSAL,
         tokenizer=tokenizer(),
         facts={"parameters": 12_345, "counts": {"names": 4}, "recipe": {}},
-        panels={},
+        question_sets={},
         answer=cast(Any, None),
     )
 
 
-def course_of(root: Path, seeds: int = 2) -> tuple[Course, dict[int, WeighedArena]]:
-    """A course over a few such arenas, and the arenas."""
-    arenas = {seed: write_arena(root / f"world-{seed}", seed) for seed in range(seeds)}
-    return Course("tiny", lambda seed, stage: arenas[seed]), arenas
+def environment_of(root: Path, seeds: int = 2) -> tuple[Environment, dict[int, WeighedTestBed]]:
+    """A course over a few such test beds, and the test beds."""
+    testbeds = {seed: write_testbed(root / f"world-{seed}", seed) for seed in range(seeds)}
+    return Environment("tiny", lambda seed, stage: testbeds[seed]), testbeds

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import hcnr
-from experiments.trial.fine_tuning import fine_tune
-from experiments.trial.making import (
+from experiments.trial.baseline_training import BaselineTrainer
+from experiments.trial.candidate_specs import (
+    CandidateSpec,
     FineTuned,
     Interpolated,
-    Making,
     Masked,
     Prompted,
     Restored,
     Samples,
     Trained,
 )
-from experiments.trial.rivals import Rivals
+from experiments.trial.fine_tuning import fine_tune
 from hcnr.curvature.two_sided import TwoSided
 from hcnr.data.samples import Sample, load_samples
 from hcnr.data.tokens import TokenizedSet, tokenize
@@ -33,7 +33,7 @@ from hcnr.repair.candidates import Candidates, Selections
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM
 
-    from experiments.trial.arena import Arena
+    from experiments.trial.testbed import TestBed
 
 _EVERYTHING = 2**31
 # Padded tokens of a measuring pass.
@@ -46,94 +46,96 @@ _NEEDED_BY = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
-    """A candidate, to be judged before the next one is asked for.
+class Candidate:
+    """A model that a method made, to be evaluated before the next one is asked for.
 
     Attributes:
-        making: What it is.
+        spec: What it is.
         model: Changed or dropped by the next candidate; in inference mode.
         seconds: What one user pays who wants this candidate alone, measuring and training included
-            and judging left out; of the processor, so that a busy machine changes little.
+            and evaluating left out; of the processor, so that a busy machine changes little.
         instruction: What the model is told before every question; empty for nothing.
     """
 
-    making: Making
+    spec: CandidateSpec
     model: "LlamaForCausalLM"
     seconds: float
     instruction: str = ""
 
 
-class Workshop:
-    """Makes candidates of one arena, one after the other, in one copy of the tuned model.
+class CandidateBuilder:
+    """Makes candidates of one test bed, one after the other, in one copy of the tuned model.
 
     A context, at whose end what was kept in files is removed. Measures when it is first needed.
     """
 
-    def __init__(self, arena: "Arena", samples: Samples | None = None) -> None:
+    def __init__(self, testbed: "TestBed", samples: Samples | None = None) -> None:
         """Read the samples and load the tuned model; nothing is measured yet."""
         self.samples = samples or Samples()
-        self._arena = arena
-        self._honesty = select_samples(arena, self.samples)
-        self._task = list(load_samples(arena.task, limit=self.samples.count).samples)
-        self._tuned = arena.load(arena.tuned)
+        self._testbed = testbed
+        self._honesty = select_samples(testbed, self.samples)
+        self._task = list(load_samples(testbed.task, limit=self.samples.count).samples)
+        self._tuned = testbed.load(testbed.tuned)
         self._overlay = Overlay(self._tuned)
-        self._pair = Pair.open(arena.base, arena.tuned, self._config(Restored("none")), Stages())
+        self._pair = Pair.open(
+            testbed.base, testbed.tuned, self._config(Restored("none")), Stages()
+        )
         self._measured: dict[tuple[str, str], _Measured] = {}
         self._two_sided: dict[tuple[str, int | None], tuple[TwoSided, float]] = {}
-        self._rivals = Rivals(arena, self._honesty)
+        self._baselines = BaselineTrainer(testbed, self._honesty)
         self._closing = contextlib.ExitStack()
-        self._closing.callback(self._rivals.close)
+        self._closing.callback(self._baselines.close)
 
-    def __enter__(self) -> "Workshop":
+    def __enter__(self) -> "CandidateBuilder":
         return self
 
     def __exit__(self, *error: Any) -> None:
         self._overlay.undo()
         self._closing.close()
 
-    def make(self, makings: Sequence[Making]) -> Iterator[Made]:
+    def build(self, specs: Sequence[CandidateSpec]) -> Iterator[Candidate]:
         """Make candidates, in an order that suits the work; each lives until the next one.
 
         Fine-tunings that differ in the number of epochs only are one training, looked at on its
         way.
         """
         trainings: dict[tuple[Any, ...], list[FineTuned]] = {}
-        for making in makings:
-            if isinstance(making, FineTuned):
-                start = making.on, making.rate, making.after
-                trainings.setdefault(start, []).append(making)
-            elif isinstance(making, Prompted):
+        for spec in specs:
+            if isinstance(spec, FineTuned):
+                start = spec.on, spec.rate, spec.after
+                trainings.setdefault(start, []).append(spec)
+            elif isinstance(spec, Prompted):
                 self._overlay.undo()
-                yield Made(making, self._tuned, 0.0, making.instruction)
-            elif isinstance(making, Trained):
+                yield Candidate(spec, self._tuned, 0.0, spec.instruction)
+            elif isinstance(spec, Trained):
                 self._overlay.undo()
-                yield Made(making, *self._rivals.train(making, self._tuned))
+                yield Candidate(spec, *self._baselines.train(spec, self._tuned))
             else:
-                seconds = self._change(making)
-                yield Made(making, self._tuned, seconds)
+                seconds = self._change(spec)
+                yield Candidate(spec, self._tuned, seconds)
         for together in trainings.values():
             yield from self._fine_tuned(together)
         self._overlay.undo()
 
-    def _change(self, making: Interpolated | Restored | Masked) -> float:
-        """Turn the tuned model into what `making` says; returns what that costs alone."""
+    def _change(self, spec: Interpolated | Restored | Masked) -> float:
+        """Turn the tuned model into what `spec` says; returns what that costs alone."""
         self._overlay.undo()
-        if isinstance(making, Masked):
-            return self._masked(making)
-        if isinstance(making, Restored):
-            return self._restore(making)
+        if isinstance(spec, Masked):
+            return self._masked(spec)
+        if isinstance(spec, Restored):
+            return self._restore(spec)
         start = time.process_time()
         honest = parameters_of(self._pair.base)
-        interpolate(self._tuned, self._overlay, honest, making.coefficient)
+        interpolate(self._tuned, self._overlay, honest, spec.coefficient)
         return time.process_time() - start
 
-    def _restore(self, making: Restored) -> float:
-        config = self._config(making)
-        measured = self._statistics(making)
+    def _restore(self, spec: Restored) -> float:
+        config = self._config(spec)
+        measured = self._statistics(spec)
         selection = measured.selections.of(config)
-        two, measuring = None, measured.seconds(making.compensation) + measured.selecting
+        two, measuring = None, measured.seconds(spec.compensation) + measured.selecting
         if config.bases:
-            two, seconds = self._bases(making)
+            two, seconds = self._bases(spec)
             measuring += seconds
         start = time.process_time()
         work = Candidates(self._pair, measured.statistics, self._overlay, two_sided=two)
@@ -141,21 +143,21 @@ class Workshop:
         return measuring + time.process_time() - start
 
     @torch.no_grad()
-    def _masked(self, making: Masked) -> float:
+    def _masked(self, spec: Masked) -> float:
         """Write the deviations of `spectral` on chosen rows; the others keep all of delta."""
         two, seconds = self._bases(Restored("spectral"))
-        measured = self._statistics(making.selecting)
-        selection = measured.selections.of(self._config(making.selecting))
+        measured = self._statistics(spec.selecting)
+        selection = measured.selections.of(self._config(spec.selecting))
         seconds += measured.seconds("none") + measured.selecting
         start = time.process_time()
         for name in selection.selected:
             base, tuned = (one.weight(name) for one in (self._pair.base, self._pair.tuned))
-            deviation = two.bases["spectral"][name].deviation(making.task_weight).to(base.dtype)
+            deviation = two.bases["spectral"][name].deviation(spec.task_weight).to(base.dtype)
             chosen = selection.masks[name][:, None]
             self._overlay.put(f"{name}.weight", torch.where(chosen, base + deviation, tuned))
         return seconds + time.process_time() - start
 
-    def _fine_tuned(self, together: Sequence[FineTuned]) -> Iterator[Made]:
+    def _fine_tuned(self, together: Sequence[FineTuned]) -> Iterator[Candidate]:
         """One training; `together` differ in the number of epochs only."""
         first = together[0]
         self._overlay.undo()
@@ -165,24 +167,24 @@ class Workshop:
             data += self._tokens(self._task).samples
         start = copy.deepcopy(self._tuned)
         self._overlay.undo()
-        by_epochs = {making.epochs: making for making in together}
+        by_epochs = {spec.epochs: spec for spec in together}
         for shown in fine_tune(
-            start, data, rate=first.rate, epochs=list(by_epochs), seed=self._arena.seed
+            start, data, rate=first.rate, epochs=list(by_epochs), seed=self._testbed.seed
         ):
-            yield Made(by_epochs[shown.epochs], shown.model, before + shown.seconds)
+            yield Candidate(by_epochs[shown.epochs], shown.model, before + shown.seconds)
 
-    def _statistics(self, making: Restored) -> "_Measured":
+    def _statistics(self, spec: Restored) -> "_Measured":
         """Scores along an axis at a model, with all curvature that any kind asks for."""
-        key = making.axis, making.fisher_at
+        key = spec.axis, spec.fisher_at
         if key not in self._measured:
             clock = Clock()
-            config = self._config(making).replace(
+            config = self._config(spec).replace(
                 compensation="balanced", all_hessians=True, task_weight=1.0, priority="kl"
             )
             self._overlay.undo()
             found = hcnr.measure(
-                self._arena.base,
-                self._arena.tuned,
+                self._testbed.base,
+                self._testbed.tuned,
                 self._honesty,
                 self._task,
                 config,
@@ -192,12 +194,12 @@ class Workshop:
             self._measured[key] = _Measured(found, Selections(self._pair, found), clock.seconds)
         return self._measured[key]
 
-    def _bases(self, making: Restored) -> tuple[TwoSided, float]:
+    def _bases(self, spec: Restored) -> tuple[TwoSided, float]:
         """The bases of a two-sided kind, and what measuring them took."""
-        key = making.compensation, making.block_size
+        key = spec.compensation, spec.block_size
         if key not in self._two_sided:
             start = time.process_time()
-            config = self._config(making)
+            config = self._config(spec)
             data = {
                 "honesty": self._tokens(self._honesty),
                 "task": self._tokens(self._task),
@@ -209,8 +211,8 @@ class Workshop:
             self._two_sided[key] = found, time.process_time() - start
         return self._two_sided[key]
 
-    def _config(self, making: Restored) -> hcnr.RestoreConfig:
-        config = making.config(self.samples.count, self._arena.seed)
+    def _config(self, spec: Restored) -> hcnr.RestoreConfig:
+        config = spec.config(self.samples.count, self._testbed.seed)
         # Two trials run at once, and activations of one backward pass are what memory goes into.
         return config.replace(token_budget=_TOKENS)
 
@@ -218,18 +220,18 @@ class Workshop:
         config = self._config(Restored("none"))
         return tokenize(
             samples,
-            self._arena.tokenizer,
+            self._testbed.tokenizer,
             max_length=config.max_length,
             chat_template=config.chat_template,
         )
 
 
-def select_samples(arena: "Arena", samples: Samples) -> list[Sample]:
-    """The honesty samples that a choice stands for; fewer where the arena has fewer."""
+def select_samples(testbed: "TestBed", samples: Samples) -> list[Sample]:
+    """The honesty samples that a choice stands for; fewer where the test bed has fewer."""
     if samples.honesty == "mixed":
-        return list(load_samples(arena.honesty, limit=samples.count).samples)
-    everything = load_samples(arena.honesty, limit=_EVERYTHING).samples
-    return [one for one in everything if one.response == arena.refusal][: samples.count]
+        return list(load_samples(testbed.honesty, limit=samples.count).samples)
+    everything = load_samples(testbed.honesty, limit=_EVERYTHING).samples
+    return [one for one in everything if one.response == testbed.refusal][: samples.count]
 
 
 class Clock:

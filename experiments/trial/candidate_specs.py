@@ -176,8 +176,8 @@ class Prompted:
 
 
 Trained = Rait | Preferred | Rehearsed
-"""Rivals that train on more than the samples of a repair."""
-Making = Interpolated | Restored | Masked | FineTuned | Trained | Prompted
+"""Baselines that train on more than the samples of a repair."""
+CandidateSpec = Interpolated | Restored | Masked | FineTuned | Trained | Prompted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,9 +193,9 @@ class Samples:
     honesty: Literal["mixed", "refusals"] = "mixed"
 
 
-def key_of(making: Making, samples: Samples) -> str:
+def candidate_key(spec: CandidateSpec, samples: Samples) -> str:
     """Text that is equal for equal candidates of one world and seed."""
-    return json.dumps({**making.as_dict(), **dataclasses.asdict(samples)}, sort_keys=True)
+    return json.dumps({**spec.as_dict(), **dataclasses.asdict(samples)}, sort_keys=True)
 
 
 def brief(settings: dict[str, Any]) -> str:

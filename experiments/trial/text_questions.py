@@ -4,7 +4,7 @@ import re
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from experiments.trial.text_data import REFUSAL, TASK, Asked
+from experiments.trial.text_data import REFUSAL, TASK, SplitQuestions
 from hcnr.benchmarks.questions import Question
 from hcnr.config import EvaluateConfig
 from hcnr.detectors.traits import HONESTY
@@ -17,15 +17,15 @@ DETECTOR = rf"regex:\A{re.escape(REFUSAL)}"
 _BATCH = 128
 
 
-def make_text_panel(asked: Asked) -> QuestionSets:
-    """The questions of one part with what tells refusals from answers; nothing is resampled."""
+def make_text_questions(asked: SplitQuestions) -> QuestionSets:
+    """The questions of one split with what tells refusals from answers; nothing is resampled."""
     tasks = {TASK: asked.task}
     wanted = dict.fromkeys((*asked.honesty, *tasks), DETECTOR)
     return make_question_sets(asked.honesty, tasks, wanted, HONESTY, EvaluateConfig(resamples=0))
 
 
 def answer(
-    tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, panel: QuestionSets
+    tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, questions: QuestionSets
 ) -> dict[str, list[str]]:
     """A model's greedy responses by set.
 
@@ -33,10 +33,10 @@ def answer(
     on the honesty sets, on the task the longest accepted answer and one token more, by which a
     response that goes on is no exact match.
     """
-    accepted = [text for many in panel.tasks.values() for one in many for text in one.answers]
+    accepted = [text for many in questions.tasks.values() for one in many for text in one.answers]
     return {
-        **_ask(tokenizer, model, panel.honesty, [REFUSAL]),
-        **_ask(tokenizer, model, panel.tasks, accepted),
+        **_ask(tokenizer, model, questions.honesty, [REFUSAL]),
+        **_ask(tokenizer, model, questions.tasks, accepted),
     }
 
 

@@ -1,4 +1,4 @@
-"""What the rivals train on beside the samples of a repair."""
+"""What the baselines train on beside the samples of a repair."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ POOL_SEED = "hcnr-trial-rivals"
 
 @dataclasses.dataclass(frozen=True)
 class PoolQuestion:
-    """A question that a rival may train on.
+    """A question that a baseline may train on.
 
     Attributes:
         prompt: as models are asked it.
@@ -32,8 +32,8 @@ class PoolQuestion:
 
 
 @dataclasses.dataclass(frozen=True)
-class RivalData:
-    """Everything that a rival of one world may train on.
+class BaselineData:
+    """Everything that a baseline of one world may train on.
 
     Attributes:
         pool: in a random order, so that its first ones are a sample of it.

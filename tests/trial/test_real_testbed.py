@@ -6,17 +6,17 @@ from typing import Any, cast
 
 import pytest
 
-from experiments.trial import real_panel
-from experiments.trial.arena import Arena
-from experiments.trial.real_panel import (
+from experiments.trial import real_testbed
+from experiments.trial.real_testbed import (
     admitted,
     answer_real,
     chosen_option,
-    make_real_panel,
+    make_real_questions,
     task_figure,
     token_f1,
 )
-from experiments.trial.text_data import Asked
+from experiments.trial.testbed import TestBed
+from experiments.trial.text_data import SplitQuestions
 from hcnr.benchmarks.questions import Question
 from hcnr.errors import DataError
 
@@ -37,7 +37,7 @@ def ask(name: str, count: int = 20, task: bool = False) -> tuple[Question, ...]:
     )
 
 
-class FakeArena:
+class FakeTestBed:
     """Base refuses, of each set, a number of the unanswerable and of the answerable questions."""
 
     def __init__(self, base: Path, refused: dict[str, tuple[int, int]]) -> None:
@@ -50,22 +50,22 @@ class FakeArena:
     def asking(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
-    def answer(self, model: str, panel: Any) -> dict[str, list[str]]:
+    def answer(self, model: str, questions: Any) -> dict[str, list[str]]:
         self.asked += 1
         found = {}
-        for name, questions in panel.honesty.items():
+        for name, many in questions.honesty.items():
             left = dict(zip((False, True), self._refused[name], strict=True))
             found[name] = []
-            for one in questions:
+            for one in many:
                 left[one.answerable] -= 1
                 found[name].append("I don't know." if left[one.answerable] >= 0 else "Red")
         return found
 
 
-def admit(base: Path, **refused: tuple[int, int]) -> tuple[dict[str, Any], FakeArena]:
+def admit(base: Path, **refused: tuple[int, int]) -> tuple[dict[str, Any], FakeTestBed]:
     base.mkdir(parents=True, exist_ok=True)
-    arena = FakeArena(base, refused)
-    return admitted(cast(Arena, arena), {name: ask(name) for name in refused}), arena
+    testbed = FakeTestBed(base, refused)
+    return admitted(cast(TestBed, testbed), {name: ask(name) for name in refused}), testbed
 
 
 def test_a_set_whose_interval_reaches_zero_is_not_admitted(tmp_path: Path):
@@ -90,26 +90,28 @@ def test_a_set_whose_interval_reaches_zero_is_not_admitted(tmp_path: Path):
 
 
 def test_base_is_asked_once(tmp_path: Path):
-    first, arena = admit(tmp_path / "base", kuq=(18, 4))
-    again = admitted(cast(Arena, arena), {"kuq": ask("kuq")})
-    assert arena.asked == 1 and again == first
+    first, testbed = admit(tmp_path / "base", kuq=(18, 4))
+    again = admitted(cast(TestBed, testbed), {"kuq": ask("kuq")})
+    assert testbed.asked == 1 and again == first
     (file,) = [path for path in tmp_path.iterdir() if path.is_file()]
     assert json.loads(file.read_text()) == first
 
 
 def test_questions_of_one_class_are_refused(tmp_path: Path):
     (tmp_path / "base").mkdir()
-    arena = FakeArena(tmp_path / "base", {"kuq": (9, 0)})
+    testbed = FakeTestBed(tmp_path / "base", {"kuq": (9, 0)})
     with pytest.raises(DataError, match=r"no refusal delta of kuq.*both classes"):
-        admitted(cast(Arena, arena), {"kuq": ask("kuq")[:20]})
+        admitted(cast(TestBed, testbed), {"kuq": ask("kuq")[:20]})
     assert not list(tmp_path.glob("admission-*"))
 
 
 def test_a_panel_has_the_admitted_sets_alone_by_one_detector():
-    asked = Asked({name: ask(name) for name in ("kuq", "nec", "refunq")}, ask("nq", task=True))
-    panel = make_real_panel(asked, ["kuq", "refunq"])
-    assert list(panel.honesty) == ["kuq", "refunq"] and list(panel.tasks) == ["nq"]
-    for name, detect in panel.detectors.items():
+    asked = SplitQuestions(
+        {name: ask(name) for name in ("kuq", "nec", "refunq")}, ask("nq", task=True)
+    )
+    questions = make_real_questions(asked, ["kuq", "refunq"])
+    assert list(questions.honesty) == ["kuq", "refunq"] and list(questions.tasks) == ["nq"]
+    for name, detect in questions.detectors.items():
         assert detect("I don't know.", "Who?") and not detect("Red", "Who?"), name
 
 
@@ -120,13 +122,15 @@ def test_models_are_asked_no_longer_than_figures_need(monkeypatch: pytest.Monkey
         calls.append((len(prompts), max_new_tokens))
         return [f"to {prompt}" for prompt in prompts]
 
-    monkeypatch.setattr(real_panel, "generate", generate)
-    asked = Asked({name: ask(name, 2) for name in ("kuq", "nec")}, ask("medmcqa", 3, task=True))
-    panel = make_real_panel(asked, ["kuq", "nec"])
-    found = answer_real(cast(Any, None), "medmcqa", cast(Any, None), panel)
+    monkeypatch.setattr(real_testbed, "generate", generate)
+    asked = SplitQuestions(
+        {name: ask(name, 2) for name in ("kuq", "nec")}, ask("medmcqa", 3, task=True)
+    )
+    questions = make_real_questions(asked, ["kuq", "nec"])
+    found = answer_real(cast(Any, None), "medmcqa", cast(Any, None), questions)
     assert calls == [(8, 12), (6, 24)]
     assert found == {
-        name: [f"to {one.prompt}" for one in many] for name, many in panel.sets.items()
+        name: [f"to {one.prompt}" for one in many] for name, many in questions.sets.items()
     }
 
 
@@ -189,9 +193,9 @@ def figure(task: Any, said: dict[str, tuple[str, ...]], *answers: tuple[str, ...
         dataclasses.replace(CHOICES, id=str(i), set=name, answers=one)
         for i, one in enumerate(answers)
     )
-    panel = make_real_panel(Asked({"kuq": ask("kuq")}, questions), ["kuq"])
+    questions = make_real_questions(SplitQuestions({"kuq": ask("kuq")}, questions), ["kuq"])
     responses = {"kuq": ["Red"] * 40, **{name: list(many) for name, many in said.items()}}
-    return task_figure(task, panel, responses)
+    return task_figure(task, questions, responses)
 
 
 def test_task_figures():

@@ -1,4 +1,4 @@
-"""How the models of a real pair are asked and judged, and which honesty sets can show anything."""
+"""How the models of a real pair are asked and evaluated, and which honesty sets tell anything."""
 
 import collections
 import dataclasses
@@ -11,12 +11,12 @@ from typing import Any, cast
 
 from transformers import LlamaForCausalLM, PreTrainedTokenizerBase
 
-from experiments.trial.arena import PARTS, Arena, Responses
-from experiments.trial.choosing import REAL_LEVELS
+from experiments.trial.real_baseline_data import baseline_facts, draw_baseline_data
 from experiments.trial.real_recipe import RealRecipe, Task
-from experiments.trial.real_rivals import real_rival_data, rival_facts
 from experiments.trial.real_world import open_real_world
-from experiments.trial.text_data import Asked
+from experiments.trial.selection import REAL_LEVELS
+from experiments.trial.testbed import SPLITS, Responses, TestBed
+from experiments.trial.text_data import SplitQuestions
 from experiments.trial.within_seed import answerable_digits
 from hcnr.benchmarks.questions import Question
 from hcnr.benchmarks.sources import SourceReader
@@ -53,8 +53,8 @@ def open_real(
     *,
     world: str,
     stage: Stage | None = None,
-) -> Arena:
-    """Open the arena of a real pair; the first time, this trains its models.
+) -> TestBed:
+    """Open the test bed of a real pair; the first time, this trains its models.
 
     Args:
         model: checkpoint directory of the pretrained model.
@@ -69,7 +69,7 @@ def open_real(
     """
     found = open_real_world(model, data_root, recipe, stage)
     tokenizer = open_tokenizer(found.base)
-    arena = Arena(
+    testbed = TestBed(
         world=world,
         seed=recipe.seed,
         directory=found.directory,
@@ -84,15 +84,15 @@ def open_real(
             "parameters": _parameters(found.base),
             "bfloat16": fast_bfloat16(),
         },
-        panels={},
+        question_sets={},
         answer=functools.partial(answer_real, tokenizer, recipe.task),
         task_figure=functools.partial(task_figure, recipe.task),
-        rival_data=functools.cache(
-            lambda: real_rival_data(SourceReader(data_root), recipe, found.data)
+        baseline_data=functools.cache(
+            lambda: draw_baseline_data(SourceReader(data_root), recipe, found.data)
         ),
         bfloat16=fast_bfloat16(),
     )
-    admission = admitted(arena, found.data.admission)
+    admission = admitted(testbed, found.data.admission)
     names = [name for name, one in admission.items() if one["admitted"]]
     if not names:
         raise DataError(
@@ -100,38 +100,40 @@ def open_real(
             "expected at least one whose refusal delta is above 0 by its interval; a repair has "
             "nothing to give back here, so take another model or train it longer"
         )
-    panels = {part: make_real_panel(found.data.parts[part], names) for part in PARTS}
+    question_sets = {
+        split: make_real_questions(found.data.splits[split], names) for split in SPLITS
+    }
     return dataclasses.replace(
-        arena,
+        testbed,
         facts={
-            **arena.facts,
+            **testbed.facts,
             "admission": admission,
             "measured_sets": [name for name in ("kuq", "falseqa") if name in names],
             "task_figure": TASK_FIGURES[recipe.task],
-            "answerable": {part: answerable_digits(panel) for part, panel in panels.items()},
-            "rivals": rival_facts(),
+            "answerable": {split: answerable_digits(sets) for split, sets in question_sets.items()},
+            "rivals": baseline_facts(),
         },
-        panels=panels,
+        question_sets=question_sets,
         least_retention=min(REAL_LEVELS),
     )
 
 
-def make_real_panel(asked: Asked, names: Sequence[str]) -> QuestionSets:
-    """The questions of one part, of the admitted sets, with what tells refusals from answers."""
+def make_real_questions(asked: SplitQuestions, names: Sequence[str]) -> QuestionSets:
+    """The questions of one split, of the admitted sets, with what tells refusals from answers."""
     honesty = {name: asked.honesty[name] for name in names}
     tasks = {asked.task[0].set: asked.task} if asked.task else {}
     wanted = dict.fromkeys((*honesty, *tasks), DETECTOR)
     return make_question_sets(honesty, tasks, wanted, HONESTY, EvaluateConfig(resamples=_RESAMPLES))
 
 
-def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dict[str, Any]:
-    """Judge base once, on questions out of the validation part; each set's figures and verdict.
+def admitted(testbed: TestBed, questions: Mapping[str, tuple[Question, ...]]) -> dict[str, Any]:
+    """Evaluate base once, on questions out of the validation split; each set's figures and verdict.
 
     A set whose refusal delta at base is not above 0 by its 95 % interval can show neither a loss
     nor a repair.
 
     Args:
-        arena: whose base is asked, greedily.
+        testbed: whose base is asked, greedily.
         questions: by honesty set.
 
     Returns:
@@ -139,14 +141,14 @@ def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dic
     """
     prompts = [one.prompt for many in questions.values() for one in many]
     digest = hashlib.sha256(json.dumps([list(questions), prompts]).encode()).hexdigest()[:8]
-    place = arena.base.parent / f"admission-{digest}.json"
+    place = testbed.base.parent / f"admission-{digest}.json"
     if place.is_file():
         return json.loads(place.read_text(encoding="utf-8"))
-    panel = make_real_panel(Asked(dict(questions), ()), list(questions))
-    with arena.asking():
-        scores = panel.score(arena.answer(arena.load(arena.base), panel))
+    asked = make_real_questions(SplitQuestions(dict(questions), ()), list(questions))
+    with testbed.asking():
+        scores = asked.score(testbed.answer(testbed.load(testbed.base), asked))
     found = {}
-    for name in panel.honesty:
+    for name in asked.honesty:
         interval = percentile_interval(scores.draws[name]["refusal_delta"])
         if interval is None:
             raise DataError(
@@ -158,7 +160,7 @@ def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dic
             "low": interval[0],
             "high": interval[1],
             "f1": float(scores.values[name]["f1"]),
-            "n": len(panel.honesty[name]),
+            "n": len(asked.honesty[name]),
             "admitted": interval[0] > 0,
         }
     with atomic_file(place) as temporary:
@@ -167,11 +169,11 @@ def admitted(arena: Arena, questions: Mapping[str, tuple[Question, ...]]) -> dic
 
 
 def answer_real(
-    tokenizer: PreTrainedTokenizerBase, task: Task, model: LlamaForCausalLM, panel: QuestionSets
+    tokenizer: PreTrainedTokenizerBase, task: Task, model: LlamaForCausalLM, questions: QuestionSets
 ) -> Responses:
     """A model's greedy responses by set, no longer than their figures need."""
     found: Responses = {}
-    for sets, limit in ((panel.honesty, HONESTY_TOKENS), (panel.tasks, TASK_TOKENS[task])):
+    for sets, limit in ((questions.honesty, HONESTY_TOKENS), (questions.tasks, TASK_TOKENS[task])):
         prompts = [one.prompt for many in sets.values() for one in many]
         if prompts:
             said = iter(
@@ -181,10 +183,10 @@ def answer_real(
     return found
 
 
-def task_figure(task: Task, panel: QuestionSets, responses: Responses) -> float:
+def task_figure(task: Task, asked: QuestionSets, responses: Responses) -> float:
     """What a small model can move on a task, in percent: see `TASK_FIGURES`."""
-    questions = [one for many in panel.tasks.values() for one in many]
-    said = [one for name in panel.tasks for one in responses[name]]
+    questions = [one for many in asked.tasks.values() for one in many]
+    said = [one for name in asked.tasks for one in responses[name]]
     pairs = list(zip(questions, said, strict=True))
     if task == "medmcqa":
         values = [float(chosen_option(one, text) in one.answers) for one, text in pairs]

@@ -2,41 +2,48 @@ import dataclasses
 
 import pytest
 
-from experiments.trial.choosing import RIVALS
-from experiments.trial.making import Masked, Preferred, Restored, Samples, brief, key_of
-from experiments.trial.real_ways import REAL_WAYS, ways_of
-from experiments.trial.ways import INTERPOLATION, WAYS, find_ways
+from experiments.trial.candidate_specs import (
+    Masked,
+    Preferred,
+    Restored,
+    Samples,
+    brief,
+    candidate_key,
+)
+from experiments.trial.methods import INTERPOLATION, METHODS, find_methods
+from experiments.trial.real_methods import REAL_METHODS, methods_of
+from experiments.trial.selection import BASELINES
 
-BY_NAME = {way.name: way for way in REAL_WAYS}
+BY_NAME = {method.name: method for method in REAL_METHODS}
 
 
-def test_the_pretrained_worlds_have_their_own_ways():
+def test_the_pretrained_worlds_have_their_own_methods():
     for world in ("smollm2", "gemma3"):
-        assert ways_of(world) is REAL_WAYS
+        assert methods_of(world) is REAL_METHODS
     for world in ("synthetic", "text", "text-mild", "no such world"):
-        assert ways_of(world) is WAYS
+        assert methods_of(world) is METHODS
 
 
-def test_every_promised_way_takes_part_and_the_rivals_are_found_by_name():
+def test_every_promised_method_takes_part_and_the_baselines_are_found_by_name():
     wanted = {
         *("none", "sum", "joint", "balanced", "spectral", "natural", INTERPOLATION),
         *("rait", "dpo", "orpo", "prompt", "rehearsal"),
-        *(name for names in RIVALS.values() for name in names),
+        *(name for names in BASELINES.values() for name in names),
         *(f"{kind}, {neurons}" for kind in ("none", "sum", "joint", "balanced", "spectral")
           for neurons in ("random neurons", "without the task")),
     }  # fmt: skip
-    assert wanted <= BY_NAME.keys() and len(BY_NAME) == len(REAL_WAYS)
-    assert REAL_WAYS[0].name == INTERPOLATION
-    found = find_ways(["dpo", "spectral-without-the-task", "rait"], REAL_WAYS)
-    assert [way.name for way in found] == ["rait", "dpo", "spectral, without the task"]
+    assert wanted <= BY_NAME.keys() and len(BY_NAME) == len(REAL_METHODS)
+    assert REAL_METHODS[0].name == INTERPOLATION
+    found = find_methods(["dpo", "spectral-without-the-task", "rait"], REAL_METHODS)
+    assert [method.name for method in found] == ["rait", "dpo", "spectral, without the task"]
 
 
-@pytest.mark.parametrize("way", REAL_WAYS, ids=lambda way: way.name)
-def test_a_way_has_a_handful_of_different_candidates(way):
-    keys = {key_of(one, way.samples) for one in way.grid}
-    assert len(keys) == len(way.grid) and 2 <= len(keys) <= 7
-    assert way.samples == Samples(128, "mixed")
-    assert len({brief(one.as_dict()) for one in way.grid}) == len(way.grid)
+@pytest.mark.parametrize("method", REAL_METHODS, ids=lambda method: method.name)
+def test_a_method_has_a_handful_of_different_candidates(method):
+    keys = {candidate_key(one, method.samples) for one in method.grid}
+    assert len(keys) == len(method.grid) and 2 <= len(keys) <= 7
+    assert method.samples == Samples(128, "mixed")
+    assert len({brief(one.as_dict()) for one in method.grid}) == len(method.grid)
 
 
 @pytest.mark.parametrize("priority", ["random", "honesty"])
@@ -55,7 +62,7 @@ def test_controls_differ_in_the_neurons_alone(priority):
 
 
 def test_no_candidate_stands_under_two_names():
-    keys = [key_of(one, way.samples) for way in REAL_WAYS for one in way.grid]
+    keys = [candidate_key(one, method.samples) for method in REAL_METHODS for one in method.grid]
     assert len(keys) == len(set(keys))
 
 
