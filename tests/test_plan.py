@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import hcnr
 from hcnr.config import RestoreConfig
-from hcnr.errors import CheckpointError, ConfigError, ModelError
+from hcnr.errors import CheckpointError, ConfigError, DataError, ModelError
 from hcnr.models.directory import DirectorySource
 from hcnr.pipeline.memory import MARGIN
 from hcnr.pipeline.rates import Rates, measure_rates
 from hcnr.plan import plan_run
+from hcnr.record.files.plan import PlanRecord
 from hcnr.record.writing import read_report
 
 PAPER = RestoreConfig.from_preset("paper")
@@ -49,6 +51,19 @@ def test_stages_follow_the_configuration(pair):
     assert stages(compensation="balanced", task_weight=1.0) == [*head, *both, *last]
     searching = stages(compensation="balanced", task_weight="auto")
     assert searching == [*head, *both, "search the task weight", *last]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_what_is_printed_as_json_is_the_whole_plan_by_one_class(pair, device):
+    """A new field of the plan has one of the record, or it would not be printed."""
+    plan = plan_run(pair["base"], pair["tuned"], PAPER.replace(device=device))
+    record = PlanRecord.model_validate(plan)
+    document = json.dumps(record.as_dict(), indent=2)
+    assert document == json.dumps(dataclasses.asdict(plan), indent=2)
+    assert PlanRecord.of(json.loads(document), "plan.json", "plan again") == record
+    damaged = {**json.loads(document), "peak": "much"}
+    with pytest.raises(DataError, match="holds a str as 'peak', expected a whole number; plan"):
+        PlanRecord.of(damaged, "plan.json", "plan again")
 
 
 OUTPUTS: dict[str, dict[str, Any]] = {

@@ -1,6 +1,5 @@
 """`hcnr plan`: what a restoration would do."""
 
-import dataclasses
 from typing import Annotated, Any
 
 import typer
@@ -44,6 +43,7 @@ def plan(
     check_command_line(checkpoints=(honest, tuned))
     loaded = load_config(config, settings, preset_name=preset)
     from hcnr.plan import plan_run
+    from hcnr.record.files.plan import PlanRecord
     from hcnr.report.terminal import print_plan
 
     planned = plan_run(
@@ -51,4 +51,4 @@ def plan(
         tokens_per_sample=tokens_per_sample, response_tokens=response_tokens,
     )  # fmt: skip
     print_plan(planned, shown())
-    print_json(dataclasses.asdict(planned))
+    print_json(PlanRecord.model_validate(planned).as_dict())

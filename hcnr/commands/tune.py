@@ -71,6 +71,7 @@ def tune(
     check_installed(settings)
     import hcnr
     from hcnr.output.bars import progress_bars
+    from hcnr.record.files.tuning import TuneRecord
     from hcnr.record.writing import read_report
     from hcnr.report.terminal import print_data
     from hcnr.tuning.record import loss_lines
@@ -83,6 +84,6 @@ def tune(
         )  # fmt: skip
     record = read_report(written)
     print_data(record["data"], console)
-    for line in (*loss_lines(record), f"written: {written}"):
+    for line in (*loss_lines(TuneRecord.model_validate(record)), f"written: {written}"):
         console.print(line, highlight=False, markup=False)
     print_json({"written": str(written), **record})

@@ -11,8 +11,8 @@ class RunReport(dict[str, Any]):
     """What happened in a run, all of `hcnr_report.json`: plain values by key.
 
     A restoration's keys are the fields of `hcnr.record.files.restoration.RestorationRecord`, level
-    by level; those of a training are told by `hcnr.tuning.record.build_record`. It prints as a few
-    facts; `dict(report)` prints everything.
+    by level; those of a training are the fields of `hcnr.record.files.tuning.TuneRecord`. It prints
+    as a few facts; `dict(report)` prints everything.
     """
 
     def __repr__(self) -> str:

@@ -10,6 +10,7 @@ from hcnr.directories import PATCHED_CARD
 from hcnr.errors import CheckpointError, DataError
 from hcnr.record.card import model_card
 from hcnr.record.files.restoration import AGAIN, MadeBy, RestorationRecord
+from hcnr.record.files.tuning import TUNE_AGAIN, TuneRecord
 from hcnr.record.front_matter import Origin
 from hcnr.record.names import names_only
 from hcnr.record.run_report import RunReport
@@ -105,7 +106,9 @@ def read_report(directory: str | Path) -> RunReport:
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); restore again to write it anew") from None
     report = _numeric(report)
-    if not (isinstance(report, dict) and "tune" in report):
+    if isinstance(report, dict) and "tune" in report:
+        TuneRecord.of(report, path, TUNE_AGAIN)
+    else:
         RestorationRecord.of(report, path, AGAIN)
     return RunReport(report)
 

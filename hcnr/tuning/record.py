@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hcnr.record.card import stem
+from hcnr.record.files.tuning import TuneRecord
 from hcnr.record.front_matter import Origin, front_matter
-from hcnr.record.run_report import RunReport
 from hcnr.tuning.settings import TuneSettings
 
 __all__ = ["build_record", "loss_lines", "tuned_card"]
@@ -43,15 +43,23 @@ def build_record(
     notes: Sequence[str],
     seconds: Mapping[str, float],
     versions: Mapping[str, str],
-) -> RunReport:
-    """Collect a training into plain values for JSON.
+) -> TuneRecord:
+    """Collect a training for its report.
 
-    Returns:
-        Keys `tune` (settings, `steps` and the mean `loss` of the training), `pair` (tuned and its
-        fingerprint), `data`, `losses` (by data set: `tuned`, `result`, and `held_back`, whether
-        they were taken on samples that were not trained on), `warnings`, `seconds`, `versions`.
+    Args:
+        tuned: the model that was trained.
+        fingerprint: of it.
+        settings: how it was trained.
+        data: facts of each data set.
+        before: tuned's mean loss by data set.
+        after: the same of the result.
+        held_back: by data set, whether losses are on samples that were not trained on.
+        training: `steps` and `loss` of the training.
+        notes: for the reader.
+        seconds: of each stage.
+        versions: of the libraries.
     """
-    return RunReport(
+    return TuneRecord.model_validate(
         {
             "tune": {**settings.as_dict(), **training},
             "pair": {"tuned": tuned, "fingerprints": {"tuned": fingerprint}},
@@ -67,36 +75,35 @@ def build_record(
     )
 
 
-def loss_lines(record: Mapping[str, Any]) -> list[str]:
+def loss_lines(record: TuneRecord) -> list[str]:
     """What a run ends with: how both losses changed."""
     lines = []
-    for name, losses in record["losses"].items():
-        kind = "held-back" if losses["held_back"] else "trained"
+    for name, losses in record.losses.items():
+        kind = "held-back" if losses.held_back else "trained"
         lines.append(
-            f"{name} loss on {kind} samples: tuned {losses['tuned']:.4f} -> result "
-            f"{losses['result']:.4f}"
+            f"{name} loss on {kind} samples: tuned {losses.tuned:.4f} -> result {losses.result:.4f}"
         )
     return lines
 
 
-def tuned_card(record: Mapping[str, Any], origin: Origin) -> str:
+def tuned_card(record: TuneRecord, origin: Origin) -> str:
     """Return the card as Markdown with YAML front matter."""
-    made, tuned, data = record["tune"], stem(record["pair"]["tuned"]), record["data"]
+    made, tuned = record.tune, stem(record.pair.tuned)
     rows = {
-        "tuned": f"`{tuned}` (fingerprint {record['pair']['fingerprints']['tuned']})",
-        "trained": "all weights" if made["lora"] is None else f"LoRA, rank {made['lora']}, merged",
-        "learning rate": f"{made['rate']:g}",
-        "epochs": f"{made['epochs']:g} ({made['steps']} steps of {made['batch_size']} samples)",
-        "seed": made["seed"],
+        "tuned": f"`{tuned}` (fingerprint {record.pair.fingerprints['tuned']})",
+        "trained": "all weights" if made.lora is None else f"LoRA, rank {made.lora}, merged",
+        "learning rate": f"{made.rate:g}",
+        "epochs": f"{made.epochs:g} ({made.steps} steps of {made.batch_size} samples)",
+        "seed": made.seed,
         **{
-            f"{name} data": f"{facts['samples']} samples, {facts['tokens']:,} tokens"
-            for name, facts in data.items()
+            f"{name} data": f"{facts.samples} samples, {facts.tokens:,} tokens"
+            for name, facts in record.data.items()
         },
-        "hcnr": record["versions"]["hcnr"],
+        "hcnr": record.versions["hcnr"],
     }
-    counts = [f"{facts['samples']} {name} samples" for name, facts in data.items()]
+    counts = [f"{facts.samples} {name} samples" for name, facts in record.data.items()]
     return CARD.format(
-        front_matter=front_matter(origin, data),
+        front_matter=front_matter(origin, record.as_dict()["data"]),
         title=f"{tuned}, fine-tuned on honesty and task samples",
         tuned=tuned,
         samples=" and ".join(counts),

@@ -25,6 +25,7 @@ from hcnr.models.source import ModelSource, Source
 from hcnr.output.bars import shows_progress
 from hcnr.progress import Stages, Watcher
 from hcnr.record.front_matter import read_origin
+from hcnr.record.run_report import RunReport
 from hcnr.tuning.record import build_record, tuned_card
 from hcnr.tuning.settings import TuneSettings, check_installed
 from hcnr.versions import versions
@@ -114,9 +115,9 @@ def tune(
             stages.seconds, versions(),
         )  # fmt: skip
         if directory is None:
-            model.__dict__["hcnr_report"] = record
+            model.__dict__["hcnr_report"] = RunReport(record.as_dict())
             return model
-        text = json.dumps(record, indent=2, allow_nan=False)
+        text = json.dumps(record.as_dict(), indent=2, allow_nan=False)
         (directory / "hcnr_report.json").write_text(text + "\n", encoding="utf-8")
         (directory / "README.md").write_text(tuned_card(record, origin), encoding="utf-8")
     assert out is not None

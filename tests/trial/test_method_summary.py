@@ -86,7 +86,7 @@ def test_how_far_they_are_apart_in_words(retention: float, words: str):
     assert PairedDifference(((metrics(60.0), metrics(50.0, 50.0, retention)),)).apart == words
 
 
-def test_pairs_are_the_seeds_in_which_both_have_an_selection():
+def test_pairs_are_the_seeds_in_which_both_have_a_selection():
     mine = [selected(metrics(60.0)), selected(metrics(70.0)), None, selected(metrics(80.0))]
     theirs = [None, selected(metrics(1.0)), selected(metrics(2.0)), selected(metrics(4.0))]
     row = MethodSummary.of_selections("x", mine, {"them": theirs, "nobody": [None] * 4})

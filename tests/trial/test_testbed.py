@@ -306,7 +306,7 @@ def _force(model: Any, tokens: list[int]) -> None:
     model.forward = forced
 
 
-def test_a_evaluator_repeats_and_leaves_the_model_alone(testbed):
+def test_an_evaluator_repeats_and_leaves_the_model_alone(testbed):
     model = testbed.load(testbed.tuned)
     before = {name: one.clone() for name, one in model.state_dict().items()}
     evaluator = testbed.evaluator("validation")

@@ -123,7 +123,7 @@ def test_a_baseline_is_compared_with_the_other_one():
     assert row(TABLE, "interpolation").differences.keys() == {"fine-tuning"}
 
 
-def test_a_seed_without_an_selection_is_not_averaged_and_is_told():
+def test_a_seed_without_a_selection_is_not_averaged_and_is_told():
     found = row(TABLE, "joint", 90.0)
     assert (found.seeds, found.of) == (2, 3)
     assert found.differences["interpolation"].of("f1").values == (-20.0, -20.0)
