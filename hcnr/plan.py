@@ -17,7 +17,7 @@ from hcnr.curvature.groups import (
     plan_groups,
     plan_one_axis,
 )
-from hcnr.curvature.two_sided import places_of
+from hcnr.curvature.spectral_bases import places_of
 from hcnr.errors import CheckpointError, ConfigError
 from hcnr.models.adapter_files import adapted_modules, adapter_settings, is_adapter
 from hcnr.models.directory import DirectorySource

@@ -22,7 +22,7 @@ from experiments.trial.candidate_specs import (
     Trained,
 )
 from experiments.trial.fine_tuning import fine_tune
-from hcnr.curvature.two_sided import TwoSided
+from hcnr.curvature.spectral_bases import SpectralBases
 from hcnr.data.samples import Sample, load_samples
 from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.models.overlay import Overlay, interpolate, parameters_of
@@ -81,7 +81,7 @@ class CandidateBuilder:
             testbed.base, testbed.tuned, self._config(Restored("none")), Stages()
         )
         self._measured: dict[tuple[str, str], _Measured] = {}
-        self._two_sided: dict[tuple[str, int | None], tuple[TwoSided, float]] = {}
+        self._spectral_bases: dict[tuple[str, int | None], tuple[SpectralBases, float]] = {}
         self._baselines = BaselineTrainer(testbed, self._honesty)
         self._closing = contextlib.ExitStack()
         self._closing.callback(self._baselines.close)
@@ -133,26 +133,26 @@ class CandidateBuilder:
         config = self._config(spec)
         measured = self._statistics(spec)
         selection = measured.selections.of(config)
-        two, measuring = None, measured.seconds(spec.compensation) + measured.selecting
+        bases, measuring = None, measured.seconds(spec.compensation) + measured.selecting
         if config.bases:
-            two, seconds = self._bases(spec)
+            bases, seconds = self._bases(spec)
             measuring += seconds
         start = time.process_time()
-        work = Candidates(self._pair, measured.statistics, self._overlay, two_sided=two)
+        work = Candidates(self._pair, measured.statistics, self._overlay, spectral_bases=bases)
         work.apply(config, selection)
         return measuring + time.process_time() - start
 
     @torch.no_grad()
     def _masked(self, spec: Masked) -> float:
         """Write the deviations of `spectral` on chosen rows; the others keep all of delta."""
-        two, seconds = self._bases(Restored("spectral"))
+        bases, seconds = self._bases(Restored("spectral"))
         measured = self._statistics(spec.selecting)
         selection = measured.selections.of(self._config(spec.selecting))
         seconds += measured.seconds("none") + measured.selecting
         start = time.process_time()
         for name in selection.selected:
             base, tuned = (one.weight(name) for one in (self._pair.base, self._pair.tuned))
-            deviation = two.bases["spectral"][name].deviation(spec.task_weight).to(base.dtype)
+            deviation = bases.by_kind["spectral"][name].deviation(spec.task_weight).to(base.dtype)
             chosen = selection.masks[name][:, None]
             self._overlay.put(f"{name}.weight", torch.where(chosen, base + deviation, tuned))
         return seconds + time.process_time() - start
@@ -194,22 +194,22 @@ class CandidateBuilder:
             self._measured[key] = _Measured(found, Selections(self._pair, found), clock.seconds)
         return self._measured[key]
 
-    def _bases(self, spec: Restored) -> tuple[TwoSided, float]:
-        """The bases of a two-sided kind, and what measuring them took."""
+    def _bases(self, spec: Restored) -> tuple[SpectralBases, float]:
+        """The bases of a kind that repairs whole matrices, and what measuring them took."""
         key = spec.compensation, spec.block_size
-        if key not in self._two_sided:
+        if key not in self._spectral_bases:
             start = time.process_time()
             config = self._config(spec)
             data = {
                 "honesty": self._tokens(self._honesty),
                 "task": self._tokens(self._task),
             }
-            found = TwoSided.measure(
+            found = SpectralBases.measure(
                 self._pair, self._pair.matrices, data, config, Stages(), kinds=config.bases
             )
             self._closing.callback(found.close)
-            self._two_sided[key] = found, time.process_time() - start
-        return self._two_sided[key]
+            self._spectral_bases[key] = found, time.process_time() - start
+        return self._spectral_bases[key]
 
     def _config(self, spec: Restored) -> hcnr.RestoreConfig:
         config = spec.config(self.samples.count, self._testbed.seed)

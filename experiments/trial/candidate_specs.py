@@ -17,7 +17,7 @@ _SHOWN = {
     "natural": _STEPS,
     "spectral+natural": _STEPS,
 }
-TWO_SIDED = ("spectral", "natural", "spectral+natural")
+WHOLE_MATRIX_KINDS = ("spectral", "natural", "spectral+natural")
 """Kinds that work on whole matrices, so that neurons have no meaning."""
 
 SHORT = {

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rich.console import Console
 
 from experiments.trial.candidate_specs import (
-    TWO_SIDED,
+    WHOLE_MATRIX_KINDS,
     CandidateSpec,
     FineTuned,
     Masked,
@@ -25,7 +25,7 @@ from hcnr.data.samples import load_samples
 LEVEL = 90.0
 """The one level of retention at which variations are compared."""
 
-_KINDS = ("none", "sum", "joint", "balanced", *TWO_SIDED)
+_KINDS = ("none", "sum", "joint", "balanced", *WHOLE_MATRIX_KINDS)
 _SIZES = (32, 64, 128, 256)
 _GENTLE = (0.1, 0.25, 0.5)
 

@@ -13,8 +13,8 @@ from hcnr.checkpoint.mapped import mapped
 from hcnr.config import RestoreConfig
 from hcnr.curvature.moments import curvature
 from hcnr.curvature.passes import Progress
+from hcnr.curvature.spectral_bases import kept_name
 from hcnr.curvature.statistics import Statistics
-from hcnr.curvature.two_sided import kept_name
 from hcnr.data.repair_data import MeasuringData
 from hcnr.errors import HcnrError
 from hcnr.kinds import DataSet

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from hcnr import ranks
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
+from hcnr.curvature.spectral_bases import groups_of, places_of
 from hcnr.curvature.statistics import Statistics
-from hcnr.curvature.two_sided import groups_of, places_of
 from hcnr.data.repair_data import Data, leave_room
 from hcnr.data.samples import data_files
 from hcnr.errors import ConfigError

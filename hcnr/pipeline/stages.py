@@ -6,7 +6,7 @@ from typing import Literal
 
 from hcnr import progress
 from hcnr.config import RestoreConfig
-from hcnr.curvature.two_sided import places_of
+from hcnr.curvature.spectral_bases import places_of
 from hcnr.kinds import DataSet
 from hcnr.models.open_models import Role
 from hcnr.repair.whole import needs_data

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hcnr.config import RestoreConfig
+from hcnr.curvature.spectral_bases import SpectralBases
 from hcnr.curvature.statistics import Statistics
-from hcnr.curvature.two_sided import TwoSided
 from hcnr.models.directory import DirectorySource
 from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
@@ -72,7 +72,7 @@ class Candidates:
         statistics: Statistics | None,
         overlay: Overlay,
         *,
-        two_sided: TwoSided | None = None,
+        spectral_bases: SpectralBases | None = None,
     ) -> None:
         """Work on the tuned model of `pair`.
 
@@ -80,10 +80,10 @@ class Candidates:
             pair: base and tuned.
             statistics: curvature of the kinds along one axis; None where none will be asked for.
             overlay: over the tuned model.
-            two_sided: bases of the kinds that repair whole matrices.
+            spectral_bases: bases of the kinds that repair whole matrices.
         """
         self._pair, self._statistics, self._overlay = pair, statistics, overlay
-        self._two_sided = two_sided
+        self._spectral_bases = spectral_bases
         self._recipe: RestoreConfig | None = None
         self._done: set[str] = set()
         self._start = 0.0
@@ -136,16 +136,16 @@ class Candidates:
         Raises:
             HcnrError: as `hcnr.repair.natural.natural_steps`.
         """
-        assert self._two_sided is not None
+        assert self._spectral_bases is not None
         start = None
         if "spectral" in config.bases:
-            bases = self._two_sided.bases["spectral"]
+            bases = self._spectral_bases.by_kind["spectral"]
             start = {name: bases[name].deviation(config.mu).cpu() for name in names}
         return natural_steps(
             self._overlay,
             lambda name: (self._pair.base.weight(name), self._tuned(name)),
             list(names),
-            self._two_sided,
+            self._spectral_bases,
             config,
             start=start,
             advance=advance,
@@ -154,8 +154,8 @@ class Candidates:
     def _weight(self, name: str, selection: Selection, config: RestoreConfig) -> Tensor:
         base, tuned = self._pair.base.weight(name), self._tuned(name)
         if config.bases:
-            assert self._two_sided is not None
-            deviation = self._two_sided.bases["spectral"][name].deviation(config.mu)
+            assert self._spectral_bases is not None
+            deviation = self._spectral_bases.by_kind["spectral"][name].deviation(config.mu)
             return whole_weight(name, base, tuned, deviation)
         assert self._statistics is not None
         mask = selection.masks[name]

@@ -12,7 +12,7 @@ from hcnr.checkpoint import all_finite
 from hcnr.config import RestoreConfig
 from hcnr.curvature.gradient import mean_gradient
 from hcnr.curvature.passes import mean_loss
-from hcnr.curvature.two_sided import TwoSided
+from hcnr.curvature.spectral_bases import SpectralBases
 from hcnr.errors import ModelError
 from hcnr.models.experts import layer_of
 from hcnr.models.overlay import Overlay
@@ -61,13 +61,13 @@ def natural_steps(
     overlay: Overlay,
     weights: Weights,
     names: list[str],
-    two_sided: TwoSided,
+    spectral_bases: SpectralBases,
     config: RestoreConfig,
     *,
     start: dict[str, Tensor] | None = None,
     advance: Callable[[int, int], None] | None = None,
 ) -> Walk:
-    """Step down the honesty loss with `two_sided.bases["natural"]`, method.md (12).
+    """Step down the honesty loss with `spectral_bases.by_kind["natural"]`, method.md (12).
 
     `E <- E + eta S`, S of `SpectralBasis.natural_step` for the mean honesty gradient at the weights
     as they are, measured again before each step. eta makes a step `step_size` times
@@ -76,8 +76,8 @@ def natural_steps(
     Args:
         overlay: over the tuned model, which holds the repaired weights afterwards.
         weights: base and tuned weight of a matrix.
-        names: the matrices to repair, all of them in `two_sided`.
-        two_sided: bases, and the honesty samples.
+        names: the matrices to repair, all of them in `spectral_bases`.
+        spectral_bases: bases, and the honesty samples.
         config: task weight, steps, step size, how to measure.
         start: E to start from, changed on the way; `W1 - W0`, the tuned weights, when None.
         advance: told about steps.
@@ -89,7 +89,7 @@ def natural_steps(
     found = Walk({name: _difference(*weights(name)) for name in names} if start is None else start)
     whole = _norm(_difference(*weights(name)) for name in names)
     chosen = set(names)
-    groups = [[name for name in group if name in chosen] for group in two_sided.groups]
+    groups = [[name for name in group if name in chosen] for group in spectral_bases.groups]
     measuring: dict[str, Any] = {"token_budget": config.token_budget}
 
     def put() -> None:
@@ -105,14 +105,14 @@ def natural_steps(
             gradient = mean_gradient(
                 model,
                 {name: layer_of(model, name) for name in group},
-                two_sided.honesty,
+                spectral_bases.honesty,
                 gradient_checkpointing=config.gradient_checkpointing,
                 **measuring,
             )
-            two_sided.passes += 1
+            spectral_bases.passes += 1
             loss = gradient.loss
             for name in group:
-                basis = two_sided.bases["natural"][name]
+                basis = spectral_bases.by_kind["natural"][name]
                 towards = gradient.weights.pop(name).to(basis.device)
                 if not all_finite(towards):
                     raise ModelError(
@@ -132,7 +132,7 @@ def natural_steps(
         put()
         if advance is not None:
             advance(step, config.steps)
-    found.honesty_loss = mean_loss(model, two_sided.honesty, **measuring)
+    found.honesty_loss = mean_loss(model, spectral_bases.honesty, **measuring)
     return found
 
 

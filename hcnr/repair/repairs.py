@@ -19,7 +19,7 @@ from hcnr.models.pair import Pair
 from hcnr.progress import MERGE, SAVE, WRITE, WRITE_ADAPTER, Adding, Stages
 from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.record.files.restoration import AdapterRecord, PatchRecord
-from hcnr.record.files.two_sided import TwoSidedMatrix
+from hcnr.record.files.two_sided import WholeMatrixRecord
 from hcnr.repair.adapter_output import AdapterOutput
 from hcnr.repair.compensate import repair
 from hcnr.repair.restored import restored_record
@@ -112,7 +112,7 @@ class Repairs:
             perturbation=self._selection.perturbation[matrix],
             half_overlap=self._selection.overlap.get(matrix),
             device=str(resolve_device(self._config.device)),
-            two_sided=TwoSidedMatrix.model_validate(self._whole.records[matrix]),
+            two_sided=WholeMatrixRecord.model_validate(self._whole.records[matrix]),
         )
 
     def model(self) -> "PreTrainedModel":

@@ -13,8 +13,8 @@ from torch import Tensor
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.checkpoint.mapped import mapped
 from hcnr.config import RestoreConfig
+from hcnr.curvature.spectral_bases import GroupwiseBases, SpectralBases, kept_name
 from hcnr.curvature.statistics import Statistics
-from hcnr.curvature.two_sided import Factorisations, TwoSided, kept_name
 from hcnr.data.repair_data import MeasuringData
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import CheckpointError, ModelError
@@ -48,7 +48,7 @@ class WholeRepairs:
     Attributes:
         weights: matrix -> `[out, in]` in tuned's dtype, on the CPU.
         records: matrix -> its numbers, plain values (they are kept while a run is unfinished) of
-            `TwoSidedMatrix`.
+            `WholeMatrixRecord`.
         facts: of the repair as a whole, for the report.
     """
 
@@ -112,7 +112,7 @@ def repair_whole(
     names = given.selection.selected
     if not config.searches and config.bases == ("spectral",):
         # One weight and one use of each basis: none has to be kept.
-        work = Factorisations(
+        work = GroupwiseBases(
             given.pair, names, given.data.sets, config, stages,
             kinds=config.bases, models=given.models,
         )  # fmt: skip
@@ -129,44 +129,44 @@ def repair_whole(
         found.facts = _facts(config, work.passes, len(work.groups))
         return config, found
     with contextlib.ExitStack() as stack:
-        two_sided, tried, walk, passes = None, list[Tried](), None, 0
+        spectral_bases, tried, walk, passes = None, list[Tried](), None, 0
         if not names:
             # Nothing to weigh, and nothing to walk with.
             config = config.replace(task_weight=1.0 if config.searches else config.mu)
         elif config.bases:
-            two_sided = TwoSided.measure(
+            spectral_bases = SpectralBases.measure(
                 given.pair, names, given.data.sets, config, stages,
                 kinds=config.bases, models=given.models, keep=given.keep,
             )  # fmt: skip
-            stack.enter_context(two_sided)
+            stack.enter_context(spectral_bases)
         if config.searches:
             weight, tried = given.keep.of(
-                "task weight", partial(_search, given, two_sided, config, stages), (Tried,)
+                "task weight", partial(_search, given, spectral_bases, config, stages), (Tried,)
             )
             config = config.replace(task_weight=weight)
         # What is left needs no model, or one whose weights are written, which is another than this.
         given.models.close()
-        if two_sided is not None and "natural" in config.bases:
+        if spectral_bases is not None and "natural" in config.bases:
             walk = given.keep.of(
                 "natural steps",
-                partial(_walk, given.pair, names, two_sided, config, stages),
+                partial(_walk, given.pair, names, spectral_bases, config, stages),
                 (Walk, Step),
             )
             for name in names:
-                basis = two_sided.bases["natural"][name]
+                basis = spectral_bases.by_kind["natural"][name]
                 deviation = walk.deviations.pop(name).to(basis.device)
                 base, tuned = _weights(given.pair, name)
                 still = not walk.steps and "spectral" not in config.bases
                 found.weights[name] = tuned if still else whole_weight(name, base, tuned, deviation)
                 found.records[name] = record_of(basis, basis.compared(deviation), config)
-        elif two_sided is not None:
+        elif spectral_bases is not None:
             for name in names:
-                basis = two_sided.bases["spectral"][name]
+                basis = spectral_bases.by_kind["spectral"][name]
                 repaired = _spectral(name, basis, given.pair, config)
                 found.add({name: repaired}, aside=config.streams)
-        if two_sided is not None:
-            passes = two_sided.passes
-        groups = 0 if two_sided is None else len(two_sided.groups)
+        if spectral_bases is not None:
+            passes = spectral_bases.passes
+        groups = 0 if spectral_bases is None else len(spectral_bases.groups)
         found.facts = _facts(config, passes, groups, tried, walk, given.data.held_back.get("task"))
     return config, found
 
@@ -203,7 +203,11 @@ def _weights(pair: Pair, name: str) -> tuple[Tensor, Tensor]:
 
 
 def _walk(
-    pair: Pair, names: list[str], two_sided: TwoSided, config: RestoreConfig, stages: Stages
+    pair: Pair,
+    names: list[str],
+    spectral_bases: SpectralBases,
+    config: RestoreConfig,
+    stages: Stages,
 ) -> Walk:
     """Natural steps in the tuned model, which is as it was at the end."""
     with (
@@ -211,12 +215,12 @@ def _walk(
         Overlay(model) as overlay,
         stages.stage(STEPS) as watcher,
     ):
-        work = Candidates(pair, None, overlay, two_sided=two_sided)
+        work = Candidates(pair, None, overlay, spectral_bases=spectral_bases)
         return work.walk(config, names, watcher.advance)
 
 
 def _search(
-    given: Measured, two_sided: TwoSided | None, config: RestoreConfig, stages: Stages
+    given: Measured, spectral_bases: SpectralBases | None, config: RestoreConfig, stages: Stages
 ) -> tuple[float, list[Tried]]:
     assert given.ends is not None
     ends, pair = given.ends["task"], given.pair
@@ -224,7 +228,7 @@ def _search(
         stages.stage(SEARCH) as watcher,
         Overlay(model := given.models.model("tuned")) as overlay,
     ):
-        work = Candidates(pair, given.statistics, overlay, two_sided=two_sided)
+        work = Candidates(pair, given.statistics, overlay, spectral_bases=spectral_bases)
         count = itertools.count(1)
 
         def retention(weight: float) -> float:
@@ -236,7 +240,7 @@ def _search(
                 # A model that overflows keeps nothing; others may do better.
                 return -math.inf
 
-        forecast = None if two_sided is None else two_sided.forecast.get("spectral")
+        forecast = None if spectral_bases is None else spectral_bases.forecast.get("spectral")
         if forecast is None or config.bases != ("spectral",):
             weight, tried = search_task_weight(retention, config.max_task_drop_percent)
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 from hcnr.checkpoint.kept_work import KEY, SUFFIX
 from hcnr.config import RestoreConfig
-from hcnr.curvature.two_sided import Kind
+from hcnr.curvature.spectral_bases import Kind
 from hcnr.data.samples import load_samples
 from hcnr.directories import make_directory
 from hcnr.errors import ConfigError, OutputError

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hcnr.config import RestoreConfig, SweepConfig
-from hcnr.curvature.two_sided import Kind
+from hcnr.curvature.spectral_bases import Kind
 from hcnr.search.ablation import ablation
 from hcnr.search.grid import Grid
 

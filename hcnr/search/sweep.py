@@ -11,8 +11,8 @@ from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.choosing.front import Scores, about_order
 from hcnr.config import RestoreConfig, SweepConfig
 from hcnr.config.calls import takes
+from hcnr.curvature.spectral_bases import SpectralBases, places_of
 from hcnr.curvature.statistics import Statistics
-from hcnr.curvature.two_sided import TwoSided, places_of
 from hcnr.data.repair_data import Data, MeasuringData
 from hcnr.models.model import eval_mode
 from hcnr.models.overlay import Overlay
@@ -133,7 +133,7 @@ def sweep(
         whole = _select(plan, selections, measured.statistics, stages)
         evaluator = Evaluator(evaluate)
         with contextlib.ExitStack() as stack:
-            two_sided = stack.enter_context(_both_axes(pair, plan, whole, measured, stages, keep))
+            bases = stack.enter_context(_both_axes(pair, plan, whole, measured, stages, keep))
             with stages.stage("evaluate base"):
                 honest, _ = kept_scores(
                     keep, "base", lambda: (evaluator.source(pair.base, config), 0.0)
@@ -144,7 +144,7 @@ def sweep(
                 scores, _ = kept_scores(keep, "tuned", lambda: (evaluator(model), 0.0))
             result = _begin(pair, plan, measured, evaluate, (honest, scores), search, repeated)
             overlay = stack.enter_context(Overlay(model))
-            work = Candidates(pair, measured.statistics, overlay, two_sided=two_sided)
+            work = Candidates(pair, measured.statistics, overlay, spectral_bases=bases)
             trials = Trials(
                 result, evaluator, work, selections, measured.seconds, measured.given, file, keep
             )
@@ -256,7 +256,7 @@ def _both_axes(
     measured: SweepMeasurement,
     stages: Stages,
     keep: KeptWork,
-) -> Iterator[TwoSided | None]:
+) -> Iterator[SpectralBases | None]:
     """Curvature along both axes of the matrices that are repaired whole; None without such."""
     if not plan.kinds:
         yield None
@@ -267,11 +267,11 @@ def _both_axes(
     check_dtype(config, plan.kinds)
     assert measured.data is not None
     sets = measured.data.sets
-    with TwoSided.measure(
+    with SpectralBases.measure(
         pair, names, sets, config, stages, kinds=plan.kinds, keep=keep
-    ) as two_sided:
+    ) as bases:
         measured.seconds += time.perf_counter() - start
-        yield two_sided
+        yield bases
 
 
 def _begin(

@@ -275,7 +275,7 @@ class TestBatches:
 @pytest.mark.parametrize("settings", [{}, {"compensation": "spectral"}])
 def test_before_scoring(llama, settings, monkeypatch):
     monkeypatch.setattr(importlib.import_module("hcnr.pipeline.run"), "score", None)
-    monkeypatch.setattr("hcnr.curvature.two_sided.second_moments", None)
+    monkeypatch.setattr("hcnr.curvature.spectral_bases.second_moments", None)
     tuned = retyped(make("llama", seed=1), Scaled)
     base = retyped(llama, Scaled)
     with pytest.raises(ModelError, match=r"gate_proj \(Scaled\) is no plain"):

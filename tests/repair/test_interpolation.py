@@ -151,7 +151,7 @@ def test_nothing_is_measured(learned, monkeypatch):
     for place in (
         "hcnr.pipeline.run.score",
         "hcnr.pipeline.run.NeuronCurvature",
-        "hcnr.curvature.two_sided.TwoSided",
+        "hcnr.curvature.spectral_bases.SpectralBases",
     ):
         monkeypatch.setattr(place, None)
     mixed = hcnr.restore(**learned, config=config(max_task_drop_percent=20.0, **MIX))

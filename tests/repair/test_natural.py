@@ -1,4 +1,4 @@
-"""Natural steps by themselves; `test_two_sided.py` compares them with dense systems."""
+"""Natural steps by themselves; `test_spectral_bases.py` compares them with dense systems."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from hcnr.curvature.gradient import MeanGradient
-from hcnr.curvature.two_sided import TwoSided
+from hcnr.curvature.spectral_bases import SpectralBases
 from hcnr.data.samples import load_samples
 from hcnr.data.tokens import tokenize
 from hcnr.models.overlay import Overlay
@@ -30,18 +30,20 @@ def job(pair):
     names = opened.matrices
     tuned = AutoModelForCausalLM.from_pretrained(pair["tuned"]).eval()
     kinds = ("natural",)
-    with TwoSided.measure(opened, names, data, SETTINGS, Stages(), kinds=kinds) as two_sided:
+    with SpectralBases.measure(
+        opened, names, data, SETTINGS, Stages(), kinds=kinds
+    ) as spectral_bases:
 
         def walk(overlay, **settings):
             return natural_steps(
                 overlay,
                 lambda name: (opened.base.weight(name), opened.tuned.weight(name)),
                 names,
-                two_sided,
+                spectral_bases,
                 SETTINGS.replace(**settings),
             )
 
-        yield walk, tuned, two_sided
+        yield walk, tuned, spectral_bases
 
 
 def norm(deviations):
@@ -77,7 +79,7 @@ def test_a_step_is_as_long_as_asked_for(job):
 
 
 def test_without_a_gradient_the_walk_ends(job, monkeypatch):
-    walk, tuned, two_sided = job
+    walk, tuned, spectral_bases = job
 
     def flat(model, matrices, data, **settings):
         weights = {name: torch.zeros_like(layer.weight) for name, layer in matrices.items()}
@@ -89,4 +91,4 @@ def test_without_a_gradient_the_walk_ends(job, monkeypatch):
         found = walk(overlay)
         assert bits(tuned) == before
     assert found.steps == [] and found.honesty_loss == 1.5
-    assert two_sided.passes == 3
+    assert spectral_bases.passes == 3

@@ -71,7 +71,7 @@ def test_a_failure_leaves_no_file_behind(pair, tmp_path, monkeypatch, where):
             calls.append(args)
             return second_moments(*args, **settings) if len(calls) < 3 else failing()
 
-        monkeypatch.setattr("hcnr.curvature.two_sided.second_moments", third)
+        monkeypatch.setattr("hcnr.curvature.spectral_bases.second_moments", third)
         with pytest.raises(KeyboardInterrupt):
             hcnr.restore(**pair, out=tmp_path / "o", config=settings)
         assert not (tmp_path / "o").exists()
@@ -89,7 +89,7 @@ def test_a_full_disk_is_one_sentence(pair, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("hcnr.curvature.two_sided.torch.save", full)
+    monkeypatch.setattr("hcnr.curvature.spectral_bases.torch.save", full)
     settings = config(compensation="natural", memory_budget=_budget(pair, 2), **WHOLE)
     with pytest.raises(OutputError, match=r"No space left.*set TMPDIR"):
         hcnr.restore(**pair, out=tmp_path / "o", config=settings)
@@ -243,7 +243,7 @@ def test_steps_see_the_weights_that_will_be_written(pair, tmp_path):
 def test_recomputation_reaches_every_pass_and_changes_nothing(pair, tmp_path, monkeypatch, kind):
     asked = []
     for place, name in (
-        ("curvature.two_sided", "second_moments"),
+        ("curvature.spectral_bases", "second_moments"),
         ("repair.natural", "mean_gradient"),
     ):
         own = getattr(__import__(f"hcnr.{place}", fromlist=[name]), name)

@@ -5,7 +5,7 @@ import pytest
 from hcnr.errors import DataError
 from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.record.files.restoration import AGAIN, RestorationRecord
-from hcnr.record.files.two_sided import Spectrum, TwoSidedMatrix, together
+from hcnr.record.files.two_sided import Spectrum, WholeMatrixRecord, together
 from hcnr.record.two_sided_text import key_facts, search_sentence, search_table, steps_sentence
 
 NUMBERS: dict[str, Any] = {
@@ -63,7 +63,7 @@ def test_a_searched_weight_alone_repairs_no_whole_matrices(invented):
 @pytest.mark.parametrize(("used", "raised"), [(0.01, False), (0.0100000001, False), (0.02, True)])
 def test_damping_is_raised_on_either_axis(used, raised):
     for pair in ((used, 0.01), (0.01, used)):
-        both = TwoSidedMatrix(damping=pair)
+        both = WholeMatrixRecord(damping=pair)
         assert MatrixRecord(**NUMBERS, two_sided=both).raised(0.01) == raised
 
 
@@ -144,7 +144,7 @@ def test_the_steps_in_words(invented, before, last, sentence):
 
 
 def test_a_record_knows_both_axes():
-    both = TwoSidedMatrix(damping=(0.01, 0.1), condition=(5.0, 3.0))
+    both = WholeMatrixRecord(damping=(0.01, 0.1), condition=(5.0, 3.0))
     record = MatrixRecord(**NUMBERS, two_sided=both)
     assert (record.dampings, record.conditions) == ([0.01, 0.1], [5.0, 3.0])
     assert record.raised(0.01) and not record.raised(0.1)

@@ -87,7 +87,7 @@ def normalised(moment: Tensor, damping: float) -> Tensor:
     return moment / moment.diagonal().mean() + damping * torch.eye(len(moment)).double()
 
 
-def two_sided(
+def dense_spectral(
     delta: Tensor,
     honesty: tuple[Tensor, Tensor],
     task: tuple[Tensor, Tensor],

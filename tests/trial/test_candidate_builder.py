@@ -11,7 +11,7 @@ from experiments.trial import candidate_builder, fine_tuning
 from experiments.trial.candidate_builder import CandidateBuilder, Clock, select_samples
 from experiments.trial.candidate_specs import FineTuned, Interpolated, Masked, Restored, Samples
 from experiments.trial.fine_tuning import Snapshot, fine_tune
-from hcnr.curvature.two_sided import TwoSided
+from hcnr.curvature.spectral_bases import SpectralBases
 from hcnr.data.batches import collate
 from hcnr.data.samples import load_samples
 from hcnr.data.tokens import tokenize
@@ -163,14 +163,14 @@ def test_seconds_count_the_measuring_that_a_kind_needs(
             stages.append(stage)
             now[0] += 100.0
 
-    measure = TwoSided.measure
+    measure = SpectralBases.measure
 
-    def slow(*arguments: Any, **settings: Any) -> TwoSided:
+    def slow(*arguments: Any, **settings: Any) -> SpectralBases:
         now[0] += 1000.0
         return measure(*arguments, **settings)
 
     monkeypatch.setattr(candidate_builder, "Clock", Slow)
-    monkeypatch.setattr(TwoSided, "measure", slow)
+    monkeypatch.setattr(SpectralBases, "measure", slow)
     specs = [
         *(Interpolated(0.5), Restored("none"), Restored("sum"), Restored("balanced")),
         *(Restored("spectral"), Masked(1.0, "kl")),
@@ -187,9 +187,9 @@ def test_seconds_count_the_measuring_that_a_kind_needs(
 def test_the_repair_before_a_fine_tuning_is_paid_for(
     testbed: WeighedTestBed, monkeypatch: pytest.MonkeyPatch, now: list[float]
 ):
-    measure = TwoSided.measure
+    measure = SpectralBases.measure
 
-    def slow(*arguments: Any, **settings: Any) -> TwoSided:
+    def slow(*arguments: Any, **settings: Any) -> SpectralBases:
         now[0] += 1000.0
         return measure(*arguments, **settings)
 
@@ -197,7 +197,7 @@ def test_the_repair_before_a_fine_tuning_is_paid_for(
         for shown in fine_tune(*arguments, **settings):
             yield shown._replace(seconds=10.0 * shown.epochs)
 
-    monkeypatch.setattr(TwoSided, "measure", slow)
+    monkeypatch.setattr(SpectralBases, "measure", slow)
     monkeypatch.setattr(candidate_builder, "fine_tune", training)
     after = Restored("spectral", task_weight=3.0)
     specs = [FineTuned("honesty", 1e-3, epochs, start) for start in (None, after)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from hcnr.record.files.schema import Schema
-from hcnr.record.files.two_sided import TwoSidedMatrix, is_raised
+from hcnr.record.files.two_sided import WholeMatrixRecord, is_raised
 from hcnr.record.numbers import finite
 
 
@@ -45,7 +45,7 @@ class MatrixRecord(Schema):
     objective_none: float | None = None
     objective: float | None = None
     device: str = "cpu"
-    two_sided: TwoSidedMatrix | None = None
+    two_sided: WholeMatrixRecord | None = None
 
     def model_post_init(self, _context: Any, /) -> None:
         """Let a number that is not known be written as null."""

@@ -82,7 +82,7 @@ def together(spectra: Iterable[Spectrum | None]) -> Spectrum | None:
     )
 
 
-class TwoSidedMatrix(Schema):
+class WholeMatrixRecord(Schema):
     """What happened to one matrix.
 
     Attributes:
@@ -188,7 +188,7 @@ class TwoSidedRecord(Schema):
     honesty_loss: float | None = None
     passes: int | None = None
     groups: int | None = None
-    matrices: dict[str, TwoSidedMatrix] = Field(default={}, exclude=True)
+    matrices: dict[str, WholeMatrixRecord] = Field(default={}, exclude=True)
     restored_directions: float | None = Field(default=None, exclude=True)
     restored_share: float | None = Field(default=None, exclude=True)
 

@@ -26,7 +26,7 @@ from hcnr.report.figures.matrices import (
 )
 from hcnr.report.figures.spectrum import spectrum, spectrum_by_matrix
 from hcnr.report.figures.sweep import trade_off
-from hcnr.report.figures.two_sided import restored_directions, terms, two_sided_condition
+from hcnr.report.figures.whole_matrices import condition_by_axis, restored_directions, terms
 from hcnr.report.gather import Run
 
 CALIBRATION = {"calibration error": ("ece", ".1f"), "AUROC": ("auroc", ".3f")}
@@ -50,7 +50,7 @@ def all_charts(run: Run) -> dict[str, Chart]:
         objective_chart(run),
         condition(run),
         damping(run),
-        two_sided_condition(run),
+        condition_by_axis(run),
         stage_times(run),
     )
     return {chart.key: chart for chart in charts if chart is not None}

@@ -46,7 +46,7 @@ def places_of(kinds: Collection[Kind], config: RestoreConfig) -> list[Place]:
     return [*honesty, ("task", "tuned")]
 
 
-class Factorisations:
+class GroupwiseBases:
     """Bases of all matrices, group after group; only one group's curvature is held at a time.
 
     Attributes:
@@ -266,7 +266,7 @@ def groups_of(
     return agreed_groups(pair, matrices, config, plan, held=held)
 
 
-class Bases:
+class BasisCache:
     """Bases by matrix, in memory, or in files where they would not fit there together."""
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -294,17 +294,17 @@ class Bases:
         return _loaded(found) if isinstance(found, Path) else found
 
 
-class TwoSided:
+class SpectralBases:
     """All bases of a pair at hand, for any number of task weights and steps.
 
     A context: at its end the files that hold bases, where there are any, are removed.
 
     Attributes:
-        bases: kind -> matrix -> basis.
+        by_kind: kind -> matrix -> basis.
         honesty: the samples whose loss natural steps lower.
         groups: names of the matrices that were measured together.
         passes: forward and backward passes over a data set.
-        forecast: see `Factorisations`.
+        forecast: see `GroupwiseBases`.
     """
 
     def __init__(self, honesty: TokenizedSet, groups: list[list[str]], kinds: Sequence[Kind]):
@@ -317,7 +317,7 @@ class TwoSided:
                 "TMPDIR to a folder that can be written, or raise --memory-budget"
             ) from error
         place = None if self._scratch is None else self._scratch.path
-        self.bases = {kind: Bases(place) for kind in kinds}
+        self.by_kind = {kind: BasisCache(place) for kind in kinds}
         self.honesty, self.groups = honesty, groups
         self.passes = 0
         self.forecast: dict[Kind, TaskEnergy] = {}
@@ -334,12 +334,12 @@ class TwoSided:
         kinds: Collection[Kind],
         models: OpenModels | None = None,
         keep: KeptWork = KeptWork(None),  # noqa: B008 (keeps nothing)
-    ) -> "TwoSided":
-        """Measure and factorise all of it; arguments and errors as of `Factorisations`.
+    ) -> "SpectralBases":
+        """Measure and factorise all of it; arguments and errors as of `GroupwiseBases`.
 
         `keep` holds what is finished of each group, for a run after this one was interrupted.
         """
-        work = Factorisations(pair, matrices, data, config, stages, kinds=kinds, models=models)
+        work = GroupwiseBases(pair, matrices, data, config, stages, kinds=kinds, models=models)
         found = cls(data["honesty"], work.groups, work.kinds)
         try:
             for place, group in enumerate(work.groups):
@@ -363,14 +363,14 @@ class TwoSided:
         """Hold the bases of a group: matrix -> kind -> basis."""
         for matrix, by_kind in bases.items():
             for kind, basis in by_kind.items():
-                self.bases[kind][matrix] = basis
+                self.by_kind[kind][matrix] = basis
 
     def close(self) -> None:
         """Remove the files."""
         if self._scratch is not None:
             self._scratch.close()
 
-    def __enter__(self) -> "TwoSided":
+    def __enter__(self) -> "SpectralBases":
         return self
 
     def __exit__(self, *_: object) -> None:

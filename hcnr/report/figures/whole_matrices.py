@@ -4,14 +4,14 @@ import math
 from collections.abc import Callable, Iterable
 from statistics import fmean
 
-from hcnr.record.files.two_sided import AXES, TwoSidedMatrix
+from hcnr.record.files.two_sided import AXES, WholeMatrixRecord
 from hcnr.record.numbers import fixed, positive, short
 from hcnr.record.tables import Table
 from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
 from hcnr.report.figures.places import RECORDED, grid, group_label, places, spot
 from hcnr.report.gather import Run
 
-Lane = tuple[Role, str, Callable[[TwoSidedMatrix], float | None]]
+Lane = tuple[Role, str, Callable[[WholeMatrixRecord], float | None]]
 """How values of all matrices are marked, what they are, and where they come from."""
 
 
@@ -101,12 +101,12 @@ CONDITIONS: tuple[Lane, ...] = (
 )
 
 
-def _worse(matrix: TwoSidedMatrix) -> float | None:
+def _worse(matrix: WholeMatrixRecord) -> float | None:
     known = [value for value in map(positive, matrix.condition) if value is not None]
     return max(known, default=None) if matrix.raised else None
 
 
-def two_sided_condition(run: Run) -> Chart | None:
+def condition_by_axis(run: Run) -> Chart | None:
     """Condition, damping and route of both axes of every matrix."""
     two = run.report.repair
     matrices = list(two.matrices.values()) if two else []
@@ -142,7 +142,7 @@ def two_sided_condition(run: Run) -> Chart | None:
 
 
 def _by_kind(
-    run: Run, matrices: Iterable[TwoSidedMatrix], lanes: Iterable[Lane], text: str
+    run: Run, matrices: Iterable[WholeMatrixRecord], lanes: Iterable[Lane], text: str
 ) -> list[ChartRow]:
     """One row per kind of matrix with a mark per matrix in every lane."""
     known = {matrix.name: matrix for matrix in matrices}

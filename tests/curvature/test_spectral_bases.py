@@ -11,7 +11,7 @@ import hcnr
 import oracle
 from hcnr.config import RestoreConfig
 from hcnr.curvature.groups import GIB
-from hcnr.curvature.two_sided import TwoSided
+from hcnr.curvature.spectral_bases import SpectralBases
 from hcnr.data.samples import load_samples
 from hcnr.data.tokens import tokenize
 from hcnr.errors import ConfigError, DataError, StatisticsError
@@ -52,7 +52,7 @@ def test_spectral_writes_the_solution_of_the_dense_system(
                 kept[name] = cut[0], cut[1]
         assert report(out)["matrices"][0]["two_sided"]["routes"] == ["blocks", "blocks"]
     for name in names:
-        wanted = oracle.two_sided(delta[name], near[name], far[name], 0.7, 0.05)
+        wanted = oracle.dense_spectral(delta[name], near[name], far[name], 0.7, 0.05)
         assert oracle.relative(found[name] - base[name].detach(), wanted) <= 1e-4
 
 
@@ -69,7 +69,7 @@ def test_natural_steps_are_those_of_the_dense_system(pair, loaded, tmp_path, kin
     if kind != "natural":
         at_base = moments(loaded["base"], names, HONESTY)
         deviation = {
-            name: oracle.two_sided(delta[name], at_base[name], far[name], 2.0, 0.05)
+            name: oracle.dense_spectral(delta[name], at_base[name], far[name], 2.0, 0.05)
             for name in names
         }
     model = AutoModelForCausalLM.from_pretrained(pair["tuned"]).double()
@@ -209,12 +209,12 @@ def test_candidates_in_one_model_are_what_restore_writes(pair, statistics, tmp_p
     tuned = AutoModelForCausalLM.from_pretrained(pair["tuned"])
     before = bits(tuned)
     with (
-        TwoSided.measure(
+        SpectralBases.measure(
             open_pair, open_pair.matrices, sets, settings, stages, kinds=settings.bases
-        ) as two_sided,
+        ) as spectral_bases,
         Overlay(tuned) as overlay,
     ):
-        work = Candidates(open_pair, found, overlay, two_sided=two_sided)
+        work = Candidates(open_pair, found, overlay, spectral_bases=spectral_bases)
         for weight in (3.0, 0.2, 3.0):
             changed = settings.replace(task_weight=weight)
             work.apply(changed, selection)
