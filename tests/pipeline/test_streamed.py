@@ -282,7 +282,7 @@ def test_the_plan_counts_what_is_read_and_what_stays(learned):
 def test_a_process_that_may_not_hold_the_weights_gives_the_same_bytes(tmp_path):
     """The short form of `python -m bench.streamed`."""
     streamed.pair(tmp_path / streamed.SMALL, width=64, blocks=2)
-    limit = streamed.pair(tmp_path, width=256, blocks=40) // 2
+    limit = streamed.pair(tmp_path, width=256, blocks=28) // 2
     own: dict[str, Any] = {"memory_budget": streamed.budget(256)}
     whole = streamed.run(tmp_path, "whole", **own)
     assert whole.error == ""
