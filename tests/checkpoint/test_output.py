@@ -246,8 +246,10 @@ def test_parent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage(10**9))
-    with pytest.raises(OutputError, match=r"needs 2\.0 GB, and 1\.0 GB are free"):
+    with pytest.raises(OutputError, match=r"needs 2 GB, and 1 GB are free"):
         write(tmp_path / "out", nbytes=2 * 10**9)
+    with pytest.raises(OutputError, match=r"needs 1\.05 GB, and 1 GB are free"):
+        write(tmp_path / "out", nbytes=1_050_000_000)
     write(tmp_path / "out", nbytes=10**9)
 
 

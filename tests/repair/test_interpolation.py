@@ -187,6 +187,12 @@ def test_a_search_finds_every_hundredth(threshold):
     assert found == threshold / 100 and len(tried) <= MOST_TRIES
 
 
+def test_what_keeps_just_as_much_as_was_asked_for_is_kept():
+    found, tried = search_coefficient(lambda c: 98.0 if c <= 0.37 else 97.0, 2.0)
+    assert found == 0.37
+    assert all(t.kept == (t.coefficient <= 0.37) for t in tried)
+
+
 def test_models_that_cannot_be_asked_keep_nothing():
     found, tried = search_coefficient(lambda c: float("-inf") if c > 0.2 else 99.0, 2.0)
     assert found == 0.2
