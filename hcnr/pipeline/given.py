@@ -1,6 +1,7 @@
 """What a run takes over from an earlier one, what it checks of it, and what it leaves for later."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hcnr import ranks
@@ -142,7 +143,7 @@ def run_key(
     Returns:
         Plain values for JSON; None where a model is in memory, which nothing tells from another.
     """
-    files, settings = {}, {}
+    files, settings, generation = {}, {}, {}
     roles: tuple[Role, ...] = ("base", "tuned")
     for role in roles:
         source = pair.at(role)
@@ -151,9 +152,11 @@ def run_key(
         # A fingerprint alone reads a few rows of each matrix.
         files[role] = stamps(shard.file for shard in source.checkpoint.shards)
         settings[role] = source.settings
+        generation[role] = _generation(source.path)
     return {
         "files": files,
         "settings": settings,
+        "generation": generation,
         "fingerprints": pair.fingerprints,
         "data": {name: samples.sha256 for name, samples in (data.sets if data else {}).items()},
         "held_back": {
@@ -166,3 +169,11 @@ def run_key(
         "versions": versions(),
         "code": code_digest(),
     }
+
+
+def _generation(directory: Path) -> str | None:
+    """What a model's directory says of how answers end; None where it says nothing."""
+    try:
+        return (directory / "generation_config.json").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None

@@ -1,6 +1,7 @@
 """A sweep that was stopped goes on: nothing is judged or measured twice, and it finds the same."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,18 @@ def test_the_ablation_and_what_lies_near_the_best_go_on_too(run, tmp_path):
         run("out", whole["judged"] - 3, **more)
     assert run("out", **more)["judged"] == 3
     assert found(tmp_path / "out") == found(tmp_path / "whole")
+
+
+def test_other_questions_and_other_ends_of_answers_are_judged_anew(run, pair, tmp_path):
+    own = shutil.copytree(pair["tuned"], tmp_path / "own")
+    with pytest.raises(KeyboardInterrupt):
+        run("out", 4, tuned=own)
+    settings = json.loads((own / "generation_config.json").read_text())
+    (own / "generation_config.json").write_text(json.dumps({**settings, "eos_token_id": [2, 5]}))
+    with pytest.raises(KeyboardInterrupt):
+        run("out", 7, tuned=own)  # no further than this where the first four were taken over
+    quiz = write_jsonl(tmp_path / "other.jsonl", [QUIZ[0], {**QUIZ[1], "answers": ["w6"]}])
+    assert run("out", tuned=own, benchmarks=[quiz])["judged"] == 2 + 4 + 2
 
 
 def test_coefficients_that_lie_close_are_each_judged_by_themselves(run, tmp_path):
