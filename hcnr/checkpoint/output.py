@@ -173,7 +173,13 @@ def _resolved(out: PathLike, follow: bool = False) -> Path:
             "it."
         )
     try:
+        str(path).encode()
         return path.resolve()
+    except UnicodeEncodeError as error:
+        # What opens safetensors files finds none there, which it would say at the very end.
+        raise OutputError(
+            f"The name of the output, {os.fsencode(path)!r}, is no UTF-8: choose another name."
+        ) from error
     except (OSError, RuntimeError) as error:
         raise OutputError(
             f"The output '{path}' cannot be resolved ({error}): name a path without "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hcnr.checkpoint import check_output, output_directory
+from hcnr.checkpoint import atomic_file, check_output, output_directory
 from hcnr.errors import DataError, OutputError
 
 from .helpers import names, tree, write, written
@@ -49,7 +49,7 @@ def test_everything_is_on_the_disk_before_the_rename(
     monkeypatch.setattr(os, "rename", seen_rename)
     with output_directory(tmp_path / "out") as work:
         (work / "sub").mkdir()
-        paths = [work / "sub" / "b", work / "a"]
+        paths = [work / "sub" / "b", work / "config.json"]
         for path in paths:
             path.write_text("x")
         inodes = {p.stat().st_ino for p in [*paths, work / "sub", work]}
@@ -58,6 +58,16 @@ def test_everything_is_on_the_disk_before_the_rename(
     assert set(events[:at]) == inodes
     assert events[at - 1] == (tmp_path / "out").stat().st_ino
     assert events[at + 1] == tmp_path.stat().st_ino
+    # The old one goes when the new one's name is on the disk too, and not before.
+    events.clear()
+    with output_directory(tmp_path / "out", overwrite=True) as work:
+        (work / "config.json").write_text("y")
+        name = work.name
+    at = events.index((name, "out"))
+    assert events[at - 1] == ("out", ".out.hcnr-old")
+    assert events[at + 1] == tmp_path.stat().st_ino
+    moved = events[at + 2]
+    assert isinstance(moved, tuple) and moved[0] == ".out.hcnr-old"
 
 
 @pytest.mark.parametrize(
@@ -251,6 +261,18 @@ def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(OutputError, match=r"needs 1\.05 GB, and 1 GB are free"):
         write(tmp_path / "out", nbytes=1_050_000_000)
     write(tmp_path / "out", nbytes=10**9)
+
+
+def test_a_name_that_is_no_text_is_refused_before_any_work(tmp_path: Path):
+    for refuse in (output_directory, atomic_file):
+        with (
+            pytest.raises(OutputError, match=r"ab\\xe9', is no UTF-8: choose another name"),
+            refuse(tmp_path / "ab\udce9"),
+        ):
+            raise AssertionError
+    with pytest.raises(OutputError, match="is no UTF-8"):
+        check_output(tmp_path / "\udce9" / "out")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "ü" * 127, "-", "a b\n'"])
