@@ -71,21 +71,12 @@ def root(
         ranks.refuse_several(command)
 
 
-app.command("restore", epilog=restore.EPILOG)(output_options(restore.restore))
-app.command("apply", epilog=apply.EPILOG)(output_options(apply.apply))
-app.command("measure", epilog=measure.EPILOG)(output_options(measure.measure))
-app.command("plan", epilog=plan.EPILOG)(output_options(plan.plan))
-app.command("run", epilog=guided.EPILOG)(output_options(guided.run))
-app.command("init", epilog=init.EPILOG)(output_options(init.init))
-app.command("demo", epilog=demo.EPILOG)(output_options(demo.demo))
-app.command("probe", epilog=probe.EPILOG)(output_options(probe.probe))
-app.command("sweep", epilog=sweep.EPILOG)(output_options(sweep.sweep))
-app.command("evaluate", epilog=evaluate.EPILOG)(output_options(evaluate.evaluate))
-app.command("tune", epilog=tune.EPILOG)(output_options(tune.tune))
-app.command("report", epilog=report.EPILOG)(output_options(report.report))
-app.command("chat", epilog=chat.EPILOG)(output_options(chat.chat))
-app.command("push", epilog=push.EPILOG)(output_options(push.push))
-app.command("info", epilog=info.EPILOG)(output_options(info.info))
+for module in (
+    restore, apply, measure, plan, guided, init, demo, probe, sweep, evaluate, tune, report, chat,
+    push, info,
+):  # fmt: skip
+    command = module.__name__.rpartition(".")[2]
+    app.command(command, epilog=module.EPILOG)(output_options(getattr(module, command)))
 data_sets = typer.Typer(
     help="Make honesty samples of your own questions, or the data sets of a replication.",
     no_args_is_help=True,

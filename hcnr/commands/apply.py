@@ -7,7 +7,7 @@ import typer
 
 from hcnr.commands.arguments import Overwrite, examples
 from hcnr.commands.first_checks import check_command_line
-from hcnr.output import print_json, shown
+from hcnr.output import print_json, say, shown
 
 EPILOG = examples(
     "hcnr restore base/ tuned/ --honesty h.jsonl --task t.jsonl --out patch/ --out-format patch",
@@ -45,5 +45,5 @@ def apply(
 
     with progress_bars() as bars:
         made = hcnr.apply_patch(tuned, patch, out, base=base, overwrite=overwrite, watcher=bars)
-    shown().print(f"written: {made}", highlight=False, markup=False)
+    say(shown(), f"written: {made}")
     print_json({"written": str(made)})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from hcnr.commands.arguments import examples
 from hcnr.commands.options import Tokenizer
 
 if TYPE_CHECKING:
@@ -14,12 +15,10 @@ if TYPE_CHECKING:
 
     from hcnr.evaluation.chat import Reply
 
-EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
-    (
-        "hcnr chat restored/ --against tuned/",
-        "hcnr chat restored/ --against tuned/ --against base/ --system 'Answer briefly.'",
-        "hcnr chat restored/ --against tuned/ < questions.txt",
-    )
+EPILOG = examples(
+    "hcnr chat restored/ --against tuned/",
+    "hcnr chat restored/ --against tuned/ --against base/ --system 'Answer briefly.'",
+    "hcnr chat restored/ --against tuned/ < questions.txt",
 )
 RESTART, QUIT = "/new", "/quit"
 _COLUMN = 36

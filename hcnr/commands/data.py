@@ -1,23 +1,23 @@
 """`hcnr data`: samples of one's own questions, and the data sets of a replication."""
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from hcnr.output import print_json, shown
+from hcnr.commands.arguments import Overwrite, examples
+from hcnr.output import print_json, say, shown
 
-EPILOG = (
-    "[bold]Examples[/bold]\n\n"
-    "hcnr data build --data-root data/ --out replication/\n\n"
+EPILOG = examples(
+    "hcnr data build --data-root data/ --out replication/",
     "hcnr restore base/ tuned/ --honesty replication/honesty-128.jsonl "
-    "--task replication/hotpotqa-128.jsonl --out restored/"
+    "--task replication/hotpotqa-128.jsonl --out restored/",
 )
-MAKE_EPILOG = (
-    "[bold]Examples[/bold]\n\n"
-    "hcnr data make --model base/ --questions questions.jsonl --out honesty.jsonl\n\n"
-    "hcnr restore base/ tuned/ --honesty honesty.jsonl --task task.jsonl --out restored/"
+MAKE_EPILOG = examples(
+    "hcnr data make --model base/ --questions questions.jsonl --out honesty.jsonl",
+    "hcnr restore base/ tuned/ --honesty honesty.jsonl --task task.jsonl --out restored/",
 )
 EXAMPLES = 3
 FEW = 64
@@ -52,9 +52,7 @@ def make_data(
     dtype: Annotated[
         str, typer.Option(help="auto (the checkpoint's), float32, bfloat16 or float16.")
     ] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = (
-        False
-    ),
+    overwrite: Overwrite = False,
 ) -> None:
     """Make honesty samples: ask BASE your questions, keep what it answers rightly or refuses.
 
@@ -84,25 +82,22 @@ def make_data(
             overwrite=overwrite,
             watcher=bars,
         )
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
     counts = made.counts()
-    say(f"{len(made.outcomes)} questions, read as {made.format}; refusals by {made.detector}")
+    tell = functools.partial(say, console, soft_wrap=True)
+    tell(f"{len(made.outcomes)} questions, read as {made.format}; refusals by {made.detector}")
     rows = [(kind, str(count), "kept" if kind in KEPT else "") for kind, count in counts.items()]
     print_table("What the model did", ("outcome", "questions", ""), rows, console)
     for kind in counts:
         for one in made.of(kind)[:EXAMPLES]:
             said = " ".join(one.response.split())
-            say(f"{kind}: {one.item.question!r} -> {said!r}")
+            tell(f"{kind}: {one.item.question!r} -> {said!r}")
     for kind in KEPT:
         if counts[kind] < FEW:
-            say(
+            tell(
                 f"note: {counts[kind]} samples {kind}, expected at least {FEW} for a restoration "
                 "with 128; add questions, or use --honesty starter"
             )
-    say(f"written: {out} ({sum(counts[kind] for kind in KEPT)} samples)")
+    tell(f"written: {out} ({sum(counts[kind] for kind in KEPT)} samples)")
     print_json(
         {
             "written": str(out),
@@ -123,9 +118,7 @@ def build_data(
     rait: Annotated[
         bool, typer.Option("--rait", help="Also write 5000 samples to train refusals with.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = (
-        False
-    ),
+    overwrite: Overwrite = False,
 ) -> None:
     """Build the honesty and task samples and the evaluation sets of a replication, and check them.
 

@@ -6,16 +6,15 @@ from typing import Annotated
 
 import typer
 
+from hcnr.commands.arguments import examples
 from hcnr.errors import ConfigError
-from hcnr.output import current, print_json, shown
+from hcnr.output import current, print_json, say, shown
 
-EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
-    (
-        "hcnr demo",
-        "hcnr demo --quick --out demo",
-        "hcnr demo --seeds 3",
-        "hcnr demo --real --out demo-real",
-    )
+EPILOG = examples(
+    "hcnr demo",
+    "hcnr demo --quick --out demo",
+    "hcnr demo --seeds 3",
+    "hcnr demo --real --out demo-real",
 )
 
 
@@ -74,4 +73,4 @@ def demo(
         run_seeds(out, seeds, quick=quick, seed=seed, console=console)
     if current().json:
         print_json(json.loads((out.expanduser() / "demo.json").read_text(encoding="utf-8")))
-    console.print(f"written: {out}", highlight=False, markup=False)
+    say(console, f"written: {out}")

@@ -5,10 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
+from hcnr.commands.arguments import examples
 from hcnr.commands.options import config_options, given
 from hcnr.config import EvaluateConfig
 from hcnr.config.shared import JUDGING, QUESTIONS, WEIGHTS
-from hcnr.output import print_json, shown
+from hcnr.output import print_json, say, shown
 from hcnr.settings import of_group
 
 WEIGHING = ("base", "tuned", *of_group(EvaluateConfig, WEIGHTS), "max_task_drop")
@@ -24,16 +25,14 @@ ASKING = (
 )
 """What only the asking of a model needs."""
 
-EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
-    (
-        "hcnr evaluate restored/ --against tuned/ --benchmarks falseqa,nec,refunq,kuq,selfaware "
-        "--tasks hotpotqa --out eval/",
-        "hcnr evaluate restored/ --benchmarks mine.jsonl --tasks task.jsonl --base base/ "
-        "--tuned tuned/ --out eval/",
-        "hcnr evaluate --endpoint http://localhost:8000/v1 --endpoint-model restored "
-        "--endpoint-model tuned --benchmarks mine.jsonl --out eval/",
-        "hcnr evaluate --responses answers.jsonl --detector unknownbench_keywords --out eval/",
-    )
+EPILOG = examples(
+    "hcnr evaluate restored/ --against tuned/ --benchmarks falseqa,nec,refunq,kuq,selfaware "
+    "--tasks hotpotqa --out eval/",
+    "hcnr evaluate restored/ --benchmarks mine.jsonl --tasks task.jsonl --base base/ "
+    "--tuned tuned/ --out eval/",
+    "hcnr evaluate --endpoint http://localhost:8000/v1 --endpoint-model restored "
+    "--endpoint-model tuned --benchmarks mine.jsonl --out eval/",
+    "hcnr evaluate --responses answers.jsonl --detector unknownbench_keywords --out eval/",
 )
 
 
@@ -161,7 +160,7 @@ def evaluate(
 
     print_evaluation(metrics, console)
     if out is not None:
-        console.print(f"written: {out}/metrics.json", highlight=False, markup=False)
+        say(console, f"written: {out}/metrics.json")
     print_json(metrics)
 
 

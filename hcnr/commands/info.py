@@ -1,8 +1,9 @@
 """`hcnr info`: what this installation can do."""
 
+from hcnr.commands.arguments import examples
 from hcnr.output import print_json, shown
 
-EPILOG = "[bold]Examples[/bold]\n\nhcnr info"
+EPILOG = examples("hcnr info")
 
 
 def info() -> None:

@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from hcnr.commands.arguments import examples
 from hcnr.data.starter import STARTER, VALIDATION
 from hcnr.errors import ConfigError, HcnrError
-from hcnr.output import print_json, shown
+from hcnr.output import print_json, say, shown
 
-EPILOG = "[bold]Examples[/bold]\n\nhcnr init\n\nhcnr run --recipe hcnr-run/hcnr.yaml"
+EPILOG = examples("hcnr init", "hcnr run --recipe hcnr-run/hcnr.yaml")
 
 
 def init(
@@ -54,9 +55,7 @@ def init(
     recipe = recipe_of({"models": {"base": base, "tuned": tuned}, "data": data})
     file = Path(out).expanduser() / FILE
     asking.write_recipe(recipe, file)
-    console = shown()
-    for line in (f"written: {file}", f"next: hcnr run --recipe {file}"):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    say(shown(), f"written: {file}", f"next: hcnr run --recipe {file}", soft_wrap=True)
     print_json({"written": str(file), "recipe": recipe.model_dump()})
 
 

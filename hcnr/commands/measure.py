@@ -10,7 +10,7 @@ from hcnr.commands.arguments import HONESTY, TASK, Base, Config, Overwrite, Pres
 from hcnr.commands.first_checks import check_command_line, named_pair
 from hcnr.commands.options import Fresh, Tokenizer, config_options
 from hcnr.config import load_config
-from hcnr.output import print_json, shown
+from hcnr.output import print_json, say, shown
 
 EPILOG = examples(
     "hcnr measure base/ tuned/ --honesty honesty.jsonl --task task.jsonl --out stats.safetensors",
@@ -62,10 +62,9 @@ def measure(
         statistics.save(out)
     print_data(statistics.data, console)
     curvatures = sum(len(matrices) for matrices in statistics.hessians.values())
-    console.print(
+    say(
+        console,
         f"written: {out} (scores of {len(statistics.matrices)} matrices, {curvatures} curvatures)",
-        highlight=False,
-        markup=False,
     )
     print_json(
         {

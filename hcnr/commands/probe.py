@@ -6,22 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hcnr.commands.arguments import Config, Tuned, examples
 from hcnr.commands.options import Tokenizer, config_options
 from hcnr.config import ProbeConfig, load_with
 from hcnr.errors import OutputError
-from hcnr.output import print_json, shown
+from hcnr.output import print_json, say, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from hcnr.probes.report import ProbeReport
 
-EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
-    (
-        "hcnr probe base/ tuned/ --honesty honesty.jsonl",
-        "hcnr probe base/ tuned/ --honesty honesty.jsonl --samples 1000 --require 0.8 "
-        "--out probe.json",
-    )
+EPILOG = examples(
+    "hcnr probe base/ tuned/ --honesty honesty.jsonl",
+    "hcnr probe base/ tuned/ --honesty honesty.jsonl --samples 1000 --require 0.8 --out probe.json",
 )
 UNUSED = (
     "Selection", "Compensation", "gradient_checkpointing", "memory_budget", "all_hessians",
@@ -44,22 +42,12 @@ def probe(
             "class; where no record has it, a response that refuses makes it unanswerable.",
         ),
     ],
-    tuned: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="TUNED",
-            help="Fine-tuned checkpoint of the same kind, or a PEFT adapter on BASE; an adapter "
-            "alone names its base itself.",
-            show_default=False,
-        ),
-    ] = None,
+    tuned: Tuned = None,
     *,
     out: Annotated[Path | None, typer.Option(help="JSON file to write the report to.")] = None,
     probes: dict[str, Any],
     tokenizer: Tokenizer = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="YAML file of settings; options win over it.")
-    ] = None,
+    config: Config = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing report.")] = (
         False
     ),
@@ -102,7 +90,7 @@ def probe(
     print_probes(report, console)
     print_json(report.as_dict())
     if out is not None:
-        console.print(f"written: {out}", highlight=False, markup=False)
+        say(console, f"written: {out}")
     if not report.met:
         raise typer.Exit(1)
 
@@ -125,23 +113,21 @@ def print_probes(report: "ProbeReport", console: "Console") -> None:
             "-" if block.cosine is None else f"{block.cosine:.2f}",
         )
     console.print(table)
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
-
     data = report.data
     say(
+        console,
         f"{data['unanswerable']} unanswerable and {data['answerable']} answerable samples, "
-        f"labelled by {data['labelled_by']}; {data['source']} read as {data['format']}."
+        f"labelled by {data['labelled_by']}; {data['source']} read as {data['format']}.",
     )
     for note in report.notes:
-        say(f"note: {note}")
-    say(report.sentence)
+        say(console, f"note: {note}")
+    say(console, report.sentence)
     if report.required is not None:
         found = f"{report.best.transfer.auroc:.3f}"
         say(
+            console,
             f"Required: best transfer AUROC of at least {report.required:g}; found {found}, "
-            f"{'met' if report.met else 'not met'}."
+            f"{'met' if report.met else 'not met'}.",
         )
 
 

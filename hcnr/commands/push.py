@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-EPILOG = (
-    "[bold]Examples[/bold]\n\nhcnr push restored/ owner/name-restored --private\n\n"
-    "hcnr push restored/ owner/name-restored --base-model owner/name"
+from hcnr.commands.arguments import examples
+
+EPILOG = examples(
+    "hcnr push restored/ owner/name-restored --private",
+    "hcnr push restored/ owner/name-restored --base-model owner/name",
 )
 
 

@@ -1,13 +1,16 @@
 """`hcnr report`: one page that shows a restoration, and its charts as pictures."""
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EPILOG = (
-    "[bold]Examples[/bold]\n\nhcnr report restored/\n\n"
-    "hcnr report restored/ --metrics eval/metrics.json --sweep sweep/sweep.json --out result.html"
+from hcnr.commands.arguments import examples
+
+EPILOG = examples(
+    "hcnr report restored/",
+    "hcnr report restored/ --metrics eval/metrics.json --sweep sweep/sweep.json --out result.html",
 )
 
 
@@ -45,27 +48,23 @@ def report(
 
     The headline goes into the model card of DIR as well, where that card was written by hcnr.
     """
-    from hcnr.output import print_json, shown
+    from hcnr.output import print_json, say, shown
     from hcnr.report.gather import gather
     from hcnr.report.headline import update_card
     from hcnr.report.page import write_charts, write_html
 
-    console = shown()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
+    tell = functools.partial(say, shown(), soft_wrap=True)
     run = gather(directory, metrics=metrics, sweep=sweep, probe=probe, statistics=statistics)
     page = write_html(run, out=out)
-    say(f"written: {page}")
+    tell(f"written: {page}")
     written = [page]
     if png:
-        say("note: the charts are SVG files now (--svg), and no PNG is written")
+        tell("note: the charts are SVG files now (--svg), and no PNG is written")
     if svg if png is None else png:
         pictures = write_charts(run, out=page.with_suffix(""))
-        say(f"written: {page.with_suffix('')} ({len(pictures)} charts)")
+        tell(f"written: {page.with_suffix('')} ({len(pictures)} charts)")
         written += pictures
     if update_card(run):
-        say(f"updated: {directory / 'README.md'}")
+        tell(f"updated: {directory / 'README.md'}")
         written.append(directory / "README.md")
     print_json({"written": written})

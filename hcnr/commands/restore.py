@@ -10,7 +10,7 @@ from hcnr.commands.arguments import HONESTY, TASK, Base, Config, Overwrite, Pres
 from hcnr.commands.first_checks import check_command_line, named_pair
 from hcnr.commands.options import BaseId, Fresh, Tokenizer, TunedId, config_options
 from hcnr.config import load_config
-from hcnr.output import print_json, shown
+from hcnr.output import print_json, say, shown
 
 EPILOG = examples(
     "hcnr restore base/ tuned/ --honesty honesty.jsonl --task task.jsonl --out restored/",
@@ -100,6 +100,6 @@ def restore(
     report, console = read_report(out), shown()
     print_report(report, console)
     if not origin.is_named:
-        console.print(f"note: {NO_BASE_MODEL}", highlight=False, markup=False)
-    console.print(f"written: {out}", highlight=False, markup=False)
+        say(console, f"note: {NO_BASE_MODEL}")
+    say(console, f"written: {out}")
     print_json({"written": str(out), **report})

@@ -1,20 +1,20 @@
 """`hcnr run`: from a pair and task samples to a verdict, in one resumable command."""
 
+import functools
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from hcnr.commands.arguments import examples
 from hcnr.commands.options import BaseId, Tokenizer, TunedId
 from hcnr.errors import ConfigError
-from hcnr.output import print_json, shown
+from hcnr.output import print_json, say, shown
 
-EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
-    (
-        "hcnr run base/ tuned/ --task task.jsonl",
-        "hcnr run base/ tuned/ --task task.jsonl --honesty own.jsonl --out first/",
-        "hcnr run --recipe first/hcnr.yaml",
-    )
+EPILOG = examples(
+    "hcnr run base/ tuned/ --task task.jsonl",
+    "hcnr run base/ tuned/ --task task.jsonl --honesty own.jsonl --out first/",
+    "hcnr run --recipe first/hcnr.yaml",
 )
 OUT = Path("hcnr-run")
 _SETTINGS = "Settings"
@@ -148,15 +148,10 @@ def run(
     from hcnr.guided.run import run_recipe
     from hcnr.output.bars import progress_bars
 
-    console = shown()
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
-
+    tell = functools.partial(say, shown(), soft_wrap=True)
     with progress_bars() as bars:
-        outcome = run_recipe(wanted, place, overwrite=overwrite, watcher=bars, tell=say)
-    for line in outcome.lines:
-        say(line)
+        outcome = run_recipe(wanted, place, overwrite=overwrite, watcher=bars, tell=tell)
+    tell(*outcome.lines)
     print_json(outcome.as_dict())
 
 

@@ -5,19 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
+from hcnr.commands.arguments import Config, examples
 from hcnr.commands.options import Tokenizer, config_options
 from hcnr.config import SweepConfig, load_with
 from hcnr.errors import ConfigError
-from hcnr.output import print_json, shown
+from hcnr.output import print_json, say, shown
 
-EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
-    (
-        "hcnr sweep base/ tuned/ --honesty h.jsonl --task t.jsonl --benchmarks kuq "
-        "--tasks hotpotqa --limit 200 --out sweep/",
-        "hcnr sweep base/ tuned/ --statistics stats.safetensors --in-weight 0.3,0.5,0.7 "
-        "--cross-weight 0.4,1.0 --compensation none,sum,joint,balanced --task-weight 1,10 "
-        "--validation questions.jsonl --tasks own-task.jsonl --out sweep/",
-    )
+EPILOG = examples(
+    "hcnr sweep base/ tuned/ --honesty h.jsonl --task t.jsonl --benchmarks kuq "
+    "--tasks hotpotqa --limit 200 --out sweep/",
+    "hcnr sweep base/ tuned/ --statistics stats.safetensors --in-weight 0.3,0.5,0.7 "
+    "--cross-weight 0.4,1.0 --compensation none,sum,joint,balanced --task-weight 1,10 "
+    "--validation questions.jsonl --tasks own-task.jsonl --out sweep/",
 )
 
 
@@ -67,9 +66,7 @@ def sweep(
     search: dict[str, Any],
     out: Annotated[Path, typer.Option(help="Directory to write sweep.json to.")] = Path("sweep"),
     tokenizer: Tokenizer = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", help="YAML file of settings; options win over it.")
-    ] = None,
+    config: Config = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace an existing sweep.json.")
     ] = False,
@@ -146,5 +143,5 @@ def sweep(
     console = shown()
     print_sweep(result, console)
     print_data(result.data, console)
-    console.print(f"written: {out / FILE}", highlight=False, markup=False)
+    say(console, f"written: {out / FILE}")
     print_json(result.as_dict())

@@ -5,16 +5,15 @@ from typing import Annotated
 
 import typer
 
+from hcnr.commands.arguments import Overwrite, examples
 from hcnr.commands.first_checks import check_command_line
 from hcnr.commands.options import Tokenizer, TunedId
-from hcnr.output import print_json, shown
+from hcnr.output import print_json, say, shown
 
-EPILOG = "[bold]Examples[/bold]\n\n" + "\n\n".join(
-    (
-        "hcnr tune tuned/ --honesty honesty.jsonl --task task.jsonl --out trained/",
-        "hcnr tune tuned/ --honesty starter --task task.jsonl --lora 16 --epochs 1 --out trained/",
-        "hcnr evaluate restored/ --against trained/ --against tuned/ --benchmarks mine.jsonl",
-    )
+EPILOG = examples(
+    "hcnr tune tuned/ --honesty honesty.jsonl --task task.jsonl --out trained/",
+    "hcnr tune tuned/ --honesty starter --task task.jsonl --lora 16 --epochs 1 --out trained/",
+    "hcnr evaluate restored/ --against trained/ --against tuned/ --benchmarks mine.jsonl",
 )
 
 
@@ -53,9 +52,7 @@ def tune(
     dtype: Annotated[
         str, typer.Option(help="Trained in: auto (float32), float32, bfloat16 or float16.")
     ] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")] = (
-        False
-    ),
+    overwrite: Overwrite = False,
 ) -> None:
     """Fine-tune TUNED a little on the samples of a repair, as something to compare it with.
 
@@ -84,6 +81,5 @@ def tune(
         )  # fmt: skip
     record = read_report(written)
     print_data(record["data"], console)
-    for line in (*loss_lines(TuneRecord.model_validate(record)), f"written: {written}"):
-        console.print(line, highlight=False, markup=False)
+    say(console, *loss_lines(TuneRecord.model_validate(record)), f"written: {written}")
     print_json({"written": str(written), **record})

@@ -7,6 +7,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from hcnr.output import say
+
 Columns = tuple[tuple[str, str], ...]
 
 REFUSE_ALL = "refuse all"
@@ -37,40 +39,40 @@ def print_evaluation(metrics: Mapping[str, Any], console: Console) -> None:
     if metrics["sets"]:
         trait = metrics["trait"].capitalize()
         _print_all(trait, "sets", "macro", _HONESTY, rows, metrics, console)
-        _line(
+        say(
+            console,
             f"refused: refusals among the {words['positive']} questions; wrongly: among the "
             f"{words['negative']} ones; delta, which decides: their difference in points.",
-            console,
         )
     if metrics["tasks"]:
         _print_all("Tasks", "tasks", "tasks_macro", _TASK, rows, metrics, console)
     if any(row[part].get("sets_by_rate") for row in rows.values() for part in _MEANS):
-        _line("of N below a mean: the number of sets where it is defined.", console)
+        say(console, "of N below a mean: the number of sets where it is defined.")
     for label, found in metrics["common"].items():
         macro = found["macro"]
         if macro:
-            _line(f"{label}, mean of all sets by {macro['detector']}: {_brief(macro)}", console)
+            say(console, f"{label}, mean of all sets by {macro['detector']}: {_brief(macro)}")
     if metrics["common"] and metrics["refuse_all"]["macro"]:
-        _line(f"{REFUSE_ALL}, the same: {_brief(metrics['refuse_all']['macro'])}", console)
+        say(console, f"{REFUSE_ALL}, the same: {_brief(metrics['refuse_all']['macro'])}")
     if metrics["settings"].get("refusal"):
-        _line(
+        say(
+            console,
             "ECE (percent) and AUROC (0 to 1): of one minus the length-normalised probability of "
             f"{metrics['settings']['refusal']!r} against a correct answer.",
-            console,
         )
     if metrics.get("intervals"):
         made = metrics["intervals"]
-        _line(
+        say(
+            console,
             f"Below a number: its {made['level']:g} % interval from {made['resamples']} resamples "
             f"({made['method']}).",
-            console,
         )
     if metrics["differences"]:
-        _line(f"difference: {metrics['model']} minus the row above.", console)
+        say(console, f"difference: {metrics['model']} minus the row above.")
     for note in metrics["notes"]:
-        _line(f"note: {note}", console)
+        say(console, f"note: {note}")
     if found := metrics.get("recommendation"):
-        _line(f"recommendation: {found['word']}: {found['reason']}", console)
+        say(console, f"recommendation: {found['word']}: {found['reason']}")
 
 
 def _print_all(
@@ -182,7 +184,3 @@ def _brief(macro: Mapping[str, Any]) -> str:
 
 def _short(value: float | None, digits: int = 1) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
-
-
-def _line(text: str, console: Console) -> None:
-    console.print(text, highlight=False, markup=False)

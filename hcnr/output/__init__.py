@@ -16,7 +16,7 @@ from hcnr.errors import ConfigError, HcnrError
 from hcnr.output.elsewhere import options_elsewhere
 from hcnr.output.logs import LEVELS, log_to_stderr
 
-__all__ = ["Output", "current", "output_options", "print_json", "shown"]
+__all__ = ["Output", "current", "output_options", "print_json", "say", "shown"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,18 @@ def shown(console: Console | None = None) -> Console:
     console = Console() if console is None else console
     console.quiet = current().quiet or current().json
     return console
+
+
+def say(console: Console, *lines: str, soft_wrap: bool | None = None) -> None:
+    """Print lines as they are: nothing in them is markup, nothing is highlighted.
+
+    Args:
+        console: where.
+        lines: one below the other.
+        soft_wrap: let the terminal break a long line, so that it is one line in a file.
+    """
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=soft_wrap)
 
 
 def print_json(value: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from hcnr.output import say
 from hcnr.output.bars import duration
 from hcnr.record.adapter_text import adapter_sentence, adapter_table
 from hcnr.record.files.matrix_record import MatrixRecord
@@ -70,7 +71,7 @@ def print_report(
     console.print(_pairs(rows))
     if adapter := report.adapter:
         print_table(*adapter_table(adapter), console)
-        console.print(adapter_sentence(adapter), highlight=False, markup=False)
+        say(console, adapter_sentence(adapter))
     _print_end(report, console)
 
 
@@ -87,11 +88,9 @@ def _print_mixing(report: RestorationRecord, mix: Interpolated, console: Console
 def _print_end(report: RestorationRecord, console: Console) -> None:
     """Print what every restoration ends with: its form, warnings, losses and the verdict."""
     if patch := report.patch:
-        console.print(patch_sentence(patch), highlight=False, markup=False)
-    for warning in report.warnings:
-        console.print(f"note: {warning}", highlight=False, markup=False)
-    for line in report.verdict.lines if report.verdict else [NO_LOSSES]:
-        console.print(line, highlight=False, markup=False)
+        say(console, patch_sentence(patch))
+    say(console, *(f"note: {warning}" for warning in report.warnings))
+    say(console, *(report.verdict.lines if report.verdict else [NO_LOSSES]))
 
 
 def _data_rows(report: RestorationRecord) -> list[tuple[str, str]]:
@@ -108,8 +107,7 @@ def print_data(data: Mapping[str, Any], console: Console) -> None:
     """Print a line for each data set: how many of its samples are used, and how it was read."""
     for name, content in data.items():
         if (facts := DataRecord.of(content, f"the {name} data", AGAIN)).format:
-            line = f"{name}: {_data_line(facts)}"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{name}: {_data_line(facts)}", soft_wrap=True)
 
 
 def _data_line(facts: DataRecord) -> str:
@@ -185,8 +183,7 @@ def print_plan(plan: "Plan", console: Console) -> None:
             "" if stage.seconds is None else duration(stage.seconds),
         )
     console.print(stages)
-    for message in plan.messages:
-        console.print(f"note: {message}", highlight=False, markup=False)
+    say(console, *(f"note: {message}" for message in plan.messages))
 
 
 def print_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]],

@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hcnr.choosing.front import Scores
+from hcnr.output import say
 from hcnr.search.result import SweepResult
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 def print_sweep(result: SweepResult, console: "Console") -> None:
     """Print the candidates, the ablation, the recommendation and the cost."""
-    say = partial(console.print, highlight=False, markup=False)
+    tell = partial(say, console)
     console.print(_candidates_table(result))
     if result.interpolation:
         points = ((f"{share:g}", scores) for share, scores in result.interpolation)
@@ -24,19 +25,17 @@ def print_sweep(result: SweepResult, console: "Console") -> None:
         console.print(_short_table("Ablation", result, rows))
     refined = sum(candidate.refined for candidate in result.candidates)
     grid = len(result.candidates) - refined
-    say(f"tried: {grid} configurations of the grid, and {refined} near the best of them")
-    for line in advice(result):
-        say(line)
+    tell(f"tried: {grid} configurations of the grid, and {refined} near the best of them")
+    tell(*advice(result))
     parts = ("measure", "select", "compensate", "apply", "evaluate")
-    say("seconds: " + ", ".join(f"{name} {result.cost[name]:.2f}" for name in parts))
+    tell("seconds: " + ", ".join(f"{name} {result.cost[name]:.2f}" for name in parts))
     if (ratio := result.cost["ratio"]) is not None:
-        say(
+        tell(
             f"{len(result.candidates) + len(result.ablation)} restored models cost {ratio:.2f} "
             "times one restoration (this sweep's own measuring pass plus its dearest candidate), "
             "evaluation apart"
         )
-    for message in result.messages:
-        say(f"note: {message}")
+    tell(*(f"note: {message}" for message in result.messages))
 
 
 def advice(result: SweepResult) -> list[str]:
