@@ -1,22 +1,21 @@
 """The demo: lose honesty, repair it in every way the tool knows, and print who did what."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from hcnr.checkpoint import atomic_file, check_output
+from hcnr.checkpoint import check_output
 from hcnr.demo.laboratory import open_lab, quiet
 from hcnr.demo.recipe import Recipe
 from hcnr.demo.seeds import MOST_SEEDS, SeedsTable
 from hcnr.demo.settings import front_table
 from hcnr.demo.table import DemoTable
+from hcnr.demo.telling import print_ending, training_bars, write_results
 from hcnr.demo.training import fixed_threads
 from hcnr.demo.trial import RESTORED, DemoTrial
 from hcnr.directories import make_directory
 from hcnr.errors import ConfigError
+from hcnr.output import say
 from hcnr.output.bars import Bars
 
 
@@ -48,24 +47,15 @@ def run_demo(
     recipe = Recipe.quick(seed) if quick else Recipe(seed=seed)
     out = _prepared(out_dir)
     with fixed_threads(recipe.threads), quiet(), Bars(console, transient=True) as bars:
-        lab = open_lab(recipe, _training_bars(bars, console))
+        lab = open_lab(recipe, training_bars(bars, console))
         trial = DemoTrial(lab, out, bars)
         table, swept = trial.run()
-    _write(out, table.as_dict(), table.to_markdown())
+    write_results(out, table.as_dict(), table.to_markdown())
     console.print(table.to_rich())
     recommendation = table.facts["recommendation"]
     console.print(front_table(swept, recommendation["word"]))
-    console.print(table.facts["probe"], highlight=False, markup=False)
-    console.print(f"the pair and its data: {lab.directory}", highlight=False, soft_wrap=True)
-    page = trial.restored / "report.html"
-    console.print(f"the report: {page}", highlight=False, markup=False, soft_wrap=True)
-    what = f"{recommendation['word']}: {recommendation['reason']}"
-    console.print(
-        f"recommendation for {trial.restored}: {what}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    say(console, table.facts["probe"])
+    print_ending(console, lab.directory, trial.restored, recommendation)
     return table
 
 
@@ -104,7 +94,7 @@ def run_seeds(
         _prepared(place)
     tables = {s: run_demo(place, quick, s, console) for s, place in places.items()}
     table = SeedsTable(tables)
-    _write(Path(out_dir).expanduser(), table.as_dict(), table.to_markdown())
+    write_results(Path(out_dir).expanduser(), table.as_dict(), table.to_markdown())
     console.print(table.to_rich())
     return table
 
@@ -114,24 +104,3 @@ def _prepared(out_dir: str | Path) -> Path:
     out = make_directory(out_dir)
     check_output(out / RESTORED, overwrite=True)
     return out
-
-
-def _write(out: Path, facts: dict[str, Any], markdown: str) -> None:
-    for name, text in (("demo.json", json.dumps(facts, indent=2) + "\n"), ("demo.md", markdown)):
-        with atomic_file(out / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
-
-
-def _training_bars(
-    bars: Bars, console: Console
-) -> Callable[[str], Callable[[int, int, float], None]]:
-    """A bar for each training, which happens the first time only; a line without a terminal."""
-
-    def begin(model: str) -> Callable[[int, int, float], None]:
-        stage = f"train {model} (the first time only; minutes)"
-        bars.begin(stage)
-        if not console.is_terminal:
-            console.print(f"{stage} ...", highlight=False)
-        return lambda done, total, loss: bars.advance(done, total)
-
-    return begin

@@ -13,14 +13,10 @@ from hcnr.demo.benchmarks import DETECTOR
 from hcnr.demo.evaluation import Examiner
 from hcnr.demo.interpolation import InterpolationPoint
 from hcnr.demo.laboratory import Laboratory
+from hcnr.demo.telling import write_evaluation
 from hcnr.detectors.traits import HONESTY
-from hcnr.directories import make_directory
-from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
-from hcnr.evaluation.results import (
-    assemble,
-    evaluation_folder,
-    write_metrics,
-)
+from hcnr.evaluation.judged import INTERPOLATION
+from hcnr.evaluation.results import assemble
 from hcnr.probes.probe import probe
 from hcnr.progress import Watcher
 from hcnr.record.files.decision import Recommended
@@ -87,9 +83,7 @@ def write_metrics_of(
     if rival is not None and row is not None:
         label = f"{INTERPOLATION}{rival.coefficient:g}"
         judged[label], answers[label] = row, said["interpolation"]
-    folder = make_directory(evaluation_folder(restored))
-    write_judged(folder, judge_questions(question_sets.sets, answers, judged))
-    return write_metrics(folder, record)
+    return write_evaluation(restored, question_sets, record, answers, judged)
 
 
 def write_probe(path: Path, lab: Laboratory, watcher: Watcher) -> str:

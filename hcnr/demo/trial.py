@@ -18,11 +18,9 @@ from hcnr.demo.laboratory import Laboratory
 from hcnr.demo.rows import HIGHLIGHT, REPAIRS, Repair
 from hcnr.demo.settings import MAX_ACCURACY_DROP, MAX_TASK_DROP_PERCENT, sweep_lab, write_sweep
 from hcnr.demo.table import DemoTable, RepairRow
+from hcnr.demo.telling import write_page
 from hcnr.output.bars import Bars
 from hcnr.record.files.decision import Recommended
-from hcnr.report.gather import gather
-from hcnr.report.headline import update_card
-from hcnr.report.page import write_html
 from hcnr.search.result import SweepResult
 
 RESTORED = "restored"
@@ -171,9 +169,7 @@ class DemoTrial:
         points = self.rivals.points
         write_metrics_of(self.restored, self.examiner, said, points, rival, decision)
         verdict = write_probe(self.restored / "probe.json", self.lab, self.bars)
-        run = gather(self.restored)
-        update_card(run)
-        write_html(run)
+        write_page(self.restored)
         return verdict
 
 

