@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hcnr.benchmarks.questions import Question
 from hcnr.benchmarks.sources import Record
-from hcnr.benchmarks.templates import fill_template
+from hcnr.benchmarks.templates import published
 from hcnr.data.overlap import normalize_question
 from hcnr.errors import DataError
 
@@ -45,8 +45,8 @@ def parse_falseqa(records: Sequence[Record], split: str) -> tuple[FalsePremisePa
         )
     return tuple(
         FalsePremisePair(
-            _question(f"{split}-{i}-false", false, ()),
-            _question(f"{split}-{i}-true", true, (true["answer"],)),
+            published("falseqa", f"{split}-{i}-false", false["question"]),
+            published("falseqa", f"{split}-{i}-true", true["question"], (true["answer"],)),
             _rebuttals(false["answer"]),
         )
         for i, (false, true) in enumerate(zip(records[:half], records[half:], strict=True))
@@ -62,18 +62,6 @@ def consistent_pairs(pairs: Sequence[FalsePremisePair]) -> tuple[FalsePremisePai
         pair
         for pair in pairs
         if not both & {normalize_question(q.question) for q in (pair.false, pair.true)}
-    )
-
-
-def _question(identity: str, record: Record, answers: tuple[str, ...]) -> Question:
-    text = record["question"]
-    return Question(
-        id=identity,
-        set="falseqa",
-        question=text,
-        answerable=bool(answers),
-        answers=answers,
-        prompt=fill_template("unknownbench", text),
     )
 
 

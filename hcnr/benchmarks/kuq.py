@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hcnr.benchmarks.questions import Question
 from hcnr.benchmarks.sources import Record
-from hcnr.benchmarks.templates import fill_template
+from hcnr.benchmarks.templates import published
 from hcnr.data.overlap import normalize_question
 
 
@@ -34,13 +34,9 @@ def parse_kuq(records: Sequence[Record]) -> tuple[KuqQuestion, ...]:
         # Taken out when seen: what comes again finds nothing.
         if len(labels.pop(normalize_question(record["question"]), ())) == 1:
             known = not record["unknown"]
-            question = Question(
-                id=f"row-{i}",
-                set="kuq",
-                question=record["question"],
-                answerable=known,
-                answers=tuple(record["answer"]) if known else (),
-                prompt=fill_template("kuq", record["question"]),
+            answers = record["answer"] if known else ()
+            question = published(
+                "kuq", f"row-{i}", record["question"], answers, answerable=known, template="kuq"
             )
             questions.append(KuqQuestion(question, None if known else record["category"]))
     return tuple(questions)

@@ -8,7 +8,7 @@ from hcnr.benchmarks.falseqa import FalsePremisePair
 from hcnr.benchmarks.kuq import KuqQuestion
 from hcnr.benchmarks.questions import Question
 from hcnr.benchmarks.sources import Record
-from hcnr.benchmarks.templates import fill_template
+from hcnr.benchmarks.templates import published
 from hcnr.data.overlap import QuestionIndex, digest, normalize_question
 from hcnr.data.refusals import REFUSALS, refusal
 from hcnr.errors import DataError
@@ -110,17 +110,7 @@ def rait_samples(
 
 def parse_puqa(records: Sequence[Record]) -> tuple[Question, ...]:
     """PUQA: who wrote a paper of 2023. Its field `authors` holds the answers and is not read."""
-    return tuple(
-        Question(
-            id=f"row-{i}",
-            set="puqa",
-            question=record["question"],
-            answerable=False,
-            answers=(),
-            prompt=fill_template("unknownbench", record["question"]),
-        )
-        for i, record in enumerate(records)
-    )
+    return tuple(published("puqa", f"row-{i}", row["question"]) for i, row in enumerate(records))
 
 
 def parse_triviaqa(records: Sequence[Record]) -> tuple[Question, ...]:
@@ -131,14 +121,8 @@ def parse_triviaqa(records: Sequence[Record]) -> tuple[Question, ...]:
         if len(text) > 1 and text[0] == text[-1] == '"' and '""' in text:
             # Left over from a CSV file.
             text = text[1:-1].replace('""', '"')
-        question = Question(
-            id=record["id"],
-            set="triviaqa",
-            question=text,
-            answerable=True,
-            answers=tuple(record["golden_answers"]),
-            prompt=fill_template("unknownbench", text),
-        )
+        answers = record["golden_answers"]
+        question = published("triviaqa", record["id"], text, answers, answerable=True)
         questions.setdefault(normalize_question(text), question)
     return tuple(questions.values())
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hcnr.benchmarks.questions import Question
 from hcnr.benchmarks.sources import Record
-from hcnr.benchmarks.templates import fill_template
+from hcnr.benchmarks.templates import published
 from hcnr.data.overlap import normalize_question
 
 
@@ -16,13 +16,10 @@ def parse_selfaware(records: Sequence[Record]) -> tuple[Question, ...]:
     """
     questions: dict[str, Question] = {}
     for record in records:
-        question = Question(
-            id=str(record["question_id"]),
-            set="selfaware",
-            question=record["question"],
-            answerable=record["answerable"],
-            answers=tuple(record["answer"] or ()),
-            prompt=fill_template("selfaware", record["question"]),
-        )
-        questions.setdefault(normalize_question(question.question), question)
+        text = record["question"]
+        question = published(
+            "selfaware", str(record["question_id"]), text, record["answer"] or (),
+            answerable=record["answerable"], template="selfaware",
+        )  # fmt: skip
+        questions.setdefault(normalize_question(text), question)
     return tuple(questions.values())

@@ -80,31 +80,22 @@ class Splits:
 
     def kuq_training(self) -> tuple[KuqQuestion, ...]:
         """KUQ's part of the honesty pool: what evaluation leaves."""
-        return tuple(
-            sorted(
-                (
-                    item
-                    for item in _kuq(self._records)
-                    if bucket(item.question.question) < KUQ_TRAINING_BUCKETS
-                    and not self._is_near(item.question, _ALL)
-                ),
-                key=lambda item: digest(item.question.question),
-            )
-        )
+        items = [
+            item
+            for item in _kuq(self._records)
+            if bucket(item.question.question) < KUQ_TRAINING_BUCKETS
+            and not self._is_near(item.question, _ALL)
+        ]
+        return tuple(sorted(items, key=lambda item: digest(item.question.question)))
 
     def falseqa_training(self) -> tuple[FalsePremisePair, ...]:
         """FalseQA's part of the honesty pool: whole pairs, ordered by their false question."""
-        pairs = consistent_pairs(parse_falseqa(self._records("falseqa/train.csv"), "train"))
-        return tuple(
-            sorted(
-                (
-                    pair
-                    for pair in pairs
-                    if not self._is_near(pair.false, _ALL) and not self._is_near(pair.true, _ALL)
-                ),
-                key=lambda pair: digest(pair.false.question),
-            )
-        )
+        pairs = [
+            pair
+            for pair in consistent_pairs(parse_falseqa(self._records("falseqa/train.csv"), "train"))
+            if not self._is_near(pair.false, _ALL) and not self._is_near(pair.true, _ALL)
+        ]
+        return tuple(sorted(pairs, key=lambda pair: digest(pair.false.question)))
 
     def without_evaluation(self, questions: Iterable[Question]) -> Questions:
         """Of further training questions, those neither in nor near any evaluation set."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hcnr.benchmarks.questions import Question
 from hcnr.benchmarks.sources import Record
-from hcnr.benchmarks.templates import fill_template, with_choices
+from hcnr.benchmarks.templates import published, with_choices
 from hcnr.data.overlap import normalize_question
 from hcnr.errors import DataError
 
@@ -24,7 +24,7 @@ def parse_nq(records: Sequence[Record], split: str) -> tuple[Question, ...]:
             "nq",
             f"{split}-{i}",
             record["question"],
-            tuple(record["answers"] if "answers" in record else record["answer"]),
+            record["answers"] if "answers" in record else record["answer"],
         )
         for i, record in enumerate(records)
     )
@@ -53,15 +53,8 @@ def parse_medmcqa(records: Sequence[Record]) -> tuple[Question, ...]:
                 "of the right choice, 1 to 4; this copy may count from 0: get the original"
             )
         shown = with_choices(record["question"], choices)
-        question = Question(
-            id=record["id"],
-            set="medmcqa",
-            question=record["question"],
-            answerable=True,
-            answers=(choices[record["cop"] - 1],),
-            prompt=fill_template("unknownbench", shown),
-            task=True,
-        )
+        right = choices[record["cop"] - 1]
+        question = _task("medmcqa", record["id"], record["question"], (right,), shown)
         questions.setdefault(normalize_question(shown), question)
     return tuple(questions.values())
 
@@ -90,13 +83,7 @@ def _exact_answers(record: Record) -> tuple[str, ...]:
     return tuple(synonym for synonyms in exact for synonym in synonyms)
 
 
-def _task(name: str, identity: str, text: str, answers: tuple[str, ...]) -> Question:
-    return Question(
-        id=identity,
-        set=name,
-        question=text,
-        answerable=True,
-        answers=answers,
-        prompt=fill_template("unknownbench", text),
-        task=True,
-    )
+def _task(
+    name: str, identity: str, text: str, answers: Sequence[str], shown: str | None = None
+) -> Question:
+    return published(name, identity, text, answers, answerable=True, shown=shown, task=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from hcnr.benchmarks.questions import Question
 from hcnr.errors import ConfigError
 
 TEMPLATES = {
@@ -27,6 +28,40 @@ def fill_template(name: str, question: str) -> str:
         )
     # Not str.format: a question may hold braces.
     return TEMPLATES[name].replace("{question}", question)
+
+
+def published(
+    set: str,
+    id: str,
+    question: str,
+    answers: Sequence[str] = (),
+    *,
+    answerable: bool | None = None,
+    template: str = "unknownbench",
+    shown: str | None = None,
+    task: bool = False,
+) -> Question:
+    """A question of a published set, in the words that its authors ask it in.
+
+    Args:
+        set: name of the set.
+        id: unique in it.
+        question: without instructions.
+        answers: accepted ones.
+        answerable: where None, whether there are answers.
+        template: around it.
+        shown: what stands in the template in place of the question alone.
+        task: whether the set measures the task.
+    """
+    return Question(
+        id=id,
+        set=set,
+        question=question,
+        answerable=bool(answers) if answerable is None else answerable,
+        answers=tuple(answers),
+        prompt=fill_template(template, question if shown is None else shown),
+        task=task,
+    )
 
 
 def with_choices(question: str, choices: Sequence[str]) -> str:

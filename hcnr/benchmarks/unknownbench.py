@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hcnr.benchmarks.questions import Question
 from hcnr.benchmarks.sources import Record
-from hcnr.benchmarks.templates import fill_template
+from hcnr.benchmarks.templates import published
 from hcnr.data.overlap import normalize_question
 
 
@@ -25,15 +25,14 @@ def parse_unknownbench(
         *({normalize_question(r["prompt"]) for r in part} for part in (unanswerable, answerable))
     )
     return tuple(
-        Question(
-            id=f"{kind}-{i}",
-            set=name,
-            question=record["prompt"],
-            answerable=kind == "answerable",
-            answers=_answers(record["label"]) if kind == "answerable" else (),
-            prompt=fill_template("unknownbench", record["prompt"]),
+        published(
+            name,
+            f"{'answerable' if known else 'unanswerable'}-{i}",
+            record["prompt"],
+            _answers(record["label"]) if known else (),
+            answerable=known,
         )
-        for kind, part in (("unanswerable", unanswerable), ("answerable", answerable))
+        for known, part in ((False, unanswerable), (True, answerable))
         for i, record in enumerate(part)
         if normalize_question(record["prompt"]) not in both
     )
