@@ -8,15 +8,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hcnr.data.files import Located
+from hcnr.data.files import Located, numbered
 from hcnr.data.formats import parse_record
 from hcnr.data.items import Item, Message
 from hcnr.data.records import Records, open_records
 from hcnr.data.starter import STARTER, starter_samples
 from hcnr.errors import DataError
 from hcnr.hub import HUB
-
-__all__ = ["Message", "Sample", "SampleSet", "data_files", "load_samples", "sample_records"]
 
 
 @dataclass(frozen=True)
@@ -128,11 +126,7 @@ def load_samples(
     samples = [_sample(located) for located in records]
     if not samples:
         raise DataError(f"{name} holds no samples, expected at least one prompt with a response")
-    order = list(range(len(samples)))
-    if shuffle_seed is not None:
-        # Sorting by a hash, because random.shuffle may differ between Python versions.
-        order.sort(key=lambda i: hashlib.sha256(f"{shuffle_seed}:{i}".encode()).digest())
-    chosen = [samples[i] for i in order[:limit]]
+    chosen = [samples[i] for i in sample_order(len(samples), shuffle_seed)[:limit]]
     used = tuple(sample for _, sample in chosen)
     return SampleSet(
         samples=used,
@@ -143,6 +137,15 @@ def load_samples(
         format=" and ".join(dict.fromkeys(item.format for item, _ in chosen)),
         filled=sum(item.response is None for item, _ in chosen),
     )
+
+
+def sample_order(count: int, shuffle_seed: int | None) -> list[int]:
+    """Places of samples in the order in which they are taken: as they come, or shuffled."""
+    order = list(range(count))
+    if shuffle_seed is not None:
+        # Sorting by a hash, because random.shuffle may differ between Python versions.
+        order.sort(key=lambda i: hashlib.sha256(f"{shuffle_seed}:{i}".encode()).digest())
+    return order
 
 
 def data_files(*sources: Any) -> list[Path]:
@@ -159,9 +162,7 @@ def data_files(*sources: Any) -> list[Path]:
 def sample_records(source: Any) -> Records:
     """Open what samples may come from, the starter set included."""
     if isinstance(source, str) and source == STARTER:
-        rows = starter_samples()
-        return Records(STARTER, iter([Located(f"{STARTER}, record {i}", i, row)
-                                      for i, row in enumerate(rows, 1)]))  # fmt: skip
+        return Records(STARTER, numbered(STARTER, starter_samples()))
     return open_records(source)
 
 

@@ -7,7 +7,7 @@ that a value and the resamples of its interval come from one formula.
 import re
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -189,21 +189,12 @@ def rates(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 def refuse_all(judged: Outcomes) -> Outcomes:
     """What a system that refuses every one of the same questions would get."""
-    everything, nothing = (
-        np.ones(len(judged.ids), dtype=bool),
-        np.zeros(len(judged.ids), dtype=bool),
-    )
-    return Outcomes(
-        ids=judged.ids,
-        detector=judged.detector,
-        answerable=judged.answerable,
-        refused=everything,
-        gold=judged.gold,
-        contained=nothing,
-        exact=nothing,
-        empty=nothing,
+    everything = np.ones(len(judged.ids), dtype=bool)
+    nothing = ~everything
+    return replace(
+        judged, refused=everything, contained=nothing, exact=nothing, empty=nothing,
         counted=everything,
-    )
+    )  # fmt: skip
 
 
 def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """One file of task samples in three parts: to measure, to choose by, and to judge by."""
 
-import hashlib
 import json
 import sys
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from typing import Any
 
 from hcnr.checkpoint import atomic_file
 from hcnr.data.held_back import FEWEST, held_back_count
-from hcnr.data.samples import load_samples, sample_records
+from hcnr.data.samples import load_samples, sample_order, sample_records
 from hcnr.errors import DataError
 
 SAMPLES, CHOOSING, JUDGING = "task.jsonl", "task-validation.jsonl", "task-questions.jsonl"
@@ -104,11 +103,8 @@ def write_shuffled(source: str, path: Path, shuffle_seed: int) -> Path:
 
 def _records(source: str, shuffle_seed: int | None) -> list[Any]:
     records = [located.record for located in sample_records(source).located]
-    order = list(range(len(records)))
-    if shuffle_seed is not None:
-        # As `load_samples` does, which would shuffle again what is written here.
-        order.sort(key=lambda i: hashlib.sha256(f"{shuffle_seed}:{i}".encode()).digest())
-    return [records[i] for i in order]
+    # In the order of `load_samples`, which would shuffle again what is written here.
+    return [records[i] for i in sample_order(len(records), shuffle_seed)]
 
 
 def digest_of(source: str) -> str:

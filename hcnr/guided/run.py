@@ -140,7 +140,7 @@ def _compare(
     if not file.exists():
         return False
     there = _unless_unreadable(file, overwrite)
-    if there is not None and _same(there, recipe):
+    if there is not None and _plain(there) == _plain(recipe):
         return True
     changed = list(_plain(recipe)) if there is None else _differing(there, recipe)
     if not overwrite and (lost := at_risk(changed, finished)):
@@ -185,10 +185,6 @@ def _plain(recipe: RunRecipe) -> dict[str, Any]:
     values = recipe.model_dump(exclude={"versions"})
     flat = {f"{part}.{key}": value for part, keys in values.items() for key, value in keys.items()}
     return {key: value for key, value in flat.items() if not key.endswith("_revision")}
-
-
-def _same(one: RunRecipe, other: RunRecipe) -> bool:
-    return _plain(one) == _plain(other)
 
 
 def _differing(one: RunRecipe, other: RunRecipe) -> list[str]:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from hcnr.checkpoint import atomic_file
-from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError, DataError
 from hcnr.guided.job import Job
 
@@ -18,18 +17,15 @@ def probe_pair(job: Job) -> str:
     """Probe the pair; one sentence, also where it cannot be done, which hinders nothing."""
     from hcnr.probes.probe import probe
 
+    # Probes read prompts alone and learn from many: four times the samples, where there are.
+    config = job.config.replace(samples=4 * job.recipe.settings.samples)
     try:
-        report = probe(*job.pair, job.honesty, config=_probing(job), **job.shared)
+        report = probe(*job.pair, job.honesty, config=config, **job.shared)
     except (ConfigError, DataError) as error:
         return f"no probes: {error}"
     with atomic_file(job.out / "probe.json") as temporary:
         temporary.write_text(report.to_json(), encoding="utf-8")
     return report.sentence
-
-
-def _probing(job: Job) -> RestoreConfig:
-    """Probes read prompts alone and learn from many: four times the samples, where there are."""
-    return job.config.replace(samples=4 * job.recipe.settings.samples)
 
 
 def search_weight(job: Job) -> float | None:

@@ -16,7 +16,7 @@ from hcnr.errors import ConfigError, HcnrError
 from hcnr.output.elsewhere import options_elsewhere
 from hcnr.output.logs import LEVELS, log_to_stderr
 
-__all__ = ["Output", "current", "output_options", "print_json", "say", "shown"]
+__all__ = ["Output", "current", "output_options", "plain_values", "print_json", "say", "shown"]
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,16 @@ def say(console: Console, *lines: str, soft_wrap: bool | None = None) -> None:
 def print_json(value: Any) -> None:
     """Print the result of a command where --json was given."""
     if current().json:
-        print(json.dumps(_plain(value), indent=2, allow_nan=False, default=str))
+        print(json.dumps(plain_values(value), indent=2, allow_nan=False, default=str))
 
 
-def _plain(value: Any) -> Any:
-    """Floats that JSON cannot express by their names, as in `hcnr_report.json`."""
+def plain_values(value: Any) -> Any:
+    """Lists and mappings with floats that JSON cannot express by their names: `inf` and `nan`."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {str(key): plain_values(item) for key, item in value.items()}
+    return [plain_values(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def output_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -1,13 +1,13 @@
 """Writing the companions of restored weights into the output directory."""
 
 import json
-import math
 from pathlib import Path
 from typing import Any
 
 from hcnr.config import RestoreConfig
 from hcnr.directories import PATCHED_CARD
 from hcnr.errors import CheckpointError, DataError
+from hcnr.output import plain_values
 from hcnr.record.card import model_card
 from hcnr.record.files.restoration import AGAIN, MadeBy, RestorationRecord
 from hcnr.record.files.tuning import TUNE_AGAIN, TuneRecord
@@ -33,7 +33,7 @@ def write_companions(
         config: of the run.
         origin: where both models come from, for the card.
     """
-    _write_report(directory, names_only(_plain(report)))
+    _write_report(directory, names_only(plain_values(report)))
     (directory / "hcnr_config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     (directory / "README.md").write_text(model_card(report, origin), encoding="utf-8")
     if "patch" in report:
@@ -73,17 +73,6 @@ def _write_report(directory: Path, report: dict[str, Any]) -> None:
 
 def _without_patch(report: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in report.items() if key != "patch"}
-
-
-def _plain(value: Any) -> Any:
-    """Replace floats that JSON cannot express by their names, `"inf"` and `"nan"`."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
 
 
 def read_report(directory: str | Path) -> RunReport:
@@ -140,7 +129,7 @@ def report_of(model: Any) -> MadeBy:
 
 
 def _numeric(value: Any) -> Any:
-    """Undo `_plain`."""
+    """Undo `plain_values`."""
     if isinstance(value, str) and value in ("inf", "-inf", "nan"):
         return float(value)
     if isinstance(value, dict):

@@ -68,19 +68,14 @@ class RealDemo:
 
     def run(self) -> list[RealRow]:
         """Every row of the table, and the restored checkpoint with its report."""
-        rows = self._baselines()
-        start = time.perf_counter()
-        restored = hcnr.restore(
-            self._pair.base,
-            self._pair.tuned,
-            self._pair.directory / "honesty.jsonl",
-            self._pair.directory / "task.jsonl",
-            self._out / RESTORED,
-            # Only ever replaces what is recognisably a checkpoint.
-            overwrite=True,
-            watcher=self._bars,
-        )
-        seconds = time.perf_counter() - start
+        rows = [
+            self.row(path.name, self._load(path)) for path in (self._pair.base, self._pair.tuned)
+        ]
+        paper = hcnr.RestoreConfig.from_preset("paper", dtype="float32")
+        model, seconds = self._repaired(config=paper)
+        rows.append(self.row("sum (--preset paper)", model.float(), seconds))
+        # Only ever replaces what is recognisably a checkpoint.
+        restored, seconds = self._repaired(out=self._out / RESTORED, overwrite=True)
         rows.append(self.row("restored (default)", self._load(restored), seconds, best=True))
         rival = self._interpolated(rows[-1].retention)
         if rival is not None:
@@ -88,21 +83,14 @@ class RealDemo:
         self._write_report(restored, rows)
         return rows
 
-    def _baselines(self) -> list[RealRow]:
-        rows = [
-            self.row(path.name, self._load(path)) for path in (self._pair.base, self._pair.tuned)
-        ]
-        start = time.perf_counter()
-        model = hcnr.restore(
-            self._pair.base,
-            self._pair.tuned,
-            self._pair.directory / "honesty.jsonl",
-            self._pair.directory / "task.jsonl",
-            config=hcnr.RestoreConfig.from_preset("paper", dtype="float32"),
-            watcher=self._bars,
-        )
-        seconds = time.perf_counter() - start
-        return [*rows, self.row("sum (--preset paper)", model.float(), seconds)]
+    def _repaired(self, **how: Any) -> tuple[Any, float]:
+        """What `hcnr.restore` makes of the pair, and its seconds."""
+        start, data = time.perf_counter(), self._pair.directory
+        result = hcnr.restore(
+            self._pair.base, self._pair.tuned, data / "honesty.jsonl", data / "task.jsonl",
+            watcher=self._bars, **how,
+        )  # fmt: skip
+        return result, time.perf_counter() - start
 
     def _interpolated(self, retention: float) -> RealRow | None:
         """Of interpolations that keep at least as much of the task the one nearest to base."""

@@ -1,9 +1,9 @@
 """Failure signatures of two-sided repairs: search, natural steps, curvature of both axes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import fmean
 
-from hcnr.record.files.two_sided import AXES, TwoSidedRecord
+from hcnr.record.files.two_sided import AXES, Both, TwoSidedRecord
 from hcnr.record.numbers import fixed, short
 from hcnr.record.two_sided_text import LOSS
 from hcnr.repair.task_weight import LARGEST, SMALLEST
@@ -94,15 +94,20 @@ def _left(two: TwoSidedRecord) -> Outcome:
     )
 
 
+def _by_axis(both: Mapping[str, Both]) -> dict[tuple[str, str], float]:
+    """What is known of the two axes of every matrix, by its name and the axis."""
+    return {
+        (name, axis): value
+        for name, values in both.items()
+        for axis, value in zip(AXES, values, strict=True)
+        if value is not None
+    }
+
+
 def _damping(two: TwoSidedRecord) -> Outcome:
     if not two.whole:
         return None
-    known = {
-        (name, axis): used
-        for name, matrix in two.matrices.items()
-        for axis, used in zip(AXES, matrix.damping, strict=True)
-        if used is not None
-    }
+    known = _by_axis({name: matrix.damping for name, matrix in two.matrices.items()})
     if not known:
         return UNKNOWN
     raised = [name for name, matrix in two.matrices.items() if matrix.raised]
@@ -120,12 +125,7 @@ def _damping(two: TwoSidedRecord) -> Outcome:
 def _condition(two: TwoSidedRecord) -> Outcome:
     if not two.whole:
         return None
-    known = {
-        (name, axis): condition
-        for name, matrix in two.matrices.items()
-        for axis, condition in zip(AXES, matrix.condition, strict=True)
-        if condition is not None
-    }
+    known = _by_axis({name: matrix.condition for name, matrix in two.matrices.items()})
     if not known:
         return UNKNOWN
     high = {name for (name, _), condition in known.items() if condition > HIGHEST_CONDITION}
