@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from hcnr.benchmarks.questions import Question
+from hcnr.config import EvaluateConfig, RestoreConfig
 from hcnr.errors import ModelError
 from hcnr.evaluation.answers import Key, open_answers
-from hcnr.evaluation.prompts import ChatTemplate
 from hcnr.evaluation.question_sets import QuestionSets
 from hcnr.progress import Stages, Watcher
 
@@ -27,20 +27,21 @@ class EvaluationRun:
     Attributes:
         question_sets: the sets.
         folder: where answers are kept; None keeps none.
-        batch_size: prompts at once, at first; requests at once, where a server answers.
-        max_new_tokens: most tokens of an answer.
-        chat_template: whether to use the tokenizer's.
+        config: all settings; `batch_size` is requests at once where a server answers.
         refusal: the sentence whose probability is measured; None measures none.
         stages: the clock, which knows who is told.
     """
 
     question_sets: QuestionSets
     folder: Path | None
-    batch_size: int
-    max_new_tokens: int
-    chat_template: ChatTemplate
+    config: EvaluateConfig
     refusal: str | None
     stages: Stages
+
+    @property
+    def opening(self) -> RestoreConfig:
+        """The settings by which models are opened."""
+        return RestoreConfig(device=self.config.device, dtype=self.config.dtype)
 
 
 @dataclass(frozen=True)

@@ -140,8 +140,8 @@ def ask(
         DataError: a question cannot be asked.
         OutputError: the answers kept are another model's.
     """
-    questions = members(run.question_sets)
-    ids = encode_prompts([one.asked for _, one in questions], tokenizer, run.chat_template)
+    questions, config = members(run.question_sets), run.config
+    ids = encode_prompts([one.asked for _, one in questions], tokenizer, config.chat_template)
     keys: list[Key] = [
         (name, one.id, prompt_hash(tokens))
         for (name, one), tokens in zip(questions, ids, strict=True)
@@ -150,8 +150,8 @@ def ask(
     facts = {
         "model": label,
         "sha256": sha256,
-        "max_new_tokens": run.max_new_tokens,
-        "chat_template": run.chat_template,
+        "max_new_tokens": config.max_new_tokens,
+        "chat_template": config.chat_template,
         "dtype": str(model.dtype).removeprefix("torch."),
         "end_tokens": sorted(end_tokens(model, tokenizer)),
         **{name: known_versions.get(name) for name in ("hcnr", "transformers")},
@@ -162,8 +162,8 @@ def ask(
             model,
             tokenizer,
             [ids[i] for i in missing],
-            batch_size=run.batch_size,
-            max_new_tokens=run.max_new_tokens,
+            batch_size=config.batch_size,
+            max_new_tokens=config.max_new_tokens,
             names=[f"question {keys[i][1]!r} of {keys[i][0]}" for i in missing],
             on_answer=keep,
             watcher=watcher,
@@ -174,7 +174,7 @@ def ask(
     if run.refusal is not None:
         with run.stages.stage(f"calibration of {label}"):
             chance = refusal_probability(
-                model, tokenizer, ids, run.refusal, batch_size=run.batch_size
+                model, tokenizer, ids, run.refusal, batch_size=config.batch_size
             )
         columns = _calibration(run.question_sets, responses, chance)
     return Responses(responses, columns)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hcnr.benchmarks.loading import BenchmarkLike, LoadedSets
-from hcnr.config import EvaluateConfig, RestoreConfig
+from hcnr.config import EvaluateConfig
 from hcnr.config.calls import takes
 from hcnr.detectors.traits import Trait, open_trait
 from hcnr.directories import make_directory
@@ -90,10 +90,10 @@ def evaluate(
     check_measurable(models, calibration=config.calibration, interpolation=base is not None)
     sets = LoadedSets.load(benchmarks, tasks, config.data_root, config.limit)
     run = _prepare(sets, trait, config, out, Stages(watcher))
-    answered = _ask(models, base, tuned, run, config)
-    curve = _search_interpolation(answered, run, config)
+    answered = _ask(models, base, tuned, run)
+    curve = _search_interpolation(answered, run)
     advice = _recommend(model, answered, curve, config)
-    record = _summarise(answered, curve, advice, sets, trait, run, config)
+    record = _summarise(answered, curve, advice, sets, trait, run)
     if run.folder is not None:
         _write(run.folder, run, answered, curve, record)
     return record.as_dict()
@@ -146,27 +146,19 @@ def _prepare(
 ) -> EvaluationRun:
     """How every model is asked: the sets with their detectors, and where answers are kept."""
     question_sets = question_sets_of(sets, trait, config)
-    return EvaluationRun(
-        question_sets,
-        None if out is None else make_directory(out),
-        config.batch_size,
-        config.max_new_tokens,
-        config.chat_template,
-        trait.refusal if config.calibration else None,
-        stages,
-    )
+    folder = None if out is None else make_directory(out)
+    refusal = trait.refusal if config.calibration else None
+    return EvaluationRun(question_sets, folder, config, refusal, stages)
 
 
-def _ask(
-    models: Sequence[Any], base: Any, tuned: Any, run: EvaluationRun, config: EvaluateConfig
-) -> AnsweredModels:
+def _ask(models: Sequence[Any], base: Any, tuned: Any, run: EvaluationRun) -> AnsweredModels:
     """Open the models, have them answer what they have not answered yet, and score it."""
     responses: dict[str, Responses] = {}
     with contextlib.ExitStack() as servers:
         named = name_models(models, base, servers)
         ends = name_evaluated([base, tuned], base) if base is not None else []
         for one in named:
-            responses[one.label] = answers_of(run, one, config.tokenizer, _opened_as(config))
+            responses[one.label] = answers_of(run, one)
             check_spoken(one.label, responses[one.label])
     sets = run.question_sets
     scores = {label: sets.score(one.by_set, one.calibration) for label, one in responses.items()}
@@ -180,9 +172,7 @@ def _ask(
     return AnsweredModels(named, ends, responses, scores, shared, repeated)
 
 
-def _search_interpolation(
-    answered: AnsweredModels, run: EvaluationRun, config: EvaluateConfig
-) -> RivalCurve:
+def _search_interpolation(answered: AnsweredModels, run: EvaluationRun) -> RivalCurve:
     """Ask models between tuned and base; none without these two, or without a task."""
     if not answered.ends:
         return RivalCurve()
@@ -192,10 +182,8 @@ def _search_interpolation(
     base, tuned = answered.ends
     scores, notes = answered.scores[answered.first], list[str]()
     known = {one.sha256: answered.responses[one.label] for one in answered.local}
-    points = search_rivals(
-        base, tuned, run, config.tokenizer, _opened_as(config), config.coefficients,
-        (scores, answered.responses[answered.first]), known, config.max_accuracy_drop, notes,
-    )  # fmt: skip
+    ours = scores, answered.responses[answered.first]
+    points = search_rivals(base, tuned, run, ours, known, notes)
     return RivalCurve.beside(scores, points, notes)
 
 
@@ -230,7 +218,6 @@ def _summarise(
     sets: LoadedSets,
     trait: Trait,
     run: EvaluationRun,
-    config: EvaluateConfig,
 ) -> EvaluationRecord:
     """Put everything together, as `metrics.json` has it."""
     from hcnr.versions import versions
@@ -244,7 +231,7 @@ def _summarise(
         parts["endpoints"] = {
             one.label: {"url": one.server.url, "model": one.server.model} for one in answered.served
         }
-    facts = {name: getattr(config, name) for name in Asked.model_fields if name != "refusal"}
+    facts = {name: getattr(run.config, name) for name in Asked.model_fields if name != "refusal"}
     return assemble(
         first,
         scores,
@@ -276,8 +263,3 @@ def _write(
         scores[label], responses[label] = point.scores, point.responses.by_set
     write_judged(folder, judge_questions(run.question_sets.sets, responses, scores))
     write_metrics(folder, record)
-
-
-def _opened_as(config: EvaluateConfig) -> RestoreConfig:
-    """The settings by which models are opened."""
-    return RestoreConfig(device=config.device, dtype=config.dtype)

@@ -8,13 +8,11 @@ much of the task downwards, one is asked all of the task until it does, and then
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from hcnr.choosing.decision import least_kept, weigh
 from hcnr.choosing.front import ROUNDING, Scores
-from hcnr.config import RestoreConfig
 from hcnr.evaluation.asking import EvaluationRun, Responses
 from hcnr.evaluation.evaluated_models import EvaluatedModel, ask, opened
 from hcnr.evaluation.hashes import model_sha256
@@ -154,12 +152,8 @@ def search_rivals(
     base: EvaluatedModel,
     tuned: EvaluatedModel,
     run: EvaluationRun,
-    tokenizer: Any,
-    config: RestoreConfig,
-    coefficients: Sequence[float] | None,
     ours: tuple[SetScores, Responses],
     known: Mapping[str, Responses],
-    max_accuracy_drop: float,
     notes: list[str],
 ) -> list[RivalPoint]:
     """Ask models between tuned and base, few questions first.
@@ -167,18 +161,19 @@ def search_rivals(
     Args:
         base: one end.
         tuned: the other.
-        run: the questions, and how they are put.
-        tokenizer: as of `hcnr.evaluate`.
-        config: device and dtype.
-        coefficients: to try; None for a grid that is refined.
+        run: the questions, and how they are put; its `coefficients` are tried, or a grid that is
+            refined.
         ours: scores and answers of the model that is compared.
         known: answers of models by SHA-256; these are not asked again.
-        max_accuracy_drop: points of task accuracy that may be lost.
         notes: gets what stays as tuned in all of them, and how the search went.
     """
     whole = dataclasses.replace(run.question_sets, resamples=0)
     run = dataclasses.replace(run, refusal=None)
-    with opened(tuned, tokenizer, config) as (network, reader), base.source.opened(config) as end:
+    coefficients, opening = run.config.coefficients, run.opening
+    with (
+        opened(tuned, run.config.tokenizer, opening) as (network, reader),
+        base.source.opened(opening) as end,
+    ):
         if left := check_interpolable(end, network):
             notes.append(
                 f"Interpolation leaves {' and '.join(left)} as tuned: base has another vocabulary."
@@ -202,7 +197,7 @@ def search_rivals(
         if coefficients is None:
             search.refine()
         search.confirm(ours[0].task_accuracy, ours[1].by_set, 0.0)
-        _confirm_for_tuned(search, known.get(tuned.sha256), max_accuracy_drop)
+        _confirm_for_tuned(search, known.get(tuned.sha256), run.config.max_accuracy_drop)
     if (note := search.note()) is not None:
         notes.append(note)
     notes += order_notes(search.points, ours[0].resamples, ours[0].seed)

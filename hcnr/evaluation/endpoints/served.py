@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError
 from hcnr.evaluation.answers import Key
 from hcnr.evaluation.asking import EvaluationRun, OnAnswer, Responses, answer_missing, members
@@ -115,16 +114,11 @@ def _label(server: Server, taken: set[str]) -> str:
     return label
 
 
-def answers_of(
-    run: EvaluationRun,
-    evaluated: EvaluatedModel | ServedModel,
-    tokenizer: Any,
-    config: RestoreConfig,
-) -> Responses:
+def answers_of(run: EvaluationRun, evaluated: EvaluatedModel | ServedModel) -> Responses:
     """Ask a model, wherever it is."""
     if isinstance(evaluated, ServedModel):
         return ask_served(run, evaluated)
-    with opened(evaluated, tokenizer, config) as (network, reader):
+    with opened(evaluated, run.config.tokenizer, run.opening) as (network, reader):
         return ask(run, evaluated.label, evaluated.sha256, network, reader)
 
 
@@ -136,15 +130,16 @@ def ask_served(run: EvaluationRun, evaluated: ServedModel) -> Responses:
         ModelError: the server does not answer.
         OutputError: the answers kept are another model's.
     """
-    check_sizes(run.batch_size, run.max_new_tokens)
+    config = run.config
+    check_sizes(config.batch_size, config.max_new_tokens)
     questions, server = members(run.question_sets), evaluated.server
     keys: list[Key] = [(name, one.id, _hash(as_messages(one.asked))) for name, one in questions]
     facts = {
         "model": evaluated.label,
         "endpoint": server.url,
         "served": server.model,
-        "max_new_tokens": run.max_new_tokens,
-        "chat_template": run.chat_template,
+        "max_new_tokens": config.max_new_tokens,
+        "chat_template": config.chat_template,
         "hcnr": versions().get("hcnr"),
     }
 
@@ -152,9 +147,9 @@ def ask_served(run: EvaluationRun, evaluated: ServedModel) -> Responses:
         def answer(index: int) -> str:
             name = f"question {keys[index][1]!r} of {keys[index][0]}"
             prompt = questions[index][1].asked
-            return server.answer(prompt, run.max_new_tokens, name, run.chat_template)
+            return server.answer(prompt, config.max_new_tokens, name, config.chat_template)
 
-        with ThreadPoolExecutor(min(run.batch_size, len(missing))) as pool:
+        with ThreadPoolExecutor(min(config.batch_size, len(missing))) as pool:
             try:
                 waiting = {pool.submit(answer, index): n for n, index in enumerate(missing)}
                 for done, future in enumerate(as_completed(waiting), 1):
