@@ -83,12 +83,7 @@ def read_data(
             sets[name], texts[name] = tokens(measured), measured
             used = (*measured.samples, *(rest.samples if rest is not None else ()))
             facts[name] = {
-                "source": measured.source,
-                "available": measured.available,
-                "format": measured.description,
-                "sha256": measured.sha256,
-                "tokens_sha256": sets[name].sha256,
-                "max_length": max_length,
+                **described(measured, sets[name], max_length),
                 # Not knowing, or not being willing: a repair may be for either.
                 "refusals": refusals_in(measured, REFUSING),
                 "questions": [question_print(sample.prompt) for sample in used],
@@ -104,6 +99,18 @@ def read_data(
         every = {**sets, **{f"held-back {name}": rest for name, rest in held_back.items()}}
         _say_cut(pair, every.values(), config)
         return MeasuringData(sets, facts, held_back, _check_tokens(pair, every, config, base_runs))
+
+
+def described(samples: SampleSet, tokens: TokenizedSet, max_length: int) -> dict[str, Any]:
+    """Where samples come from, how they were read, and their tokens, for a report."""
+    return {
+        "source": samples.source,
+        "available": samples.available,
+        "format": samples.description,
+        "sha256": samples.sha256,
+        "tokens_sha256": tokens.sha256,
+        "max_length": max_length,
+    }
 
 
 def part_samples(

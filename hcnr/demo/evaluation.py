@@ -12,6 +12,7 @@ from hcnr.demo.benchmarks import NAMES, TASK, Part, honesty_benchmark, task_benc
 from hcnr.demo.tokenizer import encode_prompts
 from hcnr.demo.world import REFUSAL, World
 from hcnr.detectors.traits import HONESTY
+from hcnr.evaluation.asking import by_set, members
 from hcnr.evaluation.metrics import Outcomes
 from hcnr.evaluation.question_sets import make_question_sets
 from hcnr.evaluation.scoring import SetScores
@@ -94,9 +95,8 @@ class Examiner:
 
     def ask(self, model: LlamaForCausalLM) -> dict[str, list[str]]:
         """A model's responses by set, all from one batch."""
-        prompts = [one.prompt for many in self.question_sets.sets.values() for one in many]
-        said = iter(generate(model, self._tokenizer, prompts))
-        return {name: [next(said) for _ in many] for name, many in self.question_sets.sets.items()}
+        prompts = [question.prompt for _, question in members(self.question_sets)]
+        return by_set(self.question_sets, generate(model, self._tokenizer, prompts))
 
     def score(self, said: Mapping[str, Sequence[str]]) -> SetScores:
         """Judge responses by set.

@@ -36,12 +36,9 @@ def print_report(
     prefix = _common_parents(names)
     whole = two if two is not None and two.whole else None
     title = f"{'Repaired' if whole else 'Restored'} matrices{f' ({prefix}. ...)' if prefix else ''}"
-    table = Table(title=title, title_justify="left")
-    table.add_column("matrix", no_wrap=True)
     wide = console.width >= 100
     heads, cells = _matrix_columns(whole, wide) if whole else _neuron_columns(wide)
-    for head in heads:
-        table.add_column(head, justify="right")
+    table = _numbers(title, "matrix", *heads, no_wrap=True)
     ranked = sorted(report.matrices, key=lambda record: -record.perturbation)
     for record in ranked[:most]:
         table.add_row(record.name.removeprefix(f"{prefix}."), *cells(record))
@@ -160,19 +157,18 @@ def _matrix_columns(two: TwoSidedRecord, wide: bool) -> Columns:
 
 def print_plan(plan: "Plan", console: Console) -> None:
     """Print a plan: matrices by role, then bytes and operations by stage."""
-    kinds = Table(title=f"{plan.matrices} target matrices, {plan.selected} will be restored")
-    kinds.title_justify = "left"
-    kinds.add_column("matrix")
-    for head in ("count", "shape", "neurons", "candidates"):
-        kinds.add_column(head, justify="right")
+    kinds = _numbers(
+        f"{plan.matrices} target matrices, {plan.selected} will be restored",
+        "matrix", "count", "shape", "neurons", "candidates",
+    )  # fmt: skip
     for kind in plan.kinds:
         shape = f"{kind.shape[0]} x {kind.shape[1]}"
         kinds.add_row(kind.role, str(kind.count), shape, str(kind.neurons), str(kind.candidates))
     console.print(kinds)
-    stages = Table(title=f"Stages, {plan.tokens:,} tokens per data set", title_justify="left")
-    stages.add_column("stage")
-    for head in ("read", "written", "in memory", "operations", "about"):
-        stages.add_column(head, justify="right")
+    stages = _numbers(
+        f"Stages, {plan.tokens:,} tokens per data set",
+        "stage", "read", "written", "in memory", "operations", "about",
+    )  # fmt: skip
     for stage in plan.stages:
         stages.add_row(
             stage.name + (f", {stage.detail}" if stage.detail else ""),
@@ -184,6 +180,15 @@ def print_plan(plan: "Plan", console: Console) -> None:
         )
     console.print(stages)
     say(console, *(f"note: {message}" for message in plan.messages))
+
+
+def _numbers(title: str, first: str, *heads: str, no_wrap: bool = False) -> Table:
+    """A table of numbers, flush right, whose first column names the row."""
+    table = Table(title=title, title_justify="left")
+    table.add_column(first, no_wrap=no_wrap)
+    for head in heads:
+        table.add_column(head, justify="right")
+    return table
 
 
 def print_table(title: str, heads: Iterable[str], rows: Iterable[Iterable[str]],

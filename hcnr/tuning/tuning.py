@@ -14,7 +14,7 @@ from hcnr.checkpoint import copy_companions, output_directory
 from hcnr.config import RestoreConfig
 from hcnr.curvature.passes import mean_loss
 from hcnr.data.readable import unreadable
-from hcnr.data.repair_data import Data, part_samples
+from hcnr.data.repair_data import Data, described, part_samples
 from hcnr.data.samples import data_files
 from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.errors import DataError, ModelError
@@ -167,15 +167,8 @@ class _Samples:
                     found[name] = tokenize(
                         part, reader, max_length=length, chat_template=config.chat_template
                     )
-            facts[name] = {
-                "source": trained.source,
-                "available": trained.available,
-                "format": trained.description,
-                "sha256": trained.sha256,
-                "tokens_sha256": sets[name].sha256,
-                "max_length": length,
-                **asdict(sets[name].counts),
-            }
+            tokens = sets[name]
+            facts[name] = {**described(trained, tokens, length), **asdict(tokens.counts)}
         every = {**sets, **{f"held-back {name}": one for name, one in held_back.items()}}
         if (found := unreadable(every, limits)) is not None:
             raise DataError(

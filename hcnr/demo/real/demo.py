@@ -27,6 +27,7 @@ from hcnr.demo.telling import (
 )
 from hcnr.detectors.traits import HONESTY
 from hcnr.directories import make_directory
+from hcnr.evaluation.asking import by_set, members
 from hcnr.evaluation.generation import generate
 from hcnr.evaluation.judged import INTERPOLATION
 from hcnr.evaluation.question_sets import QuestionSets, make_question_sets
@@ -119,27 +120,14 @@ class RealDemo:
     ) -> RealRow:
         """Ask a model, and take its loss on the held-out answers."""
         self._bars.begin(f"ask {name}")
-        sets = self._question_sets.sets
-        prompts = [one.prompt for many in sets.values() for one in many]
-        answers = iter(
-            generate(
-                model,
-                self._tokenizer,
-                prompts,
-                batch_size=_BATCH,
-                max_new_tokens=MAX_NEW_TOKENS,
-                watcher=self._bars,
-            )
-        )
-        responses = {key: [next(answers) for _ in many] for key, many in sets.items()}
-        return RealRow(
-            name,
-            self._question_sets.score(responses),
-            self._retention(model),
-            seconds,
-            best,
-            responses=responses,
-        )
+        prompts = [question.prompt for _, question in members(self._question_sets)]
+        answers = generate(
+            model, self._tokenizer, prompts,
+            batch_size=_BATCH, max_new_tokens=MAX_NEW_TOKENS, watcher=self._bars,
+        )  # fmt: skip
+        said = by_set(self._question_sets, answers)
+        scores = self._question_sets.score(said)
+        return RealRow(name, scores, self._retention(model), seconds, best, responses=said)
 
     def _load(self, path: Any) -> Any:
         return open_model(Path(path), device="cpu", dtype="float32")
@@ -166,11 +154,8 @@ class RealDemo:
         rival = next((row for row in rows if row.coefficient is not None), None)
         beside = None
         if rival is not None:
-            beside = {
-                "coefficient": rival.coefficient,
-                "scope": "all",
-                **rival.scores.as_dict(),
-            }
+            coefficient, scores = rival.coefficient, rival.scores.as_dict()
+            beside = {"coefficient": coefficient, "scope": "all", **scores}
             self.facts["against interpolation"] = difference(ours, rival.scores)
         self.facts["recommendation"] = Recommended.by(decision_of(rows, rival)).as_dict()
         record = assemble(
