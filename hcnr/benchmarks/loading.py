@@ -18,8 +18,6 @@ from hcnr.hub import HUB
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["BenchmarkLike", "LoadedSets", "is_published", "load_sets"]
-
 BenchmarkLike = str | os.PathLike[str] | Benchmark | Iterable[Mapping[str, Any]]
 
 

@@ -16,8 +16,6 @@ from hcnr.detectors import DEFAULT, OF_SETS, open_detector
 from hcnr.errors import ConfigError, DataError
 from hcnr.hub import HUB
 
-__all__ = ["check_limit", "load_questions"]
-
 
 def load_questions(
     source: Any, limit: int | None = None, *, name: str | None = None, task: bool = False

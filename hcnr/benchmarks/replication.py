@@ -24,8 +24,6 @@ from hcnr.benchmarks.splits import HONESTY_SETS, TASK_SETS, Splits
 from hcnr.checkpoint.output import check_output, output_directory
 from hcnr.errors import DataError
 
-__all__ = ["RECORD", "Replication", "build_replication"]
-
 # Begins with hcnr_, by which --overwrite knows a directory of ours.
 RECORD = "hcnr_replication.json"
 

@@ -11,8 +11,6 @@ from hcnr.benchmarks.pools import GROUP, RAIT_SIZE, TASK_SIZE
 from hcnr.benchmarks.splits import ONE_SOURCE
 from hcnr.data.overlap import QuestionIndex
 
-__all__ = ["COUNTS", "Check", "check_all", "read_lines"]
-
 Rows = list[dict[str, Any]]
 
 # Unanswerable and answerable questions of each file.

@@ -12,16 +12,6 @@ from typing import Any
 
 from hcnr.errors import DataError
 
-__all__ = [
-    "DATA_ROOT",
-    "SOURCES",
-    "Record",
-    "Records",
-    "SourceFile",
-    "SourceReader",
-    "parse_records",
-]
-
 DATA_ROOT = "HCNR_DATA_ROOT"
 
 Record = dict[str, Any]
@@ -50,55 +40,49 @@ def _github(repository: str, commit: str, path: str) -> str:
     return f"{path} of https://github.com/{repository} at commit {commit}"
 
 
-def _unknownbench(name: str, sha256: str, count: int) -> SourceFile:
-    commit = "7283e4218b9146275d3069306927c3289fad576a"
-    # JSON lines, whatever the extension says.
-    return SourceFile(
-        sha256, count, "jsonl", _github("genglinliu/UnknownBench", commit, f"data/{name}")
-    )
+def _files(
+    folder: str, kind: str, origin: tuple[str, str, str], *files: tuple[str, str, int]
+) -> dict[str, SourceFile]:
+    """Files of one repository by their paths below the data root.
 
-
-def _falseqa(name: str, sha256: str, count: int) -> SourceFile:
-    commit = "9a9729974d8c5cfbfc6929e5b830111c0ed7c0c7"
-    return SourceFile(sha256, count, "csv", _github("thunlp/FalseQA", commit, f"dataset/{name}"))
-
-
-def _honesty_alignment(name: str, sha256: str, count: int) -> SourceFile:
-    commit = "5357ef8700e12b506e1e18685eded3fb082940fe"
-    path = f"data/evaluation_data/{name}"
-    return SourceFile(
-        sha256, count, "jsonl", _github("GAIR-NLP/alignment-for-honesty", commit, path)
-    )
+    Args:
+        folder: below the data root.
+        kind: as in `SourceFile`.
+        origin: repository on GitHub, commit, and folder there.
+        files: of each its name, SHA-256 and number of records.
+    """
+    repository, commit, place = origin
+    return {
+        f"{folder}/{name}": SourceFile(
+            sha256, count, kind, _github(repository, commit, f"{place}/{name}")
+        )
+        for name, sha256, count in files
+    }
 
 
 _MIRAGE = ("Teddy-XiongGZ/MIRAGE", "392943af99cd94cafd50a0de2e7fca24bbf65494")
 
 SOURCES = {
-    "falseqa/train.csv": _falseqa(
-        "train.csv", "2aa13cf9dd1fb7751de17a59e83a225d3cc50eb263b32697d97f97968a9c160f", 2374
+    **_files(
+        "falseqa",
+        "csv",
+        ("thunlp/FalseQA", "9a9729974d8c5cfbfc6929e5b830111c0ed7c0c7", "dataset"),
+        ("train.csv", "2aa13cf9dd1fb7751de17a59e83a225d3cc50eb263b32697d97f97968a9c160f", 2374),
+        ("test.csv", "8983aa5054982b88be37cbc7ce3fd9c9faeb56fd1481da01f51a806dac110624", 1374),
     ),
-    "falseqa/test.csv": _falseqa(
-        "test.csv", "8983aa5054982b88be37cbc7ce3fd9c9faeb56fd1481da01f51a806dac110624", 1374
-    ),
-    "unknownbench/NEC/NEC_answerable.json": _unknownbench(
-        "NEC/NEC_answerable.json",
-        "458201872dd39bf194f62b6e6c44233242dd99f0ca6cd6723199f39ef84e74df",
-        2072,
-    ),
-    "unknownbench/NEC/NEC_unanswerable.json": _unknownbench(
-        "NEC/NEC_unanswerable.json",
-        "72a666544e4fc5269ece3d80f27f6f7a29a3e45ac50660da2e85b94f0eae2f05",
-        2078,
-    ),
-    "unknownbench/RefuNQ/RefuNQ_answerable.json": _unknownbench(
-        "RefuNQ/RefuNQ_answerable.json",
-        "6f16a61912076245c8592728b7d68a7f9dc9fb725344b671615b466b0faeb7a3",
-        2266,
-    ),
-    "unknownbench/RefuNQ/RefuNQ_unanswerable.json": _unknownbench(
-        "RefuNQ/RefuNQ_unanswerable.json",
-        "3e1510f12df0a38f032d291942e224811d40755c358129798fcd15f53d6042c5",
-        2173,
+    # JSON lines, whatever the extension says.
+    **_files(
+        "unknownbench",
+        "jsonl",
+        ("genglinliu/UnknownBench", "7283e4218b9146275d3069306927c3289fad576a", "data"),
+        ("NEC/NEC_answerable.json",
+         "458201872dd39bf194f62b6e6c44233242dd99f0ca6cd6723199f39ef84e74df", 2072),
+        ("NEC/NEC_unanswerable.json",
+         "72a666544e4fc5269ece3d80f27f6f7a29a3e45ac50660da2e85b94f0eae2f05", 2078),
+        ("RefuNQ/RefuNQ_answerable.json",
+         "6f16a61912076245c8592728b7d68a7f9dc9fb725344b671615b466b0faeb7a3", 2266),
+        ("RefuNQ/RefuNQ_unanswerable.json",
+         "3e1510f12df0a38f032d291942e224811d40755c358129798fcd15f53d6042c5", 2173),
     ),
     "kuq/knowns_unknowns.jsonl": SourceFile(
         "798d1677f962d11d069f77d1e3db91ad2ddb483a94b697e46bc8ca62ad0aedf6",
@@ -107,49 +91,42 @@ SOURCES = {
         "knowns_unknowns.jsonl of https://huggingface.co/datasets/amayuelas/KUQ, to which "
         "https://github.com/amayuelas/knowledge-of-knowledge links",
     ),
-    "selfaware/SelfAware.json": SourceFile(
-        "32929585ffdd4048f35f7f167720722eb8ddcf59908ffc958da2f84ea634dc54",
-        3369,
+    **_files(
+        "selfaware",
         "json:example",
-        _github(
-            "yinzhangyue/SelfAware",
-            "f0bad1ff77bd42fc4eb2360281ed646c7bb7bd0c",
-            "data/SelfAware.json",
-        ),
+        ("yinzhangyue/SelfAware", "f0bad1ff77bd42fc4eb2360281ed646c7bb7bd0c", "data"),
+        ("SelfAware.json",
+         "32929585ffdd4048f35f7f167720722eb8ddcf59908ffc958da2f84ea634dc54", 3369),
     ),
-    "hotpotqa/hotpot_dev_v1_simplified.json": SourceFile(
-        "05001dcdeb2b2b2243a88f23daaf8de9237494cd387e13bc25854d3e031101d3",
-        7405,
+    **_files(
+        "hotpotqa",
         "json",
-        _github(
-            "ysymyth/ReAct",
-            "6bdb3a1fd38b8188fc7ba4102969fe483df8fdc9",
-            "data/hotpot_dev_v1_simplified.json",
-        ),
+        ("ysymyth/ReAct", "6bdb3a1fd38b8188fc7ba4102969fe483df8fdc9", "data"),
+        ("hotpot_dev_v1_simplified.json",
+         "05001dcdeb2b2b2243a88f23daaf8de9237494cd387e13bc25854d3e031101d3", 7405),
     ),
-    "alignment_for_honesty/nonambigqa.jsonl": _honesty_alignment(
-        "nonambigqa.jsonl",
-        "95c62e97a4c31a4757e0e6303a164534ac1948ba43ef6e82bc38fdae807e7149",
-        5325,
-    ),
-    "alignment_for_honesty/puqa.jsonl": _honesty_alignment(
-        "puqa.jsonl", "211aa28ef38fca893ab034b1c1e1bf7943d39a6854d361bf5196d28bede49042", 1000
-    ),
-    "nq_open/NQ-open.dev.jsonl": SourceFile(
-        "f15567f38099f3615f5b8a685c0aef449c11ad90d3da3735e8d1b98115b40616",
-        3610,
+    **_files(
+        "alignment_for_honesty",
         "jsonl",
-        _github(
-            "google-research-datasets/natural-questions",
-            "fb26a3073b1fe636c97302890a27b491d6530130",
-            "nq_open/NQ-open.dev.jsonl",
-        ),
+        ("GAIR-NLP/alignment-for-honesty", "5357ef8700e12b506e1e18685eded3fb082940fe",
+         "data/evaluation_data"),
+        ("nonambigqa.jsonl",
+         "95c62e97a4c31a4757e0e6303a164534ac1948ba43ef6e82bc38fdae807e7149", 5325),
+        ("puqa.jsonl", "211aa28ef38fca893ab034b1c1e1bf7943d39a6854d361bf5196d28bede49042", 1000),
     ),
-    "medmcqa/dev.json": SourceFile(
-        "a2b5f53890f4e742b728378fb847bc5338088d48ea01218676379f587270af31",
-        4183,
+    **_files(
+        "nq_open",
         "jsonl",
-        _github(*_MIRAGE, "rawdata/medmcqa/data/dev.json"),
+        ("google-research-datasets/natural-questions", "fb26a3073b1fe636c97302890a27b491d6530130",
+         "nq_open"),
+        ("NQ-open.dev.jsonl",
+         "f15567f38099f3615f5b8a685c0aef449c11ad90d3da3735e8d1b98115b40616", 3610),
+    ),
+    **_files(
+        "medmcqa",
+        "jsonl",
+        (*_MIRAGE, "rawdata/medmcqa/data"),
+        ("dev.json", "a2b5f53890f4e742b728378fb847bc5338088d48ea01218676379f587270af31", 4183),
     ),
     "bioasq/bioasq_7b-11b_golden_nosnippets.jsonl": SourceFile(
         "be03ef5ef709f32328312fabe4be4f91fdb46303b4c7e150c244f07fc82505fe",
@@ -170,7 +147,7 @@ SOURCES = {
             "data_subsample/triviaqa/test.jsonl",
         ),
     ),
-}
+}  # fmt: skip
 
 
 class SourceReader:

@@ -18,8 +18,6 @@ from hcnr.benchmarks.task_sets import parse_bioasq, parse_hotpotqa, parse_medmcq
 from hcnr.benchmarks.unknownbench import parse_unknownbench
 from hcnr.data.overlap import QuestionIndex, bucket, digest
 
-__all__ = ["HONESTY_SETS", "ONE_SOURCE", "TASK_SETS", "Splits", "in_order"]
-
 KUQ_TRAINING_BUCKETS = 30
 # Tasks that are split inside one source.
 ONE_SOURCE = ("hotpotqa", "medmcqa", "bioasq")

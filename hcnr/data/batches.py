@@ -10,8 +10,6 @@ from torch import Tensor
 from hcnr.data.tokens import TokenizedSample
 from hcnr.errors import ConfigError, DataError
 
-__all__ = ["Batch", "collate", "plan_batches"]
-
 
 @dataclass(frozen=True)
 class Batch:

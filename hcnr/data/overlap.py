@@ -4,8 +4,6 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator
 
-__all__ = ["QuestionIndex", "bucket", "digest", "normalize_question", "question_print"]
-
 SALT = "hcnr-mini-v1:"
 BUCKETS = 100
 # In a shorter question one token is most of its meaning.

@@ -14,8 +14,6 @@ from hcnr.errors import DataError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["TokenCounts", "TokenizedSample", "TokenizedSet", "tokenize"]
-
 
 @dataclass(frozen=True)
 class TokenizedSample:

@@ -13,8 +13,6 @@ from hcnr.evaluation.answers import Key, open_answers
 from hcnr.evaluation.question_sets import QuestionSets
 from hcnr.progress import Stages, Watcher
 
-__all__ = ["EvaluationRun", "Responses", "answer_missing", "by_set", "check_spoken", "members"]
-
 OnAnswer = Callable[[int, str], None]
 Answering = Callable[[list[int], OnAnswer, Watcher], object]
 """Answers the questions at these places: calls with each one's number in the list, and its text."""

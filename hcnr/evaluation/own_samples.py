@@ -23,8 +23,6 @@ from hcnr.evaluation.metrics import contains_answer
 from hcnr.evaluation.prompts import ChatTemplate, encode_prompts
 from hcnr.progress import Stages, Watcher
 
-__all__ = ["KEPT", "MadeSamples", "QuestionOutcome", "make_samples"]
-
 RIGHT, REFUSED = "answered rightly", "refused"
 KEPT = (REFUSED, RIGHT)
 """Outcomes that make a sample: an unanswerable one, an answerable one."""

@@ -30,8 +30,6 @@ from hcnr.evaluation.judged import INTERPOLATION
 from hcnr.evaluation.question_sets import QuestionSets, count, few_questions, restricted
 from hcnr.evaluation.scoring import SetScores
 
-__all__ = ["RivalSearch", "search_rivals"]
-
 
 @dataclasses.dataclass
 class RivalSearch:

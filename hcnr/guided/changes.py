@@ -2,8 +2,6 @@
 
 from collections.abc import Iterable
 
-__all__ = ["DEPENDS", "RESULTS", "affected", "at_risk", "what_becomes"]
-
 _PAIR = ("models.base", "models.tuned", "models.tokenizer")
 _READ = (
     *_PAIR, "data.honesty", "settings.samples", "settings.shuffle_seed", "settings.max_length",

@@ -17,8 +17,6 @@ from hcnr.hub import HUB, is_model_name
 from hcnr.kinds import plain_name
 from hcnr.search.grid import grid_kinds
 
-__all__ = ["FILE", "RunRecipe"]
-
 FILE = "hcnr.yaml"
 _HEADER = """\
 # One hcnr run: `hcnr run --recipe hcnr.yaml` does it, or goes on with it; the results lie beside

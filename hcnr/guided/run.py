@@ -23,8 +23,6 @@ from hcnr.progress import Stages, Watcher
 from hcnr.record.front_matter import check_id
 from hcnr.versions import versions
 
-__all__ = ["run_recipe"]
-
 PROBED = ("max_length", "chat_template", "token_budget", "attention", "device", "dtype")
 """Settings of measuring that probes have to do with, beside `samples`."""
 

@@ -2,8 +2,6 @@
 
 from hcnr.record.files.restoration import AdapterRecord
 
-__all__ = ["adapter_sentence", "adapter_table"]
-
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 
 

@@ -7,8 +7,6 @@ from hcnr.config import RestoreConfig
 from hcnr.record.files.restoration import RestorationRecord
 from hcnr.record.names import names_only
 
-__all__ = ["restore_command"]
-
 
 def restore_command(report: RestorationRecord, out: str) -> str:
     """`hcnr restore ...` with every setting that is not the default, and names in place of paths.

@@ -11,8 +11,6 @@ from hcnr.errors import ConfigError
 from hcnr.hub import HUB, model_name
 from hcnr.models.adapter_files import adapter_settings, is_adapter, located
 
-__all__ = ["Origin", "check_id", "front_matter", "is_hub_id", "read_origin"]
-
 NO_BASE_MODEL = (
     "the model card names no base_model, because the hub's name of tuned is not known; pass "
     "--tuned-id OWNER/NAME, or --base-model to hcnr push"

@@ -7,8 +7,6 @@ from hcnr.data.overlap import question_print
 from hcnr.data.suspicions import NO_REFUSALS
 from hcnr.record.writing import report_of
 
-__all__ = ["MeasuredOn"]
-
 
 class MeasuredOn(NamedTuple):
     """Samples of a repair.

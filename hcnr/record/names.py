@@ -4,8 +4,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["names_only", "stem"]
-
 _FIELDS = frozenset({"base", "tuned", "source", "merged_into", "base_model_name_or_path"})
 """Fields of hcnr's files that hold a path as a whole, spaces included."""
 _ROOTED = re.compile(r"(?:~|[A-Za-z]:)?[/\\]")

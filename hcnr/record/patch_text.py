@@ -5,8 +5,6 @@ from collections import Counter
 from hcnr.record.files.restoration import PatchRecord
 from hcnr.record.numbers import in_bytes
 
-__all__ = ["patch_sentence"]
-
 LARGE = 0.5
 """Share of the checkpoint from which on the whole of it is as good."""
 

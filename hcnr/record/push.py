@@ -9,8 +9,6 @@ from hcnr.errors import CheckpointError, ConfigError, OutputError
 from hcnr.record.front_matter import check_id, is_hub_id
 from hcnr.record.names import names_only
 
-__all__ = ["LEFT_OUT", "Pushed", "push", "without_paths"]
-
 LEFT_OUT = (
     "**/answers-*.jsonl", "answers-*.jsonl", "**/judged.jsonl", "judged.jsonl", "**/report.html",
     "report.html", ".*", "**/.*",

@@ -4,8 +4,6 @@ from typing import Any
 
 from hcnr.output.notebook import html_table
 
-__all__ = ["RunReport"]
-
 
 class RunReport(dict[str, Any]):
     """What happened in a run, all of `hcnr_report.json`: plain values by key.

@@ -8,8 +8,6 @@ from hcnr.record.files.tuning import TuneRecord
 from hcnr.record.front_matter import Origin, front_matter
 from hcnr.tuning.settings import TuneSettings
 
-__all__ = ["build_record", "loss_lines", "tuned_card"]
-
 CARD = """\
 ---
 {front_matter}---

@@ -7,8 +7,6 @@ from typing import Any
 
 from hcnr.errors import ConfigError, ModelError
 
-__all__ = ["TuneSettings", "check_installed"]
-
 RATE, LORA_RATE = 1e-5, 2e-4
 """Usual rates for all weights of a language model, and for adapters."""
 

@@ -15,8 +15,6 @@ from urllib.parse import urlsplit
 
 from hcnr.errors import ModelError
 
-__all__ = ["BUSY", "TRIES", "Client"]
-
 TRIES = 5
 """Requests for one answer before giving up."""
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0

@@ -20,8 +20,6 @@ from hcnr.evaluation.judged import INTERPOLATION
 from hcnr.progress import Watcher
 from hcnr.versions import versions
 
-__all__ = ["ServedModel", "answers_of", "ask_served", "check_measurable", "name_models"]
-
 
 @dataclass(frozen=True)
 class ServedModel:

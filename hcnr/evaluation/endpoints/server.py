@@ -12,8 +12,6 @@ from hcnr.errors import ConfigError, DataError, ModelError
 from hcnr.evaluation.endpoints.client import BUSY, TRIES, Client
 from hcnr.evaluation.prompts import ChatTemplate, Prompt
 
-__all__ = ["KEY", "Endpoint", "Server", "open_server"]
-
 KEY = "HCNR_ENDPOINT_KEY"
 """The environment variable that holds the key of a server that wants one."""
 TIMEOUT = 120.0
