@@ -4,16 +4,16 @@ Lengths of functions and files are those of `hcnr_kernels` too.
 """
 
 import ast
-import io
-import tokenize
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sizes import sizes
 
 import hcnr
 from imports import circle, imported, modules_of
+from source_lines import kinds_of_lines, lines_of_code
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "hcnr"
@@ -119,22 +119,6 @@ FILES = [
 ]
 
 
-def lines_of_code(source: str) -> set[int]:
-    """Numbers of the lines that hold code: no comment, no docstring, not blank."""
-    without = {
-        tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
-        tokenize.ENDMARKER,
-    }  # fmt: skip
-    lines: set[int] = set()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type not in without:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            lines.difference_update(range(node.lineno, (node.end_lineno or 0) + 1))
-    return lines
-
-
 def sizes_of_functions(source: str) -> Iterator[tuple[str, int]]:
     """Name and lines of code of every function's body, of inner functions and methods too."""
     code = lines_of_code(source)
@@ -166,6 +150,19 @@ lines"""
     return inner
 '''
     assert dict(sizes_of_functions(source)) == {"outer": 7, "inner": 3}
+    assert kinds_of_lines(source) == {"signatures": 4, "statements": 6, "docstrings": 5}
+
+
+def test_lines_are_counted_by_folder_and_kind() -> None:
+    folders = sizes(LIBRARY)
+    assert {*folders, "__main__"} >= {name for name in FLOORS if (LIBRARY / name).is_dir()}
+    for counts in folders.values():
+        parts = ("statements", "signatures", "imports", "declarations", "errors")
+        assert counts["code"] == sum(counts[part] for part in parts) > 0
+    source = "import os\n\nA = 1\n\n\nclass B:\n    c: int\n\n\nraise ValueError(\n    A\n)\n"
+    assert kinds_of_lines(source) == Counter(
+        imports=1, declarations=2, statements=1, errors=3, docstrings=0
+    )
 
 
 def test_functions_are_short() -> None:

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from hcnr.config import RestoreConfig
 from hcnr.config.configuration import Configuration
-from hcnr.output import current
+from hcnr.output import current, keyword, with_parameters
 from hcnr.settings import choices_of, declared
 
 Tokenizer = Annotated[
@@ -69,14 +69,14 @@ def config_options(
         if not {name, declared(field, "group")}.isdisjoint(unused)
     }
     former = [
-        _option(old, Annotated[str | None, typer.Option("--" + _dashed(old), hidden=True)])
+        keyword(old, Annotated[str | None, typer.Option("--" + _dashed(old), hidden=True)])
         for old in kind.former_names()
         if declared(kind.model_fields[kind.former_names()[old]], "option")
     ]
     if kind is RestoreConfig:
-        options = [_option(name, _listed(name, f, name in hidden)) for name, f in fields.items()]
+        options = [keyword(name, _listed(name, f, name in hidden)) for name, f in fields.items()]
     else:
-        options = [_option(name, *_shown(name, field)) for name, field in fields.items()]
+        options = [keyword(name, *_shown(name, field)) for name, field in fields.items()]
     return functools.partial(_with_options, [*options, *former], into, hidden)
 
 
@@ -88,12 +88,6 @@ def given(context: typer.Context, name: str) -> bool:
     """Whether an option stands on the command line."""
     # By name: typer has a click of its own.
     return getattr(context.get_parameter_source(name), "name", "DEFAULT") != "DEFAULT"
-
-
-def _option(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
-    return inspect.Parameter(
-        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-    )
 
 
 def _with_options(
@@ -116,15 +110,10 @@ def _with_options(
             arguments["context"] = context
         command(**{into: settings}, **arguments)
 
-    parameters = [] if own_context else [_option("context", typer.Context, inspect.Parameter.empty)]
+    parameters = [] if own_context else [keyword("context", typer.Context, inspect.Parameter.empty)]
     for parameter in signature.parameters.values():
-        if parameter.name == into:
-            parameters += options
-        else:
-            parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-    wrapper.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
-    wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
-    return wrapper
+        parameters += options if parameter.name == into else [parameter]
+    return with_parameters(wrapper, parameters)
 
 
 def _shown(name: str, field: FieldInfo) -> tuple[Any, Any]:

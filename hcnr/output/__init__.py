@@ -5,7 +5,7 @@ import functools
 import inspect
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -16,7 +16,17 @@ from hcnr.errors import ConfigError, HcnrError
 from hcnr.output.elsewhere import options_elsewhere
 from hcnr.output.logs import LEVELS, log_to_stderr
 
-__all__ = ["Output", "current", "output_options", "plain_values", "print_json", "say", "shown"]
+__all__ = [
+    "Output",
+    "current",
+    "keyword",
+    "output_options",
+    "plain_values",
+    "print_json",
+    "say",
+    "shown",
+    "with_parameters",
+]
 
 
 @dataclass(frozen=True)
@@ -126,21 +136,24 @@ def output_options(command: Callable[..., None]) -> Callable[..., None]:
         finally:
             _CURRENT.reset(token)
 
-    own = [
-        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for parameter in signature.parameters.values()
-    ]
-    added = [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
-        )
-        for name, option in flags.items()
-    ]
-    keyword, log_level = inspect.Parameter.KEYWORD_ONLY, Annotated[str | None, level]
-    added.append(inspect.Parameter("log_level", keyword, default=None, annotation=log_level))
+    added = [keyword(name, Annotated[bool, option], False) for name, option in flags.items()]
+    added.append(keyword("log_level", Annotated[str | None, level]))
     if not asks:
-        added.append(inspect.Parameter("context", keyword, annotation=typer.Context))
-    parameters = [*own, *added]
-    wrapper.__signature__ = signature.replace(parameters=parameters)  # pyright: ignore[reportAttributeAccessIssue]
-    wrapper.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        added.append(keyword("context", typer.Context, inspect.Parameter.empty))
+    return with_parameters(wrapper, [*signature.parameters.values(), *added])
+
+
+def keyword(name: str, annotation: Any, default: Any = None) -> inspect.Parameter:
+    """A parameter of a command, which typer makes an option of."""
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=default, annotation=annotation)
+
+
+def with_parameters(
+    wrapper: Callable[..., None], parameters: Iterable[inspect.Parameter]
+) -> Callable[..., None]:
+    """Show a command's wrapper to typer as a function of these parameters, all by keyword."""
+    shown = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
+    wrapper.__signature__ = inspect.signature(wrapper).replace(parameters=shown)  # pyright: ignore[reportAttributeAccessIssue]
+    wrapper.__annotations__ = {one.name: one.annotation for one in shown}
     return wrapper
