@@ -1,7 +1,5 @@
 """The lab's sweep: which settings suit its pair, judged by questions that the table never asks."""
 
-from pathlib import Path
-
 from rich.table import Table
 
 from hcnr.choosing.decision import Word
@@ -9,9 +7,7 @@ from hcnr.config import RestoreConfig
 from hcnr.demo.evaluation import Examiner
 from hcnr.demo.laboratory import Laboratory
 from hcnr.demo.table import terminal
-from hcnr.directories import make_directory
 from hcnr.progress import Watcher
-from hcnr.search.checks import FILE
 from hcnr.search.grid import Grid
 from hcnr.search.result import Candidate, SweepResult
 from hcnr.search.sweep import sweep
@@ -57,11 +53,6 @@ def sweep_lab(lab: Laboratory, watcher: Watcher) -> SweepResult:
         for benchmark in examiner.benchmarks
     }
     return result
-
-
-def write_sweep(result: SweepResult, folder: Path) -> None:
-    """Write `sweep.json`, where `hcnr report` finds it."""
-    result.save(make_directory(folder) / FILE)
 
 
 def front_table(result: SweepResult, reported: Word) -> Table:

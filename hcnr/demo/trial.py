@@ -16,11 +16,13 @@ from hcnr.demo.findings import write_metrics_of, write_probe
 from hcnr.demo.interpolation import Rivals, interpolate
 from hcnr.demo.laboratory import Laboratory
 from hcnr.demo.rows import HIGHLIGHT, REPAIRS, Repair
-from hcnr.demo.settings import MAX_ACCURACY_DROP, MAX_TASK_DROP_PERCENT, sweep_lab, write_sweep
+from hcnr.demo.settings import MAX_ACCURACY_DROP, MAX_TASK_DROP_PERCENT, sweep_lab
 from hcnr.demo.table import DemoTable, RepairRow
 from hcnr.demo.telling import write_page
+from hcnr.directories import make_directory
 from hcnr.output.bars import Bars
 from hcnr.record.files.decision import Recommended
+from hcnr.search.checks import FILE
 from hcnr.search.result import SweepResult
 
 RESTORED = "restored"
@@ -55,7 +57,7 @@ class DemoTrial:
             choice,
         ]
         decision = self._decision(choice, tuned)
-        write_sweep(swept, self.restored / "sweep")
+        swept.save(make_directory(self.restored / "sweep") / FILE)
         probed = self._report(choice, decision)
         splits = self.lab.world.splits
         parts = ("unknown", "known", "task")

@@ -22,41 +22,15 @@ class Group(NamedTuple):
 
     Attributes:
         set: name of the set.
-        title: how they changed.
+        title: how they changed; on the page also how many there are.
         kind: `worse`, `better` or `same`, for the style.
-        questions: all of them.
+        questions: all of them; on the page those that have a place.
     """
 
     set: str
     title: str
     kind: str
     questions: list[JudgedQuestion]
-
-
-class ShownAnswer(NamedTuple):
-    """What one model said, as the page shows it, and whether it did what it should."""
-
-    model: str
-    text: str
-    kind: str
-    good: bool
-
-
-class ShownQuestion(NamedTuple):
-    """A question, what should be done with it, and what the models said."""
-
-    asked: str
-    wanted: str
-    said: list[ShownAnswer]
-
-
-class AnswerList(NamedTuple):
-    """A `Group` as the page shows it: how many there are, and those that have a place."""
-
-    set: str
-    title: str
-    kind: str
-    questions: list[ShownQuestion]
 
 
 def answers_beside(metrics: Path, names: Mapping[str, str]) -> list[JudgedQuestion]:
@@ -110,11 +84,11 @@ def answer_groups(questions: Sequence[JudgedQuestion]) -> list[Group]:
     return groups
 
 
-def answer_lists(questions: Sequence[JudgedQuestion], most: int = SHOWN) -> list[AnswerList]:
+def answer_lists(questions: Sequence[JudgedQuestion], most: int = SHOWN) -> list[Group]:
     """All groups, each to unfold, with `most` questions altogether, and one of each at least."""
     groups = answer_groups(questions)
     shares = _shares([len(group.questions) for group in groups], most)
-    return [_list(group, share) for group, share in zip(groups, shares, strict=True)]
+    return [_first(group, share) for group, share in zip(groups, shares, strict=True)]
 
 
 def _shares(counts: Sequence[int], most: int) -> list[int]:
@@ -134,32 +108,27 @@ def _change(one: JudgedQuestion) -> str:
     return "better" if after else "worse"
 
 
-def _list(group: Group, shown: int) -> AnswerList:
+def _first(group: Group, shown: int) -> Group:
     count = len(group.questions)
     part = "" if shown == count else f", the first {shown} shown"
     title = f"{count} question{'' if count == 1 else 's'} {group.title}{part}"
-    return AnswerList(group.set, title, group.kind, [_shown(q) for q in group.questions[:shown]])
+    return group._replace(title=title, questions=group.questions[:shown])
 
 
-def _shown(one: JudgedQuestion) -> ShownQuestion:
-    if not one.answerable:
-        wanted = "to be refused"
-    elif one.answers:
-        wanted = f"to be answered: {_cut(one.answers[0])}"
-    else:
-        wanted = "to be answered"
-    said = [
-        ShownAnswer(name, _cut(answer.response), answer.kind, one.good(name))
-        for name, answer in _ordered(one.said)
-    ]
-    return ShownQuestion(_cut(one.question), wanted, said)
+def wanted(question: JudgedQuestion) -> str:
+    """What should be done with a question."""
+    if not question.answerable:
+        return "to be refused"
+    return f"to be answered: {cut(question.answers[0])}" if question.answers else "to be answered"
 
 
-def _ordered(said: Mapping[str, Answer]) -> list[tuple[str, Answer]]:
+def restored_first(said: Mapping[str, Answer]) -> list[tuple[str, Answer]]:
+    """What the models said, the restored and the tuned one's before the others'."""
     first = [name for name in (RESTORED, TUNED) if name in said]
     return [(name, said[name]) for name in (*first, *(n for n in said if n not in first))]
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """A text as the page shows it: on one line, and not longer than `LONGEST`."""
     text = " ".join(text.split())
     return text if len(text) <= LONGEST else text[: LONGEST - 1].rstrip() + "…"

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hcnr.report.answers import SHOWN
+from hcnr.report.answers import SHOWN, cut, restored_first, wanted
 from hcnr.report.drawing.charts import legend, noted
 from hcnr.report.drawing.elements import swatch
 from hcnr.report.drawing.svg import draw
@@ -59,7 +59,9 @@ def _template() -> "Template":
         keep_trailing_newline=True,
     )
     environment.filters["chart_of"] = lambda key, charts: charts.get(key)
-    environment.filters["whole_options"] = _whole_options
+    environment.filters.update(
+        whole_options=_whole_options, cut=cut, wanted=wanted, restored_first=restored_first
+    )
     environment.globals.update(
         draw=draw, swatch=swatch, legend=legend, noted=noted, most_rows=MOST_ROWS,
         most_notes=MOST_NOTES,
