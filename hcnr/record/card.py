@@ -4,13 +4,12 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hcnr.record.adapter_text import adapter_sentence
 from hcnr.record.files.restoration import AGAIN, LossVerdict, RestorationRecord
+from hcnr.record.form_text import adapter_sentence, patch_sentence
 from hcnr.record.front_matter import Origin, front_matter
 from hcnr.record.interpolation_text import HOW
 from hcnr.record.interpolation_text import key_facts as mixing_facts
 from hcnr.record.names import names_only, stem
-from hcnr.record.patch_text import patch_sentence
 from hcnr.record.tables import Table
 from hcnr.record.two_sided_text import key_facts, kind_text
 

@@ -9,13 +9,12 @@ from rich.table import Table
 
 from hcnr.output import say
 from hcnr.output.bars import duration
-from hcnr.record.adapter_text import adapter_sentence, adapter_table
 from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.record.files.restoration import AGAIN, DataRecord, Interpolated, RestorationRecord
 from hcnr.record.files.two_sided import TwoSidedRecord
+from hcnr.record.form_text import adapter_sentence, adapter_table, patch_sentence
 from hcnr.record.interpolation_text import key_facts as mixing_facts
 from hcnr.record.interpolation_text import search_sentence as mixing_search
-from hcnr.record.patch_text import patch_sentence
 from hcnr.record.two_sided_text import key_facts, search_sentence
 
 if TYPE_CHECKING:
