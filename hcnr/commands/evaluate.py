@@ -106,9 +106,9 @@ def evaluate(
     asked, jobs = read_names(benchmarks), read_names(tasks)
     how = EvaluateConfig(**settings)
     if (model, responses, endpoint).count(None) != 2:
-        found = "none" if model is responses is endpoint else "several"
+        how_many = "none" if model is responses is endpoint else "several"
         raise ConfigError(
-            f"expected one of MODEL, --responses and --endpoint, found {found}; give one of them"
+            f"expected one of MODEL, --responses and --endpoint, found {how_many}; give one of them"
         )
     others = against or []
     if responses is not None:

@@ -167,11 +167,11 @@ class Live(TorchDispatchMode):
             self._known[own.untyped_storage()] = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        found = func(*args, **(kwargs or {}))
-        for value in tree_leaves(found):
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
             if isinstance(value, Tensor):
                 self._count(value.untyped_storage())
-        return found
+        return result
 
     def _count(self, storage: Any) -> None:
         if storage in self._known:

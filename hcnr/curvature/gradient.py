@@ -57,22 +57,22 @@ def mean_gradient(
     """
 
     def measure(passes: Attempt) -> tuple[Totals, dict[str, Tensor]]:
-        found: dict[str, Tensor] = {}
+        gradients: dict[str, Tensor] = {}
 
         def consume(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
             x, g = (shared.layout.real(rows).float() for rows in (x, g))
-            if name in found:
-                found[name].addmm_(g.T, x)
+            if name in gradients:
+                gradients[name].addmm_(g.T, x)
             else:
-                found[name] = g.T @ x
+                gradients[name] = g.T @ x
 
         with Taps(matrices, on_gradient=consume, model=model) as taps:
-            return passes.backward(taps), found
+            return passes.backward(taps), gradients
 
     passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
-    totals, found = passes.run(measure)
-    found = ranks.summed("gradient", found, model.device)
-    refuse_silent(matrices, found)
-    for gradient in found.values():
+    totals, gradients = passes.run(measure)
+    gradients = ranks.summed("gradient", gradients, model.device)
+    refuse_silent(matrices, gradients)
+    for gradient in gradients.values():
         gradient.div_(len(data))
-    return MeanGradient(totals.over_ranks().loss, {name: found[name] for name in matrices})
+    return MeanGradient(totals.over_ranks().loss, {name: gradients[name] for name in matrices})

@@ -23,8 +23,8 @@ _BLOCK = re.compile(r"^(?:.*?\.)?\d+(?=\.|$)")
 
 def block_of(matrix: str) -> str:
     """The transformer block of a matrix: its name up to the first number."""
-    found = _BLOCK.match(matrix)
-    return found.group() if found else matrix
+    match = _BLOCK.match(matrix)
+    return match.group() if match else matrix
 
 
 def curvature_bytes(

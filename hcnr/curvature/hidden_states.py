@@ -59,14 +59,14 @@ def last_token_states(
 
     @torch.no_grad()
     def measure(passes: Attempt) -> Tensor:
-        found: Tensor | None = None
+        last_states: Tensor | None = None
         for batch in passes.batches():
             states = _states_of(model, blocks, batch)
-            if found is None:
-                found = states.new_empty(len(prompts), *states.shape[1:])
-            found[list(batch.indices)] = states
-        assert found is not None
-        return found
+            if last_states is None:
+                last_states = states.new_empty(len(prompts), *states.shape[1:])
+            last_states[list(batch.indices)] = states
+        assert last_states is not None
+        return last_states
 
     return Passes(model, prompts, token_budget, progress=progress).run(measure)
 

@@ -97,22 +97,22 @@ def curvature(
     passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
 
     def measure(attempt: Attempt, apart: Container[str]) -> Sums:
-        found = Sums.empty()
+        sums = Sums.empty()
 
         def add(key: Key, shared: SharedInput, rows: Tensor) -> None:
-            if key not in found.grams:
-                found.grams[key] = _empty_gram(rows, None)
-            found.tokens[key] += shared.layout.tokens
+            if key not in sums.grams:
+                sums.grams[key] = _empty_gram(rows, None)
+            sums.tokens[key] += shared.layout.tokens
             if shared.layout.tokens:
-                gram_(found.whole(key), shared.layout.real(rows))
+                gram_(sums.whole(key), shared.layout.real(rows))
 
         def on_input(name: str, shared: SharedInput, x: Tensor) -> None:
-            found.note(name, ("inputs", shared.leader), shared.layout.tokens)
+            sums.note(name, ("inputs", shared.leader), shared.layout.tokens)
             if name == shared.leader:
                 add(("inputs", name), shared, x)
 
         def on_gradient(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
-            found.note(name, ("gradients", name), shared.layout.tokens)
+            sums.note(name, ("gradients", name), shared.layout.tokens)
             add(("gradients", name), shared, g)
 
         if axis == "input":
@@ -121,15 +121,15 @@ def curvature(
         else:
             with Taps(matrices, on_gradient=on_gradient, model=passes.model) as taps:
                 attempt.backward(taps)
-        return found
+        return sums
 
-    found = measured(passes, measure, held)
-    own = {key: found.whole(key) for key in found.grams}
+    sums = measured(passes, measure, held)
+    own = {key: sums.whole(key) for key in sums.grams}
     grams = ranks.summed("curvature", own, passes.model.device)
     for key, gram in grams.items():
-        symmetrize_(gram).div_(max(found.tokens[key], 1))
-    refuse_silent(matrices, found.sources)
-    return {name: grams[found.sources[name]] for name in matrices}
+        symmetrize_(gram).div_(max(sums.tokens[key], 1))
+    refuse_silent(matrices, sums.sources)
+    return {name: grams[sums.sources[name]] for name in matrices}
 
 
 def second_moments(
@@ -163,49 +163,49 @@ def second_moments(
     """
 
     def measure(passes: Attempt, apart: Container[str]) -> Sums:
-        found = Sums.empty()
+        sums = Sums.empty()
 
         def add(key: Key, shared: SharedInput, rows: Tensor) -> None:
             rows = shared.layout.real(rows)
-            if key not in found.grams:
-                found.grams[key] = _empty_gram(rows, block_size)
-            found.tokens[key] += shared.layout.tokens
+            if key not in sums.grams:
+                sums.grams[key] = _empty_gram(rows, block_size)
+            sums.tokens[key] += shared.layout.tokens
             if not shared.layout.tokens:
                 return
-            gram = found.grams[key]
+            gram = sums.grams[key]
             if isinstance(gram, BlockDiagonal):
                 gram.add_gram_(rows.float())
             else:
                 gram_(gram, rows)
 
         def consume(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
-            found.note(name, ("inputs", shared.leader), shared.layout.tokens)
+            sums.note(name, ("inputs", shared.leader), shared.layout.tokens)
             add(("gradients", name), shared, g)
             if name == shared.leader:
                 add(("inputs", name), shared, x)
 
         with Taps(matrices, on_gradient=consume, model=model, apart=apart) as taps:
             passes.backward(taps)
-        return found
+        return sums
 
     if not matrices:
         return {}
     passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
-    found = measured(passes, measure)
-    grams = _over_ranks(found.grams, model.device)
-    refuse_silent(matrices, found.sources)
+    sums = measured(passes, measure)
+    grams = _over_ranks(sums.grams, model.device)
+    refuse_silent(matrices, sums.sources)
     for key, gram in grams.items():
-        count = max(found.tokens[key], 1)
+        count = max(sums.tokens[key], 1)
         if isinstance(gram, BlockDiagonal):
             gram.div_(count)
         else:
             symmetrize_(gram).div_(count)
     return {
         name: Moments(
-            grams[found.sources[name]],
+            grams[sums.sources[name]],
             grams["gradients", name],
-            found.read[name],
-            found.sources[name][1],
+            sums.read[name],
+            sums.sources[name][1],
         )
         for name in matrices
     }
@@ -222,12 +222,12 @@ def _over_ranks(
         for key, gram in grams.items()
         for place, stack in enumerate(gram.stacks if isinstance(gram, BlockDiagonal) else (gram,))
     }
-    found: dict[Key, Tensor | BlockDiagonal] = {}
+    summed: dict[Key, Tensor | BlockDiagonal] = {}
     for (key, blocks, _), stack in ranks.summed("curvature", stacks, device).items():
-        known = found.get(key)
+        known = summed.get(key)
         before = known.stacks if isinstance(known, BlockDiagonal) else ()
-        found[key] = BlockDiagonal((*before, stack)) if blocks else stack
-    return found
+        summed[key] = BlockDiagonal((*before, stack)) if blocks else stack
+    return summed
 
 
 def _empty_gram(rows: Tensor, block_size: int | None) -> Tensor | BlockDiagonal:

@@ -185,14 +185,14 @@ class Passes:
 
         with prepared(self.model, gradient_checkpointing=self.gradient_checkpointing):
             try:
-                found = shrinking(attempt, self.token_budget, self.data, held=held)
+                result = shrinking(attempt, self.token_budget, self.data, held=held)
             except RankError:
                 raise
             except HcnrError as error:
                 ranks.agreed(error)
                 raise
             ranks.agreed(None)
-            return found
+            return result
 
 
 def refuse_unread(model: nn.Module, error: RuntimeError) -> None:

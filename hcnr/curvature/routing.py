@@ -47,16 +47,16 @@ def expert_tokens(
     experts = {name: layer for name, layer in matrices.items() if isinstance(layer, Expert)}
 
     def measure(passes: Attempt) -> dict[str, int]:
-        found: Counter[str] = Counter()
+        counts: Counter[str] = Counter()
 
         def count(name: str, shared: SharedInput, x: Tensor) -> None:
-            found[name] += shared.layout.tokens
+            counts[name] += shared.layout.tokens
 
         with Taps(experts, on_input=count) as taps:
             passes.forward(taps)
-        return {name: found[name] for name in experts}
+        return {name: counts[name] for name in experts}
 
     if not experts:
         return {}
-    found = Passes(model, data, token_budget, progress=progress).run(measure)
-    return ranks.counted("tokens of experts", found)
+    counts = Passes(model, data, token_budget, progress=progress).run(measure)
+    return ranks.counted("tokens of experts", counts)

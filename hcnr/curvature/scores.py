@@ -71,13 +71,13 @@ def score(
     fisher = passes.run(measure).over_ranks()
     # Of all samples, also where one reaches no matrix.
     sizes = [len(range(part, count, parts)) for part in range(parts)]
-    found = [
+    by_part = [
         {name: scores.cpu() for name, scores in fisher.scores_of(part, size).items()}
         for part, size in enumerate(sizes)
     ]
-    if len(found) == 1:
-        return NeuronScores(found[0], {})
-    even, odd = found
+    if len(by_part) == 1:
+        return NeuronScores(by_part[0], {})
+    even, odd = by_part
     share = sizes[0] / count
     return NeuronScores(
         {name: even[name] * share + odd[name] * (1 - share) for name in matrices},

@@ -134,8 +134,8 @@ def _check_batches(
             routes.mode = "hold"
             alone = scores(1)
     limits = _limits(model)
-    found = {name: _difference(alone[name], batched[name]) for name in matrices}
-    for name, error in _relative(found, limits.floor**2).items():
+    differences = {name: _difference(alone[name], batched[name]) for name in matrices}
+    for name, error in _relative(differences, limits.floor**2).items():
         if error > limits.tolerance:
             raise ModelError(
                 f"the scores of {name} on two samples differ by {error:.0%} between one batch and "
@@ -185,7 +185,7 @@ def _check_gradients(
     Each weight's gradients are let go as soon as they are compared.
     """
     tapped: dict[str, Tensor] = {}
-    found: dict[str, _Difference | None] = {}
+    differences: dict[str, _Difference | None] = {}
 
     def consume(name: str, shared: SharedInput, x: Tensor, g: Tensor) -> None:
         x, g = (shared.layout.real(rows).float() for rows in (x, g))
@@ -198,7 +198,7 @@ def _check_gradients(
             gradient, weight.grad = weight.grad, None
             mine = tapped.pop(name, None)
             gradient = as_matrix(matrices[name], gradient).float()
-            found[name] = None if mine is None else _difference(gradient, mine)
+            differences[name] = None if mine is None else _difference(gradient, mine)
 
         return hook
 
@@ -215,13 +215,15 @@ def _check_gradients(
         routes.mode = "follow"
         _check_experts(model, matrices, batch, losses.detach())
     limits = _limits(model)
-    errors = _relative({name: one for name, one in found.items() if one is not None}, limits.floor)
+    errors = _relative(
+        {name: one for name, one in differences.items() if one is not None}, limits.floor
+    )
     wrong = [n for n in matrices if (e := errors.get(n)) is None or e > limits.tolerance]
     for name in wrong:
         layer = matrices[name]
         more = "it" if len(wrong) == 1 else f"it and {len(wrong) - 1} more of such"
         cure = f"leave {more} out with --ignore '{ignoring_all(wrong, matrices)}'"
-        if name not in found:
+        if name not in differences:
             raise ModelError(f"{name} took no part in the model's forward pass; {cure}")
         if name not in errors:
             raise ModelError(
@@ -316,20 +318,20 @@ class _Difference(NamedTuple):
     value: float
 
 
-def _difference(expected: Tensor, found: Tensor) -> _Difference:
+def _difference(expected: Tensor, actual: Tensor) -> _Difference:
     return _Difference(
-        float(expected.double().norm()), float((expected.double() - found.double()).norm())
+        float(expected.double().norm()), float((expected.double() - actual.double()).norm())
     )
 
 
-def _relative(found: Mapping[str, _Difference], floor: float) -> dict[str, float]:
+def _relative(differences: Mapping[str, _Difference], floor: float) -> dict[str, float]:
     """Differences as shares of the expected norms, which count as `floor` of the largest at least.
 
     0 where nothing is expected and nothing found.
     """
-    least = floor * max((one.size for one in found.values()), default=0.0)
+    least = floor * max((one.size for one in differences.values()), default=0.0)
     shares = {}
-    for name, one in found.items():
+    for name, one in differences.items():
         size = max(one.size, least)
         shares[name] = one.value / size if size > 0 else (math.inf if one.value > 0 else 0.0)
     return shares

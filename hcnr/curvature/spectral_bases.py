@@ -167,7 +167,7 @@ class GroupwiseBases:
             if (role, group[0]) not in self._checked:
                 check_model(model, layers, self._data[data_set], axis=self._config.axis, **settings)
                 self._checked.add((role, group[0]))
-            found = second_moments(
+            moments = second_moments(
                 model,
                 layers,
                 self._data[data_set],
@@ -175,7 +175,7 @@ class GroupwiseBases:
                 progress=watcher.advance,
                 **settings,
             )
-        return found
+        return moments
 
     def _factorise(
         self,
@@ -190,7 +190,7 @@ class GroupwiseBases:
         far = own["task", "tuned"]
         base, tuned = (source.weight(name) for source in (self._pair.base, self._pair.tuned))
         delta = tuned.to(device).float() - base.to(device).float()
-        found: dict[Kind, SpectralBasis] = {}
+        bases: dict[Kind, SpectralBasis] = {}
         twins: dict[Place, SpectralBasis] = {}
         energies: dict[Kind, Tensor] = {}
         for kind in self.kinds:
@@ -207,12 +207,12 @@ class GroupwiseBases:
                     shared=inputs.get(key),
                     name=name,
                 )
-            found[kind] = twins[place]
+            bases[kind] = twins[place]
             inputs[key] = twins[place].input
             if self._config.searches and kind == "spectral":
                 scale = forecast_scale(far, len(self._data["task"]))
                 energies[kind] = twins[place].task_energy().energy * scale
-        return found, energies
+        return bases, energies
 
 
 _Factorised = tuple[str, dict[Kind, SpectralBasis], dict[Kind, Tensor]]
@@ -290,8 +290,8 @@ class BasisCache:
         self._kept[matrix] = Path(path)
 
     def __getitem__(self, matrix: str) -> SpectralBasis:
-        found = self._kept[matrix]
-        return _loaded(found) if isinstance(found, Path) else found
+        basis = self._kept[matrix]
+        return _loaded(basis) if isinstance(basis, Path) else basis
 
 
 class SpectralBases:
@@ -340,7 +340,7 @@ class SpectralBases:
         `keep` holds what is finished of each group, for a run after this one was interrupted.
         """
         work = GroupwiseBases(pair, matrices, data, config, stages, kinds=kinds, models=models)
-        found = cls(data["honesty"], work.groups, work.kinds)
+        spectral_bases = cls(data["honesty"], work.groups, work.kinds)
         try:
             for place, group in enumerate(work.groups):
 
@@ -351,13 +351,13 @@ class SpectralBases:
                 device = resolve_device(config.device)
                 bases, forecast = keep.of(name, finished, KEPT_CLASSES, device)
                 work.forecast = {kind: TaskEnergy(e.energy.cpu()) for kind, e in forecast.items()}
-                found.add(bases)
+                spectral_bases.add(bases)
                 del bases  # let go before the next group is measured
         except BaseException:
-            found.close()
+            spectral_bases.close()
             raise
-        found.passes, found.forecast = work.passes, work.forecast
-        return found
+        spectral_bases.passes, spectral_bases.forecast = work.passes, work.forecast
+        return spectral_bases
 
     def add(self, bases: Mapping[str, Mapping[Kind, Any]]) -> None:
         """Hold the bases of a group: matrix -> kind -> basis."""

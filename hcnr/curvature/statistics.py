@@ -152,8 +152,8 @@ class Statistics:
                 header = json.loads((file.metadata() or {})[_KEY])
                 for key in file.keys():  # noqa: SIM118 (safe_open is no mapping)
                     tensors[key] = file.get_tensor(key)
-            found = header["format"]
-            statistics = cls._assemble(header, tensors) if found == FORMAT else None
+            version = header["format"]
+            statistics = cls._assemble(header, tensors) if version == FORMAT else None
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise StatisticsError(
                 f"{path} is no statistics file of hcnr or is damaged ({type(error).__name__}: "
@@ -161,7 +161,7 @@ class Statistics:
             ) from error
         if statistics is None:
             raise StatisticsError(
-                f"{path} has format {found}, this version reads format {FORMAT}; measure again "
+                f"{path} has format {version}, this version reads format {FORMAT}; measure again "
                 "with `hcnr measure`"
             )
         statistics.validate(str(path))
@@ -179,9 +179,9 @@ class Statistics:
             groups[kind] = {}
             for data_set in ("honesty", "task"):
                 keys = {name: f"{kind}.{data_set}.{name}" for name in header["matrices"]}
-                found = {name: tensors[key] for name, key in keys.items() if key in tensors}
-                if found:
-                    groups[kind][data_set] = found
+                of_kind = {name: tensors[key] for name, key in keys.items() if key in tensors}
+                if of_kind:
+                    groups[kind][data_set] = of_kind
         return cls(
             axis=header["axis"],
             fingerprints=dict(header["fingerprints"]),
@@ -211,9 +211,9 @@ class Statistics:
                 ("honesty", "task") if kind == "scores" or (groups and kind == "halves") else ()
             )
             for data_set in dict.fromkeys((*wanted, *groups)):
-                found = groups.get(data_set, {})
-                for matrix in self.matrices if data_set in wanted else found:
-                    self._check(name, kind, data_set, matrix, found.get(matrix))
+                by_matrix = groups.get(data_set, {})
+                for matrix in self.matrices if data_set in wanted else by_matrix:
+                    self._check(name, kind, data_set, matrix, by_matrix.get(matrix))
 
     def _check(
         self, name: str, kind: str, data_set: str, matrix: str, tensor: Tensor | None

@@ -71,16 +71,16 @@ def measured(
     while True:
         own = passes.run(run, held=held)
         sources = ranks.merged("sources", own.sources)
-        found = own._replace(
+        result = own._replace(
             sources=sources,
             tokens=ranks.counted("tokens", own.tokens),
             read=ranks.counted("rows read", own.read),
         )
         wrong = {name for name, one in own.sources.items() if one != sources[name]}
         # Where the matrix that leads gets no gradient, say.
-        wrong |= {n for n, one in sources.items() if found.tokens.get(one) != found.read[n]}
+        wrong |= {n for n, one in sources.items() if result.tokens.get(one) != result.read[n]}
         told = ranks.gathered("matrices that share nothing", (frozenset(apart), frozenset(wrong)))
         if all(one == (apart, frozenset()) for one in told):
-            return found
+            return result
         apart.update(*(names for one in told for names in one))
-        del own, found
+        del own, result

@@ -58,7 +58,7 @@ def without_samples(
 ) -> list[str]:
     """Matrices that do not read one row for each token of a batch, in their order."""
     rows = batch.input_ids.numel()
-    found: set[str] = set()
+    odd: set[str] = set()
 
     def seen(name: str, layer: nn.Module, args: Any, kwargs: dict[str, Any], _: object) -> None:
         x = args[0] if args else next(iter(kwargs.values()), None)
@@ -67,7 +67,7 @@ def without_samples(
         else:
             read = x.numel() // max(x.shape[-1], 1) if isinstance(x, Tensor) else rows
         if read != rows:
-            found.add(name)
+            odd.add(name)
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.no_grad())
@@ -76,4 +76,4 @@ def without_samples(
             hook = functools.partial(seen, name)
             stack.callback(layer.register_forward_hook(hook, with_kwargs=True).remove)
         finite_losses(model, batch)
-    return [name for name in matrices if name in found]
+    return [name for name in matrices if name in odd]

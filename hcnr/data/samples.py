@@ -189,10 +189,10 @@ def _fill(item: Item) -> str:
         return item.answers[0]
     if "messages" in item.fields or "conversations" in item.fields:
         name = "messages" if "messages" in item.fields else "conversations"
-        found = f"the role {item.turns[-1].role!r}" if item.turns else "no turns"
+        last = f"the role {item.turns[-1].role!r}" if item.turns else "no turns"
         raise DataError(
             f"{item.place}: the last turn of '{name}' must be the assistant's response, found "
-            f"{found}"
+            f"{last}"
         )
     keys = ", ".join(repr(key) for key in list(item.fields)[:8])
     raise DataError(

@@ -157,14 +157,14 @@ def about_tokenizers(
     if not foreign:
         return []
     first = foreign[0]
-    found = (
+    fact = (
         f"base and tuned read text differently: {len(foreign)} of the {len(used)} tokens in the "
         f"data mean something else to base (id {first} is {ours.get(first)!r}, and "
         f"{theirs.get(first)!r} to base)"
     )
     if len(foreign) > FOREIGN_SHARE * len(used):
         raise DataError(
-            f"{found}: name the checkpoint that the fine-tuning started from, or the tokenizer of "
+            f"{fact}: name the checkpoint that the fine-tuning started from, or the tokenizer of "
             "both with --tokenizer"
         )
-    return [f"{found}; both are measured on tuned's tokens"]
+    return [f"{fact}; both are measured on tuned's tokens"]

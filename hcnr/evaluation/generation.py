@@ -63,8 +63,8 @@ def generate(
     check_sizes(batch_size, max_new_tokens)
     texts = [i for i, prompt in enumerate(prompts) if isinstance(prompt, str)]
     encoded = cast(list[list[int]], list(prompts))
-    found = encode_prompts([cast(str, prompts[i]) for i in texts], tokenizer, chat_template)
-    for i, ids in zip(texts, found, strict=True):
+    encoded_texts = encode_prompts([cast(str, prompts[i]) for i in texts], tokenizer, chat_template)
+    for i, ids in zip(texts, encoded_texts, strict=True):
         encoded[i] = ids
     names = names or [f"prompt {i}" for i in range(1, len(encoded) + 1)]
     check_room(dict(zip(names, encoded, strict=True)), max_new_tokens, Limits.of(model))

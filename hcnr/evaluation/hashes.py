@@ -26,12 +26,12 @@ def weights_sha256(source: Source) -> str:
         for path in sorted(shard.file for shard in source.checkpoint.shards):
             try:
                 about = path.stat()
-                found = _file_sha256(path.resolve(), about.st_size, about.st_mtime_ns)
+                file_digest = _file_sha256(path.resolve(), about.st_size, about.st_mtime_ns)
             except OSError as error:
                 raise CheckpointError(
                     f"{path} can no longer be read ({error.strerror}); check the checkpoint"
                 ) from None
-            digest.update(found)
+            digest.update(file_digest)
         return digest.hexdigest()
     assert isinstance(source, ModelSource)
     return model_sha256(source.model)

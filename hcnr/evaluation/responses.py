@@ -209,8 +209,8 @@ def _parse(place: str, number: int, record: Any) -> tuple[Question, str]:
         ("response", str, "text, empty where nothing was said"),
     ):
         if not isinstance(record.get(key), kind):
-            found = f"{record[key]!r} as" if key in record else "no"
-            raise DataError(f"{place} has {found} '{key}', expected {words}")
+            value = f"{record[key]!r} as" if key in record else "no"
+            raise DataError(f"{place} has {value} '{key}', expected {words}")
     answers = record.get("answers")
     answers = [] if answers is None else [answers] if isinstance(answers, str) else answers
     if not isinstance(answers, list | tuple) or not all(

@@ -132,7 +132,7 @@ def _add_mean(
 def _add_set(
     table: Table,
     head: str,
-    found: Mapping[str, Mapping[str, Any]],
+    by_model: Mapping[str, Mapping[str, Any]],
     gaps: Mapping[str, Mapping[str, Any]],
     columns: Columns,
     console: Console,
@@ -140,7 +140,7 @@ def _add_set(
     """Add a set's rows: each model, and how the first one differs from it."""
     digits = 1 if console.width >= 110 else 0
     calibrated = len(table.columns) > len(columns) + 3
-    for label, numbers in found.items():
+    for label, numbers in by_model.items():
         # Refusing everything is no sample of anything: its intervals would only distract.
         intervals = {} if label == REFUSE_ALL else numbers["ci95"]
         cells = [

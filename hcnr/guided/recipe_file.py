@@ -108,11 +108,11 @@ def _problem(
     if first["type"] == "extra_forbidden":
         close = difflib.get_close_matches(where[-1].lower(), part.model_fields, 1, cutoff=0.0)[0]
         return f"{at}unknown key {reprlib.repr(name)}; did you mean '{close}'?"
-    found = reprlib.repr(functools.reduce(dict.__getitem__, where, values))
+    value = reprlib.repr(functools.reduce(dict.__getitem__, where, values))
     cure = "correct it"
     if where[-1] == "compensation" and part is Settings:
         cure = kind_hint(str(functools.reduce(dict.__getitem__, where, values)))
-    return f"{at}{name} is {found}, expected {_expected(part, where)}; {cure}"
+    return f"{at}{name} is {value}, expected {_expected(part, where)}; {cure}"
 
 
 def _known(where: Place, values: Any) -> Place:

@@ -99,12 +99,12 @@ def run_recipe(
 
 def _check_revisions(recipe: RunRecipe, pair: Pair) -> None:
     for role in ("base", "tuned"):
-        wanted, found = getattr(recipe.models, f"{role}_revision"), pair.fingerprints[role]
+        wanted, now = getattr(recipe.models, f"{role}_revision"), pair.fingerprints[role]
         source = pair.base if role == "base" else pair.tuned
         if wanted is not None and not source.has_fingerprint(wanted):
             raise ConfigError(
                 f"models.{role}_revision is {wanted}, but the checkpoint in "
-                f"{getattr(recipe.models, role)} has the fingerprint {found}; name the one that "
+                f"{getattr(recipe.models, role)} has the fingerprint {now}; name the one that "
                 f"the recipe was written for, or write '{role}_revision: null' to take this one"
             )
 

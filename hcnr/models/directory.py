@@ -182,8 +182,8 @@ class DirectorySource:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the floating-point tensors, by the model's names."""
-        found = self.placed.infos.items()
-        return {name: info.shape for name, info in found if info.dtype.is_floating_point}
+        infos = self.placed.infos.items()
+        return {name: info.shape for name, info in infos if info.dtype.is_floating_point}
 
     def check_finite(self, but: Iterable[str] = ()) -> None:
         """Look at every weight once; at those of the matrices `but` when `checked` is asked."""
@@ -293,8 +293,8 @@ class DirectorySource:
 
 def _names(model: nn.Module, parameters: Iterable[str]) -> dict[str, list[str]]:
     """Some parameters, each with all names that it has in the model."""
-    found: dict[int, list[str]] = {}
+    by_parameter: dict[int, list[str]] = {}
     places = dict(model.named_parameters(remove_duplicate=False))
     for name, parameter in places.items():
-        found.setdefault(id(parameter), []).append(name)
-    return {name: found[id(places[name])] for name in parameters}
+        by_parameter.setdefault(id(parameter), []).append(name)
+    return {name: by_parameter[id(places[name])] for name in parameters}

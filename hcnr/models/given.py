@@ -102,12 +102,12 @@ def _plain(given: Given) -> Given:
     elif place.is_dir():
         from hcnr.models.quantised.convert import dequantised
 
-        found = dequantised(place)
-        if found is None:
+        converted = dequantised(place)
+        if converted is None:
             return given
-        plain, dtype, by = found.directory, found.dtype, found.by
-        facts = {"quantised": found.method}
-        what = f"quantised ({found.method}, {found.count} weights)"
+        plain, dtype, by = converted.directory, converted.dtype, converted.by
+        facts = {"quantised": converted.method}
+        what = f"quantised ({converted.method}, {converted.count} weights)"
     else:
         return given
     note = (
@@ -169,12 +169,12 @@ def _of_the_hub(source: str | os.PathLike[str]) -> tuple[dict[str, Any], tuple[s
     """Facts and notes about a model of the hub; nothing of a directory."""
     if not is_model_name(source):
         return {}, ()
-    found = model_snapshot(source)
+    hub = model_snapshot(source)
     note = (
-        f"'{os.fspath(source)}' is of the Hugging Face hub, at the revision {found.revision}; name "
-        f"it as {found.name}@{found.revision} to get the same again"
+        f"'{os.fspath(source)}' is of the Hugging Face hub, at the revision {hub.revision}; name "
+        f"it as {hub.name}@{hub.revision} to get the same again"
     )
-    return {"hub": found.name, "revision": found.revision}, (note,)
+    return {"hub": hub.name, "revision": hub.revision}, (note,)
 
 
 def _names(settings: AdapterSettings, base: Given) -> bool:

@@ -150,11 +150,11 @@ def sharing_layers(
     """Other layers of a model that hold the weight of a matrix; only of matrices that have some."""
     names = {identity_of(layer): name for name, layer in matrices.items()}
     own = {id(layer) for layer in matrices.values()}
-    found: dict[str, list[nn.Module]] = {}
+    by_matrix: dict[str, list[nn.Module]] = {}
     for module in model.modules():
         if is_linear(module) and id(module) not in own and identity_of(module) in names:
-            found.setdefault(names[identity_of(module)], []).append(module)
-    return found
+            by_matrix.setdefault(names[identity_of(module)], []).append(module)
+    return by_matrix
 
 
 def ignoring(name: str, wrong: Container[str], matrices: Iterable[str]) -> str:

@@ -120,9 +120,9 @@ def check_loaded(loading: Mapping[str, Any], place: Any, model: Any) -> None:
     """
     kind = type(model).__name__
     unused = sorted(loading["unexpected_keys"])
-    if found := [name for name in unused if any(part in name for part in ADAPTERS)]:
+    if parts := [name for name in unused if any(part in name for part in ADAPTERS)]:
         raise CheckpointError(
-            f"'{place}' holds {found[0]!r}{_more(found)}, a part of an adapter that is not merged: "
+            f"'{place}' holds {parts[0]!r}{_more(parts)}, a part of an adapter that is not merged: "
             "merge it (peft: `merge_and_unload()`, then `save_pretrained`) and name the merged "
             "directory"
         )

@@ -349,10 +349,10 @@ def target_matrices(
     if not chosen:
         where = f"inside {blocks}" if blocks else f"in {type(model).__name__}"
         kinds = sorted({kind_of(name) for name in candidates})
-        found = f"the candidates are {', '.join(kinds)}" if kinds else "it has no linear layer"
+        available = f"the candidates are {', '.join(kinds)}" if kinds else "it has no linear layer"
         raise ModelError(
             f"no matrix {where} matches targets {list(targets)} without ignore {list(ignore)}: "
-            f"{found}"
+            f"{available}"
         )
     return chosen
 

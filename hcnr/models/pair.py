@@ -119,10 +119,10 @@ class Pair:
             matrices, messages = check_match(*pair, config)
             # A base that an adapter was merged into has told its own before.
             notes = dict.fromkeys([*pair[0].notes, *pair[1].notes, *messages])
-            found = cls(*pair, matrices, list(notes), {"base": "", "tuned": ""})
-            found.refuse_equal(everything=config.interpolates)
-            found.fingerprints.update(base=pair[0].fingerprint(), tuned=pair[1].fingerprint())
-            return found
+            opened_pair = cls(*pair, matrices, list(notes), {"base": "", "tuned": ""})
+            opened_pair.refuse_equal(everything=config.interpolates)
+            opened_pair.fingerprints.update(base=pair[0].fingerprint(), tuned=pair[1].fingerprint())
+            return opened_pair
 
     def refuse_equal(self, *, everything: bool = False) -> None:
         """Refuse a pair in which no target differs; reads targets up to the first that does.
@@ -179,14 +179,14 @@ class Pair:
             return self.tuned.tokenizer()
         except ModelError as error:
             try:
-                found = self.base.tokenizer()
+                chosen = self.base.tokenizer()
             except ModelError:
                 raise error from None
         self.messages.append(
             f"tuned ({self.tuned}) has no tokenizer of its own, so base's was taken; name another "
             "one with --tokenizer"
         )
-        return found
+        return chosen
 
     @property
     def facts(self) -> dict[str, Any]:

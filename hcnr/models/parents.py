@@ -66,8 +66,8 @@ def _card(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        found = _FRONT.match(file.read_text(encoding="utf-8"))
-        values = yaml.safe_load(found[1]) if found else None
+        match = _FRONT.match(file.read_text(encoding="utf-8"))
+        values = yaml.safe_load(match[1]) if match else None
     except (OSError, ValueError, yaml.YAMLError):
         return {}
     return values if isinstance(values, dict) else {}

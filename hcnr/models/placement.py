@@ -61,7 +61,7 @@ class Conversion:
                 reverse.add_tensor(key, name, pattern, parameters[name])
                 keys.append(key)
             pieces = reverse.convert(keys[0], model=self.model, config=self.model.config)
-        found: dict[str, Tensor] = {}
+        by_key: dict[str, Tensor] = {}
         for name, (_, middle) in self.stored.items():
             piece = next(
                 (pieces[key] for key in _prefixed(middle, self.model) if key in pieces), None
@@ -71,8 +71,8 @@ class Conversion:
                     f"{failure}: transformers gives {', '.join(list(pieces)[:3])}, and {name} was "
                     f"expected; leave it out of the targets"
                 )
-            found[name] = piece[0] if isinstance(piece, list) else piece
-        return found
+            by_key[name] = piece[0] if isinstance(piece, list) else piece
+        return by_key
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +125,9 @@ class Placement:
             infos = _converted(model, converter, target, pieces, stored)
             conversion = Conversion(model, converter, target, pieces, infos)
             conversions.update(dict.fromkeys(infos, conversion))
-        found = cls(names, conversions)
-        found._check(model)
-        return found
+        placement = cls(names, conversions)
+        placement._check(model)
+        return placement
 
     def _check(self, model: "PreTrainedModel") -> None:
         """Every parameter must have come from a file, or be one that did under another name."""
@@ -143,15 +143,15 @@ class Placement:
 
     def infos(self, stored: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
         """What is stored by the model's names, in file order; what has no place keeps its own."""
-        found: dict[str, TensorInfo] = {}
+        by_name: dict[str, TensorInfo] = {}
         for key, info in stored.items():
             conversion = self.converted.get(key)
             if conversion is not None:
-                found.update(conversion.infos)
+                by_name.update(conversion.infos)
             else:
                 name = self.names.get(key, key)
-                found[name] = info if name == key else replace(info, name=name)
-        return found
+                by_name[name] = info if name == key else replace(info, name=name)
+        return by_name
 
 
 def _places(
@@ -221,8 +221,8 @@ def _forward(
         own = copy.deepcopy(converter)
         for key, (pattern, _) in pieces.items():
             own.add_tensor(target, key, pattern, tensors[key])
-        found = own.convert(target, model=model, config=model.config)
-    return {name: one[0] if isinstance(one, list) else one for name, one in found.items()}
+        converted = own.convert(target, model=model, config=model.config)
+    return {name: one[0] if isinstance(one, list) else one for name, one in converted.items()}
 
 
 def _prefixed(name: str, model: "PreTrainedModel") -> tuple[str, str, str]:

@@ -117,10 +117,10 @@ def neutral_prompts(
 def check_classes(labelled: Labelled, folds: int) -> None:
     """Enough of both classes, a duplicated question counted once."""
     for name, members in (("unanswerable", labelled.positive), ("answerable", ~labelled.positive)):
-        found = len(np.unique(labelled.groups[members]))
-        if found < 2 * folds:
+        distinct = len(np.unique(labelled.groups[members]))
+        if distinct < 2 * folds:
             raise DataError(
-                f"{labelled.samples.source} has {found} distinct {name} questions among the "
+                f"{labelled.samples.source} has {distinct} distinct {name} questions among the "
                 f"{len(members)} samples used, by {labelled.facts['labelled_by']}, expected at "
                 f"least {2 * folds} (2 per fold); give more samples, mix both kinds with "
                 "--shuffle-seed, or lower --folds"

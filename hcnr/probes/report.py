@@ -85,7 +85,7 @@ class ProbeReport:
     def sentence(self) -> str:
         """The verdict in one sentence, with its numbers."""
         best, on_base = self.best, max(block.base.auroc for block in self.blocks)
-        own = max((block.tuned for block in self.blocks), key=lambda found: found.auroc)
+        own = max((block.tuned for block in self.blocks), key=lambda probe: probe.auroc)
         transfer = f"AUROC {best.transfer} on tuned at block {best.block}"
         if self.verdict == "holds":
             return (

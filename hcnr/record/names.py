@@ -52,4 +52,4 @@ def _named(value: Any, known: Iterable[tuple[str, str]]) -> Any:
     for path, name in known:
         value = value.replace(path, name)
     # A sentence may end behind a path: its full stop is none of the name's.
-    return _PATH.sub(lambda found: found[1], value)
+    return _PATH.sub(lambda match: match[1], value)

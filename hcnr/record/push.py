@@ -76,9 +76,9 @@ def push(
     named = card.data.base_model
     named = [named] if isinstance(named, str) else list(named or ())
     if not named or not all(map(is_hub_id, named)):
-        found = ", ".join(map(repr, named)) or "none"
+        listed = ", ".join(map(repr, named)) or "none"
         raise ConfigError(
-            f"the card {directory / 'README.md'} has {found} as base_model, expected the hub's "
+            f"the card {directory / 'README.md'} has {listed} as base_model, expected the hub's "
             "name of the tuned model; pass --base-model OWNER/NAME"
         )
     api = HfApi() if api is None else api

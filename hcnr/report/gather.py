@@ -119,11 +119,11 @@ def gather(
     usual = [place / "eval" / METRICS, evaluation_folder(place) / METRICS]
     usual += [folder / "eval" / METRICS for folder in beside]
     if (file := _file(metrics, usual)) is not None:
-        found = EvaluationRecord.of(_read(file), file, ANEW)
-        prints = found.fingerprints
-        own = _own_fingerprint(place, prints.get(found.model)) if prints else None
-        _check_model(found, place, own, report.pair)
-        run |= _evaluation(found, report.pair, own)
+        evaluation = EvaluationRecord.of(_read(file), file, ANEW)
+        prints = evaluation.fingerprints
+        own = _own_fingerprint(place, prints.get(evaluation.model)) if prints else None
+        _check_model(evaluation, place, own, report.pair)
+        run |= _evaluation(evaluation, report.pair, own)
         run["judged"] = answers_beside(file, run.pop("labels"))
     sweeps = [place / "sweep.json", place / "sweep" / "sweep.json"]
     file = _file(sweep, [*sweeps, *(folder / "sweep.json" for folder in beside)])

@@ -150,29 +150,29 @@ def _date(value: str | None) -> str:
         return ""
 
 
-def _by_state(found: Sequence[Signature]) -> dict[str, list[Signature]]:
+def _by_state(signatures: Sequence[Signature]) -> dict[str, list[Signature]]:
     """Checks that fired, those that did not, and those that nothing can be said about."""
     return {
-        state: [one for one in found if one.state == state]
+        state: [one for one in signatures if one.state == state]
         for state in ("fired", "fine", "unknown")
     }
 
 
 def _sweep_words(sweep: SweepRecord) -> dict[str, str]:
     """What is recommended and why, and what the sweep cost."""
-    found = {"word": "", "said": "", "cost": ""}
+    texts = {"word": "", "said": "", "cost": ""}
     if (choice := sweep.choice) is not None:
         keys = differing_settings(sweep.tried)
         words = [*(setting_text(one, keys) for one in sweep.best), choice.reason]
         said = ": ".join(filter(None, words))
-        found["word"] = f"On its validation questions the sweep says {choice.word}. "
-        found["said"] = f"{said[:1].upper()}{said[1:]}."
+        texts["word"] = f"On its validation questions the sweep says {choice.word}. "
+        texts["said"] = f"{said[:1].upper()}{said[1:]}."
     if (ratio := sweep.cost.get("ratio")) is not None:
         models = len(sweep.candidates) + len(sweep.ablation)
-        found["cost"] = (
+        texts["cost"] = (
             f"{models} restored models cost {ratio:.2f} times one restoration, evaluation apart."
         )
-    return found
+    return texts
 
 
 def _ablation(run: Run) -> Table | None:

@@ -80,10 +80,10 @@ def _is_unfinished(file: Path) -> bool:
     if not (file.with_name(file.name + SUFFIX) / KEY).is_file():
         return False
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and found.get("complete") is False
+    return isinstance(content, dict) and content.get("complete") is False
 
 
 def repeated_questions(

@@ -60,11 +60,11 @@ class Validation:
         from hcnr.evaluation.question_sets import question_sets_of
 
         sets = LoadedSets.load(benchmarks, tasks, settings.data_root, settings.limit)
-        for found, option in (
+        for loaded_set, option in (
             (sets.honesty, "--validation or --benchmarks"),
             (sets.tasks, "--tasks"),
         ):
-            if not found:
+            if not loaded_set:
                 raise ConfigError(
                     "a sweep weighs honesty against the task and needs questions for both, and "
                     f"one side has none; name some with {option}"
@@ -87,10 +87,10 @@ class Validation:
         self.sets = {
             name: {
                 "detector": self._question_sets.detectors[name].name,
-                "n": len(found.questions),
-                "sha256": found.sha256,
+                "n": len(loaded_set.questions),
+                "sha256": loaded_set.sha256,
             }
-            for name, found in loaded.items()
+            for name, loaded_set in loaded.items()
         }
         self.settings = {
             "limit": settings.limit,

@@ -151,14 +151,14 @@ def read_questions(limit: int | None = None) -> dict[str, tuple[Question, ...]]:
     Args:
         limit: most of each class and part; all if None.
     """
-    found: dict[str, list[Question]] = {}
+    by_part: dict[str, list[Question]] = {}
     counts: dict[tuple[str, bool], int] = {}
     for number, row in enumerate(kuq_rows(), 1):
         part, answer = row["part"], row["answer"]
         counts[part, answer is None] = seen = counts.get((part, answer is None), 0) + 1
         if limit is not None and seen > limit:
             continue
-        found.setdefault(part, []).append(
+        by_part.setdefault(part, []).append(
             Question(
                 id=f"line-{number}",
                 set="task" if part == "task" else "kuq",
@@ -169,7 +169,7 @@ def read_questions(limit: int | None = None) -> dict[str, tuple[Question, ...]]:
                 task=part == "task",
             )
         )
-    return {part: tuple(questions) for part, questions in found.items()}
+    return {part: tuple(questions) for part, questions in by_part.items()}
 
 
 def samples_of(questions: Sequence[Question]) -> list[Sample]:

@@ -148,9 +148,9 @@ class Server:
         said = said.replace(self._key, "***") if self._key else said
         said = f" ({said})" if said else ""
         if status in REFUSED_KEY:
-            found = "refuses the key" if self._key else "wants a key, and none is set"
+            refusal = "refuses the key" if self._key else "wants a key, and none is set"
             raise ModelError(
-                f"the server at {self.url} {found} (status {status}); put the right one into the "
+                f"the server at {self.url} {refusal} (status {status}); put the right one into the "
                 f"environment variable {KEY}"
             )
         if status in ABSENT:
@@ -181,9 +181,9 @@ def open_server(endpoint: Endpoint) -> Server:
     try:
         names = server.served()
         if endpoint.model is None and len(names or ()) != 1:
-            found = "does not say which models it has" if not names else f"has {_listed(names)}"
+            offer = "does not say which models it has" if not names else f"has {_listed(names)}"
             raise ConfigError(
-                f"the server at {server.url} {found}, and none was named; name one with "
+                f"the server at {server.url} {offer}, and none was named; name one with "
                 "--endpoint-model"
             )
         if endpoint.model is not None and names and endpoint.model not in names:

@@ -50,16 +50,16 @@ def convert_gguf(source: str | Path, *, dtype: Literal["bfloat16", "float32"] = 
         OutputError: the cache cannot be written.
     """
     _require("gguf", "accelerate")
-    with located(source) as found:
-        sha256 = digest_of(found.parts)
-        about = [_FORMAT, sha256, dtype, asdict(found.origin)]
+    with located(source) as package:
+        sha256 = digest_of(package.parts)
+        about = [_FORMAT, sha256, dtype, asdict(package.origin)]
         key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
-        name = re.sub(r"[^A-Za-z0-9._-]+", "-", found.origin.name)[:80]
+        name = re.sub(r"[^A-Za-z0-9._-]+", "-", package.origin.name)[:80]
         try:
             return cached_directory(
                 f"model-{name}-{key}",
-                lambda place: _convert(found, sha256, dtype, place),
-                nbytes=_nbytes(found.parts, dtype),
+                lambda place: _convert(package, sha256, dtype, place),
+                nbytes=_nbytes(package.parts, dtype),
             )
         except HcnrError:
             raise
@@ -194,15 +194,15 @@ def _read(file: Path) -> tuple[Any, Any, str | None]:
     return model, tokenizer, header.licence
 
 
-def _convert(found: LocatedFile, sha256: str, dtype: str, place: Path) -> None:
+def _convert(package: LocatedFile, sha256: str, dtype: str, place: Path) -> None:
     # Under a name that transformers takes, and in one piece.
     with tempfile.TemporaryDirectory(prefix=".gguf-", dir=place.parent) as scratch:
         file = Path(scratch) / "model.gguf"
-        if len(found.parts) == 1:
-            file.symlink_to(found.parts[0].resolve())
+        if len(package.parts) == 1:
+            file.symlink_to(package.parts[0].resolve())
         else:
             with open(file, "wb") as joined:
-                for part in found.parts:
+                for part in package.parts:
                     with open(part, "rb") as piece:
                         shutil.copyfileobj(piece, joined)
         with _quiet():
@@ -211,22 +211,22 @@ def _convert(found: LocatedFile, sha256: str, dtype: str, place: Path) -> None:
             except Exception as error:  # whatever a reader of foreign files may raise
                 reason = _reason(error).replace(str(file), "the file")
                 raise ModelError(
-                    f"the GGUF file of {found.origin.name} cannot be read: {reason}; expected a "
+                    f"the GGUF file of {package.origin.name} cannot be read: {reason}; expected a "
                     "whole one, of a causal language model that transformers and gguf know"
                 ) from error
-            _write(model, tokenizer, dtype, found.origin.name, place)
+            _write(model, tokenizer, dtype, package.origin.name, place)
     about = {
-        "package": found.origin.name,
-        "version": found.origin.version,
-        "license": found.origin.licence,
+        "package": package.origin.name,
+        "version": package.origin.version,
+        "license": package.origin.licence,
         "gguf_license": licence,
-        "homepage": found.origin.homepage,
+        "homepage": package.origin.homepage,
         "gguf_sha256": sha256,
         "dtype": dtype,
     }
     (place / RECORD).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     (place / "README.md").write_text(_card(about), encoding="utf-8")
-    _copy_licences(found.licences, place)
+    _copy_licences(package.licences, place)
     as_readable(place)
 
 

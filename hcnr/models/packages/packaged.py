@@ -95,13 +95,13 @@ def located(source: str | Path) -> Iterator[LocatedFile]:
     """
     with scratch_directory() as scratch:
         try:
-            found = _locate(str(source), scratch)
+            package = _locate(str(source), scratch)
         except OSError as error:
             raise ModelError(
                 f"{source} cannot be searched for a GGUF file ({error}); free space or change its "
                 "permissions"
             ) from None
-        yield found
+        yield package
 
 
 def _locate(source: str, scratch: Path) -> LocatedFile:
@@ -233,9 +233,9 @@ def _only_file(files: Iterable[Path], source: str) -> list[Path]:
             parts.setdefault(match["name"], []).append((int(match["number"]), file))
     names = sorted([file.name for file in whole] + list(parts))
     if len(names) != 1:
-        found = f"{len(names)} of them ({', '.join(names)})" if names else "none"
+        what = f"{len(names)} of them ({', '.join(names)})" if names else "none"
         raise ModelError(
-            f"{source} holds {found}, expected exactly one GGUF file; name the file itself"
+            f"{source} holds {what}, expected exactly one GGUF file; name the file itself"
         )
     if whole:
         return whole

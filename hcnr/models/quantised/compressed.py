@@ -85,17 +85,17 @@ def _scheme(checkpoint: Checkpoint, module: str, quantization: Any) -> tuple[str
     groups = list(quantization.config_groups.values())
     named = [g for g in groups if any(match_name(module, target) for target in g.targets)]
     general = [g for g in groups if "Linear" in g.targets]
-    found = (named or general)[:1]
-    kind = str(getattr(found[0].format, "value", found[0].format)) if found else ""
+    schemes = (named or general)[:1]
+    kind = str(getattr(schemes[0].format, "value", schemes[0].format)) if schemes else ""
     if kind in ("", "None"):
         kind = str(quantization.format)
-    if not found or found[0].weights is None or kind not in _KNOWN:
+    if not schemes or schemes[0].weights is None or kind not in _KNOWN:
         raise CheckpointError(
             f"'{checkpoint.path}' stores {module!r} in the format {kind or 'of no group'!r} of "
             f"compressed-tensors, expected one of {', '.join(_KNOWN)}: name the weights from "
             "before quantisation"
         )
-    return kind, found[0]
+    return kind, schemes[0]
 
 
 def _decompressed(

@@ -186,20 +186,20 @@ def _write(checkpoint: Checkpoint, read: Quantised, dtype: str, place: Path) -> 
 
 def _owners(checkpoint: Checkpoint, read: Quantised) -> list[str]:
     """Names of what is written, in the order of the files."""
-    found: dict[str, None] = {}
+    owners: dict[str, None] = {}
     for name in checkpoint.tensors:
         if name not in read.parts:
             if not _of_activations(name):
-                found[name] = None
+                owners[name] = None
         elif name in read.weights:
-            found[name] = None
+            owners[name] = None
         else:
             plain = f"{name.rpartition('.')[0]}.weight"
             if plain in read.weights and plain not in checkpoint.tensors:
-                found[plain] = None
-    if missing := read.weights.keys() - found.keys():
+                owners[plain] = None
+    if missing := read.weights.keys() - owners.keys():
         raise AssertionError(f"{sorted(missing)[0]} has no place")
-    return list(found)
+    return list(owners)
 
 
 def _name_files(files: list[tuple[Path, list[str]]], total: int, place: Path) -> None:

@@ -44,10 +44,12 @@ def settings_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
     Returns:
         A dictionary with `quant_method`; None where it says nothing that is known.
     """
-    found = config.get("quantization_config")
-    if found is None and isinstance(older := config.get("compression_config"), dict):
-        found = {"quant_method": "compressed-tensors", **older}
-    return found if isinstance(found, dict) and found.get("quant_method") in READERS else None
+    settings = config.get("quantization_config")
+    if settings is None and isinstance(older := config.get("compression_config"), dict):
+        settings = {"quant_method": "compressed-tensors", **older}
+    return (
+        settings if isinstance(settings, dict) and settings.get("quant_method") in READERS else None
+    )
 
 
 def read_fp8(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Quantised:

@@ -44,9 +44,9 @@ class StoredWeights(Mapping[str, Tensor]):
             CheckpointError: there is none.
         """
         for own in self._names[name]:
-            found = self._placed.parameter(own)
-            if found is not None:
-                return found
+            value = self._placed.parameter(own)
+            if value is not None:
+                return value
         place = self._placed.checkpoint.path
         raise CheckpointError(f"'{place}' has no tensor {name!r}; save it again")
 
@@ -95,10 +95,10 @@ class _UnitHook(AlignDevicesHook):
         self._unit, self._streamed = unit, streamed
 
     def pre_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        found = super().pre_forward(module, *args, **kwargs)
+        moved = super().pre_forward(module, *args, **kwargs)
         for tell in self._streamed.watchers:
             tell(self._unit)
-        return found
+        return moved
 
 
 def attached(

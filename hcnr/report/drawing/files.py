@@ -21,7 +21,7 @@ def stand_alone(style: str) -> str:
     """
     colours = dict(re.findall(r"--(\w+): (#\w+)", style.partition("@media")[0]))
     charts = style.partition("/* charts */")[2].partition("/* end of charts */")[0]
-    return re.sub(r"var\(--(\w+)\)", lambda found: colours[found[1]], charts)
+    return re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], charts)
 
 
 def save_chart(chart: Chart, path: Path, style: str) -> Path:

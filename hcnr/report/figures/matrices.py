@@ -17,8 +17,8 @@ SHOWN_SCORES = 6
 """Matrices whose score distributions are drawn; the table has all."""
 
 
-def _kinds(found: dict[str, Place]) -> list[str]:
-    return list(dict.fromkeys(place.kind for place in found.values()))
+def _kinds(by_matrix: dict[str, Place]) -> list[str]:
+    return list(dict.fromkeys(place.kind for place in by_matrix.values()))
 
 
 def _records(run: Run) -> dict[str, MatrixRecord]:

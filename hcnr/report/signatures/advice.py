@@ -43,10 +43,10 @@ def task_advice(run: Run) -> str:
     return f"{fewer} Or raise --task-weight (mu was {short(mu)})."
 
 
-def _search(run: Run, found: TwoSidedRecord | Interpolated) -> str:
+def _search(run: Run, repair: TwoSidedRecord | Interpolated) -> str:
     """What a search can still do: be made, or keep more."""
-    option = "--coefficient" if isinstance(found, Interpolated) else "--task-weight"
-    if not found.search:
+    option = "--coefficient" if isinstance(repair, Interpolated) else "--task-weight"
+    if not repair.search:
         return f", or let {option} auto search for it"
     drop = run.report.config.max_task_drop_percent
     return f", or search with a smaller --max-task-drop-percent (it was {drop:g})" if drop else ""

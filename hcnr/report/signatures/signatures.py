@@ -45,16 +45,16 @@ def failure_signatures(run: Run) -> list[Signature]:
 
 def _outcomes(run: Run) -> list[tuple[str, str, Outcome]]:
     """Key, title and outcome of every check about this run."""
-    found: list[tuple[str, str, Outcome]] = []
+    all_outcomes: list[tuple[str, str, Outcome]] = []
     two = run.report.repair
     other = run.report.interpolation is not None or (two is not None and two.whole)
     for key, title, check in CHECKS:
         if (not other or key not in OF_NEURONS) and (outcome := check(run)) is not None:
-            found.append((key, title, outcome))
+            all_outcomes.append((key, title, outcome))
     if two is not None:
         outcomes = ((key, title, check(two)) for key, title, check in TWO_SIDED_CHECKS)
-        found += [some for some in outcomes if some[2] is not None]
-    return found
+        all_outcomes += [some for some in outcomes if some[2] is not None]
+    return all_outcomes
 
 
 def _task_drop(run: Run) -> Outcome:
