@@ -54,9 +54,6 @@ LONGER = {
     "kernels/hcnr_kernels/testing/reference.py": (350, "the float64 twins of all operators"),
 }
 """Files of more lines: the most that each may have, and why it is one file."""
-FULL_SENTENCES = ("hcnr/checkpoint/", "hcnr/models/adapter_files.py")
-"""Where errors still begin with a capital and end with a full stop."""
-
 
 MODULES = modules_of(LIBRARY)
 EDGES = {name: set(imported(path, MODULES)) for name, path in MODULES.items()}
@@ -206,7 +203,6 @@ def test_errors_have_one_style() -> None:
         f"{path.relative_to(ROOT)}:{line}": text
         for path in MODULES.values()
         for line, text in raised_texts(path.read_text(encoding="utf-8"))
-        if not str(path.relative_to(ROOT)).startswith(FULL_SENTENCES)
     }
     assert len(found) > 300
     assert {place: text for place, text in found.items() if text.rstrip().endswith(".")} == {}

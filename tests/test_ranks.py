@@ -189,7 +189,7 @@ def test_a_full_disk_of_one_process_is_its_sentence_and_no_output(measured, tmp_
     process = launched(2, SCRIPT, json.dumps(places), tmp_path, "given", file, "full")
     _, err = finished(process, code=1)
     (sentence,) = sentences(err)
-    assert "Cannot write" in sentence and "No space left" in sentence
+    assert "cannot write" in sentence and "No space left" in sentence
     assert not (tmp_path / "full").exists()
     assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
 

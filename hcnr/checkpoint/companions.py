@@ -40,19 +40,19 @@ def write_copy(
     progress: Progress | None = None,
     files: Collection[str] | None = None,
 ) -> None:
-    """Writes a copy of a checkpoint with some tensors replaced, and what makes it loadable.
+    """Write a copy of a checkpoint with some tensors replaced, and what makes it loadable.
 
     Args:
-        tuned: The checkpoint to copy.
-        directory: An existing directory.
-        replacement: See `write_weights`.
-        progress: See `write_weights`.
-        files: Names of the weight files to write, where others write the rest; all by default. The
+        tuned: the checkpoint to copy.
+        directory: an existing directory.
+        replacement: see `write_weights`.
+        progress: see `write_weights`.
+        files: names of the weight files to write, where others write the rest; all by default. The
             companions go with the first of them.
 
     Raises:
-        CheckpointError: See `write_weights` and `copy_companions`.
-        OutputError: A file cannot be written.
+        CheckpointError: see `write_weights` and `copy_companions`.
+        OutputError: a file cannot be written.
     """
     write_weights(tuned, directory, replacement, progress, files)
     if begins(tuned, files):
@@ -60,22 +60,22 @@ def write_copy(
 
 
 def copy_companions(tuned: Checkpoint, directory: Path) -> list[str]:
-    """Copies config, generation config, tokenizer, chat templates, processors, code and licence.
+    """Copy config, generation config, tokenizer, chat templates, processors, code and licence.
 
     Never copied: weights of any format, state of the optimizer or the trainer, adapters,
     `README.md`, hidden files, `hcnr_*`, anything above 256 MiB, and any subdirectory except
     `additional_chat_templates`. Symbolic links are followed.
 
     Args:
-        tuned: The checkpoint to copy from.
-        directory: An existing directory to copy into; equal names are replaced.
+        tuned: the checkpoint to copy from.
+        directory: an existing directory to copy into; equal names are replaced.
 
     Returns:
         The names of the copied files, relative to the directory, sorted.
 
     Raises:
-        CheckpointError: A companion cannot be read, such as a link whose target is missing.
-        OutputError: A copy cannot be written.
+        CheckpointError: a companion cannot be read, such as a link whose target is missing.
+        OutputError: a copy cannot be written.
     """
     copied = []
     for source in companion_files(tuned):
@@ -89,7 +89,7 @@ def files_of(checkpoint: Checkpoint) -> list[Path]:
     """All files that a converted checkpoint is made of: weights, their index, companions.
 
     Raises:
-        CheckpointError: A companion is a link whose target is missing.
+        CheckpointError: a companion is a link whose target is missing.
     """
     index = sorted(checkpoint.path.glob("*.safetensors.index.json"))
     return [*(shard.file for shard in checkpoint.shards), *index, *companion_files(checkpoint)]
@@ -99,7 +99,7 @@ def companion_files(checkpoint: Checkpoint) -> list[Path]:
     """The files that `copy_companions` copies, sorted.
 
     Raises:
-        CheckpointError: One is a link whose target is missing.
+        CheckpointError: one is a link whose target is missing.
     """
     sources = list(checkpoint.path.iterdir())
     templates = checkpoint.path / TEMPLATES
@@ -116,7 +116,7 @@ def _is_companion(source: Path) -> bool:
         return False
     if source.is_symlink() and not source.exists():
         raise CheckpointError(
-            f"'{source}' is a link to a missing file: complete the download or remove the link."
+            f"'{source}' is a link to a missing file; complete the download or remove the link"
         )
     return source.is_file() and source.stat().st_size <= MAX_BYTES
 
@@ -126,7 +126,7 @@ def _copy(source: Path, target: Path) -> None:
         handle = source.open("rb")
     except OSError as error:
         raise CheckpointError(
-            f"Cannot read '{source}' ({error.strerror or error}): fix its permissions."
+            f"cannot read '{source}' ({error.strerror or error}); fix its permissions"
         ) from error
     with handle:
         try:
@@ -136,6 +136,6 @@ def _copy(source: Path, target: Path) -> None:
             fsync(target)
         except OSError as error:
             raise OutputError(
-                f"Cannot write '{target}' ({error.strerror or error}): free some space or choose "
-                "another output directory."
+                f"cannot write '{target}' ({error.strerror or error}); free some space or choose "
+                "another output directory"
             ) from error

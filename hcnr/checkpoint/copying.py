@@ -115,7 +115,7 @@ class Copy:
         self.close()
 
     def close(self) -> None:
-        """Closes both files, once."""
+        """Close both files, once."""
         self._open.close()
 
     def _opened(self) -> int:
@@ -127,26 +127,26 @@ class Copy:
         return os.fstat(self._from).st_size
 
     def check_unchanged(self, shard: Shard) -> None:
-        """Refuses a source that is not what it was when its header was read."""
+        """Refuse a source that is not what it was when its header was read."""
         shard.check_unchanged(os.fstat(self._from))
 
     def replace(self, begin: int, pieces: Iterable[memoryview]) -> None:
-        """Copies the untouched bytes up to `begin`, the header among them; then writes others."""
+        """Copy the untouched bytes up to `begin`, the header among them; then write others."""
         self._copy(begin)
         for some in _batches(pieces):
             self._put(some)
 
     def finish(self, end: int) -> None:
-        """Copies the rest and closes both files."""
+        """Copy the rest and close both files."""
         self._copy(end)
         self.close()
 
     def sync(self) -> None:
-        """Waits until the copy is on the disk."""
+        """Wait until the copy is on the disk."""
         self._write(fsync, self._target)
 
     def _put(self, pieces: list[memoryview]) -> None:
-        """Writes bytes at the end, which lie at several places."""
+        """Write bytes at the end, which lie at several places."""
         while pieces:
             # At an offset of our own: a copy in the kernel does not move the file's.
             if len(pieces) == 1 or not hasattr(os, "pwritev"):
@@ -160,7 +160,7 @@ class Copy:
                 pieces[0] = pieces[0][done:]
 
     def _copy(self, end: int) -> None:
-        """Copies the source's bytes from our own position up to `end`."""
+        """Copy the source's bytes from our own position up to `end`."""
         while self.position < end:
             count = min(CHUNK_BYTES, end - self.position)
             if self._kernel_copy:
@@ -173,8 +173,8 @@ class Copy:
             chunk = self._read(os.pread, self._from, min(count, 1 << 20), self.position)
             if not chunk:
                 raise CheckpointError(
-                    f"'{self._source}' ended at byte {self.position} of {end} while it was copied: "
-                    "leave the checkpoint alone while it is in use, and run it again."
+                    f"'{self._source}' ended at byte {self.position} of {end} while it was copied; "
+                    "leave the checkpoint alone while it is in use, and run it again"
                 )
             self._put([memoryview(chunk)])
 
@@ -197,8 +197,8 @@ class Copy:
             return call(*arguments)
         except OSError as error:
             raise CheckpointError(
-                f"Cannot read '{self._source}' ({error.strerror or error}): leave the checkpoint "
-                "alone while it is in use, and run it again."
+                f"cannot read '{self._source}' ({error.strerror or error}); leave the checkpoint "
+                "alone while it is in use, and run it again"
             ) from error
 
     def _write(self, call: Callable[..., Any], *arguments: object) -> Any:
@@ -209,6 +209,6 @@ class Copy:
 
     def _explained(self, error: OSError) -> OutputError:
         return OutputError(
-            f"Cannot write '{self._target}' ({error.strerror or error}): free some space or choose "
-            "another output directory."
+            f"cannot write '{self._target}' ({error.strerror or error}); free some space or choose "
+            "another output directory"
         )

@@ -32,7 +32,7 @@ class LazyRows(Protocol):
         ...
 
     def rows(self, indices: Sequence[int]) -> torch.Tensor:
-        """Returns the rows at `indices` as a tensor `[len(indices), d]`."""
+        """Return the rows at `indices` as a tensor `[len(indices), d]`."""
         ...
 
 
@@ -45,13 +45,13 @@ class TensorRows:
         self.shape = tuple(tensor.shape)
 
     def rows(self, indices: Sequence[int]) -> torch.Tensor:
-        """Returns the rows at `indices` on the CPU."""
+        """Return the rows at `indices` on the CPU."""
         flat = self._tensor.reshape(-1, self.shape[-1] if self.shape else 1)
         return flat[torch.tensor(indices, device=flat.device)].cpu()
 
 
 def fingerprint(weights: Iterable[tuple[str, LazyRows]]) -> str:
-    """Names the values of some weights by 16 hexadecimal digits.
+    """Name the values of some weights by 16 hexadecimal digits.
 
     This is a fingerprint and no full hash: it is a SHA-256 over the name, dtype, shape and up to 8
     evenly spaced rows (the first and the last among them) of every matrix, over those of each of
@@ -61,7 +61,7 @@ def fingerprint(weights: Iterable[tuple[str, LazyRows]]) -> str:
     model opened in another dtype than its checkpoint has another fingerprint.
 
     Args:
-        weights: Pairs of a name and something rows can be read from.
+        weights: pairs of a name and something rows can be read from.
 
     Returns:
         16 lower-case hexadecimal digits.
@@ -77,10 +77,10 @@ def fingerprint(weights: Iterable[tuple[str, LazyRows]]) -> str:
 
 
 def fingerprint_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Fingerprints weights in memory; equals `Checkpoint.fingerprint` of the same weights.
+    """Fingerprint weights in memory; equals `Checkpoint.fingerprint` of the same weights.
 
     Args:
-        tensors: Name to tensor (a parameter will do), on any device, of any strides.
+        tensors: name to tensor (a parameter will do), on any device, of any strides.
 
     Returns:
         16 lower-case hexadecimal digits; see `fingerprint` for what they cover.
@@ -114,7 +114,7 @@ def stamps(files: Iterable[Path]) -> list[tuple[str, int, int, int]]:
 
 
 def byte_view(tensor: torch.Tensor) -> memoryview:
-    """Returns the bytes of a tensor, without a copy where it is contiguous and on the CPU."""
+    """Return the bytes of a tensor, without a copy where it is contiguous and on the CPU."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     # numpy knows neither bfloat16 nor float8; as bytes it knows them all.
     return flat.view(torch.uint8).numpy().data

@@ -27,15 +27,15 @@ def check_finite(
     names: Iterable[str] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Checks that weights hold neither NaN nor infinity; stops at the first tensor that does.
+    """Check that weights hold neither NaN nor infinity; stop at the first tensor that does.
 
     Args:
-        checkpoint: An opened checkpoint.
-        names: Tensors to check; all by default. Integer tensors are finite by nature.
-        progress: Called with the bytes of each chunk just checked.
+        checkpoint: an opened checkpoint.
+        names: tensors to check; all by default. Integer tensors are finite by nature.
+        progress: called with the bytes of each chunk just checked.
 
     Raises:
-        CheckpointError: A value is not finite (the tensor, how many NaN, how many infinite), there
+        CheckpointError: a value is not finite (the tensor, how many NaN, how many infinite), there
             is no such tensor, or its file can no longer be read.
     """
     buffer = torch.empty(CHUNK_BYTES, dtype=torch.uint8)
@@ -51,7 +51,7 @@ def check_finite(
             elements = info.nbytes // info.dtype.itemsize
             raise CheckpointError(
                 f"{name!r} of '{checkpoint.path}' holds {' and '.join(found)} of {elements} "
-                "values, and finite ones were expected: save it again from a sound run."
+                "values, and finite ones were expected; save it again from a sound run"
             )
 
 

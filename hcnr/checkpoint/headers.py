@@ -49,12 +49,12 @@ class TensorInfo:
     """Where one tensor lies.
 
     Attributes:
-        name: Name in the checkpoint, such as `model.layers.0.self_attn.q_proj.weight`.
-        dtype: Torch dtype of the stored elements.
-        shape: Sizes of the dimensions; empty for a scalar.
-        file: The safetensors file that holds it.
-        begin: Offset of its first byte from the start of the file.
-        end: Offset just past its last byte.
+        name: name in the checkpoint, such as `model.layers.0.self_attn.q_proj.weight`.
+        dtype: torch dtype of the stored elements.
+        shape: sizes of the dimensions; empty for a scalar.
+        file: the safetensors file that holds it.
+        begin: offset of its first byte from the start of the file.
+        end: offset just past its last byte.
     """
 
     name: str
@@ -75,12 +75,12 @@ class Shard:
     """One safetensors file whose header has been checked.
 
     Attributes:
-        file: The file as named in the checkpoint directory (it may be a symbolic link).
-        size: Bytes of the file when it was opened.
-        mtime_ns: Its modification time then; with `size` it shows a file that changed since.
-        data_begin: Offset of the first data byte: the header lies before it.
-        tensors: The tensors in file order.
-        metadata: What the header says beside them, text by text.
+        file: the file as named in the checkpoint directory (it may be a symbolic link).
+        size: bytes of the file when it was opened.
+        mtime_ns: its modification time then; with `size` it shows a file that changed since.
+        data_begin: offset of the first data byte: the header lies before it.
+        tensors: the tensors in file order.
+        metadata: what the header says beside them, text by text.
     """
 
     file: Path
@@ -91,39 +91,39 @@ class Shard:
     metadata: dict[str, str]
 
     def check_unchanged(self, status: os.stat_result | None = None) -> None:
-        """Refuses a file that is not what it was when its header was read.
+        """Refuse a file that is not what it was when its header was read.
 
         Args:
-            status: Of the file as it was opened again; by default of what has its name now.
+            status: of the file as it was opened again; by default of what has its name now.
 
         Raises:
-            CheckpointError: It has another size or time, or is gone.
+            CheckpointError: it has another size or time, or is gone.
         """
         try:
             found = self.file.stat() if status is None else status
         except OSError as error:
             raise CheckpointError(
-                f"Cannot read '{self.file}' any more ({error.strerror or error}): leave it alone "
-                "while it is in use, and run it again."
+                f"cannot read '{self.file}' any more ({error.strerror or error}); leave it alone "
+                "while it is in use, and run it again"
             ) from error
         if (found.st_size, found.st_mtime_ns) != (self.size, self.mtime_ns):
             raise CheckpointError(
-                f"'{self.file}' changed since it was opened: leave it alone while it is in use, "
-                "and run it again."
+                f"'{self.file}' changed since it was opened; leave it alone while it is in use, "
+                "and run it again"
             )
 
 
 def read_header(file: Path) -> Shard:
-    """Reads and checks the header of a safetensors file.
+    """Read and check the header of a safetensors file.
 
     Args:
-        file: An existing path.
+        file: an existing path.
 
     Returns:
         The checked header; tensors tile the data section exactly, in file order.
 
     Raises:
-        CheckpointError: The file is no regular file, is truncated, or its header is malformed.
+        CheckpointError: the file is no regular file, is truncated, or its header is malformed.
     """
     try:
         # A pipe or a device would block or answer forever: look before opening.
@@ -134,8 +134,8 @@ def read_header(file: Path) -> Shard:
             raw = _raw_header(handle, file, status.st_size)
     except OSError as error:
         raise CheckpointError(
-            f"Cannot read '{file}' ({error.strerror or error}): complete the download or fix its "
-            "permissions."
+            f"cannot read '{file}' ({error.strerror or error}); complete the download or fix its "
+            "permissions"
         ) from error
     entries = _parse_json(file, raw)
     metadata = _checked_metadata(file, entries.pop("__metadata__", None))
@@ -150,7 +150,7 @@ def _malformed(file: Path, found: str) -> CheckpointError:
     # A hostile header can put megabytes into one name.
     found = found if len(found) <= 400 else f"{found[:400]}..."
     return CheckpointError(
-        f"'{file}' is not a valid safetensors file: {found}; download or save it again."
+        f"'{file}' is not a valid safetensors file: {found}; download or save it again"
     )
 
 
@@ -158,7 +158,7 @@ def _raw_header(handle: Any, file: Path, size: int) -> bytes:
     prefix = handle.read(8)
     if prefix == b"version ":
         raise CheckpointError(
-            f"'{file}' is a Git LFS pointer of {size} bytes instead of weights: run `git lfs pull`."
+            f"'{file}' is a Git LFS pointer of {size} bytes instead of weights; run `git lfs pull`"
         )
     if len(prefix) < 8:
         raise _malformed(file, f"it has {size} bytes, and the header length alone takes 8")

@@ -17,16 +17,16 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Reads `config.json` of a checkpoint directory.
+    """Read `config.json` of a checkpoint directory.
 
     Args:
-        directory: What the user named.
+        directory: what the user named.
 
     Returns:
         The content of `config.json`.
 
     Raises:
-        CheckpointError: Not a directory, an adapter, a patch, or no readable `config.json`.
+        CheckpointError: not a directory, an adapter, a patch, or no readable `config.json`.
     """
     check_directory(directory)
     if (directory / ADAPTER).exists():
@@ -34,35 +34,35 @@ def read_config(directory: Path) -> dict[str, Any]:
         # adapter on the base model it names) than the tensors we would repair.
         raise CheckpointError(
             f"'{directory}' is an adapter (it holds {ADAPTER}), and a whole checkpoint is needed "
-            "here: merge it into its base model first (peft: `merge_and_unload()`, then "
-            "`save_pretrained`) and name the merged directory."
+            "here; merge it into its base model first (peft: `merge_and_unload()`, then "
+            "`save_pretrained`) and name the merged directory"
         )
     if (directory / PATCH).exists():
         raise CheckpointError(
-            f"'{directory}' is a patch (it holds {PATCH}), and a whole checkpoint is needed here: "
-            "put it on TUNED (`hcnr apply TUNED PATCH --out DIR`) and name DIR."
+            f"'{directory}' is a patch (it holds {PATCH}), and a whole checkpoint is needed here; "
+            "put it on TUNED (`hcnr apply TUNED PATCH --out DIR`) and name DIR"
         )
     if not (directory / "config.json").is_file():
         raise CheckpointError(
-            f"'{directory}' is not a checkpoint (it has no config.json): name a directory written "
-            "by `save_pretrained`."
+            f"'{directory}' is not a checkpoint (it has no config.json); name a directory written "
+            "by `save_pretrained`"
         )
     return read_json(directory / "config.json")
 
 
 def find_shards(directory: Path) -> tuple[Shard, ...]:
-    """Reads the headers of all weight files of a checkpoint directory.
+    """Read the headers of all weight files of a checkpoint directory.
 
     A single file goes before an index, as in transformers.
 
     Args:
-        directory: An existing directory.
+        directory: an existing directory.
 
     Returns:
         The shards in the order of their names.
 
     Raises:
-        CheckpointError: No safetensors weights, or an index that does not match its shards.
+        CheckpointError: no safetensors weights, or an index that does not match its shards.
     """
     if (directory / SINGLE).exists():
         return (read_header(directory / SINGLE),)
@@ -74,40 +74,40 @@ def find_shards(directory: Path) -> tuple[Shard, ...]:
     for name in sorted(set(weight_map.values())):
         if not (directory / name).exists():
             raise CheckpointError(
-                f"'{index}' names the shard {name!r}, which is missing: complete the download."
+                f"'{index}' names the shard {name!r}, which is missing; complete the download"
             )
         shards[name] = read_header(directory / name)
     stored = {name: {info.name for info in shard.tensors} for name, shard in shards.items()}
     for tensor, name in weight_map.items():
         if tensor not in stored[name]:
             raise CheckpointError(
-                f"'{index}' places {tensor!r} in {name!r}, which does not hold it: download or "
-                "save the checkpoint again."
+                f"'{index}' places {tensor!r} in {name!r}, which does not hold it; download or "
+                "save the checkpoint again"
             )
     return tuple(shards.values())
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """Reads a JSON object.
+    """Read a JSON object.
 
     Raises:
-        CheckpointError: The file cannot be read or holds anything else.
+        CheckpointError: the file cannot be read or holds anything else.
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(
-            f"Cannot read '{file}' ({error.strerror or error}): complete the download or fix its "
-            "permissions."
+            f"cannot read '{file}' ({error.strerror or error}); complete the download or fix its "
+            "permissions"
         ) from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"'{file}' is not valid JSON ({error}): download or save it again."
+            f"'{file}' is not valid JSON ({error}); download or save it again"
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(
-            f"'{file}' holds a JSON {type(content).__name__} instead of an object: download or "
-            "save it again."
+            f"'{file}' holds a JSON {type(content).__name__} instead of an object; download or "
+            "save it again"
         )
     return content
 
@@ -116,7 +116,7 @@ def _weight_map(index: Path) -> Mapping[str, str]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(
-            f"'{index}' has no weight_map from tensors to shards: download or save it again."
+            f"'{index}' has no weight_map from tensors to shards; download or save it again"
         )
     for tensor, name in weight_map.items():
         plain = (
@@ -126,12 +126,12 @@ def _weight_map(index: Path) -> Mapping[str, str]:
             # Reading or writing outside the directory is how a crafted index would do harm.
             raise CheckpointError(
                 f"'{index}' places {tensor!r} in {name!r}, which is no plain file name inside the "
-                "directory: do not trust this checkpoint, or correct its index."
+                "directory; do not trust this checkpoint, or correct its index"
             )
         if not name.endswith(".safetensors"):
             raise CheckpointError(
-                f"'{index}' places {tensor!r} in {name!r}, and only .safetensors files are read: "
-                "convert the weights with `save_pretrained`."
+                f"'{index}' places {tensor!r} in {name!r}, and only .safetensors files are read; "
+                "convert the weights with `save_pretrained`"
             )
     return weight_map
 
@@ -142,12 +142,12 @@ def _no_weights(directory: Path) -> CheckpointError:
     if pickles:
         return CheckpointError(
             f"'{directory}' holds pickled weights only ({pickles[0]}), which can run code when "
-            "opened: convert them where you trust them, with `AutoModelForCausalLM."
-            "from_pretrained(DIR).save_pretrained(NEW_DIR)`, which writes safetensors."
+            "opened; convert them where you trust them, with `AutoModelForCausalLM."
+            "from_pretrained(DIR).save_pretrained(NEW_DIR)`, which writes safetensors"
         )
     others = [name for name in names if name.endswith((".safetensors", ".gguf"))]
     found = f"found {others[0]} instead" if others else "found no weights"
     return CheckpointError(
         f"'{directory}' is not a checkpoint: {SINGLE} or {INDEX} was expected, and we {found}; "
-        "name a directory written by `save_pretrained`."
+        "name a directory written by `save_pretrained`"
     )

@@ -24,24 +24,24 @@ def check_output(
     overwrite: bool = False,
     nbytes: int | None = None,
 ) -> Path:
-    """Checks everything about an output directory that can be known before it is written.
+    """Check everything about an output directory that can be known before it is written.
 
     An existing empty directory counts as absent: it is replaced. With `overwrite`, a directory is
     replaced only if it is recognisably a model or an output of ours (it holds `config.json` or a
     file `hcnr_*`), so that a mistyped path costs nobody their files.
 
     Args:
-        out: Where the output shall appear.
-        inputs: What is read meanwhile, and must not be replaced, contained or written into; nor
+        out: where the output shall appear.
+        inputs: what is read meanwhile, and must not be replaced, contained or written into; nor
             may what links in these directories lead to.
-        overwrite: Whether an existing output may be replaced.
-        nbytes: Space that the output will take; unknown by default.
+        overwrite: whether an existing output may be replaced.
+        nbytes: space that the output will take; unknown by default.
 
     Returns:
         `out`, absolute with symbolic links resolved.
 
     Raises:
-        OutputError: It cannot be written there.
+        OutputError: it cannot be written there.
     """
     target = _resolved(out)
     with _Explained(target):
@@ -51,8 +51,8 @@ def check_output(
         free = shutil.disk_usage(existing(target.parent)).free
     if nbytes is not None and free < nbytes:
         raise OutputError(
-            f"The output '{target}' needs {nbytes / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free "
-            "there: free some space or choose another disk."
+            f"the output '{target}' needs {nbytes / 1e9:.3g} GB, and {free / 1e9:.3g} GB are free "
+            "there; free some space or choose another disk"
         )
     return target
 
@@ -65,7 +65,7 @@ def output_directory(
     overwrite: bool = False,
     nbytes: int | None = None,
 ) -> Iterator[Path]:
-    """Yields a temporary directory that becomes `out` at a clean exit.
+    """Yield a temporary directory that becomes `out` at a clean exit.
 
     Missing directories above `out` are made. The work lies beside `out` under a hidden name. At
     the end every file is on the disk before one rename makes it visible; after any exception,
@@ -74,17 +74,17 @@ def output_directory(
     put back. A second run for the same `out` is refused as long as the first is alive.
 
     Args:
-        out: Where the output shall appear; see `check_output` for what is accepted.
-        inputs: What is read meanwhile, and must not be replaced, contained or written into; nor
+        out: where the output shall appear; see `check_output` for what is accepted.
+        inputs: what is read meanwhile, and must not be replaced, contained or written into; nor
             may what links in these directories lead to.
-        overwrite: Whether an existing output may be replaced, which happens at the very end.
-        nbytes: Space that the output will take; unknown by default.
+        overwrite: whether an existing output may be replaced, which happens at the very end.
+        nbytes: space that the output will take; unknown by default.
 
     Yields:
         An empty directory to write into.
 
     Raises:
-        OutputError: It cannot be written there; the message says why and what to do.
+        OutputError: it cannot be written there; the message says why and what to do.
     """
     inputs = list(inputs)
     target = _resolved(out)
@@ -116,30 +116,30 @@ def output_directory(
 
 @contextlib.contextmanager
 def atomic_file(path: PathLike, *, overwrite: bool = True) -> Iterator[Path]:
-    """Yields a temporary path whose file becomes `path` at a clean exit.
+    """Yield a temporary path whose file becomes `path` at a clean exit.
 
     The file has the name of `path`, in a hidden directory beside it: writers that look at the
     suffix, or that make temporary files of their own, work as they would at `path` itself. After
     any exception, Ctrl-C or SIGTERM nothing is left; after a kill, the next run cleans up.
 
     Args:
-        path: Where the file shall appear. A symbolic link is followed.
-        overwrite: Whether an existing file may be replaced.
+        path: where the file shall appear. A symbolic link is followed.
+        overwrite: whether an existing file may be replaced.
 
     Yields:
         The path to write to.
 
     Raises:
-        OutputError: It cannot be written there, or nothing was written.
+        OutputError: it cannot be written there, or nothing was written.
     """
     target = _resolved(path, follow=True)
     with _Explained(target):
         check_parent(target)
     if target.exists() and not target.is_file():
-        raise OutputError(f"The output '{target}' is no regular file: choose another name.")
+        raise OutputError(f"the output '{target}' is no regular file; choose another name")
     if target.exists() and not overwrite:
         raise OutputError(
-            f"The output '{target}' already exists: choose another name or pass --overwrite."
+            f"the output '{target}' already exists; choose another name or pass --overwrite"
         )
     staging = Staging(target)
     with (
@@ -153,7 +153,7 @@ def atomic_file(path: PathLike, *, overwrite: bool = True) -> Iterator[Path]:
         yield work
         errors.in_body = False
         if not work.is_file():
-            raise OutputError(f"Nothing was written for the output '{target}': run it again.")
+            raise OutputError(f"nothing was written for the output '{target}'; run it again")
         # Some writers make private files; this one is as readable as the user's others.
         probe = work.with_name("mode")
         probe.touch()
@@ -169,8 +169,7 @@ def _resolved(out: PathLike, follow: bool = False) -> Path:
     if path.is_symlink() and not follow:
         # A rename would replace the link and leave the directory it names as it was.
         raise OutputError(
-            f"The output '{path}' is a symbolic link: name the directory it points to, or remove "
-            "it."
+            f"the output '{path}' is a symbolic link; name the directory it points to, or remove it"
         )
     try:
         str(path).encode()
@@ -182,8 +181,7 @@ def _resolved(out: PathLike, follow: bool = False) -> Path:
         ) from error
     except (OSError, RuntimeError) as error:
         raise OutputError(
-            f"The output '{path}' cannot be resolved ({error}): name a path without "
-            "a loop of links."
+            f"the output '{path}' cannot be resolved ({error}); name a path without a loop of links"
         ) from error
 
 
@@ -196,8 +194,8 @@ def _check_place(target: Path, inputs: Iterable[PathLike]) -> None:
     for place in (Path("~").expanduser().resolve(), Path.cwd()):
         if target == place or target in place.parents:
             raise OutputError(
-                f"The output '{target}' is or holds '{place}', the home or the current directory, "
-                "and is never replaced: name a directory inside it."
+                f"the output '{target}' is or holds '{place}', the home or the current directory, "
+                "and is never replaced; name a directory inside it"
             )
     check_parent(target)
 
@@ -229,8 +227,8 @@ def _check_apart(target: Path, source: Path, link: Path | None = None) -> None:
             continue
         where = "" if link is None else f", which '{link}' is a link to"
         raise OutputError(
-            f"The output '{target}' is {found} '{source}'{where}: choose a directory outside all "
-            "inputs."
+            f"the output '{target}' is {found} '{source}'{where}; choose a directory outside all "
+            "inputs"
         )
 
 
@@ -267,39 +265,39 @@ def check_parent(target: Path) -> None:
     """Refuse a place where neither a file nor the directories above it can be made.
 
     Raises:
-        OutputError: The nearest directory above it that exists is none, or not writable.
+        OutputError: the nearest directory above it that exists is none, or not writable.
     """
     parent = existing(target.parent)
     if not parent.is_dir():
         raise OutputError(
-            f"The output '{target}' cannot be written: '{parent}' is no directory; choose another "
-            "place."
+            f"the output '{target}' cannot be written: '{parent}' is no directory; choose another "
+            "place"
         )
     if not os.access(parent, os.W_OK | os.X_OK):
         raise OutputError(
-            f"The output '{target}' cannot be written: '{parent}' is not writable; choose another "
-            "place or change its permissions."
+            f"the output '{target}' cannot be written: '{parent}' is not writable; choose another "
+            "place or change its permissions"
         )
 
 
 def _check_replaceable(target: Path, overwrite: bool) -> None:
     if not target.is_dir():
-        raise OutputError(f"The output '{target}' is a file: choose another directory.")
+        raise OutputError(f"the output '{target}' is a file; choose another directory")
     if os.path.ismount(target):
         raise OutputError(
-            f"The output '{target}' is a mount point, which no rename can replace: name a "
-            "directory inside it."
+            f"the output '{target}' is a mount point, which no rename can replace; name a "
+            "directory inside it"
         )
     if is_absent_or_empty(target):
         return
     if not overwrite:
         raise OutputError(
-            f"The output '{target}' already exists: choose another directory or pass --overwrite."
+            f"the output '{target}' already exists; choose another directory or pass --overwrite"
         )
     if not any(p.name == "config.json" or p.name.startswith("hcnr_") for p in target.iterdir()):
         raise OutputError(
-            f"The output '{target}' holds neither config.json nor a file hcnr_*, so it is not "
-            "replaced even with --overwrite: choose another directory or delete it yourself."
+            f"the output '{target}' holds neither config.json nor a file hcnr_*, so it is not "
+            "replaced even with --overwrite; choose another directory or delete it yourself"
         )
 
 
@@ -307,7 +305,7 @@ class _Explained:
     """Turns the system's refusals into one sentence; other errors of the body pass unchanged.
 
     Attributes:
-        in_body: Whether the caller's code runs, whose errors need not concern the output.
+        in_body: whether the caller's code runs, whose errors need not concern the output.
     """
 
     def __init__(self, target: Path):
@@ -325,15 +323,15 @@ class _Explained:
             return
         where = f" at '{failed.filename}'" if failed.filename else ""
         raise OutputError(
-            f"The output '{self._target}' could not be written "
-            f"({failed.strerror or failed}{where}): free some space, check the permissions, or "
-            "choose another place."
+            f"the output '{self._target}' could not be written "
+            f"({failed.strerror or failed}{where}); free some space, check the permissions, or "
+            "choose another place"
         ) from error
 
 
 @contextlib.contextmanager
 def _terminated_by_exit() -> Iterator[None]:
-    """Lets SIGTERM unwind the stack, so that temporaries are removed; others' handlers stay."""
+    """Let SIGTERM unwind the stack, so that temporaries are removed; others' handlers stay."""
     default = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     if not default or threading.current_thread() is not threading.main_thread():
         yield

@@ -28,18 +28,18 @@ MEANING = (
 
 
 def check_pair(base: Checkpoint, tuned: Checkpoint, weights: Sequence[str]) -> list[str]:
-    """Checks that base and tuned are one architecture and agree on every target weight.
+    """Check that base and tuned are one architecture and agree on every target weight.
 
     Args:
-        base: The honest checkpoint before fine-tuning.
-        tuned: The checkpoint after it.
-        weights: Names of the target weights, such as `model.layers.0.self_attn.q_proj.weight`.
+        base: the honest checkpoint before fine-tuning.
+        tuned: the checkpoint after it.
+        weights: names of the target weights, such as `model.layers.0.self_attn.q_proj.weight`.
 
     Returns:
         What is fine but worth saying, one sentence each; empty when there is nothing.
 
     Raises:
-        CheckpointError: Different architectures, quantised weights, a target that is missing in
+        CheckpointError: different architectures, quantised weights, a target that is missing in
             one, has different shapes, or is not stored as float64, float32, float16 or bfloat16.
     """
     _check_architecture(base, tuned)
@@ -52,9 +52,9 @@ def check_pair(base: Checkpoint, tuned: Checkpoint, weights: Sequence[str]) -> l
         ours, theirs = base.tensors[name], tuned.tensors[name]
         if ours.shape != theirs.shape:
             raise CheckpointError(
-                f"The target {name!r} has the shape {list(ours.shape)} in base ('{base.path}') and "
-                f"{list(theirs.shape)} in tuned ('{tuned.path}'): name two checkpoints of the same "
-                "size."
+                f"the target {name!r} has the shape {list(ours.shape)} in base ('{base.path}') and "
+                f"{list(theirs.shape)} in tuned ('{tuned.path}'); name two checkpoints of the same "
+                "size"
             )
     return [
         *_say_same(base, tuned),
@@ -71,9 +71,9 @@ def _check_architecture(base: Checkpoint, tuned: Checkpoint) -> None:
     # Hand-written configs may leave it out; the weights are compared anyway.
     if ours and theirs and ours != theirs:
         raise CheckpointError(
-            f"Base and tuned are different architectures: model_type is {_plain(ours)} in "
+            f"base and tuned are different architectures: model_type is {_plain(ours)} in "
             f"'{base.path}' and {_plain(theirs)} in '{tuned.path}'; name the checkpoint that "
-            "the fine-tuning started from."
+            "the fine-tuning started from"
         )
 
 
@@ -83,14 +83,14 @@ def _check_target(name: str, side: str, checkpoint: Checkpoint, weights: Sequenc
         missing = sum(weight not in checkpoint.tensors for weight in weights)
         more = f" (with {missing - 1} more)" if missing > 1 else ""
         raise CheckpointError(
-            f"The target {name!r} is missing{more} in {side} ('{checkpoint.path}'): name "
-            "checkpoints of one architecture, or leave it out of the targets."
+            f"the target {name!r} is missing{more} in {side} ('{checkpoint.path}'); name "
+            "checkpoints of one architecture, or leave it out of the targets"
         )
     if info.dtype not in FLOATS:
         raise CheckpointError(
-            f"The target {name!r} is stored as {_dtype(info.dtype)} in {side} "
-            f"('{checkpoint.path}'), and one of {', '.join(map(_dtype, FLOATS))} was expected: "
-            "name unquantised weights."
+            f"the target {name!r} is stored as {_dtype(info.dtype)} in {side} "
+            f"('{checkpoint.path}'), and one of {', '.join(map(_dtype, FLOATS))} was expected; "
+            "name unquantised weights"
         )
 
 

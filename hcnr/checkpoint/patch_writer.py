@@ -49,25 +49,25 @@ def write_patch(
     name: str,
     progress: Progress | None = None,
 ) -> Patch:
-    """Writes what new tensors change of a checkpoint.
+    """Write what new tensors change of a checkpoint.
 
     Every tensor of the checkpoint is read once. One is in memory at a time, beside the masks of
     those before.
 
     Args:
-        tuned: The checkpoint that the patch is put on.
-        directory: An existing directory.
-        replacement: Gives the new tensor of a name, on any device, or None to keep the stored one.
-        name: What messages call the checkpoint.
-        progress: Called with the bytes of tuned that were just gone through.
+        tuned: the checkpoint that the patch is put on.
+        directory: an existing directory.
+        replacement: gives the new tensor of a name, on any device, or None to keep the stored one.
+        name: what messages call the checkpoint.
+        progress: called with the bytes of tuned that were just gone through.
 
     Returns:
         The patch that was written.
 
     Raises:
-        CheckpointError: A replacement has another dtype or shape, or the checkpoint cannot be read
+        CheckpointError: a replacement has another dtype or shape, or the checkpoint cannot be read
             or changed since it was opened.
-        OutputError: The file cannot be written.
+        OutputError: the file cannot be written.
     """
     parts: list[bytes] = []
 
@@ -101,8 +101,8 @@ def write_patch(
         if isinstance(error, HcnrError):
             raise
         raise OutputError(
-            f"Cannot write '{file}' ({error.strerror or error}): free some space or choose another "
-            "output directory."
+            f"cannot write '{file}' ({error.strerror or error}); free some space or choose another "
+            "output directory"
         ) from error
     tuned.check_unchanged()
     return Patch.open(directory)

@@ -91,7 +91,7 @@ class Patch:
         """Read and check the header.
 
         Raises:
-            CheckpointError: There is no patch, or it is damaged.
+            CheckpointError: there is no patch, or it is damaged.
         """
         file = directory / PATCH
         if not file.is_file():
@@ -99,22 +99,22 @@ class Patch:
                 f"holds no patch (it has no {PATCH})" if directory.exists() else "does not exist"
             )
             raise CheckpointError(
-                f"'{directory}' {found}: name a directory that `hcnr restore --out-format patch` "
-                "wrote; one of the hub is downloaded by `hf download OWNER/NAME --local-dir DIR`."
+                f"'{directory}' {found}; name a directory that `hcnr restore --out-format patch` "
+                "wrote; one of the hub is downloaded by `hf download OWNER/NAME --local-dir DIR`"
             )
         shard = read_header(file)
         facts = shard.metadata
         version = facts.get("hcnr_patch")
         if version is not None and version != FORMAT:
             raise CheckpointError(
-                f"'{file}' is a patch of the format {version!r}, and {FORMAT!r} is read here: "
-                "install the version of hcnr that wrote it."
+                f"'{file}' is a patch of the format {version!r}, and {FORMAT!r} is read here; "
+                "install the version of hcnr that wrote it"
             )
         missing = [key for key in _FACTS if key not in facts]
         if missing:
             raise CheckpointError(
-                f"'{file}' is no patch (its metadata have no {missing[0]}): name a directory that "
-                "`hcnr restore --out-format patch` wrote."
+                f"'{file}' is no patch (its metadata have no {missing[0]}); name a directory that "
+                "`hcnr restore --out-format patch` wrote"
             )
         return cls(shard, facts, dict(_tensors(file, shard.tensors)))
 
@@ -132,7 +132,7 @@ class Patch:
         """Read the file once and compare its SHA-256 with what it says of itself.
 
         Raises:
-            CheckpointError: It is damaged.
+            CheckpointError: it is damaged.
         """
         infos = [i for one in self.tensors.values() for i in (one.values, one.mask) if i]
         begin = min((info.begin for info in infos), default=self.nbytes)
@@ -150,8 +150,8 @@ class Patch:
                         progress(len(chunk))
         except OSError as error:
             raise CheckpointError(
-                f"Cannot read '{self.file}' ({error.strerror or error}): check the disk and the "
-                "permissions."
+                f"cannot read '{self.file}' ({error.strerror or error}); check the disk and the "
+                "permissions"
             ) from error
         if own_digest(data.digest(), entries, self.facts) != self.facts["sha256"]:
             raise _damaged(self.file, "its contents are not those of its SHA-256")
@@ -160,7 +160,7 @@ class Patch:
         """Compare names, shapes, dtypes and the fingerprint with a checkpoint; reads few rows.
 
         Raises:
-            CheckpointError: It is another one than the patch was made for.
+            CheckpointError: it is another one than the patch was made for.
         """
         for name, one in self.tensors.items():
             info = tuned.tensors.get(name)
@@ -182,7 +182,7 @@ class Patch:
         """Read every tensor of a checkpoint once and compare the SHA-256 of all.
 
         Raises:
-            CheckpointError: It differs from the one that the patch was made for.
+            CheckpointError: it differs from the one that the patch was made for.
         """
         parts = []
         for info in tuned.tensors.values():
@@ -202,7 +202,7 @@ class Patch:
             tensor: as the checkpoint has it, on the CPU.
 
         Raises:
-            CheckpointError: The patch is damaged.
+            CheckpointError: the patch is damaged.
         """
         one = self.tensors.get(name)
         if one is None:
@@ -226,9 +226,9 @@ class Patch:
 
     def _other(self, tuned: Checkpoint, why: str) -> CheckpointError:
         return CheckpointError(
-            f"The patch '{self.file.parent}' was made for another TUNED "
+            f"the patch '{self.file.parent}' was made for another TUNED "
             f"({self.facts['tuned']}) than '{tuned.path}': {why}; name the one that was restored, "
-            "or restore again."
+            "or restore again"
         )
 
 
@@ -265,7 +265,7 @@ def _tensors(file: Path, infos: Iterable[TensorInfo]) -> Iterator[tuple[str, Pat
     """What a header lists, values and masks together.
 
     Raises:
-        CheckpointError: One of the two is missing, or they do not fit each other.
+        CheckpointError: one of the two is missing, or they do not fit each other.
     """
     stored = {info.name: info for info in infos}
     taken: set[str] = set()
@@ -293,7 +293,7 @@ def _load(info: TensorInfo) -> Tensor:
 
 
 def _damaged(file: Path, why: str) -> CheckpointError:
-    return CheckpointError(f"The patch '{file}' is damaged ({why}): copy it again.")
+    return CheckpointError(f"the patch '{file}' is damaged ({why}); copy it again")
 
 
 def _plain(dtype: torch.dtype) -> str:

@@ -45,15 +45,15 @@ def check_unquantised(checkpoint: Checkpoint) -> None:
             named = f"quant_method: {method}" if settings else "config.json does not say so"
             raise CheckpointError(
                 f"'{checkpoint.path}' is quantised ({named}): it holds {name!r} ({kind}), and "
-                f"plain weights were expected: {_cure(method)}."
+                f"plain weights were expected; {_cure(method)}"
             )
     if settings:
         dtypes = Counter(info.dtype for info in checkpoint.tensors.values())
         usual = str(dtypes.most_common(1)[0][0]).removeprefix("torch.")
         raise CheckpointError(
-            f"The config.json of '{checkpoint.path}' has a quantization_config (quant_method: "
+            f"the config.json of '{checkpoint.path}' has a quantization_config (quant_method: "
             f"{method}) although its weights are plain {usual}, as some training frameworks leave "
-            "it when they merge: delete that entry from config.json."
+            "it when they merge; delete that entry from config.json"
         )
 
 

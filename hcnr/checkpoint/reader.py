@@ -24,10 +24,10 @@ class Checkpoint:
     """A directory of safetensors weights with its `config.json`; tensors are read when asked for.
 
     Attributes:
-        path: The directory, absolute.
-        config: The content of `config.json`.
-        shards: The weight files in the order of their names, headers checked.
-        tensors: Name to `TensorInfo`, in file order.
+        path: the directory, absolute.
+        config: the content of `config.json`.
+        shards: the weight files in the order of their names, headers checked.
+        tensors: name to `TensorInfo`, in file order.
     """
 
     path: Path
@@ -37,17 +37,17 @@ class Checkpoint:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Checkpoint:
-        """Opens a checkpoint and checks all of its headers; reads no weight.
+        """Open a checkpoint and check all of its headers; read no weight.
 
         Args:
-            path: A directory with `config.json` and `model.safetensors`, or shards with
+            path: a directory with `config.json` and `model.safetensors`, or shards with
                 `model.safetensors.index.json`. Symbolic links to files are followed.
 
         Returns:
             The opened checkpoint. It holds no open file.
 
         Raises:
-            CheckpointError: There is no such checkpoint, its weights are not safetensors, or a file
+            CheckpointError: there is no such checkpoint, its weights are not safetensors, or a file
                 of it is malformed.
         """
         directory = Path(path).expanduser().absolute()
@@ -56,8 +56,8 @@ class Checkpoint:
             shards = find_shards(directory)
         except OSError as error:
             raise CheckpointError(
-                f"Cannot read the checkpoint '{directory}' ({error.strerror or error}): fix its "
-                "path or its permissions."
+                f"cannot read the checkpoint '{directory}' ({error.strerror or error}); fix its "
+                "path or its permissions"
             ) from error
         tensors: dict[str, TensorInfo] = {}
         for shard in shards:
@@ -65,11 +65,11 @@ class Checkpoint:
                 if info.name in tensors:
                     raise CheckpointError(
                         f"{info.name!r} is stored twice, in '{tensors[info.name].file}' and in "
-                        f"'{info.file}': save the checkpoint again."
+                        f"'{info.file}'; save the checkpoint again"
                     )
                 tensors[info.name] = info
         if not tensors:
-            raise CheckpointError(f"'{directory}' holds no tensor at all: save it again.")
+            raise CheckpointError(f"'{directory}' holds no tensor at all; save it again")
         return cls(directory, config, shards, MappingProxyType(tensors))
 
     @property
@@ -82,13 +82,13 @@ class Checkpoint:
         return sum(s.size for s in self.shards if files is None or s.file.name in files)
 
     def check_unchanged(self, files: Collection[str] | None = None) -> None:
-        """Refuses weights that were rewritten since: what was read before and after is mixed.
+        """Refuse weights that were rewritten since: what was read before and after is mixed.
 
         Args:
-            files: Names of the weight files to look at; all by default.
+            files: names of the weight files to look at; all by default.
 
         Raises:
-            CheckpointError: One has another size or time than when it was opened, or is gone.
+            CheckpointError: one has another size or time than when it was opened, or is gone.
         """
         for shard in self.shards:
             if files is None or shard.file.name in files:
@@ -104,27 +104,27 @@ class Checkpoint:
         return tied and not any(name.endswith(heads) for name in self.tensors)
 
     def info(self, name: str) -> TensorInfo:
-        """Looks a tensor up.
+        """Look a tensor up.
 
         Raises:
-            CheckpointError: The checkpoint has no tensor of this name.
+            CheckpointError: the checkpoint has no tensor of this name.
         """
         if name not in self.tensors:
             close = get_close_matches(name, self.tensors, 1)
             raise CheckpointError(
-                f"'{self.path}' has no tensor {name!r}: name one of its {len(self.tensors)} "
-                f"tensors{f', perhaps {close[0]!r}' if close else ''}."
+                f"'{self.path}' has no tensor {name!r}; name one of its {len(self.tensors)} "
+                f"tensors{f', perhaps {close[0]!r}' if close else ''}"
             )
         return self.tensors[name]
 
     def load(self, name: str) -> torch.Tensor:
-        """Reads one tensor.
+        """Read one tensor.
 
         Returns:
             A fresh CPU tensor with the stored dtype and shape.
 
         Raises:
-            CheckpointError: No such tensor, or its file can no longer be read.
+            CheckpointError: no such tensor, or its file can no longer be read.
         """
         info = self.info(name)
         buffer = torch.empty(info.nbytes, dtype=torch.uint8)
@@ -141,32 +141,32 @@ class Checkpoint:
             its file where that can be, otherwise as `load`.
 
         Raises:
-            CheckpointError: As `load`.
+            CheckpointError: as `load`.
         """
         info = self.info(name)
         values = mapped_values(info, info.begin, info.end)
         return self.load(name) if values is None else values.reshape(info.shape)
 
     def load_rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
-        """Reads some rows of one tensor, and no other byte of it.
+        """Read some rows of one tensor, and no other byte of it.
 
         Args:
-            name: Name of the tensor.
-            rows: Indices along its first dimension, in any order; a scalar has one row.
+            name: name of the tensor.
+            rows: indices along its first dimension, in any order; a scalar has one row.
 
         Returns:
             A fresh CPU tensor `[len(rows), *shape[1:]]` with the stored dtype.
 
         Raises:
-            CheckpointError: No such tensor, no such row, or its file can no longer be read.
+            CheckpointError: no such tensor, no such row, or its file can no longer be read.
         """
         info = self.info(name)
         count, *rest = info.shape or (1,)
         wrong = [row for row in rows if not 0 <= row < count]
         if wrong:
             raise CheckpointError(
-                f"{name!r} has the shape {list(info.shape)} and no row {wrong[0]}: ask for rows "
-                f"below {count}."
+                f"{name!r} has the shape {list(info.shape)} and no row {wrong[0]}; ask for rows "
+                f"below {count}"
             )
         step = info.nbytes // count if count else 0
         buffer = torch.empty(len(rows), step, dtype=torch.uint8)
@@ -175,16 +175,16 @@ class Checkpoint:
         return buffer.reshape(-1).view(info.dtype).reshape(len(rows), *rest)
 
     def fingerprint(self, names: Iterable[str]) -> str:
-        """Fingerprints some of the weights; equals `fingerprint_tensors` of the same in memory.
+        """Fingerprint some of the weights; equals `fingerprint_tensors` of the same in memory.
 
         Args:
-            names: Tensor names, in any order.
+            names: tensor names, in any order.
 
         Returns:
             16 lower-case hexadecimal digits; see the function `fingerprint` for what they cover.
 
         Raises:
-            CheckpointError: No such tensor, or its file can no longer be read.
+            CheckpointError: no such tensor, or its file can no longer be read.
         """
         return fingerprint((name, self.lazy_rows(name)) for name in names)
 
@@ -192,7 +192,7 @@ class Checkpoint:
         """One tensor of which rows are read when asked for, as `fingerprint` takes it.
 
         Raises:
-            CheckpointError: The checkpoint has no tensor of this name.
+            CheckpointError: the checkpoint has no tensor of this name.
         """
         return _StoredRows(self.info(name))
 
@@ -214,14 +214,14 @@ class _StoredRows:
 
 
 def read_into(file: Path, pieces: Iterable[tuple[int, torch.Tensor]]) -> None:
-    """Fills uint8 CPU tensors with the bytes of a file from the given offsets.
+    """Fill uint8 CPU tensors with the bytes of a file from the given offsets.
 
     Args:
-        file: The file.
-        pieces: Pairs of an offset and a contiguous uint8 tensor.
+        file: the file.
+        pieces: pairs of an offset and a contiguous uint8 tensor.
 
     Raises:
-        CheckpointError: The file cannot be read, or ends before a piece is full.
+        CheckpointError: the file cannot be read, or ends before a piece is full.
     """
     try:
         with file.open("rb", buffering=0) as handle:
@@ -234,10 +234,10 @@ def read_into(file: Path, pieces: Iterable[tuple[int, torch.Tensor]]) -> None:
                     if not got:
                         raise CheckpointError(
                             f"'{file}' ended at byte {handle.tell()} although it was longer when "
-                            "it was opened: leave the checkpoint alone while it is in use."
+                            "it was opened; leave the checkpoint alone while it is in use"
                         )
                     view = view[got:]
     except OSError as error:
         raise CheckpointError(
-            f"Cannot read '{file}' ({error.strerror or error}): check the disk and the permissions."
+            f"cannot read '{file}' ({error.strerror or error}); check the disk and the permissions"
         ) from error

@@ -31,8 +31,8 @@ class Staging:
     """The hidden names of one output.
 
     Attributes:
-        out: The output, absolute with symbolic links resolved.
-        old: Where the former output waits between two renames.
+        out: the output, absolute with symbolic links resolved.
+        old: where the former output waits between two renames.
     """
 
     def __init__(self, out: Path):
@@ -47,10 +47,10 @@ class Staging:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Holds the lock; recovers and cleans what dead runs left first, and the same at the end.
+        """Hold the lock; recover and clean what dead runs left first, and the same at the end.
 
         Raises:
-            OutputError: Another run is alive, or the file system cannot lock.
+            OutputError: another run is alive, or the file system cannot lock.
         """
         held: list[int] = []
         try:
@@ -73,13 +73,13 @@ class Staging:
                         os.close(descriptor)
 
     def make(self) -> Path:
-        """Makes an empty work directory with the permissions of any new directory."""
+        """Make an empty work directory with the permissions of any new directory."""
         work = self._fresh()
         os.mkdir(work)
         return work
 
     def discard(self, path: Path) -> None:
-        """Deletes a directory that may lie under a name of its own.
+        """Delete a directory that may lie under a name of its own.
 
         It is renamed first: a deletion cut short must not leave half an output under a whole
         one's name.
@@ -89,7 +89,7 @@ class Staging:
         shutil.rmtree(trash, ignore_errors=True)
 
     def recover(self) -> None:
-        """Puts an output back that was moved aside, deletes all other leftovers.
+        """Put an output back that was moved aside, delete all other leftovers.
 
         Only to be called with the lock held.
         """
@@ -120,15 +120,15 @@ class Staging:
             except BlockingIOError:
                 os.close(descriptor)
                 raise OutputError(
-                    f"Another run is writing '{self.out}' right now: wait for it to end, or "
-                    "choose another output."
+                    f"another run is writing '{self.out}' right now; wait for it to end, or "
+                    "choose another output"
                 ) from None
             except OSError as error:
                 os.close(descriptor)
                 if error.errno in _NO_LOCKS:
                     raise OutputError(
-                        f"The file system of '{self.out.parent}' cannot lock files "
-                        f"({error.strerror}): choose an output on a local disk."
+                        f"the file system of '{self.out.parent}' cannot lock files "
+                        f"({error.strerror}); choose an output on a local disk"
                     ) from error
                 raise
             os.close(descriptor)

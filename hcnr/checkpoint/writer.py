@@ -29,31 +29,31 @@ def write_weights(
     progress: Progress | None = None,
     files: Collection[str] | None = None,
 ) -> int:
-    """Writes tuned's weight files, with its shard map and headers, replacing some tensors.
+    """Write tuned's weight files, with its shard map and headers, replacing some tensors.
 
     Whatever is not replaced is copied byte for byte. Replacements are asked for in file order, one
     at a time, while a thread writes: it has one in hand and one waits, so three are in memory at
     once. Another thread waits for the disk.
 
     Args:
-        tuned: The checkpoint to copy.
-        directory: An existing directory, usually from `output_directory`.
-        replacement: Gives the new tensor of a name, or None to keep the stored one; or a mapping of
+        tuned: the checkpoint to copy.
+        directory: an existing directory, usually from `output_directory`.
+        replacement: gives the new tensor of a name, or None to keep the stored one; or a mapping of
             the names to replace to functions without arguments. A new tensor has the stored dtype
             and shape, may live on any device, and is not to be changed afterwards; a `Spliced` is
             one whose rows lie in two others.
-        progress: Called with the bytes just written, which add up to `tuned.nbytes` (the index is
+        progress: called with the bytes just written, which add up to `tuned.nbytes` (the index is
             left out) where all files are written, by the thread that called.
-        files: Names of the weight files to write, where others write the rest; all by default. The
+        files: names of the weight files to write, where others write the rest; all by default. The
             index is written with the first of them.
 
     Returns:
         Bytes written, the index included.
 
     Raises:
-        CheckpointError: A replacement has another dtype or shape, names no tensor, or the
+        CheckpointError: a replacement has another dtype or shape, names no tensor, or the
             checkpoint changed since it was opened.
-        OutputError: A file cannot be written.
+        OutputError: a file cannot be written.
     """
     ask = _asker(tuned, replacement)
     shards = [one for one in tuned.shards if files is None or one.file.name in files]
@@ -96,13 +96,13 @@ def begins(tuned: Checkpoint, files: Collection[str] | None) -> bool:
 
 
 def shares_of(tuned: Checkpoint, count: int) -> list[frozenset[str]]:
-    """Names of the weight files that each of several writers writes, alike in bytes.
+    """Name of the weight files that each of several writers writes, alike in bytes.
 
     The largest first, each to whoever has the fewest bytes by then, the lowest number of equals.
 
     Args:
-        tuned: The checkpoint to copy.
-        count: Writers.
+        tuned: the checkpoint to copy.
+        count: writers.
     """
     shares: list[set[str]] = [set() for _ in range(count)]
     loads = [0] * count
@@ -147,9 +147,9 @@ def _write_shard(
 
 
 def check_replacement(info: TensorInfo, tensor: New) -> None:
-    """Raises CheckpointError unless a new tensor has the stored dtype and shape."""
+    """Raise CheckpointError unless a new tensor has the stored dtype and shape."""
     if (tensor.dtype, tuple(tensor.shape)) != (info.dtype, info.shape):
         raise CheckpointError(
-            f"The replacement of {info.name!r} is {tensor.dtype} {list(tensor.shape)}, and "
-            f"{info.dtype} {list(info.shape)} was expected: convert it before writing."
+            f"the replacement of {info.name!r} is {tensor.dtype} {list(tensor.shape)}, and "
+            f"{info.dtype} {list(info.shape)} was expected; convert it before writing"
         )

@@ -66,27 +66,27 @@ def adapter_settings(source: str | os.PathLike[str]) -> AdapterSettings:
     if any((place / name).exists() for name in _FULL):
         raise CheckpointError(
             f"'{place}' holds an adapter ({ADAPTER}) and full weights, and only one of them can be "
-            "meant: move the adapter's files, or the full weights, to a directory of their own."
+            "meant; move the adapter's files, or the full weights, to a directory of their own"
         )
     try:
         content = json.loads((place / ADAPTER).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"'{place / ADAPTER}' cannot be read ({reason}): save the adapter again."
+            f"'{place / ADAPTER}' cannot be read ({reason}); save the adapter again"
         ) from error
     kind = content.get("peft_type") if isinstance(content, dict) else None
     if not isinstance(kind, str) or not kind:
         raise CheckpointError(
-            f"'{place / ADAPTER}' names no peft_type: name a directory written by a PeftModel's "
-            "`save_pretrained`."
+            f"'{place / ADAPTER}' names no peft_type; name a directory written by a PeftModel's "
+            "`save_pretrained`"
         )
     if not (place / ADAPTER_WEIGHTS).is_file():
         pickled = sorted(p.name for p in place.glob("adapter_model.*") if p.is_file())
         found = f"found {pickled[0]} instead" if pickled else "found none"
         raise CheckpointError(
-            f"'{place}' has no {ADAPTER_WEIGHTS} ({found}): save the adapter again with "
-            "`save_pretrained`, which writes safetensors."
+            f"'{place}' has no {ADAPTER_WEIGHTS} ({found}); save the adapter again with "
+            "`save_pretrained`, which writes safetensors"
         )
     base, revision = content.get("base_model_name_or_path"), content.get("revision")
     return AdapterSettings(
@@ -100,7 +100,7 @@ def adapter_settings(source: str | os.PathLike[str]) -> AdapterSettings:
 
 
 def adapted_modules(settings: AdapterSettings) -> set[str]:
-    """Names of the modules that an adapter holds something for, by its file's header.
+    """Name of the modules that an adapter holds something for, by its file's header.
 
     Raises:
         CheckpointError: the file is malformed.

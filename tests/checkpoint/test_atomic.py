@@ -58,8 +58,8 @@ def test_atomic_file_refuses(tmp_path: Path):
     (tmp_path / "directory").mkdir()
     for path, message in (
         (tmp_path / "directory", "no regular file"),
-        (tmp_path / "deep" / "er" / "file", "Nothing was written"),
-        (tmp_path / "nothing", "Nothing was written"),
+        (tmp_path / "deep" / "er" / "file", "nothing was written"),
+        (tmp_path / "nothing", "nothing was written"),
     ):
         with pytest.raises(OutputError, match=message), atomic_file(path):
             pass
@@ -81,7 +81,7 @@ def test_atomic_file_after_an_exception_or_a_kill(tmp_path: Path):
     leftovers(tmp_path)
     with atomic_file(tmp_path / "out") as work:
         work.write_text("new")
-        with pytest.raises(OutputError, match="Another run"), atomic_file(tmp_path / "out"):
+        with pytest.raises(OutputError, match="another run"), atomic_file(tmp_path / "out"):
             raise AssertionError
     assert tree(tmp_path) == {"out": b"new"}
 

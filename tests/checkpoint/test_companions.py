@@ -99,5 +99,5 @@ def test_broken_link(tmp_path: Path):
 
 
 def test_output_that_cannot_be_written(tmp_path: Path):
-    with pytest.raises(OutputError, match=r"Cannot write .*config\.json"):
+    with pytest.raises(OutputError, match=r"cannot write .*config\.json"):
         copy_companions(Checkpoint.open(save(tmp_path / "a")), tmp_path / "missing" / "deep")

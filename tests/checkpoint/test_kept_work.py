@@ -140,7 +140,7 @@ def test_two_runs_at_once_do_not_share_it(tmp_path):
     with KeptWork(place) as one:
         one.open(KEY)
         one.of("score honesty", make, (Numbers,))
-        with pytest.raises(OutputError, match="Another run is writing"), KeptWork(place) as other:
+        with pytest.raises(OutputError, match="another run is writing"), KeptWork(place) as other:
             other.open(KEY)
         assert place.is_dir()
 

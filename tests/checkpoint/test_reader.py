@@ -271,5 +271,5 @@ def test_file_that_shrinks_or_vanishes_while_in_use(tmp_path: Path):
     with pytest.raises(CheckpointError, match="leave the checkpoint alone"):
         checkpoint.load(last)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="Cannot read"):
+    with pytest.raises(CheckpointError, match="cannot read"):
         checkpoint.load(last)

@@ -13,7 +13,7 @@ from .helpers import leftovers, names, tree, write, written
 def test_a_live_run_is_not_touched(tmp_path: Path):
     with output_directory(tmp_path / "out") as work:
         (work / "config.json").write_text("first")
-        with pytest.raises(OutputError, match="Another run is writing"):
+        with pytest.raises(OutputError, match="another run is writing"):
             write(tmp_path / "out")
         # Another output in the same directory is nobody's business, even with a confusing name.
         write(tmp_path / "out.hcnr-12345678")
@@ -39,7 +39,7 @@ def test_lock_that_was_removed_while_we_waited_for_it(
     monkeypatch.setattr(os, "open", open_and_lose)
     with output_directory(tmp_path / "out"):
         assert lock.exists()
-        with pytest.raises(OutputError, match="Another run"):
+        with pytest.raises(OutputError, match="another run"):
             write(tmp_path / "out")
 
 

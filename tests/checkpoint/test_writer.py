@@ -186,7 +186,7 @@ def test_checkpoint_that_changed_since_it_was_opened(tmp_path: Path):
         write_weights(tuned, out_of(tmp_path), {})
     file.unlink()
     (tmp_path / "out" / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="Cannot read"):
+    with pytest.raises(CheckpointError, match="cannot read"):
         write_weights(tuned, tmp_path / "out", {})
 
 
@@ -211,7 +211,7 @@ def test_checkpoint_that_is_rewritten_while_it_is_copied(tmp_path: Path, write: 
     with pytest.raises(CheckpointError, match=f"'{file}' changed since it was opened"):
         write(tuned, out_of(tmp_path), rewriting)
     file.unlink()
-    with pytest.raises(CheckpointError, match=f"Cannot read '{file}' any more"):
+    with pytest.raises(CheckpointError, match=f"cannot read '{file}' any more"):
         tuned.check_unchanged()
 
 
@@ -238,7 +238,7 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str):
     tuned = Checkpoint.open(save(tmp_path / "a"))
     monkeypatch.setattr(os, call, full)
     with (
-        pytest.raises(OutputError, match=r"Cannot write .*model\.safetensors.*No space left"),
+        pytest.raises(OutputError, match=r"cannot write .*model\.safetensors.*No space left"),
         output_directory(tmp_path / "out") as work,
     ):
         write_weights(tuned, work, new.get)

@@ -36,7 +36,7 @@ def refused(folder: Path, nbytes: int, words: str, **arguments: Any) -> None:
 def test_an_adapter(pair, tmp_path, monkeypatch, nbytes):
     pytest.importorskip("peft", reason="the package peft is not installed")
     monkeypatch.setattr(kept_work, "_RATE", 1e18)
-    refused(tmp_path, nbytes, "The output", **pair, out_format="adapter")
+    refused(tmp_path, nbytes, "the output", **pair, out_format="adapter")
     # What is kept of such a run fits as little where all files are that small.
     left = {path.name for path in tmp_path.iterdir()}
     assert left == ({"out.unfinished"} if nbytes > 100 else set())
@@ -45,7 +45,7 @@ def test_an_adapter(pair, tmp_path, monkeypatch, nbytes):
 @pytest.mark.parametrize("nbytes", [100, 3000], ids=["settings", "weights"])
 def test_a_model_in_memory(pair, loaded, tmp_path, nbytes):
     models = {**pair, **loaded, "tokenizer": pair["tuned"]}
-    refused(tmp_path, nbytes, "cannot be written to" if nbytes == 100 else "The output", **models)
+    refused(tmp_path, nbytes, "cannot be written to" if nbytes == 100 else "the output", **models)
     assert not list(tmp_path.iterdir())
 
 
@@ -57,6 +57,6 @@ def test_statistics(pair, statistics, tmp_path):
 
 def test_a_patch_that_is_put_on(pair, tmp_path):
     patch = hcnr.restore(**pair, out=tmp_path / "p", config=config(), out_format="patch")
-    with pytest.raises(OutputError, match=r"The output .*File too large"), limited(100):
+    with pytest.raises(OutputError, match=r"the output .*File too large"), limited(100):
         hcnr.apply_patch(pair["tuned"], patch, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
