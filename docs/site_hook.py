@@ -20,6 +20,8 @@ OUTSIDE = (
     "CHANGELOG.md",
     "CONTRIBUTING.md",
     "experiments/trial/results/README.md",
+    "experiments/trial/results/smollm2-figures/figures.md",
+    "experiments/trial/results/smollm2-figures/probe.svg",
     "experiments/trial/results/smollm2-hotpotqa/trial.md",
     "experiments/trial/results/smollm2-medmcqa/trial.md",
     "experiments/trial/results/smollm2-nq/trial.md",

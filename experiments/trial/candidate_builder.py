@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,19 +68,31 @@ class CandidateBuilder:
     """Makes candidates of one test bed, one after the other, in one copy of the tuned model.
 
     A context, at whose end what was kept in files is removed. Measures when it is first needed.
+
+    Attributes:
+        samples: What it is measured on.
+        pair: Base and tuned.
     """
 
-    def __init__(self, testbed: "TestBed", samples: Samples | None = None) -> None:
-        """Read the samples and load the tuned model; nothing is measured yet."""
+    def __init__(
+        self, testbed: "TestBed", samples: Samples | None = None, keep: Path | None = None
+    ) -> None:
+        """Read the samples and load the tuned model; nothing is measured yet.
+
+        Args:
+            testbed: The pair.
+            samples: What it is measured on; the default ones if None.
+            keep: Folder of this pair alone that gets the statistics of neurons, each file measured
+                once; what it took counts for nothing when it is read again. Kept nowhere if None.
+        """
         self.samples = samples or Samples()
+        self._keep = keep
         self._testbed = testbed
         self._honesty = select_samples(testbed, self.samples)
         self._task = list(load_samples(testbed.task, limit=self.samples.count).samples)
         self._tuned = testbed.load(testbed.tuned)
         self._overlay = Overlay(self._tuned)
-        self._pair = Pair.open(
-            testbed.base, testbed.tuned, self._config(Restored("none")), Stages()
-        )
+        self.pair = Pair.open(testbed.base, testbed.tuned, self._config(Restored("none")), Stages())
         self._measured: dict[tuple[str, str], _Measured] = {}
         self._spectral_bases: dict[tuple[str, int | None], tuple[SpectralBases, float]] = {}
         self._baselines = BaselineTrainer(testbed, self._honesty)
@@ -117,6 +130,10 @@ class CandidateBuilder:
             yield from self._fine_tuned(together)
         self._overlay.undo()
 
+    def statistics(self, spec: Restored) -> hcnr.Statistics:
+        """What the neurons of a candidate are chosen by, with all curvature."""
+        return self._statistics(spec).statistics
+
     def _change(self, spec: Interpolated | Restored | Masked) -> float:
         """Turn the tuned model into what `spec` says; returns what that costs alone."""
         self._overlay.undo()
@@ -125,7 +142,7 @@ class CandidateBuilder:
         if isinstance(spec, Restored):
             return self._restore(spec)
         start = time.process_time()
-        honest = parameters_of(self._pair.base)
+        honest = parameters_of(self.pair.base)
         interpolate(self._tuned, self._overlay, honest, spec.coefficient)
         return time.process_time() - start
 
@@ -138,7 +155,7 @@ class CandidateBuilder:
             bases, seconds = self._bases(spec)
             measuring += seconds
         start = time.process_time()
-        work = Candidates(self._pair, measured.statistics, self._overlay, spectral_bases=bases)
+        work = Candidates(self.pair, measured.statistics, self._overlay, spectral_bases=bases)
         work.apply(config, selection)
         return measuring + time.process_time() - start
 
@@ -151,7 +168,7 @@ class CandidateBuilder:
         seconds += measured.seconds("none") + measured.selecting
         start = time.process_time()
         for name in selection.selected:
-            base, tuned = (one.weight(name) for one in (self._pair.base, self._pair.tuned))
+            base, tuned = (one.weight(name) for one in (self.pair.base, self.pair.tuned))
             deviation = bases.by_kind["spectral"][name].deviation(spec.task_weight).to(base.dtype)
             chosen = selection.masks[name][:, None]
             self._overlay.put(f"{name}.weight", torch.where(chosen, base + deviation, tuned))
@@ -182,17 +199,29 @@ class CandidateBuilder:
                 compensation="balanced", all_hessians=True, task_weight=1.0, priority="kl"
             )
             self._overlay.undo()
-            found = hcnr.measure(
-                self._testbed.base,
-                self._testbed.tuned,
-                self._honesty,
-                self._task,
-                config,
-                watcher=clock,
-            )
+            found = self._measure(spec, config, clock)
             clock.stop()
-            self._measured[key] = _Measured(found, Selections(self._pair, found), clock.seconds)
+            self._measured[key] = _Measured(found, Selections(self.pair, found), clock.seconds)
         return self._measured[key]
+
+    def _measure(
+        self, spec: Restored, config: hcnr.RestoreConfig, clock: "Clock"
+    ) -> hcnr.Statistics:
+        """Measure, or read what was kept."""
+        file = None
+        if self._keep is not None:
+            about = self.samples.count, self.samples.honesty, spec.axis, spec.fisher_at
+            file = self._keep / f"statistics-{'-'.join(map(str, about))}.safetensors"
+            if file.is_file():
+                return hcnr.Statistics.load(file)
+        data = self._honesty, self._task
+        pair = self._testbed.base, self._testbed.tuned
+        found = hcnr.measure(*pair, *data, config, keep_for=file, watcher=clock)
+        if file is None:
+            return found
+        found.save(file)
+        # Read again, so that it lies in the file's pages and not in memory of its own.
+        return hcnr.Statistics.load(file)
 
     def _bases(self, spec: Restored) -> tuple[SpectralBases, float]:
         """The bases of a kind that repairs whole matrices, and what measuring them took."""
@@ -205,7 +234,7 @@ class CandidateBuilder:
                 "task": self._tokens(self._task),
             }
             found = SpectralBases.measure(
-                self._pair, self._pair.matrices, data, config, Stages(), kinds=config.bases
+                self.pair, self.pair.matrices, data, config, Stages(), kinds=config.bases
             )
             self._closing.callback(found.close)
             self._spectral_bases[key] = found, time.process_time() - start

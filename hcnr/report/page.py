@@ -40,7 +40,7 @@ def html(run: Run) -> str:
 
     shown = SHOWN
     while True:
-        page = _template().render(view(run, shown), style=Markup(_style()))
+        page = _template().render(view(run, shown), style=Markup(style()))
         if shown <= FEWEST or len(page.encode()) <= MOST_BYTES:
             return page
         shown //= 2
@@ -77,7 +77,8 @@ def _whole_options(text: str) -> "Markup":
 
 
 @cache
-def _style() -> str:
+def style() -> str:
+    """The style sheet of the page, by which charts of other pages are drawn too."""
     return (Path(__file__).parent / "page.css").read_text(encoding="utf-8")
 
 
@@ -123,4 +124,4 @@ def write_charts(source: PathLike | Run, *, out: PathLike | None = None) -> list
     run = source if isinstance(source, Run) else gather(source)
     folder = Path(out).expanduser() if out is not None else run.directory / "report"
     charts = all_charts(run).items()
-    return [save_chart(chart, folder / f"{key}.svg", _style()) for key, chart in charts]
+    return [save_chart(chart, folder / f"{key}.svg", style()) for key, chart in charts]

@@ -73,7 +73,7 @@ def test_no_line_break_parts_an_option():
         'it &lt;b&gt;loses&lt;/b&gt; -3.0; try <span class="option">--max-drop</span> or '
         '(<span class="option">--task-weight</span> 3)'
     )
-    assert ".option { white-space: nowrap; }" in page._style()
+    assert ".option { white-space: nowrap; }" in page.style()
     template = Path(page.__file__).with_name("page.html").read_text()
     for name in ("because", "note", "one.finding", "one.advice", "sweep.said"):
         assert f"{name}|whole_options" in template

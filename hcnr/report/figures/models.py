@@ -1,9 +1,9 @@
 """The charts of a report; those of the evaluation, the probe and the stages are made here."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from hcnr.record.files.evaluation import ModelScores, Scored
-from hcnr.record.files.probe import AurocRecord
+from hcnr.record.files.probe import AurocRecord, BlockRecord
 from hcnr.record.numbers import NONE, fixed, with_interval
 from hcnr.record.tables import Table
 from hcnr.report.drawing.charts import (
@@ -160,7 +160,11 @@ PROBES: tuple[tuple[Role, str, str], ...] = (
 
 def probe_curves(run: Run) -> Chart | None:
     """AUROC of the linear probes by block."""
-    blocks = run.probe.blocks if run.probe else []
+    return probe_chart(run.probe.blocks if run.probe else [])
+
+
+def probe_chart(blocks: Sequence[BlockRecord]) -> Chart | None:
+    """The same of the blocks of a `probe.json`; None where there are none."""
     curves = []
     for role, key, label in PROBES:
         points = []

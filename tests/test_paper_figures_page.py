@@ -1,0 +1,63 @@
+"""docs/paper-figures.md and the results beside it say what `figures.json` says."""
+
+import json
+import re
+
+from experiments.paper_figures.page import to_markdown
+from pages import ROOT
+
+RESULTS = ROOT / "experiments" / "trial" / "results" / "smollm2-figures"
+FOUND = json.loads((RESULTS / "figures.json").read_text())
+TEXT = " ".join((ROOT / "docs" / "paper-figures.md").read_text().split())
+
+
+def auroc(block: dict, name: str) -> str:
+    found = block[name]
+    return f"{found['auroc']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+
+
+def test_the_results_are_written_by_the_command():
+    assert (RESULTS / "figures.md").read_text() == to_markdown(FOUND)
+    assert (RESULTS / "probe.svg").is_file()
+
+
+def test_the_probes_are_those_of_the_file():
+    probe = FOUND["probe"]
+    blocks, best = probe["blocks"], probe["blocks"][probe["best_block"]]
+    assert f"{auroc(best, 'transfer')} in block {best['block']}" in TEXT
+    assert f"its own probes reach {auroc(best, 'tuned')} there" in TEXT
+    last = blocks[-1]
+    assert f"In the last block it is {auroc(last, 'transfer')}" in TEXT
+    assert f"tuned's own {auroc(last, 'tuned')}" in TEXT
+    low, high = re.findall(r"(0\.\d\d) to (0\.\d\d) from block 15 on", TEXT)[0]
+    late = [one["transfer"]["auroc"] for one in blocks[15:]]
+    assert (f"{min(late):.2f}", f"{max(late):.2f}") == (low, high)
+    own = [one["tuned"]["auroc"] for one in blocks[3:]]
+    assert f"between {min(own):.2f} and {max(own):.2f} from block 3 on" in TEXT
+    assert f"{probe['data']['unanswerable']} unanswerable" in TEXT
+
+
+def test_the_overlaps_are_those_of_the_file():
+    text = (ROOT / "docs" / "paper-figures.md").read_text()
+    table = text.partition("| ranked by | R_IW |")[2].split("\n\n")[0].splitlines()[2:]
+    found = []
+    for row in FOUND["overlap"]:
+        (paper,) = [one for one in row["matrices"] if one["R_CW"] == 0.4]
+        pairs = ((row["neurons"], row["neurons_chance"]), (paper["overlap"], paper["chance"]))
+        figures = [f"{100 * value:.0f}" for pair in pairs for value in pair]
+        name = "priority" if row["priority"] == "kl" else "honesty alone"
+        found.append(f"| {name} | {row['R_IW']:g} | {' | '.join(figures)} |")
+    assert table == found
+    (half,) = [one for one in FOUND["overlap"] if (one["priority"], one["R_IW"]) == ("kl", 0.5)]
+    agreed, chance = (f"{100 * half[name]:.0f} %" for name in ("neurons", "neurons_chance"))
+    assert (
+        f"halves agree on {agreed} of the neurons, where random choices agree on {chance}" in TEXT
+    )
+    count = FOUND["settings"]["samples"]
+    assert f"{count} samples of each set were parted into two halves of {count // 2}" in TEXT
+
+
+def test_what_the_trial_has_is_the_trials():
+    seed = json.loads((RESULTS.with_name("smollm2-hotpotqa") / "seed-0.json").read_text())
+    kept = [f"{one['validation']['retention']:.1f}" for one in seed["ways"]["sum"]["candidates"]]
+    assert f"kept {kept[0]}, {kept[1]} and {kept[2]} % of the task" in TEXT
