@@ -1,6 +1,5 @@
 """What a run would do, from names and shapes alone: matrices, bytes and operations per stage."""
 
-import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,26 +9,19 @@ from torch import nn
 
 from hcnr.cache import cache_root
 from hcnr.config import RestoreConfig
-from hcnr.curvature.groups import (
-    budget_of,
-    curvature_bytes,
-    one_axis_bytes,
-    plan_groups,
-    plan_one_axis,
-)
-from hcnr.curvature.spectral_bases import places_of
 from hcnr.errors import CheckpointError, ConfigError
 from hcnr.models.adapter_files import adapted_modules, adapter_settings, is_adapter
 from hcnr.models.directory import DirectorySource
 from hcnr.models.given import named_base, resolve
-from hcnr.models.linear import Expert, kind_of, shape_of
+from hcnr.models.linear import kind_of, shape_of
 from hcnr.models.matching import check_match
 from hcnr.models.pair import NO_BASE
-from hcnr.pipeline.memory import Memory, computed_in, place_of_run, plan_memory
+from hcnr.pipeline.group_sizes import selected_of
+from hcnr.pipeline.memory import Memory, computed_in, place_of_run
 from hcnr.pipeline.placing import check_placement
-from hcnr.pipeline.prices import Prices, StagePlan
+from hcnr.pipeline.prices import StagePlan
 from hcnr.pipeline.rates import Rates, measure_rates
-from hcnr.pipeline.stages import Circumstances, one_axis_places, restoring_steps
+from hcnr.pipeline.recomputing import fitted
 from hcnr.repair.selection import count_of
 
 
@@ -59,6 +51,8 @@ class Plan:
             of kinds that repair whole matrices as if all were selected. Empty without curvature.
         memory: what models and passes hold, and what is free here.
         peak: most bytes at once in any stage, libraries included.
+        recomputes: whether blocks are recomputed in backward.
+        memory_budget: GiB of curvature at once, given or decided; None for half of what is free.
     """
 
     kinds: list[MatrixKind]
@@ -70,6 +64,8 @@ class Plan:
     groups: list[int]
     memory: Memory
     peak: int
+    recomputes: bool
+    memory_budget: float | None
 
 
 def plan_run(
@@ -83,7 +79,8 @@ def plan_run(
     """Plan a run; reads configuration files and safetensors headers, no weights.
 
     What a pass holds in memory is counted by a dry run of one micro-batch, see
-    `hcnr.curvature.footprint`.
+    `hcnr.curvature.footprint`; whether blocks are recomputed follows from it as in a run, see
+    `hcnr.pipeline.recomputing`.
 
     Operations count a multiply and an add as two. Curvature, factorisation and products are those
     of an average matrix times the number to be selected. Attention's own products and the output
@@ -114,12 +111,10 @@ def plan_run(
         )
     shapes = {name: shape_of(layer) for name, layer in layers.items()}
     kinds = _kinds(shapes, config)
-    selected = count_of(1.0 if config.interpolates else config.cross_weight_ratio, len(shapes))
-    tokens = config.samples * tokens_per_sample
     device = place_of_run(config)
     if response_tokens is None:
         response_tokens = (tokens_per_sample + 1) // 2
-    memory = plan_memory(
+    found = fitted(
         sources,
         layers,
         config,
@@ -127,34 +122,24 @@ def plan_run(
         tokens_per_sample=tokens_per_sample,
         response_tokens=response_tokens,
     )
-    model = memory.weights["tuned"] if config.streams else sources[1].checkpoint.nbytes
-    groups = _groups(shapes, config, model, selected / len(shapes), here=device is not None)
-    prices = Prices(
-        sources,
-        list(shapes.values()),
-        selected,
-        config,
-        groups,
-        memory,
-        tokens_per_sample=tokens_per_sample,
-    )
-    given = Circumstances(experts=any(isinstance(layer, Expert) for layer in layers.values()))
-    stages = prices.of(restoring_steps(config, given))
+    stages = found.stages
     if device is not None:
         shape = max(kinds, key=lambda kind: kind.count).shape
         stages = _timed(stages, _rates(sources[1], shape, config, device))
-    worst = max(stages, key=lambda stage: stage.held)
-    messages += memory.sentences(worst.held + memory.libraries, worst.name)
+    messages += filter(None, [found.choice])
+    messages += found.memory.sentences(found.peak, found.worst.name)
     return Plan(
         kinds=kinds,
         matrices=len(shapes),
-        selected=selected,
+        selected=selected_of(config, len(shapes)),
         stages=stages,
-        tokens=tokens,
+        tokens=config.samples * tokens_per_sample,
         messages=messages,
-        groups=groups,
-        memory=memory,
-        peak=worst.held + memory.libraries,
+        groups=found.groups,
+        memory=found.memory,
+        peak=found.peak,
+        recomputes=found.config.recomputes or config.streams,
+        memory_budget=found.config.memory_budget,
     )
 
 
@@ -217,34 +202,3 @@ def _rates(
     dtype = computed_in(source, config, device)
     file = next(iter(source.checkpoint.tensors.values())).file
     return measure_rates(device, dtype, shape, config.block_size, file)
-
-
-def _groups(
-    shapes: dict[str, tuple[int, int]],
-    config: RestoreConfig,
-    model: int,
-    share: float,
-    *,
-    here: bool,
-) -> list[int]:
-    """Bytes of each group; which matrices will be selected is not known yet."""
-    # What is free on a device that is not here is not known.
-    known = here or config.memory_budget is not None
-    budget = budget_of(config.memory_budget, config.device, model) if known else None
-    if config.bases:
-        places = len(places_of(config.bases, config))
-        return [
-            curvature_bytes([shapes[name] for name in group], places, config.block_size)
-            for group in plan_groups(shapes, places, budget, config.block_size)
-        ]
-    sets = len(one_axis_places(config))
-    if not sets:
-        return []
-    asked = config.memory_budget is not None
-    groups = plan_one_axis(shapes, config.axis, sets, budget, refuses=asked)
-    held = [one_axis_bytes([shapes[name] for name in group], config.axis, sets) for group in groups]
-    if config.all_hessians or share == 1:
-        return held
-    if budget is None or share * sum(held) <= budget:
-        return [int(share * sum(held))]
-    return sorted(held, reverse=True)[: math.ceil(share * len(held))]

@@ -63,6 +63,8 @@ def expected_of(field: FieldInfo) -> str:
         return str(said)
     annotation = field.annotation
     parts = get_args(annotation)
+    if bool in parts:
+        return "auto, true or false"
     if any(get_origin(part) is Literal for part in parts):
         limits = [limit.le for part in parts for limit in _limits(part) if isinstance(limit, Le)]
         return "auto or a finite number, at least 0" + "".join(f", at most {le}" for le in limits)

@@ -117,10 +117,12 @@ def rounds(kills: int, seed: int, root: Path) -> tuple[int, int, int]:
         place = root / "work"
         place.mkdir()
         out = place / "out"
-        last = False
+        last, longest = False, 1.1 * seconds[name]
         while not out.exists() and count < kills:
-            last = killed(pair, out, name, random_.uniform(0, 1.1 * seconds[name]))
+            last = killed(pair, out, name, random_.uniform(0, longest))
             count += last
+            # A machine that is busier now than at first would be killed at the beginning alone.
+            longest *= 1.05
             check(out, expected[name])
         if not out.exists():
             restore(pair, out, name)
@@ -132,6 +134,7 @@ def rounds(kills: int, seed: int, root: Path) -> tuple[int, int, int]:
         assert last or left == ["out"], f"left behind: {left}"
         resumed += any("taken over" in note for note in read_report(out)["warnings"])
         shutil.rmtree(place)
+        print(f"{count} kills, {done} runs, {resumed} resumed; the last: {name}", flush=True)
     remove_abandoned()
     assert not list(scratch.glob("hcnr-*")), "a killed run's temporary files stay"
     assert {path: path.read_bytes() for path in inputs} == before, "an input was changed"

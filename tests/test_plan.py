@@ -291,22 +291,28 @@ def write_8b(root: Path) -> None:
             file.truncate(8 + len(header) + end)
 
 
-def test_an_8b_model_fits_a_card_of_80_gb_with_the_options_that_the_pages_name(
-    tmp_path, monkeypatch
-):
+def test_an_8b_model_fits_a_card_of_80_gb_without_options(tmp_path, monkeypatch):
     for module in ("hcnr.pipeline.memory", "hcnr.curvature.groups"):
         monkeypatch.setattr(f"{module}.free_memory", lambda _: 80 * 10**9)
+    rates = Rates(products=1e12, pencils=1e12, reading=1e9)
+    monkeypatch.setattr("hcnr.plan.measure_rates", lambda *_: rates)
     write_8b(tmp_path)
     places = tmp_path / "base", tmp_path / "tuned"
-    fits = RestoreConfig(device="cpu", gradient_checkpointing=True, memory_budget=20)
-    plan = plan_run(*places, fits)
+    plan = plan_run(*places, RestoreConfig(device="cpu"))
     assert plan.memory.batch == (32, 256, 128)
     assert plan.memory.weights["tuned"] == 16_060_522_496
+    assert plan.recomputes and plan.memory_budget is not None
+    assert max(plan.groups) <= plan.memory_budget * 2**30 < 40e9
     assert MARGIN * plan.peak < 80e9
     assert not any("more than is free" in message for message in plan.messages)
-    default = plan_run(*places, RestoreConfig(device="cpu"))
-    assert default.memory.backward is not None and 50e9 < default.memory.backward < 65e9
-    assert "more than is free" in default.messages[-1]
+    assert sum("blocks are recomputed" in message for message in plan.messages) == 1
+    # On a card where all of it fits nothing is recomputed.
+    for module in ("hcnr.pipeline.memory", "hcnr.curvature.groups"):
+        monkeypatch.setattr(f"{module}.free_memory", lambda _: 10**12)
+    roomy = plan_run(*places, RestoreConfig(device="cpu"))
+    assert roomy.memory.backward is not None and 50e9 < roomy.memory.backward < 65e9
+    assert not roomy.recomputes and roomy.memory_budget is None
+    assert any("kept for backward" in message for message in roomy.messages)
 
 
 @pytest.mark.parametrize("device", ["xpu", "nonsense"])

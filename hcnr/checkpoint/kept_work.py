@@ -24,6 +24,7 @@ SUFFIX = ".unfinished"
 KEY = "hcnr-kept-work"
 """The file by which such a directory is known: it holds the digest of the run's key."""
 HASH = ".sha256"
+_CHOICE = "choice-of-"
 _LONGEST = 255
 _DIGEST = re.compile("[0-9a-f]{64}")
 _RATE = 0.5e9
@@ -150,7 +151,24 @@ class KeptWork:
             return found[0]
         start = time.perf_counter()
         result = make()
-        self._keep(name, result, time.perf_counter() - start)
+        if self._keep(name, result, time.perf_counter() - start):
+            self.kept.append(name)
+        return result
+
+    def choice(self, name: str, make: Callable[[], T | None]) -> T | None:
+        """What the first part of a run chose, or `make` chooses now: plain values.
+
+        It does not count among the finished passes, and None is not kept.
+        """
+        if not self._opened:
+            return make()
+        name = f"{_CHOICE}{name}"
+        found = self._read(self._file(name), (), "cpu")
+        if found is not None:
+            return found[0]
+        result = make()
+        if result is not None:
+            self._keep(name, result, 0.0)
         return result
 
     def discard(self) -> None:
@@ -183,7 +201,8 @@ class KeptWork:
             self.place = None
             return [f"{place.name} is there already and not of hcnr, so no finished pass is kept"]
         # The hash is written last: a file without one counts for nothing.
-        names = sorted(path.stem for path in place.glob(f"*{HASH}"))
+        stems = sorted(path.stem for path in place.glob(f"*{HASH}"))
+        names = [stem for stem in stems if not stem.startswith(_CHOICE)]
         if not self._fresh and known == self._digest:
             self.kept = names
             return []
@@ -208,7 +227,8 @@ class KeptWork:
         except (OSError, RuntimeError, ValueError, UnpicklingError):
             return None
 
-    def _keep(self, name: str, result: Any, seconds: float) -> None:
+    def _keep(self, name: str, result: Any, seconds: float) -> bool:
+        """Whether a result is kept now."""
         import torch
 
         assert self.place is not None
@@ -216,7 +236,7 @@ class KeptWork:
         with contextlib.suppress(OSError):
             free = shutil.disk_usage(existing(self.place)).free
             if nbytes > _SHARE * seconds * _RATE or nbytes > free / 2:
-                return
+                return False
         file = self._file(name)
         try:
             if not self.place.exists():
@@ -234,8 +254,8 @@ class KeptWork:
             # A full disk costs the next run its head start, and this one nothing.
             with contextlib.suppress(OSError):
                 file.unlink(missing_ok=True)
-            return
-        self.kept.append(name)
+            return False
+        return True
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -145,7 +145,7 @@ def _listed(name: str, field: FieldInfo, hidden: bool) -> Any:
     if isinstance(default, tuple):
         default = ",".join(default) or "nothing"
     about = f"{field.description} Default: {'null' if default is None else default}."
-    if field.annotation is bool:
+    if bool in (field.annotation, *get_args(field.annotation)):
         flags = f"{flag}/--no-{flag[2:]}"
         return Annotated[
             bool | None,

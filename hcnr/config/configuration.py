@@ -54,7 +54,7 @@ class Configuration(BaseModel):
         for part in (annotation, *get_args(annotation)):
             if get_origin(part) is tuple:
                 return _patterns(value) if str in get_args(part) else _numbers(value)
-        if isinstance(value, bool) and annotation is not bool:
+        if isinstance(value, bool) and bool not in (annotation, *get_args(annotation)):
             # YAML reads a bare `yes` as true, which would count as the number 1.
             raise ValueError("a truth value is not a number")
         return value

@@ -152,8 +152,11 @@ class RestoreConfig(Configuration):
     token_budget: int = setting(
         8192, "Measuring", "Padded tokens of one micro-batch; memory grows with it.", ge=1
     )
-    gradient_checkpointing: bool = setting(
-        False, "Measuring", "Recompute activations in the backward pass: less memory, more time."
+    gradient_checkpointing: bool | Literal["auto"] = setting(
+        "auto",
+        "Measuring",
+        "Recompute activations in the backward pass: less memory, more time. auto does where what "
+        "the plan counts is more than what the device has free.",
     )
     attention: Literal["auto", "sdpa", "eager"] = setting(
         "auto", "Measuring", "Attention implementation; auto leaves it to transformers."
@@ -191,7 +194,7 @@ class RestoreConfig(Configuration):
         None,
         "Measuring",
         "GiB for curvature at once; matrices are measured in as many groups as it takes. null "
-        "takes half of what is free.",
+        "takes half of what is free, or less beside recomputed blocks.",
         gt=0,
     )
     all_hessians: bool = setting(
@@ -269,6 +272,11 @@ class RestoreConfig(Configuration):
     def streams(self) -> bool:
         """Whether weights are read from the checkpoint when their block runs."""
         return self.device_map in ("auto", "disk")
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether blocks are recomputed in backward; not while it is still to be decided."""
+        return self.gradient_checkpointing is True
 
     @property
     def kind(self) -> RepairKind:

@@ -162,7 +162,7 @@ class GroupwiseBases:
             model, layers = models.at(role, group)
             settings: dict[str, Any] = {
                 "token_budget": self._config.token_budget,
-                "gradient_checkpointing": self._config.gradient_checkpointing,
+                "gradient_checkpointing": self._config.recomputes,
             }
             if (role, group[0]) not in self._checked:
                 check_model(model, layers, self._data[data_set], axis=self._config.axis, **settings)

@@ -25,6 +25,9 @@ MARGIN = 1.25
 """A run may take so many times what is planned, for what operators hold while they run and what an
 allocator keeps in pieces. The most that `python -m bench.memory` has shown, rounded up."""
 
+_KEPT, _HEADS = 16, 128
+"""For a bound that is above any model: how often a number is kept, and heads that nobody states."""
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -81,8 +84,8 @@ class Memory:
         if self.free is not None and MARGIN * peak > self.free:
             found.append(
                 "that may be more than is free, as a run took up to a quarter more than planned: "
-                "lower --token-budget (a micro-batch) or --memory-budget (curvature), add "
-                "--gradient-checkpointing, or read weights block by block (--device-map auto)"
+                "lower --token-budget (a micro-batch) or --memory-budget (curvature), leave out "
+                "--no-gradient-checkpointing, or read weights block by block (--device-map auto)"
             )
         return found
 
@@ -123,7 +126,7 @@ def plan_memory(
         responses=responses,
         dtype=dtypes["tuned"],
         attention=config.attention,
-        gradient_checkpointing=config.gradient_checkpointing or config.streams,
+        gradient_checkpointing=config.recomputes or config.streams,
     )
     return Memory(
         device=device.type,
@@ -136,6 +139,46 @@ def plan_memory(
         libraries=LIBRARIES[device.type],
         free=free,
     )
+
+
+def fits_easily(
+    sources: tuple[DirectorySource, DirectorySource],
+    config: RestoreConfig,
+    device: torch.device,
+    samples: int,
+    curvature: int,
+    *,
+    tokens_per_sample: int,
+    response_tokens: int,
+) -> bool:
+    """Whether so much is free that nothing has to be counted, which takes seconds.
+
+    Far more than any model holds: every number that its linear maps read or write
+    `_KEPT` times in float32, attention's scores and the logits likewise, all weights three times.
+
+    Args:
+        sources: base and tuned.
+        config: of the run.
+        device: where it runs.
+        samples: most of a data set.
+        curvature: bytes of it at once.
+        tokens_per_sample: of the longest sample.
+        response_tokens: most that carry loss.
+    """
+    free = free_memory(device)
+    if free is None:
+        return True
+    structure = sources[1].structure
+    text = structure.config.get_text_config()
+    heads = getattr(text, "num_attention_heads", None) or _HEADS
+    blocks = getattr(text, "num_hidden_layers", None) or _HEADS
+    batch = max(min(config.token_budget // tokens_per_sample, samples), 1)
+    tokens = batch * tokens_per_sample
+    widths = sum(p.shape[0] + p.shape[-1] for p in structure.parameters() if p.dim())
+    numbers = tokens * widths + tokens * tokens_per_sample * heads * blocks
+    numbers += batch * response_tokens * int(getattr(text, "vocab_size", None) or 0)
+    weights = 3 * max(_bytes(one, computed_in(one, config, device)) for one in sources)
+    return weights + curvature + 4 * _KEPT * numbers + LIBRARIES[device.type] <= free / MARGIN
 
 
 def place_of_run(config: RestoreConfig) -> torch.device | None:

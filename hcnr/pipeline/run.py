@@ -27,6 +27,7 @@ from hcnr.pipeline.given import (
     run_key,
 )
 from hcnr.pipeline.neurons import NeuronCurvature
+from hcnr.pipeline.recomputing import decided
 from hcnr.pipeline.stages import (
     Circumstances,
     PlannedStep,
@@ -53,7 +54,7 @@ class PairRun:
 
     Attributes:
         pair: base and tuned.
-        config: its settings; what was searched is a number afterwards.
+        config: its settings; what was searched or left to be decided is a value afterwards.
         models: of the pair, one held at a time.
         data: what is measured, and what is held back.
         ends: losses of base and tuned, which a repair is judged between.
@@ -188,6 +189,7 @@ class PairRun:
         )
         check_same_inputs(self.pair, self.config, self.data, self._given)
         self.open_kept()
+        self.config = decided(self.pair, self.data, self.config, self._keep)
 
     def _check(self, step: PlannedStep) -> None:
         if self._given is not None:
@@ -316,7 +318,7 @@ class PairRun:
         return {
             "axis": self.config.axis,
             "token_budget": self.config.token_budget,
-            "gradient_checkpointing": self.config.gradient_checkpointing,
+            "gradient_checkpointing": self.config.recomputes,
         }
 
     def _model_at(

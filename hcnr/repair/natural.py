@@ -106,7 +106,7 @@ def natural_steps(
                 model,
                 {name: layer_of(model, name) for name in group},
                 spectral_bases.honesty,
-                gradient_checkpointing=config.gradient_checkpointing,
+                gradient_checkpointing=config.recomputes,
                 **measuring,
             )
             spectral_bases.passes += 1

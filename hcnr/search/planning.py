@@ -1,6 +1,6 @@
 """What a sweep tries, and what has to be measured for all of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hcnr.config import RestoreConfig, SweepConfig
@@ -37,6 +37,18 @@ class SweepPlan:
             candidates += ablation(config).items()
         kinds: list[Kind] = sorted({kind for _, one in candidates for kind in one.bases})
         return cls(config, candidates, kinds)
+
+    def measured(self, config: RestoreConfig) -> "Self":
+        """The same where measuring decided how blocks are run and how much memory they leave."""
+
+        def of(one: RestoreConfig) -> RestoreConfig:
+            return one.replace(
+                gradient_checkpointing=config.gradient_checkpointing,
+                memory_budget=config.memory_budget,
+            )
+
+        candidates = [(name, of(one)) for name, one in self.candidates]
+        return replace(self, config=of(self.config), candidates=candidates)
 
     @property
     def measuring(self) -> RestoreConfig:

@@ -129,7 +129,7 @@ def sweep(
         measured = _measure(
             pair, plan, honesty, task, statistics, tokenizer, stages, keep=keep, purpose=purpose
         )
-        selections = Selections(pair, measured.statistics)
+        plan, selections = plan.measured(measured.config), Selections(pair, measured.statistics)
         whole = _select(plan, selections, measured.statistics, stages)
         evaluator = Evaluator(evaluate)
         with contextlib.ExitStack() as stack:
@@ -173,12 +173,14 @@ class SweepMeasurement:
         data: what was read of both data sets; None where nothing was measured on them.
         given: whether the statistics were given, so that nobody knows what measuring costs.
         seconds: spent on measuring.
+        config: it was measured by, with nothing left open.
     """
 
     statistics: Statistics
     data: MeasuringData | None
     given: bool
     seconds: float
+    config: RestoreConfig
 
 
 def _open_validation(
@@ -230,7 +232,8 @@ def _measure(
         if run.data is None:
             run.open_kept()
     assert run.statistics is not None
-    return SweepMeasurement(run.statistics, run.data, given, time.perf_counter() - start)
+    spent = time.perf_counter() - start
+    return SweepMeasurement(run.statistics, run.data, given, spent, run.config)
 
 
 def _select(
@@ -261,15 +264,12 @@ def _both_axes(
     if not plan.kinds:
         yield None
         return
-    start = time.perf_counter()
-    names = [name for name in pair.matrices if name in whole]
+    start, names = time.perf_counter(), [name for name in pair.matrices if name in whole]
     config = as_measured(plan.config, measured.statistics, []) if measured.given else plan.config
     check_dtype(config, plan.kinds)
     assert measured.data is not None
-    sets = measured.data.sets
-    with SpectralBases.measure(
-        pair, names, sets, config, stages, kinds=plan.kinds, keep=keep
-    ) as bases:
+    sets, kinds = measured.data.sets, plan.kinds
+    with SpectralBases.measure(pair, names, sets, config, stages, kinds=kinds, keep=keep) as bases:
         measured.seconds += time.perf_counter() - start
         yield bases
 
