@@ -227,17 +227,15 @@ class ModelSource:
 
     def check_savable(self) -> None:
         """Write the settings to a place of no consequence, as `save_pretrained` will."""
-        failure, cure = f"{self} cannot be saved", "; correct its configuration in memory"
+        cure = "; correct its configuration in memory"
         try:
-            with scratch_directory() as scratch, explained(failure, cure=cure):
-                self.model.config.save_pretrained(scratch)
-                if (generation := getattr(self.model, "generation_config", None)) is not None:
-                    generation.save_pretrained(scratch)
+            with scratch_directory() as scratch, explained(f"{self} cannot be saved", cure=cure):
+                for key in ("config", "generation_config"):
+                    if (part := getattr(self.model, key, None)) is not None:
+                        part.save_pretrained(scratch)
         except OSError as error:
-            raise OutputError(
-                f"{tempfile.gettempdir()} cannot be written to ({error.strerror or error}); free "
-                "some space there, or set TMPDIR to another folder"
-            ) from error
+            found = f"{tempfile.gettempdir()} cannot be written to ({error.strerror})"
+            raise OutputError(f"{found}; free space there, or set TMPDIR") from error
 
     def fingerprint(self) -> str:
         """Fingerprint from a few rows of each weight; see `hcnr.checkpoint.fingerprint`."""
