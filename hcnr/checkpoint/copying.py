@@ -207,7 +207,13 @@ class Copy:
         except OSError as error:
             raise self._explained(error) from error
 
-    def _explained(self, error: OSError) -> OutputError:
+    def _explained(self, error: OSError) -> CheckpointError | OutputError:
+        if error.errno == errno.EFAULT:
+            # Bytes that were handed over are mapped from a file that has been cut since.
+            return CheckpointError(
+                f"a weight file was cut while '{self._target.name}' was made of it; leave the "
+                "checkpoints alone while they are in use, and run it again"
+            )
         return OutputError(
             f"cannot write '{self._target}' ({error.strerror or error}); free some space or choose "
             "another output directory"

@@ -1,6 +1,7 @@
 """Rows of two tensors, written as one."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,23 @@ def test_another_shape_is_refused(tmp_path: Path):
     (tmp_path / "out").mkdir()
     with pytest.raises(CheckpointError, match=r"bfloat16 \[7, 5\], and torch\.float32 \[7, 4\]"):
         write_weights(tuned, tmp_path / "out", {"a": lambda: spliced(MASKS["runs"])[0]})
+
+
+@pytest.mark.parametrize("mask", [[True] * 7, [True, False] * 3 + [True]], ids=["whole", "runs"])
+@pytest.mark.skipif(sys.platform != "linux", reason="what a system says of such memory is its own")
+def test_rows_of_a_file_that_is_cut_while_they_are_mapped_are_the_checkpoints_fault(
+    tmp_path: Path, mask: list[bool]
+):
+    """The kernel meets them, not the process, which such a file would end."""
+    values = torch.randn(7, 1 << 14)
+    tuned = Checkpoint.open(save(tmp_path / "tuned", {"a": values}))
+    base = Checkpoint.open(save(tmp_path / "base", {"a": values}))
+    (tmp_path / "out").mkdir()
+
+    def cut() -> Spliced:
+        found = Spliced(tuned.view("a"), base.view("a"), torch.tensor(mask))
+        os.truncate(base.info("a").file, 0)
+        return found
+
+    with pytest.raises(CheckpointError, match=r"was cut while 'model\.safetensors' was made of it"):
+        write_weights(tuned, tmp_path / "out", {"a": cut})
