@@ -177,7 +177,7 @@ def _resolved(out: PathLike, follow: bool = False) -> Path:
     except UnicodeEncodeError as error:
         # What opens safetensors files finds none there, which it would say at the very end.
         raise OutputError(
-            f"The name of the output, {os.fsencode(path)!r}, is no UTF-8: choose another name."
+            f"the name of the output, {os.fsencode(path)!r}, is no UTF-8; choose another name"
         ) from error
     except (OSError, RuntimeError) as error:
         raise OutputError(

@@ -1,6 +1,6 @@
 """How many lines each folder of the package has, and of what.
 
-    PYTHONPATH=tests/support python tests/sizes.py            # or another folder than hcnr
+    python tests/support/sizes.py            # or another folder than hcnr
 
 Blank lines and comments are not counted; what the columns are says `source_lines.kinds_of_lines`.
 """
