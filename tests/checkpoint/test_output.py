@@ -266,7 +266,7 @@ def test_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_a_name_that_is_no_text_is_refused_before_any_work(tmp_path: Path):
     for refuse in (output_directory, atomic_file):
         with (
-            pytest.raises(OutputError, match=r"ab\\xe9', is no UTF-8: choose another name"),
+            pytest.raises(OutputError, match=r"ab\\xe9', is no UTF-8; choose another name"),
             refuse(tmp_path / "ab\udce9"),
         ):
             raise AssertionError
