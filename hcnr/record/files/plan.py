@@ -60,3 +60,5 @@ class PlanRecord(Schema):
     groups: list[int] = []
     memory: MemoryRecord
     peak: int
+    recomputes: bool
+    memory_budget: float | None
