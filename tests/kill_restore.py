@@ -134,7 +134,7 @@ def rounds(kills: int, seed: int, root: Path) -> tuple[int, int, int]:
         assert last or left == ["out"], f"left behind: {left}"
         resumed += any("taken over" in note for note in read_report(out)["warnings"])
         shutil.rmtree(place)
-        print(f"{count} kills, {done} runs, {resumed} resumed; the last: {name}", flush=True)
+        print(f"{count} kills, {done} runs, {resumed} resumed; last: {name}", file=sys.stderr)
     remove_abandoned()
     assert not list(scratch.glob("hcnr-*")), "a killed run's temporary files stay"
     assert {path: path.read_bytes() for path in inputs} == before, "an input was changed"
