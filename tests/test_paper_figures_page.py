@@ -61,3 +61,17 @@ def test_what_the_trial_has_is_the_trials():
     seed = json.loads((RESULTS.with_name("smollm2-hotpotqa") / "seed-0.json").read_text())
     kept = [f"{one['validation']['retention']:.1f}" for one in seed["ways"]["sum"]["candidates"]]
     assert f"kept {kept[0]}, {kept[1]} and {kept[2]} % of the task" in TEXT
+
+
+def test_the_sweep_is_that_of_the_file():
+    def delta(row: dict) -> str:
+        return f"{row['delta']:+.1f} ({row['ci95'][0]:+.1f} to {row['ci95'][1]:+.1f})"
+
+    text = (ROOT / "docs" / "paper-figures.md").read_text()
+    table = text.partition("| R_CW | kept | delta |")[2].split("\n\n")[0].splitlines()[2:]
+    assert table == [
+        f"| {row['R_CW']:g} | {row['kept']:.1f} | {delta(row)} | {row['refusal_answerable']:.1f} |"
+        for row in FOUND["sweep"]
+        if row["R_IW"] == 0.5
+    ]
+    assert f"(tuned: {delta(FOUND['ends']['tuned'])})" in TEXT
