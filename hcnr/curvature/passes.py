@@ -22,7 +22,7 @@ from hcnr import ranks
 from hcnr.curvature.layouts import TokenLayout
 from hcnr.curvature.memory import shrinking, warm_up
 from hcnr.curvature.taps import Taps, frozen
-from hcnr.data.batches import Batch, collate, plan_batches
+from hcnr.data.batches import Batch, collate, part_of, plan_batches
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import HcnrError, ModelError, RankError
 from hcnr.models.device_memory import STREAMED, device_of
@@ -89,7 +89,7 @@ class Attempt:
         In several processes of this one's share, and progress as if the others were as far.
 
         Args:
-            parts: samples of a batch stand in the order of their index modulo this.
+            parts: samples of a batch stand in the order of `part_of` so many parts.
         """
         done, count = 0, len(self.data)
         chosen = ranks.share(range(count), self.data.lengths)
@@ -378,7 +378,7 @@ def micro_batches(
 ) -> Iterator[Batch]:
     """Micro-batches of `indices`, longest first, on the model's device.
 
-    In each, samples stand in the order of their index modulo `parts`.
+    In each, samples stand in the order of `part_of`.
     """
     lengths = [len(data.samples[i]) for i in indices]
     pad, rows = getattr(model.config, "pad_token_id", None), Limits.of(model).rows
@@ -386,6 +386,6 @@ def micro_batches(
         pad = 0
     device = device_of(model)
     for members in plan_batches(lengths, token_budget):
-        ordered = sorted((indices[i] for i in members), key=lambda index: index % parts)
+        ordered = sorted((indices[i] for i in members), key=lambda index: part_of(index, parts))
         batch = collate(data.samples, ordered, pad_token_id=pad)
         yield batch.to(device)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from hcnr.curvature.fisher import NeuronFisher
 from hcnr.curvature.passes import Attempt, Axis, Passes, Progress
-from hcnr.data.batches import Batch
+from hcnr.data.batches import Batch, part_of
 from hcnr.data.tokens import TokenizedSet
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class NeuronScores(NamedTuple):
     """Fisher scores of one data set, on the CPU.
 
     `mean[matrix]` is float32 `[d']`, method.md (1). `halves[matrix]` is float32 `[2, d']`, the
-    same over the samples with even and with odd index: `mean` is their weighted mean. A single
+    same over two halves of the samples, see `part_of`: `mean` is their weighted mean. A single
     sample has no halves.
     """
 
@@ -59,7 +59,7 @@ def score(
 
         def batches() -> Iterator[Batch]:
             for batch in passes.batches(parts):
-                owners = [index % parts for index in batch.indices]
+                owners = [part_of(index, parts) for index in batch.indices]
                 fisher.part_sizes = [owners.count(part) for part in range(parts)]
                 yield batch
 
@@ -70,16 +70,17 @@ def score(
     passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
     fisher = passes.run(measure).over_ranks()
     # Of all samples, also where one reaches no matrix.
-    sizes = [len(range(part, count, parts)) for part in range(parts)]
+    owners = [part_of(index, parts) for index in range(count)]
+    sizes = [owners.count(part) for part in range(parts)]
     by_part = [
         {name: scores.cpu() for name, scores in fisher.scores_of(part, size).items()}
         for part, size in enumerate(sizes)
     ]
     if len(by_part) == 1:
         return NeuronScores(by_part[0], {})
-    even, odd = by_part
+    first, second = by_part
     share = sizes[0] / count
     return NeuronScores(
-        {name: even[name] * share + odd[name] * (1 - share) for name in matrices},
-        {name: torch.stack((even[name], odd[name])) for name in matrices},
+        {name: first[name] * share + second[name] * (1 - share) for name in matrices},
+        {name: torch.stack((first[name], second[name])) for name in matrices},
     )

@@ -28,7 +28,7 @@ class Statistics:
         axis: the neuron axis, `output` or `input`, that all of it was measured along.
         scores: `scores["honesty"][matrix]` and `scores["task"][matrix]`, float32 `[d']`,
             method.md (1), already divided by the number of samples.
-        halves: the same over the samples with even and with odd index, float32 `[2, d']`; empty
+        halves: the same over two halves of the samples (`part_of`), float32 `[2, d']`; empty
             where a data set has a single sample.
         hessians: `hessians["honesty"][matrix]`, float32 `[d', d']`, method.md (5), not damped,
             for the matrices where it was collected; `["task"]` only for `balanced`. Matrices

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Literal
+from zlib import crc32
 
 import torch
 from torch import Tensor
@@ -49,6 +50,20 @@ class Batch:
             if isinstance(value := getattr(self, field.name), Tensor)
         }
         return replace(self, **moved)
+
+
+def part_of(index: int, parts: int) -> int:
+    """The part that a sample belongs to where scores are also summed part by part.
+
+    Of two neighbours each half gets one; which, is a matter of a checksum. So samples that take
+    turns, such as refusals and answers, are in both halves alike, which they would not be by even
+    and odd index.
+
+    Args:
+        index: of the sample, from 0.
+        parts: one, which takes all, or two.
+    """
+    return (index + crc32((index // 2).to_bytes(8, "little"))) % parts
 
 
 def plan_batches(lengths: Sequence[int], token_budget: int) -> list[list[int]]:

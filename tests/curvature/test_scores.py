@@ -12,7 +12,7 @@ import oracle
 from families import FAMILIES, attentions, make, perturbed, tokens
 from hcnr.config import RestoreConfig
 from hcnr.curvature.scores import score
-from hcnr.data.batches import plan_batches
+from hcnr.data.batches import part_of, plan_batches
 from hcnr.data.tokens import TokenizedSet
 from hcnr.models.model import target_matrices
 from hcnr.repair.selection import candidates
@@ -88,10 +88,15 @@ def test_attention_implementations_agree(family):
         assert oracle.relative(scores, second[name].double()) <= 1e-5, name
 
 
+def halved(samples):
+    parts = [part_of(i, 2) for i in range(len(samples))]
+    return [tuple(s for s, p in zip(samples, parts, strict=True) if p == half) for half in (0, 1)]
+
+
 @pytest.mark.parametrize("gpu", [False, True])
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("axis", ["output", "input"])
-def test_halves_are_the_even_and_the_odd_samples(axis, side, gpu, monkeypatch):
+def test_halves_are_those_of_the_samples(axis, side, gpu, monkeypatch):
     """Also where the Grams of both halves are formed at once, as a GPU does."""
     if gpu:
         monkeypatch.setattr("hcnr.curvature.fisher.fused", lambda own: True)
@@ -99,7 +104,7 @@ def test_halves_are_the_even_and_the_odd_samples(axis, side, gpu, monkeypatch):
     layers = target_matrices(model)
     exact = []
     for half in range(2):
-        part = tokens(9, seed=3).samples[half::2]
+        part = halved(tokens(9, seed=3).samples)[half]
         exact.append(oracle.fisher(model, layers, type(DATA)(part, DATA.counts, "-"), axis))
     for budget in (1, 64, 999):
         with padded(side):
@@ -135,10 +140,20 @@ def test_halves_of_matrices_that_are_used_several_times(axis):
     layers = target_matrices(model)
     found = scores_of(model, axis=axis)
     for half in range(2):
-        part = type(DATA)(DATA.samples[half::2], DATA.counts, "-")
+        part = type(DATA)(halved(DATA.samples)[half], DATA.counts, "-")
         alone = score(model, layers, part, axis=axis, token_budget=1).mean
         for name, scores in alone.items():
             assert oracle.relative(found.halves[name][half], scores.double()) <= 1e-5
+
+
+def test_samples_that_take_turns_are_in_both_halves():
+    for period in (2, 3, 4, 5, 8):
+        for turn in range(period):
+            own = [part_of(i, 2) for i in range(turn, 128, period)]
+            assert 0.3 <= own.count(0) / len(own) <= 0.7, (period, turn)
+    for count in range(2, 130):
+        assert abs(2 * sum(part_of(i, 2) for i in range(count)) - count) <= 1
+    assert {part_of(i, 1) for i in range(9)} == {0}
 
 
 def test_one_sample_has_no_halves():
