@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -127,25 +128,25 @@ def fitted(
     Raises:
         ConfigError: one block alone exceeds the memory budget.
     """
-    arguments: tuple[Any, ...] = (sources, layers)
+    counting: Any = partial(count, sources, layers)
     asked = config.gradient_checkpointing
     if config.streams or config.interpolates:
         # Recomputed anyway, or never backward.
         now = config.streams if asked == "auto" else asked
-        return count(*arguments, config.replace(gradient_checkpointing=now), device, **lengths)
+        return counting(config.replace(gradient_checkpointing=now), device, **lengths)
     kept = None
     if asked is not True:
-        kept = count(*arguments, config.replace(gradient_checkpointing=False), device, **lengths)
+        kept = counting(config.replace(gradient_checkpointing=False), device, **lengths)
         if asked is False:
             return kept
         if kept.fits:
             known = kept.memory.free is not None and not kept.memory.unknown
             why = "keeping all fits" if known else "what is held, or free, is not known"
             return replace(kept, choice=f"blocks are kept for backward, not recomputed: {why}")
-    again = count(*arguments, config.replace(gradient_checkpointing=True), device, **lengths)
+    again = counting(config.replace(gradient_checkpointing=True), device, **lengths)
     again = _within(
         again,
-        lambda one: count(*arguments, one, device, **lengths, memory=again.memory),
+        lambda one: counting(one, device, **lengths, memory=again.memory),
         layers,
     )
     return replace(again, choice=_sentence(config, kept, again))

@@ -61,7 +61,9 @@ def between(learned: dict[str, Any], counted: list[Counted], **settings: Any) ->
     """So much memory that all fits where blocks are recomputed, and not where they are kept."""
     config, _ = chosen(learned, **settings)
     kept, again = counted[0], counted[1]
-    assert config.recomputes and again.memory.backward < kept.memory.backward
+    assert config.recomputes
+    assert again.memory.backward and kept.memory.backward
+    assert again.memory.backward < kept.memory.backward
     counted.clear()
     return int(MARGIN * (again.peak + kept.peak) / 2)
 

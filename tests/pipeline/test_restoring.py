@@ -41,12 +41,13 @@ def test_no_output_replaces_what_an_input_reads(pair, tmp_path):
     for file in store.iterdir():
         (linked / file.name).symlink_to(file)
     before = hashes(tmp_path, "*/*")
-    for inputs, options, out in (
+    cases: list[tuple[Any, dict[str, Any], Any]] = [
         (pair, {"tokenizer": place}, place),
         (pair, {"tokenizer": str(place)}, place),
         ({**pair, "base": linked}, {}, store),
         ({**pair, "base": pair["tuned"], "tuned": linked}, {}, store),
-    ):
+    ]
+    for inputs, options, out in cases:
         with pytest.raises(OutputError, match="the input"):
             hcnr.restore(**inputs, **options, out=out, config=config(), overwrite=True)
         assert hashes(tmp_path, "*/*") == before
