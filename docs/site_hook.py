@@ -24,6 +24,7 @@ OUTSIDE = (
     "experiments/trial/results/smollm2-figures/probe.svg",
     "experiments/trial/results/smollm2-hotpotqa/trial.md",
     "experiments/trial/results/smollm2-medmcqa/trial.md",
+    "experiments/trial/results/smollm2-bioasq/trial.md",
     "experiments/trial/results/smollm2-nq/trial.md",
     "integrations/lm_eval/README.md",
 )

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sizes import sizes
 
 import hcnr
 from imports import circle, imported, modules_of
+from sizes import sizes
 from source_lines import kinds_of_lines, lines_of_code
 
 ROOT = Path(__file__).resolve().parents[1]
