@@ -47,6 +47,7 @@ class KeptWork:
         place: the directory; None keeps nothing.
         taken_over: names of the results that an earlier run had kept.
         kept: names of those that are there now.
+        stays: whether it stays at a clean exit too, until it is released.
     """
 
     def __init__(self, place: Path | None, *, fresh: bool = False) -> None:
@@ -59,6 +60,7 @@ class KeptWork:
         self.place, self._fresh = place, fresh
         self.taken_over: list[str] = []
         self.kept: list[str] = []
+        self.stays = False
         self._opened, self._digest = False, ""
         self._stack = contextlib.ExitStack()
 
@@ -76,6 +78,11 @@ class KeptWork:
         if not target.name or len(os.fsencode(name)) > _LONGEST:
             return cls(None)
         return cls(target.with_name(name), fresh=fresh)
+
+    @classmethod
+    def release(cls, out: str | Path) -> None:
+        """Remove what was kept for an output that is written now."""
+        cls.beside(out)._clear()
 
     def open(self, key: dict[str, Any]) -> list[str]:
         """Look at what is there and use what has the same key, until the context ends.
@@ -125,9 +132,9 @@ class KeptWork:
                 # An error of ours wants another input, so another run: it has no use for this.
                 again = not isinstance(error, HcnrError) or isinstance(error, OutputError)
                 self._opened = False
-                if error is None or not self.kept or not again:
+                if not self.kept or not again or (error is None and not self.stays):
                     self.discard()
-                else:
+                elif error is not None:
                     error.__dict__["kept_work"] = self.place
         finally:
             self._stack.__exit__(kind, error, trace)

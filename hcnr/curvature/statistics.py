@@ -98,12 +98,15 @@ class Statistics:
     def save(self, path: str | Path) -> None:
         """Write one safetensors file, completely or not at all.
 
+        What `measure` kept of its passes for that file goes.
+
         Raises:
             OutputError: the place cannot be written to.
         """
         from safetensors.torch import save_file
 
         from hcnr.checkpoint import atomic_file
+        from hcnr.checkpoint.kept_work import KeptWork
 
         tensors: dict[str, Tensor] = {}
         shared: dict[str, str] = {}
@@ -133,6 +136,7 @@ class Statistics:
         }
         with atomic_file(Path(path)) as temporary:
             save_file(tensors, temporary, metadata={_KEY: json.dumps(header)})
+        KeptWork.release(path)
 
     @classmethod
     def load(cls, path: str | Path) -> "Statistics":

@@ -58,7 +58,8 @@ def measure(
         config: all settings; the defaults when None.
         tokenizer: where the tuned model does not come with one.
         keep_for: the file that the statistics will be saved as: finished passes are kept in
-            `<keep_for>.unfinished` for another call, should this one be interrupted.
+            `<keep_for>.unfinished`, for another call should this one be interrupted or saving
+            fail, until `Statistics.save` has written that file.
         fresh: begin anew, whatever an interrupted call left there.
         watcher: told about stages and progress.
         progress: bars in a notebook or at a terminal, where no watcher is given.
@@ -86,6 +87,8 @@ def measure(
     ):
         run.carry_out(measuring_steps(run.config, run.circumstances))
         assert run.statistics is not None
+        # Who saves them lets it go: until then a full disk would cost all of it.
+        keep.stays = True
         return run.statistics
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import hcnr
 from hcnr.checkpoint import kept_work
+from hcnr.curvature.passes import Passes
 from hcnr.errors import OutputError
 from pairs import config
 
@@ -53,6 +54,25 @@ def test_statistics(pair, statistics, tmp_path):
     with pytest.raises(OutputError, match=r"s.safetensors' .*File too large"), limited(3000):
         statistics["output"].save(tmp_path / "s.safetensors")
     assert not list(tmp_path.iterdir())
+
+
+def test_statistics_that_could_not_be_saved_are_not_measured_again(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(kept_work, "_RATE", 1e18)
+    passes, real = [], Passes.run
+    monkeypatch.setattr(
+        Passes, "run", lambda self, *a, **k: passes.append(1) or real(self, *a, **k)
+    )
+    file, settings = tmp_path / "s.safetensors", config(compensation="joint")
+    measured = hcnr.measure(**pair, config=settings, keep_for=file)
+    assert passes
+    with pytest.raises(OutputError, match="File too large"), limited(3000):
+        measured.save(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors.unfinished"]
+    passes.clear()
+    again = hcnr.measure(**pair, config=settings, keep_for=file)
+    assert not passes
+    again.save(file)
+    assert [path.name for path in tmp_path.iterdir()] == ["s.safetensors"]
 
 
 def test_a_patch_that_is_put_on(pair, tmp_path):
