@@ -287,6 +287,21 @@ def test_the_fourth_task_is_the_trials():
     assert 0.28 < (best["delta"] - row["tuned"]["delta"]) / lost < 0.38  # "a third"
 
 
+def test_results_name_how_much_a_model_was_tuned_on():
+    results = " ".join((RESULTS.parent / "README.md").read_text().split())
+    said = {
+        "hotpotqa": "({} HotpotQA answers {},",
+        "medmcqa": "{} MedMCQA answers {})",
+        "nq": "tuned on {} answers {}, as HotpotQA)",
+        "bioasq": "`--task bioasq --seeds 1 --ways interpolation,spectral`; {} answers {})",
+    }
+    for task, words in said.items():
+        told = json.loads((RESULTS.with_name(f"smollm2-{task}") / "trial.json").read_text())
+        recipe = told["results"][0]["facts"]["arena"]["recipe"]
+        times = {1: "once", 2: "twice"}[recipe["tuned_epochs"]]
+        assert words.format(f"{recipe['task_questions']:,}", times) in results, task
+
+
 def test_the_third_task_is_the_trials():
     told = json.loads((RESULTS.with_name("smollm2-nq") / "trial.json").read_text())
     (seed,) = [one for one in told["by_seed"] if one["level"] == 95]

@@ -88,6 +88,8 @@ def gather(testbed: TestBed, out: Path, journal: Journal, settings: Settings) ->
     for name in ("probe", "overlap"):
         file = out / f"{name}.json"
         found[name] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if found["probe"] is not None:
+        found["probe"] = published(found["probe"])
     not_run: list[str] = [name for name in ("probe", "overlap") if found[name] is None]
     for figure in FIGURES:
         rows, missing = _rows(cases(figure, Samples(settings.samples)), journal, answerable)
@@ -95,6 +97,12 @@ def gather(testbed: TestBed, out: Path, journal: Journal, settings: Settings) ->
         not_run += missing
     found["not_run"] = not_run
     return found
+
+
+def published(probe: dict[str, Any]) -> dict[str, Any]:
+    """What is of use elsewhere of a probe's record: no places of this machine, and no times."""
+    kept = {name: value for name, value in probe.items() if name != "seconds"}
+    return {**kept, "pair": {"fingerprints": probe["pair"]["fingerprints"]}}
 
 
 def figures_of(metrics: Metrics, answerable: Mapping[str, str]) -> dict[str, Any]:

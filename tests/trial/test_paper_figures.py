@@ -164,6 +164,8 @@ def test_other_questions_are_refused(testbed: QuestionedTestBed, tmp_path: Path)
 
 def test_the_page_says_what_the_json_says(testbed: QuestionedTestBed, tmp_path: Path):
     found, _ = run(testbed, tmp_path / "out", "probe", "overlap", "ablation")
+    assert str(tmp_path) not in json.dumps(found) and "seconds" not in found["probe"]
+    assert found["probe"]["pair"]["fingerprints"].keys() == {"base", "tuned"}
     text = to_markdown(found)
     assert text.count("| interpolation | 0.9 | 10.0 | not asked |  |  |  |") == 1
     (sum_row,) = (row for row in found["ablation"] if row["way"] == "sum")
