@@ -14,6 +14,21 @@ from hcnr.models.model import open_model
 from pairs import HONESTY, TASK, config, tensors, tokenizer
 
 
+def watch_models(monkeypatch):
+    """The models that are opened from directories, and how many were alive at each opening."""
+    opened: list[weakref.ref] = []
+    alive: list[int] = []
+
+    def watch(path, **settings):
+        alive.append(sum(reference() is not None for reference in opened))
+        model = open_model(path, **settings)
+        opened.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr("hcnr.models.directory.open_model", watch)
+    return opened, alive
+
+
 def test_models_in_memory_give_the_model_of_the_directories(pair, tmp_path):
     base, tuned = (AutoModelForCausalLM.from_pretrained(pair[r]) for r in ("base", "tuned"))
     before = [copy.deepcopy(m.state_dict()) for m in (base, tuned)]
@@ -72,15 +87,7 @@ def test_nothing_selected_opens_no_second_model(pair, monkeypatch):
 @pytest.mark.parametrize("axis", ["output", "input"])
 @pytest.mark.parametrize("recompute", [False, True])
 def test_one_model_is_in_memory_at_a_time(pair, tmp_path, monkeypatch, axis, recompute):
-    opened, alive = [], []
-
-    def watch(path, **settings):
-        alive.append(sum(reference() is not None for reference in opened))
-        model = open_model(path, **settings)
-        opened.append(weakref.ref(model))
-        return model
-
-    monkeypatch.setattr("hcnr.models.directory.open_model", watch)
+    opened, alive = watch_models(monkeypatch)
     settings = config(compensation="balanced", axis=axis, gradient_checkpointing=recompute)
     hcnr.restore(**pair, out=tmp_path / "out", config=settings)
     # Both for their losses, tuned last: it serves the scores and the task's curvature too; base for
@@ -92,15 +99,7 @@ def test_one_model_is_in_memory_at_a_time(pair, tmp_path, monkeypatch, axis, rec
 @pytest.mark.parametrize("weight", [1.0, "auto"])
 def test_one_model_is_in_memory_at_a_time_in_a_walk(learned, tmp_path, monkeypatch, weight):
     """Steps are taken in a model of their own: the one that was measured is let go before."""
-    opened, alive = [], []
-
-    def watch(path, **settings):
-        alive.append(sum(reference() is not None for reference in opened))
-        model = open_model(path, **settings)
-        opened.append(weakref.ref(model))
-        return model
-
-    monkeypatch.setattr("hcnr.models.directory.open_model", watch)
+    _, alive = watch_models(monkeypatch)
     settings = config(
         compensation="spectral+natural", task_weight=weight, max_task_drop_percent=90, steps=1,
         samples=16,

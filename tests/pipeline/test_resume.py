@@ -85,7 +85,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bytes(learned, tmp_path, nam
     whole, out = tmp_path / "whole", tmp_path / "out"
     events = restore(learned, whole, name)
     expected, verdict = weights(whole), read_report(whole)["verdict"]
-    for at in random.Random(name).sample(range(2, events), k=4):
+    for at in random.Random(name).sample(range(2, events), k=6):
         # Twice: what was kept by the first is used, and kept on, by the second.
         for stop in (at, at // 2):
             restore(learned, out, name, stop)
@@ -128,12 +128,12 @@ def test_killed_at_random_moments():
     root = Path(__file__).parents[2]
     places = [root, root / "kernels", root / "tests", root / "tests" / "support"]
     done = subprocess.run(
-        [sys.executable, str(root / "tests" / "kill_restore.py"), "--kills", "6"],
+        [sys.executable, str(root / "tests" / "kill_restore.py"), "--kills", "8"],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, places)), "OMP_NUM_THREADS": "1"},
         capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.startswith("6 kills in ")
+    assert done.stdout.startswith("8 kills in ")
 
 
 def test_measuring_resumes_too(learned, tmp_path):
