@@ -16,7 +16,7 @@ Weight = Callable[[str], Tensor]
 
 
 def half_of(statistics: hcnr.Statistics, half: int) -> hcnr.Statistics:
-    """The scores of the samples with even (0) or odd (1) index as statistics of their own."""
+    """The scores of one half of the samples, 0 or 1, as statistics of their own."""
     return dataclasses.replace(
         statistics,
         scores={

@@ -76,10 +76,11 @@ def _judged(
     cells: Callable[[_Row], list[str]],
 ) -> str:
     columns = (*heads, "kept", "delta", *sets, "ref. ans.", "F1")
-    return markdown(columns, [(cells(row) + _figures(row, sets), False) for row in rows], [])
+    return markdown(columns, [(cells(row) + figure_cells(row, sets), False) for row in rows], [])
 
 
-def _figures(row: _Row, sets: Sequence[str]) -> list[str]:
+def figure_cells(row: _Row, sets: Sequence[str]) -> list[str]:
+    """What a row of `figures_of` says, a cell each: kept, delta, the sets, refused, F1."""
     kept = "" if row["kept"] is None else f"{row['kept']:.1f}"
     if row["delta"] is None:
         return [kept, _NOT_ASKED, *("" for _ in sets), "", ""]
@@ -151,8 +152,8 @@ def _overlap(rows: Sequence[_Row] | None) -> list[str]:
         lines.append((cells, False))
     return [
         "### What two halves of the samples agree on",
-        "Scores of the samples with even and with odd index, both half refusals. neurons: share "
-        "of one half's candidates that the other half has too, mean over the matrices; matrices: "
+        "Scores of two halves of the samples, both half refusals. neurons: share of one half's "
+        "candidates that the other half has too, mean over the matrices; matrices: "
         "the same of the most perturbed matrices; restored: the same of the neurons inside them. "
         "In percent, in brackets what random choices of as many give.",
         markdown(heads, lines, []),

@@ -10,8 +10,10 @@ import torch
 
 from experiments.trial.fair_trial import Environment
 from experiments.trial.metrics import Metrics
+from experiments.trial.real_testbed import make_real_questions
 from experiments.trial.testbed import TestBed
-from experiments.trial.text_data import Split
+from experiments.trial.text_data import Split, SplitQuestions
+from hcnr.benchmarks.questions import Question
 from pairs import tokenizer, write_jsonl, write_pair
 
 REFUSAL = "w60 w61"
@@ -100,6 +102,49 @@ def write_testbed(root: Path, seed: int = 0, samples: int = 12) -> WeighedTestBe
         question_sets={},
         answer=cast(Any, None),
     )
+
+
+def ask(name: str, count: int) -> tuple[Question, ...]:
+    """So many questions without an answer, then as many with one."""
+    return tuple(
+        Question(
+            id=f"{name}-{i}", set=name, question=f"w{i} w{i + 2}", answerable=i >= count,
+            answers=("w1",) if i >= count else (), prompt=f"w{i} w{i + 2}", task=False,
+        )
+        for i in range(2 * count)
+    )  # fmt: skip
+
+
+class QuestionedTestBed(WeighedTestBed):
+    """Base refuses all unanswerable questions; a model the share that it went towards base."""
+
+    def evaluator(self, split: Any) -> Any:
+        return _AskingEvaluator(self, split)
+
+
+class _AskingEvaluator(_WeightEvaluator):
+    @torch.no_grad()
+    def __call__(self, model: Any, instruction: str = "", *, least: float = -math.inf) -> Metrics:
+        metrics = super().__call__(model, instruction, least=least)
+        if math.isnan(metrics.f1):
+            return metrics
+        honesty = self._testbed.question_sets["validation"].honesty
+        share = min(max(1 - metrics.retention / 100, 0.0), 1.0)
+        digits = {}
+        for name, many in honesty.items():
+            last = round(share * sum(not one.answerable for one in many))
+            digits[name] = "".join(str(int(i < last)) for i in range(len(many)))
+        sets = {name: {"refusal_delta": 100 * share} for name in honesty}
+        return dataclasses.replace(metrics, refused=digits, sets=sets)
+
+
+def write_questioned_testbed(root: Path, samples: int = 16) -> QuestionedTestBed:
+    """The same with validation questions of two honesty sets."""
+    weighed = write_testbed(root, samples=samples)
+    questions = {"kuq": ask("kuq", 12), "nec": ask("nec", 12)}
+    panel = make_real_questions(SplitQuestions(questions, ()), ["kuq", "nec"])
+    fields = {one.name: getattr(weighed, one.name) for one in dataclasses.fields(weighed)}
+    return QuestionedTestBed(**{**fields, "question_sets": {"validation": panel}})
 
 
 def environment_of(root: Path, seeds: int = 2) -> tuple[Environment, dict[int, WeighedTestBed]]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,10 @@ from experiments.paper_figures.running import run_figures
 from experiments.paper_figures.stage import cut_down, dealt, first_of_each
 from experiments.trial.candidate_specs import Interpolated, Restored, Samples
 from experiments.trial.metrics import Metrics
-from experiments.trial.real_testbed import make_real_questions
-from experiments.trial.text_data import SplitQuestions
-from hcnr.benchmarks.questions import Question
 from hcnr.data.samples import Sample, load_samples
 from hcnr.errors import ConfigError, OutputError
 from hcnr.stats import resample
-from testbeds import WeighedTestBed, write_testbed
+from testbeds import QuestionedTestBed, ask, write_questioned_testbed
 
 TINY = Samples(8)
 CASES: dict[str, tuple[Case, ...]] = {
@@ -45,45 +41,9 @@ CASES: dict[str, tuple[Case, ...]] = {
 SETTINGS = Settings("tiny", "nq", 0, ["kuq"], 6, 9, 8, 1, "python -m experiments.paper_figures")
 
 
-def ask(name: str, count: int) -> tuple[Question, ...]:
-    return tuple(
-        Question(
-            id=f"{name}-{i}", set=name, question=f"w{i} w{i + 2}", answerable=i >= count,
-            answers=("w1",) if i >= count else (), prompt=f"w{i} w{i + 2}", task=False,
-        )
-        for i in range(2 * count)
-    )  # fmt: skip
-
-
-class QuestionedTestBed(WeighedTestBed):
-    """Base refuses all unanswerable questions; a model the share that it went towards base."""
-
-    def evaluator(self, split: Any) -> Any:
-        weigh = super().evaluator(split)
-        honesty = self.question_sets["validation"].honesty
-
-        def evaluate(model: Any, *, least: float) -> Metrics:
-            metrics = weigh(model, least=least)
-            if math.isnan(metrics.f1):
-                return metrics
-            share = min(max(1 - metrics.retention / 100, 0.0), 1.0)
-            digits = {}
-            for name, many in honesty.items():
-                last = round(share * sum(not one.answerable for one in many))
-                digits[name] = "".join(str(int(i < last)) for i in range(len(many)))
-            sets = {name: {"refusal_delta": 100 * share} for name in honesty}
-            return dataclasses.replace(metrics, refused=digits, sets=sets)
-
-        return evaluate
-
-
 @pytest.fixture
 def testbed(tmp_path: Path) -> QuestionedTestBed:
-    found = write_testbed(tmp_path / "pair", samples=16)
-    questions = {"kuq": ask("kuq", 12), "nec": ask("nec", 12)}
-    panel = make_real_questions(SplitQuestions(questions, ()), ["kuq", "nec"])
-    fields = {one.name: getattr(found, one.name) for one in dataclasses.fields(found)}
-    return QuestionedTestBed(**{**fields, "question_sets": {"validation": panel}})
+    return write_questioned_testbed(tmp_path / "pair")
 
 
 @pytest.fixture(autouse=True)
