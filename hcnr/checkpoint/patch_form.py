@@ -24,7 +24,17 @@ from torch import Tensor
 from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.checkpoint.headers import DTYPES, TensorInfo
 
-__all__ = ["FORMAT", "Form", "bits", "digest_of", "entry", "keys", "own_digest", "together"]
+__all__ = [
+    "FORMAT",
+    "Form",
+    "bits",
+    "digest_of",
+    "entry",
+    "is_ambiguous",
+    "keys",
+    "own_digest",
+    "together",
+]
 
 Form = Literal["rows", "columns", "whole"]
 """How a tensor is held."""
@@ -39,6 +49,11 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def keys(name: str, form: Form) -> tuple[str, str]:
     """Under which names a patch holds values and mask of a tensor."""
     return (name, "") if form == "whole" else (f"{name}#{form}", f"{name}#{form}.mask")
+
+
+def is_ambiguous(name: str) -> bool:
+    """Whether a tensor's own name is one under which a patch holds part of another tensor."""
+    return name.endswith(("#rows", "#columns", "#rows.mask", "#columns.mask"))
 
 
 def bits(tensor: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from hcnr.checkpoint.patch_form import (
     bits,
     digest_of,
     entry,
+    is_ambiguous,
     keys,
     own_digest,
     together,
@@ -23,7 +24,7 @@ from hcnr.checkpoint.patches import Patch, Progress
 from hcnr.checkpoint.reader import Checkpoint
 from hcnr.checkpoint.writer import check_replacement
 from hcnr.directories import PATCH
-from hcnr.errors import HcnrError, OutputError
+from hcnr.errors import CheckpointError, HcnrError, OutputError
 
 __all__ = ["write_patch"]
 
@@ -66,9 +67,14 @@ def write_patch(
 
     Raises:
         CheckpointError: a replacement has another dtype or shape, or the checkpoint cannot be read
-            or changed since it was opened.
+            or changed since it was opened, or has a tensor whose name a patch keeps for itself.
         OutputError: the file cannot be written.
     """
+    if reserved := [key for key in tuned.tensors if is_ambiguous(key)]:
+        raise CheckpointError(
+            f"the checkpoint '{tuned.path}' has a tensor {reserved[0]!r}, a name under which a "
+            "patch holds part of another tensor; write the whole checkpoint (--out-format full)"
+        )
     parts: list[bytes] = []
 
     def pieces() -> Iterator[tuple[str, Piece]]:

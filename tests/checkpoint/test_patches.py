@@ -64,6 +64,15 @@ def test_every_dtype_and_shape_to_the_bit(tmp_path: Path, dtype: torch.dtype, sh
         assert as_bytes(found.load(name)) == as_bytes(tensor), name
 
 
+@pytest.mark.parametrize("name", ["x#rows", "x#columns", "x#rows.mask", "x#columns.mask"])
+def test_names_that_a_patch_keeps_for_itself_are_refused(tmp_path: Path, name: str):
+    before = {"x": torch.zeros(3, 4), name: torch.zeros(1, 4)}
+    tuned = Checkpoint.open(save(tmp_path / "tuned", before, 1))
+    with pytest.raises(CheckpointError, match=rf"a tensor '{name}', .* write the whole"):
+        written(tuned, tmp_path / "patch", {"x": torch.eye(3, 4)})
+    assert not list((tmp_path / "patch").iterdir())
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 def test_signs_of_zeros_and_what_is_no_number_are_bits_too(tmp_path: Path, dtype: torch.dtype):
     """Where values are compared -0 equals 0, and no NaN equals itself."""
