@@ -27,7 +27,7 @@ class RepairKind:
         needs: data sets whose curvature along the neuron axis it asks for, of `neurons` alone.
         bases: bases of method.md (10) that it works in, of `matrices` alone.
         weighs_task: whether the setting `task_weight` is its own.
-        apply: of `neurons`: the compensation, E of method.md 3, so that restored neurons become
+        apply: of `neurons`: the compensation, E of method.md (14), so that restored neurons become
             `W0 + E`. Called once per matrix as `apply(kind, delta, mask, hessian,
             task_hessian, axis=, task_weight=, damping=, block_size=)` with this kind,
             `W1 - W0` float32 `[out, in]`, the restored neurons bool `[d']` and

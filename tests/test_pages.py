@@ -1,5 +1,6 @@
 """README.md and docs/: links, commands, examples, and the figures of the trial."""
 
+import ast
 import json
 import re
 import shlex
@@ -66,6 +67,17 @@ def test_what_a_page_says_to_type_exists(page: Path):
         for word in words:
             if word.startswith("--"):
                 assert word.partition("=")[0] in known, f"{title(page)}: {name} has no {word}"
+
+
+def test_the_stations_of_the_way_are_there():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    way = page.partition("## One way through it")[2].partition("\n## ")[0]
+    stations = re.findall(r"`([\w/]+\.py):(\w+)`", way)
+    assert len(stations) >= 20
+    for file, name in stations:
+        body = ast.parse((ROOT / file).read_text(encoding="utf-8")).body
+        defined = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        assert name in defined, f"{file} has no {name}"
 
 
 def test_commands_are_seen():

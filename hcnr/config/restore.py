@@ -30,7 +30,7 @@ class RestoreConfig(Configuration):
         ("*",),
         "Matrices",
         "Glob patterns; a linear map inside the transformer blocks whose name matches one of "
-        "them may be repaired (method.md 1).",
+        "them may be repaired (method.md, section 1).",
         min_length=1,
     )
     ignore: tuple[str, ...] = setting(
@@ -40,12 +40,12 @@ class RestoreConfig(Configuration):
     axis: Literal["output", "input"] = setting(
         "output",
         "Selection",
-        "What a neuron is: a row (output) or a column (input) of a matrix (method.md 1).",
+        "What a neuron is: a row (output) or a column (input) of a matrix (method.md, section 1).",
     )
     in_weight_ratio: float = setting(
         0.5,
         "Selection",
-        "R_IW, the share of each matrix's neurons that are candidates (method.md 3); spectral and "
+        "R_IW, the share of each matrix's neurons that are candidates, method.md (3); spectral and "
         "natural take all.",
         ge=0,
         le=1,
@@ -53,7 +53,7 @@ class RestoreConfig(Configuration):
     cross_weight_ratio: float = setting(
         1.0,
         "Selection",
-        "R_CW, the share of matrices, most perturbed first, that are repaired (method.md 4); the "
+        "R_CW, the share of matrices, most perturbed first, that are repaired, method.md (4); the "
         "paper's is 0.4.",
         ge=0,
         le=1,
@@ -61,25 +61,25 @@ class RestoreConfig(Configuration):
     priority: Literal["kl", "honesty", "random"] = setting(
         "kl",
         "Selection",
-        "How neurons are ranked: kl weighs honesty against the task (method.md 3), honesty "
+        "How neurons are ranked: kl weighs honesty against the task, method.md (3), honesty "
         "leaves the task out, random is the control.",
     )
     score_normalization: Literal["none", "matrix"] = setting(
         "none",
         "Selection",
-        "matrix scales each matrix's scores to sum 1 before the logarithm (table of method.md 4).",
+        "matrix scales each matrix's scores to sum 1 before the logarithm of method.md (3).",
     )
     seed: int = setting(
         0, "Selection", "Seed of priority random; used by nothing else.", ge=0, le=LARGEST_SEED
     )
     fisher_at: Literal["tuned", "base"] = setting(
-        "tuned", "Selection", "The model at which Fisher scores are taken (method.md 1, 4)."
+        "tuned", "Selection", "The model at which Fisher scores, method.md (1), are taken."
     )
 
     compensation: str = setting(
         "spectral",
         "Compensation",
-        "spectral (method.md 10) repairs whole matrices, direction by direction, by curvature of "
+        "spectral, method.md (10), repairs whole matrices, direction by direction, by curvature of "
         "both axes on both data sets; natural (12) steps down the honesty loss, also after it as "
         "spectral+natural. interpolate (11) mixes every tensor with base's and measures nothing. "
         "The others restore neurons and differ in what these do about the task neurons beside "
@@ -89,19 +89,20 @@ class RestoreConfig(Configuration):
     hessian_at: Literal["base", "tuned"] = setting(
         "base",
         "Compensation",
-        "The model at which honesty curvature is taken (method.md 5); natural always takes tuned.",
+        "The model at which honesty curvature, method.md (5), is taken; natural always takes "
+        "tuned.",
     )
     task_weight: Annotated[float, Ge(0)] | Literal["auto"] = setting(
         "auto",
         "Compensation",
-        "mu, the weight of task data against honesty data in balanced, spectral and natural "
-        "(method.md 9, 10, 12); auto searches the smallest that max_task_drop_percent allows. The "
-        "other kinds have none.",
+        "mu, the weight of task data against honesty data in balanced, spectral and natural, "
+        "method.md (9), (10) and (12); auto searches the smallest that max_task_drop_percent "
+        "allows. The other kinds have none.",
     )
     coefficient: Annotated[float, Ge(0), Le(1)] | Literal["auto"] = setting(
         "auto",
         "Compensation",
-        "c of interpolate (method.md 11), 0 the tuned model and 1 base; auto searches the largest "
+        "c of interpolate, method.md (11): 0 the tuned model and 1 base; auto searches the largest "
         "that max_task_drop_percent allows. The other kinds have none.",
     )
     max_task_drop_percent: float = setting(
@@ -113,7 +114,7 @@ class RestoreConfig(Configuration):
         formerly=("max_task_drop",),
         ge=0,
     )
-    steps: int = setting(3, "Compensation", "Steps of natural (method.md 12).", ge=1)
+    steps: int = setting(3, "Compensation", "Steps of natural, method.md (12).", ge=1)
     step_size: float = setting(
         0.3,
         "Compensation",
@@ -124,7 +125,7 @@ class RestoreConfig(Configuration):
     damping: float = setting(
         0.01,
         "Compensation",
-        "lambda, added to curvature diagonals as a share of their mean (method.md 5).",
+        "lambda, added to curvature diagonals as a share of their mean, method.md (13).",
         gt=0,
     )
     block_size: int | None = setting(
@@ -134,7 +135,9 @@ class RestoreConfig(Configuration):
         ge=1,
     )
 
-    samples: int = setting(128, "Data", "Samples used of each data file (method.md 1).", ge=1)
+    samples: int = setting(
+        128, "Data", "Samples used of each data file (method.md, section 1).", ge=1
+    )
     shuffle_seed: int | None = setting(
         None,
         "Data",

@@ -11,7 +11,7 @@ MAX_NEW_TOKENS = 64
 RESAMPLES = 2000
 """Of the bootstrap."""
 MAX_ACCURACY_DROP = 2.0
-"""Points of task accuracy that a repair may lose unless another limit is given, method.md 6."""
+"""Points of task accuracy that a repair may lose: the limit of method.md, section 6, by default."""
 
 QUESTIONS, JUDGING, WEIGHTS = "Questions", "Judging", "Weights"
 """Groups: how questions are put, how answers are judged, what only weights that are here can do."""
@@ -29,7 +29,8 @@ DETECTOR = setting(
     None,
     JUDGING,
     "Refusal detector for every set, in place of each set's own: unknownbench_keywords, selfaware, "
-    "selfaware_substring, gair_idk, template:TEXT, regex:PATTERN.",
+    "selfaware_substring, gair_idk, template:TEXT, regex:PATTERN, or one that an installed package "
+    "registers.",
     expected="the name of a refusal detector, or null",
 )
 BATCH = setting(

@@ -36,7 +36,7 @@ def mean_gradient(
     gradient_checkpointing: bool = False,
     progress: Progress | None = None,
 ) -> MeanGradient:
-    """Mean loss and mean weight gradient `(1/N) sum_b G_b` of method.md 2, the step's direction.
+    """Mean loss and mean weight gradient `(1/N) sum_b G_b`: Gamma of method.md (12).
 
     The one weight gradient that hcnr forms, in float32 whatever the model's dtype.
 

@@ -54,7 +54,7 @@ class Totals(NamedTuple):
 
     @property
     def loss(self) -> float:
-        """Mean over the samples of their losses, method.md 1."""
+        """Mean over the samples of their losses, method.md, section 1."""
         return self.losses / self.samples
 
     def over_ranks(self) -> "Totals":
@@ -210,7 +210,7 @@ def refuse_unread(model: nn.Module, error: RuntimeError) -> None:
 
 
 def mean_loss(model: "PreTrainedModel", data: TokenizedSet, *, token_budget: int) -> float:
-    """Mean over the samples of their losses, method.md 1, from forward passes alone.
+    """Mean over the samples of their losses, method.md, section 1, from forward passes alone.
 
     Raises:
         ModelError: a loss is not finite, or one sample does not fit in memory.
@@ -220,7 +220,7 @@ def mean_loss(model: "PreTrainedModel", data: TokenizedSet, *, token_budget: int
 
 
 def sample_losses(model: "PreTrainedModel", batch: Batch) -> Tensor:
-    """Mean negative log-likelihood of each sample's response tokens, method.md 1.
+    """Mean negative log-likelihood of each sample's response tokens, method.md, section 1.
 
     Logits are formed at positions that predict a response token and at no others; where a model
     cannot choose them sample by sample, at positions that predict some sample's.

@@ -126,7 +126,7 @@ def repaired(
     statistics: Statistics,
     config: RestoreConfig,
 ) -> Repaired:
-    """Final weight of one matrix, method.md 3; the same for every caller, bit for bit.
+    """Final weight of one matrix, method.md (14); the same for every caller, bit for bit.
 
     Args:
         name: the matrix.

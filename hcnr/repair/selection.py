@@ -1,4 +1,4 @@
-"""Which neurons are restored, method.md 2: pure functions of statistics and weights."""
+"""Which neurons are restored, method.md (3) and (4): pure functions of statistics and weights."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence

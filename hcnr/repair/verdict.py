@@ -25,7 +25,7 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class SetLosses:
-    """Mean losses of three models on samples of one data set, method.md 1, in nats.
+    """Mean losses of three models on samples of one data set, method.md, section 1, in nats.
 
     Attributes:
         samples: how many.

@@ -44,9 +44,10 @@ def operator(
     """Register one operator: the check runs in the fake and in front of every backend.
 
     `kernel` is torch code for any device. `triton` names the module whose function of the
-    operator's name runs in its place on CUDA tensors, and with `TRITON_INTERPRET=1` on CPU tensors;
-    an operator without one is all products and factorisations of the vendor's libraries. `native`
-    tells that `kernel` asks the compiled extension first.
+    operator's name runs in its place on CUDA tensors, and with `TRITON_INTERPRET=1` on CPU tensors.
+    Without one `kernel` runs there too: it is products and factorisations of the vendor's
+    libraries, or starts Triton kernels in between, as `ops/inverse/factor` does. `native` tells
+    that `kernel` asks the compiled extension first.
 
     `torch.library.custom_op` would do the same in one call, but its first call imports the compiler
     stack, two seconds, and each call costs several times as much.

@@ -14,7 +14,7 @@ OPTIONS_OF_RUN = frozenset(
 _OPTION = re.compile(r"--[a-z][a-z-]*")
 _OWNERS = {"--benchmarks": "hcnr evaluate"}
 FEW_MATRICES = 0.2
-"""R_CW below which too few matrices may be restored, method.md 6."""
+"""R_CW below which too few matrices may be restored, method.md, section 6."""
 
 
 def task_advice(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""Failure signatures, method.md 6: what the numbers of a run say went wrong, and what helps."""
+"""Failure signatures, section 6 of method.md: what a run's numbers say went wrong, what helps."""
 
 from collections.abc import Callable
 

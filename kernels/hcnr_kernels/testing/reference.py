@@ -1,6 +1,7 @@
 """The slow, obvious twin of every operator: same signature, float64 throughout.
 
-Python loops over samples and neurons, dense solves; shares no formula with the operators.
+Python loops over samples and neurons, dense solves; shares no formula with the operators. What
+`spectral_basis`, which is no operator, must equal is `kronecker` in `tests/support/spectra.py`.
 """
 
 from collections.abc import Iterator, Sequence

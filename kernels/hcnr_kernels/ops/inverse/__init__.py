@@ -1,4 +1,10 @@
-"""Damped inverses of curvature matrices, one or many, whole or by diagonal blocks: method.md 3."""
+"""Damped inverses of curvature matrices, one or many, whole or by diagonal blocks: method.md (13).
+
+`vectorised` decides who inverts what: blocks of a few hundred the compiled extension (`csrc/`, on
+CPU and GPU) or batched LAPACK, larger ones `factor`, one at a time: on a CPU by recursion, in fp32
+on a GPU by the Triton kernels of `triton` and `square`. `ragged` does so for lists of unequal
+sizes. docs/cholesky.md says what runs where, and why.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -61,7 +67,7 @@ def inverse_hessian(
     names: Sequence[str] | None = None,
     check: bool = True,
 ) -> InverseHessian:
-    """Inverse of `H + damping * mean(diag H) * I`: method.md 3.
+    """Inverse of `H + damping * mean(diag H) * I`, method.md (13).
 
     A matrix that is not positive definite is retried, it alone, at the next values of
     `DAMPING_LADDER`; one that fails at the top is an error, never replaced. Dead neurons (those

@@ -2,7 +2,7 @@
 
 Matrices come as stacks `[B, m, b, b]` (`blocks`). Blocks that the compiled extension can take are
 inverted by it, all at once; without it by torch's batched LAPACK. Larger ones are inverted one at a
-time by `factor`.
+time by `factor`, which starts the family's Triton kernels where the matrix is fp32 on a GPU.
 
 Woodbury on the token side is not offered. Operators are given the curvature, which other runs
 share, not the tokens; to find n tokens again in a curvature of rank n costs as much as its factor,

@@ -1,4 +1,4 @@
-"""Final weights of method.md 3: restored neurons from base and deviation, the others tuned."""
+"""Final weights of method.md (14): restored neurons from base and deviation, the others tuned."""
 
 import torch
 from torch import Tensor
@@ -49,7 +49,7 @@ def merge(
     axis: Axis,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Final weights of method.md 3: `W0 + E` on restored neurons, tuned elsewhere.
+    """Final weights of method.md (14): `W0 + E` on restored neurons, tuned elsewhere.
 
     Args:
         base: W0 `[out, in]`.

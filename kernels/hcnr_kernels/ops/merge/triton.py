@@ -1,4 +1,4 @@
-"""Triton kernel of the merge: method.md 3, every weight read and written once."""
+"""Triton kernel of the merge: method.md (14), every weight read and written once."""
 
 import torch
 import triton
@@ -32,7 +32,7 @@ def merge_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Final weights of method.md 3 over one tile: `W0 + E` in fp32 where restored, else W1.
+    """Final weights of method.md (14) over one tile: `W0 + E` in fp32 where restored, else W1.
 
     Rows are loaded only from where they come from. Columns are loaded from both: a vector of
     16 bytes covers several neurons, and a sector of 32 more. Without E nothing is added, because
@@ -74,7 +74,7 @@ def merge(
     axis: str,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Final weights of method.md 3: `W0 + E` in fp32 on restored neurons, tuned elsewhere."""
+    """Final weights of method.md (14): `W0 + E` in fp32 on restored neurons, tuned elsewhere."""
     merged = torch.empty_like(tuned, dtype=dtype)
     by_row, out = axis == "output", merged
     if out.stride(0) < out.stride(1):

@@ -14,7 +14,7 @@ def merge(
     axis: str,
     dtype: torch.dtype,
 ) -> Tensor:
-    """Final weights of method.md 3: `W0 + E` in fp32 on restored neurons, tuned elsewhere.
+    """Final weights of method.md (14): `W0 + E` in fp32 on restored neurons, tuned elsewhere.
 
     Without a deviation base is copied and not added to zero: `-0.0 + 0.0` is `+0.0`.
     """
