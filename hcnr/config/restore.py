@@ -89,8 +89,7 @@ class RestoreConfig(Configuration):
     hessian_at: Literal["base", "tuned"] = setting(
         "base",
         "Compensation",
-        "The model at which honesty curvature, method.md (5), is taken; natural always takes "
-        "tuned.",
+        "The model of the honesty curvature, method.md (5); natural always takes tuned.",
     )
     task_weight: Annotated[float, Ge(0)] | Literal["auto"] = setting(
         "auto",
@@ -135,9 +134,7 @@ class RestoreConfig(Configuration):
         ge=1,
     )
 
-    samples: int = setting(
-        128, "Data", "Samples used of each data file (method.md, section 1).", ge=1
-    )
+    samples: int = setting(128, "Data", "Samples used of each data file.", ge=1)
     shuffle_seed: int | None = setting(
         None,
         "Data",
