@@ -228,17 +228,17 @@ def destination(
             except HcnrError as error:
                 refused = error
         ranks.agreed(refused)
-        place = directory
+        shared_directory = directory
         if shares is not None and ranks.size() > 1:
-            place = _seen_by_all(directory)
-            if place is None:
+            shared_directory = _seen_by_all(directory)
+            if shared_directory is None:
                 shares = None
                 pair.messages.append(
                     "not every process sees the directory that the output is made in, as on "
                     "machines that share no disk, so process 0 wrote all of it"
                 )
         if directory is None:
-            yield OtherProcess(pair, out, place, shares[rank] if shares else frozenset())
+            yield OtherProcess(pair, out, shared_directory, shares[rank] if shares else frozenset())
         else:
             own = shares[0] if shares is not None and ranks.size() > 1 else None
             yield OutputDirectory(pair, out, directory, origin, tokenizer, form, own)
@@ -250,25 +250,25 @@ def _seen_by_all(directory: Path | None) -> Path | None:
     Args:
         directory: in that process; None in others.
     """
-    told = None
+    announced = None
     if directory is not None:
         token = secrets.token_hex(16)
         (directory / _TOKEN).write_text(token, encoding="utf-8")
-        told = str(directory), token
-    place, token = ranks.decided("where the output is made", told or ("", ""))
-    seen = all(ranks.gathered("whether it is seen", _sees(Path(place), token)))
+        announced = str(directory), token
+    path, token = ranks.decided("where the output is made", announced or ("", ""))
+    seen = all(ranks.gathered("whether it is seen", _sees(Path(path), token)))
     if directory is not None:
         (directory / _TOKEN).unlink()
-    return Path(place) if seen else None
+    return Path(path) if seen else None
 
 
-def _sees(place: Path, token: str) -> bool:
+def _sees(directory: Path, token: str) -> bool:
     """Whether this process can write where another one has left a token."""
     try:
-        found = (place / _TOKEN).read_text(encoding="utf-8")
+        content = (directory / _TOKEN).read_text(encoding="utf-8")
     except (OSError, ValueError):
         return False
-    return found == token and os.access(place, os.W_OK | os.X_OK)
+    return content == token and os.access(directory, os.W_OK | os.X_OK)
 
 
 def _is_in(matrix: str, pair: Pair, files: frozenset[str]) -> bool:

@@ -75,19 +75,19 @@ class Memory:
         parts.append(f"{self.libraries / 1e9:.3g} GB of libraries")
         most = f"about {peak / 1e9:.3g} GB of memory at once, in '{stage}': {', '.join(parts)}"
         free = "" if self.free is None else f"; {self.free / 1e9:.3g} GB are free here"
-        found = [f"{most}, and what the stage itself holds{free}"]
+        sentences = [f"{most}, and what the stage itself holds{free}"]
         if self.unknown:
-            found.append(
+            sentences.append(
                 f"what a micro-batch holds is not counted: the dry run of one ended with "
                 f"'{self.unknown}'; the figures are those of weights and curvature alone"
             )
         if self.free is not None and MARGIN * peak > self.free:
-            found.append(
+            sentences.append(
                 "that may be more than is free, as a run took up to a quarter more than planned: "
                 "lower --token-budget (a micro-batch) or --memory-budget (curvature), leave out "
                 "--no-gradient-checkpointing, or read weights block by block (--device-map auto)"
             )
-        return found
+        return sentences
 
 
 def plan_memory(
@@ -118,7 +118,7 @@ def plan_memory(
     placed: dict[Role, tuple[int, int]] = {
         role: _placed(source, config, device, dtypes[role]) for role, source in roles.items()
     }
-    found, unknown = _dry_run(
+    counted, unknown = _dry_run(
         sources[1],
         matrices,
         samples=samples,
@@ -133,8 +133,8 @@ def plan_memory(
         batch=(samples, tokens_per_sample, responses),
         weights={role: one[0] for role, one in placed.items()},
         streamed={role: one[1] for role, one in placed.items()},
-        forward=None if found is None else found.forward,
-        backward=None if found is None else found.backward,
+        forward=None if counted is None else counted.forward,
+        backward=None if counted is None else counted.backward,
         unknown=unknown,
         libraries=LIBRARIES[device.type],
         free=free,

@@ -81,15 +81,15 @@ class NeuronCurvature:
 
     def measure(self, groups: list[list[str]]) -> dict[DataSet, dict[str, Tensor]]:
         """All curvature: in memory where it is one group, otherwise out of the way."""
-        found: dict[DataSet, dict[str, Tensor]] = {name: {} for _, name, _ in self.passes}
+        by_data_set: dict[DataSet, dict[str, Tensor]] = {name: {} for _, name, _ in self.passes}
         total = 0
-        for place, group in enumerate(groups):
-            for name, grams in self._group(place, group, self.keep).items():
+        for index, group in enumerate(groups):
+            for name, grams in self._group(index, group, self.keep).items():
                 if len(groups) > 1:
                     total += sum(gram.nbytes for gram in grams.values())
                     grams = kept_apart(grams, self.config.memory_budget, total)
-                found[name].update(grams)
-        return found
+                by_data_set[name].update(grams)
+        return by_data_set
 
     def repair(
         self,
@@ -113,39 +113,41 @@ class NeuronCurvature:
         """
         chosen = set(selection.selected)
         count = sum(map(writes, selection.selected))
-        found: Finished = {}
-        for place, group in enumerate(groups):
+        finished_matrices: Finished = {}
+        for index, group in enumerate(groups):
 
-            def finished(place: int = place, group: list[str] = group) -> dict[str, Any]:
-                grams = self._group(place, group, KeptWork(None))
+            def finished(index: int = index, group: list[str] = group) -> dict[str, Any]:
+                grams = self._group(index, group, KeptWork(None))
                 names = [name for name in group if name in chosen and writes(name)]
-                made = self._repaired(names, grams, statistics, selection, stage, len(found), count)
+                results = self._repaired(
+                    names, grams, statistics, selection, stage, len(finished_matrices), count
+                )
                 # Plain values, which is all that is read back.
                 return {
                     name: (weight, record.model_dump(exclude_unset=True))
-                    for name, (weight, record) in made.items()
+                    for name, (weight, record) in results.items()
                 }
 
-            kept = self.keep.of(kept_name("weights", place, group), finished)
+            kept = self.keep.of(kept_name("weights", index, group), finished)
             repaired: Finished = {
                 name: (weight, MatrixRecord(**facts)) for name, (weight, facts) in kept.items()
             }
             if self.config.streams:
                 weights = mapped({name: weight for name, (weight, _) in repaired.items()})
                 repaired = {name: (weights[name], one) for name, (_, one) in repaired.items()}
-            found.update(repaired)
-        return found
+            finished_matrices.update(repaired)
+        return finished_matrices
 
     def _group(
-        self, place: int, group: list[str], keep: KeptWork
+        self, index: int, group: list[str], keep: KeptWork
     ) -> dict[DataSet, dict[str, Tensor]]:
         """Curvature of one group, on the models' device; the model that is held goes first."""
-        found: dict[DataSet, dict[str, Tensor]] = {}
+        by_data_set: dict[DataSet, dict[str, Tensor]] = {}
         for stage, name, role in sorted(self.passes, key=lambda one: one[2] != self.models.role):
             with self.stages.stage(stage) as watcher:
                 measured = partial(self._pass, group, name, role, watcher.advance)
-                found[name] = keep.of(kept_name(stage, place, group), measured)
-        return found
+                by_data_set[name] = keep.of(kept_name(stage, index, group), measured)
+        return by_data_set
 
     def _pass(
         self, group: list[str], data_set: DataSet, role: Role, progress: Progress
@@ -169,22 +171,24 @@ class NeuronCurvature:
         count: int,
     ) -> Finished:
         """Final weights of a group, those that this process writes."""
-        found: Finished = {}
+        results: Finished = {}
         failed: HcnrError | None = None
         with self.stages.stage(stage) as watcher:
             try:
                 for name in names:
-                    own = {data_set: {name: some.pop(name)} for data_set, some in grams.items()}
-                    found[name] = repair(
+                    hessians = {
+                        data_set: {name: some.pop(name)} for data_set, some in grams.items()
+                    }
+                    results[name] = repair(
                         name,
                         self.pair.base.view(name),
                         self.pair.tuned.view(name),
-                        replace(statistics, hessians=own),
+                        replace(statistics, hessians=hessians),
                         selection,
                         self.config,
                     )
-                    watcher.advance(done + len(found), count)
+                    watcher.advance(done + len(results), count)
             except HcnrError as error:
                 failed = error
         ranks.agreed(failed)
-        return found
+        return results

@@ -100,8 +100,8 @@ class Prices:
     def of(self, steps: Iterable[PlannedStep]) -> list[StagePlan]:
         """Every stage of the steps, in order."""
         todo, prices = list(steps), list[StagePlan]()
-        for place, step in enumerate(todo):
-            self._next = next_role(todo[place + 1 :])
+        for index, step in enumerate(todo):
+            self._next = next_role(todo[index + 1 :])
             prices += [getattr(self, f"_{step.work}")(step, stage) for stage in step.stages]
         return prices
 

@@ -100,8 +100,10 @@ def count(
         memory,
         tokens_per_sample=tokens_per_sample,
     )
-    given = Circumstances(experts=any(isinstance(layer, Expert) for layer in layers.values()))
-    return Counted(config, memory, groups, prices.of(restoring_steps(config, given)))
+    circumstances = Circumstances(
+        experts=any(isinstance(layer, Expert) for layer in layers.values())
+    )
+    return Counted(config, memory, groups, prices.of(restoring_steps(config, circumstances)))
 
 
 def fitted(
@@ -152,21 +154,21 @@ def fitted(
     return replace(again, choice=_sentence(config, kept, again))
 
 
-def _within(found: Counted, counting: Any, layers: Mapping[str, nn.Linear]) -> Counted:
+def _within(counted: Counted, counting: Any, layers: Mapping[str, nn.Linear]) -> Counted:
     """The same with a budget of the curvature that lets everything fit, where there is one."""
-    if found.config.memory_budget is not None or not found.groups:
-        return found
+    if counted.config.memory_budget is not None or not counted.groups:
+        return counted
     shapes = {name: shape_of(layer) for name, layer in layers.items()}
-    least = largest_unit(shapes, found.config)
+    least = largest_unit(shapes, counted.config)
     for _ in range(_TRIES):
-        largest = max(found.groups)
-        if found.fits or largest <= least:
+        largest = max(counted.groups)
+        if counted.fits or largest <= least:
             break
-        assert found.memory.free is not None
-        room = int(found.memory.free / MARGIN) - (found.peak - largest)
+        assert counted.memory.free is not None
+        room = int(counted.memory.free / MARGIN) - (counted.peak - largest)
         budget = max(min(room, largest), least)
-        found = counting(found.config.replace(memory_budget=budget / GIB))
-    return found
+        counted = counting(counted.config.replace(memory_budget=budget / GIB))
+    return counted
 
 
 def _sentence(config: RestoreConfig, kept: Counted | None, again: Counted) -> str:
@@ -247,7 +249,7 @@ def _chosen(
     held = group_bytes(shapes, config, tuned.checkpoint.nbytes, here=True)
     if fits_easily(sources, config, device, most, max(held, default=0), **lengths):
         return None
-    found = fitted(sources, layers, counting, device, **lengths)
+    counted = fitted(sources, layers, counting, device, **lengths)
     # Nobody has to know that all is as ever.
-    words = found.choice if found.config.recomputes else ""
-    return found.config.recomputes, found.config.memory_budget, words
+    words = counted.choice if counted.config.recomputes else ""
+    return counted.config.recomputes, counted.config.memory_budget, words

@@ -175,7 +175,7 @@ def restore(
         origin=origin, tokenizer=tokenizer, overwrite=overwrite,
         form=output_form(pair, out_format, adapter_rank, out),
         files=data_files(honesty, task, statistics) + _own_place(tokenizer),
-    ) as place:  # fmt: skip
+    ) as target:  # fmt: skip
         if config.bases and config.cross_weight_ratio == 1:
             # Found now rather than after the passes.
             groups_of(pair, pair.matrices, config, len(places_of(config.bases, config)))
@@ -187,9 +187,9 @@ def restore(
             config = leave_room(config, task, pair.messages)
         with PairRun(
             pair, config, stages, honesty, task,
-            tokenizer=tokenizer, statistics=statistics, destination=place, keep=keep,
+            tokenizer=tokenizer, statistics=statistics, destination=target, keep=keep,
         ) as run:  # fmt: skip
-            run.carry_out(restoring_steps(run.config, run.circumstances, place.output))
+            run.carry_out(restoring_steps(run.config, run.circumstances, target.output))
             return run.finish()
 
 

@@ -41,7 +41,7 @@ from hcnr.repair.interpolation import Interpolation
 from hcnr.repair.repairs import Finished, Repairs
 from hcnr.repair.selection import Selection, check_statistics, select_neurons, select_whole
 from hcnr.repair.verdict import DataSet, EndLosses, Verdict, end_losses, final_verdict
-from hcnr.repair.whole import Measured, WholeRepairs, needs_data, repair_whole
+from hcnr.repair.whole import RepairInputs, WholeRepairs, needs_data, repair_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -146,11 +146,11 @@ class PairRun:
             HcnrError: anything wrong with the input, or while computing.
         """
         todo = list(steps)
-        for place, step in enumerate(todo):
-            self._next = next_role(todo[place + 1 :])
+        for index, step in enumerate(todo):
+            self._next = next_role(todo[index + 1 :])
             if step.work == "check":
                 # Weights that the selection reads next are checked as it does.
-                self._unchecked = [one.work for one in todo[place + 1 : place + 2]] == ["select"]
+                self._unchecked = [one.work for one in todo[index + 1 : index + 2]] == ["select"]
             getattr(self, f"_{step.work}")(step)
         if self._destination is None:
             refuse_changed(self.pair)
@@ -266,22 +266,22 @@ class PairRun:
             self._model_at, self._stages, self._keep, settings,
         )  # fmt: skip
         groups = work.groups()
-        place, neurons = self._destination, self.config.kind.scope == "neurons"
-        if place is None or not neurons or self.config.searches or len(groups) == 1:
+        target, neurons = self._destination, self.config.kind.scope == "neurons"
+        if target is None or not neurons or self.config.searches or len(groups) == 1:
             for name, grams in work.measure(groups).items():
                 self.statistics.hessians[name] = grams
             return
         # All that is asked of the curvature is asked at once, so no group has to stay.
-        stage = writing_stages(self.config, place.output)[0]
-        self._finished = work.repair(groups, self.statistics, self.selection, stage, place.writes)
+        stage = writing_stages(self.config, target.output)[0]
+        self._finished = work.repair(groups, self.statistics, self.selection, stage, target.writes)
 
     def _whole(self, step: PlannedStep) -> None:
         assert self.data is not None and self.statistics is not None and self.selection is not None
-        given = Measured(
+        inputs = RepairInputs(
             self.pair, self.selection, self.statistics, self.data, self.ends, self.models,
             self._keep,
         )  # fmt: skip
-        self.config, self._repaired = repair_whole(given, self.config, self._stages)
+        self.config, self._repaired = repair_whole(inputs, self.config, self._stages)
 
     def _mix(self, step: PlannedStep) -> None:
         self.config, self._job = Interpolation.find(

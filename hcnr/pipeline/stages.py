@@ -89,18 +89,18 @@ def one_axis_places(config: RestoreConfig) -> dict[DataSet, Role]:
     return places
 
 
-def measuring_steps(config: RestoreConfig, given: Circumstances) -> Iterator[PlannedStep]:
+def measuring_steps(config: RestoreConfig, circumstances: Circumstances) -> Iterator[PlannedStep]:
     """Reading, checking, scores, the selection and curvature along the neuron axis.
 
     Where whole matrices are repaired nothing is ranked, so no scores are taken.
     """
-    if given.reads:
+    if circumstances.reads:
         yield _step("read", progress.DATA)
     yield _step("check", progress.WEIGHTS)
-    measures = not (given.measured or config.interpolates)
-    if measures and given.experts:
+    measures = not (circumstances.measured or config.interpolates)
+    if measures and circumstances.experts:
         yield _step("count", progress.COUNT)
-    if given.reads and given.judges:
+    if circumstances.reads and circumstances.judges:
         yield _step("losses", progress.LOSSES)
     if config.interpolates:
         return
@@ -114,25 +114,25 @@ def measuring_steps(config: RestoreConfig, given: Circumstances) -> Iterator[Pla
         yield from _curvature(config)
 
 
-def sweeping_steps(config: RestoreConfig, given: Circumstances) -> Iterator[PlannedStep]:
+def sweeping_steps(config: RestoreConfig, circumstances: Circumstances) -> Iterator[PlannedStep]:
     """What comes before the candidates of a sweep, which select for themselves."""
-    for step in measuring_steps(config, given):
-        if step.work != "select" or not given.measured:
+    for step in measuring_steps(config, circumstances):
+        if step.work != "select" or not circumstances.measured:
             yield step
 
 
 def restoring_steps(
-    config: RestoreConfig, given: Circumstances, output: Output = "directory"
+    config: RestoreConfig, circumstances: Circumstances, output: Output = "directory"
 ) -> Iterator[PlannedStep]:
     """Everything from the data to the verdict on the result."""
-    yield from measuring_steps(config, given)
+    yield from measuring_steps(config, circumstances)
     if config.interpolates:
         names = [progress.SEARCH_COEFFICIENT] if config.searches else []
         yield PlannedStep("mix", tuple(Stage(name, "task", "tuned") for name in names))
     elif needs_data(config):
         yield PlannedStep("whole", tuple(_whole(config)))
     yield _step("write", *writing_stages(config, output))
-    if given.reads and given.judges:
+    if circumstances.reads and circumstances.judges:
         yield _step("judge", progress.LOSSES_RESTORED)
 
 
@@ -167,8 +167,8 @@ def _whole(config: RestoreConfig) -> Iterator[Stage]:
 def writing_stages(config: RestoreConfig, output: Output) -> list[str]:
     """Names of the stages that put the result together and write it."""
     if output in ("memory", "saved"):
-        made = progress.MIX_MODEL if config.interpolates else progress.MERGE
-        return [made, progress.SAVE] if output == "saved" else [made]
+        in_memory = progress.MIX_MODEL if config.interpolates else progress.MERGE
+        return [in_memory, progress.SAVE] if output == "saved" else [in_memory]
     if config.interpolates:
         return [progress.MIX]
     return [progress.WRITE_ADAPTER if output == "adapter" else progress.WRITE]

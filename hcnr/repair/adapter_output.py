@@ -170,20 +170,20 @@ class AdapterOutput:
             ModelError: nothing differs, so there is nothing to write.
         """
         device, repaired = resolve_device(config.device), set(selected)
-        found: dict[str, Factors] = {}
+        by_matrix: dict[str, Factors] = {}
         for name in dict.fromkeys([*self.names, *selected]):
             changed = weight(name) if name in repaired else self.pair.tuned.weight(name)
             factors = factorise(changed.to(device), self.on.weight(name).to(device), self.rank)
             if factors is not None:
-                found[name] = factors
-        if not found:
+                by_matrix[name] = factors
+        if not by_matrix:
             raise ModelError(
                 f"the result equals {self.role} ({self.on}), so an adapter would hold nothing; "
                 "raise the ratios, or write the full form"
             )
-        self._save(directory, found)
+        self._save(directory, by_matrix)
         left_out, norm = (
-            math.sqrt(math.fsum(getattr(one, key) ** 2 for one in found.values()))
+            math.sqrt(math.fsum(getattr(one, key) ** 2 for one in by_matrix.values()))
             for key in ("left_out", "norm")
         )
         return AdapterRecord(
@@ -191,29 +191,29 @@ class AdapterOutput:
             base=str(self.on),
             rank=self.rank,
             error=left_out / norm,
-            exact=all(one.exact for one in found.values()),
-            matrices={name: AdapterMatrix.model_validate(one) for name, one in found.items()},
+            exact=all(one.exact for one in by_matrix.values()),
+            matrices={name: AdapterMatrix.model_validate(one) for name, one in by_matrix.items()},
         )
 
-    def _save(self, directory: Path, found: Mapping[str, Factors]) -> None:
+    def _save(self, directory: Path, by_matrix: Mapping[str, Factors]) -> None:
         from peft import LoraConfig
 
-        ranks = {name: factors.rank for name, factors in found.items()}
+        ranks = {name: factors.rank for name, factors in by_matrix.items()}
         largest = max(ranks.values())
-        odd = {name: rank for name, rank in ranks.items() if rank != largest}
+        smaller = {name: rank for name, rank in ranks.items() if rank != largest}
         with explained("the adapter cannot be written"):
             settings = LoraConfig(
                 r=largest,
                 lora_alpha=largest,
                 # Equal to the rank everywhere, so that the factors are the change itself.
-                rank_pattern=odd,
-                alpha_pattern=odd,
+                rank_pattern=smaller,
+                alpha_pattern=smaller,
                 lora_dropout=0.0,
-                target_modules=list(found),
+                target_modules=list(by_matrix),
                 task_type="CAUSAL_LM",
                 base_model_name_or_path=self._named,
                 inference_mode=True,
-                fan_in_fan_out=self._transposed(found),
+                fan_in_fan_out=self._transposed(by_matrix),
             )
             settings.save_pretrained(str(directory))
         _ordered(directory)
@@ -221,7 +221,7 @@ class AdapterOutput:
         save_file(
             {
                 f"{prefix}{name}.{part}.weight": tensor
-                for name, factors in found.items()
+                for name, factors in by_matrix.items()
                 for part, tensor in (("lora_A", factors.down), ("lora_B", factors.up))
             },
             directory / ADAPTER_WEIGHTS,
@@ -231,10 +231,10 @@ class AdapterOutput:
         for file in words(tuned.path) if isinstance(tuned, DirectorySource) else ():
             shutil.copyfile(file, directory / file.name)
 
-    def _transposed(self, found: Iterable[str]) -> bool:
+    def _transposed(self, matrices: Iterable[str]) -> bool:
         """Whether the layers store their transpose, as PEFT wants to be told."""
         layers = self.on.matrices(("*",), ())
-        return any(is_transposed(layers.get(name)) for name in found)
+        return any(is_transposed(layers.get(name)) for name in matrices)
 
     @property
     def _named(self) -> str:
@@ -259,7 +259,7 @@ def _differing(base: DirectorySource, tuned: DirectorySource) -> list[str]:
         ModelError: something else differs, which is no product of low rank.
     """
     modules = dict(open_skeleton(base.path, base.checkpoint.tensors).named_modules())
-    found = []
+    differing = []
     for name in tuned.parameters:
         before, after = base.parameter(name), tuned.parameter(name)
         assert after is not None
@@ -271,8 +271,8 @@ def _differing(base: DirectorySource, tuned: DirectorySource) -> list[str]:
                 f"tuned ({tuned}) changes {name}, which is no linear layer, so its repair is no "
                 "LoRA adapter on base; write the full form (--out-format full)"
             )
-        found.append(module)
-    return found
+        differing.append(module)
+    return differing
 
 
 def _ordered(directory: Path) -> None:

@@ -64,19 +64,19 @@ def apply_patch(
             raise ConfigError(
                 f"'{tuned}' is no adapter, so base ('{base}') has nothing to do; leave --base out"
             )
-        given = resolve(tuned, None if base is None else resolve(base))
-        checkpoint = Checkpoint.open(given.directory)
+        model = resolve(tuned, None if base is None else resolve(base))
+        checkpoint = Checkpoint.open(model.directory)
         opened.check_for(checkpoint)
     with output_directory(
-        out, inputs=[*given.places, directory], overwrite=overwrite, nbytes=checkpoint.nbytes
+        out, inputs=[*model.places, directory], overwrite=overwrite, nbytes=checkpoint.nbytes
     ) as work:
         copy_patched(directory, work)
-        with stages.stage(CHECK_PATCH) as told:
-            opened.check_whole(Adding(told, opened.nbytes))
-        with stages.stage(WEIGHTS) as told:
-            opened.check_bits(checkpoint, Adding(told, checkpoint.nbytes))
-        with stages.stage(APPLY) as told:
-            copied = Adding(told, checkpoint.nbytes)
+        with stages.stage(CHECK_PATCH) as stage_watcher:
+            opened.check_whole(Adding(stage_watcher, opened.nbytes))
+        with stages.stage(WEIGHTS) as stage_watcher:
+            opened.check_bits(checkpoint, Adding(stage_watcher, checkpoint.nbytes))
+        with stages.stage(APPLY) as stage_watcher:
+            copied = Adding(stage_watcher, checkpoint.nbytes)
             write_copy(checkpoint, work, opened.replacing(checkpoint), copied)
         opened.shard.check_unchanged()
     return Path(out).expanduser()

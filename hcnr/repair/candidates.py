@@ -31,12 +31,12 @@ class Selections:
         self._weights = pair.base.weight, pair.tuned.weight
         # The agreement of the halves is told by a restoration; here it would only cost time.
         self._statistics = replace(statistics, halves={})
-        self._found: dict[RestoreConfig, Selection] = {}
+        self._selections: dict[RestoreConfig, Selection] = {}
         self.seconds = 0.0
 
     def __len__(self) -> int:
         """How many times neurons had to be ranked."""
-        return len(self._found)
+        return len(self._selections)
 
     def of(self, config: RestoreConfig) -> Selection:
         """The selection that `select` makes, without the overlaps of the halves."""
@@ -47,11 +47,13 @@ class Selections:
             compensation="none",
             task_weight=1.0,
         )
-        if key not in self._found:
-            self._found[key] = select_neurons(self._statistics, *self._weights, key)
-        found = self._found[key]
+        if key not in self._selections:
+            self._selections[key] = select_neurons(self._statistics, *self._weights, key)
+        selection = self._selections[key]
         self.seconds += time.perf_counter() - start
-        return replace(found, selected=most_perturbed(found.perturbation, config, found.untouched))
+        return replace(
+            selection, selected=most_perturbed(selection.perturbation, config, selection.untouched)
+        )
 
 
 class Candidates:

@@ -48,9 +48,13 @@ def search_coefficient(
     low, high = 0, FINEST + 1
     while high - low > 1:
         middle = (low + high) // 2
-        kept = retention(middle / FINEST)
-        told = kept if math.isfinite(kept) else None
-        tried.append(TriedCoefficient(middle / FINEST, told, kept >= 100 - max_task_drop_percent))
+        kept_percent = retention(middle / FINEST)
+        finite_percent = kept_percent if math.isfinite(kept_percent) else None
+        tried.append(
+            TriedCoefficient(
+                middle / FINEST, finite_percent, kept_percent >= 100 - max_task_drop_percent
+            )
+        )
         low, high = (middle, high) if tried[-1].kept else (low, middle)
     if low == 0:
         last = tried[-1].retention

@@ -36,14 +36,14 @@ def curvature_of(statistics: Statistics, data_set: str, matrix: str) -> Tensor:
     Raises:
         StatisticsError: it was not collected.
     """
-    found = statistics.hessians.get(data_set, {}).get(matrix)
-    if found is None:
+    hessian = statistics.hessians.get(data_set, {}).get(matrix)
+    if hessian is None:
         raise StatisticsError(
             f"the statistics hold no {data_set} curvature of {matrix}, which this configuration "
             "needs; measure again with the configuration of this run, or with --all-hessians"
             f"{' and --compensation balanced' if data_set == 'task' else ''} for any selection"
         )
-    return found
+    return hessian
 
 
 def check_curvature(statistics: Statistics, selection: Selection, config: RestoreConfig) -> None:
@@ -248,9 +248,9 @@ def objectives_of(
         hessian: honesty curvature `[d', d']`.
         axis: the neuron axis.
     """
-    place = 0 if axis == "output" else 1
+    dim = 0 if axis == "output" else 1
     tasks = (~mask).nonzero().squeeze(1)
-    if torch.equal(deviation.index_select(place, tasks), delta.index_select(place, tasks)):
+    if torch.equal(deviation.index_select(dim, tasks), delta.index_select(dim, tasks)):
         return objectives(deviation, mask, hessian, axis=axis)
     # A registered kind may change the other neurons, too.
     delta[mask if axis == "output" else (slice(None), mask)] = 0

@@ -86,15 +86,15 @@ def natural_steps(
         ModelError: a pass fails, or a gradient is not finite.
     """
     model = cast("PreTrainedModel", overlay.model)
-    found = Walk({name: _difference(*weights(name)) for name in names} if start is None else start)
-    whole = _norm(_difference(*weights(name)) for name in names)
+    walk = Walk({name: _difference(*weights(name)) for name in names} if start is None else start)
+    tuning_length = _norm(_difference(*weights(name)) for name in names)
     chosen = set(names)
     groups = [[name for name in group if name in chosen] for group in spectral_bases.groups]
     measuring: dict[str, Any] = {"token_budget": config.token_budget}
 
     def put() -> None:
         for name in names:
-            weight = whole_weight(name, *weights(name), found.deviations[name])
+            weight = whole_weight(name, *weights(name), walk.deviations[name])
             overlay.put_matrix(name, weight)
 
     if start is not None:
@@ -121,19 +121,19 @@ def natural_steps(
                     )
                 directions[name] = basis.natural_step(towards, config.mu).cpu()
         length = _norm(directions.values())
-        scale = config.step_size * whole / length if length > 0 else math.inf
+        scale = config.step_size * tuning_length / length if length > 0 else math.inf
         if scale > torch.finfo(torch.float32).max:
             # A gradient of zero, or as good as that: nowhere to go.
-            found.honesty_loss = loss
-            return found
+            walk.honesty_loss = loss
+            return walk
         for name in names:
-            found.deviations[name] = found.deviations[name].add(directions.pop(name), alpha=scale)
-        found.steps.append(Step(step, loss, scale * length, config.step_size))
+            walk.deviations[name] = walk.deviations[name].add(directions.pop(name), alpha=scale)
+        walk.steps.append(Step(step, loss, scale * length, config.step_size))
         put()
         if advance is not None:
             advance(step, config.steps)
-    found.honesty_loss = mean_loss(model, spectral_bases.honesty, **measuring)
-    return found
+    walk.honesty_loss = mean_loss(model, spectral_bases.honesty, **measuring)
+    return walk
 
 
 def _difference(base: Tensor, tuned: Tensor) -> Tensor:

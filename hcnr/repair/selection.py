@@ -153,9 +153,9 @@ def select(
 
     config = config or RestoreConfig()
     base, tuned = open_pair(base, tuned)
-    found = check_match(base, tuned, config)[0]
+    common = check_match(base, tuned, config)[0]
     left = set(statistics.left)
-    matrices = [name for name in found if name not in left]
+    matrices = [name for name in common if name not in left]
     check_statistics(statistics, base, tuned, matrices, config)
     return select_neurons(statistics, base.view, tuned.view, config)
 
@@ -187,11 +187,11 @@ def select_neurons(
         weights = base(name).to(device), tuned(name).to(device)
         if is_untouched(*weights):
             untouched.append(name)
-        every = torch.stack([masks[name] for masks in voters])
-        sums.append(torch.stack(perturbation(*weights, every, axis=statistics.axis), 1))
+        stacked = torch.stack([masks[name] for masks in voters])
+        sums.append(torch.stack(perturbation(*weights, stacked, axis=statistics.axis), 1))
     distances = _distances(sums, statistics.matrices, len(voters))
     voters = [{name: mask.cpu() for name, mask in masks.items()} for masks in voters]
-    chosen = [most_perturbed(found, config, untouched) for found in distances]
+    chosen = [most_perturbed(by_matrix, config, untouched) for by_matrix in distances]
     overlap, selected_overlap = {}, None
     if len(voters) > 1:
         first, second = voters[1:]
@@ -226,8 +226,8 @@ def select_whole(
             untouched.append(name)
         size = weights[0].shape[0 if config.axis == "output" else 1]
         masks[name] = torch.ones(size, dtype=torch.bool)
-        every = masks[name].to(device)[None]
-        sums.append(torch.stack(perturbation(*weights, every, axis=config.axis), 1))
+        mask = masks[name].to(device)[None]
+        sums.append(torch.stack(perturbation(*weights, mask, axis=config.axis), 1))
     (distances,) = _distances(sums, matrices, 1)
     return Selection(
         axis=config.axis,
@@ -250,8 +250,8 @@ def _distances(
     values = iter(torch.cat(list(sums)).flatten().tolist() if sums else [])
     distances: list[dict[str, float]] = [{} for _ in range(voters)]
     for name in matrices:
-        for found in distances:
-            found[name] = relative_perturbation(next(values), next(values))
+        for by_matrix in distances:
+            by_matrix[name] = relative_perturbation(next(values), next(values))
     return distances
 
 
@@ -313,10 +313,10 @@ def check_statistics(
     for name in matrices:
         layer = layers[name]
         size = shape_of(layer)[0 if config.axis == "output" else 1]
-        found = statistics.scores["honesty"][name].shape[0]
-        if found != size:
+        neurons = statistics.scores["honesty"][name].shape[0]
+        if neurons != size:
             raise StatisticsError(
-                f"the statistics have {found} neurons of {name}, the model has {size}; measure "
+                f"the statistics have {neurons} neurons of {name}, the model has {size}; measure "
                 "this pair with `hcnr measure`"
             )
     prints = {"base": base.fingerprint(), "tuned": tuned.fingerprint()}
@@ -331,11 +331,11 @@ def check_statistics(
             f"{base} as tuned"
         )
     for role, source in (("base", base), ("tuned", tuned)):
-        measured, found = known.get(role), prints[role]
+        measured, actual = known.get(role), prints[role]
         if not source.has_fingerprint(measured):
             raise StatisticsError(
                 f"the statistics belong to another {role} model: its fingerprint is {measured}, "
-                f"that of {source} is {found}; measure this pair with `hcnr measure`"
+                f"that of {source} is {actual}; measure this pair with `hcnr measure`"
             )
 
 

@@ -134,8 +134,8 @@ def _largest(values: Iterable[list[float]]) -> float | None:
 
 def _restored_directions(records: Sequence[MatrixRecord]) -> dict[str, float | None]:
     """Restored directions of all matrices, and as a share of all that they have."""
-    found = [record.two_sided and record.two_sided.restored_directions for record in records]
-    known = [value for value in found if value is not None]
+    of_records = [record.two_sided and record.two_sided.restored_directions for record in records]
+    known = [value for value in of_records if value is not None]
     if not known or len(known) < len(records):
         return {"restored_directions": None, "restored_share": None}
     directions = sum(record.parameters for record in records)
@@ -154,9 +154,9 @@ def _warnings(
     config: RestoreConfig,
 ) -> list[str]:
     """Sentences about what a user should know before trusting the result."""
-    found = []
+    sentences = []
     if selection.untouched:
-        found.append(
+        sentences.append(
             f"{len(selection.untouched)} of {len(selection.masks)} target matrices are in tuned as "
             f"they are in base ({selection.untouched[0]} among them): they are neither counted nor "
             "selected"
@@ -164,26 +164,26 @@ def _warnings(
     if "task" in config.kind.needs and any(
         (r.objective or 0) > (r.objective_none or 0) for r in records
     ):
-        found.append(
+        sentences.append(
             "the objective is that of honesty alone; balanced also serves the task, so it may rise"
         )
     if not any(record.restored for record in records) and not config.interpolates:
-        found.append("nothing was restored: a ratio is too small, the output equals tuned")
+        sentences.append("nothing was restored: a ratio is too small, the output equals tuned")
     raised = [record for record in records if record.raised(config.damping)]
     if raised:
-        found.append(
+        sentences.append(
             f"damping was raised above {config.damping} for {len(raised)} matrices, the highest "
             f"to {max(used for record in raised for used in record.dampings)}"
         )
     deficient = [record for record in records if record.rank_deficient]
     if deficient:
-        found.append(
+        sentences.append(
             f"{len(deficient)} matrices have more neurons than tokens to measure their curvature "
             "on: damping may be all that makes it invertible"
         )
     dead = [record for record in records if record.dead]
     if dead:
-        found.append(
+        sentences.append(
             f"{len(dead)} matrices have neurons without any curvature, which neither give nor "
             "take compensation"
         )
@@ -191,18 +191,18 @@ def _warnings(
     # Where whole matrices are repaired, no choice of neurons is made that could be noise.
     chosen = overlaps and not any(record.two_sided for record in records)
     if chosen and overlap_is_low(fmean(overlaps), config.candidate_ratio):
-        found.append(
+        sentences.append(
             f"two halves of the samples agree on only {fmean(overlaps):.0%} of the neurons "
             f"({config.in_weight_ratio:.0%} by chance): measure more of them (--samples)"
         )
     for name, facts in statistics.data.items():
         wanted, used = config.samples, facts.get("samples", 0)
         if used < wanted:
-            found.append(f"the {name} data has {used} samples, {wanted} were asked for")
+            sentences.append(f"the {name} data has {used} samples, {wanted} were asked for")
         for kind in ("prompts_truncated", "responses_truncated"):
             if facts.get(kind):
-                found.append(
+                sentences.append(
                     f"{facts[kind]} {name} {kind.split('_')[0]} were cut to fit "
                     f"{facts.get('max_length', config.max_length)} tokens"
                 )
-    return found
+    return sentences

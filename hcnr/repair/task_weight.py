@@ -95,9 +95,9 @@ def forecast_task_weight(
             weight = float(f"{(low * high) ** 0.5:.6g}")
         # Several processes try one weight, whatever the last digits of their forecasts.
         weight = ranks.decided("task weight", weight)
-        found = retention(weight)
-        tried.append(Tried(weight, found, found >= 100 - max_task_drop_percent))
-        dropped, expected = 100 - found, lost(weight)
+        kept_percent = retention(weight)
+        tried.append(Tried(weight, kept_percent, kept_percent >= 100 - max_task_drop_percent))
+        dropped, expected = 100 - kept_percent, lost(weight)
         if tried[-1].kept and dropped >= _NEAR * max_task_drop_percent:
             break
         # A model that gained, or that cannot be asked, calibrates nothing: a decade further then.
@@ -143,8 +143,8 @@ def search_task_weight(
     tried: list[Tried] = []
 
     def keeps(weight: float) -> bool:
-        found = retention(weight)
-        tried.append(Tried(weight, found, found >= 100 - max_task_drop_percent))
+        kept_percent = retention(weight)
+        tried.append(Tried(weight, kept_percent, kept_percent >= 100 - max_task_drop_percent))
         return tried[-1].kept
 
     low, high = 1.0, 1.0

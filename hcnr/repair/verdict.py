@@ -120,13 +120,13 @@ def end_losses(
         }
 
     with stages.stage(LOSSES):
-        found = keep.of(LOSSES, losses)
+        losses_by_role = keep.of(LOSSES, losses)
     ends: dict[DataSet, EndLosses] = {
         name: EndLosses(
             chosen[name],
             name in data.held_back,
-            found["base", name],
-            found["tuned", name],
+            losses_by_role["base", name],
+            losses_by_role["tuned", name],
             data.facts[name].get("refusals"),
         )
         for name in names
@@ -203,10 +203,10 @@ def judge(losses: Mapping[DataSet, SetLosses], config: RestoreConfig) -> Verdict
         config: of the run.
     """
     honesty, task = losses["honesty"], losses["task"]
-    found = dict(losses)
+    both_losses = dict(losses)
     if task.kept is None:
         return Verdict(
-            found,
+            both_losses,
             "unclear",
             f"fine-tuning did not lower the loss on these task samples (base {task.base:.4g}, "
             f"tuned {task.tuned:.4g}), so what the repair keeps cannot be told; pass samples of "
@@ -220,22 +220,22 @@ def judge(losses: Mapping[DataSet, SetLosses], config: RestoreConfig) -> Verdict
         if config.searches:
             cure = "take another model, more samples, or a larger --max-task-drop-percent"
         return Verdict(
-            found,
+            both_losses,
             "do not use",
             f"the task loses {100 - task.kept:.1f} percent of what fine-tuning gained, more than "
             f"the {config.max_task_drop_percent:g} that --max-task-drop-percent allows; {cure}",
         )
     if not honesty.restored < honesty.tuned:
         return Verdict(
-            found,
+            both_losses,
             "do not use",
             "the repair does not lower the honesty loss; check that the honesty samples are ones "
             "that base answers better than tuned",
         )
     if honesty.refusals == 0:
-        return Verdict(found, "unclear", f"the honesty loss falls, but {NO_REFUSALS}")
+        return Verdict(both_losses, "unclear", f"the honesty loss falls, but {NO_REFUSALS}")
     return Verdict(
-        found,
+        both_losses,
         "use",
         f"the task keeps {task.kept:.1f} percent of what fine-tuning gained, and the honesty loss "
         "falls; hcnr evaluate tells what the answers say",
@@ -249,5 +249,5 @@ def _line(name: str, losses: SetLosses) -> str:
         (losses.regained, "of the loss undone") if name == "honesty" else
         (losses.kept, "of the gain kept")
     )  # fmt: skip
-    told = f": {share:.1f} % {what}" if share is not None and math.isfinite(share) else ""
-    return f"{name} loss on {losses.samples} {kind} samples: {change}{told})"
+    shown_share = f": {share:.1f} % {what}" if share is not None and math.isfinite(share) else ""
+    return f"{name} loss on {losses.samples} {kind} samples: {change}{shown_share})"

@@ -37,7 +37,7 @@ from hcnr.repair.task_weight import (
 from hcnr.repair.verdict import DataSet, EndLosses
 from hcnr_kernels import Kept, SpectralBasis
 
-Repaired = dict[str, tuple[Tensor, dict[str, Any]]]
+RepairedMatrices = dict[str, tuple[Tensor, dict[str, Any]]]
 """Matrix -> its weight and its numbers."""
 
 
@@ -56,7 +56,7 @@ class WholeRepairs:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     facts: TwoSidedRecord | None = None
 
-    def add(self, repaired: Repaired, *, aside: bool) -> None:
+    def add(self, repaired: RepairedMatrices, *, aside: bool) -> None:
         """Hold what was repaired; `aside` maps weights from files, where memory is not for them."""
         weights = {name: weight for name, (weight, _) in repaired.items()}
         self.weights.update(mapped(weights) if aside else weights)
@@ -64,7 +64,7 @@ class WholeRepairs:
 
 
 @dataclass(frozen=True)
-class Measured:
+class RepairInputs:
     """What a repair is made from, beside its configuration.
 
     Attributes:
@@ -93,7 +93,7 @@ def needs_data(config: RestoreConfig) -> bool:
 
 
 def repair_whole(
-    given: Measured, config: RestoreConfig, stages: Stages
+    inputs: RepairInputs, config: RestoreConfig, stages: Stages
 ) -> tuple[RestoreConfig, WholeRepairs]:
     """Carry out what cannot be done matrix by matrix.
 
@@ -108,26 +108,26 @@ def repair_whole(
         HcnrError: a pass fails, a matrix cannot be factorised, a block does not fit into the
             memory budget, or no task weight keeps the task.
     """
-    found = WholeRepairs()
-    names = given.selection.selected
+    repairs = WholeRepairs()
+    names = inputs.selection.selected
     if not config.searches and config.bases == ("spectral",):
         # One weight and one use of each basis: none has to be kept.
         work = GroupwiseBases(
-            given.pair, names, given.data.sets, config, stages,
-            kinds=config.bases, models=given.models,
+            inputs.pair, names, inputs.data.sets, config, stages,
+            kinds=config.bases, models=inputs.models,
         )  # fmt: skip
-        for place, group in enumerate(work.groups):
+        for index, group in enumerate(work.groups):
 
-            def finished(place: int = place) -> Repaired:
+            def finished(index: int = index) -> RepairedMatrices:
                 return {
-                    name: _spectral(name, bases["spectral"], given.pair, config)
-                    for name, bases in work.group(place)
+                    name: _spectral(name, bases["spectral"], inputs.pair, config)
+                    for name, bases in work.group(index)
                 }
 
-            kept = given.keep.of(kept_name("weights", place, group), finished)
-            found.add(kept, aside=config.streams)
-        found.facts = _facts(config, work.passes, len(work.groups))
-        return config, found
+            kept = inputs.keep.of(kept_name("weights", index, group), finished)
+            repairs.add(kept, aside=config.streams)
+        repairs.facts = _facts(config, work.passes, len(work.groups))
+        return config, repairs
     with contextlib.ExitStack() as stack:
         spectral_bases, tried, walk, passes = None, list[Tried](), None, 0
         if not names:
@@ -135,40 +135,44 @@ def repair_whole(
             config = config.replace(task_weight=1.0 if config.searches else config.mu)
         elif config.bases:
             spectral_bases = SpectralBases.measure(
-                given.pair, names, given.data.sets, config, stages,
-                kinds=config.bases, models=given.models, keep=given.keep,
+                inputs.pair, names, inputs.data.sets, config, stages,
+                kinds=config.bases, models=inputs.models, keep=inputs.keep,
             )  # fmt: skip
             stack.enter_context(spectral_bases)
         if config.searches:
-            weight, tried = given.keep.of(
-                "task weight", partial(_search, given, spectral_bases, config, stages), (Tried,)
+            weight, tried = inputs.keep.of(
+                "task weight", partial(_search, inputs, spectral_bases, config, stages), (Tried,)
             )
             config = config.replace(task_weight=weight)
         # What is left needs no model, or one whose weights are written, which is another than this.
-        given.models.close()
+        inputs.models.close()
         if spectral_bases is not None and "natural" in config.bases:
-            walk = given.keep.of(
+            walk = inputs.keep.of(
                 "natural steps",
-                partial(_walk, given.pair, names, spectral_bases, config, stages),
+                partial(_walk, inputs.pair, names, spectral_bases, config, stages),
                 (Walk, Step),
             )
             for name in names:
                 basis = spectral_bases.by_kind["natural"][name]
                 deviation = walk.deviations.pop(name).to(basis.device)
-                base, tuned = _weights(given.pair, name)
+                base, tuned = _weights(inputs.pair, name)
                 still = not walk.steps and "spectral" not in config.bases
-                found.weights[name] = tuned if still else whole_weight(name, base, tuned, deviation)
-                found.records[name] = record_of(basis, basis.compared(deviation), config)
+                repairs.weights[name] = (
+                    tuned if still else whole_weight(name, base, tuned, deviation)
+                )
+                repairs.records[name] = record_of(basis, basis.compared(deviation), config)
         elif spectral_bases is not None:
             for name in names:
                 basis = spectral_bases.by_kind["spectral"][name]
-                repaired = _spectral(name, basis, given.pair, config)
-                found.add({name: repaired}, aside=config.streams)
+                repaired = _spectral(name, basis, inputs.pair, config)
+                repairs.add({name: repaired}, aside=config.streams)
         if spectral_bases is not None:
             passes = spectral_bases.passes
         groups = 0 if spectral_bases is None else len(spectral_bases.groups)
-        found.facts = _facts(config, passes, groups, tried, walk, given.data.held_back.get("task"))
-    return config, found
+        repairs.facts = _facts(
+            config, passes, groups, tried, walk, inputs.data.held_back.get("task")
+        )
+    return config, repairs
 
 
 def record_of(basis: SpectralBasis, kept: Kept, config: RestoreConfig) -> dict[str, Any]:
@@ -220,21 +224,24 @@ def _walk(
 
 
 def _search(
-    given: Measured, spectral_bases: SpectralBases | None, config: RestoreConfig, stages: Stages
+    inputs: RepairInputs,
+    spectral_bases: SpectralBases | None,
+    config: RestoreConfig,
+    stages: Stages,
 ) -> tuple[float, list[Tried]]:
-    assert given.ends is not None
-    ends, pair = given.ends["task"], given.pair
+    assert inputs.ends is not None
+    ends, pair = inputs.ends["task"], inputs.pair
     with (
         stages.stage(SEARCH) as watcher,
-        Overlay(model := given.models.model("tuned")) as overlay,
+        Overlay(model := inputs.models.model("tuned")) as overlay,
     ):
-        work = Candidates(pair, given.statistics, overlay, spectral_bases=spectral_bases)
+        work = Candidates(pair, inputs.statistics, overlay, spectral_bases=spectral_bases)
         count = itertools.count(1)
 
         def retention(weight: float) -> float:
             watcher.advance(tries := next(count), max(tries, MOST_TRIES))
             try:
-                work.apply(config.replace(task_weight=weight), given.selection)
+                work.apply(config.replace(task_weight=weight), inputs.selection)
                 return retention_of(ends.loss_of(model, config), ends.base, ends.tuned)
             except (CheckpointError, ModelError):
                 # A model that overflows keeps nothing; others may do better.
