@@ -133,8 +133,8 @@ class Copy:
     def replace(self, begin: int, pieces: Iterable[memoryview]) -> None:
         """Copy the untouched bytes up to `begin`, the header among them; then write others."""
         self._copy(begin)
-        for some in _batches(pieces):
-            self._put(some)
+        for batch in _batches(pieces):
+            self._put(batch)
 
     def finish(self, end: int) -> None:
         """Copy the rest and close both files."""

@@ -109,8 +109,8 @@ def stamps(files: Iterable[Path]) -> list[tuple[str, int, int, int]]:
     Raises:
         OSError: one cannot be looked at.
     """
-    found = ((file, file.stat()) for file in files)
-    return [(str(f), one.st_size, one.st_mtime_ns, one.st_ctime_ns) for f, one in found]
+    statuses = ((file, file.stat()) for file in files)
+    return [(str(f), one.st_size, one.st_mtime_ns, one.st_ctime_ns) for f, one in statuses]
 
 
 def byte_view(tensor: torch.Tensor) -> memoryview:

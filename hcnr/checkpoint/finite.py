@@ -43,14 +43,14 @@ def check_finite(
         info = checkpoint.info(name)
         nans, infinities = _count(info, buffer, progress)
         if nans or infinities:
-            found = [
+            counts = [
                 f"{count} {what}"
                 for count, what in ((nans, "NaN"), (infinities, "infinite"))
                 if count
             ]
             elements = info.nbytes // info.dtype.itemsize
             raise CheckpointError(
-                f"{name!r} of '{checkpoint.path}' holds {' and '.join(found)} of {elements} "
+                f"{name!r} of '{checkpoint.path}' holds {' and '.join(counts)} of {elements} "
                 "values, and finite ones were expected; save it again from a sound run"
             )
 

@@ -100,13 +100,13 @@ class Shard:
             CheckpointError: it has another size or time, or is gone.
         """
         try:
-            found = self.file.stat() if status is None else status
+            present = self.file.stat() if status is None else status
         except OSError as error:
             raise CheckpointError(
                 f"cannot read '{self.file}' any more ({error.strerror or error}); leave it alone "
                 "while it is in use, and run it again"
             ) from error
-        if (found.st_size, found.st_mtime_ns) != (self.size, self.mtime_ns):
+        if (present.st_size, present.st_mtime_ns) != (self.size, self.mtime_ns):
             raise CheckpointError(
                 f"'{self.file}' changed since it was opened; leave it alone while it is in use, "
                 "and run it again"
@@ -146,11 +146,11 @@ def read_header(file: Path) -> Shard:
     return Shard(file, status.st_size, status.st_mtime_ns, data_begin, tuple(tensors), metadata)
 
 
-def _malformed(file: Path, found: str) -> CheckpointError:
+def _malformed(file: Path, what: str) -> CheckpointError:
     # A hostile header can put megabytes into one name.
-    found = found if len(found) <= 400 else f"{found[:400]}..."
+    what = what if len(what) <= 400 else f"{what[:400]}..."
     return CheckpointError(
-        f"'{file}' is not a valid safetensors file: {found}; download or save it again"
+        f"'{file}' is not a valid safetensors file: {what}; download or save it again"
     )
 
 
@@ -179,14 +179,14 @@ def _raw_header(handle: Any, file: Path, size: int) -> bytes:
 
 def _parse_json(file: Path, raw: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        entries: dict[str, Any] = {}
         for key, value in pairs:
             # json keeps the last of two equal keys, other readers the first.
-            if key in found:
+            if key in entries:
                 raise ValueError(f"the key {key!r} appears twice")
             key.encode()
-            found[key] = value
-        return found
+            entries[key] = value
+        return entries
 
     try:
         header = json.loads(raw.decode(), object_pairs_hook=unique)

@@ -44,20 +44,20 @@ class KeptWork:
     disk that is free, is not kept.
 
     Attributes:
-        place: the directory; None keeps nothing.
+        directory: the directory; None keeps nothing.
         taken_over: names of the results that an earlier run had kept.
         kept: names of those that are there now.
         stays: whether it stays at a clean exit too, until it is released.
     """
 
-    def __init__(self, place: Path | None, *, fresh: bool = False) -> None:
+    def __init__(self, directory: Path | None, *, fresh: bool = False) -> None:
         """Touch nothing yet.
 
         Args:
-            place: the directory; it need not be there.
+            directory: where it is kept; it need not be there.
             fresh: throw away what is there.
         """
-        self.place, self._fresh = place, fresh
+        self.directory, self._fresh = directory, fresh
         self.taken_over: list[str] = []
         self.kept: list[str] = []
         self.stays = False
@@ -96,29 +96,29 @@ class KeptWork:
         Raises:
             OutputError: another run is using it.
         """
-        place = self.place
-        if place is None:
+        directory = self.directory
+        if directory is None:
             return []
         try:
-            self._stack.enter_context(parents_made(place))
-            self._stack.enter_context(Staging(place).locked())
+            self._stack.enter_context(parents_made(directory))
+            self._stack.enter_context(Staging(directory).locked())
         except OutputError:
             raise
         except OSError as error:
-            self.place = None
-            return [f"no finished pass is kept in {place.name}: {error.strerror or error}"]
+            self.directory = None
+            return [f"no finished pass is kept in {directory.name}: {error.strerror or error}"]
         notes = self._prepare(json.dumps(key, sort_keys=True))
-        self._opened = self.place is not None
+        self._opened = self.directory is not None
         return notes
 
     @property
     def note(self) -> str | None:
         """A sentence about what was taken over; None where nothing was."""
-        if self.place is None or not self.taken_over:
+        if self.directory is None or not self.taken_over:
             return None
         return (
-            f"{_counted(self.taken_over)} taken over from {self.place.name}, which an interrupted "
-            "run left: the seconds are without them; --fresh begins anew"
+            f"{_counted(self.taken_over)} taken over from {self.directory.name}, which an "
+            "interrupted run left: the seconds are without them; --fresh begins anew"
         )
 
     def __enter__(self) -> "KeptWork":
@@ -135,7 +135,7 @@ class KeptWork:
                 if not self.kept or not again or (error is None and not self.stays):
                     self.discard()
                 elif error is not None:
-                    error.__dict__["kept_work"] = self.place
+                    error.__dict__["kept_work"] = self.directory
         finally:
             self._stack.__exit__(kind, error, trace)
 
@@ -152,10 +152,10 @@ class KeptWork:
         """
         if not self._opened:
             return make()
-        found = self._read(self._file(name), classes, device)
-        if found is not None:
+        kept = self._read(self._file(name), classes, device)
+        if kept is not None:
             self.taken_over.append(name)
-            return found[0]
+            return kept[0]
         start = time.perf_counter()
         result = make()
         if self._keep(name, result, time.perf_counter() - start):
@@ -170,9 +170,9 @@ class KeptWork:
         if not self._opened:
             return make()
         name = f"{_CHOICE}{name}"
-        found = self._read(self._file(name), (), "cpu")
-        if found is not None:
-            return found[0]
+        kept = self._read(self._file(name), (), "cpu")
+        if kept is not None:
+            return kept[0]
         result = make()
         if result is not None:
             self._keep(name, result, 0.0)
@@ -180,46 +180,48 @@ class KeptWork:
 
     def discard(self) -> None:
         """Remove all of it; what cannot be removed stays, as nothing depends on it."""
-        if self.place is not None and self.place.is_dir():
+        if self.directory is not None and self.directory.is_dir():
             with contextlib.suppress(OSError):
-                Staging(self.place).discard(self.place)
+                Staging(self.directory).discard(self.directory)
 
     def _clear(self) -> None:
         """Remove what an interrupted run left, at the end of one that had no use for it."""
-        if self.place is not None and self._known() is not None:
-            with contextlib.suppress(OSError, OutputError), Staging(self.place).locked():
+        if self.directory is not None and self._known() is not None:
+            with contextlib.suppress(OSError, OutputError), Staging(self.directory).locked():
                 self.discard()
 
     def _known(self) -> str | None:
         """The digest of the directory's key; None where there is none of ours."""
-        assert self.place is not None
+        assert self.directory is not None
         try:
-            found = (self.place / KEY).read_text(encoding="utf-8")
+            digest = (self.directory / KEY).read_text(encoding="utf-8")
         except (OSError, ValueError):
             return None
-        return found if _DIGEST.fullmatch(found) else None
+        return digest if _DIGEST.fullmatch(digest) else None
 
     def _prepare(self, key: str) -> list[str]:
-        place, self._digest = self.place, hashlib.sha256(key.encode()).hexdigest()
-        assert place is not None
-        if not place.exists():
+        directory, self._digest = self.directory, hashlib.sha256(key.encode()).hexdigest()
+        assert directory is not None
+        if not directory.exists():
             return []
         if (known := self._known()) is None:
-            self.place = None
-            return [f"{place.name} is there already and not of hcnr, so no finished pass is kept"]
+            self.directory = None
+            return [
+                f"{directory.name} is there already and not of hcnr, so no finished pass is kept"
+            ]
         # The hash is written last: a file without one counts for nothing.
-        stems = sorted(path.stem for path in place.glob(f"*{HASH}"))
+        stems = sorted(path.stem for path in directory.glob(f"*{HASH}"))
         names = [stem for stem in stems if not stem.startswith(_CHOICE)]
         if not self._fresh and known == self._digest:
             self.kept = names
             return []
         self.discard()
         why = "--fresh was given" if self._fresh else "models, data, settings or versions differ"
-        return [f"{_counted(names)} in {place.name} not used: {why}"] if names else []
+        return [f"{_counted(names)} in {directory.name} not used: {why}"] if names else []
 
     def _file(self, name: str) -> Path:
-        assert self.place is not None
-        return self.place / f"{name.replace(' ', '-').replace('/', '-')}.pt"
+        assert self.directory is not None
+        return self.directory / f"{name.replace(' ', '-').replace('/', '-')}.pt"
 
     def _read(self, file: Path, classes: Sequence[type], device: Any) -> tuple[Any] | None:
         """What a file holds, in a tuple; None where it is not what was written."""
@@ -238,20 +240,20 @@ class KeptWork:
         """Whether a result is kept now."""
         import torch
 
-        assert self.place is not None
+        assert self.directory is not None
         nbytes = bytes_of(result)
         with contextlib.suppress(OSError):
-            free = shutil.disk_usage(existing(self.place)).free
+            free = shutil.disk_usage(existing(self.directory)).free
             if nbytes > _SHARE * seconds * _RATE or nbytes > free / 2:
                 return False
         file = self._file(name)
         try:
-            if not self.place.exists():
+            if not self.directory.exists():
                 # With its key from the start: a folder without one is taken for the user's.
-                made = Staging(self.place).make()
-                (made / KEY).write_text(self._digest, encoding="utf-8")
-                fsync_tree(made)
-                made.rename(self.place)
+                work = Staging(self.directory).make()
+                (work / KEY).write_text(self._digest, encoding="utf-8")
+                fsync_tree(work)
+                work.rename(self.directory)
             with atomic_file(file) as temporary:
                 torch.save(result, temporary)
                 digest = file_digest(temporary).hex()
@@ -285,8 +287,8 @@ def bytes_of(result: Any) -> int:
         elif isinstance(value, dict):
             visit(list(value.values()))
         elif isinstance(value, list | tuple):
-            for one in value:
-                visit(one)
+            for item in value:
+                visit(item)
         elif is_dataclass(value):
             visit(vars(value))
 

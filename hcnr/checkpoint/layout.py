@@ -146,8 +146,8 @@ def _no_weights(directory: Path) -> CheckpointError:
             "from_pretrained(DIR).save_pretrained(NEW_DIR)`, which writes safetensors"
         )
     others = [name for name in names if name.endswith((".safetensors", ".gguf"))]
-    found = f"found {others[0]} instead" if others else "found no weights"
+    instead = f"found {others[0]} instead" if others else "found no weights"
     return CheckpointError(
-        f"'{directory}' is not a checkpoint: {SINGLE} or {INDEX} was expected, and we {found}; "
+        f"'{directory}' is not a checkpoint: {SINGLE} or {INDEX} was expected, and we {instead}; "
         "name a directory written by `save_pretrained`"
     )

@@ -31,13 +31,15 @@ def mapped(tensors: Mapping[K, Tensor]) -> dict[K, Tensor]:
 def _mapped(tensor: Tensor) -> Tensor:
     try:
         # What is mapped stays readable when its name is gone.
-        with scratch_directory() as place:
-            path = place / "tensor.bin"
+        with scratch_directory() as directory:
+            path = directory / "tensor.bin"
             path.write_bytes(byte_view(tensor))
             # Shared, so that its pages are the file's, which the kernel takes back where memory is
             # short; nothing writes to it.
-            found = torch.from_file(str(path), shared=True, size=tensor.numel(), dtype=tensor.dtype)
-        return found.reshape(tensor.shape)
+            values = torch.from_file(
+                str(path), shared=True, size=tensor.numel(), dtype=tensor.dtype
+            )
+        return values.reshape(tensor.shape)
     except (OSError, RuntimeError) as error:
         raise OutputError(
             f"what a run sets aside does not fit into {tempfile.gettempdir()} ({error}); set "

@@ -187,15 +187,15 @@ def _resolved(out: PathLike, follow: bool = False) -> Path:
 
 def _check_place(target: Path, inputs: Iterable[PathLike]) -> None:
     for source in inputs:
-        place = Path(source).expanduser()
-        _check_apart(target, place.resolve())
-        for link in _links(place):
+        directory = Path(source).expanduser()
+        _check_apart(target, directory.resolve())
+        for link in _links(directory):
             _check_apart(target, link.resolve(), link)
-    for place in (Path("~").expanduser().resolve(), Path.cwd()):
-        if target == place or target in place.parents:
+    for directory in (Path("~").expanduser().resolve(), Path.cwd()):
+        if target == directory or target in directory.parents:
             raise OutputError(
-                f"the output '{target}' is or holds '{place}', the home or the current directory, "
-                "and is never replaced; name a directory inside it"
+                f"the output '{target}' is or holds '{directory}', the home or the current "
+                "directory, and is never replaced; name a directory inside it"
             )
     check_parent(target)
 
@@ -220,22 +220,22 @@ def _check_apart(target: Path, source: Path, link: Path | None = None) -> None:
         (source, target, "a directory that holds the input"),
     ):
         if inner == outer or _same(inner, outer):
-            found = "the input itself,"
+            placement = "the input itself,"
         elif any(parent == outer or _same(parent, outer) for parent in inner.parents):
-            found = relation
+            placement = relation
         else:
             continue
         where = "" if link is None else f", which '{link}' is a link to"
         raise OutputError(
-            f"the output '{target}' is {found} '{source}'{where}; choose a directory outside all "
-            "inputs"
+            f"the output '{target}' is {placement} '{source}'{where}; choose a directory outside "
+            "all inputs"
         )
 
 
-def _same(one: Path, other: Path) -> bool:
+def _same(first: Path, second: Path) -> bool:
     # Bind mounts and case-insensitive file systems give one directory several names.
     try:
-        return os.path.samefile(one, other)
+        return os.path.samefile(first, second)
     except OSError:
         return False
 
@@ -248,14 +248,14 @@ def existing(directory: Path) -> Path:
 @contextlib.contextmanager
 def parents_made(target: Path) -> Iterator[None]:
     """Make the directories above an output; those that were made go again when the body fails."""
-    made: list[Path] = []
+    new: list[Path] = []
     try:
         for parent in reversed([p for p in target.parents if not p.exists()]):
             parent.mkdir(exist_ok=True)
-            made.append(parent)
+            new.append(parent)
         yield
     except BaseException:
-        for parent in reversed(made):
+        for parent in reversed(new):
             with contextlib.suppress(OSError):
                 parent.rmdir()
         raise

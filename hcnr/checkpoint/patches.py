@@ -95,11 +95,11 @@ class Patch:
         """
         file = directory / PATCH
         if not file.is_file():
-            found = (
+            fault = (
                 f"holds no patch (it has no {PATCH})" if directory.exists() else "does not exist"
             )
             raise CheckpointError(
-                f"'{directory}' {found}; name a directory that `hcnr restore --out-format patch` "
+                f"'{directory}' {fault}; name a directory that `hcnr restore --out-format patch` "
                 "wrote; one of the hub is downloaded by `hf download OWNER/NAME --local-dir DIR`"
             )
         shard = read_header(file)
@@ -162,20 +162,20 @@ class Patch:
         Raises:
             CheckpointError: it is another one than the patch was made for.
         """
-        for name, one in self.tensors.items():
+        for name, part in self.tensors.items():
             info = tuned.tensors.get(name)
             if info is None:
                 raise self._other(tuned, f"it changes {name!r}, which is not stored there")
-            if not one.belongs_to(info):
+            if not part.belongs_to(info):
                 raise self._other(
                     tuned,
                     f"what it holds of {name!r} does not fit {_plain(info.dtype)} "
                     f"{list(info.shape)}",
                 )
-        found, expected = tuned.fingerprint(tuned.tensors), self.facts["tuned_fingerprint"]
-        if found != expected:
+        actual, expected = tuned.fingerprint(tuned.tensors), self.facts["tuned_fingerprint"]
+        if actual != expected:
             raise self._other(
-                tuned, f"the fingerprint is {found} there, and {expected} was expected"
+                tuned, f"the fingerprint is {actual} there, and {expected} was expected"
             )
 
     def check_bits(self, tuned: Checkpoint, progress: Progress | None = None) -> None:
@@ -204,19 +204,19 @@ class Patch:
         Raises:
             CheckpointError: the patch is damaged.
         """
-        one = self.tensors.get(name)
-        if one is None:
+        part = self.tensors.get(name)
+        if part is None:
             return tensor
-        values = _load(one.values)
-        if one.mask is None:
+        values = _load(part.values)
+        if part.mask is None:
             return values
-        mask = _load(one.mask)
+        mask = _load(part.mask)
         if int(mask.sum()) != values.shape[0]:
             raise _damaged(
-                self.file, f"{values.shape[0]} {one.form} of {name!r} have {int(mask.sum())} places"
+                self.file, f"{len(values)} {part.form} of {name!r} have {int(mask.sum())} places"
             )
         # As integers: some dtypes of files have no indexing of their own.
-        view = bits(tensor if one.form == "rows" else tensor.transpose(-1, -2))
+        view = bits(tensor if part.form == "rows" else tensor.transpose(-1, -2))
         view[mask] = bits(values)
         return tensor
 
@@ -240,9 +240,9 @@ class PatchedCheckpoint(Checkpoint):
     @classmethod
     def of(cls, tuned: Checkpoint, patch: Patch) -> "PatchedCheckpoint":
         """Put a patch on a checkpoint that it was made for."""
-        made = cls(tuned.path, tuned.config, tuned.shards, tuned.tensors)
-        object.__setattr__(made, "patch", patch)
-        return made
+        checkpoint = cls(tuned.path, tuned.config, tuned.shards, tuned.tensors)
+        object.__setattr__(checkpoint, "patch", patch)
+        return checkpoint
 
     def load(self, name: str) -> Tensor:
         """One tensor, patched."""
@@ -276,11 +276,11 @@ def _tensors(file: Path, infos: Iterable[TensorInfo]) -> Iterator[tuple[str, Pat
         form: Form = "rows" if end == "rows" else "columns" if end == "columns" else "whole"
         name = key if form == "whole" else name
         mask = stored.get(keys(name, form)[1])
-        one = PatchedTensor(name, form, values, mask)
-        if name in taken or not one.fits or (form != "whole" and mask is None):
+        part = PatchedTensor(name, form, values, mask)
+        if name in taken or not part.fits or (form != "whole" and mask is None):
             raise _damaged(file, f"what it holds of {name!r} does not fit together")
         taken.add(name)
-        yield name, one
+        yield name, part
     masked = {key.rpartition("#")[0] for key in stored if key.endswith(_MASKS)}
     if lost := masked - taken:
         raise _damaged(file, f"it has a mask of {min(lost)!r} and no values")

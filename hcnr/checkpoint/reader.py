@@ -161,18 +161,18 @@ class Checkpoint:
             CheckpointError: no such tensor, no such row, or its file can no longer be read.
         """
         info = self.info(name)
-        count, *rest = info.shape or (1,)
-        wrong = [row for row in rows if not 0 <= row < count]
-        if wrong:
+        count, *row_shape = info.shape or (1,)
+        outside = [row for row in rows if not 0 <= row < count]
+        if outside:
             raise CheckpointError(
-                f"{name!r} has the shape {list(info.shape)} and no row {wrong[0]}; ask for rows "
+                f"{name!r} has the shape {list(info.shape)} and no row {outside[0]}; ask for rows "
                 f"below {count}"
             )
         step = info.nbytes // count if count else 0
         buffer = torch.empty(len(rows), step, dtype=torch.uint8)
         pieces = [(info.begin + row * step, buffer[i]) for i, row in enumerate(rows)]
         read_into(info.file, pieces)
-        return buffer.reshape(-1).view(info.dtype).reshape(len(rows), *rest)
+        return buffer.reshape(-1).view(info.dtype).reshape(len(rows), *row_shape)
 
     def fingerprint(self, names: Iterable[str]) -> str:
         """Fingerprint some of the weights; equals `fingerprint_tensors` of the same in memory.

@@ -207,7 +207,7 @@ def destination(
     if out is None:
         yield InMemory(pair)
         return
-    rank, tuned = ranks.place(), pair.tuned
+    rank, tuned = ranks.rank(), pair.tuned
     shares = None
     if form is None and isinstance(tuned, DirectorySource) and len(tuned.checkpoint.shards) > 1:
         shares = shares_of(tuned.checkpoint, ranks.size())

@@ -161,7 +161,7 @@ class PairRun:
         Raises:
             OutputError: another run is using it.
         """
-        key = self._keep.place and run_key(self.pair, self.config, self.data, self._given)
+        key = self._keep.directory and run_key(self.pair, self.config, self.data, self._given)
         if key is not None:
             self.pair.messages.extend(self._keep.open({**key, **self._purpose}))
 

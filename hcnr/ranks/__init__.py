@@ -16,7 +16,7 @@ from hcnr.ranks.exchange import (
     refuse_different,
     summed,
 )
-from hcnr.ranks.group import alone, leads, owns, place, share, size
+from hcnr.ranks.group import alone, leads, owns, rank, share, size
 from hcnr.ranks.launcher import asked, by_itself, first, refuse_several
 from hcnr.ranks.meeting import speaks, started
 
@@ -33,7 +33,7 @@ __all__ = [
     "leads",
     "merged",
     "owns",
-    "place",
+    "rank",
     "refuse_different",
     "refuse_several",
     "share",

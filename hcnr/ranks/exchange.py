@@ -36,11 +36,11 @@ def gathered(name: str, value: T) -> list[T]:
     import torch.distributed as dist
 
     group.count += 1
-    found: list[Any] = [None] * group.size
+    values: list[Any] = [None] * group.size
     with explained(group):
-        dist.all_gather_object(found, (group.count, name, value))
-    _check_together(group, name, [one[:2] for one in found])
-    return [one[2] for one in found]
+        dist.all_gather_object(values, (group.count, name, value))
+    _check_together(group, name, [one[:2] for one in values])
+    return [one[2] for one in values]
 
 
 def decided(name: str, value: T) -> T:
@@ -48,12 +48,12 @@ def decided(name: str, value: T) -> T:
     return value if current() is None else gathered(name, value if leads() else None)[0]  # pyright: ignore[reportReturnType]
 
 
-def handed_out(name: str, place: int, data: bytes | None) -> bytes:
-    """What the owner of the `place`-th piece of work made of it, in all processes.
+def handed_out(name: str, index: int, data: bytes | None) -> bytes:
+    """What the owner of the `index`-th piece of work made of it, in all processes.
 
     Args:
         name: of the exchange.
-        place: of the piece.
+        index: of the piece.
         data: in the owner what it made; None in others.
 
     Raises:
@@ -65,17 +65,17 @@ def handed_out(name: str, place: int, data: bytes | None) -> bytes:
     import torch
     import torch.distributed as dist
 
-    owner = place % group.size
+    owner = index % group.size
     nbytes = gathered(name, None if data is None else len(data))[owner]
     assert nbytes is not None
     with explained(group):
         if data is None:
-            whole = torch.empty(nbytes, dtype=torch.uint8)
+            buffer = torch.empty(nbytes, dtype=torch.uint8)
         else:
-            whole = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        for piece in whole.split(_PIECE):
+            buffer = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        for piece in buffer.split(_PIECE):
             dist.broadcast(piece, src=owner)
-    return data if data is not None else whole.numpy().tobytes()
+    return data if data is not None else buffer.numpy().tobytes()
 
 
 def agreed(error: HcnrError | None) -> None:
@@ -85,8 +85,8 @@ def agreed(error: HcnrError | None) -> None:
         HcnrError: that of the lowest rank that has one.
     """
     # Words and kind, as not every error can be made again of what its pickle keeps.
-    told = None if error is None else (type(error), str(error))
-    first = next((one for one in gathered("errors", told) if one is not None), None)
+    refusal = None if error is None else (type(error), str(error))
+    first = next((one for one in gathered("errors", refusal) if one is not None), None)
     if error is not None:
         raise error
     if first is not None:
@@ -102,9 +102,9 @@ def refuse_different(name: str, value: Any, what: str) -> None:
     Raises:
         ConfigError: naming the first process that does.
     """
-    found = gathered(name, value)
-    for rank, one in enumerate(found):
-        if one != found[0]:
+    values = gathered(name, value)
+    for rank, other in enumerate(values):
+        if other != values[0]:
             raise ConfigError(
                 f"process {rank} sees other {what} than process 0; give all the same, at the same "
                 "places on every machine"
@@ -113,19 +113,19 @@ def refuse_different(name: str, value: Any, what: str) -> None:
 
 def merged(name: str, values: Mapping[K, T]) -> dict[K, T]:
     """Entries of all processes; of those that several have, the lowest rank's."""
-    found: dict[K, T] = {}
-    for one in gathered(name, dict(values)):
-        found = {**one, **found}
-    return found
+    union: dict[K, T] = {}
+    for entries in gathered(name, dict(values)):
+        union = {**entries, **union}
+    return union
 
 
 def counted(name: str, values: Mapping[K, int]) -> dict[K, int]:
     """Integers added over all processes; what one lacks counts as 0 there."""
-    found: dict[K, int] = {}
-    for one in gathered(name, dict(values)):
-        for key, value in one.items():
-            found[key] = found.get(key, 0) + value
-    return found
+    totals: dict[K, int] = {}
+    for counts in gathered(name, dict(values)):
+        for key, value in counts.items():
+            totals[key] = totals.get(key, 0) + value
+    return totals
 
 
 def summed(name: str, tensors: Mapping[K, "Tensor"], device: "torch.device") -> "dict[K, Tensor]":
@@ -145,21 +145,22 @@ def summed(name: str, tensors: Mapping[K, "Tensor"], device: "torch.device") -> 
         return dict(tensors)
     import torch
 
-    layouts = gathered(name, {key: (tuple(one.shape), one.dtype) for key, one in tensors.items()})
+    own = {key: (tuple(tensor.shape), tensor.dtype) for key, tensor in tensors.items()}
+    layouts = gathered(name, own)
     union: dict[K, Any] = {}
-    for one in layouts:
-        for key, layout in one.items():
+    for by_key in layouts:
+        for key, layout in by_key.items():
             if union.setdefault(key, layout) != layout:
                 raise RankError(f"the processes of this run have different shapes of {key}")
-    found = {}
+    totals = {}
     for key, (shape, dtype) in union.items():
-        own = tensors.get(key)
-        if own is None:
-            own = torch.zeros(shape, dtype=dtype, device=device)
+        total = tensors.get(key)
+        if total is None:
+            total = torch.zeros(shape, dtype=dtype, device=device)
         with explained(group):
-            _add(group, own.view(-1))
-        found[key] = own
-    return found
+            _add(group, total.view(-1))
+        totals[key] = total
+    return totals
 
 
 def _add(group: RunGroup, flat: "Tensor") -> None:
@@ -170,8 +171,8 @@ def _add(group: RunGroup, flat: "Tensor") -> None:
         parts = [torch.empty_like(piece) for _ in range(group.size)]
         dist.all_gather(parts, piece, group=group.tensors if piece.is_cuda else None)
         piece.copy_(parts[0])
-        for one in parts[1:]:
-            piece.add_(one)
+        for part in parts[1:]:
+            piece.add_(part)
 
 
 @contextlib.contextmanager
@@ -192,10 +193,10 @@ def gone(group: RunGroup) -> RankError:
     )
 
 
-def _check_together(group: RunGroup, name: str, found: Sequence[tuple[int, str]]) -> None:
-    if any(one != (group.count, name) for one in found):
-        told = ", ".join(f"{what!r} ({count})" for count, what in found)
+def _check_together(group: RunGroup, name: str, exchanges: Sequence[tuple[int, str]]) -> None:
+    if any(one != (group.count, name) for one in exchanges):
+        listed = ", ".join(f"{what!r} ({count})" for count, what in exchanges)
         raise RankError(
-            f"the {group.size} processes of this run came apart: they exchange {told}; nothing is "
-            "written; use machines of one kind, or one process"
+            f"the {group.size} processes of this run came apart: they exchange {listed}; nothing "
+            "is written; use machines of one kind, or one process"
         )

@@ -39,11 +39,11 @@ def current() -> RunGroup | None:
 def sharing(group: RunGroup | None) -> Iterator[None]:
     """Share the passes with a group inside, or with nobody."""
     global _group
-    kept, _group = _group, group
+    before, _group = _group, group
     try:
         yield
     finally:
-        _group = kept
+        _group = before
 
 
 def alone() -> contextlib.AbstractContextManager[None]:
@@ -61,8 +61,8 @@ def leads() -> bool:
     return _group is None or _group.rank == 0
 
 
-def place() -> int:
-    """The number of this process among them, from 0."""
+def rank() -> int:
+    """The rank of this process among them, from 0."""
     return 0 if _group is None else _group.rank
 
 
@@ -79,6 +79,6 @@ def share(indices: Sequence[int], lengths: Sequence[int]) -> Sequence[int]:
     return order[_group.rank :: _group.size]
 
 
-def owns(place: int) -> bool:
-    """Whether this process does the `place`-th of some pieces of work."""
-    return _group is None or place % _group.size == _group.rank
+def owns(index: int) -> bool:
+    """Whether this process does the `index`-th of some pieces of work."""
+    return _group is None or index % _group.size == _group.rank

@@ -95,8 +95,8 @@ class Seat(NamedTuple):
         if local >= gpus:
             return cls(host, local, gpus, "")
         # Containers of one machine have names of their own.
-        own = getattr(torch.cuda.get_device_properties(local), "uuid", None)
-        return cls(host, local, gpus, f"{host} {local}" if own is None else str(own))
+        uuid = getattr(torch.cuda.get_device_properties(local), "uuid", None)
+        return cls(host, local, gpus, f"{host} {local}" if uuid is None else str(uuid))
 
 
 def check_seats(seats: Sequence[Seat]) -> None:
@@ -114,9 +114,9 @@ def check_seats(seats: Sequence[Seat]) -> None:
                 "--device cpu"
             )
         if (seat.gpu is None) != (seats[0].gpu is None):
-            one = "the CPU" if seat.gpu is None else "a GPU"
+            device = "the CPU" if seat.gpu is None else "a GPU"
             raise ConfigError(
-                f"process {rank} would compute on {one} of {seat.host} and process 0 not; use "
+                f"process {rank} would compute on {device} of {seat.host} and process 0 not; use "
                 "machines of one kind, or --device cpu"
             )
         if seat.gpu is not None and (other := taken.setdefault(seat.gpu, rank)) != rank:
@@ -140,7 +140,7 @@ def _joined(device: str) -> RunGroup:
             f"device is {device!r} in {count} processes, which would all use that one; use auto, "
             "cuda or cpu"
         )
-    own, limit = Seat.of(local, device), timedelta(seconds=timeout)
+    seat, limit = Seat.of(local, device), timedelta(seconds=timeout)
     try:
         with _patience(count):
             store, _, _ = next(iter(rendezvous("env://", rank, count, timeout=limit)))
@@ -152,9 +152,9 @@ def _joined(device: str) -> RunGroup:
             )  # fmt: skip
         seats: list[Any] = [None] * count
         with explained(group):
-            dist.all_gather_object(seats, own)
+            dist.all_gather_object(seats, seat)
         check_seats(seats)
-        if own.gpu is not None:
+        if seat.gpu is not None:
             torch.cuda.set_device(local)
             group.tensors = dist.new_group(backend="nccl", timeout=limit)
     except HcnrError:
@@ -176,9 +176,9 @@ def _patience(count: int) -> Iterator[None]:
     """
 
     def say() -> None:
-        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         print(
-            f"note: WORLD_SIZE is {count}, so {count} processes are waited for at {place} "
+            f"note: WORLD_SIZE is {count}, so {count} processes are waited for at {address} "
             f"({TIMEOUT} sets how long); for a run in this process alone unset WORLD_SIZE",
             file=sys.stderr,
         )

@@ -79,7 +79,7 @@ class _Holding:
 
 def given(pair: dict[str, Any], out: Path, statistics: str, kinds: list[str]) -> None:
     """Restore from statistics, and leave beside each output who has written which files."""
-    rank, write, pwrite, sees = ranks.place(), repairs.write_copy, os.pwrite, destination._sees
+    rank, write, pwrite, sees = ranks.rank(), repairs.write_copy, os.pwrite, destination._sees
 
     def refuse(*_: Any) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
