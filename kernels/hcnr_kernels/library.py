@@ -86,18 +86,18 @@ def exact_products(device: torch.device) -> Iterator[None]:
     A caller's autocast would round them to its dtype, and what training scripts ask for, TF32 or
     bf16 inside of products, to three digits. The latter are settings of the process.
     """
-    rounded = [(place, name, getattr(place, name)) for place, name in _precisions()]
+    rounded = [(owner, name, getattr(owner, name)) for owner, name in _precisions()]
     current = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
     with torch.autocast(device.type, enabled=False), current:
         try:
-            for place, name, setting in rounded:
+            for owner, name, setting in rounded:
                 if setting not in EXACT:
-                    setattr(place, name, "ieee" if isinstance(setting, str) else False)
+                    setattr(owner, name, "ieee" if isinstance(setting, str) else False)
             yield
         finally:
-            for place, name, setting in rounded:
+            for owner, name, setting in rounded:
                 if setting not in EXACT:
-                    setattr(place, name, setting)
+                    setattr(owner, name, setting)
 
 
 EXACT = ("ieee", "none", False)
@@ -106,10 +106,10 @@ EXACT = ("ieee", "none", False)
 
 def _precisions() -> list[tuple[Any, str]]:
     """Where torch keeps how fp32 products may be rounded: (object, attribute)."""
-    matmul, other = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
+    matmul, mkldnn = torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None)
     if not hasattr(matmul, "fp32_precision"):  # before torch 2.9
         return [(matmul, "allow_tf32")]
-    return [(matmul, "fp32_precision"), (other, "fp32_precision")]
+    return [(matmul, "fp32_precision"), (mkldnn, "fp32_precision")]
 
 
 def _device(args: tuple[object, ...]) -> torch.device:

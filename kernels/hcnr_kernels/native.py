@@ -49,8 +49,10 @@ def unavailable(device: torch.device | str, dtype: torch.dtype, size: int) -> st
         return f"no code for {dtype}"
     if kind == "cuda" and (trouble := cuda_trouble()):
         return trouble
-    if kind == "cuda" and (oldest := module.architectures()[0]) > (found := _capability(device)):
-        return f"built for compute capability {oldest / 100} and above, not {found / 100}"
+    if kind == "cuda" and (oldest := module.architectures()[0]) > (
+        capability := _capability(device)
+    ):
+        return f"built for compute capability {oldest / 100} and above, not {capability / 100}"
     limit = module.max_size(DTYPES[dtype], kind)
     return None if size <= limit else f"blocks of {size} are above its limit of {limit}"
 

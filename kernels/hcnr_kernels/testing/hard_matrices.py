@@ -19,16 +19,16 @@ def spectra(width: int, condition: float) -> dict[str, Tensor]:
     lowest = 1 / condition
     few = torch.full((width,), lowest, dtype=F64)
     few[: width // 4] = 1
-    one = torch.full((width,), lowest, dtype=F64)
-    one[0] = 1
+    outlier = torch.full((width,), lowest, dtype=F64)
+    outlier[0] = 1
     even = torch.logspace(0, torch.tensor(lowest).log10(), width, dtype=F64)
-    place = torch.arange(width, dtype=F64)
-    near = torch.exp(-(((place[:, None] - place) / 4) ** 2))
+    index = torch.arange(width, dtype=F64)
+    gaussian = torch.exp(-(((index[:, None] - index) / 4) ** 2))
     return {
         "even": basis @ even.diag() @ basis.T,
         "few": basis @ few.diag() @ basis.T,
-        "one": basis @ one.diag() @ basis.T,
-        "near": near + lowest * float(torch.linalg.matrix_norm(near, 2)) * torch.eye(width),
+        "one": basis @ outlier.diag() @ basis.T,
+        "near": gaussian + lowest * float(torch.linalg.matrix_norm(gaussian, 2)) * torch.eye(width),
     }
 
 

@@ -149,12 +149,12 @@ def _lower(width: int, device: str, dtype: torch.dtype = torch.float32) -> Tenso
 
 def gram(device: str, dtype: torch.dtype) -> list[Sample]:
     """Inputs of `gram_`; the widest one takes several tiles."""
-    wide = randn(40, 2 * 301, device=device, dtype=dtype, seed=1)
+    source = randn(40, 2 * 301, device=device, dtype=dtype, seed=1)
     return [
-        Sample("tiles", (_lower(301, device), wide[:, :301]), {}),
-        Sample("strided", (_lower(301, device), wide[:, ::2]), {}),
-        Sample("one", (_lower(1, device), wide[:1, :1]), {}),
-        Sample("no tokens", (_lower(17, device), wide.new_empty(0, 17)), {}),
+        Sample("tiles", (_lower(301, device), source[:, :301]), {}),
+        Sample("strided", (_lower(301, device), source[:, ::2]), {}),
+        Sample("one", (_lower(1, device), source[:1, :1]), {}),
+        Sample("no tokens", (_lower(17, device), source.new_empty(0, 17)), {}),
     ]
 
 

@@ -200,7 +200,7 @@ def launches(
         awkward: Odd widths, unaligned and transposed views, mixed dtypes and sizes of 1, in place
             of the contiguous tensors of an 8B model.
     """
-    found: list[tuple[str, Launch]] = []
+    named: list[tuple[str, Launch]] = []
     for name, module in served().items():
         if operators and name not in operators:
             continue
@@ -210,5 +210,5 @@ def launches(
                 for arguments in CASES[name](dtype, awkward):
                     host(*arguments)
         distinct = {specialize(launch): launch for launch in seen}
-        found += [(name, launch) for launch in distinct.values()]
-    return found
+        named += [(name, launch) for launch in distinct.values()]
+    return named

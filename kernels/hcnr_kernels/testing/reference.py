@@ -141,8 +141,8 @@ def symmetrize_(gram: Tensor) -> Tensor:
 def perturbation(base: Tensor, tuned: Tensor, mask: Tensor, *, axis: str) -> tuple[Tensor, Tensor]:
     """Method.md (4), the two sums of squares, of one mask after the other."""
     if mask.dim() == 2:
-        found = [perturbation(base, tuned, one, axis=axis) for one in mask]
-        return torch.stack([change for change, _ in found]), torch.stack([w for _, w in found])
+        sums = [perturbation(base, tuned, one, axis=axis) for one in mask]
+        return torch.stack([change for change, _ in sums]), torch.stack([w for _, w in sums])
     original, changed = base.double(), tuned.double()
     if axis == "output":
         original, changed = original[mask], changed[mask]
@@ -207,12 +207,12 @@ def inverse_hessian(
     check: bool = True,
 ) -> InverseHessian:
     """Inverse of each damped block-diagonal matrix by `linalg.inv`; never raises."""
-    whole = isinstance(hessian, Tensor)
-    each = list(hessian.flatten(0, -3)) if whole and hessian.dim() > 2 else hessian
-    each = [hessian] if whole and hessian.dim() == 2 else each
-    found = list(zip(*(_invert(one, damping, block_size) for one in each), strict=True))
-    matrices, facts = list(found[0]), [torch.stack(fact) for fact in found[1:]]
-    if not whole:
+    is_tensor = isinstance(hessian, Tensor)
+    each = list(hessian.flatten(0, -3)) if is_tensor and hessian.dim() > 2 else hessian
+    each = [hessian] if is_tensor and hessian.dim() == 2 else each
+    results = list(zip(*(_invert(one, damping, block_size) for one in each), strict=True))
+    matrices, facts = list(results[0]), [torch.stack(fact) for fact in results[1:]]
+    if not is_tensor:
         return InverseHessian(matrices, *facts)
     batch = hessian.shape[:-2]
     return InverseHessian(

@@ -65,9 +65,9 @@ def compile_launch(launch: Launch, capability: int) -> Resources:
 
 
 @functools.cache
-def compile_specialized(found: Specialized, capability: int) -> Resources:
+def compile_specialized(specialized: Specialized, capability: int) -> Resources:
     """Compile once per process; Triton's cache directory serves later processes."""
-    compiled = _compiled(found, capability)
+    compiled = _compiled(specialized, capability)
     cubin = compiled.asm["cubin"]
     registers, stack = parse_usage(_cuobjdump(cubin, "--dump-resource-usage"))
     shared = compiled.metadata.shared
@@ -77,32 +77,34 @@ def compile_specialized(found: Specialized, capability: int) -> Resources:
         stack,
         parse_spills(_cuobjdump(cubin, "--dump-sass")) if stack else 0,
         shared,
-        occupancy(registers, shared, found.num_warps, capability, tensor_memory=columns),
+        occupancy(registers, shared, specialized.num_warps, capability, tensor_memory=columns),
         _tensor_core(compiled.asm["ptx"]),
         parse_dots(compiled.asm["ttir"]),
     )
 
 
-def instructions(found: Specialized, capability: int) -> int:
+def instructions(specialized: Specialized, capability: int) -> int:
     """Machine instructions of a compiled kernel, padding behind its end left out."""
-    return count_instructions(_cuobjdump(_compiled(found, capability).asm["cubin"], "--dump-sass"))
+    return count_instructions(
+        _cuobjdump(_compiled(specialized, capability).asm["cubin"], "--dump-sass")
+    )
 
 
-def _compiled(found: Specialized, capability: int) -> Any:
+def _compiled(specialized: Specialized, capability: int) -> Any:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    names = [name for name, _ in found.signature]
+    names = [name for name, _ in specialized.signature]
     source = ASTSource(
-        found.kernel,
-        dict(found.signature),
-        {(names.index(name),): value for name, value in found.constants},
-        {(names.index(name),): [["tt.divisibility", 16]] for name in found.aligned},
+        specialized.kernel,
+        dict(specialized.signature),
+        {(names.index(name),): value for name, value in specialized.constants},
+        {(names.index(name),): [["tt.divisibility", 16]] for name in specialized.aligned},
     )
     options = {
-        "num_warps": found.num_warps,
-        "num_stages": found.num_stages,
+        "num_warps": specialized.num_warps,
+        "num_stages": specialized.num_stages,
         # The default of every version so far; 3.9 warns when it is not said.
         "enable_fp_fusion": True,
     }
@@ -121,8 +123,8 @@ def _cuobjdump(cubin: bytes, what: str) -> str:
 
 def parse_usage(text: str) -> tuple[int, int]:
     """Registers and stack bytes of a thread in `cuobjdump --dump-resource-usage` of one kernel."""
-    (found,) = re.findall(r"REG:(\d+) STACK:(\d+)", text)
-    return int(found[0]), int(found[1])
+    (usage,) = re.findall(r"REG:(\d+) STACK:(\d+)", text)
+    return int(usage[0]), int(usage[1])
 
 
 def parse_spills(sass: str) -> int:
@@ -134,8 +136,8 @@ def parse_spills(sass: str) -> int:
 
 def count_instructions(sass: str) -> int:
     """Instructions of a disassembly; `NOP`s fill the last line of code."""
-    found = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(\w+)", sass, re.MULTILINE)
-    return sum(name != "NOP" for name in found)
+    mnemonics = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(\w+)", sass, re.MULTILINE)
+    return sum(name != "NOP" for name in mnemonics)
 
 
 def parse_dots(ttir: str) -> tuple[Dot, ...]:
@@ -176,10 +178,10 @@ def occupancy(
     return fitting * num_warps / warps
 
 
-def table(found: Sequence[tuple[str, Specialized, Resources]]) -> str:
+def table(configurations: Sequence[tuple[str, Specialized, Resources]]) -> str:
     """Aligned text, one line per configuration, with the operators that start it."""
     operators: dict[tuple[Specialized, Resources], list[str]] = {}
-    for operator, what, result in found:
+    for operator, what, result in configurations:
         names = operators.setdefault((what, result), [])
         if operator not in names:
             names.append(operator)
@@ -227,8 +229,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"There is nothing to compile: {reason}.", file=sys.stderr)
         return 2
     for capability in asked.capability:
-        found = launches(capability, asked.operator, awkward=asked.awkward)
-        configurations = [(name, specialize(launch)) for name, launch in found]
+        launched = launches(capability, asked.operator, awkward=asked.awkward)
+        configurations = [(name, specialize(launch)) for name, launch in launched]
         results = [(*one, compile_specialized(one[1], capability)) for one in configurations]
         print(f"compute capability {capability / 10:.1f}\n{table(results)}\n")
     return 0

@@ -64,8 +64,8 @@ def specialize(launch: Launch) -> Specialized:
         name, value = parameter.name, launch.arguments[parameter.name]
         free = not parameter.do_not_specialize
         multiple = False
-        one = type(value) is int and value == 1
-        if parameter.is_constexpr or value is None or (free and one):
+        is_one = type(value) is int and value == 1
+        if parameter.is_constexpr or value is None or (free and is_one):
             kind = "constexpr"
             constants.append((name, value))
         elif isinstance(value, Tensor):

@@ -78,8 +78,8 @@ def launch(kernel: Any, programs: int, tile: Tile, **arguments: Any) -> None:
         return
     recorder = _RECORDER.get()
     if recorder is not None:
-        found = Launch(kernel, programs, arguments, tile.num_warps, tile.num_stages)
-        recorder.launches.append(found)
+        recorded = Launch(kernel, programs, arguments, tile.num_warps, tile.num_stages)
+        recorder.launches.append(recorded)
         return
     # Fused multiply-adds are Triton's default so far; 3.9 warns when they are not asked for.
     options = {"num_warps": tile.num_warps, "num_stages": tile.num_stages, "enable_fp_fusion": True}

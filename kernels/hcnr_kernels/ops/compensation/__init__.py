@@ -154,7 +154,7 @@ def compensation(
     Raises:
         FactorizationError: H holds NaN or infinity, or stays indefinite.
     """
-    found = compensation_ex(
+    result = compensation_ex(
         delta,
         mask,
         hessian,
@@ -165,8 +165,8 @@ def compensation(
         damping=damping,
         block_size=block_size,
     )
-    raise_on_failure(found.status[None], found.damping[None], [name or "the matrix"])
-    return found.deviation
+    raise_on_failure(result.status[None], result.damping[None], [name or "the matrix"])
+    return result.deviation
 
 
 def _check_objective(deviation: Tensor, hessian: Tensor, axis: str) -> None:

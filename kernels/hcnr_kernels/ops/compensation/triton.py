@@ -116,7 +116,7 @@ def objectives(
     programs = side * (side + 1) // 2
     parts = list(chunks(lines, tiles.objective_lines(width)))
     partial = torch.empty((len(parts), 2, programs), dtype=torch.float64, device=rows.device)
-    for place, part in enumerate(parts):
+    for index, part in enumerate(parts):
         high, low = halves(rows[:, part])
         launch(
             objectives_kernel,
@@ -126,7 +126,7 @@ def objectives(
             p_low=low,
             p_hessian=hessian,
             p_mask=mask,
-            p_partial=partial[place],
+            p_partial=partial[index],
             neurons=high.shape[0],
             lines=high.shape[1],
             width=width,

@@ -96,30 +96,30 @@ def _sum_of_rows_(lines: Tensor, mask: Tensor, hessian: Tensor, damping: float) 
     split, tiling = int(mask.sum()), tiling_for(hessian.device)
     shift, finite = mean_diagonal(hessian[None]), all_finite(hessian[None])
     unit = (hessian.diagonal() == 0)[None, permutation]
-    found: Cholesky | None = None
+    cholesky: Cholesky | None = None
 
     def attempt(_: Tensor | None, level: float) -> Tensor:
-        nonlocal found
+        nonlocal cholesky
         system = hessian.index_select(0, permutation).index_select(1, permutation)
         damped = damp_(system[None], level * shift, unit)[0]
-        found = cholesky_(damped, tiling, split, rows=True)
-        return found.order[None]
+        cholesky = cholesky_(damped, tiling, split, rows=True)
+        return cholesky.order[None]
 
     used, status, failed = climb(finite, damping, attempt)
     used = used.to(hessian.dtype)
-    if found is None or failed:
+    if cholesky is None or failed:
         if bool(finite):
             return None
         lines[:, mask] = torch.nan
         return used[0], torch.full_like(used[0], torch.nan), status[0]
     norm = one_norms(hessian[None], hessian.diagonal()[None] == 0, used * shift)
-    condition = condition_bound(solver_of(found), norm, unit[None])
-    rows = inverse_rows_(found, split, tiling)
+    condition = condition_bound(solver_of(cholesky), norm, unit[None])
+    rows = inverse_rows_(cholesky, split, tiling)
     weights = rows[:, :split].div_(rows[:, split:].diagonal()[:, None])
     status = _within_range(status, condition, len(permutation))
-    every = torch.ones_like(permutation, dtype=torch.bool)[None]
+    all_neurons = torch.ones_like(permutation, dtype=torch.bool)[None]
     source, target = (
-        Side(some[None], every[:, : len(some)])
+        Side(some[None], all_neurons[:, : len(some)])
         for some in (permutation[split:], permutation[:split])
     )
     _multiply_(lines, source, target, len(permutation), weights[None], status[0])
@@ -166,20 +166,20 @@ def _balanced_(
     (9) divided by `1 + mu` (so that no mu overflows) and with `delta_t H_task[t, h]` cancelled is
     `E_h = [q delta_h H_task[h, h] - p delta_t H_hon[t, h]] (p H_hon + q H_task)[h, h]^-1`.
     """
-    honest, scarce = 1 / (1 + task_weight), task_weight / (1 + task_weight)
+    honesty_share, task_share = 1 / (1 + task_weight), task_weight / (1 + task_weight)
     finite = all_finite(hessian[None])
     stack = split_blocks(hessian[None], block_size)[0]
     restored, task = sides(mask, stack)
-    scale = honest * _reciprocal(mean_diagonal(hessian[None]))
+    scale = honesty_share * _reciprocal(mean_diagonal(hessian[None]))
     system = submatrix(stack, restored, restored).mul_(scale)
     cross = submatrix(stack, task, restored).mul_(-scale)
-    near = None
+    task_block = None
     if task_hessian is not None and task_weight > 0:
         finite &= all_finite(task_hessian[None])
-        task_scale = scarce * _reciprocal(mean_diagonal(task_hessian[None]))
+        task_scale = task_share * _reciprocal(mean_diagonal(task_hessian[None]))
         task_stack = split_blocks(task_hessian[None], block_size)[0]
-        near = submatrix(task_stack, restored, restored).mul_(task_scale)
-        system += near
+        task_block = submatrix(task_stack, restored, restored).mul_(task_scale)
+        system += task_block
     # Damping lifts the diagonal of a dead neuron; only without any does it need a pivot.
     unit = ~restored.valid
     if damping == 0:
@@ -187,18 +187,18 @@ def _balanced_(
     solve, (used, condition, status) = _factorised(system, unit, damping, finite)
     size = stack.shape[-1]
     sources = task.within.shape[1]
-    if near is not None:
-        near.diagonal(dim1=-2, dim2=-1).add_(scarce * used)
+    if task_block is not None:
+        task_block.diagonal(dim1=-2, dim2=-1).add_(task_share * used)
         sources += restored.within.shape[1]
     first = system_is_cheaper(lines.shape[0], sources)
     if first:
         cross = solve(cross)
-        near = None if near is None else solve(near)
+        task_block = None if task_block is None else solve(task_block)
     for rows in _row_chunks(lines):
         part = lines[rows]
         right = multiply(task.columns_of(part, size), cross)
-        if near is not None:
-            right += multiply(restored.columns_of(part, size), near)
+        if task_block is not None:
+            right += multiply(restored.columns_of(part, size), task_block)
         solution = right if first else solve(right)
         restored.scatter_(part, size, solution.masked_fill_(status != 0, torch.nan))
     return used, condition, status
@@ -244,11 +244,11 @@ def _factorised(
     if large is None:
         condition = norms.amax(0).prod()
         return lambda right: multiply(right, inverse), (used[0], condition, status[0])
-    found = large
+    cholesky = large
     norm = one_norms(system, unit, used.expand(count)).amax(0, keepdim=True)
-    bound = condition_bound(solver_of(found), norm, unit[None])
+    bound = condition_bound(solver_of(cholesky), norm, unit[None])
     status = _within_range(status, bound, size)
-    return lambda right: solve_(found, right[0].contiguous(), tiling)[None], (
+    return lambda right: solve_(cholesky, right[0].contiguous(), tiling)[None], (
         used[0],
         bound[0],
         status[0],

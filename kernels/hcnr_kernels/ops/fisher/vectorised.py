@@ -148,8 +148,8 @@ def _gradient_tiles(own: Tensor, other: Tensor) -> Iterator[tuple[slice, Tensor]
         token_step = chunk_length(4 * width)
     for rows in chunks(own.shape[1], chunk_length(4 * width)):
         tile = torch.zeros((rows.stop - rows.start, width), dtype=torch.float32, device=own.device)
-        for some in chunks(tokens, token_step):
-            tile.addmm_(own[some, rows].float().T, other[some].float())
+        for chunk in chunks(tokens, token_step):
+            tile.addmm_(own[chunk, rows].float().T, other[chunk].float())
         yield rows, tile
 
 

@@ -14,8 +14,8 @@ def gram_(gram: Tensor, x: Tensor) -> None:
     """Method.md (5) without the 1/n: `gram += x^T x`, on and left of the diagonal tiles only."""
     tokens, width = x.shape
     token_step = max(1, tokens) if x.dtype == torch.float32 else chunk_length(4 * width)
-    for some in chunks(tokens, token_step):
-        part = x[some].float()
+    for chunk in chunks(tokens, token_step):
+        part = x[chunk].float()
         for rows in chunks(width, GRAM_TILE):
             gram[rows, : rows.stop].addmm_(part[:, rows].T, part[:, : rows.stop])
 

@@ -98,22 +98,22 @@ def inverse_hessian(
         if len(hessian) == 0:
             refuse("hessian", "at least one matrix", "an empty list")
         matrix, *facts = _inverse_of_list(hessian, damping, block_size)
-    found = InverseHessian(matrix, *facts)
-    count = found.status.numel()
+    inverses = InverseHessian(matrix, *facts)
+    count = inverses.status.numel()
     if names is None:
         names = [f"matrix {place}" for place in range(count)]
     elif isinstance(names, str) or len(names) != count:
         refuse("names", f"a list of {count} names", repr(names))
     if check:
-        raise_on_failure(found.status.flatten(), found.damping.flatten(), names)
-    return found
+        raise_on_failure(inverses.status.flatten(), inverses.damping.flatten(), names)
+    return inverses
 
 
 def _inverse_of_list(
     hessians: Sequence[Tensor], damping: float, block_size: int | None
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
-    for one in hessians:
-        _check_inverse_hessian(one[None], damping, block_size)
+    for hessian in hessians:
+        _check_inverse_hessian(hessian[None], damping, block_size)
     alike = len({(one.dtype, one.device) for one in hessians}) == 1
     device = hessians[0].device
     # The operator takes one matrix, or several alike. Whatever only stands for tensors goes there.
@@ -121,6 +121,6 @@ def _inverse_of_list(
     if alike and real and device.type in ("cpu", "cuda") and not torch.compiler.is_compiling():
         with exact_products(device):
             return ragged.inverse_hessians(hessians, damping, block_size)
-    found = [_inverse_hessian(one[None], damping, block_size) for one in hessians]
-    damping_used, status, condition = (torch.cat([one[i] for one in found]) for i in (1, 2, 3))
-    return [one[0][0] for one in found], damping_used, status, condition
+    results = [_inverse_hessian(one[None], damping, block_size) for one in hessians]
+    damping_used, status, condition = (torch.cat([one[i] for one in results]) for i in (1, 2, 3))
+    return [one[0][0] for one in results], damping_used, status, condition

@@ -23,13 +23,13 @@ def one_norms(blocks: Tensor, unit: Tensor, shift: Tensor | None = None) -> Tens
         sums = blocks.abs().sum(-1)
     elif size * row_bytes <= budget:
         sums = blocks.new_empty(count, size)
-        for some in chunks(count, chunk_length(size * row_bytes, budget=budget)):
-            torch.sum(blocks[some].abs(), -1, out=sums[some])
+        for chunk in chunks(count, chunk_length(size * row_bytes, budget=budget)):
+            torch.sum(blocks[chunk].abs(), -1, out=sums[chunk])
     else:
         sums = blocks.new_empty(count, size)
-        for place in range(count):
+        for index in range(count):
             for rows in chunks(size, chunk_length(row_bytes, budget=budget)):
-                torch.sum(blocks[place, rows].abs(), -1, out=sums[place, rows])
+                torch.sum(blocks[index, rows].abs(), -1, out=sums[index, rows])
     if shift is not None:
         diagonal = blocks.diagonal(dim1=-2, dim2=-1)
         sums += (diagonal + shift[:, None]).abs().sub_(diagonal.abs())

@@ -91,10 +91,10 @@ def cholesky_(matrix: Tensor, tiling: Tiling, split: int = 0, *, rows: bool = Fa
     if split:
         edges = tile_edges(0, split, tiling.tile)[:-1] + edges
     order = torch.zeros((), dtype=torch.int32, device=matrix.device)
-    found = Cholesky(matrix, {}, edges, order)
+    cholesky = Cholesky(matrix, {}, edges, order)
     compiled = tiling.compiled and native.takes(matrix.device, matrix.dtype, tiling.tile)
-    for low, high in found.panels(tiling.panel):
-        order = _panel_(found, low, high, order, compiled)
+    for low, high in cholesky.panels(tiling.panel):
+        order = _panel_(cholesky, low, high, order, compiled)
         if order.device.type == "cpu" and int(order):
             break
         for columns in chunks(width - high, tiling.piece):
@@ -104,20 +104,22 @@ def cholesky_(matrix: Tensor, tiling: Tiling, split: int = 0, *, rows: bool = Fa
                 at(matrix, start, low, size, high - low).T,
                 alpha=-1,
             )
-    return found._replace(order=order)
+    return cholesky._replace(order=order)
 
 
 def _eliminated(matrix: Tensor, split: int, rows: bool) -> Cholesky:
     """`cholesky_` by the Triton kernels."""
     kernels = _kernels()
-    found = kernels.invert_(matrix, split, keep=True) if rows else kernels.factor_(matrix)
-    width, tile = matrix.shape[0], found.corners.shape[-1]
+    eliminated = kernels.invert_(matrix, split, keep=True) if rows else kernels.factor_(matrix)
+    width, tile = matrix.shape[0], eliminated.corners.shape[-1]
     edges = [*range(0, width, tile), width]
     corners = {
         low: at(inverse, 0, 0, high - low, high - low)
-        for (low, high), inverse in zip(itertools.pairwise(edges), found.corners[:, 1], strict=True)
+        for (low, high), inverse in zip(
+            itertools.pairwise(edges), eliminated.corners[:, 1], strict=True
+        )
     }
-    return Cholesky(found.factor, corners, edges, found.order, found.rows)
+    return Cholesky(eliminated.factor, corners, edges, eliminated.order, eliminated.rows)
 
 
 def invert_(matrix: Tensor, tiling: Tiling) -> Tensor:
@@ -127,22 +129,22 @@ def invert_(matrix: Tensor, tiling: Tiling) -> Tensor:
     specified.
     """
     if _fuses(matrix, tiling):
-        found = _kernels().invert_(matrix)
-        inverse = _kernels().finish_(found.rows)
-        if found.rows is not matrix:
+        eliminated = _kernels().invert_(matrix)
+        inverse = _kernels().finish_(eliminated.rows)
+        if eliminated.rows is not matrix:
             matrix.copy_(inverse)
-        return found.order
-    found = cholesky_(matrix, tiling)
-    if matrix.device.type != "cpu" or int(found.order) == 0:
-        inverse_(found, tiling)
-    return found.order
+        return eliminated.order
+    cholesky = cholesky_(matrix, tiling)
+    if matrix.device.type != "cpu" or int(cholesky.order) == 0:
+        inverse_(cholesky, tiling)
+    return cholesky.order
 
 
-def _panel_(found: Cholesky, low: int, high: int, order: Tensor, compiled: bool) -> Tensor:
+def _panel_(cholesky: Cholesky, low: int, high: int, order: Tensor, compiled: bool) -> Tensor:
     """Columns `low:high` of the factor, down to the last row; returns the order of the failure."""
-    matrix, bottom = found.factor, found.edges[-1]
+    matrix, bottom = cholesky.factor, cholesky.edges[-1]
     divide = _divide_compiled if compiled else _divide_by_lapack
-    for first, last in found.tiles(low, high):
+    for first, last in cholesky.tiles(low, high):
         width, rows = last - first, bottom - first
         column = at(matrix, first, first, rows, width)
         if first == low:
@@ -150,14 +152,14 @@ def _panel_(found: Cholesky, low: int, high: int, order: Tensor, compiled: bool)
         else:
             left = at(matrix, first, low, rows, first - low)
             column = torch.addmm(column, left, left[:width].T, alpha=-1)
-        corner, rest, info = divide(column)
+        corner, below, info = divide(column)
         if info.device.type != "cpu":
             order = torch.where((order == 0) & (info != 0), info + first, order)
         elif int(info):
             return info + first
-        found.corners[first] = corner
+        cholesky.corners[first] = corner
         if last < bottom:
-            at(matrix, last, first, bottom - last, width).copy_(rest)
+            at(matrix, last, first, bottom - last, width).copy_(below)
     return order
 
 
@@ -181,57 +183,57 @@ def _divide_by_lapack(column: Tensor) -> Divided:
 def _divide_compiled(column: Tensor) -> Divided:
     """`_divide_by_lapack` by the compiled extension and three products."""
     width = column.shape[1]
-    found = native.invert_blocks(column[None, :width], column.new_zeros(1), mode="factor")
-    factor, corner = found.results[0]
+    inverted = native.invert_blocks(column[None, :width], column.new_zeros(1), mode="factor")
+    factor, corner = inverted.results[0]
     below = column[width:]
-    rest = torch.mm(below, corner.T)
-    rest.addmm_(torch.addmm(below, rest, factor.T, alpha=-1), corner.T)
+    divided = torch.mm(below, corner.T)
+    divided.addmm_(torch.addmm(below, divided, factor.T, alpha=-1), corner.T)
     # A tile that is not finite fails at its first minor.
-    return corner, rest, found.status[0].abs()
+    return corner, divided, inverted.status[0].abs()
 
 
-def inverse_(found: Cholesky, tiling: Tiling) -> Tensor:
+def inverse_(cholesky: Cholesky, tiling: Tiling) -> Tensor:
     """The whole inverse, exactly symmetric, in place of the factor."""
-    _invert_(found, 0, found.edges[-1], tiling)
-    return found.factor
+    _invert_(cholesky, 0, cholesky.edges[-1], tiling)
+    return cholesky.factor
 
 
-def inverse_rows_(found: Cholesky, split: int, tiling: Tiling) -> Tensor:
+def inverse_rows_(cholesky: Cholesky, split: int, tiling: Tiling) -> Tensor:
     """Rows `split:` of the inverse, `[d - split, d]`, in place of the factor.
 
     With `h = split` and `t = d - h` this costs `2/3 t^3 + h^2 t + 2 t^2 h` operations after the
     factor, `2/3 h^3 + h^2 t` fewer than the whole inverse.
     """
-    if found.rows is not None:
-        return _kernels().finish_(found.rows, split)
-    bottom = found.edges[-1]
-    _invert_(found, split, bottom, tiling)
+    if cholesky.rows is not None:
+        return _kernels().finish_(cholesky.rows, split)
+    bottom = cholesky.edges[-1]
+    _invert_(cholesky, split, bottom, tiling)
     if split:
-        _divide_(found, 0, split, bottom)
-        corner = at(found.factor, split, split, bottom - split, bottom - split)
+        _divide_(cholesky, 0, split, bottom)
+        corner = at(cholesky.factor, split, split, bottom - split, bottom - split)
         for columns in chunks(split, tiling.piece):
             part = at(
-                found.factor, split, columns.start, bottom - split, columns.stop - columns.start
+                cholesky.factor, split, columns.start, bottom - split, columns.stop - columns.start
             )
             torch.neg(torch.mm(corner, part), out=part)
-    return found.factor[split:]
+    return cholesky.factor[split:]
 
 
-def _invert_(found: Cholesky, low: int, high: int, tiling: Tiling) -> None:
+def _invert_(cholesky: Cholesky, low: int, high: int, tiling: Tiling) -> None:
     """Inverse of `L[low:high, low:high] L[low:high, low:high]^T`, both triangles, in place.
 
     With `Y = L21 L11^-1`: `P22 = (L22 L22^T)^-1`, `P21 = -P22 Y`, `P11 = (L11 L11^T)^-1 - Y^T P21`.
     """
-    matrix = found.factor
-    tiles = found.tiles(low, high)
+    matrix = cholesky.factor
+    tiles = cholesky.tiles(low, high)
     if high - low <= tiling.panel or len(tiles) < 2:
-        _invert_tiles_(found, low, high)
+        _invert_tiles_(cholesky, low, high)
         return
     middle = tiles[len(tiles) // 2][0]
     rows = high - middle
-    _invert_(found, middle, high, tiling)
-    _divide_(found, low, middle, high)
-    _invert_(found, low, middle, tiling)
+    _invert_(cholesky, middle, high, tiling)
+    _divide_(cholesky, low, middle, high)
+    _invert_(cholesky, low, middle, tiling)
     lower = at(matrix, middle, middle, rows, rows)
     # From the right: a piece of Y is still needed by the pieces to the right of it.
     for columns in reversed(list(chunks(middle - low, tiling.piece))):
@@ -255,10 +257,10 @@ def _mirror_(matrix: Tensor, low: int, start: int, width: int) -> None:
         )
 
 
-def _divide_(found: Cholesky, low: int, middle: int, high: int) -> None:
+def _divide_(cholesky: Cholesky, low: int, middle: int, high: int) -> None:
     """`L[middle:high, low:middle] L[low:middle, low:middle]^-1`, in place."""
-    matrix, rows = found.factor, high - middle
-    for first, last in reversed(found.tiles(low, middle)):
+    matrix, rows = cholesky.factor, high - middle
+    for first, last in reversed(cholesky.tiles(low, middle)):
         part = at(matrix, middle, first, rows, last - first)
         if last < middle:
             part.addmm_(
@@ -266,14 +268,14 @@ def _divide_(found: Cholesky, low: int, middle: int, high: int) -> None:
                 at(matrix, last, first, middle - last, last - first),
                 alpha=-1,
             )
-        part.copy_(torch.mm(part, found.corners[first]))
+        part.copy_(torch.mm(part, cholesky.corners[first]))
 
 
-def _invert_tiles_(found: Cholesky, low: int, high: int) -> None:
+def _invert_tiles_(cholesky: Cholesky, low: int, high: int) -> None:
     """`_invert_` tile by tile, from the last: each is the step `L11` of one tile."""
-    matrix = found.factor
-    for first, last in reversed(found.tiles(low, high)):
-        width, rows, root = last - first, high - last, found.corners[first]
+    matrix = cholesky.factor
+    for first, last in reversed(cholesky.tiles(low, high)):
+        width, rows, root = last - first, high - last, cholesky.corners[first]
         tile = at(matrix, first, first, width, width)
         half = torch.addmm(tile, root.T, root, beta=0, alpha=0.5)
         if rows:

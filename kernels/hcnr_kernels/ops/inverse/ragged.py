@@ -44,11 +44,14 @@ def inverse_hessians(
     def attempt(which: Tensor | None, level: float) -> Tensor:
         chosen = list(range(len(blocks))) if which is None else which.tolist()
         shifts = [level * mean[i].expand(len(blocks[i])) for i in chosen]
-        found = invert_stacks([blocks[i] for i in chosen], shifts, [units[i] for i in chosen])
-        for i, one in zip(chosen, found, strict=True):
-            results[i], condition[i] = one.results, one.norms.amax(0).prod()
+        inverses = invert_stacks([blocks[i] for i in chosen], shifts, [units[i] for i in chosen])
+        for i, inverse in zip(chosen, inverses, strict=True):
+            results[i], condition[i] = inverse.results, inverse.norms.amax(0).prod()
         sizes = [blocks[i].shape[-1] for i in chosen]
-        orders = [failing_order(one.order[None], b) for one, b in zip(found, sizes, strict=True)]
+        orders = [
+            failing_order(inverse.order[None], b)
+            for inverse, b in zip(inverses, sizes, strict=True)
+        ]
         return torch.cat(orders)
 
     finite = torch.cat([all_finite(one[None]) for one in hessians])
@@ -57,9 +60,9 @@ def inverse_hessians(
         join_blocks(result[None], len(one))[0]
         for result, one in zip(results, hessians, strict=True)
     ]
-    for place in failed:
-        matrices[place] = torch.full_like(hessians[place], torch.nan)
-        condition[place] = torch.nan
+    for index in failed:
+        matrices[index] = torch.full_like(hessians[index], torch.nan)
+        condition[index] = torch.nan
     return matrices, used.to(mean.dtype), status, condition
 
 
@@ -74,35 +77,37 @@ def invert_stacks(
         units: `[N, b]` each.
     """
     widths: dict[int, list[int]] = {}
-    for place, stack in enumerate(stacks):
-        widths.setdefault(stack.shape[-1], []).append(place)
+    for index, stack in enumerate(stacks):
+        widths.setdefault(stack.shape[-1], []).append(index)
     first = stacks[0]
     taken = {
-        width: places
-        for width, places in widths.items()
+        width: indices
+        for width, indices in widths.items()
         if native.takes(first.device, first.dtype, width)
     }
-    found: dict[int, Inverses] = {}
-    several = [place for places in taken.values() for place in places]
+    by_index: dict[int, Inverses] = {}
+    several = [index for indices in taken.values() for index in indices]
     if len(taken) > 1 and sum(len(stacks[i]) for i in several) <= FEW * len(taken):
         inverses = _invert_table([stacks[i] for i in several], [shifts[i] for i in several])
-        found.update(zip(several, inverses, strict=True))
+        by_index.update(zip(several, inverses, strict=True))
         taken = {}
-    for places in taken.values():
-        joined = [torch.cat([part[i] for i in places]) for part in (stacks, shifts, units)]
-        parts = [part.split([len(stacks[i]) for i in places]) for part in invert_stack(*joined)]
-        found.update(zip(places, map(Inverses, *parts), strict=True))
-    for place, one in enumerate(zip(stacks, shifts, units, strict=True)):
-        if place not in found:
-            found[place] = invert_stack(*one)
-    return [found[place] for place in range(len(stacks))]
+    for indices in taken.values():
+        joined = [torch.cat([part[i] for i in indices]) for part in (stacks, shifts, units)]
+        parts = [part.split([len(stacks[i]) for i in indices]) for part in invert_stack(*joined)]
+        by_index.update(zip(indices, map(Inverses, *parts), strict=True))
+    for index, arguments in enumerate(zip(stacks, shifts, units, strict=True)):
+        if index not in by_index:
+            by_index[index] = invert_stack(*arguments)
+    return [by_index[index] for index in range(len(stacks))]
 
 
 def _invert_table(stacks: list[Tensor], shifts: list[Tensor]) -> list[Inverses]:
     """Blocks of unequal widths in one call of the compiled extension."""
     counts = [len(stack) for stack in stacks]
-    every = native.invert_blocks([block for stack in stacks for block in stack], torch.cat(shifts))
-    blocks = iter(every.results)
+    inverted = native.invert_blocks(
+        [block for stack in stacks for block in stack], torch.cat(shifts)
+    )
+    blocks = iter(inverted.results)
     results = [torch.stack([next(blocks) for _ in range(count)]) for count in counts]
-    facts = zip(every.status.split(counts), every.norms.split(counts), strict=True)
+    facts = zip(inverted.status.split(counts), inverted.norms.split(counts), strict=True)
     return [checked(one, *rest) for one, rest in zip(results, facts, strict=True)]

@@ -16,58 +16,58 @@ Panel = tuple[int, int, Sequence[Corner]]
 """First and last column (exclusive) of a panel, and the diagonal blocks that it consists of."""
 
 
-def solve_(found: Cholesky, right: Tensor, tiling: Tiling) -> Tensor:
+def solve_(cholesky: Cholesky, right: Tensor, tiling: Tiling) -> Tensor:
     """`right (L L^T)^-1` in place, `right [r, d]` with contiguous rows: `2 d^2 r` operations."""
-    panels = _tiles(found, tiling)
-    _forward(found, panels, right, right)
-    _backward(found, panels, right, right)
+    panels = _tiles(cholesky, tiling)
+    _forward(cholesky, panels, right, right)
+    _backward(cholesky, panels, right, right)
     return right
 
 
-def solver_of(found: Cholesky, tiling: Tiling | None = None) -> Callable[[Tensor], Tensor]:
+def solver_of(cholesky: Cholesky, tiling: Tiling | None = None) -> Callable[[Tensor], Tensor]:
     """What multiplies a few contiguous rows `[..., r, d]` by the inverse, in place.
 
     A second matrix as large as they are saves a launch for every block of the diagonal. On a GPU
     that block is a whole panel: its inverse is put together once, `[panel, panel]` each, `d panel`
     numbers in all, for a quarter of the launches of a solve by tiles.
     """
-    tiling = tiling or tiling_for(found.factor.device)
-    panels = (_whole_panels if tiling.whole_panels else _tiles)(found, tiling)
+    tiling = tiling or tiling_for(cholesky.factor.device)
+    panels = (_whole_panels if tiling.whole_panels else _tiles)(cholesky, tiling)
 
     def solve(right: Tensor) -> Tensor:
         rows = right.view(-1, right.shape[-1])
         half = torch.empty_like(rows)
-        _forward(found, panels, rows, half)
-        _backward(found, panels, half, rows)
+        _forward(cholesky, panels, rows, half)
+        _backward(cholesky, panels, half, rows)
         return right
 
     return solve
 
 
-def _tiles(found: Cholesky, tiling: Tiling) -> list[Panel]:
+def _tiles(cholesky: Cholesky, tiling: Tiling) -> list[Panel]:
     """Every panel by its tiles."""
     return [
-        (low, high, [(*tile, found.corners[tile[0]]) for tile in found.tiles(low, high)])
-        for low, high in found.panels(tiling.panel)
+        (low, high, [(*tile, cholesky.corners[tile[0]]) for tile in cholesky.tiles(low, high)])
+        for low, high in cholesky.panels(tiling.panel)
     ]
 
 
-def _whole_panels(found: Cholesky, tiling: Tiling) -> list[Panel]:
+def _whole_panels(cholesky: Cholesky, tiling: Tiling) -> list[Panel]:
     """Every panel as one block of the diagonal."""
-    bounds = list(found.panels(tiling.panel))
-    inverses = [] if found.rows is not None else _equal_panels(found, bounds)
+    bounds = list(cholesky.panels(tiling.panel))
+    inverses = [] if cholesky.rows is not None else _equal_panels(cholesky, bounds)
     for low, high in bounds[len(inverses) :]:
-        if found.rows is not None:
-            inverses.append(at(found.factor, low, low, high - low, high - low).triu().T)
+        if cholesky.rows is not None:
+            inverses.append(at(cholesky.factor, low, low, high - low, high - low).triu().T)
             continue
-        tiles = found.tiles(low, high)
-        inverse = found.corners[low]
+        tiles = cholesky.tiles(low, high)
+        inverse = cholesky.corners[low]
         if len(tiles) > 1:
             inverse = inverse.new_zeros(high - low, high - low)
             for first, last in tiles:
-                place, width = first - low, last - first
-                at(inverse, place, place, width, width).copy_(found.corners[first])
-            _join_(found, inverse, low, low, high)
+                start, width = first - low, last - first
+                at(inverse, start, start, width, width).copy_(cholesky.corners[first])
+            _join_(cholesky, inverse, low, low, high)
         inverses.append(inverse)
     return [
         (low, high, [(low, high, inverse)])
@@ -75,25 +75,25 @@ def _whole_panels(found: Cholesky, tiling: Tiling) -> list[Panel]:
     ]
 
 
-def _equal_panels(found: Cholesky, bounds: list[tuple[int, int]]) -> list[Tensor]:
+def _equal_panels(cholesky: Cholesky, bounds: list[tuple[int, int]]) -> list[Tensor]:
     """Inverses of the first panels, if of a power of two of equal tiles, all put together at once.
 
     With the inverses W of both halves, the corner below them is `-W2 L21 W1`, as in `_join_`.
     """
     width = bounds[0][1]
     tiles = [
-        found.tiles(low, high)
+        cholesky.tiles(low, high)
         for low, high in itertools.takewhile(lambda one: one[1] - one[0] == width, bounds)
     ]
     parts = len(tiles[0])
     size = width // parts
     if any(high - low != size for panel in tiles for low, high in panel) or parts & (parts - 1):
         return []
-    corners = torch.stack([found.corners[low] for panel in tiles for low, _ in panel])
+    corners = torch.stack([cholesky.corners[low] for panel in tiles for low, _ in panel])
     inverse = corners.new_zeros(len(tiles), width, width)
-    places = inverse.view(-1, parts, size, parts, size).diagonal(dim1=1, dim2=3)
-    places.copy_(corners.view(-1, parts, size, size).permute(0, 2, 3, 1))
-    matrix, begin = found.factor, found.factor.storage_offset()
+    diagonal = inverse.view(-1, parts, size, parts, size).diagonal(dim1=1, dim2=3)
+    diagonal.copy_(corners.view(-1, parts, size, size).permute(0, 2, 3, 1))
+    matrix, begin = cholesky.factor, cholesky.factor.storage_offset()
     stride = matrix.stride(0)
     while size < width:
         shape = len(tiles), width // (2 * size), size, size
@@ -114,30 +114,30 @@ def _equal_panels(found: Cholesky, bounds: list[tuple[int, int]]) -> list[Tensor
     return list(inverse)
 
 
-def _join_(found: Cholesky, inverse: Tensor, low: int, first: int, last: int) -> None:
+def _join_(cholesky: Cholesky, inverse: Tensor, low: int, first: int, last: int) -> None:
     """Inverse of `L[first:last, first:last]` from those of its tiles, in `inverse` from `low` on.
 
     With the inverses W of both halves, the corner below them is `-W2 L21 W1`.
     """
-    tiles = found.tiles(first, last)
+    tiles = cholesky.tiles(first, last)
     if len(tiles) < 2:
         return
     middle = tiles[len(tiles) // 2][0]
-    _join_(found, inverse, low, first, middle)
-    _join_(found, inverse, low, middle, last)
+    _join_(cholesky, inverse, low, first, middle)
+    _join_(cholesky, inverse, low, middle, last)
     left, right = middle - first, last - middle
     start, centre = first - low, middle - low
     product = torch.mm(
-        at(found.factor, middle, first, right, left), at(inverse, start, start, left, left)
+        at(cholesky.factor, middle, first, right, left), at(inverse, start, start, left, left)
     )
     corner = at(inverse, centre, start, right, left)
     lower = at(inverse, centre, centre, right, right)
     torch.addmm(corner, lower, product, beta=0, alpha=-1, out=corner)
 
 
-def _forward(found: Cholesky, panels: list[Panel], right: Tensor, result: Tensor) -> None:
+def _forward(cholesky: Cholesky, panels: list[Panel], right: Tensor, result: Tensor) -> None:
     """`result = right L^-T`; `right` is overwritten, and may be `result`."""
-    matrix, rows = found.factor, right.shape[0]
+    matrix, rows = cholesky.factor, right.shape[0]
     for low, high, corners in panels:
         if low:
             factor = at(matrix, low, 0, high - low, low)
@@ -151,9 +151,9 @@ def _forward(found: Cholesky, panels: list[Panel], right: Tensor, result: Tensor
             _divide(tile, inverse.T, result, first, result is right)
 
 
-def _backward(found: Cholesky, panels: list[Panel], right: Tensor, result: Tensor) -> None:
+def _backward(cholesky: Cholesky, panels: list[Panel], right: Tensor, result: Tensor) -> None:
     """`result = right L^-1`; `right` is overwritten, and may be `result`."""
-    matrix, rows, bottom = found.factor, right.shape[0], found.edges[-1]
+    matrix, rows, bottom = cholesky.factor, right.shape[0], cholesky.edges[-1]
     for low, high, corners in reversed(panels):
         if high < bottom:
             factor = at(matrix, high, low, bottom - high, high - low)

@@ -197,8 +197,8 @@ def invert_(matrix: Tensor, split: int = 0, *, keep: bool = False) -> Eliminated
     width, matrix = matrix.shape[0], _aligned(matrix)
     corners, order = _first(matrix, square)
     last, count = split // square.m, len(corners)
-    wide = square.m * (count if keep else 1)
-    panels = torch.empty(width, wide, dtype=torch.float32, device=matrix.device)
+    panel_columns = square.m * (count if keep else 1)
+    panels = torch.empty(width, panel_columns, dtype=torch.float32, device=matrix.device)
     for step in range(count):
         panel = at(panels, 0, step * square.m if keep else 0, width, square.m)
         _divide(matrix, panel, corners, step, 0, square)

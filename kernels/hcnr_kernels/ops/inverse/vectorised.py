@@ -90,21 +90,21 @@ def invert(hessian: Tensor, damping: float, block_size: int | None) -> StackedIn
             shifts = shifts.repeat_interleave(count)
         results, orders, norms = invert_stack(blocks.flatten(0, 1), shifts, units.flatten(0, 1))
         results = results.unflatten(0, (-1, count))
-        found = norms.view(-1, count, 2).amax(1).prod(1)
+        conditions = norms.view(-1, count, 2).amax(1).prod(1)
         if which is None:
-            inverse, condition = results, found
+            inverse, condition = results, conditions
         else:
             if inverse is None:
                 inverse = torch.empty_like(stack, memory_format=torch.contiguous_format)
-            inverse[which], condition[which] = results, found
+            inverse[which], condition[which] = results, conditions
         return orders if count == 1 else failing_order(orders.view(-1, count), size)
 
     used, status, failed = climb(all_finite(hessian), damping, attempt)
     if inverse is None:
         inverse = torch.empty_like(stack, memory_format=torch.contiguous_format)
-    for place in failed:
-        inverse[place] = torch.nan
-        condition[place] = torch.nan
+    for index in failed:
+        inverse[index] = torch.nan
+        condition[index] = torch.nan
     return StackedInverse(inverse, used.to(hessian.dtype), status, condition)
 
 
@@ -140,9 +140,9 @@ def _invert_large(blocks: Tensor, shift: Tensor, unit: Tensor) -> tuple[Tensor, 
     """One block at a time, in place of its copy; a failed one is left as it is."""
     results = torch.empty_like(blocks, memory_format=torch.contiguous_format)
     tiling, orders = tiling_for(blocks.device), []
-    for place, result in enumerate(results):
-        copy_lower_(result, blocks[place])
-        damp_(result[None], shift[place, None], unit[place, None])
+    for index, result in enumerate(results):
+        copy_lower_(result, blocks[index])
+        damp_(result[None], shift[index, None], unit[index, None])
         orders.append(invert_(result, tiling))
     return results, torch.stack(orders)
 

@@ -21,9 +21,9 @@ def merge(
     merged = tuned.to(dtype, copy=True)
     by_row = axis == "output"
     lines = mask.nonzero().squeeze(1) if by_row else torch.arange(base.shape[0], device=base.device)
-    for some in chunks(lines.shape[0], chunk_length(16 * base.shape[1])):
-        rows = lines[some] if by_row else some
-        restored = base[some] if isinstance(rows, slice) else base.index_select(0, rows)
+    for chunk in chunks(lines.shape[0], chunk_length(16 * base.shape[1])):
+        rows = lines[chunk] if by_row else chunk
+        restored = base[chunk] if isinstance(rows, slice) else base.index_select(0, rows)
         if deviation is not None:
             restored = restored.float() + deviation[rows]
         restored = restored.to(dtype)

@@ -154,11 +154,14 @@ class SpectralBasis:
     def _curvatures(self, task_weight: float) -> tuple[Tensor, Tensor]:
         """`h h'` and `mu t t'` of every pair of directions, in the layout of `Modes.shares`."""
         _check_task_weight(task_weight)
-        (tall, tall_task, _), (wide, wide_task, _) = self.output.shares, self.input.shares
-        largest = torch.finfo(tall.dtype).max / 4
+        (output_honesty, output_task, _), (input_honesty, input_task, _) = (
+            self.output.shares,
+            self.input.shares,
+        )
+        largest = torch.finfo(output_honesty.dtype).max / 4
         return (
-            torch.outer(tall, wide),
-            torch.outer(tall_task * min(task_weight, largest), wide_task),
+            torch.outer(output_honesty, input_honesty),
+            torch.outer(output_task * min(task_weight, largest), input_task),
         )
 
 
@@ -210,14 +213,18 @@ def spectral_basis(
         check_moment(f"{argument}[0]", pair[0], width, delta)
         check_moment(f"{argument}[1]", pair[1], out, delta)
     dtype = torch.promote_types(torch.float32, delta.dtype)
-    given = shared.input if isinstance(shared, SpectralBasis) else shared
-    if given is not None:
-        known = given.vectors
-        if (given.width, known.dtype, known.device) != (width, dtype, delta.device):
+    shared_input = shared.input if isinstance(shared, SpectralBasis) else shared
+    if shared_input is not None:
+        shared_vectors = shared_input.vectors
+        if (shared_input.width, shared_vectors.dtype, shared_vectors.device) != (
+            width,
+            dtype,
+            delta.device,
+        ):
             refuse(
                 "shared",
                 f"a basis of {width} inputs in {dtype} on {delta.device}",
-                f"{given.width} in {known.dtype} on {known.device}",
+                f"{shared_input.width} in {shared_vectors.dtype} on {shared_vectors.device}",
             )
     axes = list(zip(honesty, task, strict=True))
     names = [
@@ -227,16 +234,16 @@ def spectral_basis(
     for pair, pair_names in zip(axes, names, strict=True):
         raise_if_not_finite(pair, pair_names)
 
-    def modes(place: int) -> Modes:
-        near, far = axes[place]
-        pair = as_dtype(near, dtype), as_dtype(far, dtype)
-        return modes_of(*pair, damping, names[place], block_size)
+    def modes(which: int) -> Modes:
+        honesty_moment, task_moment = axes[which]
+        pair = as_dtype(honesty_moment, dtype), as_dtype(task_moment, dtype)
+        return modes_of(*pair, damping, names[which], block_size)
 
     with _without_autocast(delta):
-        wide = modes(0) if given is None else given
-        tall = modes(1)
-        blocks = analyse(delta.to(dtype), tall, wide, dual=True)
-    return SpectralBasis(tall, wide, blocks)
+        input_modes = modes(0) if shared_input is None else shared_input
+        output_modes = modes(1)
+        blocks = analyse(delta.to(dtype), output_modes, input_modes, dual=True)
+    return SpectralBasis(output_modes, input_modes, blocks)
 
 
 @contextlib.contextmanager
@@ -258,8 +265,8 @@ def _check_matrix(
     argument: str, matrix: Tensor, shape: tuple[int, int] | None, *, like: Tensor
 ) -> None:
     """Refuse anything but a finite floating-point matrix, of a shape if one is given."""
-    wrong = matrix.dim() != 2 or 0 in matrix.shape or (shape and tuple(matrix.shape) != shape)
-    if wrong or not matrix.dtype.is_floating_point or matrix.device != like.device:
+    misshapen = matrix.dim() != 2 or 0 in matrix.shape or (shape and tuple(matrix.shape) != shape)
+    if misshapen or not matrix.dtype.is_floating_point or matrix.device != like.device:
         refuse(
             argument,
             f"floating-point of shape {shape or '[out, in]'} on {like.device}",

@@ -33,16 +33,16 @@ class BlockDiagonal(NamedTuple):
         if block_size is None or block_size >= width:
             return cls((matrix[None],))
         edge = width - width % block_size
-        whole = split_blocks(matrix[None, :edge, :edge], block_size)[0]
-        return cls((whole, matrix[None, edge:, edge:]) if edge < width else (whole,))
+        full_blocks = split_blocks(matrix[None, :edge, :edge], block_size)[0]
+        return cls((full_blocks, matrix[None, edge:, edge:]) if edge < width else (full_blocks,))
 
     @classmethod
     def zeros(cls, width: int, block_size: int | None, like: Tensor) -> "BlockDiagonal":
         """All zero, `[width, width]`, of the dtype and on the device of `like`."""
         size = width if block_size is None else min(block_size, width)
-        count, rest = divmod(width, size)
-        stacks = like.new_zeros(count, size, size), like.new_zeros(1, rest, rest)
-        return cls(stacks if rest else stacks[:1])
+        count, remainder = divmod(width, size)
+        stacks = like.new_zeros(count, size, size), like.new_zeros(1, remainder, remainder)
+        return cls(stacks if remainder else stacks[:1])
 
     @property
     def width(self) -> int:

@@ -36,12 +36,12 @@ def analyse(matrix: Tensor, output: Modes, input: Modes, *, dual: bool) -> Block
             `synthesise` serves both.
     """
     left, right = (axis.dual if dual else axis.vectors for axis in (output, input))
-    part, rest = input.analyse(matrix.T, right)
+    part, left_out = input.analyse(matrix.T, right)
     both, columns = output.analyse(part.T, left)
-    if rest is None:
+    if left_out is None:
         rows, neither = None, None
     else:
-        rows, neither = output.analyse(rest.T, left)
+        rows, neither = output.analyse(left_out.T, left)
     if not dual:
         rows, columns, neither = (
             None if block is None else block * scale
@@ -63,15 +63,15 @@ def synthesise(blocks: Blocks, weight: Tensor, output: Modes, input: Modes) -> T
         output: Directions of the output axis.
         input: Directions of the input axis.
     """
-    tall, wide = blocks.both.shape
-    top = input.synthesise((blocks.both * weight[:tall, :wide]).T).T
+    k_out, k_in = blocks.both.shape
+    top = input.synthesise((blocks.both * weight[:k_out, :k_in]).T).T
     if blocks.rows is not None:
-        top = torch.addcmul(top, blocks.rows, weight[:tall, wide:])
+        top = torch.addcmul(top, blocks.rows, weight[:k_out, k_in:])
     result = output.synthesise(top)
     if blocks.columns is not None:
-        result += input.synthesise((blocks.columns * weight[tall:, :wide]).T).T
+        result += input.synthesise((blocks.columns * weight[k_out:, :k_in]).T).T
     if blocks.neither is not None:
-        result.addcmul_(blocks.neither, weight[tall:, wide:])
+        result.addcmul_(blocks.neither, weight[k_out:, k_in:])
     return result
 
 
@@ -86,23 +86,23 @@ def energies(blocks: Blocks, output: Modes, input: Modes) -> Tensor:
         output: Directions of the output axis.
         input: Directions of the input axis.
     """
-    tall, wide = blocks.both.shape
+    k_out, k_in = blocks.both.shape
     scales = [axis.honesty.double() for axis in (output, input)]
-    found = torch.zeros(
-        tall + (output.span is not None),
-        wide + (input.span is not None),
+    squares = torch.zeros(
+        k_out + (output.span is not None),
+        k_in + (input.span is not None),
         dtype=torch.float64,
         device=blocks.both.device,
     )
-    torch.mul(blocks.both, blocks.both, out=found[:tall, :wide])
-    found[:tall, :wide] *= scales[0][:, None] * scales[1]
+    torch.mul(blocks.both, blocks.both, out=squares[:k_out, :k_in])
+    squares[:k_out, :k_in] *= scales[0][:, None] * scales[1]
     if blocks.rows is not None:
-        found[:tall, wide] = scales[0] * input.damping * _squares(blocks.rows, 1)
+        squares[:k_out, k_in] = scales[0] * input.damping * _squares(blocks.rows, 1)
     if blocks.columns is not None:
-        found[tall, :wide] = scales[1] * output.damping * _squares(blocks.columns, 0)
+        squares[k_out, :k_in] = scales[1] * output.damping * _squares(blocks.columns, 0)
     if blocks.neither is not None:
-        found[tall, wide] = output.damping * input.damping * _squares(blocks.neither, (0, 1))
-    return found
+        squares[k_out, k_in] = output.damping * input.damping * _squares(blocks.neither, (0, 1))
+    return squares
 
 
 def _squares(block: Tensor, dim: int | tuple[int, ...]) -> Tensor:

@@ -33,8 +33,8 @@ class TaskEnergy(NamedTuple):
     @staticmethod
     def eigenvalues() -> Tensor:
         """Centres of the bins, float64 `[BINS]`."""
-        places = torch.arange(BINS, dtype=torch.float64) / _PER_DECADE
-        return 10 ** (_LEAST + places)
+        decades = torch.arange(BINS, dtype=torch.float64) / _PER_DECADE
+        return 10 ** (_LEAST + decades)
 
     def lost(self, task_weight: float) -> float:
         """`sum g a Y^2 / (1 + mu g a)^2`: the total at mu = 0, where E = 0.
@@ -53,8 +53,10 @@ def task_energy(blocks: Blocks, output: Modes, input: Modes) -> TaskEnergy:
         output: Directions of the output axis.
         input: Directions of the input axis.
     """
-    (tall, tall_task, _), (wide, wide_task, _) = output.shares, input.shares
-    logarithm = (tall_task / tall).log10()[:, None] + (wide_task / wide).log10()
+    (output_honesty, output_task, _), (input_honesty, input_task, _) = output.shares, input.shares
+    logarithm = (output_task / output_honesty).log10()[:, None] + (
+        input_task / input_honesty
+    ).log10()
     energy = energies(blocks, output, input).flatten() * (10 ** logarithm.double()).flatten()
-    places = ((logarithm.flatten() - _LEAST) * _PER_DECADE).round().clamp_(0, BINS - 1).long()
-    return TaskEnergy(torch.bincount(places, energy, BINS).cpu())
+    bins = ((logarithm.flatten() - _LEAST) * _PER_DECADE).round().clamp_(0, BINS - 1).long()
+    return TaskEnergy(torch.bincount(bins, energy, BINS).cpu())

@@ -53,11 +53,11 @@ def kept(blocks: Blocks, output: Modes, input: Modes, task_weight: float) -> Kep
     """
     count = _Count(output, input)
     energy = energies(blocks, output, input)
-    for some in count.chunks:
-        given_back = 1 / (1 + task_weight * count.values(some))
-        part = energy[some].cpu()
-        count.add(some, part, part * (1 - given_back).square(), part * given_back.square())
-        count.restored += float((count.directions(some) * given_back).sum())
+    for rows in count.chunks:
+        given_back = 1 / (1 + task_weight * count.values(rows))
+        part = energy[rows].cpu()
+        count.add(rows, part, part * (1 - given_back).square(), part * given_back.square())
+        count.restored += float((count.directions(rows) * given_back).sum())
     return count.summary()
 
 
@@ -81,8 +81,8 @@ def compared(blocks: Blocks, others: Blocks, output: Modes, input: Modes) -> Kep
         ),
     )
     parts = [energies(of, output, input) for of in (blocks, others, lost)]
-    for some in count.chunks:
-        count.add(some, *(part[some].cpu() for part in parts))
+    for rows in count.chunks:
+        count.add(rows, *(part[rows].cpu() for part in parts))
     count.restored = math.nan
     return count.summary()
 
@@ -91,28 +91,28 @@ class _Count:
     """Sums over all pairs of directions, by bin and in all."""
 
     def __init__(self, output: Modes, input: Modes) -> None:
-        self._tall, self._wide = _spectrum(output), _spectrum(input)
+        self._output, self._input = _spectrum(output), _spectrum(input)
         self._edges = torch.tensor(DECADES, dtype=torch.float64)
         # Directions, energy before and after.
         self._sums = torch.zeros(3, len(DECADES) + 1, dtype=torch.float64)
         self._task = self._lost = self.restored = 0.0
-        rows = chunk_length(64 * len(self._wide.value))
-        self.chunks = chunks(len(self._tall.value), rows)
+        rows = chunk_length(64 * len(self._input.value))
+        self.chunks = chunks(len(self._output.value), rows)
 
-    def values(self, some: slice) -> Tensor:
+    def values(self, rows: slice) -> Tensor:
         """`g_i a_j` of some output directions with all input directions."""
-        return self._tall.value[some, None] * self._wide.value
+        return self._output.value[rows, None] * self._input.value
 
-    def directions(self, some: slice) -> Tensor:
+    def directions(self, rows: slice) -> Tensor:
         """How many directions each of them stands for."""
-        return self._tall.directions[some, None] * self._wide.directions
+        return self._output.directions[rows, None] * self._input.directions
 
-    def add(self, some: slice, before: Tensor, after: Tensor, lost: Tensor) -> None:
+    def add(self, rows: slice, before: Tensor, after: Tensor, lost: Tensor) -> None:
         """Count energies `Y^2` of delta, of E, and of their difference."""
-        values = self.values(some)
+        values = self.values(rows)
         bins = torch.bucketize(values.log10(), self._edges).flatten()
-        for place, column in enumerate((self.directions(some), before, after)):
-            self._sums[place] += torch.bincount(bins, column.flatten(), len(DECADES) + 1)
+        for index, column in enumerate((self.directions(rows), before, after)):
+            self._sums[index] += torch.bincount(bins, column.flatten(), len(DECADES) + 1)
         self._task += float((values * before).sum())
         self._lost += float((values * lost).sum())
 

@@ -122,7 +122,7 @@ def solve_pencil(
     """
     level = _level((honesty, task), damping, names)
     pairs = zip(honesty.stacks, task.stacks, strict=True)
-    parts = [_diagonalise(near, far, level, names) for near, far in pairs]
+    parts = [_diagonalise(*stacks, level, names) for stacks in pairs]
     return Modes(
         vectors=BlockDiagonal(tuple(part.vectors for part in parts)),
         dual=BlockDiagonal(tuple(part.dual for part in parts)),
@@ -150,7 +150,7 @@ def _level(pair: Sequence[BlockDiagonal], damping: float, names: Sequence[str]) 
 
 def _failing_order(matrix: BlockDiagonal, level: float) -> Tensor:
     """Order of the first leading minor that fails, 0 if none."""
-    found = torch.zeros((), dtype=torch.int32, device=matrix.device)
+    first = torch.zeros((), dtype=torch.int32, device=matrix.device)
     before = 0
     for stack in matrix.stacks:
         count, size, _ = stack.shape
@@ -159,9 +159,9 @@ def _failing_order(matrix: BlockDiagonal, level: float) -> Tensor:
             order = cholesky_(damped[0], tiling_for(stack.device)).order
         else:
             order = failing_order(torch.linalg.cholesky_ex(damped)[1][None], size)[0]
-        found = torch.where((found == 0) & (order > 0), before + order, found)
+        first = torch.where((first == 0) & (order > 0), before + order, first)
         before += count * size
-    return found
+    return first
 
 
 def _damped(stack: Tensor, level: float, *, pivot: bool) -> Tensor:

@@ -117,8 +117,8 @@ def left_out(
     logarithm = math.log(10 * math.sqrt(2 / math.pi))
     for _ in range(steps):
         rows = whitened(probes, transposed=False)
-        rest = torch.addmm(matrix.times(rows.T).T, rows @ span @ inside, span.T, alpha=-1)
-        probes = whitened(rest, transposed=True)
+        remainder = torch.addmm(matrix.times(rows.T).T, rows @ span @ inside, span.T, alpha=-1)
+        probes = whitened(remainder, transposed=True)
         largest = float(torch.linalg.vector_norm(probes, dim=1).max())
         if largest == 0:
             return 0.0

@@ -184,15 +184,15 @@ def modes_of(
         OperatorError: One is given in other blocks than the other, or than are asked for.
         FactorizationError: A matrix stays indefinite.
     """
-    whole = block_size is None or block_size >= width_of(honesty)
-    if whole and damping > 0 and tokens_are_cheaper(honesty, task):
-        found = _modes_in_span(honesty, task, damping, names)
-        if found is not None:
-            return found
-    near, far = (_gram(moment, block_size) for moment in (honesty, task))
-    if near.shapes != far.shapes:
-        refuse(names[1], f"the blocks of {names[0]}, {near.shapes}", far.shapes)
-    return solve_pencil(near, far, damping, names)
+    all_neurons = block_size is None or block_size >= width_of(honesty)
+    if all_neurons and damping > 0 and tokens_are_cheaper(honesty, task):
+        modes = _modes_in_span(honesty, task, damping, names)
+        if modes is not None:
+            return modes
+    honesty_gram, task_gram = (_gram(moment, block_size) for moment in (honesty, task))
+    if honesty_gram.shapes != task_gram.shapes:
+        refuse(names[1], f"the blocks of {names[0]}, {honesty_gram.shapes}", task_gram.shapes)
+    return solve_pencil(honesty_gram, task_gram, damping, names)
 
 
 def _gram(moment: SecondMoment, block_size: int | None = None) -> BlockDiagonal:
@@ -201,11 +201,11 @@ def _gram(moment: SecondMoment, block_size: int | None = None) -> BlockDiagonal:
         rows = _unit_rows(moment.rows)
         return BlockDiagonal.zeros(rows.shape[1], block_size, rows).add_gram_(rows)
     if isinstance(moment, BlockDiagonal):
-        found = moment
+        blocks = moment
     else:
-        found = BlockDiagonal.cut(_held(moment), block_size)
-    mean = found.diagonal().mean().abs()
-    return found.map(lambda stack: stack / torch.where(mean == 0, 1, mean))
+        blocks = BlockDiagonal.cut(_held(moment), block_size)
+    mean = blocks.diagonal().mean().abs()
+    return blocks.map(lambda stack: stack / torch.where(mean == 0, 1, mean))
 
 
 def _unit_rows(rows: Tensor) -> Tensor:
@@ -233,11 +233,11 @@ def _modes_in_span(
         else:
             pair.append(Symmetric(_unit_rows(_held(moment)), squared=True))
             rank += len(_held(moment))
-    found = find_span(pair[0], pair[1], rank, damping)
-    if found is None:
+    common = find_span(pair[0], pair[1], rank, damping)
+    if common is None:
         return None
-    modes = _pencil_of(*found.inside, damping, names)
-    return modes._replace(span=found.span, width=len(found.span))
+    modes = _pencil_of(*common.inside, damping, names)
+    return modes._replace(span=common.span, width=len(common.span))
 
 
 def _pencil_of(honesty: Tensor, task: Tensor, damping: float, names: Sequence[str]) -> Modes:
