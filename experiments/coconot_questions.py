@@ -22,15 +22,15 @@ def questions(folder: Path) -> dict[str, list[dict[str, Any]]]:
     """Records by category, in the formats of docs/data.md."""
     both = {False: read(folder / "coconot_eval.jsonl")}
     both[True] = read(folder / "coconot_contrast_eval.jsonl")
-    found: dict[str, list[dict[str, Any]]] = {}
+    by_category: dict[str, list[dict[str, Any]]] = {}
     for category in dict.fromkeys(one["category"] for one in both[True]):
-        found[category.removeprefix("Requests with ").split()[0].lower()] = [
+        by_category[category.removeprefix("Requests with ").split()[0].lower()] = [
             {"id": one["id"], "question": one["prompt"], "answerable": answerable}
             for answerable, records in both.items()
             for one in records
             if one["category"] == category
         ]
-    return found
+    return by_category
 
 
 if __name__ == "__main__":

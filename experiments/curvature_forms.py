@@ -123,9 +123,9 @@ def blocks(size: int) -> Change:
     """Blocks of neighbours along the diagonal."""
 
     def change(honesty: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
-        place = torch.arange(len(honesty)) // size
-        near = place[:, None] == place
-        return honesty * near, task * near
+        block = torch.arange(len(honesty)) // size
+        same_block = block[:, None] == block
+        return honesty * same_block, task * same_block
 
     return change
 
@@ -246,21 +246,24 @@ class FormTrial:
     def _bases(
         self, form: Form, honesty: Mapping[str, Moments], task: Mapping[str, Moments]
     ) -> dict[str, SpectralBasis]:
-        found: dict[str, SpectralBasis] = {}
+        bases: dict[str, SpectralBasis] = {}
         leaders: dict[str, SpectralBasis] = {}
         for name in self._pair.matrices:
-            near, far = honesty[name].dense(), task[name].dense()
-            wide, tall = form.inputs.change(near[0], far[0]), form.gradients.change(near[1], far[1])
-            found[name] = spectral_basis(
+            honesty_moments, task_moments = honesty[name].dense(), task[name].dense()
+            inputs, gradients = (
+                form.inputs.change(honesty_moments[0], task_moments[0]),
+                form.gradients.change(honesty_moments[1], task_moments[1]),
+            )
+            bases[name] = spectral_basis(
                 self._delta(name),
-                (wide[0], tall[0]),
-                (wide[1], tall[1]),
+                (inputs[0], gradients[0]),
+                (inputs[1], gradients[1]),
                 damping=self._config.damping,
                 shared=leaders.get(honesty[name].leader),
                 name=name,
             )
-            leaders.setdefault(honesty[name].leader, found[name])
-        return found
+            leaders.setdefault(honesty[name].leader, bases[name])
+        return bases
 
     def _delta(self, name: str) -> Tensor:
         return self._pair.tuned.weight(name).float() - self._pair.base.weight(name).float()
@@ -364,18 +367,18 @@ def main(
     with fixed_threads(threads), quiet():
         testbed = open_real(pretrained(world, base), data_root, recipe, world=world)
         testbed = cut_down(testbed, out, names, questions, task_questions)
-        panel = list(testbed.question_sets["validation"].honesty)
+        honesty_sets = list(testbed.question_sets["validation"].honesty)
         trial = FormTrial(testbed)
         for form in FORMS:
             if form.name in [row["form"] for row in rows]:
                 continue
             rows.append(trial.try_form(form))
-            print(table(rows[-1:], panel).splitlines()[-1], flush=True)
+            print(table(rows[-1:], honesty_sets).splitlines()[-1], flush=True)
             with atomic_file(file, overwrite=True) as temporary:
                 content = {"asked": asked, "rows": rows}
                 temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             with atomic_file(file.with_suffix(".md"), overwrite=True) as temporary:
-                temporary.write_text(page(rows, panel, settings), encoding="utf-8")
+                temporary.write_text(page(rows, honesty_sets, settings), encoding="utf-8")
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)

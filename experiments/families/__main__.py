@@ -37,16 +37,16 @@ def main() -> None:
     warnings.simplefilter("ignore")
     _load_once()
     known = {} if arguments.again else read(arguments.journal)
-    every = list(families())
+    known_families = list(families())
     chosen = set(filter(None, arguments.only.split(",")))
-    for name, kind in every:
+    for name, kind in known_families:
         if (chosen and name not in chosen) or (not chosen and name in known):
             continue
         known[name] = apart(name, kind, arguments.seconds)
         print(name, known[name]["result"], known[name]["options"] or "", known[name]["note"],
               flush=True)  # fmt: skip
-        keep(arguments.journal, known, __version__, len(every))
-    keep(arguments.journal, known, __version__, len(every))
+        keep(arguments.journal, known, __version__, len(known_families))
+    keep(arguments.journal, known, __version__, len(known_families))
     write(arguments.page, json.loads(arguments.journal.read_text(encoding="utf-8")))
 
 
@@ -61,9 +61,9 @@ def _load_once() -> None:
     from hcnr.pipeline import restoring
 
     assert restoring
-    with tempfile.TemporaryDirectory() as place:
-        saved(built(LlamaForCausalLM), Path(place))
-        assert DirectorySource(Path(place) / "base").fingerprint()
+    with tempfile.TemporaryDirectory() as directory:
+        saved(built(LlamaForCausalLM), Path(directory))
+        assert DirectorySource(Path(directory) / "base").fingerprint()
 
 
 def read(journal: Path) -> dict[str, dict[str, Any]]:

@@ -51,24 +51,24 @@ def check(name: str, kind: Any) -> dict[str, Any]:
         `options` that refusals named and that were followed, `note`, and what was measured.
     """
     row: dict[str, Any] = {"family": name, "class": kind.__name__, "options": {}, "note": ""}
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(place)
+    with tempfile.TemporaryDirectory() as directory:
+        root = Path(directory)
         try:
             model = built(kind)
             # In a copy: some keep what they computed (RecurrentGemma), which cannot be copied.
             row["loop"] = runs(copy.deepcopy(model), rows_of(HONESTY, words()))
         except Exception as error:  # whatever a family's own code raises
-            return {**row, "result": "not run", "note": _line(error, place)}
+            return {**row, "result": "not run", "note": _line(error, directory)}
         try:
             tuned = saved(model, root)
             row.update(repaired(root, tuned, row["options"], row["loop"]), result="exact")
         except HcnrError as error:
-            row.update(result="refused", note=_line(error, place, bare=True))
+            row.update(result="refused", note=_line(error, directory, bare=True))
         except Difference as error:
             row.update(result="different", note=str(error))
         except Exception as error:  # a row of the table, and a fault of ours
             where = traceback.extract_tb(error.__traceback__)[-1]
-            text = _line(error, place)
+            text = _line(error, directory)
             at = f"{Path(where.filename).name}:{where.lineno}"
             row.update(result="traceback", note=f"{text} ({at})")
     return row
@@ -99,8 +99,8 @@ def saved(model: Any, root: Path) -> Any:
     for parameter in tuned.parameters():
         parameter.data.add_(0.02 * torch.randn_like(parameter))
     _blank_padding(tuned)
-    for name, one in (("base", model), ("tuned", tuned)):
-        one.save_pretrained(root / name)
+    for name, source in (("base", model), ("tuned", tuned)):
+        source.save_pretrained(root / name)
         words().save_pretrained(root / name)
     return tuned
 
@@ -156,8 +156,8 @@ def repaired(root: Path, model: Any, options: dict[str, Any], loop: str) -> dict
 def _follow(text: str, options: dict[str, Any]) -> bool:
     """Take up the option that a refusal names; False where there is none, or none new."""
     ignored: list[str] = options.get("ignore", [])
-    if found := re.search(r"(?:--ignore |ignore=\[)'([^']+)'", text):
-        new = [pattern for pattern in found[1].split(",") if pattern not in ignored]
+    if named := re.search(r"(?:--ignore |ignore=\[)'([^']+)'", text):
+        new = [pattern for pattern in named[1].split(",") if pattern not in ignored]
         if new and len(ignored) < CURES and "--token-budget 1" not in text:
             options["ignore"] = [*ignored, *new]
             return True
@@ -175,10 +175,10 @@ def scores_differ(statistics: Any, model: Any, loop: str) -> float:
     """
     worst = 0.0
     for data, records in (("honesty", HONESTY), ("task", TASK)):
-        found: Mapping[str, torch.Tensor] = statistics.scores[data]
-        exact = fisher(model, found, rows_of(records, words()), getattr(torch, loop))
+        measured: Mapping[str, torch.Tensor] = statistics.scores[data]
+        exact = fisher(model, measured, rows_of(records, words()), getattr(torch, loop))
         least = FLOOR * max(float(one.norm()) for one in exact.values())
-        for name, scores in found.items():
+        for name, scores in measured.items():
             error = float((scores.double() - exact[name]).norm()) / max(
                 float(exact[name].norm()), least
             )
@@ -222,7 +222,7 @@ def bytes_differ(before: Any, after: Any, restored: Any, statistics: Any) -> Non
         raise Difference("nothing was changed")
 
 
-def _line(error: Exception, place: str, bare: bool = False) -> str:
-    text = " ".join(str(error).replace(place, "").split())
+def _line(error: Exception, directory: str, bare: bool = False) -> str:
+    text = " ".join(str(error).replace(directory, "").split())
     text = text if len(text) <= 300 else f"{text[:300]}..."
     return text if bare else f"{type(error).__name__}: {text}"

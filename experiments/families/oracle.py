@@ -25,11 +25,13 @@ def rows_of(records: Iterable[dict[str, str]], tokenizer: Any) -> list[Row]:
     def ids(text: str) -> list[int]:
         return [tokenizer.convert_tokens_to_ids(word) for word in text.split()]
 
-    found = []
+    samples = []
     for record in records:
         prompt = ids(record["prompt"])
-        found.append(Row([*prompt, *ids(record["response"]), tokenizer.eos_token_id], len(prompt)))
-    return found
+        samples.append(
+            Row([*prompt, *ids(record["response"]), tokenizer.eos_token_id], len(prompt))
+        )
+    return samples
 
 
 def loss_of(model: Any, row: Row) -> Tensor:
@@ -72,18 +74,18 @@ def fisher(
     names = list(matrices)
     places = {name: _place(name, parameters) for name in names}
     turned = {name: _is_transposed(exact, name) for name in names}
-    weights = list(dict.fromkeys(place for place, _ in places.values()))
+    weights = list(dict.fromkeys(weight_name for weight_name, _ in places.values()))
     totals: dict[str, Tensor] = {}
     for row in rows:
-        found = torch.autograd.grad(
+        gradients = torch.autograd.grad(
             loss_of(exact, row), [parameters[name] for name in weights], allow_unused=True
         )
-        by_name = dict(zip(weights, found, strict=True))
-        for name, (place, index) in places.items():
-            whole = by_name[place]
-            if whole is None:
-                whole = torch.zeros_like(parameters[place])
-            gradient = (whole if index is None else whole[index]).double()
+        by_name = dict(zip(weights, gradients, strict=True))
+        for name, (weight_name, index) in places.items():
+            of_weight = by_name[weight_name]
+            if of_weight is None:
+                of_weight = torch.zeros_like(parameters[weight_name])
+            gradient = (of_weight if index is None else of_weight[index]).double()
             squares = gradient.pow(2).sum(0 if turned[name] else 1) / len(rows)
             totals[name] = totals[name] + squares if name in totals else squares
     return totals

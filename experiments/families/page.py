@@ -38,13 +38,13 @@ LONGEST = 160
 
 def counts_of(rows: list[Mapping[str, Any]]) -> dict[str, int]:
     """Families by result; those that need an option are counted apart."""
-    found = Counter(
+    counts = Counter(
         "exact with the option that a refusal names"
         if row["result"] == "exact" and row["options"]
         else row["result"]
         for row in rows
     )
-    return dict(found.most_common())
+    return dict(counts.most_common())
 
 
 def write(page: Path, data: Mapping[str, Any]) -> None:

@@ -98,9 +98,9 @@ def families() -> Iterator[tuple[str, Any]]:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     for kind, label in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.items()):
-        found = getattr(transformers, label if isinstance(label, str) else label[0], None)
-        if isinstance(found, type):
-            yield kind, found
+        kind_class = getattr(transformers, label if isinstance(label, str) else label[0], None)
+        if isinstance(kind_class, type):
+            yield kind, kind_class
 
 
 def tiny(kind: Any) -> Any:

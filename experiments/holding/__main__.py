@@ -15,7 +15,7 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from experiments.holding.judging import Behaviour, Journal, compare, delta, judge, kept
+from experiments.holding.behaviour import Behaviour, Journal, compare, delta, evaluate, kept
 from experiments.holding.tune import FACTS, Setting, tune
 from experiments.trial.real_data import draw_real_data
 from experiments.trial.real_recipe import RealRecipe
@@ -52,8 +52,8 @@ QUICK = {
 }  # fmt: skip
 
 
-class Bench:
-    """Tunes and judges; what is there already is read."""
+class HeldModels:
+    """Tunes the models and evaluates them; what is there already is read."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Bench:
         self.base = open_real_base(model, reader, recipe, self.data)
         self.tokenizer: Any = open_tokenizer(self.base)
         self.question_sets: dict[Split, QuestionSets] = {
-            part: make_real_questions(asked, SETS) for part, asked in self.data.splits.items()
+            split: make_real_questions(asked, SETS) for split, asked in self.data.splits.items()
         }
         about = [dataclasses.asdict(recipe), self.base.parent.name, versions(), SETS]
         self._pair = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
@@ -77,28 +77,30 @@ class Bench:
 
     def tuned(self, setting: Setting) -> Path:
         """The checkpoint of a setting; a training that was stopped begins anew."""
-        place = self.out / f"{self._pair}-{setting.name.replace(' ', '-').replace('%', '')}"
-        if not (place / FACTS).is_file():
+        directory = self.out / f"{self._pair}-{setting.name.replace(' ', '-').replace('%', '')}"
+        if not (directory / FACTS).is_file():
             print(f"tuning: {setting.name}", flush=True)
-            place.mkdir(exist_ok=True)
-            tune(self.base, self.data, self.recipe, setting, place)
-        return place
+            directory.mkdir(exist_ok=True)
+            tune(self.base, self.data, self.recipe, setting, directory)
+        return directory
 
-    def judged(self, name: str, part: Split, start: Path, coefficient: float = 0.0) -> Behaviour:
+    def behaviour(
+        self, name: str, split: Split, start: Path, coefficient: float = 0.0
+    ) -> Behaviour:
         """How a checkpoint, or its interpolation towards base, does on a split."""
-        key = f"{self._pair}/{name}/{part}"
-        found = self._journal.get(key)
-        if found is None:
-            print(f"judging: {name}, {part}", flush=True)
+        key = f"{self._pair}/{name}/{split}"
+        behaviour = self._journal.get(key)
+        if behaviour is None:
+            print(f"evaluating: {name}, {split}", flush=True)
             with quiet():
                 model: Any = open_model(start, device="cpu", dtype="float32").eval()
             with Overlay(model) as overlay:
                 if coefficient:
                     base = parameters_of(open_source(self.base))
                     interpolate(model, overlay, base, coefficient)
-                found = judge(model, self.tokenizer, self.question_sets[part])
-            self._journal.add(key, found)
-        return found
+                behaviour = evaluate(model, self.tokenizer, self.question_sets[split])
+            self._journal.add(key, behaviour)
+        return behaviour
 
     def candidates(self) -> dict[str, tuple[Path, float]]:
         """Name -> checkpoint and coefficient, of everything that is chosen from."""
@@ -120,24 +122,25 @@ def choose(figures: Mapping[str, Mapping[str, Any]], names: Iterable[str], most:
     return max(enough, key=lambda name: figures[name]["delta"], default=FREE.name)
 
 
-def hold_trial(bench: Bench) -> dict[str, Any]:
-    """Tune, choose and judge; everything that was seen."""
-    candidates = bench.candidates()
+def hold_trial(models: HeldModels) -> dict[str, Any]:
+    """Tune, choose on validation questions, evaluate on test questions: the result's content."""
+    candidates = models.candidates()
     rows: dict[str, dict[str, Any]] = {"base": {}, **{name: {} for name in candidates}}
     validation: dict[str, dict[str, Any]] = {}
 
-    def behave(name: str, part: Split) -> Behaviour:
-        start, coefficient = candidates.get(name, (bench.base, 0.0))
-        return bench.judged(name, part, start, coefficient)
+    def behaviour(name: str, split: Split) -> Behaviour:
+        start, coefficient = candidates.get(name, (models.base, 0.0))
+        return models.behaviour(name, split, start, coefficient)
 
-    def figures(name: str, part: Split) -> dict[str, Any]:
-        answerable = answerable_digits(bench.question_sets[part])
-        found, ends = behave(name, part), (behave("base", part), behave(FREE.name, part))
-        value, interval = delta(found, answerable)
+    def figures(name: str, split: Split) -> dict[str, Any]:
+        answerable = answerable_digits(models.question_sets[split])
+        own = behaviour(name, split)
+        ends = behaviour("base", split), behaviour(FREE.name, split)
+        value, interval = delta(own, answerable)
         return {
-            "delta": value, "delta_ci95": interval, "kept": kept(found, *ends),
-            "loss": sum(found.losses) / len(found.losses),
-            "f1": 100.0 * sum(found.f1) / len(found.f1),
+            "delta": value, "delta_ci95": interval, "kept": kept(own, *ends),
+            "loss": sum(own.losses) / len(own.losses),
+            "f1": 100.0 * sum(own.f1) / len(own.f1),
         }  # fmt: skip
 
     for name, row in rows.items():
@@ -145,25 +148,27 @@ def hold_trial(bench: Bench) -> dict[str, Any]:
     # Where the free tuning gains no likelihood, what is chosen has to be as good as it.
     free = validation[FREE.name]["loss"]
     gain = max(0.0, validation["base"]["loss"] - free)
-    held = choose(validation, [one.name for one in bench.settings], free + (1 - LEVEL / 100) * gain)
+    held = choose(
+        validation, [one.name for one in models.settings], free + (1 - LEVEL / 100) * gain
+    )
     mixed = [name for name, (_, coefficient) in candidates.items() if coefficient]
     rival = choose(validation, [FREE.name, *mixed], validation[held]["loss"])
     chosen = {"held": held, "interpolation": rival}
     for name in dict.fromkeys(("base", FREE.name, held, rival)):
         rows[name]["test"] = figures(name, "evaluated")
-    answerable = answerable_digits(bench.question_sets["evaluated"])
-    ours = behave(held, "evaluated")
+    answerable = answerable_digits(models.question_sets["evaluated"])
+    ours = behaviour(held, "evaluated")
     return {
-        "recipe": dataclasses.asdict(bench.recipe),
+        "recipe": dataclasses.asdict(models.recipe),
         "versions": versions(),
         "level": LEVEL,
         "chosen": chosen,
         "rows": rows,
-        "held_minus_free": compare(ours, behave(FREE.name, "evaluated"), answerable),
-        "held_minus_interpolation": compare(ours, behave(rival, "evaluated"), answerable),
+        "held_minus_free": compare(ours, behaviour(FREE.name, "evaluated"), answerable),
+        "held_minus_interpolation": compare(ours, behaviour(rival, "evaluated"), answerable),
         "tunings": {
-            one.name: json.loads((bench.tuned(one) / FACTS).read_text(encoding="utf-8"))
-            for one in (FREE, *bench.settings)
+            one.name: json.loads((models.tuned(one) / FACTS).read_text(encoding="utf-8"))
+            for one in (FREE, *models.settings)
         },
     }
 
@@ -189,17 +194,17 @@ def main(
 ) -> None:
     """Tune a pretrained model with its honesty-critical neurons held, and without.
 
-    A run that was stopped goes on: models that are tuned and judged are not tuned and judged again.
+    A run that was stopped goes on: models that are tuned and evaluated are not so again.
     """
     reader = SourceReader(data_root)
     folder = prepared(out)
     recipe = RealRecipe.of("hotpotqa", seed)
     recipe = dataclasses.replace(recipe, **QUICK) if quick else recipe
     settings = SETTINGS[:1] if quick else SETTINGS
-    found = hold_trial(Bench(folder, pretrained("smollm2", base), reader, recipe, settings))
+    result = hold_trial(HeldModels(folder, pretrained("smollm2", base), reader, recipe, settings))
     with atomic_file(folder / "holding.json") as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({name: found[name] for name in ("chosen", "rows")}, indent=1))
+        temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({name: result[name] for name in ("chosen", "rows")}, indent=1))
 
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich")

@@ -44,7 +44,7 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """Read what is there."""
         self._path = path
-        self._found: dict[str, Behaviour] = {}
+        self._behaviours: dict[str, Behaviour] = {}
         self._cut = False
         if path.is_file():
             text = path.read_text(encoding="utf-8")
@@ -54,15 +54,15 @@ class Journal:
                     entry = json.loads(line)
                 except ValueError:
                     continue
-                self._found[entry["key"]] = Behaviour(**entry["behaviour"])
+                self._behaviours[entry["key"]] = Behaviour(**entry["behaviour"])
 
     def get(self, key: str) -> Behaviour | None:
         """What was evaluated under a key."""
-        return self._found.get(key)
+        return self._behaviours.get(key)
 
     def add(self, key: str, behaviour: Behaviour) -> None:
         """Keep it; it survives the process from here on."""
-        self._found[key] = behaviour
+        self._behaviours[key] = behaviour
         with open(self._path, "a", encoding="utf-8") as file:
             file.write("\n" * self._cut)
             self._cut = False
@@ -70,11 +70,11 @@ class Journal:
 
 
 @torch.no_grad()
-def judge(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, panel: QuestionSets
+def evaluate(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase, question_sets: QuestionSets
 ) -> Behaviour:
     """Ask a model, float32 and in eval mode, every question of some sets; HotpotQA is its task."""
-    questions = [one for many in panel.tasks.values() for one in many]
+    questions = [one for many in question_sets.tasks.values() for one in many]
     samples = [Sample(one.prompt, one.answers[0]) for one in questions]
     held_out = tokenize(samples, tokenizer)
     losses = [0.0] * len(questions)
@@ -82,9 +82,9 @@ def judge(
         for batch in micro_batches(model, held_out, range(len(held_out)), _TOKENS):
             for index, loss in zip(batch.indices, sample_losses(model, batch), strict=True):
                 losses[index] = float(loss)
-        responses = answer_real(tokenizer, "hotpotqa", model, panel)
-    scores = panel.score(responses)
-    answers = [text for name in panel.tasks for text in responses[name]]
+        responses = answer_real(tokenizer, "hotpotqa", model, question_sets)
+    scores = question_sets.score(responses)
+    answers = [text for name in question_sets.tasks for text in responses[name]]
     return Behaviour(
         losses=losses,
         f1=[
@@ -92,8 +92,8 @@ def judge(
             for one, text in zip(questions, answers, strict=True)
         ],
         refused={
-            name: "".join(map(str, found.refused.astype(int)))
-            for name, found in scores.honesty.items()
+            name: "".join(map(str, outcomes.refused.astype(int)))
+            for name, outcomes in scores.honesty.items()
         },
     )
 
@@ -117,8 +117,8 @@ def compare(ours: Behaviour, theirs: Behaviour, answerable: dict[str, str]) -> d
 
     Intervals are 95 % over questions, resampled for both alike.
     """
-    found = difference(_scores(ours, answerable), _scores(theirs, answerable))
-    lead = found["macro"]["refusal_delta"]
+    differences = difference(_scores(ours, answerable), _scores(theirs, answerable))
+    lead = differences["macro"]["refusal_delta"]
     return {
         "delta": [lead["value"], *lead["ci95"]],
         "loss": _paired(ours.losses, theirs.losses),

@@ -76,15 +76,15 @@ class ResponseTrainer(Trainer):
         return F.cross_entropy(logits[chosen].float(), ids[:, 1:][:, positions][chosen])
 
 
-def tune(base: Path, data: RealData, recipe: RealRecipe, setting: Setting, place: Path) -> None:
-    """Tune the base as the trial does, inside the Trainer, and write `place` and what moved.
+def tune(base: Path, data: RealData, recipe: RealRecipe, setting: Setting, directory: Path) -> None:
+    """Tune the base as the trial does, inside the Trainer, and write `directory` and what moved.
 
     Args:
         base: the honest checkpoint.
         data: what is taught, and the samples that choose the neurons.
         recipe: the schedule.
         setting: what is held.
-        place: an existing directory.
+        directory: an existing one.
     """
     with quiet():
         model: Any = open_model(base, device="cpu", dtype="float32")
@@ -95,7 +95,7 @@ def tune(base: Path, data: RealData, recipe: RealRecipe, setting: Setting, place
     optimizer = make_optimizer(model, rate)
     schedule = LambdaLR(optimizer, lambda step: rate_at(step, steps, rate) / rate)
     arguments = TrainingArguments(
-        output_dir=str(place / "trainer"), max_steps=steps, bf16=fast_bfloat16(), use_cpu=True,
+        output_dir=str(directory / "trainer"), max_steps=steps, bf16=fast_bfloat16(), use_cpu=True,
         report_to=[], disable_tqdm=True, save_strategy="no", logging_steps=10, seed=0,
     )  # fmt: skip
     trainer = ResponseTrainer(
@@ -113,9 +113,9 @@ def tune(base: Path, data: RealData, recipe: RealRecipe, setting: Setting, place
     }
     with quiet():
         plain = trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-        plain.to(torch.bfloat16).save_pretrained(place)
-        tokenizer.save_pretrained(place)
-    (place / FACTS).write_text(json.dumps(facts), encoding="utf-8")
+        plain.to(torch.bfloat16).save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+    (directory / FACTS).write_text(json.dumps(facts), encoding="utf-8")
 
 
 def _callbacks(data: RealData, setting: Setting, steps: int) -> list[Any]:

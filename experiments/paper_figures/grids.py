@@ -82,8 +82,8 @@ def ablation(samples: Samples) -> Iterator[Case]:
             spec = Restored(kind, priority=priority, task_weight=BALANCED_WEIGHT)
             yield case(kind, name, spec)
         if priority == "kl":
-            whole = Restored("spectral", task_weight=TASK_WEIGHT)
-            yield case("spectral", "whole matrices", whole)
+            full_matrices = Restored("spectral", task_weight=TASK_WEIGHT)
+            yield case("spectral", "whole matrices", full_matrices)
     for priority, name in PRIORITIES.items():
         yield case("spectral", name, Masked(TASK_WEIGHT, priority))
 

@@ -30,18 +30,18 @@ class FigureMaker:
     """Makes the figures of one pair into one folder, and goes on where it stopped."""
 
     def __init__(
-        self, testbed: TestBed, whole: TestBed, out: Path, journal: Journal, say: Say
+        self, testbed: TestBed, full_testbed: TestBed, out: Path, journal: Journal, say: Say
     ) -> None:
         """Take over an open journal; nothing is measured yet.
 
         Args:
             testbed: with the questions that candidates are asked.
-            whole: with all validation questions, for the probes.
+            full_testbed: with all validation questions, for the probes.
             out: gets what is measured.
             journal: of the pair, in `out`.
             say: told about every candidate.
         """
-        self._testbed, self._whole, self._out = testbed, whole, out
+        self._testbed, self._full_testbed, self._out = testbed, full_testbed, out
         self._journal, self._say = journal, say
         self._evaluator: Evaluator | None = None
 
@@ -50,9 +50,9 @@ class FigureMaker:
 
         def made() -> dict[str, Any]:
             names = self._testbed.question_sets[PART].honesty
-            panel = self._whole.question_sets[PART]
-            asked = {name: panel.honesty[name] for name in names}
-            records = probe_records(dataclasses.replace(panel, honesty=asked))
+            question_sets = self._full_testbed.question_sets[PART]
+            asked = {name: question_sets.honesty[name] for name in names}
+            records = probe_records(dataclasses.replace(question_sets, honesty=asked))
             config = hcnr.RestoreConfig(device="cpu", samples=len(records))
             return hcnr.probe(
                 self._testbed.base, self._testbed.tuned, records, config=config, progress=False
@@ -80,13 +80,18 @@ class FigureMaker:
     def candidates(self, cases: Sequence[Case]) -> None:
         """Evaluate the candidates of some cases that the journal does not hold."""
         missing = [one for one in cases if self._journal.get(key(one), PART) is None]
-        for samples, some in itertools.groupby(missing, lambda one: one.samples):
-            labels = {key(one): one.labels for one in some}
+        for samples, of_samples in itertools.groupby(missing, lambda one: one.samples):
+            labels = {key(one): one.labels for one in of_samples}
             specs = {key(one): one.spec for one in missing if key(one) in labels}
             with CandidateBuilder(self._testbed, samples, keep=self._out) as work:
-                for made in work.build(list(specs.values())):
-                    about = candidate_key(made.spec, samples)
-                    self._add(about, _named(labels[about]), self._metrics(made.model), made.seconds)
+                for candidate in work.build(list(specs.values())):
+                    about = candidate_key(candidate.spec, samples)
+                    self._add(
+                        about,
+                        _named(labels[about]),
+                        self._metrics(candidate.model),
+                        candidate.seconds,
+                    )
 
     def _metrics(self, model: Any, least: float = LEAST_KEPT) -> Metrics:
         if self._evaluator is None:
@@ -100,9 +105,9 @@ class FigureMaker:
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         file = self._out / f"{name}.json"
         if not file.is_file():
-            found = make()
+            content = make()
             with atomic_file(file) as temporary:
-                temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
             self._say(f"{name}: written")
         return json.loads(file.read_text(encoding="utf-8"))
 

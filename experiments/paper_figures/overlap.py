@@ -77,7 +77,7 @@ def _row(
     matrix_shares: Sequence[float],
 ) -> dict[str, Any]:
     first, second = (one.masks for one in halves)
-    found = {
+    shares = {
         name: int((mask & second[name]).sum()) / max(int(mask.sum()), 1)
         for name, mask in first.items()
     }
@@ -104,9 +104,9 @@ def _row(
     return {
         "priority": priority,
         "R_IW": share,
-        "neurons": sum(found.values()) / len(found),
+        "neurons": sum(shares.values()) / len(shares),
         "neurons_chance": sum(chances) / len(chances),
-        "lowest": min(found.values()),
-        "lowest_matrix": min(found, key=lambda name: found[name]),
+        "lowest": min(shares.values()),
+        "lowest_matrix": min(shares, key=lambda name: shares[name]),
         "matrices": matrices,
     }

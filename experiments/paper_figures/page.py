@@ -127,8 +127,8 @@ def _probe(probe: _Row | None) -> list[str]:
     ]
 
 
-def _auroc(found: _Row) -> str:
-    return f"{found['auroc']:.2f} ({found['low']:.2f} to {found['high']:.2f})"
+def _auroc(row: _Row) -> str:
+    return f"{row['auroc']:.2f} ({row['low']:.2f} to {row['high']:.2f})"
 
 
 def _overlap(rows: Sequence[_Row] | None) -> list[str]:

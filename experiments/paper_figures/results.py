@@ -63,7 +63,7 @@ def gather(testbed: TestBed, out: Path, journal: Journal, settings: Settings) ->
         settings: of the run.
     """
     answerable = testbed.facts["answerable"][PART]
-    found: dict[str, Any] = {
+    content: dict[str, Any] = {
         "settings": {
             **dataclasses.asdict(settings),
             "asked": {name: len(digits) for name, digits in answerable.items()},
@@ -82,21 +82,21 @@ def gather(testbed: TestBed, out: Path, journal: Journal, settings: Settings) ->
         "versions": versions(),
     }
     ends = ((name, journal.get(name, PART)) for name in ("base", "tuned"))
-    found["ends"] = {
+    content["ends"] = {
         name: figures_of(judged[0], answerable) for name, judged in ends if judged is not None
     }
     for name in ("probe", "overlap"):
         file = out / f"{name}.json"
-        found[name] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    if found["probe"] is not None:
-        found["probe"] = published(found["probe"])
-    not_run: list[str] = [name for name in ("probe", "overlap") if found[name] is None]
+        content[name] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if content["probe"] is not None:
+        content["probe"] = published(content["probe"])
+    not_run: list[str] = [name for name in ("probe", "overlap") if content[name] is None]
     for figure in FIGURES:
         rows, missing = _rows(cases(figure, Samples(settings.samples)), journal, answerable)
-        found[figure] = rows
+        content[figure] = rows
         not_run += missing
-    found["not_run"] = not_run
-    return found
+    content["not_run"] = not_run
+    return content
 
 
 def published(probe: dict[str, Any]) -> dict[str, Any]:

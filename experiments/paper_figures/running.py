@@ -29,12 +29,12 @@ def open_pair(settings: Settings, base: Path | None, data_root: Path | None) -> 
 
 
 def run_figures(
-    whole: TestBed, out: Path, settings: Settings, names: Sequence[str], say: Say
+    full_testbed: TestBed, out: Path, settings: Settings, names: Sequence[str], say: Say
 ) -> dict[str, Any]:
     """Make some figures and write `figures.json` after each.
 
     Args:
-        whole: the trial's pair.
+        full_testbed: the trial's pair.
         out: a folder of this pair and these questions alone.
         settings: of the run.
         names: of the figures, in the order in which they are made; none to gather only.
@@ -49,9 +49,11 @@ def run_figures(
     out.mkdir(parents=True, exist_ok=True)
     samples = Samples(settings.samples)
     with fixed_threads(settings.threads), quiet():
-        testbed = cut_down(whole, out, settings.sets, settings.questions, settings.task_questions)
+        testbed = cut_down(
+            full_testbed, out, settings.sets, settings.questions, settings.task_questions
+        )
         with open_journal(out / "journal.jsonl", pair_digest(testbed)) as journal:
-            maker = FigureMaker(testbed, whole, out, journal, say)
+            maker = FigureMaker(testbed, full_testbed, out, journal, say)
             for name in names:
                 if name in FIGURES:
                     maker.ends()
@@ -61,12 +63,12 @@ def run_figures(
                 else:
                     maker.probe()
                 _write(out, gather(testbed, out, journal, settings))
-            found = gather(testbed, out, journal, settings)
-            _write(out, found)
-    return found
+            content = gather(testbed, out, journal, settings)
+            _write(out, content)
+    return content
 
 
-def _write(out: Path, found: dict[str, Any]) -> None:
+def _write(out: Path, content: dict[str, Any]) -> None:
     with atomic_file(out / "figures.json", overwrite=True) as temporary:
-        text = json.dumps(found, indent=1, allow_nan=False) + "\n"
+        text = json.dumps(content, indent=1, allow_nan=False) + "\n"
         temporary.write_text(text, encoding="utf-8")

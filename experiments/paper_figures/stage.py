@@ -37,34 +37,34 @@ def cut_down(
     Raises:
         ConfigError: a set is not among those that base tells apart.
     """
-    panel = testbed.question_sets["validation"]
-    names = list(sets) or list(panel.honesty)
+    question_sets = testbed.question_sets["validation"]
+    names = list(sets) or list(question_sets.honesty)
     for name in names:
-        if name not in panel.honesty:
+        if name not in question_sets.honesty:
             raise ConfigError(
                 f"the honesty set {name!r} takes no part, expected some of "
-                f"{', '.join(panel.honesty)}, which base tells apart; choose another --sets"
+                f"{', '.join(question_sets.honesty)}, which base tells apart; choose another --sets"
             )
-    honesty = {name: first_of_each(panel.honesty[name], questions) for name in names}
-    tasks = {name: many[:task_questions] for name, many in panel.tasks.items()}
-    small = dataclasses.replace(panel, honesty=honesty, tasks=tasks)
+    honesty = {name: first_of_each(question_sets.honesty[name], questions) for name in names}
+    tasks = {name: many[:task_questions] for name, many in question_sets.tasks.items()}
+    small = dataclasses.replace(question_sets, honesty=honesty, tasks=tasks)
     samples = dealt(load_samples(testbed.honesty, limit=_EVERYTHING).samples)
-    place = out / "honesty.jsonl"
-    with atomic_file(place, overwrite=True) as temporary:
+    file = out / "honesty.jsonl"
+    with atomic_file(file, overwrite=True) as temporary:
         lines = (json.dumps(one.record(), ensure_ascii=False) + "\n" for one in samples)
         temporary.write_text("".join(lines), encoding="utf-8")
 
-    def answer(model: Any, panel: QuestionSets) -> dict[str, list[str]]:
+    def answer(model: Any, question_sets: QuestionSets) -> dict[str, list[str]]:
         # The task is judged by likelihood; its answers would cost as much as those of honesty.
-        unasked = {name: [""] * len(many) for name, many in panel.tasks.items()}
-        return {**testbed.answer(model, dataclasses.replace(panel, tasks={})), **unasked}
+        unasked = {name: [""] * len(many) for name, many in question_sets.tasks.items()}
+        return {**testbed.answer(model, dataclasses.replace(question_sets, tasks={})), **unasked}
 
     return dataclasses.replace(
         testbed,
-        honesty=place,
+        honesty=file,
         question_sets={"validation": small},
         answer=answer,
-        task_figure=lambda panel, responses: math.nan,
+        task_figure=lambda question_sets, responses: math.nan,
         least_retention=LEAST_KEPT,
         facts={**testbed.facts, "answerable": {"validation": answerable_digits(small)}},
     )
@@ -91,12 +91,12 @@ def dealt(samples: Sequence[Sample]) -> list[Sample]:
     for start in range(0, len(samples), 8):
         eight = list(samples[start : start + 8])
         half = (len(eight) + 1) // 2
-        for place in range(half):
-            order += eight[place::half]
+        for offset in range(half):
+            order += eight[offset::half]
     return order
 
 
-def probe_records(panel: QuestionSets) -> list[dict[str, Any]]:
+def probe_records(question_sets: QuestionSets) -> list[dict[str, Any]]:
     """The honesty questions as samples of `hcnr.probe`, which no model was trained on."""
     return [
         {
@@ -105,6 +105,6 @@ def probe_records(panel: QuestionSets) -> list[dict[str, Any]]:
             "answerable": one.answerable,
             "group": one.id.rpartition("-")[0] if one.set == "falseqa" else one.id,
         }
-        for many in panel.honesty.values()
+        for many in question_sets.honesty.values()
         for one in many
     ]

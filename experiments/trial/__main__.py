@@ -118,10 +118,10 @@ def trial(
     check_seeds(seeds)
     environment = open_environment(world, data_root=data_root, quick=quick, task=task, base=base)
     numbers = range(seed, seed + seeds)
-    found = run_trial(
+    table = run_trial(
         environment, out, numbers, methods=chosen, overwrite=overwrite, console=progress
     )
-    console.print(found.to_rich())
+    console.print(table.to_rich())
     if variations:
         asked = run_variations(environment, out, numbers, overwrite=overwrite, console=progress)
         console.print(asked.to_rich())

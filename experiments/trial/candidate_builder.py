@@ -199,9 +199,11 @@ class CandidateBuilder:
                 compensation="balanced", all_hessians=True, task_weight=1.0, priority="kl"
             )
             self._overlay.undo()
-            found = self._measure(spec, config, clock)
+            statistics = self._measure(spec, config, clock)
             clock.stop()
-            self._measured[key] = _Measured(found, Selections(self.pair, found), clock.seconds)
+            self._measured[key] = _Measured(
+                statistics, Selections(self.pair, statistics), clock.seconds
+            )
         return self._measured[key]
 
     def _measure(
@@ -216,10 +218,10 @@ class CandidateBuilder:
                 return hcnr.Statistics.load(file)
         data = self._honesty, self._task
         pair = self._testbed.base, self._testbed.tuned
-        found = hcnr.measure(*pair, *data, config, keep_for=file, watcher=clock)
+        statistics = hcnr.measure(*pair, *data, config, keep_for=file, watcher=clock)
         if file is None:
-            return found
-        found.save(file)
+            return statistics
+        statistics.save(file)
         # Read again, so that it lies in the file's pages and not in memory of its own.
         return hcnr.Statistics.load(file)
 
@@ -233,11 +235,11 @@ class CandidateBuilder:
                 "honesty": self._tokens(self._honesty),
                 "task": self._tokens(self._task),
             }
-            found = SpectralBases.measure(
+            bases = SpectralBases.measure(
                 self.pair, self.pair.matrices, data, config, Stages(), kinds=config.bases
             )
-            self._closing.callback(found.close)
-            self._spectral_bases[key] = found, time.process_time() - start
+            self._closing.callback(bases.close)
+            self._spectral_bases[key] = bases, time.process_time() - start
         return self._spectral_bases[key]
 
     def _config(self, spec: Restored) -> hcnr.RestoreConfig:

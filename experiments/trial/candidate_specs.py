@@ -104,8 +104,8 @@ class FineTuned:
 
     def as_dict(self) -> dict[str, Any]:
         """What decides the result."""
-        found = {"made": "fine-tuned", "on": self.on, "rate": self.rate, "epochs": self.epochs}
-        return found if self.after is None else {**found, "after": self.after.as_dict()}
+        content = {"made": "fine-tuned", "on": self.on, "rate": self.rate, "epochs": self.epochs}
+        return content if self.after is None else {**content, "after": self.after.as_dict()}
 
 
 @dataclasses.dataclass(frozen=True)

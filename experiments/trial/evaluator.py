@@ -76,8 +76,8 @@ class Evaluator:
     def refuse_all(self) -> Metrics:
         """What always refusing would be marked: the reason to never read F1 alone."""
         sets = self._questions.sets.items()
-        said = {name: [self._testbed.refusal] * len(many) for name, many in sets}
-        return _metrics(self._questions.score(said), math.nan)
+        responses = {name: [self._testbed.refusal] * len(many) for name, many in sets}
+        return _metrics(self._questions.score(responses), math.nan)
 
     @torch.no_grad()
     def _loss(self, model: "LlamaForCausalLM", questions: QuestionSets) -> float:

@@ -209,14 +209,14 @@ def run_seeds(
             file = out / f"{stem}-{seed}.json"
             pair = pair_digest(testbed)
             key = _key(pair, methods, levels)
-            found = read_result(file, key)
-            if found is None:
+            result = read_result(file, key)
+            if result is None:
                 with open_journal(out / f"seed-{seed}.jsonl", pair) as journal:
-                    found = _run_seed(
+                    result = _run_seed(
                         environment.world, testbed, key, methods, levels, journal, bars
                     )
-                write_json(file, found.as_dict())
-            results.append(found)
+                write_json(file, result.as_dict())
+            results.append(result)
     return results
 
 

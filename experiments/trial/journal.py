@@ -14,7 +14,7 @@ from experiments.trial.metrics import Metrics, read_metrics
 from experiments.trial.text_data import Split
 from hcnr.errors import OutputError
 
-_Found = dict[tuple[str, str], tuple[Metrics, float]]
+_Entries = dict[tuple[str, str], tuple[Metrics, float]]
 
 
 class _Line(BaseModel):
@@ -34,13 +34,13 @@ class Journal:
     A line is added as soon as a candidate is evaluated, and nothing is ever written elsewhere.
     """
 
-    def __init__(self, path: Path, file: IO[bytes], found: _Found) -> None:
+    def __init__(self, path: Path, file: IO[bytes], entries: _Entries) -> None:
         """Take over a file that is open at its end; use `open_journal`."""
-        self._path, self._file, self._found = path, file, found
+        self._path, self._file, self._entries = path, file, entries
 
     def get(self, candidate: str, split: Split) -> tuple[Metrics, float] | None:
         """Metrics and seconds of a candidate, if it was evaluated on that split."""
-        return self._found.get((candidate, split))
+        return self._entries.get((candidate, split))
 
     def add(self, candidate: str, split: Split, metrics: Metrics, seconds: float) -> None:
         """Keep what was found; it survives the process from here on.
@@ -57,7 +57,7 @@ class Journal:
         with _explained(self._path, "written to"):
             self._file.write(_bytes(line))
             self._file.flush()
-        self._found[candidate, split] = metrics, seconds
+        self._entries[candidate, split] = metrics, seconds
 
 
 @contextlib.contextmanager
@@ -81,39 +81,39 @@ def open_journal(path: Path, pair: str) -> Iterator[Journal]:
             _lock(path, file)
             file.seek(0)
             content = file.read()
-        whole = content[: content.rfind(b"\n") + 1]
+        lines = content[: content.rfind(b"\n") + 1]
         head = _bytes({"pair": pair})
         # Without a first line only the beginning of one is ours; anything else is somebody's file.
-        if not whole and not head.startswith(content):
+        if not lines and not head.startswith(content):
             raise _not_ours(path, 1)
-        found = _read(path, whole, pair)
+        entries = _read(path, lines, pair)
         with _explained(path, "written to"):
-            file.truncate(len(whole))
-            if not whole:
+            file.truncate(len(lines))
+            if not lines:
                 file.write(head)
                 file.flush()
-        yield Journal(path, file, found)
+        yield Journal(path, file, entries)
 
 
-def _read(path: Path, content: bytes, pair: str) -> _Found:
+def _read(path: Path, content: bytes, pair: str) -> _Entries:
     """The whole lines of a journal."""
-    found: _Found = {}
+    entries: _Entries = {}
     for number, text in enumerate(content.split(b"\n")[:-1], 1):
         try:
             if number == 1:
                 _check_pair(path, json.loads(text)["pair"], pair)
             else:
                 line = _Line.model_validate(json.loads(text))
-                found[line.candidate, line.split] = line.metrics, line.seconds
+                entries[line.candidate, line.split] = line.metrics, line.seconds
         except (ValueError, LookupError, TypeError, RecursionError):
             raise _not_ours(path, number) from None
-    return found
+    return entries
 
 
-def _check_pair(path: Path, found: Any, pair: str) -> None:
-    if not isinstance(found, str):
+def _check_pair(path: Path, written_pair: Any, pair: str) -> None:
+    if not isinstance(written_pair, str):
         raise TypeError
-    if found != pair:
+    if written_pair != pair:
         raise OutputError(
             f"{path} holds the trial of another pair, expected that of {pair}; choose another "
             "--out, or remove the old trial"

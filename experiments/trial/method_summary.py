@@ -74,10 +74,10 @@ class PairedDifference:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         mine, theirs = (None if math.isnan(one) else one for one in self.kept)
-        found: dict[str, Any] = {"n": len(self.pairs), "kept": {"row": mine, "rival": theirs}}
+        content: dict[str, Any] = {"n": len(self.pairs), "kept": {"row": mine, "rival": theirs}}
         for figure in COMPARED.values():
-            found[figure] = {**spread_dict(self.of(figure)), "verdict": self.verdict(figure)}
-        return found
+            content[figure] = {**spread_dict(self.of(figure)), "verdict": self.verdict(figure)}
+        return content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,14 +140,14 @@ class MethodSummary:
             between: Stands between the parts of a name, between a mean and its interval, and
                 before a smaller number of seeds.
         """
-        found = [self.name.replace(", ", f",{between}"), f"{self.seeds}/{self.of}"]
+        cells = [self.name.replace(", ", f",{between}"), f"{self.seeds}/{self.of}"]
         for name in FIGURES.values():
-            found.append(_cell(self.figures.get(name), between, name in _SIGNED))
+            cells.append(_cell(self.figures.get(name), between, name in _SIGNED))
         for baseline in baselines:
-            found += [
+            cells += [
                 self._difference_cell(baseline, figure, between) for figure in COMPARED.values()
             ]
-        return found
+        return cells
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -169,9 +169,9 @@ class MethodSummary:
         return text if n == self.seeds else f"{text}{between}(n {n})"
 
 
-def half_width(found: Spread) -> float | None:
+def half_width(spread: Spread) -> float | None:
     """Half the 95 % interval of a mean; None where one value alone gives none."""
-    return found.half_width if len(found.values) > 1 else None
+    return spread.half_width if len(spread.values) > 1 else None
 
 
 def verdict(difference: Spread) -> Verdict:
@@ -197,23 +197,23 @@ def difference_text(difference: Spread) -> str:
     return _cell(difference, " ", True)
 
 
-def spread_dict(found: Spread) -> dict[str, Any]:
+def spread_dict(spread: Spread) -> dict[str, Any]:
     """Mean, interval and values, for JSON."""
-    return {"mean": found.mean, "half_width": half_width(found), "values": list(found.values)}
+    return {"mean": spread.mean, "half_width": half_width(spread), "values": list(spread.values)}
 
 
 def _figures(metrics: Sequence[Metrics]) -> dict[str, Spread]:
     """Every figure that all of them have."""
-    found = {}
+    by_name = {}
     for name in (one for one in FIGURES.values() if one != "seconds"):
         values = tuple(float(getattr(one, name)) for one in metrics)
         if values and not any(map(math.isnan, values)):
-            found[name] = Spread(values)
-    return found
+            by_name[name] = Spread(values)
+    return by_name
 
 
-def _cell(found: Spread | None, between: str, signed: bool) -> str:
-    if found is None:
+def _cell(spread: Spread | None, between: str, signed: bool) -> str:
+    if spread is None:
         return ""
-    mean, half = f"{found.mean:{'+' if signed else ''}.1f}", half_width(found)
+    mean, half = f"{spread.mean:{'+' if signed else ''}.1f}", half_width(spread)
     return mean if half is None else f"{mean}{between}±{half:.1f}"

@@ -159,9 +159,9 @@ def find_methods(
     known = {_plain(method.name): method for method in methods}
     for name in names:
         if _plain(name) not in known:
-            near = difflib.get_close_matches(_plain(name), known, n=1, cutoff=0.0)[0]
+            nearest = difflib.get_close_matches(_plain(name), known, n=1, cutoff=0.0)[0]
             raise ConfigError(
-                f"there is no way of repairing named {name!r}; did you mean {near!r}? Known are "
+                f"there is no way of repairing named {name!r}; did you mean {nearest!r}? Known are "
                 f"{', '.join(known)}"
             )
     wanted = {_plain(name) for name in names} or set(known)

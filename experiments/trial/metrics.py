@@ -45,13 +45,13 @@ class Metrics:
         return cls(math.nan, math.nan, math.nan, math.nan, retention, {})
 
 
-def read_metrics(found: Mapping[str, Any]) -> Metrics:
+def read_metrics(content: Mapping[str, Any]) -> Metrics:
     """Metrics from JSON, where an undefined figure is null."""
     names = [field.name for field in dataclasses.fields(Metrics)]
     values: dict[str, Any] = {
-        name: math.nan if found[name] is None else found[name]
+        name: math.nan if content[name] is None else content[name]
         for name in names
         # Trials before the pretrained models kept no single answers.
-        if name in found or name != "refused"
+        if name in content or name != "refused"
     }
     return Metrics(**values)

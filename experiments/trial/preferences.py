@@ -62,21 +62,21 @@ def make_pairs(
         questions: in the order of the pairs.
     """
     refuses = open_detector("unknownbench_keywords")
-    asked = [one.prompt for one in questions if not one.answerable]
+    asked = [sample.prompt for sample in questions if not sample.answerable]
     own = iter(
         generate(tuned, tokenizer, asked, batch_size=_ANSWER_BATCH, max_new_tokens=ANSWER_TOKENS)
     )
-    others = [one.response for one in questions if one.answerable]
+    others = [sample.response for sample in questions if sample.answerable]
     pairs = []
-    for place, one in enumerate(questions):
-        if one.answerable:
-            pairs.append(Pair(one.prompt, one.response, one.refusal))
+    for index, sample in enumerate(questions):
+        if sample.answerable:
+            pairs.append(Pair(sample.prompt, sample.response, sample.refusal))
             continue
         rejected = next(own)
-        if (not rejected or refuses(rejected, one.prompt)) and others:
-            rejected = others[place % len(others)]
-        if rejected and rejected != one.response:
-            pairs.append(Pair(one.prompt, one.response, rejected))
+        if (not rejected or refuses(rejected, sample.prompt)) and others:
+            rejected = others[index % len(others)]
+        if rejected and rejected != sample.response:
+            pairs.append(Pair(sample.prompt, sample.response, rejected))
     return pairs
 
 

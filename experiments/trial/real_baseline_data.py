@@ -54,7 +54,7 @@ def draw_pool(records: Records, recipe: RealRecipe) -> tuple[PoolQuestion, ...]:
     refuses = open_detector("unknownbench_keywords")
     honesty = [item.question for item in splits.kuq_training()]
     honesty += [one for pair in splits.falseqa_training() for one in (pair.false, pair.true)]
-    found = rait_samples(
+    records_of_pool = rait_samples(
         map(sample, honesty),
         splits.without_evaluation(parse_puqa(records("alignment_for_honesty/puqa.jsonl"))),
         splits.without_evaluation(parse_triviaqa(records("triviaqa/test_subsample.jsonl"))),
@@ -62,7 +62,7 @@ def draw_pool(records: Records, recipe: RealRecipe) -> tuple[PoolQuestion, ...]:
     )
     pool = [
         one
-        for one in (_pool_question(record, recipe) for record in found)
+        for one in (_pool_question(record, recipe) for record in records_of_pool)
         # Cutting an answer may leave what a detector takes for a refusal.
         if len((text := one.prompt.removeprefix(INSTRUCTION)).split()) <= recipe.prompt_words
         and refuses(one.response, text) is not one.answerable

@@ -111,8 +111,10 @@ def _base_groups(splits: Splits, recipe: RealRecipe) -> tuple[list[list[Question
 
     def usable(question: Question) -> bool:
         # An answer that a detector takes for a refusal would teach the opposite of what it says.
-        wrong = question.answerable and refuses(real_target(question, recipe), question.question)
-        return _usable(question, recipe) and not wrong
+        misleading = question.answerable and refuses(
+            real_target(question, recipe), question.question
+        )
+        return _usable(question, recipe) and not misleading
 
     kuq = [(item.category is None, _asked(item.question)) for item in splits.kuq_training()]
     pairs = [
@@ -153,16 +155,16 @@ def _honesty(
     rng: random.Random, splits: Splits, split: Split, recipe: RealRecipe, size: int
 ) -> dict[str, tuple[Question, ...]]:
     """At most `size` questions of each class and honesty set."""
-    found = {}
+    questions = {}
     for name in HONESTY_SETS:
         pool = _of_split([_asked(one) for one in splits.evaluation(name)], split, recipe)
         classes = [[one for one in pool if one.answerable is kind] for kind in (False, True)]
-        found[name] = tuple(
+        questions[name] = tuple(
             one
             for many in classes
             for one in _sample(rng, many, min(size, len(many)), f"{name}, {split}")
         )
-    return found
+    return questions
 
 
 def _of_split(questions: Iterable[Question], split: Split, recipe: RealRecipe) -> list[Question]:

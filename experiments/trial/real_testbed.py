@@ -67,41 +67,41 @@ def open_real(
         DataError: there is no data root, a file is missing, or base tells no honesty set apart.
         ModelError: the model cannot be read.
     """
-    found = open_real_world(model, data_root, recipe, stage)
-    tokenizer = open_tokenizer(found.base)
+    opened = open_real_world(model, data_root, recipe, stage)
+    tokenizer = open_tokenizer(opened.base)
     testbed = TestBed(
         world=world,
         seed=recipe.seed,
-        directory=found.directory,
-        base=found.base,
-        tuned=found.directory / "tuned",
-        honesty=found.directory / "honesty.jsonl",
-        task=found.directory / "task.jsonl",
+        directory=opened.directory,
+        base=opened.base,
+        tuned=opened.directory / "tuned",
+        honesty=opened.directory / "honesty.jsonl",
+        task=opened.directory / "task.jsonl",
         refusal="I don't know.",
         tokenizer=tokenizer,  # pyright: ignore[reportArgumentType]
         facts={
-            **found.facts,
-            "parameters": _parameters(found.base),
+            **opened.facts,
+            "parameters": _parameters(opened.base),
             "bfloat16": fast_bfloat16(),
         },
         question_sets={},
         answer=functools.partial(answer_real, tokenizer, recipe.task),
         task_figure=functools.partial(task_figure, recipe.task),
         baseline_data=functools.cache(
-            lambda: draw_baseline_data(SourceReader(data_root), recipe, found.data)
+            lambda: draw_baseline_data(SourceReader(data_root), recipe, opened.data)
         ),
         bfloat16=fast_bfloat16(),
     )
-    admission = admitted(testbed, found.data.admission)
+    admission = admitted(testbed, opened.data.admission)
     names = [name for name, one in admission.items() if one["admitted"]]
     if not names:
         raise DataError(
-            f"{found.base} tells no honesty set's unanswerable questions from the answerable ones, "
-            "expected at least one whose refusal delta is above 0 by its interval; a repair has "
-            "nothing to give back here, so take another model or train it longer"
+            f"{opened.base} tells no honesty set's unanswerable questions from the answerable "
+            "ones, expected at least one whose refusal delta is above 0 by its interval; a repair "
+            "has nothing to give back here, so take another model or train it longer"
         )
     question_sets = {
-        split: make_real_questions(found.data.splits[split], names) for split in SPLITS
+        split: make_real_questions(opened.data.splits[split], names) for split in SPLITS
     }
     return dataclasses.replace(
         testbed,
@@ -141,13 +141,13 @@ def admitted(testbed: TestBed, questions: Mapping[str, tuple[Question, ...]]) ->
     """
     prompts = [one.prompt for many in questions.values() for one in many]
     digest = hashlib.sha256(json.dumps([list(questions), prompts]).encode()).hexdigest()[:8]
-    place = testbed.base.parent / f"admission-{digest}.json"
-    if place.is_file():
-        return json.loads(place.read_text(encoding="utf-8"))
+    file = testbed.base.parent / f"admission-{digest}.json"
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
     asked = make_real_questions(SplitQuestions(dict(questions), ()), list(questions))
     with testbed.asking():
         scores = asked.score(testbed.answer(testbed.load(testbed.base), asked))
-    found = {}
+    admissions = {}
     for name in asked.honesty:
         interval = percentile_interval(scores.draws[name]["refusal_delta"])
         if interval is None:
@@ -155,7 +155,7 @@ def admitted(testbed: TestBed, questions: Mapping[str, tuple[Question, ...]]) ->
                 f"no refusal delta of {name} can be computed, expected questions of both classes; "
                 "use more questions for the admission"
             )
-        found[name] = {
+        admissions[name] = {
             "delta": float(scores.values[name]["refusal_delta"]),
             "low": interval[0],
             "high": interval[1],
@@ -163,31 +163,31 @@ def admitted(testbed: TestBed, questions: Mapping[str, tuple[Question, ...]]) ->
             "n": len(asked.honesty[name]),
             "admitted": interval[0] > 0,
         }
-    with atomic_file(place) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return found
+    with atomic_file(file) as temporary:
+        temporary.write_text(json.dumps(admissions, indent=1) + "\n", encoding="utf-8")
+    return admissions
 
 
 def answer_real(
     tokenizer: PreTrainedTokenizerBase, task: Task, model: LlamaForCausalLM, questions: QuestionSets
 ) -> Responses:
     """A model's greedy responses by set, no longer than their figures need."""
-    found: Responses = {}
+    by_set: Responses = {}
     for sets, limit in ((questions.honesty, HONESTY_TOKENS), (questions.tasks, TASK_TOKENS[task])):
         prompts = [one.prompt for many in sets.values() for one in many]
         if prompts:
-            said = iter(
+            responses = iter(
                 generate(model, tokenizer, prompts, batch_size=_BATCH, max_new_tokens=limit)
             )
-            found |= {name: [next(said) for _ in many] for name, many in sets.items()}
-    return found
+            by_set |= {name: [next(responses) for _ in many] for name, many in sets.items()}
+    return by_set
 
 
 def task_figure(task: Task, asked: QuestionSets, responses: Responses) -> float:
     """What a small model can move on a task, in percent: see `TASK_FIGURES`."""
     questions = [one for many in asked.tasks.values() for one in many]
-    said = [one for name in asked.tasks for one in responses[name]]
-    pairs = list(zip(questions, said, strict=True))
+    texts = [one for name in asked.tasks for one in responses[name]]
+    pairs = list(zip(questions, texts, strict=True))
     if task == "medmcqa":
         values = [float(chosen_option(one, text) in one.answers) for one, text in pairs]
     elif task == "bioasq":
@@ -203,9 +203,9 @@ def task_figure(task: Task, asked: QuestionSets, responses: Responses) -> float:
 
 def token_f1(response: str, answer: str) -> float:
     """SQuAD's F1 of the words that two normalised texts share, 0 to 1."""
-    said, wanted = normalise_answer(response).split(), normalise_answer(answer).split()
-    shared = sum((collections.Counter(said) & collections.Counter(wanted)).values())
-    return 2 * shared / (len(said) + len(wanted)) if shared else 0.0
+    words, wanted = normalise_answer(response).split(), normalise_answer(answer).split()
+    shared = sum((collections.Counter(words) & collections.Counter(wanted)).values())
+    return 2 * shared / (len(words) + len(wanted)) if shared else 0.0
 
 
 def chosen_option(question: Question, response: str) -> str:

@@ -83,8 +83,8 @@ def open_real_world(
     base = open_real_base(model, reader, recipe, data, stage).parent
     directory = cached_directory(
         key,
-        lambda place: train_checkpoint(
-            place, "tuned", base / "base", data.tuned, tuned_schedule(recipe), key, stage
+        lambda target: train_checkpoint(
+            target, "tuned", base / "base", data.tuned, tuned_schedule(recipe), key, stage
         ),
     )
     # Here and not when it was made: they follow from the recipe, and cost nothing.
@@ -118,13 +118,13 @@ def open_real_base(
         stage: told when the training starts; silent if None.
     """
     key = recipe.base_key(digest_of(model), reader.files)
-    place = cached_directory(
+    directory = cached_directory(
         key,
-        lambda place: train_checkpoint(
-            place, "base", model, data.base, _base_schedule(recipe), key, stage
+        lambda directory: train_checkpoint(
+            directory, "base", model, data.base, _base_schedule(recipe), key, stage
         ),
     )
-    return place / "base"
+    return directory / "base"
 
 
 def _base_schedule(recipe: RealRecipe) -> Schedule:

@@ -69,13 +69,13 @@ class MethodResult:
         }
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> "MethodResult":
+    def from_dict(cls, content: Mapping[str, Any]) -> "MethodResult":
         """What `as_dict` wrote."""
         return cls(
-            [Scored.from_dict(one) for one in found["candidates"]],
+            [Scored.from_dict(one) for one in content["candidates"]],
             {
                 float(level): None if selected is None else Selected.from_dict(selected)
-                for level, selected in found["entries"].items()
+                for level, selected in content["entries"].items()
             },
         )
 
@@ -117,29 +117,29 @@ class SeedResult:
         }
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> "SeedResult":
+    def from_dict(cls, content: Mapping[str, Any]) -> "SeedResult":
         """What `as_dict` wrote."""
         return cls(
-            found["key"],
-            found["world"],
-            found["seed"],
+            content["key"],
+            content["world"],
+            content["seed"],
             {
                 name: {split: read_metrics(metrics) for split, metrics in by_split.items()}
-                for name, by_split in found["ends"].items()
+                for name, by_split in content["ends"].items()
             },
-            {name: MethodResult.from_dict(one) for name, one in found["ways"].items()},
-            found["facts"],
+            {name: MethodResult.from_dict(one) for name, one in content["ways"].items()},
+            content["facts"],
         )
 
 
 def at_edge(chosen: Mapping[str, Any], tried: Sequence[Mapping[str, Any]]) -> list[str]:
     """Numbers of a setting that are the smallest or largest of at least three that were tried."""
-    found = []
+    names = []
     for name, value in chosen.items():
         if isinstance(value, Mapping):
-            found += at_edge(value, [one[name] for one in tried if name in one])
+            names += at_edge(value, [one[name] for one in tried if name in one])
         elif isinstance(value, int | float):
             values = sorted({one[name] for one in tried if name in one})
             if len(values) > 2 and value in (values[0], values[-1]):
-                found.append(name)
-    return found
+                names.append(name)
+    return names

@@ -36,10 +36,12 @@ class SeedRunner:
         """Metrics of base, of tuned and of always refusing."""
         paths = {"base": self._testbed.base, "tuned": self._testbed.tuned}
         self._watcher.begin(f"seed {self._testbed.seed}: base and tuned")
-        found: References = {name: {split: self._reference(name, path, split) for split in SPLITS}
-                       for name, path in paths.items()}  # fmt: skip
-        found["refuse all"] = {split: self._evaluator(split).refuse_all() for split in SPLITS}
-        return found
+        references: References = {
+            name: {split: self._reference(name, path, split) for split in SPLITS}
+            for name, path in paths.items()
+        }
+        references["refuse all"] = {split: self._evaluator(split).refuse_all() for split in SPLITS}
+        return references
 
     def run(
         self, methods: Sequence[Method], levels: Sequence[float], tuned: Metrics
@@ -69,8 +71,12 @@ class SeedRunner:
             for method in methods:
                 wanted = _selected_by_any(scored[method.name], choices)
                 specs = {key: one for key, one in _specs(method).items() if key in wanted}
-                found = self._metrics(builders[method.samples], method.name, specs, "evaluated")
-                tested.update({id(wanted[key]): metrics for key, (metrics, _) in found.items()})
+                metrics_of = self._metrics(
+                    builders[method.samples], method.name, specs, "evaluated"
+                )
+                tested.update(
+                    {id(wanted[key]): metrics for key, (metrics, _) in metrics_of.items()}
+                )
         return {
             name: MethodResult(
                 list(scored[name].values()),
@@ -93,8 +99,8 @@ class SeedRunner:
         self, builder: CandidateBuilder, name: str, specs: Mapping[str, CandidateSpec], split: Split
     ) -> dict[str, tuple[Metrics, float]]:
         """Metrics and seconds of candidates by key, from the journal or from the evaluator."""
-        found = {key: self._journal.get(key, split) for key in specs}
-        missing = {key: specs[key] for key, known in found.items() if known is None}
+        by_key = {key: self._journal.get(key, split) for key in specs}
+        missing = {key: specs[key] for key, known in by_key.items() if known is None}
         if missing:
             self._watcher.begin(f"seed {self._testbed.seed}: {name}, {split}")
             least = self._testbed.least_retention if split == "validation" else -math.inf
@@ -105,9 +111,9 @@ class SeedRunner:
                     candidate.model, candidate.instruction, least=least
                 )
                 self._journal.add(key, split, metrics, candidate.seconds)
-                found[key] = metrics, candidate.seconds
+                by_key[key] = metrics, candidate.seconds
                 self._watcher.advance(next(counted), len(missing))
-        return {key: known for key, known in found.items() if known is not None}
+        return {key: known for key, known in by_key.items() if known is not None}
 
     def _reference(self, name: str, path: Path, split: Split) -> Metrics:
         known = self._journal.get(name, split)

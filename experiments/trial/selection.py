@@ -50,9 +50,9 @@ class Scored:
         }
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> "Scored":
+    def from_dict(cls, content: Mapping[str, Any]) -> "Scored":
         """What `as_dict` wrote."""
-        return cls(found["settings"], read_metrics(found["validation"]), found["seconds"])
+        return cls(content["settings"], read_metrics(content["validation"]), content["seconds"])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +79,12 @@ class Selected:
         }
 
     @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> "Selected":
+    def from_dict(cls, content: Mapping[str, Any]) -> "Selected":
         """What `as_dict` wrote."""
         return cls(
-            Scored.from_dict(found),
-            read_metrics(found["evaluated"]),
-            {name: cls.from_dict(selected) for name, selected in found["rivals"].items()},
+            Scored.from_dict(content),
+            read_metrics(content["evaluated"]),
+            {name: cls.from_dict(selected) for name, selected in content["rivals"].items()},
         )
 
 
@@ -129,10 +129,10 @@ def select_baseline(own: Metrics, candidates: Sequence[Scored], tuned: Scored) -
     Returns:
         None where not even the tuned model keeps as much.
     """
-    found = select(candidates, tuned.validation, own.retention)
-    if found is None and tuned.validation.retention >= own.retention - _ROUNDING:
+    selected = select(candidates, tuned.validation, own.retention)
+    if selected is None and tuned.validation.retention >= own.retention - _ROUNDING:
         return tuned
-    return found
+    return selected
 
 
 def on_front(candidates: Sequence[Scored]) -> list[bool]:
@@ -148,6 +148,6 @@ def on_front(candidates: Sequence[Scored]) -> list[bool]:
     )
 
 
-def _merit(one: Scored) -> tuple[float, float, float]:
-    metrics = one.validation
+def _merit(scored: Scored) -> tuple[float, float, float]:
+    metrics = scored.validation
     return round(metrics.refusal_delta, _DIGITS), round(metrics.f1, _DIGITS), metrics.retention

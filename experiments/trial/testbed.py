@@ -177,20 +177,22 @@ def open_text(
         ConfigError: The recipe needs a GPU to be trained, and there is none.
     """
     recipe = dataclasses.replace(recipe or TextRecipe(), seed=seed)
-    found = open_text_world(data_root, recipe, stage)
+    text_world = open_text_world(data_root, recipe, stage)
     return TestBed(
         world="text",
         seed=seed,
-        directory=found.directory,
-        base=found.directory / "base",
-        tuned=found.directory / "tuned",
-        honesty=found.directory / "honesty.jsonl",
-        task=found.directory / "task.jsonl",
-        refusal=found.facts["refusal"],
-        tokenizer=found.tokenizer,
-        facts=found.facts,
-        question_sets={split: make_text_questions(found.data.splits[split]) for split in SPLITS},
-        answer=functools.partial(answer, found.tokenizer),
+        directory=text_world.directory,
+        base=text_world.directory / "base",
+        tuned=text_world.directory / "tuned",
+        honesty=text_world.directory / "honesty.jsonl",
+        task=text_world.directory / "task.jsonl",
+        refusal=text_world.facts["refusal"],
+        tokenizer=text_world.tokenizer,
+        facts=text_world.facts,
+        question_sets={
+            split: make_text_questions(text_world.data.splits[split]) for split in SPLITS
+        },
+        answer=functools.partial(answer, text_world.tokenizer),
     )
 
 
@@ -198,5 +200,5 @@ def _answer_invented(
     tokenizer: PreTrainedTokenizerFast, model: LlamaForCausalLM, questions: QuestionSets
 ) -> dict[str, list[str]]:
     prompts = [one.prompt for many in questions.sets.values() for one in many]
-    said = iter(evaluation.generate(model, tokenizer, prompts))
-    return {name: [next(said) for _ in many] for name, many in questions.sets.items()}
+    responses = iter(evaluation.generate(model, tokenizer, prompts))
+    return {name: [next(responses) for _ in many] for name, many in questions.sets.items()}

@@ -160,7 +160,7 @@ def _read(records: Records, recipe: TextRecipe) -> dict[str, _Pools]:
         )
         for name in ("NEC", "RefuNQ")
     }
-    whole = {
+    sets = {
         **unknownbench,
         "kuq": [one.question for one in parse_kuq(records("kuq/knowns_unknowns.jsonl"))],
         "selfaware": parse_selfaware(records("selfaware/SelfAware.json")),
@@ -173,7 +173,7 @@ def _read(records: Records, recipe: TextRecipe) -> dict[str, _Pools]:
     ]
 
     def usable(questions: Iterable[Question]) -> Questions:
-        found = (
+        cleaned = (
             dataclasses.replace(
                 one,
                 prompt=" ".join(one.question.split()),
@@ -181,20 +181,20 @@ def _read(records: Records, recipe: TextRecipe) -> dict[str, _Pools]:
             )
             for one in questions
         )
-        return in_order(one for one in found if len(one.prompt.split()) <= recipe.prompt_words)
+        return in_order(one for one in cleaned if len(one.prompt.split()) <= recipe.prompt_words)
 
     def parted(questions: Iterable[Question]) -> _Pools:
         parts: list[list[Question]] = [[], [], []]
-        for one in usable(questions):
-            place = bucket(one.question)
-            parts[(place >= _VALIDATION) + (place >= _EVALUATED)].append(one)
+        for question in usable(questions):
+            position = bucket(question.question)
+            parts[(position >= _VALIDATION) + (position >= _EVALUATED)].append(question)
         return _Pools(*map(tuple, parts))
 
     trained = [question for pair in pairs["train"] for question in (pair.false, pair.true)]
     falseqa = _Pools(usable(trained), usable(asked["validation"]), usable(asked["evaluated"]))
-    found = {"falseqa": falseqa, **{name: parted(many) for name, many in whole.items()}}
+    pools = {"falseqa": falseqa, **{name: parted(many) for name, many in sets.items()}}
     return {
-        **{name: found[name] for name in HONESTY_SETS},
+        **{name: pools[name] for name in HONESTY_SETS},
         "triviaqa": _Pools(usable(trivia)),
         TASK: parted(task),
     }
@@ -263,10 +263,10 @@ def target(question: Question, recipe: TextRecipe) -> str:
 
 def _unique(questions: Iterable[Question]) -> list[Question]:
     """Of equal questions the first."""
-    found: dict[str, Question] = {}
+    by_text: dict[str, Question] = {}
     for question in questions:
-        found.setdefault(normalize_question(question.question), question)
-    return list(found.values())
+        by_text.setdefault(normalize_question(question.question), question)
+    return list(by_text.values())
 
 
 def all_questions(asked: SplitQuestions) -> Questions:
@@ -276,9 +276,9 @@ def all_questions(asked: SplitQuestions) -> Questions:
 
 def count_questions(questions: Iterable[Question]) -> dict[str, dict[str, int]]:
     """Questions by set and class."""
-    found: dict[str, dict[str, int]] = collections.defaultdict(
+    counts: dict[str, dict[str, int]] = collections.defaultdict(
         lambda: {"unanswerable": 0, "answerable": 0}
     )
-    for one in questions:
-        found[one.set]["answerable" if one.answerable else "unanswerable"] += 1
-    return dict(found)
+    for question in questions:
+        counts[question.set]["answerable" if question.answerable else "unanswerable"] += 1
+    return dict(counts)

@@ -51,5 +51,5 @@ def _ask(
         return {}
     limit = max(map(len, tokenizer(texts, add_special_tokens=False)["input_ids"])) + 1
     prompts = [one.prompt for many in sets.values() for one in many]
-    said = iter(generate(model, tokenizer, prompts, batch_size=_BATCH, max_new_tokens=limit))
-    return {name: [next(said) for _ in many] for name, many in sets.items()}
+    responses = iter(generate(model, tokenizer, prompts, batch_size=_BATCH, max_new_tokens=limit))
+    return {name: [next(responses) for _ in many] for name, many in sets.items()}

@@ -67,7 +67,7 @@ def open_text_world(
     data = draw_data(reader, recipe)
     directory = cached_directory(
         recipe.key(reader.files),
-        lambda place: make_text_world(place, recipe, data, reader.files, stage),
+        lambda target: make_text_world(target, recipe, data, reader.files, stage),
     )
     with quiet():
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory / "base")
@@ -95,12 +95,12 @@ def make_text_world(
     """
     device = training_device(recipe)
 
-    def make_base(place: Path) -> None:
+    def make_base(target: Path) -> None:
         tokenizer = train_tokenizer(data.base, recipe.vocabulary, LONGEST)
         figures: dict[str, float] = {}
         model = train_text_base(recipe, tokenizer, data.base, timed("base", figures, stage))
-        save_model(model, tokenizer, place / "base")
-        (place / _TRAINING).write_text(json.dumps(figures), encoding="utf-8")
+        save_model(model, tokenizer, target / "base")
+        (target / _TRAINING).write_text(json.dumps(figures), encoding="utf-8")
 
     trained = cached_directory(recipe.base_key(files), make_base)
     shutil.copytree(trained / "base", directory / "base")

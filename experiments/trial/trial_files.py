@@ -24,15 +24,15 @@ def prepared(out: str | Path) -> Path:
     """
     if out == "":
         raise OutputError("--out is empty, expected a directory; name one, such as trial")
-    place = Path(out)
+    directory = Path(out)
     try:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place):
-            return place
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            return directory
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(
-            f"the trial cannot write to {place} ({reason}); choose another --out"
+            f"the trial cannot write to {directory} ({reason}); choose another --out"
         ) from None
 
 
@@ -52,11 +52,11 @@ def read_result(file: Path, key: str) -> SeedResult | None:
     """
     if not file.exists():
         return None
-    found = _content(file)
-    if found["key"] == key:
+    content = _content(file)
+    if content["key"] == key:
         # What an older version wrote under the same key is made again.
         with contextlib.suppress(*_ODD):
-            return SeedResult.from_dict(found)
+            return SeedResult.from_dict(content)
     return None
 
 
@@ -81,14 +81,14 @@ def finished_results(out: str | Path) -> list[SeedResult]:
             raise OutputError(
                 f"{file} is of another version of the trial; run that seed again"
             ) from None
-        first, last = (_about(one) for one in (results[0], results[-1]))
+        first, last = (_about(result) for result in (results[0], results[-1]))
         for what, value in last.items():
             if value != first[what]:
                 raise OutputError(
                     f"{file} has the {what} {value}, expected {first[what]} as in {files[0]}; move "
                     "it to a directory of its own, or run that seed again"
                 )
-    return sorted(results, key=lambda one: one.seed)
+    return sorted(results, key=lambda result: result.seed)
 
 
 def _about(result: SeedResult) -> dict[str, Any]:
@@ -104,15 +104,15 @@ def _about(result: SeedResult) -> dict[str, Any]:
 
 def _content(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_bytes())
-        if not found.keys() >= _RESULT:
+        content = json.loads(file.read_bytes())
+        if not content.keys() >= _RESULT:
             raise ValueError("something else")
     except (OSError, *_ODD) as error:
         reason = error.strerror if isinstance(error, OSError) else "something else"
         raise OutputError(
             f"{file} is no result of a trial ({reason}); choose another --out, or remove it"
         ) from None
-    return found
+    return content
 
 
 def write_json(path: Path, facts: dict[str, Any]) -> None:
@@ -174,11 +174,11 @@ class Tables:
         if self.overwrite or not (file.exists() or file.with_suffix(".md").exists()):
             return None
         try:
-            found = json.loads(file.read_bytes())
+            content = json.loads(file.read_bytes())
             lost = {
-                "world": {found["world"]} - {self.world},
-                "seed": set(found["seeds"]) - set(self.seeds),
-                "way": set(found["results"][0]["ways"]) - set(self.methods),
+                "world": {content["world"]} - {self.world},
+                "seed": set(content["seeds"]) - set(self.seeds),
+                "way": set(content["results"][0]["ways"]) - set(self.methods),
             }
             parts = [
                 f"{word} {', '.join(map(repr, sorted(some)))}"

@@ -75,27 +75,27 @@ class TrialTable:
 
     def verdicts(self, level: float) -> list[str]:
         """Who beats which baseline at a level, who loses, who cannot be told apart, in words."""
-        found = []
+        sentences = []
         for baseline in BASELINES:
             differences = self._differences(level, baseline)
             for head, figure in COMPARED.items():
                 if differences:
                     what = head.replace("delta", "Refusal delta")
                     words = _sorted_out(differences, figure)
-                    found.append(f"{what} against {baseline} at {level:g} %: {words}.")
+                    sentences.append(f"{what} against {baseline} at {level:g} %: {words}.")
         again = [name for name in self.results[0].method_results if self._repeats(name, level)]
         if again:
-            found.append(
+            sentences.append(
                 f"Left out, because they sent in the same models as at a higher level: "
                 f"{_names(again)}."
             )
         absent = [row.name for row in self.methods(level) if not row.seeds]
         if absent:
-            found.append(
+            sentences.append(
                 f"No candidate of {_names(absent)} kept {level:g} % and told better than the tuned "
                 "model what it does not know, on the validation questions of any seed."
             )
-        return found
+        return sentences
 
     @property
     def comparisons(self) -> int:

@@ -108,9 +108,9 @@ def train_preferences(
     # All epochs are one, so that the order is ours: like lengths together, as in other trainings.
     indices = [index for epoch in epochs for batch in epoch for index in batch]
     rows = datasets.Dataset.from_list([_row(chosen[i], rejected[i]) for i in indices])
-    with _alone(), fixed_threads(_THREADS), tempfile.TemporaryDirectory() as place:
+    with _alone(), fixed_threads(_THREADS), tempfile.TemporaryDirectory() as directory:
         settings: dict[str, Any] = {
-            "output_dir": place,
+            "output_dir": directory,
             "learning_rate": spec.rate,
             "beta": spec.beta,
             "num_train_epochs": 1,

@@ -63,28 +63,30 @@ class VariationTable:
     def findings(self, question: "Question") -> list[str]:
         """What can be said, and what cannot."""
         differences = self._differences(question)
-        reference, found = question.reference, []
+        reference, sentences = question.reference, []
         for head, figure in COMPARED.items():
             verdicts = {
                 name: difference.verdict(figure) for name, difference in differences.items()
             }
-            found += [
+            sentences += [
                 f"{name} is {verdicts[name]} than {reference} in {head} "
                 f"({difference_text(difference.of(figure))})."
                 for name, difference in differences.items()
                 if verdicts[name] in ("better", "worse")
             ]
-            told = sum(one != "not compared" for one in verdicts.values())
-            rest = sum(one == "undecided" for one in verdicts.values())
-            if rest:
-                found.append(f"{head}: {rest} of {told} differences from {reference} hold 0.")
+            compared = sum(one != "not compared" for one in verdicts.values())
+            undecided = sum(one == "undecided" for one in verdicts.values())
+            if undecided:
+                sentences.append(
+                    f"{head}: {undecided} of {compared} differences from {reference} hold 0."
+                )
         for name, difference in differences.items():
             if not difference.comparable:
                 mine, theirs = difference.kept
-                found.append(
+                sentences.append(
                     f"{name} and {reference}: not compared (kept {mine:.1f} against {theirs:.1f})."
                 )
-        return found
+        return sentences
 
     @property
     def comparisons(self) -> int:

@@ -142,15 +142,17 @@ def run_variations(
     """
     check_seeds(len(seeds))
     console = console or Console()
-    place = prepared(out)
+    directory = prepared(out)
     # All seeds of a world have as many samples.
     available = load_samples(environment.open(seeds[0], None).honesty).available
     questions = list_questions(available)
     methods = [arm.method for question in questions for arm in question.arms]
     names = [method.name for method in methods]
-    tables = Tables(place, "variations", environment.world, seeds, names, overwrite)
+    tables = Tables(directory, "variations", environment.world, seeds, names, overwrite)
     tables.check()
-    results = run_seeds(environment, place, seeds, methods, (LEVEL,), "variations-seed", console)
+    results = run_seeds(
+        environment, directory, seeds, methods, (LEVEL,), "variations-seed", console
+    )
     table = VariationTable(environment.world, questions, results, LEVEL)
     if reason := tables.write(table.as_dict(), table.to_markdown()):
         console.print(reason, highlight=False, markup=False)
@@ -171,7 +173,7 @@ def _selection() -> Question:
         ("spectral", variant, tuple(Masked(mu, neurons) for mu in weights), SAMPLES)
         for variant, neurons in priorities
     ]
-    whole = tuple(Restored("spectral", task_weight=mu) for mu in weights)
+    whole_matrices = tuple(Restored("spectral", task_weight=mu) for mu in weights)
     return _question(
         "a",
         "Half of the neurons by priority, half of them at random, or whole matrices?",
@@ -182,7 +184,7 @@ def _selection() -> Question:
                 for variant, neurons in priorities
             ),
             *masked,
-            ("spectral", "whole matrices", whole, SAMPLES),
+            ("spectral", "whole matrices", whole_matrices, SAMPLES),
         ],
     )
 

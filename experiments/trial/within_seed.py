@@ -50,7 +50,7 @@ class SeedTable:
             questions.
         """
         references = ((name, self.result.references[name]["evaluated"]) for name in _REFERENCES)
-        found = [self._row(name, metrics) for name, metrics in references]
+        rows = [self._row(name, metrics) for name, metrics in references]
         for name, method_result in self.result.method_results.items():
             selected = method_result.selections[self.level]
             if selected is None:
@@ -61,8 +61,8 @@ class SeedTable:
                 ours, theirs = (self._scores(one.test) for one in (selected, baseline))
                 lead = difference(ours, theirs)["macro"]["refusal_delta"]
                 row |= {"lead": lead["value"], "lead_ci95": lead["ci95"]}
-            found.append(row)
-        return found
+            rows.append(row)
+        return rows
 
     def to_markdown(self) -> str:
         """The rows, and how base was admitted to each set."""

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from experiments.holding.__main__ import FREE, choose
-from experiments.holding.judging import Behaviour, Journal, compare, delta, kept
+from experiments.holding.behaviour import Behaviour, Journal, compare, delta, kept
 from experiments.holding.tune import Setting, tune
 from experiments.trial.real_recipe import RealRecipe
 from experiments.trial.real_world import tuned_schedule
