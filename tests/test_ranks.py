@@ -15,12 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import run as launcher
 from transformers import AutoModelForCausalLM
 
 import hcnr
 import several
 import uses
 from commands import run
+from forks import Forked
 from hcnr import cli, ranks
 from hcnr.curvature.layouts import RowsError
 from hcnr.errors import ConfigError, RankError
@@ -30,21 +32,15 @@ from hcnr.ranks.group import RunGroup, sharing
 from hcnr.record.writing import read_report
 from hcnr.settings import FormerName
 
-SCRIPT = Path(several.__file__)
-PATHS = [
-    place for name in ("", "kernels", "tests", "tests/support")
-    for place in [str(Path(__file__).parents[1] / name)]
-]  # fmt: skip
+SCRIPT = str(several.__file__)
+FORKING = ["--start-method", "fork", "--run-path"]
+"""Options of torchrun for processes that the launcher forks, in place of commands."""
 
 
-def launched(count, *command):
-    """Processes of torchrun, begun."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone",
-         "--nproc-per-node", str(count), *map(str, command)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(PATHS)},
-    )  # fmt: skip
+def launched(tmp_path, count, *arguments):
+    """Processes of torchrun, begun: the launcher and they have everything imported."""
+    command = [*FORKING, "--standalone", "--nproc-per-node", count, SCRIPT, *arguments]
+    return Forked(tmp_path / "launched", launcher.main, [*map(str, command)])
 
 
 def finished(process, code=0):
@@ -62,7 +58,7 @@ def sentences(text):
     return [line for line in text.splitlines() if line.startswith("hcnr: ")]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def places(learned, tmp_path_factory):
     """The pair, tuned in several weight files, so that each process writes some."""
     tuned = tmp_path_factory.mktemp("sharded") / "tuned"
@@ -101,47 +97,83 @@ def _plain(value):
     return None if isinstance(value, float) else value
 
 
-@pytest.mark.parametrize(
-    ("count", "kinds"), [(2, ["sum", "neuron groups", "walk", "mixed"]), (3, ["spectral"])]
-)
-def test_several_processes_restore_what_one_does(places, tmp_path, count, kinds):
-    one, more = tmp_path / "one", tmp_path / "more"
-    several.restored(places, one, kinds)
-    finished(launched(count, SCRIPT, json.dumps(places), more, *kinds))
-    found = {kind: compared(one / kind, more / kind) for kind in kinds}
-    print(count, found)
-    assert max(found.values()) < 1e-4
-    # Nothing but the outputs: no work kept, no temporary.
-    assert sorted(path.name for path in more.iterdir()) == sorted(kinds)
-
-
-@pytest.mark.parametrize(
-    ("rank", "how", "stage"),
-    [(0, "hold", "score honesty"), (1, "hold", "score honesty"), (1, "hold-in", WRITE)],
-)
-def test_a_killed_process_ends_the_run_with_one_sentence(places, tmp_path, rank, how, stage):
-    process = launched(2, SCRIPT, json.dumps(places), tmp_path, how, stage)
+def killed(process, place, rank):
+    """Its sentences, after one of two processes was killed as soon as both have come to a stage."""
     end = time.monotonic() + 300
-    while not (tmp_path / "1.pid").exists() or not (tmp_path / "0.pid").exists():
+    while not (place / "1.pid").exists() or not (place / "0.pid").exists():
         assert process.poll() is None and time.monotonic() < end, finished(process, code=1)
         time.sleep(0.05)
     time.sleep(0.5)
-    os.kill(int((tmp_path / f"{rank}.pid").read_text()), signal.SIGKILL)
-    _, err = finished(process, code=1)
-    (sentence,) = sentences(err)
-    assert "process" in sentence and "ended" in sentence and "nothing is written" in sentence
+    os.kill(int((place / f"{rank}.pid").read_text()), signal.SIGKILL)
+    return sentences(finished(process, code=1)[1])
+
+
+TYPED = ["sum", "neuron groups", "walk", "mixed"]
+
+
+@pytest.fixture(scope="module")
+def typed(places, tmp_path_factory):
+    """Two commands of torchrun that restore by several kinds, one after another; then one is killed.
+
+    All others are forked: each of these begins with nothing.
+    """
+    out = tmp_path_factory.mktemp("typed")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+         SCRIPT, json.dumps(places), str(out), *TYPED, "hold", "score honesty"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    return out, killed(process, out, 1)
+
+
+def test_two_processes_restore_what_one_does(places, typed, tmp_path):
+    more, _ = typed
+    several.restored(places, tmp_path, TYPED)
+    found = {kind: compared(tmp_path / kind, more / kind) for kind in TYPED}
+    print(found)
+    assert max(found.values()) < 1e-4
+    # Nothing but the outputs: no work kept, no temporary.
+    assert sorted(path.name for path in more.iterdir()) == ["0.pid", "1.pid", *sorted(TYPED)]
+
+
+def test_three_processes_restore_what_one_does(places, tmp_path):
+    one, more = tmp_path / "one", tmp_path / "more"
+    several.restored(places, one, ["spectral"])
+    finished(launched(tmp_path, 3, json.dumps(places), more, "spectral"))
+    assert compared(one / "spectral", more / "spectral") < 1e-4
+    assert [path.name for path in more.iterdir()] == ["spectral"]
+
+
+def one_sentence(found):
+    (sentence,) = found
+    return "process" in sentence and "ended" in sentence and "nothing is written" in sentence
+
+
+def test_a_killed_command_ends_the_run_with_one_sentence(typed):
+    assert one_sentence(typed[1])
+    assert not (typed[0] / "held").exists()
+
+
+@pytest.mark.parametrize(
+    ("rank", "how", "stage"), [(0, "hold", "score honesty"), (1, "hold-in", WRITE)]
+)
+def test_a_killed_process_ends_the_run_with_one_sentence(places, tmp_path, rank, how, stage):
+    process = launched(tmp_path, 2, json.dumps(places), tmp_path, how, stage)
+    assert one_sentence(killed(process, tmp_path, rank))
     assert not (tmp_path / "held").exists()
     if rank:
         # A first process that is killed leaves what the next run cleans up.
         assert not any(path.name.startswith(".") for path in tmp_path.iterdir())
 
 
-@pytest.fixture
-def measured(places, tmp_path):
+@pytest.fixture(scope="module")
+def measured(places, tmp_path_factory):
     """The pair, and a file of statistics for any kind along the output axis."""
     settings = several.settings("joint").replace(all_hessians=True, compensation="balanced")
-    hcnr.measure(**places, config=settings).save(tmp_path / "statistics")
-    return places, tmp_path / "statistics"
+    file = tmp_path_factory.mktemp("measured") / "statistics"
+    hcnr.measure(**places, config=settings).save(file)
+    return places, file
 
 
 def weights(directory):
@@ -163,7 +195,7 @@ def test_several_processes_write_the_bytes_that_one_does(measured, tmp_path, cou
     for kind in kinds:
         hcnr.restore(places["base"], places["tuned"], out=one / kind,
                      config=several.settings(kind), statistics=file)  # fmt: skip
-    finished(launched(count, SCRIPT, json.dumps(places), more, "given", file, *kinds))
+    finished(launched(tmp_path, count, json.dumps(places), more, "given", file, *kinds))
     sizes = {path.name: path.stat().st_size for path in (one / "none").glob("*.safetensors")}
     assert len(sizes) >= count
     for kind in kinds:
@@ -186,7 +218,7 @@ def test_several_processes_write_the_bytes_that_one_does(measured, tmp_path, cou
 
 def test_a_full_disk_of_one_process_is_its_sentence_and_no_output(measured, tmp_path):
     places, file = measured
-    process = launched(2, SCRIPT, json.dumps(places), tmp_path, "given", file, "full")
+    process = launched(tmp_path, 2, json.dumps(places), tmp_path, "given", file, "full")
     _, err = finished(process, code=1)
     (sentence,) = sentences(err)
     assert "cannot write" in sentence and "No space left" in sentence
@@ -196,7 +228,7 @@ def test_a_full_disk_of_one_process_is_its_sentence_and_no_output(measured, tmp_
 
 def test_matrices_that_are_used_several_times_and_an_error_of_one_process(tmp_path):
     """Processes of which one meets a second use, or a shared input, and others do not."""
-    process = launched(3, SCRIPT, "{}", tmp_path, "uses")
+    process = launched(tmp_path, 3, "{}", tmp_path, "uses")
     _, err = finished(process, code=1)
     for name in uses.MODELS:
         exact = uses.measured(name)
@@ -286,11 +318,11 @@ def test_whom_it_waits_for_is_said_and_who_does_not_come(monkeypatch, capsys):
         own.bind(("localhost", 0))
         port = own.getsockname()[1]
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost",
-                        "MASTER_PORT": str(port), "HCNR_RANKS_TIMEOUT": "3"}.items():  # fmt: skip
+                        "MASTER_PORT": str(port), "HCNR_RANKS_TIMEOUT": "1"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(meeting, "_PATIENCE", 0.2)
     monkeypatch.setattr(meeting, "_speaking", None)
-    late = "2 processes of this run did not meet within 3 seconds"
+    late = "2 processes of this run did not meet within 1 second"
     with pytest.raises(RankError, match=late), ranks.started("cpu"):
         pass
     err = capsys.readouterr().err

@@ -1,8 +1,8 @@
 """What `tests/test_ranks.py` starts by torchrun: each kind of repair in one go, of one pair.
 
 `several.py PAIR OUT KIND...`, PAIR a JSON object of its four places. With `hold STAGE` in place of
-kinds, all processes but the first stop at that stage and wait; with `hold-in STAGE` in the middle
-of it. With `given FILE KIND...` the statistics are those of a file; the kind `full` meets a full
+kinds, or behind them, all processes but the first stop at that stage and wait; with `hold-in STAGE`
+in the middle of it. With `given FILE KIND...` the statistics are those of a file; the kind `full` meets a full
 disk in process 1 and `apart` a process 1 that shares no disk. With `uses` the models of
 `tests/support/uses.py` are measured into files of OUT, and then a pass of process 1 is refused.
 """
@@ -119,13 +119,15 @@ def main(pair: dict[str, Any], out: Path, kinds: list[str]) -> None:
     with ranks.started("cpu"):
         if kinds[0] == "uses":
             measured(out)
-        elif kinds[0] in ("hold", "hold-in"):
-            hcnr.restore(
-                **pair, out=out / "held", config=settings("sum"),
-                watcher=_Holding(kinds[1], out, kinds[0] == "hold-in"),
-            )  # fmt: skip
         elif kinds[0] == "given":
             given(pair, out, kinds[1], kinds[2:])
+        elif kinds[-2:-1] in (["hold"], ["hold-in"]):
+            *before, how, stage = kinds
+            restored(pair, out, before)
+            hcnr.restore(
+                **pair, out=out / "held", config=settings("sum"),
+                watcher=_Holding(stage, out, how == "hold-in"),
+            )  # fmt: skip
         else:
             restored(pair, out, kinds)
 
