@@ -186,6 +186,45 @@ def test_files_are_short_or_say_why_not() -> None:
     assert not short, "no longer long: take these out of LONGER"
 
 
+SAY_NOTHING = {"found", "one", "many", "near", "far", "place", "thing", "given", "told", "said"}
+"""No names of variables: they say that something is held, not what. One line may have them."""
+NAMED_FOLDERS = ("hcnr/repair", "hcnr/pipeline", "hcnr/checkpoint", "hcnr/ranks",
+                 "kernels/hcnr_kernels", "experiments")  # fmt: skip
+
+
+def variables(source: str) -> Iterator[tuple[int, str]]:
+    """Line and name of what statements assign and functions take; no comprehensions, no lambdas."""
+    scopes: list[ast.AST] = [ast.parse(source)]
+    while scopes:
+        for node in ast.iter_child_nodes(scopes.pop()):
+            if isinstance(node, ast.comprehension | ast.Lambda):
+                continue
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.lineno, node.id
+            if isinstance(node, ast.arg):
+                yield node.lineno, node.arg
+            scopes.append(node)
+
+
+def test_what_counts_as_a_variable() -> None:
+    source = (
+        "def f(a, *, b):\n    for c in [d for d in a]:\n        with b as e:\n            g = e"
+    )
+    assert {name for _, name in variables(source)} == {"a", "b", "c", "e", "g"}
+
+
+@pytest.mark.parametrize("folder", NAMED_FOLDERS)
+def test_a_variable_says_what_it_holds(folder: str) -> None:
+    named = {
+        f"{path.relative_to(ROOT)}:{line} {name}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, name in variables(path.read_text(encoding="utf-8"))
+        # What an error says was found.
+        if name in SAY_NOTHING and path.name != "checks.py"
+    }
+    assert not named, "call it by what it is: scores, rows, questions, path, matrices"
+
+
 def raised_texts(source: str) -> Iterator[tuple[int, str]]:
     """Line and text of every error that is raised with a sentence, `{}` for what is filled in."""
     for node in ast.walk(ast.parse(source)):

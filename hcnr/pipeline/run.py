@@ -18,7 +18,7 @@ from hcnr.models.open_models import Role
 from hcnr.models.pair import Pair
 from hcnr.pipeline.destination import Destination, Job
 from hcnr.pipeline.experts import few_tokens, has_experts, leave
-from hcnr.pipeline.given import (
+from hcnr.pipeline.inputs import (
     as_measured,
     check_same_data,
     check_same_inputs,

@@ -14,7 +14,7 @@ from hcnr.curvature.statistics import Statistics
 from hcnr.models.directory import DirectorySource
 from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
-from hcnr.repair.compensate import repaired, whole_weight
+from hcnr.repair.compensate import final_weight, whole_weight
 from hcnr.repair.natural import Walk, natural_steps
 from hcnr.repair.selection import Selection, most_perturbed, select_neurons
 
@@ -96,7 +96,7 @@ class Candidates:
         """Turn the model into what `restore` makes of it with `config`, bit for bit.
 
         Raises:
-            HcnrError: as `hcnr.repair.compensate.repaired`; the model is as the last
+            HcnrError: as `hcnr.repair.compensate.final_weight`; the model is as the last
                 candidate left it, or partly changed, until the overlay is undone.
         """
         recipe = config.replace(cross_weight_ratio=1.0)
@@ -161,7 +161,7 @@ class Candidates:
             return whole_weight(name, base, tuned, deviation)
         assert self._statistics is not None
         mask = selection.masks[name]
-        return repaired(name, base, tuned, mask, self._statistics, config).weight
+        return final_weight(name, base, tuned, mask, self._statistics, config).weight
 
     def undo(self) -> None:
         """Turn the model back into the tuned one."""

@@ -102,7 +102,7 @@ def along_one_axis(
     )
 
 
-class Repaired(NamedTuple):
+class FinalWeight(NamedTuple):
     """A final weight and how it was obtained; without compensation there is only the weight.
 
     Attributes:
@@ -118,14 +118,14 @@ class Repaired(NamedTuple):
     solved: Compensation | None = None
 
 
-def repaired(
+def final_weight(
     name: str,
     base: Tensor,
     tuned: Tensor,
     mask: Tensor,
     statistics: Statistics,
     config: RestoreConfig,
-) -> Repaired:
+) -> FinalWeight:
     """Final weight of one matrix, method.md (14); the same for every caller, bit for bit.
 
     Args:
@@ -145,7 +145,7 @@ def repaired(
     apply = kind.applied()
     if apply is None:
         weight = merge(base, tuned, mask, None, axis=axis, dtype=tuned.dtype)
-        return Repaired(_held(name, weight))
+        return FinalWeight(_held(name, weight))
     device = resolve_device(config.device)
     hessian, task_hessian = (
         _aligned(curvature_of(statistics, data_set, name).to(device))
@@ -175,7 +175,7 @@ def repaired(
     if int(solved.status) != 0:
         raise FactorizationError(_failure(name, int(solved.status), statistics))
     weight = merge(base, tuned, mask, solved.deviation, axis=axis, dtype=tuned.dtype)
-    return Repaired(_held(name, weight.cpu()), delta, hessian, solved)
+    return FinalWeight(_held(name, weight.cpu()), delta, hessian, solved)
 
 
 def repair(
@@ -186,7 +186,7 @@ def repair(
     selection: Selection,
     config: RestoreConfig,
 ) -> tuple[Tensor, MatrixRecord]:
-    """`repaired` for a selected matrix, with the record of its numerics.
+    """`final_weight` for a selected matrix, with the record of its numerics.
 
     Args:
         name: the matrix.
@@ -200,10 +200,10 @@ def repair(
         The weight in the tuned weight's dtype on the CPU, and the record.
 
     Raises:
-        HcnrError: as `repaired`.
+        HcnrError: as `final_weight`.
     """
     mask = selection.masks[name]
-    weight, delta, hessian, solved = repaired(name, base, tuned, mask, statistics, config)
+    weight, delta, hessian, solved = final_weight(name, base, tuned, mask, statistics, config)
     axis = selection.axis
     if delta is None or hessian is None or solved is None:
         return weight, restored_record(name, tuned, selection)

@@ -18,7 +18,7 @@ from hcnr.models.model import eval_mode
 from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
 from hcnr.output.bars import shows_progress
-from hcnr.pipeline.given import as_measured
+from hcnr.pipeline.inputs import as_measured
 from hcnr.pipeline.run import PairRun
 from hcnr.pipeline.stages import sweeping_steps
 from hcnr.progress import Stages, Watcher

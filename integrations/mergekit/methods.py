@@ -18,7 +18,7 @@ from mergekit.merge_methods import (
 )
 
 from hcnr.errors import CheckpointError, ConfigError, HcnrError
-from hcnr.repair.compensate import repaired
+from hcnr.repair.compensate import final_weight
 from integrations.mergekit.fisher import fisher_merge
 from integrations.mergekit.plan import Plan, directory_of, plan
 
@@ -48,7 +48,7 @@ def _hcnr(group: TensorGroup, statistics: str, config: str = "") -> torch.Tensor
     if base is None or name not in found.selection.selected:
         return tuned
     mask = found.selection.masks[name]
-    return repaired(name, base.tensor, tuned, mask, found.statistics, found.config).weight
+    return final_weight(name, base.tensor, tuned, mask, found.statistics, found.config).weight
 
 
 def _fisher(group: TensorGroup, statistics: str, task_weight: float = 1.0) -> torch.Tensor:

@@ -17,7 +17,7 @@ from hcnr.config import RestoreConfig
 from hcnr.curvature.passes import Passes
 from hcnr.data.repair_data import read_data
 from hcnr.models.pair import Pair
-from hcnr.pipeline.given import run_key
+from hcnr.pipeline.inputs import run_key
 from hcnr.progress import Stages
 from hcnr.record.writing import read_report
 
@@ -200,7 +200,7 @@ def test_all_that_decides_is_in_the_key(learned, monkeypatch):
     add(statistics=measured)
     pair.fingerprints["tuned"] = "another"
     add()
-    monkeypatch.setattr("hcnr.pipeline.given.resolve_device", lambda _: "another")
+    monkeypatch.setattr("hcnr.pipeline.inputs.resolve_device", lambda _: "another")
     add()
     assert len(keys) == 8
 
@@ -219,6 +219,6 @@ def test_a_model_that_changed_meanwhile_begins_anew(learned, tmp_path):
 def test_other_code_begins_anew(learned, tmp_path, monkeypatch, what):
     events = restore(learned, tmp_path / "whole", "default")
     restore(learned, tmp_path / "out", "default", events)
-    monkeypatch.setattr(f"hcnr.pipeline.given.{what}", lambda: "another")
+    monkeypatch.setattr(f"hcnr.pipeline.inputs.{what}", lambda: "another")
     restore(learned, tmp_path / "out", "default")
     assert any("not used" in m for m in read_report(tmp_path / "out")["warnings"])

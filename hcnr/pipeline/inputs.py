@@ -1,4 +1,4 @@
-"""What a run takes over from an earlier one, what it checks of it, and what it leaves for later."""
+"""What a run checks of its inputs, what it takes of statistics that are given, and its own key."""
 
 from collections.abc import Mapping
 from pathlib import Path
