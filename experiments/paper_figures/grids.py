@@ -26,9 +26,10 @@ NEURON_SHARES = (0.5, 0.25, 0.1, 0.75)
 """R_IW, in the order in which they are tried."""
 MATRIX_SHARES = (0.2, 0.4, 0.7, 1.0)
 """R_CW."""
+RANDOM = "random neurons"
 PRIORITIES: dict[Priority, str] = {
     "kl": "priority",
-    "random": "random neurons",
+    "random": RANDOM,
     "honesty": "without the task term",
 }
 

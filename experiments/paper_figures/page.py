@@ -176,8 +176,23 @@ def _sweep(rows: Sequence[_Row], sets: Sequence[str]) -> list[str]:
 def _ablation(rows: Sequence[_Row], sets: Sequence[str]) -> list[str]:
     if not rows:
         return []
-    table = _judged(("way", "neurons"), rows, sets, lambda row: [row["way"], row["neurons"]])
-    return ["### What of the method is needed, all matrices, half of the neurons", table]
+    table = _judged(
+        ("way", "neurons", "delta over random neurons"), rows, sets,
+        lambda row: [row["way"], row["neurons"], _over_random(row)],
+    )  # fmt: skip
+    return [
+        "### What of the method is needed, all matrices, half of the neurons",
+        table,
+        "delta over random neurons: of the same way, paired over the questions; what both keep of "
+        "the task stands in their rows.",
+    ]
+
+
+def _over_random(row: _Row) -> str:
+    if "over_random" not in row:
+        return ""
+    low, high = row["over_random_ci95"]
+    return f"{row['over_random']:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _sizes(rows: Sequence[_Row], sets: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from experiments.paper_figures.grids import (
     BALANCED_WEIGHT,
     FIGURES,
+    RANDOM,
     TASK_WEIGHT,
     Case,
     cases,
@@ -21,7 +22,7 @@ from experiments.trial.journal import Journal
 from experiments.trial.metrics import Metrics
 from experiments.trial.testbed import TestBed
 from experiments.trial.within_seed import outcomes_of
-from hcnr.evaluation.scoring import SetScores
+from hcnr.evaluation.scoring import SetScores, difference
 from hcnr.stats import RESAMPLES
 from hcnr.versions import versions
 
@@ -92,8 +93,13 @@ def gather(testbed: TestBed, out: Path, journal: Journal, settings: Settings) ->
         content["probe"] = published(content["probe"])
     not_run: list[str] = [name for name in ("probe", "overlap") if content[name] is None]
     for figure in FIGURES:
-        rows, missing = _rows(cases(figure, Samples(settings.samples)), journal, answerable)
+        wanted = cases(figure, Samples(settings.samples))
+        rows, missing = _rows(wanted, journal, answerable)
         content[figure] = rows
+        if figure == "ablation":
+            content[figure] = [
+                {**row, **over_random(row, wanted, journal, answerable)} for row in rows
+            ]
         not_run += missing
     content["not_run"] = not_run
     return content
@@ -116,11 +122,7 @@ def figures_of(metrics: Metrics, answerable: Mapping[str, str]) -> dict[str, Any
     kept = None if math.isnan(metrics.retention) else metrics.retention
     if not metrics.refused:
         return {"kept": kept, "delta": None}
-    outcomes = {
-        name: outcomes_of(name, digits, metrics.refused[name])
-        for name, digits in answerable.items()
-    }
-    macro = SetScores(outcomes, resamples=RESAMPLES).as_dict()["macro"]
+    macro = _scores(metrics, answerable).as_dict()["macro"]
     return {
         "kept": kept,
         "delta": macro["refusal_delta"],
@@ -129,6 +131,40 @@ def figures_of(metrics: Metrics, answerable: Mapping[str, str]) -> dict[str, Any
         "refusal_answerable": metrics.refusal_answerable,
         "f1": metrics.f1,
     }
+
+
+def over_random(
+    row: Mapping[str, Any], wanted: Iterable[Case], journal: Journal, answerable: Mapping[str, str]
+) -> dict[str, Any]:
+    """The delta minus that of the same way with random neurons, in points, question by question.
+
+    Args:
+        row: of the ablation.
+        wanted: its cases.
+        journal: of the candidates.
+        answerable: as in `figures_of`.
+
+    Returns:
+        `over_random` and its 95 % interval `over_random_ci95`; nothing where there is no such pair.
+    """
+    metrics: dict[Any, Metrics] = {}
+    for case in wanted:
+        judged = journal.get(key(case), PART)
+        if case.labels["way"] == row["way"] and judged is not None and judged[0].refused:
+            metrics[case.labels["neurons"]] = judged[0]
+    if row["neurons"] == RANDOM or not {row["neurons"], RANDOM} <= metrics.keys():
+        return {}
+    ours, theirs = (_scores(metrics[name], answerable) for name in (row["neurons"], RANDOM))
+    lead = difference(ours, theirs)["macro"]["refusal_delta"]
+    return {"over_random": lead["value"], "over_random_ci95": lead["ci95"]}
+
+
+def _scores(metrics: Metrics, answerable: Mapping[str, str]) -> SetScores:
+    outcomes = {
+        name: outcomes_of(name, digits, metrics.refused[name])
+        for name, digits in answerable.items()
+    }
+    return SetScores(outcomes, resamples=RESAMPLES)
 
 
 def _rows(

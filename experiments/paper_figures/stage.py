@@ -80,12 +80,11 @@ def first_of_each(questions: Sequence[Question], count: int) -> tuple[Question, 
 
 
 def dealt(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples in an order in which even and odd places are alike.
+    """The samples in an order in which the halves by which overlap is told are alike.
 
-    A pair's honesty samples refuse and answer in turn, from two sources in turn: its even places
-    hold refusals alone. Of every eight, the first four go to even places, the others to odd ones,
-    so that the halves by which overlap is told are both half refusals. The first N of a multiple
-    of eight stay the same samples.
+    A pair's honesty samples refuse and answer in turn, from two sources in turn. Here two
+    neighbours are of one kind and source, and each half gets one of them (`part_of`). The first N
+    of a multiple of eight stay the same samples.
     """
     order = []
     for start in range(0, len(samples), 8):

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
@@ -12,14 +12,15 @@ from typer.testing import CliRunner
 import hcnr
 from experiments.paper_figures import __main__ as command
 from experiments.paper_figures import results, running
-from experiments.paper_figures.grids import FIGURES, Case, cases
+from experiments.paper_figures.grids import FIGURES, PRIORITIES, RANDOM, Case, cases
 from experiments.paper_figures.maker import key
 from experiments.paper_figures.page import to_markdown
-from experiments.paper_figures.results import Settings, figures_of
+from experiments.paper_figures.results import Settings, figures_of, over_random
 from experiments.paper_figures.running import run_figures
 from experiments.paper_figures.stage import cut_down, dealt, first_of_each
 from experiments.trial.candidate_specs import Interpolated, Restored, Samples
 from experiments.trial.metrics import Metrics
+from hcnr.data.batches import part_of
 from hcnr.data.samples import Sample, load_samples
 from hcnr.errors import ConfigError, OutputError
 from hcnr.stats import resample
@@ -127,7 +128,7 @@ def test_the_page_says_what_the_json_says(testbed: QuestionedTestBed, tmp_path: 
     assert str(tmp_path) not in json.dumps(found) and "seconds" not in found["probe"]
     assert found["probe"]["pair"]["fingerprints"].keys() == {"base", "tuned"}
     text = to_markdown(found)
-    assert text.count("| interpolation | 0.9 | 10.0 | not asked |  |  |  |") == 1
+    assert text.count("| interpolation | 0.9 |  | 10.0 | not asked |  |  |  |") == 1
     (sum_row,) = (row for row in found["ablation"] if row["way"] == "sum")
     low, high = sum_row["ci95"] if sum_row["delta"] is not None else (0, 0)
     if sum_row["delta"] is not None:
@@ -156,6 +157,45 @@ def test_the_interval_is_over_questions():
     assert found["ci95"] == pytest.approx(np.nanpercentile(deltas, [2.5, 97.5]).tolist())
 
 
+def test_neurons_are_compared_with_random_ones_question_by_question():
+    answerable = {"kuq": "0" * 40 + "1" * 40}
+    refused = {
+        "priority": "1" * 30 + "0" * 10 + "0" * 40,
+        RANDOM: "1" * 28 + "0" * 12 + "0" * 40,
+        "without the task term": "",
+    }
+    wanted = [
+        Case("ablation", {"way": way, "neurons": name}, Restored(way, priority=kind))
+        for way in ("sum", "none")
+        for kind, name in PRIORITIES.items()
+    ]
+    judged = {
+        key(case): (
+            Metrics(
+                50.0, 0.0, 0.0, 0.0, 90.0, {},
+                {"kuq": digits} if (digits := refused[str(case.labels["neurons"])]) else {},
+            ),
+            0.0,
+        )
+        for case in wanted
+        if case.labels["way"] == "sum"
+    }  # fmt: skip
+
+    class Kept:
+        def get(self, name: str, part: str) -> Any:
+            return judged.get(name)
+
+    def over(neurons: str, way: str = "sum") -> dict[str, Any]:
+        return over_random({"way": way, "neurons": neurons}, wanted, cast(Any, Kept()), answerable)
+
+    lead = over("priority")
+    assert lead["over_random"] == pytest.approx(5.0)
+    low, high = lead["over_random_ci95"]
+    # 2 of 40 questions tell them apart: much narrower than two intervals of their own.
+    assert 0.0 <= low < 5.0 < high < 14.0
+    assert over(RANDOM) == over("without the task term") == over("priority", "none") == {}
+
+
 def test_halves_are_alike_and_beginnings_stay():
     samples = [Sample(f"q{i}", f"r{i}", answerable=bool(i % 2)) for i in range(36)]
     order = dealt(samples)
@@ -163,10 +203,12 @@ def test_halves_are_alike_and_beginnings_stay():
     for count in (8, 16, 32):
         some = order[:count]
         assert {one.prompt for one in some} == {one.prompt for one in samples[:count]}
-        for half in (some[::2], some[1::2]):
+        for part in (0, 1):
+            half = [one for i, one in enumerate(some) if part_of(i, 2) == part]
             assert sum(bool(one.answerable) for one in half) == count // 4
-    # What it was before: one half of refusals alone.
+    # By even and odd index, one half would hold refusals alone without it.
     assert not any(one.answerable for one in samples[::2])
+    assert any(one.answerable for one in order[:8:2])
 
 
 def test_a_pair_is_asked_fewer_questions(testbed: QuestionedTestBed, tmp_path: Path):
