@@ -40,8 +40,8 @@ def test_a_larger_share_computes_only_what_is_new(pair, statistics, monkeypatch)
     from hcnr.repair import candidates
 
     made = []
-    original = candidates.repaired
-    monkeypatch.setattr(candidates, "repaired", lambda n, *a: made.append(n) or original(n, *a))
+    original = candidates.final_weight
+    monkeypatch.setattr(candidates, "final_weight", lambda n, *a: made.append(n) or original(n, *a))
     # Every look at the clock is a second later, so to compensate and to apply take one each.
     monkeypatch.setattr(
         candidates, "time", SimpleNamespace(perf_counter=itertools.count().__next__)
