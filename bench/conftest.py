@@ -162,8 +162,9 @@ def race(request: pytest.FixtureRequest, benchmark: Any, device: torch.device) -
     """Time contenders in turns, ours first; returns each rival's median over ours.
 
     With `busy` on one thread of a CPU, seconds are those of the processor: what else the machine
-    does, and waiting for a disk, is not among them. With --benchmark-disable every contender runs
-    once and the ratios are NaN.
+    does, and waiting for a disk, is not among them. With `processor` such ratios are printed too,
+    of all threads and of processes that a contender starts. With --benchmark-disable every
+    contender runs once and the ratios are NaN.
     """
 
     def run(
@@ -172,19 +173,22 @@ def race(request: pytest.FixtureRequest, benchmark: Any, device: torch.device) -
         rounds: int = 9,
         *,
         busy: bool = False,
+        processor: bool = False,
         **facts: Any,
     ) -> dict[str, float]:
         alone = busy and device.type == "cpu" and torch.get_num_threads() == 1
         clock = time.process_time if alone else time.perf_counter
         (ours, call), *rivals = contenders.items()
         seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        worked: dict[str, list[float]] = {name: [] for name in contenders}
         cool = cold_cache(device)
 
         def timed(name: str, contender: Callable[[], Any]) -> None:
-            start = clock()
+            start, before = clock(), sum(os.times()[:4])
             contender()
             synchronise(device)
             seconds[name].append(clock() - start)
+            worked[name].append(sum(os.times()[:4]) - before)
 
         def before() -> None:
             for name, rival in rivals:
@@ -212,6 +216,14 @@ def race(request: pytest.FixtureRequest, benchmark: Any, device: torch.device) -
             f"{title}: {ours} {medians[ours] * 1e3:.2f} ms; "
             + ", ".join(f"{name} {ratio:.2f}x" for name, ratio in ratios.items())
         )
+        if processor:
+            of = {name: quantiles(runs[1:])[1] for name, runs in worked.items()}
+            of = {name: of[name] / of[ours] for name, _ in rivals}
+            benchmark.extra_info["processor_ratios"] = of
+            request.config.stash[RATIOS].append(
+                f"{title}, processor time: "
+                + ", ".join(f"{name} {ratio:.2f}x" for name, ratio in of.items())
+            )
         return ratios
 
     return run

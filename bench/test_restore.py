@@ -93,5 +93,5 @@ def test_restoring_against_cp(pair: tuple[Path, Path], tmp_path: Path, race: Rac
         f"{stored / 1e9:.2f} GB",
         {"write, 40 % of matrices replaced": write, "cp + fsync": cp,
          "whole restore, no compensation": restore, "read both, write one": read_both_write_one},
-        rounds=3,
+        rounds=3, processor=True,
     )  # fmt: skip

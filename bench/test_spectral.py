@@ -78,6 +78,22 @@ def test_sweep(race: Race, device: torch.device) -> None:
     )
 
 
+@pytest.mark.parametrize("size", [1024, 2048])
+def test_report(size: int, race: Race, device: torch.device) -> None:
+    """What is kept of a square matrix, for the report, over its basis and one E."""
+    delta = normal(size, size, device=device, dtype=torch.float32, seed=3)
+    honesty = (curvature(size, device)[0], curvature(size, device)[0])
+    task = tuple(matrix.flip(0, 1).contiguous() for matrix in honesty)
+    basis = hk.spectral_basis(delta, honesty, task)
+    race(
+        f"spectral_basis {size} x {size} and one E, its report",
+        {"basis": lambda: hk.spectral_basis(delta, honesty, task).deviation(1.0),
+         "report": lambda: basis.kept(1.0)},
+        rounds=3,
+        busy=True,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("size", [64, 256])
 def test_blocks(size: int, race: Race, device: torch.device) -> None:
     delta, honesty, task = whole_matrix(device)

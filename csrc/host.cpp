@@ -1,4 +1,4 @@
-// Which instruction set, and which thread inverts which block.
+// Which instruction set, and which thread does which part.
 #include "host.h"
 
 #include <algorithm>
@@ -62,6 +62,27 @@ class Memory {
 // Starting a thread costs as much as this many operations.
 constexpr double worth_a_thread = 2e6;
 
+// The same as many elements to pass through.
+constexpr std::int64_t elements_worth_a_thread = 1 << 20;
+
+// `work` of thread 0 to `count` - 1, each in one of its own.
+template <class Work>
+void in_threads(std::int64_t count, const Work& work) {
+  std::vector<std::thread> helpers;
+  helpers.reserve(static_cast<std::size_t>(count));
+  try {
+    for (std::int64_t thread = 1; thread < count; ++thread) {
+      helpers.emplace_back(work, thread);
+    }
+  } catch (const std::exception&) {
+    // The system refuses more threads or memory for them: those there are do all the work.
+  }
+  work(0);
+  for (std::thread& helper : helpers) {
+    helper.join();
+  }
+}
+
 }  // namespace
 
 void invert_on_host(const Problem& problem, int threads) {
@@ -85,19 +106,26 @@ void invert_on_host(const Problem& problem, int threads) {
       kernel.run(problem, begin, std::min(begin + turn, problem.count), own);
     }
   };
-  std::vector<std::thread> helpers;
-  helpers.reserve(static_cast<std::size_t>(useful));
-  try {
-    for (std::int64_t thread = 1; thread < useful; ++thread) {
-      helpers.emplace_back(work_on, thread);
+  in_threads(useful, work_on);
+}
+
+void squares_on_host(const Squares& squares, int threads) {
+  const HostKernel& kernel = variant().kernel;
+  const std::int64_t neurons = squares.by_row ? squares.rows : squares.columns;
+  const std::int64_t useful = std::min<std::int64_t>(
+      {threads, neurons, squares.rows * squares.columns / elements_worth_a_thread + 1});
+  // Turns of a multiple of what lies in one line of the cache.
+  const std::int64_t turn = (neurons / (useful * 4) / 64 + 1) * 64;
+  std::atomic<std::int64_t> next{0};
+  in_threads(useful, [&](std::int64_t) {
+    for (;;) {
+      const std::int64_t begin = next.fetch_add(turn);
+      if (begin >= neurons) {
+        return;
+      }
+      kernel.squares(squares, begin, std::min(begin + turn, neurons));
     }
-  } catch (const std::exception&) {
-    // The system refuses more threads or memory for them: those there are do all the work.
-  }
-  work_on(0);
-  for (std::thread& helper : helpers) {
-    helper.join();
-  }
+  });
 }
 
 const char* host_variant() { return variant().name; }

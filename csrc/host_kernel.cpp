@@ -1,7 +1,8 @@
-// Blocks one after another, by one thread. Compiled once per instruction set, see setup.py.
+// Blocks one after another, and sums of squares, by one thread. Compiled once per instruction set, see setup.py.
 #include "host_kernel.h"
 
 #include "cholesky.h"
+#include "host_squares.h"
 #include "host_team.h"
 
 namespace hcnr {
@@ -64,6 +65,10 @@ HostKernel host_kernel() {
       },
       [](const Problem& problem) {
         return (problem.wide ? bytes<double> : bytes<float>)(problem.largest);
+      },
+      [](const Squares& squares, std::int64_t begin, std::int64_t end) {
+        const bool wide = squares.stored == Stored::float32;
+        (wide ? squares_between<float> : squares_between<Bfloat16>)(squares, begin, end);
       },
   };
 }

@@ -4,6 +4,7 @@
 #include <cstddef>
 
 #include "problem.h"
+#include "squares.h"
 
 namespace hcnr {
 
@@ -14,6 +15,8 @@ struct HostKernel {
   void (*run)(const Problem& problem, std::int64_t begin, std::int64_t end, void* memory);
   // ... of so many bytes, aligned to `host_alignment`.
   std::size_t (*bytes)(const Problem& problem);
+  // Adds up the squares of the neurons from `begin` to `end`.
+  void (*squares)(const Squares& squares, std::int64_t begin, std::int64_t end);
 };
 
 namespace generic {

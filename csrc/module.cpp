@@ -5,6 +5,7 @@
 #include <string>
 
 #include "host.h"
+#include "squares.h"
 #ifdef HCNR_WITH_CUDA
 #include "device.h"
 #endif
@@ -167,6 +168,32 @@ void invert_table(std::int64_t count, std::uintptr_t table, int largest, std::ui
   run(problem, {device, ordinal, stream, threads}, dtype, shifts, status, norms);
 }
 
+void sum_squares(std::int64_t rows, std::int64_t columns, const py::tuple& base,
+                 const py::tuple& tuned, std::uintptr_t change, std::uintptr_t whole,
+                 const std::string& dtype, bool by_row, int threads) {
+  require(dtype == "float32" || dtype == "bfloat16",
+          "dtype must be 'float32' or 'bfloat16', not '" + dtype + "'.");
+  require(rows > 0 && columns > 0, "There must be rows and columns.");
+  require(base.size() == 2 && tuned.size() == 2, "A place must be (address, row stride).");
+  hcnr::Squares squares{};
+  squares.rows = rows;
+  squares.columns = columns;
+  squares.stored = dtype == "float32" ? hcnr::Stored::float32 : hcnr::Stored::bfloat16;
+  squares.by_row = by_row;
+  squares.base = reinterpret_cast<const void*>(base[0].cast<std::uintptr_t>());
+  squares.tuned = reinterpret_cast<const void*>(tuned[0].cast<std::uintptr_t>());
+  squares.base_stride = base[1].cast<std::int64_t>();
+  squares.tuned_stride = tuned[1].cast<std::int64_t>();
+  squares.change = reinterpret_cast<double*>(change);
+  squares.whole = reinterpret_cast<double*>(whole);
+  require(squares.base != nullptr && squares.tuned != nullptr && change != 0 && whole != 0,
+          "All places must be addresses, not null.");
+  require(rows == 1 || (squares.base_stride >= columns && squares.tuned_stride >= columns),
+          "Rows overlap: a row stride is below the number of columns.");
+  const py::gil_scoped_release release;
+  hcnr::squares_on_host(squares, std::max(1, threads));
+}
+
 py::list architectures() {
   py::list numbers;
 #ifdef HCNR_WITH_CUDA
@@ -193,7 +220,7 @@ py::dict build_info() {
 }  // namespace
 
 PYBIND11_MODULE(_native, module) {
-  module.doc() = "Batched damped Cholesky inverses; see docs/cholesky.md.";
+  module.doc() = "Batched damped Cholesky inverses, see docs/cholesky.md, and sums of squares.";
   module.def("invert_stack", &invert_stack, py::kw_only(), py::arg("count"), py::arg("size"),
              py::arg("input"), py::arg("output"), py::arg("factor") = py::none(),
              py::arg("shifts"), py::arg("status"), py::arg("norms"), py::arg("dtype"),
@@ -207,6 +234,12 @@ PYBIND11_MODULE(_native, module) {
              py::arg("ordinal") = 0, py::arg("stream") = 0, py::arg("threads") = 1,
              "Unequal blocks. `table` is the address of int64 [count, 7]: input, row stride, "
              "output, row stride, factor, row stride, size.");
+  module.def("sum_squares", &sum_squares, py::kw_only(), py::arg("rows"), py::arg("columns"),
+             py::arg("base"), py::arg("tuned"), py::arg("change"), py::arg("whole"),
+             py::arg("dtype"), py::arg("by_row"), py::arg("threads") = 1,
+             "Sums of (base - tuned)^2 and of base^2 along every row, or down every column, on the "
+             "host. `base` and `tuned` are (address, elements from one row to the next), of "
+             "'float32' or 'bfloat16'; `change` and `whole` are addresses of float64.");
   module.def("max_size", &max_size, py::arg("dtype"), py::arg("device"),
              "The largest block for 'float32' or 'float64' on 'cpu' or 'cuda'; 0 for none.");
   module.def("cuda_trouble", &cuda_trouble, "Why CUDA cannot be used, or an empty string.");

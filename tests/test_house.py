@@ -45,9 +45,8 @@ LONGER = {
         "bases of one run: measured, factorised, kept, let go",
     ),
     "hcnr/models/model.py": (380, "two subjects: opening a model, and finding its matrices"),
-    "hcnr/models/source.py": (310, "one face of models, and the models in memory behind it"),
     "hcnr/pipeline/prices.py": (340, "a price for each step of the one list of stages"),
-    "hcnr/pipeline/run.py": (340, "a method for each step of the one list of stages"),
+    "hcnr/pipeline/run.py": (370, "a method for each step of the one list of stages"),
     "hcnr/repair/selection.py": (
         380,
         "which neurons, and what refuses the statistics",

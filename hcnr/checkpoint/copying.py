@@ -18,8 +18,8 @@ from hcnr.errors import CheckpointError, OutputError
 
 # Small enough that progress moves and Ctrl-C is heard, large enough that calls do not count.
 CHUNK_BYTES = 32 << 20
-# What a kernel takes in one call at most, by POSIX and by Linux.
-_MOST_PIECES = 1024
+# Of one call, which takes 1024 by POSIX: with so many objects Python looks for garbage each time.
+_MOST_PIECES = 256
 
 # What a kernel or file system answers when it cannot copy by itself between two files.
 _NO_KERNEL_COPY = (
@@ -74,6 +74,11 @@ def _batches(pieces: Iterable[memoryview]) -> Iterator[list[memoryview]]:
     batch: list[memoryview] = []
     size = 0
     for piece in pieces:
+        # Most are a few rows, of which there are tens of thousands in a large file.
+        if (fits := size + len(piece)) <= CHUNK_BYTES and len(batch) < _MOST_PIECES:
+            batch.append(piece)
+            size = fits
+            continue
         while piece:
             if size == CHUNK_BYTES or len(batch) == _MOST_PIECES:
                 yield batch
@@ -84,6 +89,17 @@ def _batches(pieces: Iterable[memoryview]) -> Iterator[list[memoryview]]:
             piece = piece[len(part) :]
     if batch:
         yield batch
+
+
+def _left_of(pieces: list[memoryview], done: int) -> list[memoryview]:
+    """What is to be written yet of pieces of which the first `done` bytes are."""
+    if done == sum(map(len, pieces)):
+        return []
+    for place, piece in enumerate(pieces):
+        if done < len(piece):
+            return [piece[done:], *pieces[place + 1 :]]
+        done -= len(piece)
+    return []
 
 
 class Copy:
@@ -154,10 +170,7 @@ class Copy:
             else:
                 done = self._write(os.pwritev, self._to, pieces, self.position)
             self._advance(done)
-            while pieces and done >= len(pieces[0]):
-                done -= len(pieces.pop(0))
-            if done:
-                pieces[0] = pieces[0][done:]
+            pieces = _left_of(pieces, done)
 
     def _copy(self, end: int) -> None:
         """Copy the source's bytes from our own position up to `end`."""

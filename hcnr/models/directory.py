@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
-from hcnr.checkpoint import Checkpoint, Spliced, all_finite, check_finite, check_unquantised
+from hcnr.checkpoint import Checkpoint, Spliced, check_finite, check_unquantised
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError
 from hcnr.models.experts import layer_of
@@ -186,18 +186,16 @@ class DirectorySource:
         return {name: info.shape for name, info in infos if info.dtype.is_floating_point}
 
     def check_finite(self, but: Iterable[str] = ()) -> None:
-        """Look at every weight once; at those of the matrices `but` when `checked` is asked."""
+        """Look at every weight once; at those of `but` when `check_matrix` is asked."""
         left = {key for key in map(self._stored_alone, but) if key is not None}
         check_finite(
             self.checkpoint, [name for name in self.checkpoint.tensors if name not in left]
         )
 
-    def checked(self, matrix: str) -> Tensor:
-        """As `view`, and finite."""
-        weight, key = self.view(matrix), self._stored_alone(matrix)
-        if key is not None and not all_finite(weight):
+    def check_matrix(self, matrix: str) -> None:
+        """Look at a weight that was left out; what is part of a stored tensor never is."""
+        if (key := self._stored_alone(matrix)) is not None:
             check_finite(self.checkpoint, [key])
-        return weight
 
     def files_of(self, matrix: str) -> frozenset[str]:
         """Names of the weight files that a matrix is written to."""

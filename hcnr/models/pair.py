@@ -213,11 +213,20 @@ class Pair:
 
         Args:
             stages: told about progress.
-            selects: leave the targets to `Source.checked`: they are read next, by the selection.
+            selects: leave the targets to the selection, which reads them next.
         """
         with stages.stage(WEIGHTS):
             for source in (self.base, self.tuned):
                 source.check_finite(self.matrices if selects else ())
+
+    def refuse_infinite(self, matrix: str) -> None:
+        """Look at both weights of a target that `check_finite` left out.
+
+        Raises:
+            CheckpointError: one holds NaN or infinity.
+        """
+        for source in (self.base, self.tuned):
+            source.check_matrix(matrix)
 
     def check_unchanged(self) -> None:
         """Refuse directories whose weights were rewritten since: results would be of a mixture.

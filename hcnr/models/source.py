@@ -95,12 +95,12 @@ class Source(Protocol):
         """Raise CheckpointError that names a weight with NaN or infinity.
 
         Args:
-            but: matrices that may be left to `checked`, where their weights are read anyway.
+            but: matrices that may be left to `check_matrix`, where their weights are read anyway.
         """
         ...
 
-    def checked(self, matrix: str) -> Tensor:
-        """As `view`; raises as `check_finite` where that left the matrix out."""
+    def check_matrix(self, matrix: str) -> None:
+        """Raise as `check_finite`, of one matrix that it was to leave out."""
         ...
 
     def check_savable(self) -> None:
@@ -213,9 +213,8 @@ class ModelSource:
         found = self._parameters.items()
         return {name: tuple(p.shape) for name, p in found if p.is_floating_point()}
 
-    def checked(self, matrix: str) -> Tensor:
-        """The weight, which `check_finite` leaves out never."""
-        return self.weight(matrix)
+    def check_matrix(self, matrix: str) -> None:
+        """Nothing is left to be looked at: `check_finite` leaves nothing out."""
 
     def check_finite(self, but: Iterable[str] = ()) -> None:
         """Look at every parameter once."""

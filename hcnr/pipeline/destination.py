@@ -38,6 +38,7 @@ class InMemory:
     """A model for the caller, with its report as `hcnr_report`."""
 
     output: Output = "memory"
+    copies = False
 
     def __init__(self, pair: Pair) -> None:
         """Make nothing yet."""
@@ -105,6 +106,11 @@ class OutputDirectory:
             return "adapter"
         return "directory" if isinstance(self._pair.tuned, DirectorySource) else "saved"
 
+    @property
+    def copies(self) -> bool:
+        """Whether this process copies all of tuned's files, each matrix made once."""
+        return self._form is None and self._files is None and self.output == "directory"
+
     def writes(self, matrix: str) -> bool:
         """Whether this process makes the final weight of a matrix."""
         return self._files is None or _is_in(matrix, self._pair, self._files)
@@ -141,6 +147,7 @@ class OtherProcess:
     """The directory of another process, which puts it in its place and judges what was written."""
 
     output: Output = "directory"
+    copies = False
 
     def __init__(
         self, pair: Pair, out: str | Path, directory: Path | None, files: frozenset[str]
@@ -156,7 +163,7 @@ class OtherProcess:
         self._pair, self._out, self._directory, self._files = pair, out, directory, files
 
     def writes(self, matrix: str) -> bool:
-        """Whether this process makes the final weight of a matrix."""
+        """Whether this process makes its final weight."""
         return self._directory is not None and _is_in(matrix, self._pair, self._files)
 
     def write(self, job: Job) -> None:
@@ -171,7 +178,7 @@ class OtherProcess:
         yield
 
     def finish(self, job: Job, verdict: "Verdict | None", config: RestoreConfig) -> Path:
-        """The path that the other process writes to, which may not be there yet."""
+        """The path that the other process writes to."""
         return Path(self._out).expanduser()
 
 
@@ -245,11 +252,7 @@ def destination(
 
 
 def _seen_by_all(directory: Path | None) -> Path | None:
-    """The directory of the process that leads, where all of them can write into it.
-
-    Args:
-        directory: in that process; None in others.
-    """
+    """The `directory` of the process that leads, None in others, where all can write into it."""
     announced = None
     if directory is not None:
         token = secrets.token_hex(16)

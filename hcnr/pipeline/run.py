@@ -33,13 +33,20 @@ from hcnr.pipeline.stages import (
     PlannedStep,
     base_runs,
     next_role,
+    weights_decide_nothing,
     writing_stages,
 )
 from hcnr.progress import COUNT, SELECT, Stages
 from hcnr.repair.compensate import check_curvature
 from hcnr.repair.interpolation import Interpolation
 from hcnr.repair.repairs import Finished, Repairs
-from hcnr.repair.selection import Selection, check_statistics, select_neurons, select_whole
+from hcnr.repair.selection import (
+    Selecting,
+    Selection,
+    check_statistics,
+    select_neurons,
+    select_whole,
+)
 from hcnr.repair.verdict import DataSet, EndLosses, Verdict, end_losses, final_verdict
 from hcnr.repair.whole import RepairInputs, WholeRepairs, needs_data, repair_whole
 
@@ -120,6 +127,8 @@ class PairRun:
         self._checked: set[Role] = set()
         self._next: Role = "tuned"
         self._unchecked = False
+        self._writes_next = False
+        self._selecting: Selecting | None = None
 
     def __enter__(self) -> "PairRun":
         return self
@@ -148,9 +157,11 @@ class PairRun:
         todo = list(steps)
         for index, step in enumerate(todo):
             self._next = next_role(todo[index + 1 :])
+            following = todo[index + 1].work if todo[index + 1 :] else None
             if step.work == "check":
                 # Weights that the selection reads next are checked as it does.
-                self._unchecked = [one.work for one in todo[index + 1 : index + 2]] == ["select"]
+                self._unchecked = following == "select"
+            self._writes_next = following == "write"
             getattr(self, f"_{step.work}")(step)
         if self._destination is None:
             refuse_changed(self.pair)
@@ -240,16 +251,19 @@ class PairRun:
     def _select(self, step: PlannedStep) -> None:
         pair, config = self.pair, self.config
         weights = (pair.base.view, pair.tuned.view)
-        if self._unchecked:
-            weights = (pair.base.checked, pair.tuned.checked)
+        refuse = pair.refuse_infinite if self._unchecked else None
         if self.statistics is None:
             assert self.data is not None
             self.statistics = measured_statistics(self.pair, self.config, self.data, self._scores)
         with self._stages.stage(SELECT):
-            if self._scores or self._given is not None:
-                self.selection = select_neurons(self.statistics, *weights, config)
+            neurons = bool(self._scores) or self._given is not None
+            if neurons and self._selects_late:
+                self._selecting = Selecting(self.statistics, config, refuse)
+                return
+            if neurons:
+                self.selection = select_neurons(self.statistics, *weights, config, refuse)
             else:
-                self.selection = select_whole(pair.matrices, *weights, config)
+                self.selection = select_whole(pair.matrices, *weights, config, refuse)
         # Where several processes measure, one selects.
         self.selection = ranks.decided("selection", self.selection)
         if self._given is not None:
@@ -293,11 +307,12 @@ class PairRun:
         self.models.close()
         refuse_changed(self.pair)
         if self._job is None:
-            assert self.statistics is not None and self.selection is not None
+            selection = self._selecting or self.selection
+            assert self.statistics is not None and selection is not None
             self._job = Repairs(
                 self.pair,
                 self.statistics,
-                self.selection,
+                selection,
                 self.config,
                 self._stages,
                 self._repaired,
@@ -312,6 +327,13 @@ class PairRun:
         with ranks.alone(), self._destination.opened(self.config) as model:
             # By what was asked for: a value that was searched is a number by now.
             self.verdict = final_verdict(model, self.ends, self._asked, self._stages)
+
+    @property
+    def _selects_late(self) -> bool:
+        """Whether the selection looks at each weight as it is written."""
+        copies = self._destination is not None and self._destination.copies
+        alone = copies and ranks.size() == 1
+        return alone and self._writes_next and weights_decide_nothing(self.config)
 
     @property
     def _settings(self) -> dict[str, Any]:

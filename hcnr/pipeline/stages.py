@@ -136,6 +136,16 @@ def restoring_steps(
         yield _step("judge", progress.LOSSES_RESTORED)
 
 
+def weights_decide_nothing(config: RestoreConfig) -> bool:
+    """Whether what is restored is known before any weight is read.
+
+    So it is where all matrices are repaired, and restored neurons are base's as they are.
+    """
+    if config.interpolates or config.kind.scope != "neurons":
+        return False
+    return config.cross_weight_ratio == 1 and config.kind.applied() is None
+
+
 def next_role(steps: Iterable[PlannedStep]) -> Role:
     """Whose model the steps run first; tuned where they run none."""
     for step in steps:

@@ -206,7 +206,7 @@ def repair(
     weight, delta, hessian, solved = final_weight(name, base, tuned, mask, statistics, config)
     axis = selection.axis
     if delta is None or hessian is None or solved is None:
-        return weight, restored_record(name, tuned, selection)
+        return weight, restored_record(name, tuned.shape, selection)
     both = objectives_of(delta, solved.deviation, mask.to(delta.device), hessian, axis)
     raised = is_raised(float(solved.damping), config.damping)
     damping = float(f"{float(solved.damping):.6g}") if raised else config.damping
@@ -217,7 +217,7 @@ def repair(
     )
     record = restored_record(
         name,
-        tuned,
+        tuned.shape,
         selection,
         # Zeros stand for "nothing had to be factorised".
         damping=damping if solved.damping > 0 else None,

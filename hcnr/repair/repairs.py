@@ -13,7 +13,7 @@ from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.models.directory import DirectorySource
 from hcnr.models.experts import layer_of
-from hcnr.models.linear import as_stored
+from hcnr.models.linear import as_stored, shape_of
 from hcnr.models.model import resolve_device
 from hcnr.models.pair import Pair
 from hcnr.progress import MERGE, SAVE, WRITE, WRITE_ADAPTER, Adding, Stages
@@ -21,9 +21,9 @@ from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.record.files.restoration import AdapterRecord, PatchRecord
 from hcnr.record.files.two_sided import WholeMatrixRecord
 from hcnr.repair.adapter_output import AdapterOutput
-from hcnr.repair.compensate import repair
+from hcnr.repair.compensate import final_weight, repair
 from hcnr.repair.restored import restored_record
-from hcnr.repair.selection import Selection
+from hcnr.repair.selection import Selecting, Selection
 from hcnr.repair.summary import build_report
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Repairs:
         self,
         pair: Pair,
         statistics: Statistics,
-        selection: Selection,
+        selection: Selection | Selecting,
         config: RestoreConfig,
         stages: Stages,
         whole: "WholeRepairs | None" = None,
@@ -55,13 +55,16 @@ class Repairs:
         Args:
             pair: base and tuned.
             statistics: curvature along one axis, for the kinds that use it.
-            selection: matrices and neurons.
+            selection: matrices and neurons; one that is still to look at the weights does so as
+                each is written, where all matrices are repaired and none is compensated.
             config: kind, damping, task weight as a number.
             stages: told about progress.
             whole: what was repaired or searched for beforehand.
             finished: matrices whose neurons were repaired beforehand.
         """
-        self._pair, self._statistics, self._selection = pair, statistics, selection
+        self._pair, self._statistics = pair, statistics
+        self._selecting = selection if isinstance(selection, Selecting) else None
+        self._selection = selection.beforehand if isinstance(selection, Selecting) else selection
         self._config, self._stages, self._whole = config, stages, whole
         self._finished = finished or {}
         self._records: dict[str, MatrixRecord] = {}
@@ -74,6 +77,12 @@ class Repairs:
             self._records[matrix] = self._record_whole(matrix, weight)
         elif matrix in self._finished:
             weight, self._records[matrix] = self._finished[matrix]
+        elif self._selecting is not None:
+            base, tuned = (one.view(matrix) for one in (self._pair.base, self._pair.tuned))
+            mask = self._looked_at(matrix, base, tuned)
+            if not mask.any():
+                return tuned
+            weight = final_weight(matrix, base, tuned, mask, self._statistics, self._config).weight
         else:
             weight, self._records[matrix] = repair(
                 matrix,
@@ -98,8 +107,32 @@ class Repairs:
         base, tuned = (one.view(matrix) for one in (self._pair.base, self._pair.tuned))
         if base.dtype != tuned.dtype:
             return None
-        self._records[matrix] = restored_record(matrix, tuned, self._selection)
+        if self._selecting is not None:
+            return Spliced(tuned, base, self._looked_at(matrix, base, tuned))
+        self._records[matrix] = restored_record(matrix, tuned.shape, self._selection)
         return Spliced(tuned, base, self._selection.masks[matrix])
+
+    def _looked_at(self, matrix: str, base: Tensor, tuned: Tensor) -> Tensor:
+        """Neurons to restore of a matrix that the selection sees now; none where it never moved."""
+        assert self._selecting is not None
+        self._selecting.look(matrix, base, tuned)
+        mask = self._selection.masks[matrix]
+        return mask if self._selecting.check(matrix) else torch.zeros_like(mask)
+
+    def _complete(self) -> None:
+        """Know the selection, once it has looked at all that was written."""
+        if self._selecting is None:
+            return
+        for matrix in self._selecting.waiting:
+            self._selecting.look(
+                matrix, self._pair.base.view(matrix), self._pair.tuned.view(matrix)
+            )
+        self._selection = self._selecting.finish()
+        layers = self._pair.tuned.matrices(self._config.targets, self._config.ignore)
+        self._records = {
+            name: restored_record(name, shape_of(layers[name]), self._selection)
+            for name in self._selection.selected
+        }
 
     def _record_whole(self, matrix: str, weight: Tensor) -> MatrixRecord:
         assert self._whole is not None
@@ -157,6 +190,7 @@ class Repairs:
                     return form.write(directory, tuned.replacing(self.weight, chosen), progress)
                 replacement = tuned.replacing(self.weight, chosen, self._spliced)
                 write_copy(checkpoint, directory, replacement, progress, files)
+                self._complete()
             return None
         model = self.model()
         with self._stages.stage(SAVE):

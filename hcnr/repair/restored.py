@@ -1,21 +1,20 @@
 """What is said of a matrix whose neurons are restored, whatever is done about the others."""
 
+from collections.abc import Sequence
 from typing import Any
-
-from torch import Tensor
 
 from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.repair.selection import Selection
 
 
 def restored_record(
-    name: str, tuned: Tensor, selection: Selection, **numerics: Any
+    name: str, shape: Sequence[int], selection: Selection, **numerics: Any
 ) -> MatrixRecord:
     """What is said of a matrix whose neurons are restored.
 
     Args:
         name: the matrix.
-        tuned: its tuned weight `[out, in]`.
+        shape: `[out, in]`.
         selection: masks and perturbations.
         numerics: of the compensation, fields of the record.
     """
@@ -25,7 +24,7 @@ def restored_record(
         name=name,
         neurons=mask.shape[0],
         restored=restored,
-        parameters=restored * (tuned.shape[1] if selection.axis == "output" else tuned.shape[0]),
+        parameters=restored * shape[1 if selection.axis == "output" else 0],
         perturbation=selection.perturbation[name],
         half_overlap=selection.overlap.get(name),
         **numerics,

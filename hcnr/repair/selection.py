@@ -14,9 +14,8 @@ from hcnr.curvature.statistics import Statistics
 from hcnr.errors import StatisticsError
 from hcnr.models.linear import shape_of
 from hcnr.models.model import resolve_device
-from hcnr.models.pair import is_untouched
 from hcnr.output.notebook import html_table
-from hcnr_kernels import perturbation
+from hcnr.repair.changes import Changes, Refuse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -123,13 +122,6 @@ def candidates(
     return top(values, count)
 
 
-def relative_perturbation(numerator: float, denominator: float) -> float:
-    """`d_j = sqrt(numerator / denominator)` of method.md (4), with 0 / 0 = 0."""
-    if numerator == 0:
-        return 0.0
-    return math.sqrt(numerator / denominator) if denominator > 0 else math.inf
-
-
 def select(
     statistics: Statistics,
     base: "str | Path | PreTrainedModel | Source",
@@ -161,74 +153,114 @@ def select(
 
 
 def select_neurons(
-    statistics: Statistics, base: Weight, tuned: Weight, config: RestoreConfig
+    statistics: Statistics,
+    base: Weight,
+    tuned: Weight,
+    config: RestoreConfig,
+    refuse: Refuse | None = None,
 ) -> Selection:
     """`select` on plain weights: two functions from matrix name to weight.
 
-    Each weight is read once, also for what the two halves of the samples would have selected.
+    Each weight is read once, also for what the two halves of the samples would have selected, and
+    to find whether it is finite where `refuse` is given.
     """
-    device = resolve_device(config.device)
-    voters = [_masks(statistics.scores, config, device)]
-    if statistics.halves and config.priority != "random":
-        voters += [
-            _masks(
-                {
+    selecting = Selecting(statistics, config, refuse)
+    for name in statistics.matrices:
+        selecting.look(name, base(name), tuned(name))
+    return selecting.finish()
+
+
+class Selecting:
+    """A selection that is complete once every matrix has been looked at, in any order."""
+
+    def __init__(
+        self, statistics: Statistics, config: RestoreConfig, refuse: Refuse | None = None
+    ) -> None:
+        """Rank the neurons of every matrix; no weight is read yet."""
+        self._statistics, self._config, self._refuse = statistics, config, refuse
+        device = resolve_device(config.device)
+        self._voters = [_masks(statistics.scores, config, device)]
+        if statistics.halves and config.priority != "random":
+            for half in range(2):
+                scores = {
                     data_set: {name: halves[half] for name, halves in by_matrix.items()}
                     for data_set, by_matrix in statistics.halves.items()
-                },
-                config,
-                device,
-            )
-            for half in range(2)
-        ]
-    sums: list[Tensor] = []
-    untouched: list[str] = []
-    for name in statistics.matrices:
-        weights = base(name).to(device), tuned(name).to(device)
-        if is_untouched(*weights):
-            untouched.append(name)
-        stacked = torch.stack([masks[name] for masks in voters])
-        sums.append(torch.stack(perturbation(*weights, stacked, axis=statistics.axis), 1))
-    distances = _distances(sums, statistics.matrices, len(voters))
-    voters = [{name: mask.cpu() for name, mask in masks.items()} for masks in voters]
-    chosen = [most_perturbed(by_matrix, config, untouched) for by_matrix in distances]
-    overlap, selected_overlap = {}, None
-    if len(voters) > 1:
-        first, second = voters[1:]
-        overlap = {name: _agreement(first[name], second[name]) for name in first}
-        restored = [
-            torch.cat([mask & (name in selected) for name, mask in masks.items()])
-            for masks, selected in zip(voters[1:], chosen[1:], strict=True)
-        ]
-        selected_overlap = _agreement(*restored)
-    return Selection(
-        axis=statistics.axis,
-        masks=voters[0],
-        perturbation=distances[0],
-        selected=chosen[0],
-        overlap=overlap,
-        selected_overlap=selected_overlap,
-        untouched=tuple(untouched),
-    )
+                }
+                self._voters.append(_masks(scores, config, device))
+        self._changes = Changes(device, statistics.axis)
+
+    @property
+    def waiting(self) -> list[str]:
+        """Matrices that are still to be looked at."""
+        return [name for name in self._statistics.matrices if name not in self._changes]
+
+    @property
+    def beforehand(self) -> Selection:
+        """What is known without a weight, if all matrices are chosen: their neurons."""
+        masks = {name: mask.cpu() for name, mask in self._voters[0].items()}
+        return Selection(self._statistics.axis, masks, {}, list(masks), {}, None)
+
+    def look(self, name: str, base: Tensor, tuned: Tensor) -> None:
+        """Find out how far fine-tuning moved a matrix `[out, in]`."""
+        masks = torch.stack([masks[name] for masks in self._voters])
+        self._changes.add(name, base, tuned, masks)
+
+    def check(self, name: str) -> bool:
+        """Whether fine-tuning moved a matrix that has been looked at.
+
+        Raises:
+            CheckpointError: a weight of it is not finite.
+        """
+        self._changes.check(name, self._refuse)
+        return name not in self._changes.untouched
+
+    def finish(self) -> Selection:
+        """The selection.
+
+        Raises:
+            CheckpointError: a weight is not finite.
+        """
+        config, order, changes = self._config, self._statistics.matrices, self._changes
+        distances = changes.distances(order, len(self._voters), self._refuse)
+        untouched = tuple(name for name in order if name in changes.untouched)
+        voters = [{name: mask.cpu() for name, mask in masks.items()} for masks in self._voters]
+        chosen = [most_perturbed(by_matrix, config, untouched) for by_matrix in distances]
+        overlap, selected_overlap = {}, None
+        if len(voters) > 1:
+            first, second = voters[1:]
+            overlap = {name: _agreement(first[name], second[name]) for name in first}
+            restored = [
+                torch.cat([mask & (name in selected) for name, mask in masks.items()])
+                for masks, selected in zip(voters[1:], chosen[1:], strict=True)
+            ]
+            selected_overlap = _agreement(*restored)
+        return Selection(
+            axis=self._statistics.axis,
+            masks=voters[0],
+            perturbation=distances[0],
+            selected=chosen[0],
+            overlap=overlap,
+            selected_overlap=selected_overlap,
+            untouched=untouched,
+        )
 
 
 def select_whole(
-    matrices: Sequence[str], base: Weight, tuned: Weight, config: RestoreConfig
+    matrices: Sequence[str],
+    base: Weight,
+    tuned: Weight,
+    config: RestoreConfig,
+    refuse: Refuse | None = None,
 ) -> Selection:
     """Choose whole matrices: the top `cross_weight_ratio` by perturbation, all neurons of each."""
-    device = resolve_device(config.device)
     masks: dict[str, Tensor] = {}
-    sums: list[Tensor] = []
-    untouched: list[str] = []
+    changes = Changes(resolve_device(config.device), config.axis)
     for name in matrices:
-        weights = base(name).to(device), tuned(name).to(device)
-        if is_untouched(*weights):
-            untouched.append(name)
+        weights = base(name), tuned(name)
         size = weights[0].shape[0 if config.axis == "output" else 1]
         masks[name] = torch.ones(size, dtype=torch.bool)
-        mask = masks[name].to(device)[None]
-        sums.append(torch.stack(perturbation(*weights, mask, axis=config.axis), 1))
-    (distances,) = _distances(sums, matrices, 1)
+        changes.add(name, *weights, masks[name][None])
+    (distances,), untouched = changes.distances(matrices, 1, refuse), changes.untouched
     return Selection(
         axis=config.axis,
         masks=masks,
@@ -238,21 +270,6 @@ def select_whole(
         selected_overlap=None,
         untouched=tuple(untouched),
     )
-
-
-def _distances(
-    sums: Sequence[Tensor], matrices: Sequence[str], voters: int
-) -> list[dict[str, float]]:
-    """`d_j` of every matrix for each voter, from both sums `[voters, 2]` of every matrix.
-
-    The sums leave a GPU in one piece.
-    """
-    values = iter(torch.cat(list(sums)).flatten().tolist() if sums else [])
-    distances: list[dict[str, float]] = [{} for _ in range(voters)]
-    for name in matrices:
-        for by_matrix in distances:
-            by_matrix[name] = relative_perturbation(next(values), next(values))
-    return distances
 
 
 def _masks(

@@ -8,9 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import hcnr_kernels as hk
 from hcnr_kernels.errors import FactorizationError, OperatorError
+from hcnr_kernels.ops.spectral import kept
+from hcnr_kernels.ops.spectral.coordinates import energies
 from hcnr_kernels.testing.accuracy import relative_error
 from spectra import F64, Quartet, basis_of, damped, kronecker, moment, normal, problem
 
@@ -158,6 +161,48 @@ def test_kept_by_traces(tokens: int) -> None:
     assert found.directions.sum() == delta.numel()
     assert float((found.energy * found.kept).sum()) == pytest.approx(found.honesty_left)
     assert len(found.directions) == len(found.edges) + 1
+
+
+class Waits(TorchDispatchMode):
+    """Counts the times that values are asked for by the host."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.count += name in ("_local_scalar_dense", "_to_copy", "nonzero")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("tokens", [5, 60])
+def test_bins_pair_by_pair(tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many chunks there are; and the host waits for none of them."""
+    delta, quartet = problem(9, 12, tokens, 1.5)
+    basis, mu = basis_of(delta, quartet), 0.4
+    energy = energies(basis.delta, basis.output, basis.input)
+    sides = [(task / honesty, count) for honesty, task, count in
+             (axis.shares for axis in (basis.output, basis.input))]  # fmt: skip
+    want = torch.zeros(3, len(kept.DECADES) + 1, dtype=F64)
+    for i, (g, many) in enumerate(zip(*sides[0], strict=True)):
+        for j, (a, others) in enumerate(zip(*sides[1], strict=True)):
+            place = sum(float(g * a) > 10**edge for edge in kept.DECADES)
+            keeps = float(mu * g * a / (1 + mu * g * a))
+            for row, value in enumerate((many * others, energy[i, j], energy[i, j] * keeps**2)):
+                want[row, place] += value
+    assert int((want[0] > 0).sum()) > 2
+    waits = []
+    for rows in (100, 2, 1):
+        monkeypatch.setattr(kept, "chunk_length", lambda _, rows=rows: rows)
+        with Waits() as asked:
+            found = basis.kept(mu)
+        waits.append(asked.count)
+        torch.testing.assert_close(found.directions, want[0])
+        torch.testing.assert_close(found.energy, want[1] / want[1].sum())
+        share = torch.where(want[1] > 0, want[2] / want[1], 0.0)
+        torch.testing.assert_close(found.kept, share, rtol=1e-9, atol=1e-12)
+    assert waits[0] == waits[1] == waits[2]
 
 
 def by_honesty_alone(delta: Tensor, quartet: Quartet, task_weight: float) -> Tensor:

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import hcnr
 from hcnr.checkpoint import views
-from hcnr.repair import selection
+from hcnr.repair import changes
 from pairs import config
 
 views._LEAST_BYTES = 1
-real = selection.perturbation
+real = changes.perturbation
 
 
 def cut(*arguments, **options):
@@ -32,22 +32,25 @@ def cut(*arguments, **options):
     return real(*arguments, **options)
 
 
-selection.perturbation = cut
+changes.perturbation = cut
 hcnr.restore(
-    sys.argv[1], sys.argv[2], out=sys.argv[3], config=config(compensation="none"),
-    statistics=sys.argv[4],
+    sys.argv[1], sys.argv[2], out=sys.argv[3], statistics=sys.argv[4],
+    config=config(compensation="none", cross_weight_ratio=float(sys.argv[5])),
 )
 """
 
 
+@pytest.mark.parametrize("ratio", [0.4, 1.0], ids=["before writing", "while writing"])
 @pytest.mark.skipif(sys.platform != "linux", reason="how a process ends is the system's")
-def test_it_ends_the_process_and_the_next_run_begins_anew(pair, statistics, tmp_path) -> None:
+def test_it_ends_the_process_and_the_next_run_begins_anew(
+    pair, statistics, tmp_path, ratio
+) -> None:
     shutil.copytree(pair["base"], tmp_path / "base")
     saved, out = tmp_path / "statistics.safetensors", tmp_path / "out"
     statistics["output"].save(saved)
     done = subprocess.run(
         [sys.executable, "-c", CHILD, tmp_path / "base",
-         pair["tuned"], out, saved],
+         pair["tuned"], out, saved, str(ratio)],
         capture_output=True, text=True, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip

@@ -1,7 +1,10 @@
 """How often a restoration reads the bytes of its two checkpoints."""
 
+import dataclasses
+import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +14,8 @@ import hcnr
 from hcnr.checkpoint import Checkpoint, finite, reader, views
 from hcnr.errors import CheckpointError
 from hcnr.models.directory import DirectorySource
-from pairs import config
+from hcnr.pipeline.run import PairRun
+from pairs import config, hashes
 
 
 class Reads:
@@ -80,10 +84,62 @@ def test_each_weight_is_read_once_and_the_restored_ones_twice(
     assert reads.read == rows
 
 
+@pytest.fixture
+def touched_in_part(pair, tmp_path) -> Path:
+    """Tuned with one target as base has it."""
+    directory = tmp_path / "part"
+    directory.mkdir()
+    for file in pair["tuned"].iterdir():
+        (directory / file.name).write_bytes(file.read_bytes())
+    name = "model.layers.1.mlp.up_proj.weight"
+    file = Checkpoint.open(directory).info(name).file
+    tensors = load_file(file)
+    tensors[name] = Checkpoint.open(pair["base"]).load(name)
+    save_file(tensors, file, {"format": "pt"})
+    return directory
+
+
+@pytest.mark.parametrize("axis", ["output", "input"])
+def test_where_every_matrix_is_repaired_each_is_looked_at_as_it_is_written(
+    pair, touched_in_part, statistics, tmp_path, monkeypatch, axis
+):
+    """Once, and what comes out is what a selection beforehand gives: bytes, report and order."""
+    settings = config(compensation="none", axis=axis, cross_weight_ratio=1.0)
+    prints = {
+        "base": DirectorySource(pair["base"]).fingerprint(),
+        "tuned": DirectorySource(touched_in_part).fingerprint(),
+    }
+    scores = dataclasses.replace(statistics[axis], fingerprints=prints)
+
+    def restored(out: Path) -> dict[str, Any]:
+        hcnr.restore(pair["base"], touched_in_part, out=out, config=settings, statistics=scores)
+        report = json.loads((out / "hcnr_report.json").read_text())
+        for part in (report, report["summary"]):
+            del part["seconds"]
+        del report["date"]
+        return report
+
+    reads = Reads(monkeypatch)
+    late = restored(tmp_path / "late")
+    first = next(iter(late["perturbation"]))
+    for directory in (pair["base"], touched_in_part):
+        checkpoint = Checkpoint.open(directory)
+        # The first target tells at the start that the two differ.
+        assert reads.of(checkpoint) == {
+            name: 1 + (name == f"{first}.weight") for name in checkpoint.tensors
+        }
+    monkeypatch.setattr(PairRun, "_selects_late", False)
+    early = restored(tmp_path / "early")
+    assert late == early and list(late["perturbation"]) == list(early["perturbation"])
+    assert late["summary"]["untouched_matrices"] == ["model.layers.1.mlp.up_proj"]
+    assert hashes(tmp_path / "late") == hashes(tmp_path / "early")
+
+
+@pytest.mark.parametrize("ratio", [0.4, 1.0])
 @pytest.mark.parametrize("role", ["base", "tuned"])
 @pytest.mark.parametrize("where", ["target", "other"])
 def test_weights_that_the_selection_checks_are_refused_in_the_same_words(
-    pair, statistics, tmp_path, role, where
+    pair, statistics, tmp_path, role, where, ratio
 ):
     for name in ("base", "tuned"):
         (tmp_path / name).mkdir()
@@ -102,7 +158,10 @@ def test_weights_that_the_selection_checks_are_refused_in_the_same_words(
     save_file(tensors, file, {"format": "pt"})
     with pytest.raises(CheckpointError, match=rf"{named!r} of .* holds 1 infinite of \d+ values"):
         hcnr.restore(
-            tmp_path / "base", tmp_path / "tuned", out=tmp_path / "out",
-            config=config(compensation="none"), statistics=statistics["output"],
-        )  # fmt: skip
-    assert not (tmp_path / "out").exists()
+            tmp_path / "base",
+            tmp_path / "tuned",
+            out=tmp_path / "out",
+            config=config(compensation="none", cross_weight_ratio=ratio),
+            statistics=statistics["output"],
+        )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tuned"]

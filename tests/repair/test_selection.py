@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
+from hcnr.repair.changes import relative_perturbation
 from hcnr.repair.selection import (
     candidates,
     count_of,
     priority,
-    relative_perturbation,
     select_neurons,
     top,
 )

@@ -24,6 +24,7 @@ _perturbation = operator(
         base.new_empty(mask.shape[:-1], dtype=torch.float32) for _ in range(2)
     ),
     triton=_TRITON,
+    native=True,
 )
 
 

@@ -55,9 +55,10 @@ def kept(blocks: Blocks, output: Modes, input: Modes, task_weight: float) -> Kep
     energy = energies(blocks, output, input)
     for rows in count.chunks:
         given_back = 1 / (1 + task_weight * count.values(rows))
-        part = energy[rows].cpu()
-        count.add(rows, part, part * (1 - given_back).square(), part * given_back.square())
-        count.restored += float((count.directions(rows) * given_back).sum())
+        part = count.sorted(energy[rows])
+        lost = part * given_back.square()
+        count.restore(rows, given_back)
+        count.add(rows, part, part * (1 - given_back).square_(), lost)
     return count.summary()
 
 
@@ -82,51 +83,71 @@ def compared(blocks: Blocks, others: Blocks, output: Modes, input: Modes) -> Kep
     )
     parts = [energies(of, output, input) for of in (blocks, others, lost)]
     for rows in count.chunks:
-        count.add(rows, *(part[rows].cpu() for part in parts))
-    count.restored = math.nan
-    return count.summary()
+        count.add(rows, *(count.sorted(part[rows]) for part in parts))
+    return count.summary()._replace(restored=math.nan)
 
 
 class _Count:
-    """Sums over all pairs of directions, by bin and in all."""
+    """Sums over all pairs of directions, by bin and in all, where the directions are.
+
+    Input directions are taken in the order of their eigenvalues, so that the pairs of an output
+    direction that fall into a bin lie side by side: where a bin ends is looked up, and no pair is
+    told its own.
+    """
 
     def __init__(self, output: Modes, input: Modes) -> None:
-        self._output, self._input = _spectrum(output), _spectrum(input)
-        self._edges = torch.tensor(DECADES, dtype=torch.float64)
+        self._output, wide = _spectrum(output), _spectrum(input)
+        self._order = wide.value.argsort()
+        self._input = _Spectrum(*(part[self._order] for part in wide))
+        self._edges = wide.value.new_tensor(DECADES)
+        # Directions up to each input direction: whole numbers, so differences of them are exact.
+        self._directions = torch.cat([wide.value.new_zeros(1), self._input.directions.cumsum(0)])
         # Directions, energy before and after.
-        self._sums = torch.zeros(3, len(DECADES) + 1, dtype=torch.float64)
-        self._task = self._lost = self.restored = 0.0
+        self._sums = wide.value.new_zeros(3, len(DECADES) + 1)
+        # Energy of delta and of what is lost as the task sees it, and directions given back.
+        self._totals = wide.value.new_zeros(3)
         rows = chunk_length(64 * len(self._input.value))
         self.chunks = chunks(len(self._output.value), rows)
 
     def values(self, rows: slice) -> Tensor:
-        """`g_i a_j` of some output directions with all input directions."""
+        """`g_i a_j` of some output directions with all input directions, these in order."""
         return self._output.value[rows, None] * self._input.value
 
-    def directions(self, rows: slice) -> Tensor:
-        """How many directions each of them stands for."""
-        return self._output.directions[rows, None] * self._input.directions
+    def sorted(self, energy: Tensor) -> Tensor:
+        """Energies of some output directions, the input directions in order."""
+        return energy.index_select(1, self._order)
+
+    def restore(self, rows: slice, given_back: Tensor) -> None:
+        """Count directions by the share of each pair that is restored."""
+        self._totals[2] += self._output.directions[rows] @ (given_back @ self._input.directions)
 
     def add(self, rows: slice, before: Tensor, after: Tensor, lost: Tensor) -> None:
         """Count energies `Y^2` of delta, of E, and of their difference."""
-        values = self.values(rows)
-        bins = torch.bucketize(values.log10(), self._edges).flatten()
-        for index, column in enumerate((self.directions(rows), before, after)):
-            self._sums[index] += torch.bincount(bins, column.flatten(), len(DECADES) + 1)
-        self._task += float((values * before).sum())
-        self._lost += float((values * lost).sum())
+        values, directions = self._output.value[rows], self._output.directions[rows]
+        below = self._edges - values.log10()[:, None]
+        ends = torch.searchsorted(self._input.value.log10(), below, right=True)
+        ends = torch.nn.functional.pad(ends, (1, 1))
+        ends[:, -1] = before.shape[1]
+        self._sums[0] += directions @ self._directions[ends].diff(dim=1)
+        lengths = ends.diff(dim=1).flatten()
+        for index, energy in enumerate((before, after), start=1):
+            bins = torch.segment_reduce(energy.flatten(), "sum", lengths=lengths, unsafe=True)
+            self._sums[index] += bins.view(-1, self._sums.shape[1]).sum(0)
+        for index, energy in enumerate((before, lost)):
+            self._totals[index] += values @ (energy @ self._input.value)
 
     def summary(self) -> Kept:
         """Everything counted so far, as shares."""
-        directions, before, after = self._sums
+        directions, before, after = self._sums.cpu()
+        task, lost, restored = self._totals.tolist()
         return Kept(
-            edges=10**self._edges,
+            edges=10 ** self._edges.cpu(),
             directions=directions,
             energy=before / _or_one(before.sum()),
             kept=after / _or_one(before),
-            restored=self.restored,
+            restored=restored,
             honesty_left=float(after.sum() / _or_one(before.sum())),
-            task_lost=self._lost / (self._task or 1.0),
+            task_lost=lost / (task or 1.0),
         )
 
 
@@ -136,8 +157,8 @@ class _Spectrum(NamedTuple):
 
 
 def _spectrum(axis: Modes) -> _Spectrum:
-    """Eigenvalues of (10) and how many directions have them, float64 on the CPU."""
-    honesty, task, count = (part.double().cpu() for part in axis.shares)
+    """Eigenvalues of (10) and how many directions have them, float64."""
+    honesty, task, count = (part.double() for part in axis.shares)
     return _Spectrum(task / honesty, count)
 
 
