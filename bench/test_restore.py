@@ -64,7 +64,8 @@ def test_restoring_against_cp(pair: tuple[Path, Path], tmp_path: Path, race: Rac
         shutil.rmtree(out, ignore_errors=True)
         hcnr.restore(base, tuned, out=out, config=config, statistics=statistics)
 
-    selected = hcnr.select(statistics, base, tuned, config).selected
+    two_fifths = config.replace(cross_weight_ratio=0.4)
+    selected = hcnr.select(statistics, base, tuned, two_fifths).selected
     source, weights = Checkpoint.open(tuned), DirectorySource(base)
     replaced = {f"{name}.weight": lambda name=name: weights.weight(name) for name in selected}
 

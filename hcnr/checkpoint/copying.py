@@ -95,9 +95,9 @@ def _left_of(pieces: list[memoryview], done: int) -> list[memoryview]:
     """What is to be written yet of pieces of which the first `done` bytes are."""
     if done == sum(map(len, pieces)):
         return []
-    for place, piece in enumerate(pieces):
+    for index, piece in enumerate(pieces):
         if done < len(piece):
-            return [piece[done:], *pieces[place + 1 :]]
+            return [piece[done:], *pieces[index + 1 :]]
         done -= len(piece)
     return []
 
