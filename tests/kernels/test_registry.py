@@ -83,7 +83,7 @@ def test_table_names_every_backend_and_a_status() -> None:
     elif not torch.cuda.is_available():
         assert statuses == {"no CUDA device"}
     served = {name for name, backend, _ in table if backend == "native"}
-    assert served == {"inverse_hessian", "compensation_ex"}
+    assert served == {"inverse_hessian", "compensation_ex", "perturbation"}
 
 
 def test_native_is_loaded_or_says_why() -> None:
