@@ -29,7 +29,8 @@ class Changes:
     """
 
     def __init__(self, device: torch.device, axis: Literal["output", "input"]) -> None:
-        self._device, self._axis = device, axis
+        self._device = device
+        self._axis: Literal["output", "input"] = axis
         self._sums: dict[str, Tensor] = {}
         self.untouched: list[str] = []
 
