@@ -77,7 +77,7 @@ def test_planes_of_long_samples(axis: str) -> None:
     assert relative_error(scores, want) <= 1e-5
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25 if interpreting() else 40, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 140), min_size=0, max_size=5),
     in_features=st.integers(1, 70),

@@ -1,5 +1,6 @@
 """The rules of `hcnr_kernels`, off the syntax tree: who may import whom, how it is laid out."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,12 @@ SHARED = ("hcnr_kernels.triton", "hcnr_kernels.library", "hcnr_kernels.checks")
 
 
 MODULES = modules_of(LIBRARY)
-EDGES = {name: set(imported(path, MODULES)) for name, path in MODULES.items()}
+
+
+@functools.cache
+def all_imports() -> dict[str, set[str]]:
+    """What each module imports; read once a test asks for it."""
+    return {name: set(imported(path, MODULES)) for name, path in MODULES.items()}
 
 
 def inside(module: str, package: str) -> bool:
@@ -22,18 +28,21 @@ def inside(module: str, package: str) -> bool:
 
 def test_there_is_something_to_look_at() -> None:
     assert {"hcnr_kernels", "hcnr_kernels.ops.fisher.triton"} <= set(MODULES)
-    assert "hcnr_kernels.library" in EDGES["hcnr_kernels.ops.merge"]
-    assert "hcnr_kernels.native" in EDGES["hcnr_kernels.library"]
+    assert "hcnr_kernels.library" in all_imports()["hcnr_kernels.ops.merge"]
+    assert "hcnr_kernels.native" in all_imports()["hcnr_kernels.library"]
 
 
 @pytest.mark.parametrize("package", ["hcnr", "transformers"])
 def test_nothing_from_above_is_imported(package: str) -> None:
-    found = {name: {one for one in edges if inside(one, package)} for name, edges in EDGES.items()}
+    found = {
+        name: {one for one in edges if inside(one, package)}
+        for name, edges in all_imports().items()
+    }
     assert not any(found.values()), found
 
 
 def test_modules_import_in_no_circle() -> None:
-    assert circle(EDGES) == ""
+    assert circle(all_imports()) == ""
 
 
 def test_only_testing_imports_testing() -> None:
@@ -45,15 +54,15 @@ def test_only_testing_imports_testing() -> None:
 
 
 def test_what_the_families_share_knows_no_family() -> None:
-    for name, edges in EDGES.items():
+    for name, edges in all_imports().items():
         if any(inside(name, shared) for shared in SHARED):
             assert not any(inside(one, "hcnr_kernels.ops") for one in edges), name
 
 
 def test_triton_is_imported_by_kernels_alone() -> None:
     """A family's `__init__` names its Triton module in a string: it is imported when it is run."""
-    kernels = {name for name, edges in EDGES.items() if "triton" in edges}
-    users = {name for name, edges in EDGES.items() if edges & kernels}
+    kernels = {name for name, edges in all_imports().items() if "triton" in edges}
+    users = {name for name, edges in all_imports().items() if edges & kernels}
     allowed = kernels | {"hcnr_kernels.ops.fisher.triton"}
     assert users <= allowed, users - allowed
     assert not any(path.name == "__init__.py" for path in (MODULES[name] for name in kernels))

@@ -14,7 +14,7 @@ from hcnr_kernels.ops.merge import vectorised
 from hcnr_kernels.ops.merge.triton import merge
 from hcnr_kernels.testing.tensors import alternate, randn
 from hcnr_kernels.triton import launch
-from layouts import INTEGER, LAYOUTS, bits, masks
+from layouts import INTEGER, LAYOUTS, SIZES, bits, masks
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -28,8 +28,7 @@ FLOATS = launch.FLOATS
 @interpreted
 @settings(max_examples=80, deadline=None)
 @given(
-    rows=st.sampled_from([1, 17, 63, 129, 301]),
-    columns=st.sampled_from([1, 17, 63, 129, 1301]),
+    size=st.sampled_from(SIZES),
     axis=st.sampled_from(["output", "input"]),
     chosen=st.sampled_from(["half", "none", "all", "view"]),
     dtypes=st.tuples(*[st.sampled_from(FLOATS)] * 3),
@@ -37,14 +36,14 @@ FLOATS = launch.FLOATS
     deviates=st.booleans(),
 )
 def test_merge(
-    rows: int,
-    columns: int,
+    size: tuple[int, int],
     axis: str,
     chosen: str,
     dtypes: tuple[torch.dtype, torch.dtype, torch.dtype],
     layouts: tuple[Callable, Callable, Callable],
     deviates: bool,
 ) -> None:
+    rows, columns = size
     base = layouts[0](randn(rows, columns, device="cpu", dtype=dtypes[0], seed=1))
     tuned = layouts[1](randn(rows, columns, device="cpu", dtype=dtypes[1], seed=2))
     extra = randn(rows, columns, device="cpu", dtype=torch.float32, seed=3)

@@ -15,7 +15,7 @@ from hcnr_kernels.ops.perturbation.triton import perturbation
 from hcnr_kernels.testing.tensors import randn
 from hcnr_kernels.triton import launch, tiles
 from hcnr_kernels.triton.tiles import Tile
-from layouts import LAYOUTS, masks
+from layouts import LAYOUTS, SIZES, masks
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -36,21 +36,20 @@ def norms(base: Tensor, tuned: Tensor, mask: Tensor, axis: str) -> list[float]:
 @interpreted
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.sampled_from([1, 17, 63, 129, 301]),
-    columns=st.sampled_from([1, 17, 63, 129, 1301]),
+    size=st.sampled_from(SIZES),
     axis=st.sampled_from(["output", "input"]),
     chosen=st.sampled_from(["half", "none", "all", "view"]),
     dtypes=st.tuples(st.sampled_from(FLOATS), st.sampled_from(FLOATS)),
     layouts=st.tuples(st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS)),
 )
 def test_perturbation(
-    rows: int,
-    columns: int,
+    size: tuple[int, int],
     axis: str,
     chosen: str,
     dtypes: tuple[torch.dtype, torch.dtype],
     layouts: tuple[Callable, Callable],
 ) -> None:
+    rows, columns = size
     base = randn(rows, columns, device="cpu", dtype=dtypes[0], seed=1)
     tuned = randn(rows, columns, device="cpu", dtype=dtypes[1], seed=2)
     mask = masks(rows if axis == "output" else columns)[chosen]
@@ -97,7 +96,7 @@ def test_perturbation_accumulates_in_float64(monkeypatch: pytest.MonkeyPatch) ->
 
 @interpreted
 @pytest.mark.parametrize("axis", ["output", "input"])
-@pytest.mark.parametrize("shape", [(1, 1), (17, 130), (301, 1301)])
+@pytest.mark.parametrize("shape", [(1, 1), (17, 130), (13, 1301)])
 def test_several_masks_are_each_its_own(axis: str, shape: tuple[int, int]) -> None:
     base, tuned = (randn(*shape, device="cpu", dtype=torch.bfloat16, seed=s) for s in (1, 2))
     half = torch.arange(shape[axis == "input"]) % 3 == 0

@@ -31,6 +31,14 @@ def every_other(x: Tensor) -> Tensor:
     return wide[::2, 1::2]
 
 
+SIZES = [
+    (rows, columns)
+    for rows in (1, 17, 63, 129, 301) for columns in (1, 17, 63, 129, 1301)
+    if rows * columns < 100_000
+]  # fmt: skip
+"""Rows and columns around and beyond a tile of weights that are read once. Beside 1301 columns, two
+tiles, 63 rows are 32 tiles already: more of them take the interpreter long and cross no edge."""
+
 LAYOUTS: tuple[Callable[[Tensor], Tensor], ...] = (contiguous, transposed, columns_cut, every_other)
 
 
