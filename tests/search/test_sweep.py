@@ -25,9 +25,27 @@ def models(pair: Any) -> dict[str, Any]:
     return {r: AutoModelForCausalLM.from_pretrained(pair[r]) for r in ("base", "tuned")}
 
 
+@pytest.fixture(scope="module")
+def restored(pair, statistics):
+    """Digest and restored neurons of what `restore` makes by settings, each made once."""
+    kept: dict[str, tuple[str, int]] = {}
+
+    def restore(settings: dict[str, Any]) -> tuple[str, int]:
+        if (key := json.dumps(settings, sort_keys=True)) not in kept:
+            model = hcnr.restore(
+                pair["base"], pair["tuned"], statistics=statistics[settings["axis"]],
+                config=config(**settings),
+            )  # fmt: skip
+            report = model.__dict__["hcnr_report"]
+            kept[key] = digest(model), report["summary"]["restored_neurons"]
+        return kept[key]
+
+    return restore
+
+
 @pytest.mark.parametrize("axis", ["output", "input"])
 @pytest.mark.parametrize("where", ["directories", "memory"])
-def test_every_candidate_is_what_restore_makes_bit_for_bit(pair, statistics, axis, where):
+def test_every_candidate_is_what_restore_makes_bit_for_bit(pair, statistics, restored, axis, where):
     given: Any = pair if where == "directories" else models(pair)
     judge = Judge()
     found = sweep(
@@ -41,12 +59,7 @@ def test_every_candidate_is_what_restore_makes_bit_for_bit(pair, statistics, axi
     assert found.candidates[2 * 3 * 5 :] == refined != []
     assert len(judge.seen) == 2 + len(made)
     for row, weights in zip(made, judge.seen[2:], strict=True):
-        wanted = hcnr.restore(
-            pair["base"], pair["tuned"], statistics=statistics[axis], config=config(**row.settings)
-        )
-        assert weights == digest(wanted), row.settings
-        restored = wanted.__dict__["hcnr_report"]["summary"]["restored_neurons"]
-        assert row.neurons == restored
+        assert (weights, row.neurons) == restored(row.settings), row.settings
     originals = models(pair)
     assert judge.seen[:2] == [digest(originals["base"]), digest(originals["tuned"])]
     assert len(set(judge.seen)) > 20
