@@ -113,7 +113,7 @@ TYPED = ["sum", "neuron groups", "walk", "mixed"]
 
 @pytest.fixture(scope="module")
 def typed(places, tmp_path_factory):
-    """Two commands of torchrun that restore by several kinds, one after another; then one is killed.
+    """Two commands of torchrun that restore by several kinds; then one of them is killed.
 
     All others are forked: each of these begins with nothing.
     """

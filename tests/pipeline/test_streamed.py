@@ -283,12 +283,10 @@ def test_a_process_that_may_not_hold_the_weights_gives_the_same_bytes(tmp_path):
     """The short form of `python -m bench.streamed`."""
     streamed.pair(tmp_path / streamed.SMALL, width=64, blocks=2)
     limit = streamed.pair(tmp_path, width=256, blocks=28) // 2
-    own: dict[str, Any] = {"memory_budget": streamed.budget(256)}
-    whole = streamed.run(tmp_path, "whole", **own)
+    whole, kept, found = streamed.three(tmp_path, limit, memory_budget=streamed.budget(256))
     assert whole.error == ""
-    kept = streamed.run(tmp_path, "kept", limit, **{**streamed.KEPT, **own})
     assert "GiB of weights do not fit on cpu: give a smaller --max-memory" in kept.error
-    assert streamed.run(tmp_path, "streamed", limit, device_map="disk", **own) == whole
+    assert found == whole
 
 
 def test_no_model_of_a_user_carries_hooks(learned):

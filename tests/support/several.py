@@ -2,9 +2,9 @@
 
 `several.py PAIR OUT KIND...`, PAIR a JSON object of its four places. With `hold STAGE` in place of
 kinds, or behind them, all processes but the first stop at that stage and wait; with `hold-in STAGE`
-in the middle of it. With `given FILE KIND...` the statistics are those of a file; the kind `full` meets a full
-disk in process 1 and `apart` a process 1 that shares no disk. With `uses` the models of
-`tests/support/uses.py` are measured into files of OUT, and then a pass of process 1 is refused.
+in the middle of it. With `given FILE KIND...` the statistics are those of a file; the kind `full`
+meets a full disk in process 1 and `apart` a process 1 that shares no disk. With `uses` the models
+of `tests/support/uses.py` are measured into files of OUT, and then a pass of process 1 is refused.
 """
 
 import errno
