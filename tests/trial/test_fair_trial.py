@@ -327,7 +327,7 @@ def _plain(found: Any) -> Any:
 
 @pytest.mark.lab
 def test_the_quick_world_tells_methods_apart(tmp_path: Path):
-    methods = find_methods(["interpolation", "spectral", "joint", "fine-tuning-both"])
+    methods = find_methods(["interpolation", "spectral", "joint"])
     held = open_environment("synthetic", quick=True)
     (result,) = run_trial(held, tmp_path, [0], methods=methods, console=QUIET).results
     base, tuned = result.references["base"]["evaluated"], result.references["tuned"]["evaluated"]
