@@ -83,7 +83,7 @@ def test_report(size: int, race: Race, device: torch.device) -> None:
     """What is kept of a square matrix, for the report, over its basis and one E."""
     delta = normal(size, size, device=device, dtype=torch.float32, seed=3)
     honesty = (curvature(size, device)[0], curvature(size, device)[0])
-    task = tuple(matrix.flip(0, 1).contiguous() for matrix in honesty)
+    task = (honesty[0].flip(0, 1).contiguous(), honesty[1].flip(0, 1).contiguous())
     basis = hk.spectral_basis(delta, honesty, task)
     race(
         f"spectral_basis {size} x {size} and one E, its report",
