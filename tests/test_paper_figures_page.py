@@ -63,15 +63,71 @@ def test_what_the_trial_has_is_the_trials():
     assert f"kept {kept[0]}, {kept[1]} and {kept[2]} % of the task" in TEXT
 
 
-def test_the_sweep_is_that_of_the_file():
-    def delta(row: dict) -> str:
-        return f"{row['delta']:+.1f} ({row['ci95'][0]:+.1f} to {row['ci95'][1]:+.1f})"
+def delta(row: dict) -> str:
+    return f"{row['delta']:+.1f} ({row['ci95'][0]:+.1f} to {row['ci95'][1]:+.1f})"
 
+
+def table(head: str) -> list[str]:
+    """The lines of the table that begins so, without its head."""
     text = (ROOT / "docs" / "paper-figures.md").read_text()
-    table = text.partition("| R_CW | kept | delta |")[2].split("\n\n")[0].splitlines()[2:]
-    assert table == [
+    return text.partition(head)[2].split("\n\n")[0].splitlines()[2:]
+
+
+def test_the_sweep_is_that_of_the_file():
+    assert table("| R_CW | kept | delta |") == [
         f"| {row['R_CW']:g} | {row['kept']:.1f} | {delta(row)} | {row['refusal_answerable']:.1f} |"
         for row in FOUND["sweep"]
         if row["R_IW"] == 0.5
     ]
     assert f"(tuned: {delta(FOUND['ends']['tuned'])})" in TEXT
+    kept = {(row["R_IW"], row["R_CW"]): row for row in FOUND["sweep"]}
+    neurons, matrices = (sorted({pair[axis] for pair in kept}) for axis in (0, 1))
+    assert table("| R_IW | R_CW 0.2 |") == [
+        f"| {share:g} | {' | '.join(both(kept[share, one]) for one in matrices)} |"
+        for share in neurons
+    ]
+
+
+def both(row: dict) -> str:
+    asked = "not asked" if row["delta"] is None else f"{row['delta']:+.1f}"
+    return f"{row['kept']:.1f} / {asked}"
+
+
+def test_the_ablation_is_that_of_the_file():
+    def over(row: dict) -> str:
+        if "over_random" not in row:
+            return ""
+        low, high = row["over_random_ci95"]
+        return f"{row['over_random']:+.1f} ({low:+.1f} to {high:+.1f})"
+
+    rows = table("| way, neurons | kept |")
+    expected = {
+        f"| {row['way'] if row['way'] == 'interpolation' else '`' + row['way'] + '`'}, "
+        f"{row['neurons']} | {row['kept']:.1f} | {delta(row)} | {over(row)} | "
+        f"{row['refusal_answerable']:.1f} |"
+        for row in FOUND["ablation"]
+        if row["delta"] is not None
+    }
+    assert set(rows) == expected and len(rows) == len(expected)
+    unasked = {row["way"] for row in FOUND["ablation"] if row["delta"] is None}
+    assert unasked == {"joint"} and "`joint`, which changes most, kept less than half" in TEXT
+    keep = [row for row in FOUND["ablation"] if row["kept"] >= 95 and row["delta"] is not None]
+    best, second = sorted(keep, key=lambda row: -row["delta"])[:2]
+    assert (best["way"], best["neurons"]) == ("spectral", "whole matrices")
+    assert f"{best['delta']:+.1f} at {best['kept']:.1f} % kept" in TEXT
+    assert f"every other row that keeps 95 % has at most {second['delta']:+.1f}" in TEXT
+
+
+def test_the_sizes_are_those_of_the_file():
+    by = {(row["samples"], row["way"]): row for row in FOUND["size"]}
+    assert table("| samples of each set |") == [
+        f"| {count} | {cells(by[count, 'sum'])} | {cells(by[count, 'spectral'])} |"
+        for count in sorted({count for count, _ in by})
+    ]
+    missing = [name for name in FOUND["not_run"] if name.startswith("size: ")]
+    assert missing == FOUND["not_run"] and all("samples 256" in name for name in missing)
+    assert "## Not run yet 256 samples of each set." in TEXT
+
+
+def cells(row: dict) -> str:
+    return f"{row['kept']:.1f} | {delta(row)}"
