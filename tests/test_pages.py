@@ -333,18 +333,57 @@ def test_the_third_task_is_the_trials():
         assert f"{rival['delta']:+.1f} at {rival['kept']:.1f} %" in said
         assert f"{best['delta']:+.1f}" in said and f"at {best['kept']:.1f} %" in said
     assert f"{best['refusal_answerable']:.1f} % of the answerable" in text
-    prompt = row["prompt"]
-    for said in (text, results):
-        assert f"{prompt['delta']:+.1f} at {prompt['kept']:.1f} % kept" in said
-    back = row["fine-tuning, both"]
-    low, high = back["ci95"]
-    kept = f"at {back['kept']:.1f} % kept"
-    assert f"{back['delta']:+.1f} ({low:+.1f} to {high:+.1f}) {kept}" in text
-    low, high = back["lead_ci95"]
-    assert (
-        f"{back['delta']:+.1f} {kept}, {back['lead']:+.1f} ({low:+.1f} to {high:+.1f})" in results
+    back, rait, dpo, orpo, prompt = (
+        row[name] for name in ("fine-tuning, both", "rait", "dpo", "orpo", "prompt")
     )
+    seed_0 = told["results"][0]["ways"]
+    seconds = {
+        one["name"]: one["seconds"]["mean"]
+        for one in told["tables"]["95"]["ways"]
+        if "seconds" in one
+    }
+    names = {
+        "spectral": "spectral", "fine-tuning back": "fine-tuning, both", "RAIT": "rait",
+        "interpolation": "interpolation", "DPO": "dpo", "a prompt": "prompt", "ORPO": "orpo",
+    }  # fmt: skip
+    page = (ROOT / "docs" / "choosing.md").read_text()
+    table = page.partition("| way | learns from |")[2].split("\n\n")[0].splitlines()[2:]
+    lines = [[cell.strip(" *`") for cell in line.strip("|").split("|")] for line in table]
+    assert [cells[0] for cells in lines] == list(names)
+    by_label = {cells[0]: cells[2:] for cells in lines}
+    for label, name in names.items():
+        one = row[name]
+        cells = [
+            bracketed(one["delta"], one["ci95"]),
+            bracketed(one["lead"], one["lead_ci95"]) if "lead" in one else "",
+            *(f"{one[figure]:.1f}" for figure in ("kept", "refusal_answerable", "accuracy")),
+            f"{seconds[name]:.0f}",
+        ]
+        assert by_label[label] == cells, label
+    assert f"{prompt['delta']:+.1f} at {prompt['kept']:.1f} % kept" in results
+    kept = f"at {back['kept']:.1f} % kept"
+    assert f"{back['delta']:+.1f} {kept}, {bracketed(back['lead'], back['lead_ci95'])}" in results
     assert f"{best['delta'] - back['delta']:.1f} below `spectral`" in results
-    refused = told["results"][0]["ways"]["fine-tuning, both"]["candidates"][1]["validation"]
-    for said in (text, results):
-        assert f"kept {refused['retention']:.0f} %" in said
+    lead = bracketed(rait["lead"], rait["lead_ci95"])
+    assert (
+        f"{rait['delta']:+.1f} at {rait['kept']:.1f} % kept, as interpolation ({lead})" in results
+    )
+    for one in (dpo, orpo):
+        assert f"{one['delta']:+.1f} at {one['kept']:.1f} %" in results
+    assert f"{-dpo['lead']:.1f} and {-orpo['lead']:.1f} below it" in results
+    too_much = {name: seed_0[name]["candidates"][1]["validation"] for name in ("rait", "orpo")}
+    refused = seed_0["fine-tuning, both"]["candidates"][1]["validation"]
+    assert f"RAIT at 3e-5 kept {too_much['rait']['retention']:.0f} % of the task" in text
+    assert f"fine-tuning back {refused['retention']:.0f} %" in text
+    assert f"ORPO {too_much['orpo']['retention']:.0f} %)" in text
+    assert f"kept {refused['retention']:.0f} %" in results
+    (lower,) = [one for one in told["by_seed"] if one["level"] == 90]
+    again = {one["name"]: one for one in lower["rows"]}["rehearsal"]
+    assert "rehearsal" not in row
+    assert f"**{bracketed(again['delta'], again['ci95'], '**')} at {again['kept']:.1f} %" in text
+    for said in (results, " ".join(README.split())):
+        assert f"{again['delta']:+.1f}" in said
+
+
+def bracketed(value: float, interval: list[float], after: str = "") -> str:
+    return f"{value:+.1f}{after} ({interval[0]:+.1f} to {interval[1]:+.1f})"
