@@ -27,7 +27,16 @@ from hcnr_kernels.triton import items  # noqa: E402
 interpreted = pytest.mark.skipif(not interpreting(), reason="needs TRITON_INTERPRET=1")
 compiled = pytest.mark.skipif(interpreting(), reason="looks at kernels to be compiled")
 
-LENGTHS = [(1,), (0, 0, 5), RAGGED, (64, 65, 128, 129), (300, 2), (1,) * 257, (), (17,) * 129]
+LENGTHS = [
+    (1,),
+    (0, 0, 5),
+    RAGGED,
+    (64, 65, 128, 129),
+    (300, 2),
+    (*(1,) * 256, 40),
+    (),
+    (17,) * 129,
+]
 
 
 def oracle(x: Tensor, g: Tensor, cu_seqlens: Tensor, seqused: Tensor | None = None) -> Tensor:
