@@ -49,7 +49,7 @@ lint: .venv/installed-dev
 	$(BIN)/pyright
 
 bench: .venv/installed-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest bench $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest bench --benchmark-autosave $(PYTEST_ARGS)
 
 # This checkout's times over those of another revision, run in turns; then the counts of both.
 bench-compare: .venv/installed-dev
