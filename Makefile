@@ -36,11 +36,10 @@ demo-real: .venv/installed
 
 # One thread per worker: two workers with two threads each would fight for two cores; who has nothing
 # left to do takes from the other. The second run sends the operators' CPU tensors to the Triton
-# kernels, interpreted. The empty variable lets Python keep what it has compiled, asserts too, for the
-# second run and the processes that tests start.
+# kernels, interpreted.
 test: .venv/installed-dev
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
-	PYTHONDONTWRITEBYTECODE= TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(PYTEST_ARGS)
+	TRITON_INTERPRET=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto \
 		--dist worksteal tests/kernels tests/curvature/test_fisher.py $(PYTEST_ARGS)
 
 lint: .venv/installed-dev

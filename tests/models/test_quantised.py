@@ -4,7 +4,6 @@ import importlib.util
 import itertools
 import json
 import os
-import resource
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import hcnr
+from full_disk import limited
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError, HcnrError, ModelError, OutputError
 from hcnr.models.given import resolve
@@ -148,13 +148,11 @@ def test_another_version_of_the_library_dequantises_anew(pair, tmp_path, monkeyp
 
 def test_a_full_disk_is_told_and_leaves_nothing(pair, tmp_path, cache):
     write_quantised(pair["tuned"], tmp_path / "q", "fp8-blocks")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
-    try:
-        with pytest.raises(OutputError, match=r"cannot be written below .*free space there"):
-            resolve(tmp_path / "q")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with (
+        pytest.raises(OutputError, match=r"cannot be written below .*free space there"),
+        limited(20_000),
+    ):
+        resolve(tmp_path / "q")
     assert list(cache.iterdir()) == []
     assert Checkpoint.open(resolve(tmp_path / "q").directory).tensors
 

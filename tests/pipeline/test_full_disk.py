@@ -1,29 +1,16 @@
 """A disk that is full, whoever writes when it is: one sentence, nothing half-written."""
 
-import contextlib
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import hcnr
+from full_disk import limited
 from hcnr.checkpoint import kept_work
 from hcnr.curvature.passes import Passes
 from hcnr.errors import OutputError
 from pairs import config
-
-
-@contextlib.contextmanager
-def limited(nbytes: int) -> Iterator[None]:
-    """No file may grow beyond some bytes, as on a disk that has no more."""
-    former = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, former[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, former)
 
 
 def refused(folder: Path, nbytes: int, words: str, **arguments: Any) -> None:

@@ -2,13 +2,13 @@ import json
 import math
 import multiprocessing
 import os
-import resource
 from pathlib import Path
 
 import pytest
 
 from experiments.trial.journal import open_journal
 from experiments.trial.metrics import Metrics
+from full_disk import limited
 from hcnr.errors import OutputError
 
 METRICS = Metrics(50.0, 10.0, 2.0, 80.0, 95.0, {"names": {"f1": 50.0}})
@@ -145,13 +145,9 @@ def test_a_directory_in_its_place_is_refused(path: Path):
 
 def test_a_full_disk_is_told_and_what_was_kept_stays(path: Path):
     add(path, "a")
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 40, old[1]))
-    try:
-        with pytest.raises(OutputError, match="cannot be written to"):
-            add(path, "b")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    room = path.stat().st_size + 40
+    with pytest.raises(OutputError, match="cannot be written to"), limited(room):
+        add(path, "b")
     assert names(path) == "a"
 
 
