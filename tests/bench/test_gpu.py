@@ -104,13 +104,20 @@ def titles(result: dict) -> list[str]:
     return [record["title"] for record in result["records"] if "failed" not in record]
 
 
+def is_done(out: Path) -> bool:
+    """Whether both files are there and nothing of a run that has not ended."""
+    return out.is_dir() and sorted(path.name for path in out.iterdir()) == [
+        "a-card.json", "a-card.md",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_killed_at_random_points_it_loses_nothing(tmp_path: Path, how: signal.Signals) -> None:
     command, source = Command(tmp_path), random.Random(int(how))
     seen: list[str] = []
     arguments: list[str] = []
     for _ in range(5):
-        if (command.out / "a-card.json").exists():
+        if is_done(command.out):
             break  # A fast machine was done before the signal came.
         process = command.start(*arguments)
         time.sleep(source.uniform(0.2, 0.8))
@@ -125,7 +132,7 @@ def test_killed_at_random_points_it_loses_nothing(tmp_path: Path, how: signal.Si
             arguments = ["--append", str(file)]
             if how == signal.SIGTERM:
                 assert set(seen) <= set(titles(command.result("a-card-partial")))
-    if not (command.out / "a-card.json").exists():
+    if not is_done(command.out):
         status, text = command.run(*arguments)
         seen += measured(text)
         assert status == 0, text
@@ -133,9 +140,29 @@ def test_killed_at_random_points_it_loses_nothing(tmp_path: Path, how: signal.Si
     wanted = {f"{section} case {number}" for section in SECTIONS for number in range(CASES)}
     assert sorted(titles(found)) == sorted(wanted)
     assert {entry["status"] for entry in found["sections"].values()} == {"passed"}
-    assert sorted(path.name for path in command.out.iterdir()) == ["a-card.json", "a-card.md"]
+    assert is_done(command.out), sorted(command.out.iterdir())
     # Nothing that was reported was measured again.
     assert len(seen) == len(set(seen))
+
+
+def test_a_signal_that_comes_while_the_results_are_put_together_is_late(tmp_path: Path) -> None:
+    command = Command(tmp_path)
+    late = """
+import os, signal
+from bench import outputs
+real = outputs.replace
+
+def replace(path, text):
+    if path.name == "a-card.md":
+        os.kill(os.getpid(), signal.SIGTERM)
+    real(path, text)
+
+outputs.replace = replace
+sys.exit("""
+    command.driver.write_text(command.driver.read_text().replace("sys.exit(", late))
+    status, text = command.run()
+    assert status == 0, text
+    assert is_done(command.out), sorted(command.out.iterdir())
 
 
 def test_a_case_that_ends_its_process_takes_no_other_with_it(tmp_path: Path) -> None:
