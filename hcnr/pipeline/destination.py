@@ -163,7 +163,7 @@ class OtherProcess:
         self._pair, self._out, self._directory, self._files = pair, out, directory, files
 
     def writes(self, matrix: str) -> bool:
-        """Whether this process makes its final weight."""
+        """Whether this process makes the final weight of a matrix."""
         return self._directory is not None and _is_in(matrix, self._pair, self._files)
 
     def write(self, job: Job) -> None:
@@ -178,7 +178,7 @@ class OtherProcess:
         yield
 
     def finish(self, job: Job, verdict: "Verdict | None", config: RestoreConfig) -> Path:
-        """The path that the other process writes to."""
+        """The path that the other process writes to, which may not be there yet."""
         return Path(self._out).expanduser()
 
 
