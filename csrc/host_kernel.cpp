@@ -1,4 +1,5 @@
-// Blocks one after another, and sums of squares, by one thread. Compiled once per instruction set, see setup.py.
+// Blocks one after another, and sums of squares, by one thread. Compiled once per instruction set,
+// see setup.py.
 #include "host_kernel.h"
 
 #include "cholesky.h"

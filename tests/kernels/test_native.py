@@ -231,7 +231,7 @@ def test_other_instruction_sets(isa):
     """What an older processor would run."""
     program = """
 import torch
-from hcnr_kernels.native import invert_blocks, native
+from hcnr_kernels.native import invert_blocks, native, sums_of_squares
 print(native().module.build_info()["host"])
 for dtype in (torch.float32, torch.float64):
     for size in (1, 16, 45, 128):
@@ -243,6 +243,13 @@ for dtype in (torch.float32, torch.float64):
         factors = invert_blocks(blocks, torch.zeros(3, dtype=dtype), mode="factor").results
         error = (factors[:, 0] @ factors[:, 0].mT - blocks).abs().max()
         assert error < 64 * torch.finfo(dtype).eps, (size, error)
+for dtype in (torch.float32, torch.bfloat16):
+    for shape in ((1, 1), (70, 45), (130, 1100)):
+        base, tuned = (torch.randn(shape).to(dtype) for _ in range(2))
+        squares = torch.stack([(base.double() - tuned.double()) ** 2, base.double() ** 2])
+        for axis, along in (("output", 2), ("input", 1)):
+            sums = sums_of_squares(base, tuned, axis)
+            torch.testing.assert_close(sums, squares.sum(along), rtol=5e-7, atol=0)
 """
     done = subprocess.run(
         [sys.executable, "-c", program],
