@@ -38,33 +38,33 @@ def cached_directory(key: str, build: Callable[[Path], None], *, nbytes: int | N
     was taken away from a directory, or cut, is built again.
     """
     root = cache_root()
-    place = root / key
-    if _is_whole(place):
-        return place
+    directory = root / key
+    if _is_whole(directory):
+        return directory
     root.mkdir(parents=True, exist_ok=True)
     _sweep(root)
     with _turn(root / f".{key}.lock"):
-        if _is_whole(place):
-            return place
+        if _is_whole(directory):
+            return directory
         _check_room(root, nbytes)
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
         try:
-            if place.is_dir():
-                place.rename(temporary / "broken")
+            if directory.is_dir():
+                directory.rename(temporary / "broken")
                 shutil.rmtree(temporary / "broken", ignore_errors=True)
             build(temporary)
             _list(temporary)
             fsync_tree(temporary)
             try:
-                temporary.rename(place)
+                temporary.rename(directory)
             except OSError:
                 # Another process has put its own finished directory there meanwhile.
-                if not _is_whole(place):
+                if not _is_whole(directory):
                     raise
             fsync(root)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return place
+    return directory
 
 
 def _check_room(root: Path, nbytes: int | None) -> None:
@@ -75,28 +75,28 @@ def _check_room(root: Path, nbytes: int | None) -> None:
         )
 
 
-def _list(place: Path) -> None:
+def _list(directory: Path) -> None:
     """Keep beside the files what they are, for `_is_whole`."""
-    sizes = {p.relative_to(place).as_posix(): p.stat().st_size for p in _files(place)}
-    (place / _LIST).write_text(json.dumps(sizes), encoding="utf-8")
+    sizes = {p.relative_to(directory).as_posix(): p.stat().st_size for p in _files(directory)}
+    (directory / _LIST).write_text(json.dumps(sizes), encoding="utf-8")
 
 
-def _is_whole(place: Path) -> bool:
+def _is_whole(directory: Path) -> bool:
     """Whether all files of a directory are there; earlier versions have left no list of them."""
-    if not place.is_dir():
+    if not directory.is_dir():
         return False
     try:
-        told = (place / _LIST).read_text(encoding="utf-8")
+        sizes = (directory / _LIST).read_text(encoding="utf-8")
     except FileNotFoundError:
         return True
     try:
-        return all((place / n).stat().st_size == size for n, size in json.loads(told).items())
+        return all((directory / n).stat().st_size == size for n, size in json.loads(sizes).items())
     except (OSError, ValueError):
         return False
 
 
-def _files(place: Path) -> list[Path]:
-    return [path for path in place.rglob("*") if path.is_file()]
+def _files(directory: Path) -> list[Path]:
+    return [path for path in directory.rglob("*") if path.is_file()]
 
 
 @contextlib.contextmanager
@@ -143,19 +143,19 @@ def fsync_tree(directory: Path) -> None:
         fsync(Path(folder))
 
 
-def as_readable(place: Path) -> None:
+def as_readable(directory: Path) -> None:
     """Make a built directory and its files as readable as what the user writes otherwise.
 
     Until then they are private, as temporary files are.
     """
-    probe = place / ".mode"
+    probe = directory / ".mode"
     probe.touch()
     mode = probe.stat().st_mode & 0o777
     probe.unlink()
-    for written in place.iterdir():
+    for written in directory.iterdir():
         if written.is_file():
             written.chmod(mode)
-    place.chmod(mode | (mode & 0o444) >> 2)
+    directory.chmod(mode | (mode & 0o444) >> 2)
 
 
 def _sweep(root: Path) -> None:

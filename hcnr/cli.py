@@ -150,12 +150,12 @@ def run(command: Callable[[], object]) -> None:
 
 def _kept(error: BaseException) -> str:
     """What an interrupted run left for the next one, as the end of a sentence."""
-    found: BaseException | None = error
-    while found is not None:
-        if (place := getattr(found, "kept_work", None)) is not None:
+    cause: BaseException | None = error
+    while cause is not None:
+        if (directory := getattr(cause, "kept_work", None)) is not None:
             return (
-                f"; finished passes are kept in {place}: the same command goes on from there "
+                f"; finished passes are kept in {directory}: the same command goes on from there "
                 "(--fresh begins anew)"
             )
-        found = found.__context__
+        cause = cause.__context__
     return ""

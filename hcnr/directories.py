@@ -26,17 +26,17 @@ def check_directory(directory: Path) -> None:
         )
 
 
-def make_directory(place: str | Path, cure: str = "choose another --out") -> Path:
+def make_directory(path: str | Path, cure: str = "choose another --out") -> Path:
     """Make a directory for results where it is missing, before anything is computed.
 
     Args:
-        place: where; `~` is the home directory.
+        path: of it; `~` is the home directory.
         cure: what to do where it cannot be made.
 
     Raises:
         OutputError: it cannot be made, or is no directory.
     """
-    folder = Path(place).expanduser()
+    folder = Path(path).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -59,5 +59,5 @@ def system_error(error: BaseException) -> OSError | None:
     """What the system answered, where an error is or tells that; None where it is another."""
     if isinstance(error, OSError):
         return error
-    told = _TOLD.search(str(error))
-    return None if told is None else OSError(int(told[1]), os.strerror(int(told[1])))
+    match = _TOLD.search(str(error))
+    return None if match is None else OSError(int(match[1]), os.strerror(int(match[1])))

@@ -12,12 +12,12 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError
 from hcnr.models.adapter_files import adapted_modules, adapter_settings, is_adapter
 from hcnr.models.directory import DirectorySource
-from hcnr.models.given import named_base, resolve
 from hcnr.models.linear import kind_of, shape_of
 from hcnr.models.matching import check_match
 from hcnr.models.pair import NO_BASE
+from hcnr.models.resolving import named_base, resolve
 from hcnr.pipeline.group_sizes import selected_of
-from hcnr.pipeline.memory import Memory, computed_in, place_of_run
+from hcnr.pipeline.memory import Memory, computed_in, device_of_run
 from hcnr.pipeline.placing import check_placement
 from hcnr.pipeline.prices import StagePlan
 from hcnr.pipeline.rates import Rates, measure_rates
@@ -111,10 +111,10 @@ def plan_run(
         )
     shapes = {name: shape_of(layer) for name, layer in layers.items()}
     kinds = _kinds(shapes, config)
-    device = place_of_run(config)
+    device = device_of_run(config)
     if response_tokens is None:
         response_tokens = (tokens_per_sample + 1) // 2
-    found = fitted(
+    fit = fitted(
         sources,
         layers,
         config,
@@ -122,12 +122,12 @@ def plan_run(
         tokens_per_sample=tokens_per_sample,
         response_tokens=response_tokens,
     )
-    stages = found.stages
+    stages = fit.stages
     if device is not None:
         shape = max(kinds, key=lambda kind: kind.count).shape
         stages = _timed(stages, _rates(sources[1], shape, config, device))
-    messages += filter(None, [found.choice])
-    messages += found.memory.sentences(found.peak, found.worst.name)
+    messages += filter(None, [fit.choice])
+    messages += fit.memory.sentences(fit.peak, fit.worst.name)
     return Plan(
         kinds=kinds,
         matrices=len(shapes),
@@ -135,11 +135,11 @@ def plan_run(
         stages=stages,
         tokens=config.samples * tokens_per_sample,
         messages=messages,
-        groups=found.groups,
-        memory=found.memory,
-        peak=found.peak,
-        recomputes=found.config.recomputes or config.streams,
-        memory_budget=found.config.memory_budget,
+        groups=fit.groups,
+        memory=fit.memory,
+        peak=fit.peak,
+        recomputes=fit.config.recomputes or config.streams,
+        memory_budget=fit.config.memory_budget,
     )
 
 

@@ -59,8 +59,8 @@ def declared(field: FieldInfo, key: str) -> Any:
 
 def expected_of(field: FieldInfo) -> str:
     """Say in words what a field accepts."""
-    if said := declared(field, "expected"):
-        return str(said)
+    if expected := declared(field, "expected"):
+        return str(expected)
     annotation = field.annotation
     parts = get_args(annotation)
     if bool in parts:

@@ -43,7 +43,8 @@ def test_a_name_says_revision_configuration_and_split(library, text, asked):
     found = load_samples(text)
     assert library == [asked]
     assert (found.source, found.available) == (text, 3)
-    assert (found.format, found.places[0]) == ("TRL (prompt and completion)", f"{text}, record 1")
+    assert found.format == "TRL (prompt and completion)"
+    assert found.locations[0] == f"{text}, record 1"
 
 
 def test_what_cannot_be_opened_is_one_sentence(library):
@@ -71,7 +72,7 @@ def test_the_library_itself(tmp_path):
     datasets = pytest.importorskip("datasets")
     data = datasets.Dataset.from_list(ROWS)
     found = load_samples(data)
-    assert (found.available, found.places[0]) == (3, "the given Dataset, record 1")
+    assert (found.available, found.locations[0]) == (3, "the given Dataset, record 1")
     both = datasets.DatasetDict({"train": data, "test": data.select([0])})
     with pytest.raises(DataError, match="DatasetDict with the splits train, test"):
         load_samples(both)

@@ -50,10 +50,10 @@ def check_name(name: str) -> None:
     """Raise ConfigError unless a set has this name."""
     known = (STARTER, VALIDATION, *HONESTY_SETS, *TASK_SETS)
     if name not in known:
-        near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)[0]
+        closest = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.0)[0]
         raise ConfigError(
             f"the benchmark {name!r} is unknown, expected one of {', '.join(known)}, or a .jsonl, "
-            f".json, .csv or .parquet file; did you mean {near}?"
+            f".json, .csv or .parquet file; did you mean {closest}?"
         )
 
 

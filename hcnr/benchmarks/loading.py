@@ -85,10 +85,10 @@ def load_sets(
     Raises:
         DataError: a set is unknown, cannot be read, or is named twice.
     """
-    one = isinstance(benchmarks, str | os.PathLike | Benchmark)
+    single = isinstance(benchmarks, str | os.PathLike | Benchmark)
     # A data set of the `datasets` library is iterable too, over its records.
-    one = one or type(benchmarks).__name__.endswith("Dataset")
-    sources: list[Any] = [benchmarks] if one else list(cast(Iterable[Any], benchmarks))
+    single = single or type(benchmarks).__name__.endswith("Dataset")
+    sources: list[Any] = [benchmarks] if single else list(cast(Iterable[Any], benchmarks))
     if limit is not None and limit < 1:
         raise DataError(f"limit is {limit}, expected at least 1 question of each set")
     if published := [str(source) for source in sources if is_published(source)]:

@@ -53,8 +53,8 @@ def load_questions(
         item.check_question()
         if item.id in questions:
             raise DataError(
-                f"{item.place} has the id {item.id!r} of an earlier line; give every question an "
-                "id of its own"
+                f"{item.location} has the id {item.id!r} of an earlier line; give every question "
+                "an id of its own"
             )
         questions[item.id] = Question(
             item.id, name, item.question, can, accepted, item.prompt, task, item.turns
@@ -102,8 +102,8 @@ def _name(records: Records) -> str:
 
 
 def _answerable(name: str, items: Sequence[Item], notes: list[str], task: bool) -> list[bool]:
-    given = [item.answerable for item in items]
-    if all(one is None for one in given):
+    labels = [item.answerable for item in items]
+    if all(one is None for one in labels):
         if task:
             return [True] * len(items)
         if all(item.response is not None for item in items):
@@ -116,13 +116,13 @@ def _answerable(name: str, items: Sequence[Item], notes: list[str], task: bool) 
                 f"{len(items) - int(refused.sum())} answerable."
             )
             return [not one for one in refused.tolist()]
-    for item, one in zip(items, given, strict=True):
-        if one is None:
+    for item, label in zip(items, labels, strict=True):
+        if label is None:
             raise DataError(
-                f"{item.place}: 'answerable' is missing, expected true or false (or in no record "
-                "and a 'response' in every one)"
+                f"{item.location}: 'answerable' is missing, expected true or false (or in no "
+                "record and a 'response' in every one)"
             )
-    return [bool(one) for one in given]
+    return [bool(one) for one in labels]
 
 
 def _answers(

@@ -85,7 +85,7 @@ def build_replication(
         for name, rows in contents.items():
             _write(work / name, rows)
         checks = check_all(work, is_refusal, COUNTS)
-        failed = [f"{check.name}: {check.found}" for check in checks if not check.passed]
+        failed = [f"{check.name}: {check.finding}" for check in checks if not check.passed]
         if failed:
             raise DataError(
                 f"the replication data fails {len(failed)} of its self-checks "

@@ -40,12 +40,12 @@ class Check:
     Attributes:
         name: what was checked.
         passed: whether it holds.
-        found: what was found, in words.
+        finding: what was seen, in words.
     """
 
     name: str
     passed: bool
-    found: str
+    finding: str
 
 
 def read_lines(path: Path) -> Rows:
@@ -107,7 +107,7 @@ def _overlap(training: Mapping[str, Rows], evaluation: Mapping[str, Rows]) -> It
         name: QuestionIndex(row["question"] for row in rows) for name, rows in evaluation.items()
     }
     for name, rows in training.items():
-        equal = near = alike = 0
+        equal = similar = alike = 0
         for other, index in indices.items():
             task = Path(other).stem
             own = task in ONE_SOURCE and Path(name).stem.removesuffix(f"-{TASK_SIZE}") == task
@@ -116,11 +116,11 @@ def _overlap(training: Mapping[str, Rows], evaluation: Mapping[str, Rows]) -> It
                     equal += 1
                 elif index.near(row["question"]):
                     alike += own
-                    near += not own
-        text = f"{equal} equal, {near} equal after replacing one token"
+                    similar += not own
+        text = f"{equal} equal, {similar} equal after replacing one token"
         if alike:
             text += f"; {alike} follow a pattern of their own task's evaluation (allowed)"
-        yield Check(f"overlap of {name} with every evaluation set", equal + near == 0, text)
+        yield Check(f"overlap of {name} with every evaluation set", equal + similar == 0, text)
 
 
 def _targets(

@@ -51,10 +51,10 @@ def _files(
         origin: repository on GitHub, commit, and folder there.
         files: of each its name, SHA-256 and number of records.
     """
-    repository, commit, place = origin
+    repository, commit, remote_folder = origin
     return {
         f"{folder}/{name}": SourceFile(
-            sha256, count, kind, _github(repository, commit, f"{place}/{name}")
+            sha256, count, kind, _github(repository, commit, f"{remote_folder}/{name}")
         )
         for name, sha256, count in files
     }
@@ -164,14 +164,14 @@ class SourceReader:
         Raises:
             DataError: there is none, or it is no directory.
         """
-        given = data_root or os.environ.get(DATA_ROOT)
-        if not given:
+        folder = data_root or os.environ.get(DATA_ROOT)
+        if not folder:
             raise DataError(
                 f"no data root was given, expected a folder that holds files such as "
                 f"falseqa/test.csv ({SOURCES['falseqa/test.csv'].origin}); pass --data-root DIR "
                 f"or set {DATA_ROOT}"
             )
-        self.root = Path(given).expanduser()
+        self.root = Path(folder).expanduser()
         self.files: dict[str, str] = {}
         if not self.root.is_dir():
             raise DataError(
@@ -202,28 +202,28 @@ class SourceReader:
         Raises:
             DataError: the file is missing, unreadable, or not the one that is known.
         """
-        source, place = SOURCES[path], self.root / path
+        source, file = SOURCES[path], self.root / path
         try:
-            content = place.read_bytes()
+            content = file.read_bytes()
         except FileNotFoundError:
             raise DataError(
-                f"the data file {place} is missing; get {source.origin} and save it there"
+                f"the data file {file} is missing; get {source.origin} and save it there"
             ) from None
         except OSError as error:
             raise DataError(
-                f"the data file {place} cannot be read ({error.strerror}); check its permissions"
+                f"the data file {file} cannot be read ({error.strerror}); check its permissions"
             ) from None
         digest = hashlib.sha256(content).hexdigest()
         if digest != source.sha256:
             raise DataError(
-                f"the data file {place} has sha256 {digest[:12]}... and "
+                f"the data file {file} has sha256 {digest[:12]}... and "
                 f"{_count(content, source.kind)}, expected sha256 {source.sha256[:12]}... and "
                 f"{source.count} records; get {source.origin} anew"
             )
-        records = parse_records(content, source.kind, str(place))
+        records = parse_records(content, source.kind, str(file))
         if len(records) != source.count:
             raise DataError(
-                f"the data file {place} holds {len(records)} records, expected {source.count}; "
+                f"the data file {file} holds {len(records)} records, expected {source.count}; "
                 f"get {source.origin} anew"
             )
         self.files[path] = digest

@@ -199,10 +199,10 @@ def weigh(
     least = least_kept(tuned.task_accuracy, max_accuracy_drop)
     if evidence.will_do:
         least = scores.task_accuracy
-    place = rival([point for _, point in curve], least)
-    if place is None:
+    index = rival([point for _, point in curve], least)
+    if index is None:
         return evidence
-    coefficient, point = curve[place]
+    coefficient, point = curve[index]
     other = Rival(coefficient, Gain.between(point, tuned), Gain.between(scores, point))
     return replace(evidence, rival=other)
 

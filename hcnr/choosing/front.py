@@ -163,14 +163,14 @@ def pareto_front(points: Sequence[Scores]) -> list[bool]:
     Returns:
         One truth value per point, in their order.
     """
-    places = [(p.refusal_delta, p.task_accuracy) for p in points if p.defined]
+    compared = [(p.refusal_delta, p.task_accuracy) for p in points if p.defined]
     return [
         p.defined
         and not any(
             delta >= p.refusal_delta
             and task >= p.task_accuracy
             and (delta, task) != (p.refusal_delta, p.task_accuracy)
-            for delta, task in places
+            for delta, task in compared
         )
         for p in points
     ]

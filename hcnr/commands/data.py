@@ -88,9 +88,9 @@ def make_data(
     rows = [(kind, str(count), "kept" if kind in KEPT else "") for kind, count in counts.items()]
     print_table("What the model did", ("outcome", "questions", ""), rows, console)
     for kind in counts:
-        for one in made.of(kind)[:EXAMPLES]:
-            said = " ".join(one.response.split())
-            tell(f"{kind}: {one.item.question!r} -> {said!r}")
+        for sample in made.of(kind)[:EXAMPLES]:
+            text = " ".join(sample.response.split())
+            tell(f"{kind}: {sample.item.question!r} -> {text!r}")
     for kind in KEPT:
         if counts[kind] < FEW:
             tell(
@@ -130,11 +130,11 @@ def build_data(
     console = shown(Console(soft_wrap=True, highlight=False, markup=False))
     built = build_replication(data_root, out, rait=rait, overwrite=overwrite)
     for check in built.checks:
-        console.print(f"ok  {check.name}: {check.found}")
+        console.print(f"ok  {check.name}: {check.finding}")
     lines = sum(built.files.values())
     console.print(
         f"written: {out} ({len(built.files)} files, {lines} lines; all "
         f"{len(built.checks)} self-checks passed)"
     )
     print_json({"written": str(out), "files": dict(built.files), "checks": [
-        {"name": check.name, "found": check.found} for check in built.checks]})  # fmt: skip
+        {"name": check.name, "found": check.finding} for check in built.checks]})  # fmt: skip

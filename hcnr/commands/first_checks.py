@@ -32,13 +32,13 @@ def check_command_line(
     Raises:
         HcnrError: the first that cannot be.
     """
-    for place in checkpoints:
-        if place is None:
+    for checkpoint in checkpoints:
+        if checkpoint is None:
             continue
-        if is_model_name(place):
-            model_snapshot(place)
+        if is_model_name(checkpoint):
+            model_snapshot(checkpoint)
         else:
-            check_directory(place.expanduser())
+            check_directory(checkpoint.expanduser())
     for source in data:
         check_source(source)
     if statistics is not None and not statistics.expanduser().is_file():

@@ -49,7 +49,7 @@ def measure(
     from hcnr.output.bars import progress_bars
     from hcnr.report.terminal import print_data
 
-    inputs = [place for place in (honest, tuned) if place is not None]
+    inputs = [source for source in (honest, tuned) if source is not None]
     check_destination(out, inputs=inputs, overwrite=overwrite)
     console = shown()
     with ranks.started(loaded.device), progress_bars() as bars:

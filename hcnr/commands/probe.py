@@ -69,12 +69,12 @@ def probe(
 
     console = shown()
     with contextlib.ExitStack() as stack:
-        place = None
+        file = None
         if out is not None:
             out = out.expanduser()
             _check_apart(out, honesty, base, tuned)
             # Entered before anything is computed: a place that cannot be written is found first.
-            place = stack.enter_context(atomic_file(out, overwrite=overwrite))
+            file = stack.enter_context(atomic_file(out, overwrite=overwrite))
         with progress_bars() as bars:
             report = run(
                 honest,
@@ -85,8 +85,8 @@ def probe(
                 tokenizer=tokenizer,
                 watcher=bars,
             )
-        if place is not None:
-            place.write_text(report.to_json(), encoding="utf-8")
+        if file is not None:
+            file.write_text(report.to_json(), encoding="utf-8")
     print_probes(report, console)
     print_json(report.as_dict())
     if out is not None:
@@ -123,10 +123,10 @@ def print_probes(report: "ProbeReport", console: "Console") -> None:
         say(console, f"note: {note}")
     say(console, report.sentence)
     if report.required is not None:
-        found = f"{report.best.transfer.auroc:.3f}"
+        auroc = f"{report.best.transfer.auroc:.3f}"
         say(
             console,
-            f"Required: best transfer AUROC of at least {report.required:g}; found {found}, "
+            f"Required: best transfer AUROC of at least {report.required:g}; found {auroc}, "
             f"{'met' if report.met else 'not met'}.",
         )
 
@@ -135,9 +135,9 @@ def _check_apart(out: Path, honesty: str, base: Path, tuned: Path) -> None:
     from hcnr.data.samples import data_files
 
     target = out.resolve()
-    for place in data_files(honesty, base, tuned):
-        if target == place.resolve() or place.resolve() in target.parents:
+    for source in data_files(honesty, base, tuned):
+        if target == source.resolve() or source.resolve() in target.parents:
             raise OutputError(
-                f"the report {out} would be written over or into the input {place}; choose "
+                f"the report {out} would be written over or into the input {source}; choose "
                 "another place"
             )

@@ -123,7 +123,7 @@ def run(
     run again it goes on: a step is done once for the same inputs and settings. Honesty questions
     that choose, judge and are measured never overlap in the starter set.
     """
-    given: dict[str, Any] = dict(
+    options: dict[str, Any] = dict(
         base=base, tuned=tuned, tokenizer=tokenizer, base_id=base_id, tuned_id=tuned_id,
         task=task, honesty=honesty, validation=validation, questions=questions,
         task_validation=task_validation, task_questions=task_questions,
@@ -133,8 +133,8 @@ def run(
         samples=samples, limit=limit,
         max_new_tokens=max_new_tokens, batch_size=batch_size, device=device,
     )  # fmt: skip
-    given = {name: value for name, value in given.items() if value is not None}
-    wanted, place = _wanted(given, recipe, out)
+    options = {name: value for name, value in options.items() if value is not None}
+    wanted, directory = _wanted(options, recipe, out)
     from hcnr.commands.first_checks import check_command_line
 
     data = wanted.data
@@ -150,18 +150,18 @@ def run(
 
     tell = functools.partial(say, shown(), soft_wrap=True)
     with progress_bars() as bars:
-        outcome = run_recipe(wanted, place, overwrite=overwrite, watcher=bars, tell=tell)
+        outcome = run_recipe(wanted, directory, overwrite=overwrite, watcher=bars, tell=tell)
     tell(*outcome.lines)
     print_json(outcome.as_dict())
 
 
-def _wanted(given: dict[str, Any], recipe: Path | None, out: Path | None) -> Any:
+def _wanted(options: dict[str, Any], recipe: Path | None, out: Path | None) -> Any:
     """The recipe, from its file or from the arguments; and the directory."""
     from hcnr.guided.recipe_file import load_recipe, recipe_of
 
     if recipe is not None:
-        if given:
-            name = next(iter(given))
+        if options:
+            name = next(iter(options))
             shown_as = name.upper() if name in ("base", "tuned") else "--" + name.replace("_", "-")
             raise ConfigError(
                 f"{shown_as} was given beside --recipe, which says it already; change it in "
@@ -169,15 +169,15 @@ def _wanted(given: dict[str, Any], recipe: Path | None, out: Path | None) -> Any
             )
         recipe = recipe.expanduser()
         return load_recipe(recipe), recipe.parent if out is None else out
-    if missing := [name for name in ("base", "tuned", "task") if name not in given]:
+    if missing := [name for name in ("base", "tuned", "task") if name not in options]:
         names = {"base": "BASE", "tuned": "TUNED", "task": "--task"}
         raise ConfigError(
             f"{' and '.join(names[one] for one in missing)} missing: expected BASE TUNED --task "
             "FILE, or --recipe FILE; hcnr init asks for all of it"
         )
     parts = {
-        "models": {name: given[name] for name in _MODELS if name in given},
-        "data": {name: given[name] for name in _DATA if name in given},
-        "settings": {n: v for n, v in given.items() if n not in (*_MODELS, *_DATA)},
+        "models": {name: options[name] for name in _MODELS if name in options},
+        "data": {name: options[name] for name in _DATA if name in options},
+        "settings": {n: v for n, v in options.items() if n not in (*_MODELS, *_DATA)},
     }
     return recipe_of(parts), OUT if out is None else out

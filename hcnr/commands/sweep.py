@@ -94,20 +94,20 @@ def sweep(
     own = [validation] if validation else []
     questions, jobs = [*own, *read_names(benchmarks)], read_names(tasks)
     for name in () if search.get("ablate") else ("in_weight", "cross_weight"):
-        if (given := settings.get(f"{name}_ratio")) is not None:
+        if (value := settings.get(f"{name}_ratio")) is not None:
             option = "--" + name.replace("_", "-")
             raise ConfigError(
-                f"{option}-ratio is {given}, but without --ablate nothing uses it; list the ratios "
+                f"{option}-ratio is {value}, but without --ablate nothing uses it; list the ratios "
                 f"to try with {option}"
             )
     axes: dict[str, Any] = {
         "in_weight": read_numbers("--in-weight", in_weight),
         "cross_weight": read_numbers("--cross-weight", cross_weight),
     }
-    if (given := settings.pop("compensation", None)) is not None:
-        axes["compensation"] = read_names(given)
-    if (given := settings.pop("task_weight", None)) is not None:
-        axes["task_weight"] = read_numbers("--task-weight", given)
+    if (value := settings.pop("compensation", None)) is not None:
+        axes["compensation"] = read_names(value)
+    if (value := settings.pop("task_weight", None)) is not None:
+        axes["task_weight"] = read_numbers("--task-weight", value)
     how, loaded = load_with(SweepConfig, config, search, settings)
     check_command_line(
         checkpoints=(base, tuned),

@@ -186,6 +186,6 @@ def _first_problem(
     if isinstance(cause := first.get("ctx", {}).get("error"), type(config_error(""))):
         return str(cause)
     field = kind.model_fields[name]
-    near = difflib.get_close_matches(str(values[name]), choices_of(field), n=1)
-    cure = f"did you mean {near[0]!r}?" if near else "correct this setting"
+    closest = difflib.get_close_matches(str(values[name]), choices_of(field), n=1)
+    cure = f"did you mean {closest[0]!r}?" if closest else "correct this setting"
     return f"{name} is {reprlib.repr(values[name])}, expected {expected_of(field)}; {cure}"

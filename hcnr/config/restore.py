@@ -210,11 +210,11 @@ class RestoreConfig(Configuration):
         """A device map that is a device is the device."""
         if not isinstance(values, dict) or values.get("device", "auto") != "auto":
             return values
-        place = values.get("device_map")
-        named = isinstance(place, str) and re.fullmatch(DEVICE, place)
-        if not named or place in ("auto", "disk", "none", "null"):
+        device_map = values.get("device_map")
+        named = isinstance(device_map, str) and re.fullmatch(DEVICE, device_map)
+        if not named or device_map in ("auto", "disk", "none", "null"):
             return values
-        return {**values, "device": place}
+        return {**values, "device": device_map}
 
     @field_validator("device_map")
     @classmethod

@@ -50,9 +50,9 @@ def last_token_states(
             f"{type(model).__name__} has no list of transformer blocks to probe; pass a "
             "transformers causal language model"
         )
-    if (found := unreadable({"prompts": prompts}, Limits.of(model))) is not None:
+    if (reason := unreadable({"prompts": prompts}, Limits.of(model))) is not None:
         raise ModelError(
-            f"{type(model).__name__} cannot read the prompts: {found}; pass a tokenizer that both "
+            f"{type(model).__name__} cannot read the prompts: {reason}; pass a tokenizer that both "
             "models know"
         )
     blocks = list(model.get_submodule(name).children())
@@ -84,8 +84,8 @@ def _states_of(model: "PreTrainedModel", blocks: list[nn.Module], batch: Batch) 
 
     body = model.base_model
     takes_positions = "position_ids" in inspect.signature(body.forward).parameters
-    given = batch.left_padded and takes_positions
-    arguments = {"position_ids": batch.position_ids} if given else {}
+    positioned = batch.left_padded and takes_positions
+    arguments = {"position_ids": batch.position_ids} if positioned else {}
     with ExitStack() as hooks:
         for block in blocks:
             hooks.callback(block.register_forward_hook(keep).remove)

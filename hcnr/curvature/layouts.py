@@ -15,18 +15,18 @@ from hcnr_kernels.chunks import round_up
 class RowsError(ModelError):
     """The rows of a layer cannot be attributed to the samples of a batch of several."""
 
-    def __init__(self, name: str, found: str, batch: str, cure: str | None = None) -> None:
+    def __init__(self, name: str, rows: str, batch: str, cure: str | None = None) -> None:
         """Name a layer, the rows that it handles, and what the batch has.
 
         Args:
             name: of the matrix.
-            found: its rows in words.
+            rows: that it handles, in words.
             batch: the batch in words.
             cure: what follows `--ignore`; the name when None.
         """
-        self.name, self.found, self.batch = name, found, batch
+        self.name, self.rows, self.batch = name, rows, batch
         super().__init__(
-            f"{name} handles {found} while the batch has {batch}: its rows cannot be attributed "
+            f"{name} handles {rows} while the batch has {batch}: its rows cannot be attributed "
             "to samples; measure every sample alone with --token-budget 1, or leave it out with "
             f"--ignore '{cure or name}'"
         )

@@ -92,8 +92,8 @@ def curvature(
         ModelError: a loss is not finite, one sample does not fit in memory, or a matrix took no
             part in the forward pass.
     """
-    place = 0 if axis == "output" else 1
-    held = square_bytes(shape_of(layer)[place] for layer in matrices.values())
+    dim = 0 if axis == "output" else 1
+    held = square_bytes(shape_of(layer)[dim] for layer in matrices.values())
     passes = Passes(model, data, token_budget, gradient_checkpointing, progress)
 
     def measure(attempt: Attempt, apart: Container[str]) -> Sums:

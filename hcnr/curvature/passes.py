@@ -60,9 +60,11 @@ class Totals(NamedTuple):
     def over_ranks(self) -> "Totals":
         """The same of all processes' samples; losses are added in the order of ranks."""
         first, *rest = ranks.gathered("losses", self)
-        for one in rest:
+        for totals in rest:
             first = Totals(
-                first.tokens + one.tokens, first.samples + one.samples, first.losses + one.losses
+                first.tokens + totals.tokens,
+                first.samples + totals.samples,
+                first.losses + totals.losses,
             )
         return first
 

@@ -71,17 +71,17 @@ class Routes:
 
     def _hook(self, name: str) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:
         def hook(module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
-            if self._batch is None or not all(key in given for key in _ARGUMENTS):
+            arguments = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+            if self._batch is None or not all(key in arguments for key in _ARGUMENTS):
                 return None
-            experts, shares = given["top_k_index"], given["top_k_weights"]
+            experts, shares = arguments["top_k_index"], arguments["top_k_weights"]
             samples, length = self._batch.input_ids.shape
             if len(experts) != samples * length or experts.shape != shares.shape:
                 return None
-            given["top_k_index"], given["top_k_weights"] = self._routed(
+            arguments["top_k_index"], arguments["top_k_weights"] = self._routed(
                 name, self._batch, experts, shares
             )
-            return (), given
+            return (), arguments
 
         return hook
 
@@ -94,27 +94,27 @@ class Routes:
         for row, (sample, count) in enumerate(
             zip(batch.indices, batch.lengths.tolist(), strict=True)
         ):
-            place, span = (name, sample), slice(row * length, row * length + count)
+            key, span = (name, sample), slice(row * length, row * length + count)
             if self.mode == "record":
-                self._routes[place] = _Route(experts[span].clone(), shares[span].detach().clone())
+                self._routes[key] = _Route(experts[span].clone(), shares[span].detach().clone())
                 continue
-            before = self._routes.get(place)
+            before = self._routes.get(key)
             if before is None:
                 continue
             differs = torch.zeros(len(experts), 1, dtype=torch.bool, device=experts.device)
             if self.mode == "hold":
-                if place not in self._differs:
+                if key not in self._differs:
                     continue
-                differs[span] = self._differs[place]
+                differs[span] = self._differs[key]
                 weights = torch.where(differs, weights.detach(), weights)
                 continue
             own = experts[span].sort(1).values != before.experts.sort(1).values
-            self._differs[place] = own.any(1, keepdim=True)
+            self._differs[key] = own.any(1, keepdim=True)
             self.seen += count
-            self.changed += int(self._differs[place].sum())
-            differs[span] = self._differs[place]
+            self.changed += int(self._differs[key].sum())
+            differs[span] = self._differs[key]
             earlier = weights.detach().clone()
             earlier[span] = before.shares
             weights = torch.where(differs, earlier, weights)
-            new[span] = torch.where(self._differs[place], before.experts, experts[span])
+            new[span] = torch.where(self._differs[key], before.experts, experts[span])
         return new, weights

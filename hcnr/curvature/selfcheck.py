@@ -161,7 +161,7 @@ def _explained(model: "PreTrainedModel", matrices: Mapping[str, nn.Linear], batc
         _check_gradients(model, matrices, batch)
     except RowsError as error:
         cure = ignoring_all(without_samples(model, matrices, batch), matrices)
-        raise RowsError(error.name, error.found, error.batch, cure) from error
+        raise RowsError(error.name, error.rows, error.batch, cure) from error
     except RuntimeError as error:
         if out_of_memory(error):
             raise
@@ -270,11 +270,11 @@ def _heard(
         if isinstance(layer, Expert):
             own = layer.owner.get_parameter(layer.name).data[layer.index]
             layer.weight = nn.Parameter(own)
-        layer.weight.requires_grad_(True).register_post_accumulate_grad_hook(told)
+        layer.weight.requires_grad_(True).register_post_accumulate_grad_hook(accumulated)
 
     empty = layer.weight
 
-    def told(weight: Tensor) -> None:
+    def accumulated(weight: Tensor) -> None:
         tell(weight)
         let_go()
 
@@ -331,9 +331,11 @@ def _relative(differences: Mapping[str, _Difference], floor: float) -> dict[str,
     """
     least = floor * max((one.size for one in differences.values()), default=0.0)
     shares = {}
-    for name, one in differences.items():
-        size = max(one.size, least)
-        shares[name] = one.value / size if size > 0 else (math.inf if one.value > 0 else 0.0)
+    for name, difference in differences.items():
+        size = max(difference.size, least)
+        shares[name] = (
+            difference.value / size if size > 0 else (math.inf if difference.value > 0 else 0.0)
+        )
     return shares
 
 

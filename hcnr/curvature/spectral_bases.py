@@ -31,18 +31,18 @@ from hcnr_kernels.ops.spectral.coordinates import Blocks
 
 Kind = Literal["spectral", "natural"]
 DataSet = Literal["honesty", "task"]
-Place = tuple[DataSet, Role]
+CurvaturePass = tuple[DataSet, Role]
 """A data set and the model that it is passed through."""
 
 
-def honesty_place(kind: Kind, config: RestoreConfig) -> Place:
+def honesty_pass(kind: Kind, config: RestoreConfig) -> CurvaturePass:
     """Where a basis takes its honesty curvature: a natural step starts from tuned."""
     return "honesty", "tuned" if kind == "natural" else config.hessian_at
 
 
-def places_of(kinds: Collection[Kind], config: RestoreConfig) -> list[Place]:
+def passes_of(kinds: Collection[Kind], config: RestoreConfig) -> list[CurvaturePass]:
     """The passes that the bases of some kinds need."""
-    honesty = dict.fromkeys(honesty_place(kind, config) for kind in kinds)
+    honesty = dict.fromkeys(honesty_pass(kind, config) for kind in kinds)
     return [*honesty, ("task", "tuned")]
 
 
@@ -83,11 +83,11 @@ class GroupwiseBases:
             ConfigError: one block alone exceeds the memory budget.
         """
         self._pair, self._data, self._config, self._stages = pair, data, config, stages
-        self._models, self._places = models, places_of(kinds, config)
+        self._models, self._group_passes = models, passes_of(kinds, config)
         self.kinds = tuple(kinds)
         held = models is not None and models.role is not None
-        self.groups = groups_of(pair, matrices, config, len(self._places), held=held)
-        self.passes = len(self.groups) * len(self._places)
+        self.groups = groups_of(pair, matrices, config, len(self._group_passes), held=held)
+        self.passes = len(self.groups) * len(self._group_passes)
         self.forecast: dict[Kind, TaskEnergy] = {}
         self._checked: set[tuple[Role, str]] = set()
 
@@ -98,18 +98,18 @@ class GroupwiseBases:
             ModelError: a pass fails.
             FactorizationError: a second moment is not finite or stays indefinite.
         """
-        for place in range(len(self.groups)):
-            yield from self.group(place)
+        for index in range(len(self.groups)):
+            yield from self.group(index)
 
-    def group(self, place: int) -> Iterator[tuple[str, dict[Kind, SpectralBasis]]]:
-        """The same of one group, by its place; groups are to be taken in order."""
-        group, total = self.groups[place], sum(map(len, self.groups))
-        done = sum(map(len, self.groups[:place]))
+    def group(self, index: int) -> Iterator[tuple[str, dict[Kind, SpectralBasis]]]:
+        """The same of one group, by its index; groups are to be taken in order."""
+        group, total = self.groups[index], sum(map(len, self.groups))
+        done = sum(map(len, self.groups[:index]))
         with contextlib.ExitStack() as stack:
             models = self._models or stack.enter_context(self._pair.models(self._config))
             # There and back: the model that is held goes first.
-            places = sorted(self._places, key=lambda one: one[1] != models.role)
-            moments = {one: self._measure(one, group, models) for one in places}
+            passes = sorted(self._group_passes, key=lambda one: one[1] != models.role)
+            moments = {one: self._measure(one, group, models) for one in passes}
             with self._stages.stage(FACTORISE) as watcher:
                 # Inputs' modes are let go with it, before the next group is measured.
                 work = self._one_by_one if ranks.size() == 1 else self._by_owners
@@ -126,38 +126,40 @@ class GroupwiseBases:
             moments.clear()
 
     def _one_by_one(
-        self, group: list[str], moments: dict[Place, dict[str, Moments]]
+        self, group: list[str], moments: dict[CurvaturePass, dict[str, Moments]]
     ) -> "Iterator[_Factorised]":
         inputs: dict[tuple[Kind, str, str], Modes] = {}
         for name in group:
             yield name, *self._factorise(name, moments, inputs)
 
     def _by_owners(
-        self, group: list[str], moments: dict[Place, dict[str, Moments]]
+        self, group: list[str], moments: dict[CurvaturePass, dict[str, Moments]]
     ) -> "Iterator[_Factorised]":
         """The same where several processes take turns at matrices that read the same inputs."""
-        far = moments["task", "tuned"]
-        device = far[group[0]].inputs.device
+        task = moments["task", "tuned"]
+        device = task[group[0]].inputs.device
         families: dict[str, list[str]] = {}
         for name in group:
-            families.setdefault(far[name].leader, []).append(name)
+            families.setdefault(task[name].leader, []).append(name)
         own: dict[int, bytes] = {}
         failed: HcnrError | None = None
         try:
-            for place, family in enumerate(families.values()):
-                if ranks.owns(place):
+            for index, family in enumerate(families.values()):
+                if ranks.owns(index):
                     buffer = io.BytesIO()
                     torch.save(list(self._one_by_one(family, moments)), buffer)
-                    own[place] = buffer.getvalue()
+                    own[index] = buffer.getvalue()
         except HcnrError as error:
             failed = error
         ranks.agreed(failed)
-        for place in range(len(families)):
-            data = ranks.handed_out("bases", place, own.pop(place, None))
+        for index in range(len(families)):
+            data = ranks.handed_out("bases", index, own.pop(index, None))
             yield from _loaded(io.BytesIO(data), device)
 
-    def _measure(self, place: Place, group: list[str], models: OpenModels) -> dict[str, Moments]:
-        data_set, role = place
+    def _measure(
+        self, measured: CurvaturePass, group: list[str], models: OpenModels
+    ) -> dict[str, Moments]:
+        data_set, role = measured
         with self._stages.stage(curvature_of(data_set, role)) as watcher:
             model, layers = models.at(role, group)
             settings: dict[str, Any] = {
@@ -180,38 +182,38 @@ class GroupwiseBases:
     def _factorise(
         self,
         name: str,
-        moments: dict[Place, dict[str, Moments]],
+        moments: dict[CurvaturePass, dict[str, Moments]],
         inputs: dict[tuple[Kind, str, str], Modes],
     ) -> "tuple[dict[Kind, SpectralBasis], dict[Kind, Tensor]]":
         """Bases of one matrix, whose own moments are let go, and their part of the forecast."""
         # Models in memory may be on two devices.
         device = moments["task", "tuned"][name].inputs.device
-        own = {place: by_matrix.pop(name).to(device) for place, by_matrix in moments.items()}
-        far = own["task", "tuned"]
+        own = {source: by_matrix.pop(name).to(device) for source, by_matrix in moments.items()}
+        task = own["task", "tuned"]
         base, tuned = (source.weight(name) for source in (self._pair.base, self._pair.tuned))
         delta = tuned.to(device).float() - base.to(device).float()
         bases: dict[Kind, SpectralBasis] = {}
-        twins: dict[Place, SpectralBasis] = {}
+        twins: dict[CurvaturePass, SpectralBasis] = {}
         energies: dict[Kind, Tensor] = {}
         for kind in self.kinds:
-            place = honesty_place(kind, self._config)
-            near = own[place]
-            key = kind, near.leader, far.leader
-            if place not in twins:
-                twins[place] = spectral_basis(
+            source = honesty_pass(kind, self._config)
+            honesty = own[source]
+            key = kind, honesty.leader, task.leader
+            if source not in twins:
+                twins[source] = spectral_basis(
                     delta,
-                    near.pair,
-                    far.pair,
+                    honesty.pair,
+                    task.pair,
                     damping=self._config.damping,
                     block_size=self._config.block_size,
                     shared=inputs.get(key),
                     name=name,
                 )
-            bases[kind] = twins[place]
-            inputs[key] = twins[place].input
+            bases[kind] = twins[source]
+            inputs[key] = twins[source].input
             if self._config.searches and kind == "spectral":
-                scale = forecast_scale(far, len(self._data["task"]))
-                energies[kind] = twins[place].task_energy().energy * scale
+                scale = forecast_scale(task, len(self._data["task"]))
+                energies[kind] = twins[source].task_energy().energy * scale
         return bases, energies
 
 
@@ -228,10 +230,10 @@ def _loaded(source: Any, device: torch.device | None = None) -> Any:
         return torch.load(source, map_location=device, weights_only=True)
 
 
-def kept_name(what: str, place: int, group: Sequence[str]) -> str:
+def kept_name(what: str, index: int, group: Sequence[str]) -> str:
     """Name under which what is finished of a group is kept: no other group has it."""
     digest = hashlib.sha256("\n".join(group).encode()).hexdigest()[:12]
-    return f"{what} {place} {digest}"
+    return f"{what} {index} {digest}"
 
 
 def forecast_scale(task: Moments, samples: int) -> float:
@@ -316,8 +318,8 @@ class SpectralBases:
                 f"no directory for bases can be made in {tempfile.gettempdir()} ({error}); set "
                 "TMPDIR to a folder that can be written, or raise --memory-budget"
             ) from error
-        place = None if self._scratch is None else self._scratch.path
-        self.by_kind = {kind: BasisCache(place) for kind in kinds}
+        directory = None if self._scratch is None else self._scratch.path
+        self.by_kind = {kind: BasisCache(directory) for kind in kinds}
         self.honesty, self.groups = honesty, groups
         self.passes = 0
         self.forecast: dict[Kind, TaskEnergy] = {}
@@ -342,12 +344,12 @@ class SpectralBases:
         work = GroupwiseBases(pair, matrices, data, config, stages, kinds=kinds, models=models)
         spectral_bases = cls(data["honesty"], work.groups, work.kinds)
         try:
-            for place, group in enumerate(work.groups):
+            for index, group in enumerate(work.groups):
 
-                def finished(place: int = place) -> tuple[Any, ...]:
-                    return dict(work.group(place)), work.forecast
+                def finished(index: int = index) -> tuple[Any, ...]:
+                    return dict(work.group(index)), work.forecast
 
-                name = kept_name("bases", place, group)
+                name = kept_name("bases", index, group)
                 device = resolve_device(config.device)
                 bases, forecast = keep.of(name, finished, KEPT_CLASSES, device)
                 work.forecast = {kind: TaskEnergy(e.energy.cpu()) for kind, e in forecast.items()}

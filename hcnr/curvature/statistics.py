@@ -251,9 +251,9 @@ def check_destination(path: Path, *, inputs: Iterable[Path] = (), overwrite: boo
     from hcnr.checkpoint import check_parent
 
     path = path.expanduser()
-    for place in inputs:
-        if place.expanduser().resolve() in path.resolve().parents:
-            raise OutputError(f"{path} is inside the input {place}; choose another place")
+    for source in inputs:
+        if source.expanduser().resolve() in path.resolve().parents:
+            raise OutputError(f"{path} is inside the input {source}; choose another place")
     check_parent(path.absolute())
     if not path.exists():
         return

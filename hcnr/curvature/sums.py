@@ -79,8 +79,10 @@ def measured(
         wrong = {name for name, one in own.sources.items() if one != sources[name]}
         # Where the matrix that leads gets no gradient, say.
         wrong |= {n for n, one in sources.items() if result.tokens.get(one) != result.read[n]}
-        told = ranks.gathered("matrices that share nothing", (frozenset(apart), frozenset(wrong)))
-        if all(one == (apart, frozenset()) for one in told):
+        reports = ranks.gathered(
+            "matrices that share nothing", (frozenset(apart), frozenset(wrong))
+        )
+        if all(one == (apart, frozenset()) for one in reports):
             return result
-        apart.update(*(names for one in told for names in one))
+        apart.update(*(names for one in reports for names in one))
         del own, result

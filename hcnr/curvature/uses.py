@@ -101,13 +101,13 @@ class Uses:
             ModelError: there are more than the forward pass had.
         """
         self._check(name, shared)
-        place = name, shared.forward
-        kept = self._kept.setdefault(place, [])
+        key = name, shared.forward
+        kept = self._kept.setdefault(key, [])
         kept.append(Use(shared.layout, x, g))
         if len(kept) < shared.uses[name]:
             return []
         self._done[name] = shared.forward
-        return self._kept.pop(place)
+        return self._kept.pop(key)
 
     def rest(self) -> Iterator[tuple[str, int, list[Use]]]:
         """What waits for uses that got no gradient, once backward is over; nothing waits then.

@@ -1,4 +1,4 @@
-"""Data files of each extension -> records with their places."""
+"""Data files of each extension -> records with their locations."""
 
 import csv
 import io
@@ -30,18 +30,18 @@ class Located(NamedTuple):
     """A record as it was found.
 
     Attributes:
-        place: for messages, such as "honesty.jsonl, line 3".
+        location: for messages, such as "honesty.jsonl, line 3".
         number: of the line or record, from 1.
         record: anything.
     """
 
-    place: str
+    location: str
     number: int
     record: Any
 
 
 def numbered(name: str, records: Iterable[Any]) -> Iterator[Located]:
-    """Give each record of a list its place."""
+    """Give each record of a list its location."""
     return (Located(f"{name}, record {i}", i, one) for i, one in enumerate(records, 1))
 
 
@@ -76,13 +76,13 @@ def _hub_hint(path: Path) -> str:
 
 
 def read_file(path: Path) -> Iterator[Located]:
-    """Yield the records of a data file, each with its place.
+    """Yield the records of a data file, each with its location.
 
     An extension that is not ours is looked up, without its dot and in lower case, in the entry
     points `hcnr.readers`: a function from a path to records, each a mapping.
 
     Raises:
-        DataError: the file cannot be read; names the place and the cause.
+        DataError: the file cannot be read; names the location and the cause.
         ConfigError: the extension is registered, but not by one function that can be imported.
     """
     readers: dict[str, Callable[[Path], Iterator[Located]]] = {
@@ -140,12 +140,13 @@ def _read_jsonl(path: Path) -> Iterator[Located]:
 def _parse_lines(path: Path, lines: list[str]) -> Iterator[Located]:
     for number, line in enumerate(lines, 1):
         if line.strip():
-            place = f"{path}, line {number}"
+            location = f"{path}, line {number}"
             try:
-                yield Located(place, number, json.loads(line))
+                yield Located(location, number, json.loads(line))
             except (ValueError, RecursionError) as error:
                 raise DataError(
-                    f"{place} is not valid JSON ({_json_reason(error)}), expected one record per "
+                    f"{location} is not valid JSON ({_json_reason(error)}), expected one record "
+                    "per "
                     'line such as {"prompt": "...", "response": "..."}'
                 ) from None
 
@@ -209,19 +210,19 @@ def _read_csv(path: Path) -> Iterator[Located]:
     try:
         for row in rows:
             number, end = end + 1, rows.line_num
-            place = f"{path}, line {number}"
+            location = f"{path}, line {number}"
             if not any(cell.strip() for cell in row):
                 continue
             if head is None:
                 head = _csv_head(path, row)
             elif len(row) != len(head):
                 raise DataError(
-                    f"{place} has {len(row)} cells, expected {len(head)} as in the head; quote "
+                    f"{location} has {len(row)} cells, expected {len(head)} as in the head; quote "
                     "cells that hold commas"
                 )
             else:
                 cells = {k: _cell(k, v) for k, v in zip(head, row, strict=True) if v.strip()}
-                yield Located(place, number, cells)
+                yield Located(location, number, cells)
     except csv.Error as error:
         raise DataError(
             f"{path}, line {end + 1} is not valid csv ({error}); correct the quotes of its cells"

@@ -40,7 +40,7 @@ class Item:
     """A record in the one form that all formats become.
 
     Attributes:
-        place: where it was found, for messages.
+        location: where it was found, for messages.
         number: of its line or record.
         format: the name of its format.
         prompt: what the model is given; of a chat, its last user turn.
@@ -53,7 +53,7 @@ class Item:
         fields: the record itself, less what is null.
     """
 
-    place: str
+    location: str
     number: int
     format: str
     prompt: str
@@ -76,7 +76,7 @@ class Item:
         fields = self.fields
         if "answer" in fields and "answers" in fields:
             raise DataError(
-                f"{self.place} has both 'answer' and 'answers', expected one of them; drop the "
+                f"{self.location} has both 'answer' and 'answers', expected one of them; drop the "
                 "other"
             )
         value = fields.get("answers", fields.get("answer", []))
@@ -84,16 +84,16 @@ class Item:
         if not isinstance(value, list | tuple | np.ndarray) or not all(
             isinstance(one, str) and one.strip() for one in value
         ):
-            raise DataError(f"{self.place}: 'answers' is {value!r}, expected a list of texts")
-        return tuple(checked_text(f"{self.place}: 'answers'", one) for one in value)
+            raise DataError(f"{self.location}: 'answers' is {value!r}, expected a list of texts")
+        return tuple(checked_text(f"{self.location}: 'answers'", one) for one in value)
 
     def check_question(self) -> None:
         """Raise DataError unless it can be asked: a question is there, and needs no tools."""
         if not self.question.strip():
-            raise DataError(f"{self.place}: the question is empty, expected text")
+            raise DataError(f"{self.location}: the question is empty, expected text")
         if self.tools:
             raise DataError(
-                f"{self.place} has 'tools', and questions are asked without; remove them"
+                f"{self.location} has 'tools', and questions are asked without; remove them"
             )
 
     @property
@@ -103,8 +103,8 @@ class Item:
         if type(value) is int:
             value = str(value)
         if not isinstance(value, str) or not value.strip():
-            raise DataError(f"{self.place}: 'id' is {value!r}, expected text or a whole number")
-        return checked_text(f"{self.place}: 'id'", value)
+            raise DataError(f"{self.location}: 'id' is {value!r}, expected text or a whole number")
+        return checked_text(f"{self.location}: 'id'", value)
 
 
 def checked_text(what: str, value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Data files, data sets of the `datasets` library and Python lists -> records with their places."""
+"""Data files, `datasets` data sets and Python lists -> records with their locations."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +18,7 @@ class Records(NamedTuple):
 
     Attributes:
         name: of the file or data set, or a description of the Python object.
-        located: each with its place; a bad line raises `DataError` when it is reached.
+        located: each with its location; a bad line raises `DataError` when it is reached.
         path: of the file; None where there is none.
     """
 

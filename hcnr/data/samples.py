@@ -63,7 +63,7 @@ class SampleSet:
 
     Attributes:
         samples: in the order used.
-        places: where each sample came from, for messages about it.
+        locations: where each sample came from, for messages about it.
         sha256: of the canonical JSON of `samples`, the same on every platform.
         source: the data file, or a description of the Python list.
         available: how many samples the source held.
@@ -72,7 +72,7 @@ class SampleSet:
     """
 
     samples: tuple[Sample, ...]
-    places: tuple[str, ...]
+    locations: tuple[str, ...]
     sha256: str
     source: str
     available: int
@@ -92,7 +92,7 @@ class SampleSet:
         """Some of the samples in a row, as a set of their own."""
         used = self.samples[start:stop]
         return replace(
-            self, samples=used, places=self.places[start:stop], sha256=_canonical_hash(used)
+            self, samples=used, locations=self.locations[start:stop], sha256=_canonical_hash(used)
         )
 
 
@@ -130,7 +130,7 @@ def load_samples(
     used = tuple(sample for _, sample in chosen)
     return SampleSet(
         samples=used,
-        places=tuple(item.place for item, _ in chosen),
+        locations=tuple(item.location for item, _ in chosen),
         sha256=_canonical_hash(used),
         source=name,
         available=len(samples),
@@ -191,12 +191,12 @@ def _fill(item: Item) -> str:
         name = "messages" if "messages" in item.fields else "conversations"
         last = f"the role {item.turns[-1].role!r}" if item.turns else "no turns"
         raise DataError(
-            f"{item.place}: the last turn of '{name}' must be the assistant's response, found "
+            f"{item.location}: the last turn of '{name}' must be the assistant's response, found "
             f"{last}"
         )
     keys = ", ".join(repr(key) for key in list(item.fields)[:8])
     raise DataError(
-        f"{item.place} has no 'response' (it has {keys}), expected 'prompt' and 'response', "
+        f"{item.location} has no 'response' (it has {keys}), expected 'prompt' and 'response', "
         "'messages', or another format of docs/data.md"
     )
 

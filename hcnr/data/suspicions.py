@@ -51,11 +51,11 @@ class Ends(Protocol):
 
 def refusals_in(samples: SampleSet, detectors: Iterable[str] = (DEFAULT,)) -> int:
     """Count the responses that one of some detectors takes for refusals, and marked records."""
-    said = [sample.response for sample in samples.samples]
+    responses = [sample.response for sample in samples.samples]
     asked = [sample.prompt for sample in samples.samples]
     refused = np.array([sample.answerable is False for sample in samples.samples], dtype=bool)
     for name in detectors:
-        refused |= open_detector(name).many(said, asked)
+        refused |= open_detector(name).many(responses, asked)
     return int(refused.sum())
 
 

@@ -86,16 +86,16 @@ def tokenize(
             f"max_length is {max_length}, expected at least 2: a prompt and a response token"
         )
     chosen = samples.samples if isinstance(samples, SampleSet) else samples
-    places = (
-        samples.places
+    locations = (
+        samples.locations
         if isinstance(samples, SampleSet)
         else [f"sample {i}" for i in range(1, len(chosen) + 1)]
     )
     templated = chat_template == "auto" and bool(tokenizer.chat_template)
     encode = _encode_chat if templated else _plain_encoder(tokenizer)
     cut, prompts_truncated, responses_truncated = [], 0, 0
-    for place, sample in zip(places, chosen, strict=True):
-        prompt, response = encode(place, sample, tokenizer)
+    for location, sample in zip(locations, chosen, strict=True):
+        prompt, response = encode(location, sample, tokenizer)
         room = max(1, max_length - len(response))
         prompts_truncated += len(prompt) > room
         responses_truncated += len(response) > max_length - 1
@@ -103,8 +103,10 @@ def tokenize(
         ids = (*prompt, *response[: max_length - len(prompt)])
         cut.append(TokenizedSample(ids, len(prompt)))
     digest = hashlib.sha256()
-    for one in cut:
-        digest.update(np.array([len(one), one.response_start, *one.input_ids], "<i8").tobytes())
+    for sequence in cut:
+        digest.update(
+            np.array([len(sequence), sequence.response_start, *sequence.input_ids], "<i8").tobytes()
+        )
     tokens = sum(len(one) for one in cut)
     counts = TokenCounts(
         samples=len(cut),
@@ -117,7 +119,7 @@ def tokenize(
     return TokenizedSet(tuple(cut), counts, digest.hexdigest())
 
 
-# (place, sample, tokenizer) -> ids before the loss begins, ids that carry loss; neither empty.
+# (location, sample, tokenizer) -> ids before the loss begins, ids that carry loss; neither empty.
 Encoder = Callable[[str, Sample, "PreTrainedTokenizerBase"], tuple[list[int], list[int]]]
 
 
@@ -140,19 +142,19 @@ def _plain_encoder(tokenizer: "PreTrainedTokenizerBase") -> Encoder:
     start = eos if bos is None else bos
 
     def encode(
-        place: str, sample: Sample, tokenizer: "PreTrainedTokenizerBase"
+        location: str, sample: Sample, tokenizer: "PreTrainedTokenizerBase"
     ) -> tuple[list[int], list[int]]:
         if sample.messages and [turn.role for turn in sample.messages] != ["user", "assistant"]:
             roles = ", ".join(turn.role for turn in sample.messages)
             raise DataError(
-                f"{place}: a chat with the turns {reprlib.repr(roles)} needs a chat template, "
+                f"{location}: a chat with the turns {reprlib.repr(roles)} needs a chat template, "
                 "expected one user and one assistant turn; give the tokenizer a chat template "
                 "(and do not set chat_template to never)"
             )
         if (key := sample.needs_template) is not None:
             raise DataError(
-                f"{place}: the chat has {key!r}, which only a chat template can render; give the "
-                "tokenizer one (and do not set chat_template to never), or remove the key"
+                f"{location}: the chat has {key!r}, which only a chat template can render; give "
+                "the tokenizer one (and do not set chat_template to never), or remove the key"
             )
         first, *_, last = sample.chat()
         prompt = _ids(tokenizer, first["content"], special=True)
@@ -161,7 +163,7 @@ def _plain_encoder(tokenizer: "PreTrainedTokenizerBase") -> Encoder:
         response = _ids(tokenizer, last["content"], special=False)
         if not response:
             raise DataError(
-                f"{place}: the tokenizer finds no tokens in the response, expected some"
+                f"{location}: the tokenizer finds no tokens in the response, expected some"
             )
         return prompt or [start], [*response, eos]
 
@@ -169,16 +171,16 @@ def _plain_encoder(tokenizer: "PreTrainedTokenizerBase") -> Encoder:
 
 
 def _encode_chat(
-    place: str, sample: Sample, tokenizer: "PreTrainedTokenizerBase"
+    location: str, sample: Sample, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple[list[int], list[int]]:
     """Render a chat and split it where the last assistant turn begins."""
     from jinja2 import TemplateError
 
     tools = list(sample.tools) or None
 
-    def render(turns: list[dict[str, Any]], generate: bool, given: Any = tools) -> list[int]:
+    def render(turns: list[dict[str, Any]], generate: bool, offered: Any = tools) -> list[int]:
         encoded = tokenizer.apply_chat_template(
-            turns, tools=given, add_generation_prompt=generate, tokenize=True, return_dict=False
+            turns, tools=offered, add_generation_prompt=generate, tokenize=True, return_dict=False
         )
         return list(cast(list[int], encoded))
 
@@ -199,19 +201,21 @@ def _encode_chat(
         ) == len(history)
     except (TemplateError, ValueError, TypeError, LookupError) as error:
         raise DataError(
-            f"{place}: the tokenizer's chat template refuses this sample ({error}); correct the "
+            f"{location}: the tokenizer's chat template refuses this sample ({error}); correct the "
             "sample or set chat_template to never"
         ) from None
     if ignored is not None:
         raise DataError(
-            f"{place}: the chat has {ignored!r}, which the tokenizer's chat template leaves out; "
-            "remove the key if it does not matter, or give the tokenizer a template that renders it"
+            f"{location}: the chat has {ignored!r}, which the tokenizer's chat template leaves "
+            "out; remove the key if it does not matter, or give the tokenizer a template that "
+            "renders it"
         )
     if not sound or split == 0 or split == len(full):
         raise DataError(
-            f"{place}: the chat template renders the earlier turns differently once the response "
-            "is there, so where the response begins is unknown; expected the first rendering to "
-            "begin the second; set chat_template to never or give the tokenizer another template"
+            f"{location}: the chat template renders the earlier turns differently once the "
+            "response is there, so where the response begins is unknown; expected the first "
+            "rendering to begin the second; set chat_template to never or give the tokenizer "
+            "another template"
         )
     return full[:split], full[split:]
 

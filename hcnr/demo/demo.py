@@ -89,10 +89,10 @@ def run_seeds(
             "them; choose another --seeds"
         )
     console = console or Console()
-    places = {s: Path(out_dir).expanduser() / f"seed-{s}" for s in range(seed, seed + seeds)}
-    for place in places.values():
-        _prepared(place)
-    tables = {s: run_demo(place, quick, s, console) for s, place in places.items()}
+    directories = {s: Path(out_dir).expanduser() / f"seed-{s}" for s in range(seed, seed + seeds)}
+    for directory in directories.values():
+        _prepared(directory)
+    tables = {s: run_demo(directory, quick, s, console) for s, directory in directories.items()}
     table = SeedsTable(tables)
     write_results(Path(out_dir).expanduser(), table.as_dict(), table.to_markdown())
     console.print(table.to_rich())

@@ -98,13 +98,13 @@ class Examiner:
         prompts = [question.prompt for _, question in members(self.question_sets)]
         return by_set(self.question_sets, generate(model, self._tokenizer, prompts))
 
-    def score(self, said: Mapping[str, Sequence[str]]) -> SetScores:
+    def score(self, responses: Mapping[str, Sequence[str]]) -> SetScores:
         """Judge responses by set.
 
         All answers of the world are single words, so a response that goes on after the right one
         is wrong, although it contains it.
         """
-        scores = self.question_sets.score(said)
+        scores = self.question_sets.score(responses)
         return dataclasses.replace(
             scores, honesty=_exact(scores.honesty), tasks=_exact(scores.tasks)
         )

@@ -28,7 +28,7 @@ Responses = Mapping[str, Sequence[str]]
 def write_metrics_of(
     restored: Path,
     examiner: Examiner,
-    said: Mapping[str, Responses],
+    by_model: Mapping[str, Responses],
     curve: Sequence[InterpolationPoint],
     rival: InterpolationPoint | None,
     decision: Decision,
@@ -38,7 +38,7 @@ def write_metrics_of(
     Args:
         restored: the directory of the restored checkpoint.
         examiner: who asked.
-        said: responses by set of the models `restored`, `tuned` and `base`, and of
+        by_model: responses by set of the models `restored`, `tuned` and `base`, and of
             `interpolation` where there is a rival.
         curve: every interpolated model that was evaluated.
         rival: the one that the restored model stands beside.
@@ -46,7 +46,7 @@ def write_metrics_of(
     """
     start = time.perf_counter()
     question_sets = examiner.question_sets
-    scores = {name: examiner.score(responses) for name, responses in said.items()}
+    scores = {name: examiner.score(responses) for name, responses in by_model.items()}
     row = scores.pop("interpolation", None)
     beside = None
     if rival is not None and row is not None:
@@ -79,10 +79,10 @@ def write_metrics_of(
         versions=versions(),
     )
     judged = dict(scores)
-    answers = {name: said[name] for name in scores}
+    answers = {name: by_model[name] for name in scores}
     if rival is not None and row is not None:
         label = f"{INTERPOLATION}{rival.coefficient:g}"
-        judged[label], answers[label] = row, said["interpolation"]
+        judged[label], answers[label] = row, by_model["interpolation"]
     return write_evaluation(restored, question_sets, record, answers, judged)
 
 

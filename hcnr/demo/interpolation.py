@@ -102,5 +102,5 @@ def best_at(curve: Sequence[InterpolationPoint], task_accuracy: float) -> Interp
     Returns:
         None where no interpolated model, the tuned one included, is that accurate.
     """
-    place = rival([Scores.of(point.evaluation) for point in curve], task_accuracy)
-    return None if place is None else curve[place]
+    index = rival([Scores.of(point.evaluation) for point in curve], task_accuracy)
+    return None if index is None else curve[index]

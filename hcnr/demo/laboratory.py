@@ -82,7 +82,7 @@ def open_lab(recipe: Recipe, stage: Stage | None = None) -> Laboratory:
     world = build_world(recipe)
     tokenizer = build_tokenizer(world)
     directory = cached_directory(
-        recipe.key, lambda place: make_lab(place, recipe, world, tokenizer, stage)
+        recipe.key, lambda directory: make_lab(directory, recipe, world, tokenizer, stage)
     )
     # Here and not in `make_lab`: they follow from the world, and older directories lack them.
     write_questions(world, directory)

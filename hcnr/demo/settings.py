@@ -93,10 +93,10 @@ def front_table(result: SweepResult, reported: Word) -> Table:
     return terminal("Pareto front of the sweep", columns, lines, notes)
 
 
-def _cells(result: SweepResult, one: Candidate) -> list[str]:
-    settings, scores, rival = one.settings, one.scores, result.rival(one.scores)
+def _cells(result: SweepResult, candidate: Candidate) -> list[str]:
+    settings, scores, rival = candidate.settings, candidate.scores, result.rival(candidate.scores)
     return [
-        settings["compensation"] + ("+" if one.refined else ""),
+        settings["compensation"] + ("+" if candidate.refined else ""),
         f"{settings['task_weight']:g}" if "task_weight" in settings else "",
         f"{settings['in_weight_ratio']:g}" if "in_weight_ratio" in settings else "",
         f"{settings['cross_weight_ratio']:g}",

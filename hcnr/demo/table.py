@@ -159,8 +159,8 @@ def terminal(title: str, columns: Sequence[str], lines: Lines, notes: Sequence[s
     table = Table(title=title, box=box.SIMPLE_HEAD)
     table.padding, table.collapse_padding, table.pad_edge = (0, 1, 0, 0), True, False
     table.caption, table.caption_justify = "\n".join(notes), "left"
-    for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place else "left", no_wrap=not place)
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", no_wrap=not index)
     for cells, best in lines:
         table.add_row(*cells, style="bold green" if best else None)
     return table

@@ -161,15 +161,15 @@ class DemoTrial:
             The verdict of the probes.
         """
         self.bars.begin("report")
-        said = {name: self.examiner.ask(model) for name, model in self.models.items()}
+        responses = {name: self.examiner.ask(model) for name, model in self.models.items()}
         rival = highlight.rival
         if rival is not None:
             model = interpolate(
                 self.models["base"], self.models["tuned"], rival.coefficient, rival.scope
             )
-            said["interpolation"] = self.examiner.ask(model)
+            responses["interpolation"] = self.examiner.ask(model)
         points = self.rivals.points
-        write_metrics_of(self.restored, self.examiner, said, points, rival, decision)
+        write_metrics_of(self.restored, self.examiner, responses, points, rival, decision)
         verdict = write_probe(self.restored / "probe.json", self.lab, self.bars)
         write_page(self.restored)
         return verdict

@@ -48,9 +48,11 @@ class Detector:
     def many(self, responses: Sequence[str], questions: Sequence[str]) -> np.ndarray:
         """The same for `n` pairs at once, bool `[n]`; an empty response is never a refusal."""
         refused = np.zeros(len(responses), dtype=bool)
-        said = [i for i, response in enumerate(responses) if response.strip()]
-        if said:
-            refused[said] = self.decide([responses[i] for i in said], [questions[i] for i in said])
+        spoken = [i for i, response in enumerate(responses) if response.strip()]
+        if spoken:
+            refused[spoken] = self.decide(
+                [responses[i] for i in spoken], [questions[i] for i in spoken]
+            )
         return refused
 
 
@@ -95,8 +97,8 @@ def open_detector(
             f"{name} (strict)" if strict else name, _batched(_registered(name, plugin), strict)
         )
     if own:
-        one = keywords(own if strict else [plain_apostrophes(word) for word in own])
-        return Detector(f"{name} (strict)" if strict else name, _batched(_each(one), strict))
+        refuses = keywords(own if strict else [plain_apostrophes(word) for word in own])
+        return Detector(f"{name} (strict)" if strict else name, _batched(_each(refuses), strict))
     check_detector(name)
     built_in = BUILT_IN[kind]
     skips_empty = compat and built_in.skips_empty
@@ -121,10 +123,10 @@ def check_detector(name: str) -> None:
     registered = plugins.names("hcnr.detectors")
     if name not in registered:
         known = (*BUILT_IN, *registered)
-        near = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.0)[0]
+        closest = difflib.get_close_matches(kind.lower(), known, n=1, cutoff=0.0)[0]
         raise ConfigError(
             f"the detector {name!r} is unknown, expected one of {', '.join(known)}; did you mean "
-            f"{near}?"
+            f"{closest}?"
         )
 
 
@@ -172,9 +174,9 @@ def _registered(name: str, decide: _Many) -> _Many:
     return checked
 
 
-def _each(one: Decide) -> _Many:
+def _each(decide: Decide) -> _Many:
     return lambda responses, questions: [
-        one(response, question) for response, question in zip(responses, questions, strict=True)
+        decide(response, question) for response, question in zip(responses, questions, strict=True)
     ]
 
 

@@ -81,8 +81,8 @@ def similar_to_reference(
     if not distinct:
         return [False] * len(responses)
     similarity = _vectors(encode, distinct) @ _vectors(encode, REFERENCES).T
-    near = dict(zip(distinct, similarity.max(axis=1) > threshold, strict=True))
-    return [any(near[window] for window in own_windows) for own_windows in by_response]
+    similar = dict(zip(distinct, similarity.max(axis=1) > threshold, strict=True))
+    return [any(similar[window] for window in own_windows) for own_windows in by_response]
 
 
 def open_encoder(source: Any = ENCODER, pooling: str = "auto") -> tuple[str, Encoder]:

@@ -66,9 +66,9 @@ def open_trait(trait: str | Trait) -> Trait:
     if isinstance(trait, Trait):
         return trait
     if trait not in TRAITS:
-        near = difflib.get_close_matches(str(trait), TRAITS, n=1, cutoff=0.0)
+        closest = difflib.get_close_matches(str(trait), TRAITS, n=1, cutoff=0.0)
         raise ConfigError(
             f"the trait {trait!r} is unknown, expected one of {', '.join(TRAITS)}; did you mean "
-            f"{near[0]}?"
+            f"{closest[0]}?"
         )
     return TRAITS[trait]

@@ -112,6 +112,6 @@ def expected_calibration_error(
     """
     confidence = np.asarray(confidence, dtype=np.float64)
     edges = np.arange(1, bins) / bins
-    place = np.searchsorted(edges, confidence, side="left")
+    indices = np.searchsorted(edges, confidence, side="left")
     gap = np.asarray(correct, dtype=np.float64) - confidence
-    return float(np.abs(np.bincount(place, weights=gap, minlength=bins)).sum() / len(confidence))
+    return float(np.abs(np.bincount(indices, weights=gap, minlength=bins)).sum() / len(confidence))

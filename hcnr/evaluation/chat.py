@@ -63,7 +63,7 @@ class Speaker:
         if context is not None and len(ids) < context:
             # At most so many: a reply is cut where the model's positions end.
             max_new_tokens = min(max_new_tokens, context - len(ids))
-        (said,) = generate(
+        (reply,) = generate(
             self._model,
             self._tokenizer,
             [ids],
@@ -71,8 +71,8 @@ class Speaker:
             names=["the chat so far"],
         )
         if self._tokenizer.chat_template:
-            self.turns = [*asked, Message("assistant", said)]
-        return said
+            self.turns = [*asked, Message("assistant", reply)]
+        return reply
 
 
 class Chat:
@@ -107,15 +107,15 @@ class Chat:
         """
         before = [speaker.turns for speaker in self._speakers]
         try:
-            said = [speaker.answer(question, max_new_tokens) for speaker in self._speakers]
+            replies = [speaker.answer(question, max_new_tokens) for speaker in self._speakers]
         except BaseException:
-            for one, turns in zip(self._speakers, before, strict=True):
-                one.turns = turns
+            for speaker, turns in zip(self._speakers, before, strict=True):
+                speaker.turns = turns
             raise
-        refused = self._detector.many(said, [question] * len(said))
+        refused = self._detector.many(replies, [question] * len(replies))
         return [
             Reply(name, text, bool(is_refusal))
-            for name, text, is_refusal in zip(self.names, said, refused, strict=True)
+            for name, text, is_refusal in zip(self.names, replies, refused, strict=True)
         ]
 
 

@@ -102,12 +102,14 @@ def telling_fingerprints(evaluated_models: Sequence[EvaluatedModel]) -> dict[str
     }
 
 
-def _same(one: Source, other: Source) -> bool:
+def _same(first: Source, second: Source) -> bool:
     """Whether two sources are one directory or one model in memory."""
-    if isinstance(one, DirectorySource) and isinstance(other, DirectorySource):
-        return one.path.resolve() == other.path.resolve()
+    if isinstance(first, DirectorySource) and isinstance(second, DirectorySource):
+        return first.path.resolve() == second.path.resolve()
     return (
-        isinstance(one, ModelSource) and isinstance(other, ModelSource) and one.model is other.model
+        isinstance(first, ModelSource)
+        and isinstance(second, ModelSource)
+        and first.model is second.model
     )
 
 

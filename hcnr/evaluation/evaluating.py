@@ -157,9 +157,9 @@ def _ask(models: Sequence[Any], base: Any, tuned: Any, run: EvaluationRun) -> An
     with contextlib.ExitStack() as servers:
         named = name_models(models, base, servers)
         ends = name_evaluated([base, tuned], base) if base is not None else []
-        for one in named:
-            responses[one.label] = answers_of(run, one)
-            check_spoken(one.label, responses[one.label])
+        for model in named:
+            responses[model.label] = answers_of(run, model)
+            check_spoken(model.label, responses[model.label])
     sets = run.question_sets
     scores = {label: sets.score(one.by_set, one.calibration) for label, one in responses.items()}
     common = {label: sets.score_common(one.by_set) for label, one in responses.items()}

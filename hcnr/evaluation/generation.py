@@ -73,8 +73,8 @@ def generate(
     def answer(chunk: Sequence[int]) -> list[str]:
         ids, mask = pad_left([encoded[i] for i in chunk], pad, model.device)
         output = cast(Any, model).generate(input_ids=ids, attention_mask=mask)
-        said = output[:, ids.shape[1] :].tolist()
-        new = [_until(one, ends) for one in said]
+        sequences = output[:, ids.shape[1] :].tolist()
+        new = [_until(one, ends) for one in sequences]
         if unfinished is not None:
             pairs = zip(chunk, new, strict=True)
             unfinished.update(i for i, one in pairs if len(one) == max_new_tokens)

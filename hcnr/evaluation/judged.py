@@ -88,12 +88,14 @@ def judge_questions(
     outcomes = {label: {**one.honesty, **one.tasks} for label, one in scores.items()}
     for name, questions in sets.items():
         for i, question in enumerate(questions):
-            said = {}
+            answers = {}
             for label, by_set in outcomes.items():
-                one = by_set[name]
-                right = bool(one.contained[i]) if one.gold[i] else None
+                outcome = by_set[name]
+                right = bool(outcome.contained[i]) if outcome.gold[i] else None
                 text = responses[label][name][i]
-                said[label] = Answer(response=text, refused=bool(one.refused[i]), right=right)
+                answers[label] = Answer(
+                    response=text, refused=bool(outcome.refused[i]), right=right
+                )
             yield JudgedQuestion(
                 set=name,
                 id=question.id,
@@ -101,7 +103,7 @@ def judge_questions(
                 answerable=question.answerable,
                 answers=list(question.answers),
                 task=question.task,
-                said=said,
+                said=answers,
             )
 
 

@@ -141,8 +141,8 @@ def is_exact_answer(response: str, answers: Sequence[str], *, plain: bool = True
     """Whether a response equals one of the accepted answers, both normalised."""
     if plain:
         response, answers = plain_apostrophes(response), [plain_apostrophes(one) for one in answers]
-    said = normalise_answer(response)
-    return bool(said) and any(said == normalise_answer(answer) for answer in answers)
+    normalised = normalise_answer(response)
+    return bool(normalised) and any(normalised == normalise_answer(answer) for answer in answers)
 
 
 def normalise_answer(text: str) -> str:

@@ -138,7 +138,7 @@ def make_samples(
     items = _read(questions, limit)
     config = RestoreConfig.model_validate({"device": device, "dtype": dtype})
     (evaluated,) = name_evaluated([model])
-    _check_apart(path, [*evaluated.source.places, *data_files(questions)])
+    _check_apart(path, [*evaluated.source.read_paths, *data_files(questions)])
     unfinished: set[int] = set()
     with atomic_file(path, overwrite=overwrite) as temporary:
         with (
@@ -151,7 +151,7 @@ def make_samples(
                 encode_prompts([one.turns or one.prompt for one in items], reader, chat_template),
                 batch_size=batch_size,
                 max_new_tokens=max_new_tokens,
-                names=[one.place for one in items],
+                names=[item.location for item in items],
                 unfinished=unfinished,
                 watcher=watching,
             )
@@ -181,10 +181,10 @@ def _read(questions: Any, limit: int | None) -> list[Item]:
 
 def _check_apart(path: Path, inputs: Iterable[Path]) -> None:
     """Refuse to write over an input or into one."""
-    for place in inputs:
-        if place.resolve() in (path.resolve(), *path.resolve().parents):
+    for source in inputs:
+        if source.resolve() in (path.resolve(), *path.resolve().parents):
             raise OutputError(
-                f"{path} would be written over or into the input {place}; choose another --out"
+                f"{path} would be written over or into the input {source}; choose another --out"
             )
 
 
@@ -192,7 +192,7 @@ def _check(item: Item) -> None:
     item.check_question()
     if item.answerable and not _accepted(item):
         raise DataError(
-            f"{item.place}: an answerable question without 'answers', expected at least one to "
+            f"{item.location}: an answerable question without 'answers', expected at least one to "
             "compare with; add them, or leave 'answerable' out"
         )
 

@@ -121,32 +121,32 @@ def read_responses(source: Rows) -> Responses:
         DataError: a line cannot be used, ids are missing or repeated, or there is nothing.
     """
     sets: dict[str, dict[str, tuple[Question, str]]] = {}
-    places: dict[tuple[str, str], str] = {}
+    locations: dict[tuple[str, str], str] = {}
     with_id: str | None = None
     without_id: str | None = None
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else "the given responses"
     kept = _is_kept(source)
-    for number, (place, record) in enumerate(_records(source, name), 1):
-        question, response = _parse(place, number, record)
+    for number, (location, record) in enumerate(_records(source, name), 1):
+        question, response = _parse(location, number, record)
         if record.get("id") is None:
-            without_id = without_id or place
+            without_id = without_id or location
         else:
-            with_id = with_id or place
+            with_id = with_id or location
         if with_id and without_id:
             raise DataError(
                 f"{without_id} has no 'id' while {with_id} has one; give every response an id, or "
                 "none"
             )
         key = question.set, question.id
-        if key in places and not kept:
+        if key in locations and not kept:
             raise DataError(
-                f"{place} repeats the id {question.id!r} of {places[key]} in the set "
+                f"{location} repeats the id {question.id!r} of {locations[key]} in the set "
                 f"{question.set!r}; ids must be unique in a set"
             )
-        places[key] = place
+        locations[key] = location
         members = sets.setdefault(question.set, {})
         if members and next(iter(members.values()))[0].task != question.task:
-            raise DataError(f"{place}: 'task' differs from the rest of the set {question.set!r}")
+            raise DataError(f"{location}: 'task' differs from the rest of the set {question.set!r}")
         members[question.id] = question, response
     if not sets:
         raise DataError(
@@ -185,22 +185,22 @@ def _records(source: Rows, name: str) -> Iterator[tuple[str, Mapping[str, Any]]]
     for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         if not line.strip():
             continue
-        place = f"{name}, line {number}"
+        location = f"{name}, line {number}"
         try:
             record = json.loads(line.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise DataError(
-                f"{place} is not valid JSON ({str(error).splitlines()[0]}), expected one object "
+                f"{location} is not valid JSON ({str(error).splitlines()[0]}), expected one object "
                 "per line with 'question', 'answerable' and 'response'"
             ) from None
         if not (number == 1 and isinstance(record, dict) and HEADER in record):
-            yield place, record
+            yield location, record
 
 
-def _parse(place: str, number: int, record: Any) -> tuple[Question, str]:
+def _parse(location: str, number: int, record: Any) -> tuple[Question, str]:
     if not isinstance(record, Mapping):
         raise DataError(
-            f"{place} is {record!r}, expected an object with 'question', 'answerable' and "
+            f"{location} is {record!r}, expected an object with 'question', 'answerable' and "
             "'response'"
         )
     for key, kind, words in (
@@ -210,25 +210,26 @@ def _parse(place: str, number: int, record: Any) -> tuple[Question, str]:
     ):
         if not isinstance(record.get(key), kind):
             value = f"{record[key]!r} as" if key in record else "no"
-            raise DataError(f"{place} has {value} '{key}', expected {words}")
+            raise DataError(f"{location} has {value} '{key}', expected {words}")
     answers = record.get("answers")
     answers = [] if answers is None else [answers] if isinstance(answers, str) else answers
     if not isinstance(answers, list | tuple) or not all(
         isinstance(answer, str) for answer in answers
     ):
-        raise DataError(f"{place} has {answers!r} as 'answers', expected a list of texts")
+        raise DataError(f"{location} has {answers!r} as 'answers', expected a list of texts")
     identity, name = record.get("id"), record.get("set")
     if identity is not None and (isinstance(identity, bool) or not isinstance(identity, str | int)):
-        raise DataError(f"{place} has {identity!r} as 'id', expected text or a whole number")
+        raise DataError(f"{location} has {identity!r} as 'id', expected text or a whole number")
     if name is not None and not (isinstance(name, str) and name.strip()):
-        raise DataError(f"{place} has {name!r} as 'set', expected text")
+        raise DataError(f"{location} has {name!r} as 'set', expected text")
     # JSON can spell half of a surrogate pair, which can be neither hashed nor printed.
     if not _is_unicode(name or ""):
         raise DataError(
-            f"{place} has half of a surrogate pair in the 'set' {name!r}, expected whole characters"
+            f"{location} has half of a surrogate pair in the 'set' {name!r}, expected whole "
+            "characters"
         )
     if not isinstance(record.get("task", False), bool):
-        raise DataError(f"{place} has {record['task']!r} as 'task', expected true or false")
+        raise DataError(f"{location} has {record['task']!r} as 'task', expected true or false")
     return Question(
         id=str(number if identity is None else identity),
         set=name or "responses",

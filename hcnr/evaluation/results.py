@@ -93,8 +93,8 @@ def evaluation_folder(directory: str | Path) -> Path:
 
     Answers are no part of what is uploaded, and another restoration replaces the checkpoint whole.
     """
-    place = Path(directory).expanduser().resolve()
-    return place.with_name(f"{place.name}-eval")
+    path = Path(directory).expanduser().resolve()
+    return path.with_name(f"{path.name}-eval")
 
 
 def write_metrics(folder: Path, record: EvaluationRecord) -> Path:

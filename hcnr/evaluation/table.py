@@ -32,8 +32,8 @@ def print_evaluation(metrics: Mapping[str, Any], console: Console) -> None:
     """
     rows: dict[str, Mapping[str, Any]] = {metrics["model"]: metrics, **metrics["models"]}
     if metrics.get("interpolation_row"):
-        found = metrics["interpolation_row"]
-        rows[f"interpolation {found['coefficient']:g}"] = found
+        row = metrics["interpolation_row"]
+        rows[f"interpolation {row['coefficient']:g}"] = row
     rows[REFUSE_ALL] = metrics["refuse_all"]
     words = metrics["words"]
     if metrics["sets"]:
@@ -48,8 +48,8 @@ def print_evaluation(metrics: Mapping[str, Any], console: Console) -> None:
         _print_all("Tasks", "tasks", "tasks_macro", _TASK, rows, metrics, console)
     if any(row[part].get("sets_by_rate") for row in rows.values() for part in _MEANS):
         say(console, "of N below a mean: the number of sets where it is defined.")
-    for label, found in metrics["common"].items():
-        macro = found["macro"]
+    for label, scores in metrics["common"].items():
+        macro = scores["macro"]
         if macro:
             say(console, f"{label}, mean of all sets by {macro['detector']}: {_brief(macro)}")
     if metrics["common"] and metrics["refuse_all"]["macro"]:
@@ -71,8 +71,8 @@ def print_evaluation(metrics: Mapping[str, Any], console: Console) -> None:
         say(console, f"difference: {metrics['model']} minus the row above.")
     for note in metrics["notes"]:
         say(console, f"note: {note}")
-    if found := metrics.get("recommendation"):
-        say(console, f"recommendation: {found['word']}: {found['reason']}")
+    if advice := metrics.get("recommendation"):
+        say(console, f"recommendation: {advice['word']}: {advice['reason']}")
 
 
 def _print_all(
@@ -86,15 +86,15 @@ def _print_all(
 ) -> None:
     """Print one table per detector, so that it stands above all of its numbers."""
     by_detector: dict[str, list[str]] = {}
-    for name, found in metrics[key].items():
-        by_detector.setdefault(found["detector"], []).append(name)
+    for name, scores in metrics[key].items():
+        by_detector.setdefault(scores["detector"], []).append(name)
     for detector, names in by_detector.items():
         table = _table(f"{title} by {detector}, percent", columns, metrics[key])
         for name in names:
-            found = {label: row[key][name] for label, row in rows.items()}
+            scores = {label: row[key][name] for label, row in rows.items()}
             gaps = {label: gap[key][name] for label, gap in metrics["differences"].items()}
             head = f"{name}\nn {metrics[key][name]['n']}"
-            _add_set(table, head, found, gaps, columns, console)
+            _add_set(table, head, scores, gaps, columns, console)
         if len(by_detector) == 1 and len(names) > 1:
             _add_mean(table, macro, rows, metrics, columns, console)
         console.print(table)

@@ -56,10 +56,10 @@ def check_questions(text: str) -> None:
 
 def check_out(text: str, inputs: Sequence[str], overwrite: bool) -> None:
     """Raise OutputError unless a run can be written there."""
-    places = [Path(one).expanduser() for one in inputs]
+    sources = [Path(path).expanduser() for path in inputs]
     directory = Path(text).expanduser()
-    check_output(directory / "model", inputs=places, overwrite=True)
-    if any(directory.resolve().is_relative_to(place.resolve()) for place in places):
+    check_output(directory / "model", inputs=sources, overwrite=True)
+    if any(directory.resolve().is_relative_to(source.resolve()) for source in sources):
         raise OutputError(f"{directory} is inside an input; choose a directory outside of it")
     if os.path.lexists(directory) and not directory.is_dir():
         raise OutputError(f"{directory} is no directory; choose another name")

@@ -112,13 +112,15 @@ def questions_digest(honesty: str, task: str, settings: Mapping[str, Any]) -> di
     """
     digests: dict[str, str] = {}
     for source, is_task in ((honesty, False), (task, True)):
-        for name, one in load_sets([source], None, settings["limit"], task=is_task).items():
+        for name, question_set in load_sets(
+            [source], None, settings["limit"], task=is_task
+        ).items():
             if name in digests:
                 raise ConfigError(
                     f"the honesty and the task questions are both called {name}, by their files' "
                     "names; rename one of them"
                 )
-            digests[name] = one.sha256
+            digests[name] = question_set.sha256
     return digests
 
 

@@ -50,42 +50,42 @@ class RunOutcome:
         """What to type next."""
         models, data = self.recipe.models, self.recipe.data
         pair = [short(models.base), short(models.tuned)]
-        measured = ["--honesty", short(data.honesty), "--task", self._place("data/task.jsonl")]
-        choosing = data.task_validation or self._place("data/task-validation.jsonl")
+        measured = ["--honesty", short(data.honesty), "--task", self._path("data/task.jsonl")]
+        choosing = data.task_validation or self._path("data/task-validation.jsonl")
         parts = {
-            "use": ["hcnr", "push", self._place("model"), "OWNER/NAME"],
+            "use": ["hcnr", "push", self._path("model"), "OWNER/NAME"],
             "interpolate instead": [
                 "hcnr", "restore", *pair, *measured, "--compensation", "interpolate",
                 "--coefficient", f"{self._coefficient:g}",
-                "--out", self._place("interpolated"),
+                "--out", self._path("interpolated"),
             ],
             "do not use": [
                 "hcnr", "sweep", *pair, *measured, "--validation", short(data.validation),
                 "--tasks", short(choosing),
                 "--max-new-tokens", str(self.recipe.settings.max_new_tokens),
-                "--out", self._place("sweep"),
+                "--out", self._path("sweep"),
             ],
         }  # fmt: skip
-        again = ["hcnr", "run", "--recipe", self._place(FILE)]
+        again = ["hcnr", "run", "--recipe", self._path(FILE)]
         return shlex.join(parts.get(self.word, again))
 
     @property
     def next_step(self) -> str:
         """The same with what it is for."""
         why = {
-            "use": f"the model is in {self._place('model')}; to share it",
+            "use": f"the model is in {self._path('model')}; to share it",
             "interpolate instead": "to write the interpolation",
             "do not use": "to try other settings",
         }
-        said = why.get(self.word, f"once what is unclear is mended in {self._place(FILE)}")
-        return f"next, {said}: {self.next_command}"
+        purpose = why.get(self.word, f"once what is unclear is mended in {self._path(FILE)}")
+        return f"next, {purpose}: {self.next_command}"
 
     @property
     def _coefficient(self) -> float:
         rival = self.recommendation.get("interpolation") or {}
         return float(rival.get("coefficient", self.choice.get("coefficient") or 0.0))
 
-    def _place(self, name: str) -> str:
+    def _path(self, name: str) -> str:
         return short(str(self.directory / name))
 
     @property
@@ -95,7 +95,7 @@ class RunOutcome:
         lines += [self.probe, f"chosen: {self.choice['reason']}"]
         # One line is the verdict, the last; what the losses alone say is a step on the way.
         lines += [line.replace("verdict: ", "by the losses alone: ", 1) for line in self.losses]
-        lines.append(f"report: {self._place('report.html')}")
+        lines.append(f"report: {self._path('report.html')}")
         lines.append(f"verdict: {self.word}: {self.recommendation['reason']}")
         return [*lines, self.next_step]
 

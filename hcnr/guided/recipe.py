@@ -185,7 +185,7 @@ class RunRecipe(_Part):
         lines += [f"  {key}: {_plain(value)}\n" for key, value in self.versions.items()]
         return "".join(lines) if self.versions else "".join(lines).rstrip() + " {}\n"
 
-    def placed(self, folder: Path) -> "RunRecipe":
+    def absolute(self, folder: Path) -> "RunRecipe":
         """The recipe with absolute paths, relative ones taken from `folder`."""
         models, data = self.models, self.data
         named = {key: getattr(models, key) for key in ("base", "tuned", "tokenizer")}
@@ -193,16 +193,16 @@ class RunRecipe(_Part):
         return self.model_copy(
             update={
                 "models": models.model_copy(
-                    update={key: _place(name, folder, _is_model) for key, name in named.items()}
+                    update={key: _absolute(name, folder, _is_model) for key, name in named.items()}
                 ),
                 "data": data.model_copy(
-                    update={key: _place(name, folder, _is_data) for key, name in files.items()}
+                    update={key: _absolute(name, folder, _is_data) for key, name in files.items()}
                 ),
             }
         )
 
 
-def _place(source: str | None, folder: Path, is_name: Callable[[str, Path], bool]) -> str | None:
+def _absolute(source: str | None, folder: Path, is_name: Callable[[str, Path], bool]) -> str | None:
     """An absolute path; names that are none stay. Links stay links, as the user knows them."""
     if source is None or is_name(source, folder):
         return source

@@ -20,7 +20,7 @@ from hcnr.yaml_file import read_yaml
 FORMER, LATTER = "max_task_drop", ("max_task_drop_percent", "max_accuracy_drop")
 """One limit of older versions, and the two that it was."""
 
-Place = tuple[str, ...]
+KeyPath = tuple[str, ...]
 """Keys from the top down to one."""
 
 
@@ -33,7 +33,7 @@ def load_recipe(path: Path) -> RunRecipe:
     values, lines = read_yaml(path), _lines(path)
     values = _renamed(values, f"{path}, line {lines.get(('settings', FORMER))}: settings.{FORMER}")
     try:
-        return RunRecipe(**values).placed(path.resolve().parent)
+        return RunRecipe(**values).absolute(path.resolve().parent)
     except ValidationError as error:
         raise ConfigError(_problem(path, error, values, lines)) from None
 
@@ -46,7 +46,7 @@ def recipe_of(values: dict[str, Any]) -> RunRecipe:
     """
     values = _renamed(values, "--" + FORMER.replace("_", "-"))
     try:
-        return RunRecipe(**values).placed(Path.cwd())
+        return RunRecipe(**values).absolute(Path.cwd())
     except ValidationError as error:
         message = _problem(None, error, values, {})
         raise ConfigError(message) from None
@@ -74,11 +74,11 @@ def _renamed(values: dict[str, Any], called: str) -> dict[str, Any]:
     return {**values, "settings": {**both, **rest}}
 
 
-def _lines(path: Path) -> dict[Place, int]:
-    """Line of every key, counted from 1, by its place."""
-    lines: dict[Place, int] = {}
+def _lines(path: Path) -> dict[KeyPath, int]:
+    """Line of every key, counted from 1, by its path from the top."""
+    lines: dict[KeyPath, int] = {}
 
-    def walk(node: yaml.Node | None, where: Place) -> None:
+    def walk(node: yaml.Node | None, where: KeyPath) -> None:
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 inner = (*where, str(key.value))
@@ -90,15 +90,15 @@ def _lines(path: Path) -> dict[Place, int]:
 
 
 def _problem(
-    path: Path | None, error: ValidationError, values: dict[str, Any], lines: dict[Place, int]
+    path: Path | None, error: ValidationError, values: dict[str, Any], lines: dict[KeyPath, int]
 ) -> str:
     """Pydantic's page as one sentence about the first key that it refuses."""
     first = error.errors(include_url=False, include_context=True)[0]
     where = tuple(str(part) for part in first["loc"])
     if first["type"] != "missing":
         where = _known(where, values)
-    near = next((where[:n] for n in (2, 1) if where[:n] in lines), ())
-    at = f"{path}, line {lines[near]}: " if near else f"{path}: "
+    nearest = next((where[:n] for n in (2, 1) if where[:n] in lines), ())
+    at = f"{path}, line {lines[nearest]}: " if nearest else f"{path}: "
     name, part = ".".join(where), _part(where)
     if path is None:
         at, name = "", "--" + where[-1].replace("_", "-")
@@ -115,8 +115,8 @@ def _problem(
     return f"{at}{name} is {value}, expected {_expected(part, where)}; {cure}"
 
 
-def _known(where: Place, values: Any) -> Place:
-    """As much of a place as there is; a union's own parts are no keys."""
+def _known(where: KeyPath, values: Any) -> KeyPath:
+    """As much of a path as there is; a union's own parts are no keys."""
     for depth, step in enumerate(where):
         if not isinstance(values, dict) or step not in values:
             return where[:depth]
@@ -124,13 +124,13 @@ def _known(where: Place, values: Any) -> Place:
     return where
 
 
-def _part(where: Place) -> type[BaseModel]:
+def _part(where: KeyPath) -> type[BaseModel]:
     """The model that a key belongs to."""
     parts = {"models": Models, "data": DataFiles, "settings": Settings}
     return parts.get(where[0], RunRecipe) if len(where) > 1 else RunRecipe
 
 
-def _expected(part: type[BaseModel], where: Place) -> str:
+def _expected(part: type[BaseModel], where: KeyPath) -> str:
     field: FieldInfo | None = part.model_fields.get(where[-1])
     extra = field.json_schema_extra if field is not None else None
     if isinstance(extra, dict) and extra.get("expected"):

@@ -115,13 +115,13 @@ def _prepare(recipe: RunRecipe, pair: Pair, out: Path) -> Path:
     files = data_files(*(getattr(data, name) for name in type(data).model_fields))
     files = [file for file in files if file.exists()]
     directory = Path(os.path.abspath(out.expanduser()))
-    inputs = [*pair.base.places, *pair.tuned.places]
+    inputs = [*pair.base.read_paths, *pair.tuned.read_paths]
     own = [file for file in files if file.resolve().is_relative_to(directory / "model")]
     check_output(directory / "model", inputs=[*inputs, *own], overwrite=True, nbytes=pair.nbytes)
-    for place in inputs:
-        if directory.resolve().is_relative_to(place.resolve()):
+    for source in inputs:
+        if directory.resolve().is_relative_to(source.resolve()):
             raise OutputError(
-                f"the output {directory} is inside the input {place}; choose another --out"
+                f"the output {directory} is inside the input {source}; choose another --out"
             )
     return make_directory(directory)
 
@@ -185,8 +185,8 @@ def _plain(recipe: RunRecipe) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if not key.endswith("_revision")}
 
 
-def _differing(one: RunRecipe, other: RunRecipe) -> list[str]:
-    ours, theirs = _plain(one), _plain(other)
+def _differing(first: RunRecipe, second: RunRecipe) -> list[str]:
+    ours, theirs = _plain(first), _plain(second)
     return [key for key, value in ours.items() if theirs[key] != value]
 
 
@@ -242,10 +242,10 @@ def _outputs(out: Path, names: tuple[str, ...]) -> Mapping[str, str]:
     """What a step leaves; of a model its weights and the companions that stay as they are."""
     files: list[Path] = []
     for name in names:
-        place = out / name
-        if place.name == "model":
-            files += sorted(place.glob("*.safetensors"))
-            files += [place / "hcnr_report.json", place / "hcnr_config.yaml"]
+        path = out / name
+        if path.name == "model":
+            files += sorted(path.glob("*.safetensors"))
+            files += [path / "hcnr_report.json", path / "hcnr_config.yaml"]
         else:
-            files.append(place)
+            files.append(path)
     return contents_of(*files)

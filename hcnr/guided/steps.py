@@ -84,18 +84,18 @@ def fingerprint_of(inputs: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def contents_of(*places: Path) -> dict[str, str]:
+def contents_of(*paths: Path) -> dict[str, str]:
     """SHA-256 of files by name, those of weights by their size and time; absent ones are left out.
 
     Weights may be many gigabytes, and nothing but a restoration writes them.
     """
     contents = {}
-    for place in places:
-        if not place.is_file():
+    for path in paths:
+        if not path.is_file():
             continue
-        if place.suffix == ".safetensors":
-            status = place.stat()
-            contents[place.name] = f"{status.st_size} bytes, {status.st_mtime_ns}"
+        if path.suffix == ".safetensors":
+            status = path.stat()
+            contents[path.name] = f"{status.st_size} bytes, {status.st_mtime_ns}"
         else:
-            contents[place.name] = hashlib.sha256(place.read_bytes()).hexdigest()
+            contents[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return contents

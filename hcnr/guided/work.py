@@ -72,12 +72,12 @@ def choose(job: Job, weight: float | None) -> dict[str, Any]:
     advice = result.recommendation
     curve = [(0.0, result.tuned), *result.interpolation, (1.0, result.base)]
     least = least_kept(result.tuned.task_accuracy, settings.max_accuracy_drop)
-    place = rival([scores for _, scores in curve], least)
+    index = rival([scores for _, scores in curve], least)
     # Without one that is above tuned the searched weight stands: what judges has the last word.
     chosen = result.candidates[advice.index or 0].settings
     return {
         "config": chosen,
-        "coefficient": None if place is None else curve[place][0],
+        "coefficient": None if index is None else curve[index][0],
         "word": advice.word,
         "reason": f"{as_options(chosen)}, on the validation questions {advice.word}: "
         f"{advice.reason}",

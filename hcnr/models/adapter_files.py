@@ -21,7 +21,7 @@ class AdapterSettings:
     """What an adapter's directory says of itself.
 
     Attributes:
-        place: the directory, absolute.
+        directory: the directory, absolute.
         name: as messages call it.
         kind: of PEFT's types, such as `LORA`.
         base: what it names as its base model; None where it names none.
@@ -29,7 +29,7 @@ class AdapterSettings:
         content: all of `adapter_config.json`.
     """
 
-    place: Path
+    directory: Path
     name: str
     kind: str
     base: str | None
@@ -61,36 +61,37 @@ def adapter_settings(source: str | os.PathLike[str]) -> AdapterSettings:
     Raises:
         CheckpointError: it is malformed, has no safetensors weights, or full weights beside them.
     """
-    place = located(source)
-    name = os.fspath(source) if is_model_name(source) else str(place)
-    if any((place / name).exists() for name in _FULL):
+    directory = located(source)
+    name = os.fspath(source) if is_model_name(source) else str(directory)
+    if any((directory / name).exists() for name in _FULL):
         raise CheckpointError(
-            f"'{place}' holds an adapter ({ADAPTER}) and full weights, and only one of them can be "
-            "meant; move the adapter's files, or the full weights, to a directory of their own"
+            f"'{directory}' holds an adapter ({ADAPTER}) and full weights, and only one of them "
+            "can be meant; move the adapter's files, or the full weights, to a directory of their "
+            "own"
         )
     try:
-        content = json.loads((place / ADAPTER).read_text(encoding="utf-8"))
+        content = json.loads((directory / ADAPTER).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise CheckpointError(
-            f"'{place / ADAPTER}' cannot be read ({reason}); save the adapter again"
+            f"'{directory / ADAPTER}' cannot be read ({reason}); save the adapter again"
         ) from error
     kind = content.get("peft_type") if isinstance(content, dict) else None
     if not isinstance(kind, str) or not kind:
         raise CheckpointError(
-            f"'{place / ADAPTER}' names no peft_type; name a directory written by a PeftModel's "
-            "`save_pretrained`"
+            f"'{directory / ADAPTER}' names no peft_type; name a directory written by a "
+            "PeftModel's `save_pretrained`"
         )
-    if not (place / ADAPTER_WEIGHTS).is_file():
-        pickled = sorted(p.name for p in place.glob("adapter_model.*") if p.is_file())
-        found = f"found {pickled[0]} instead" if pickled else "found none"
+    if not (directory / ADAPTER_WEIGHTS).is_file():
+        pickled = sorted(p.name for p in directory.glob("adapter_model.*") if p.is_file())
+        instead = f"found {pickled[0]} instead" if pickled else "found none"
         raise CheckpointError(
-            f"'{place}' has no {ADAPTER_WEIGHTS} ({found}); save the adapter again with "
+            f"'{directory}' has no {ADAPTER_WEIGHTS} ({instead}); save the adapter again with "
             "`save_pretrained`, which writes safetensors"
         )
     base, revision = content.get("base_model_name_or_path"), content.get("revision")
     return AdapterSettings(
-        place,
+        directory,
         name,
         kind,
         base if isinstance(base, str) and base else None,
@@ -107,9 +108,9 @@ def adapted_modules(settings: AdapterSettings) -> set[str]:
     """
     from hcnr.checkpoint import read_header
 
-    found: set[str] = set()
-    for info in read_header(settings.place / ADAPTER_WEIGHTS).tensors:
+    modules: set[str] = set()
+    for info in read_header(settings.directory / ADAPTER_WEIGHTS).tensors:
         parts = info.name.removeprefix("base_model.model.").split(".")
         # Behind the module stand a part's name, such as lora_A, and perhaps weight.
-        found.update(".".join(parts[:end]) for end in range(1, len(parts)))
-    return found
+        modules.update(".".join(parts[:end]) for end in range(1, len(parts)))
+    return modules

@@ -99,8 +99,9 @@ def merged_checkpoint(settings: AdapterSettings, base: Path) -> Path:
     """
     version, checkpoint = peft_version(), Checkpoint.open(base)
     check_unquantised(checkpoint)
-    read_header(settings.place / ADAPTER_WEIGHTS)
-    files = [settings.place / ADAPTER, settings.place / ADAPTER_WEIGHTS, *words(settings.place)]
+    own = settings.directory
+    read_header(own / ADAPTER_WEIGHTS)
+    files = [own / ADAPTER, own / ADAPTER_WEIGHTS, *words(own)]
     about = [
         [_FORMAT, version, str(base.resolve())],
         [(file.name, hashlib.sha256(file.read_bytes()).hexdigest()) for file in files],
@@ -113,7 +114,7 @@ def merged_checkpoint(settings: AdapterSettings, base: Path) -> Path:
     try:
         return cached_directory(
             f"adapter-{name}-{key}",
-            lambda place: _write(settings, checkpoint, place),
+            lambda directory: _write(settings, checkpoint, directory),
             nbytes=checkpoint.nbytes,
         )
     except HcnrError:
@@ -145,7 +146,7 @@ def merge_into(model: "PreTrainedModel", settings: AdapterSettings) -> "PreTrain
 
     where = f"the adapter '{settings.name}' ({settings.kind})"
     with explained(f"{where} cannot be put on {type(model).__name__}"), _silent():
-        config: Any = PeftConfig.from_pretrained(str(settings.place))
+        config: Any = PeftConfig.from_pretrained(str(settings.directory))
         if config.is_prompt_learning or config.is_adaption_prompt:
             raise ModelError(
                 f"{where} changes no weights but adds to the prompt, so there is nothing that "
@@ -159,7 +160,7 @@ def merge_into(model: "PreTrainedModel", settings: AdapterSettings) -> "PreTrain
         _check_saved(config.modules_to_save or (), settings)
         config.inference_mode = True
         adapted: Any = PeftModelForCausalLM(model, config)
-        loading = adapted.load_adapter(str(settings.place), "default", is_trainable=False)
+        loading = adapted.load_adapter(str(settings.directory), "default", is_trainable=False)
     _check_complete(loading, settings)
     return _merged(adapted, where)
 
@@ -208,7 +209,7 @@ def _merged(adapted: Any, where: str) -> "PreTrainedModel":
 
 def _check_complete(loading: Any, settings: AdapterSettings) -> None:
     """Refuse what PEFT passes over: parts without a place, and places that were left as made."""
-    where = f"'{settings.place / ADAPTER_WEIGHTS}'"
+    where = f"'{settings.directory / ADAPTER_WEIGHTS}'"
     if unexpected := sorted(loading.unexpected_keys):
         raise CheckpointError(
             f"{where} holds {unexpected[0]!r}{_more(unexpected)}, which has no place in the base "
@@ -220,8 +221,8 @@ def _check_complete(loading: Any, settings: AdapterSettings) -> None:
 def _refuse_missing(missing: list[str], settings: AdapterSettings) -> None:
     if missing:
         raise CheckpointError(
-            f"'{settings.place / ADAPTER_WEIGHTS}' holds no {missing[0]!r}{_more(missing)}, which "
-            f"{ADAPTER} asks for and PEFT would invent: save the adapter again, or name the "
+            f"'{settings.directory / ADAPTER_WEIGHTS}' holds no {missing[0]!r}{_more(missing)}, "
+            f"which {ADAPTER} asks for and PEFT would invent: save the adapter again, or name the "
             "checkpoint that it was trained on as BASE"
         )
 
@@ -233,7 +234,7 @@ def _check_saved(modules: Sequence[str], settings: AdapterSettings) -> None:
     _refuse_missing([name for name in modules if name not in suffixes], settings)
 
 
-def _write(settings: AdapterSettings, base: Checkpoint, place: Path) -> None:
+def _write(settings: AdapterSettings, base: Checkpoint, directory: Path) -> None:
     dtypes = {info.dtype for info in base.tensors.values()}
     dtype = "auto" if torch.float64 in dtypes else "float32"
     merged = merge_into(open_model(base.path, device="cpu", dtype=dtype), settings)
@@ -244,10 +245,10 @@ def _write(settings: AdapterSettings, base: Checkpoint, place: Path) -> None:
     def stored(name: str) -> Tensor:
         return changed[name].to(placed.infos[name].dtype)
 
-    write_copy(base, place, placed.replacing(stored, changed))
-    for file in words(settings.place):
-        shutil.copyfile(file, place / file.name)
-    as_readable(place)
+    write_copy(base, directory, placed.replacing(stored, changed))
+    for file in words(settings.directory):
+        shutil.copyfile(file, directory / file.name)
+    as_readable(directory)
 
 
 def _changes(
@@ -278,11 +279,11 @@ def _changes(
             yield name, weight
 
 
-def words(place: Path) -> list[Path]:
+def words(directory: Path) -> list[Path]:
     """Files of a tokenizer that an adapter brings along."""
-    if not (place / "tokenizer_config.json").is_file():
+    if not (directory / "tokenizer_config.json").is_file():
         return []
-    return sorted(p for p in place.iterdir() if p.is_file() and p.name.startswith(_TOKENIZER))
+    return sorted(p for p in directory.iterdir() if p.is_file() and p.name.startswith(_TOKENIZER))
 
 
 @contextmanager

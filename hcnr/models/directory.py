@@ -14,14 +14,13 @@ from hcnr.checkpoint import Checkpoint, Spliced, check_finite, check_unquantised
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError
 from hcnr.models.experts import layer_of
-from hcnr.models.given import Given
 from hcnr.models.limits import Limits
 from hcnr.models.linear import (
     as_matrix,
     as_stored,
     is_transposed,
     matrix_parameters,
-    place_of,
+    slice_of,
 )
 from hcnr.models.model import (
     open_hollow,
@@ -33,6 +32,7 @@ from hcnr.models.model import (
 )
 from hcnr.models.placed import PlacedCheckpoint
 from hcnr.models.reach import Reach, out_of_reach
+from hcnr.models.resolving import ResolvedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,15 +44,17 @@ Splicing = Callable[[str], Spliced | None]
 class DirectorySource:
     """A checkpoint directory; weights are read when asked for."""
 
-    def __init__(self, path: str | Path | Given) -> None:
+    def __init__(self, path: str | Path | ResolvedModel) -> None:
         """Open and check the directory, or the one that stands for a model; reads headers only."""
-        self.given = path if isinstance(path, Given) else None
-        self.checkpoint = Checkpoint.open(path.directory if isinstance(path, Given) else path)
+        self.resolved = path if isinstance(path, ResolvedModel) else None
+        self.checkpoint = Checkpoint.open(
+            path.directory if isinstance(path, ResolvedModel) else path
+        )
         check_unquantised(self.checkpoint)
         self.path = self.checkpoint.path
 
     def __str__(self) -> str:
-        return str(self.path) if self.given is None else self.given.name
+        return str(self.path) if self.resolved is None else self.resolved.name
 
     @cached_property
     def structure(self) -> "PreTrainedModel":
@@ -74,19 +76,19 @@ class DirectorySource:
         return self.checkpoint.config
 
     @property
-    def places(self) -> list[Path]:
+    def read_paths(self) -> list[Path]:
         """The directory itself, and what it was made from."""
-        return [self.path] if self.given is None else list(self.given.places)
+        return [self.path] if self.resolved is None else list(self.resolved.read_paths)
 
     @property
     def facts(self) -> dict[str, Any]:
         """How the directory was found; empty where it was named itself."""
-        return {} if self.given is None else dict(self.given.facts)
+        return {} if self.resolved is None else dict(self.resolved.facts)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done on the way to the directory."""
-        return () if self.given is None else self.given.notes
+        return () if self.resolved is None else self.resolved.notes
 
     def matrices(self, targets: Sequence[str], ignore: Sequence[str]) -> dict[str, nn.Linear]:
         """Target layers of the model's structure, on the meta device."""
@@ -117,7 +119,7 @@ class DirectorySource:
 
     def _weight(self, matrix: str, get: Callable[[str, int | None], Tensor | None]) -> Tensor:
         layer = layer_of(self.structure, matrix)
-        name, index = place_of(layer, matrix)
+        name, index = slice_of(layer, matrix)
         stored = get(name, index)
         if stored is None:
             raise CheckpointError(f"'{self.path}' has no tensor {name!r}; save it again")
@@ -149,7 +151,7 @@ class DirectorySource:
         """
         held: dict[str, list[tuple[str, int | None]]] = {}
         for matrix in matrices:
-            name, index = place_of(layer_of(self.structure, matrix), matrix)
+            name, index = slice_of(layer_of(self.structure, matrix), matrix)
             held.setdefault(name, []).append((matrix, index))
 
         def value(name: str) -> Tensor | Spliced:
@@ -199,7 +201,7 @@ class DirectorySource:
 
     def files_of(self, matrix: str) -> frozenset[str]:
         """Names of the weight files that a matrix is written to."""
-        name, _ = place_of(layer_of(self.structure, matrix), matrix)
+        name, _ = slice_of(layer_of(self.structure, matrix), matrix)
         placement = self.placed.placement
         conversion = placement.conversions.get(name)
         keys = [placement.stored.get(name, name)] if conversion is None else conversion.stored
@@ -207,7 +209,7 @@ class DirectorySource:
 
     def _stored_alone(self, matrix: str) -> str | None:
         """The stored tensor that is this matrix and nothing else; None where it is part of one."""
-        name, index = place_of(layer_of(self.structure, matrix), matrix)
+        name, index = slice_of(layer_of(self.structure, matrix), matrix)
         if index is not None or name in self.placed.placement.conversions:
             return None
         key = self.placed.placement.stored.get(name, name)

@@ -53,8 +53,8 @@ def layer_of(model: nn.Module, matrix: str) -> Any:
     Raises:
         AttributeError: the model has no such matrix.
     """
-    place, _, index = matrix.rpartition(".")
-    owner, _, name = place.rpartition(".")
+    parent, _, index = matrix.rpartition(".")
+    owner, _, name = parent.rpartition(".")
     if index.isdigit():
         with contextlib.suppress(AttributeError):
             module = model.get_submodule(owner)

@@ -22,9 +22,9 @@ __all__ = [
     "is_linear",
     "is_transposed",
     "kind_of",
-    "place_of",
     "shape_of",
     "sharing_layers",
+    "slice_of",
 ]
 
 
@@ -112,7 +112,7 @@ def kind_of(matrix: str) -> str:
     return named[-1] if named else matrix
 
 
-def place_of(layer: nn.Module, matrix: str) -> tuple[str, int | None]:
+def slice_of(layer: nn.Module, matrix: str) -> tuple[str, int | None]:
     """Name of the parameter that holds a matrix, and the expert's slice of it; None for all of it.
 
     Args:

@@ -28,12 +28,12 @@ _LONGEST = 300
 
 
 @contextlib.contextmanager
-def explained(failure: str, place: Any = None, cure: str = "") -> Iterator[None]:
+def explained(failure: str, source: Any = None, cure: str = "") -> Iterator[None]:
     """Turn whatever a library raises inside into one sentence.
 
     Args:
         failure: what could not be done, such as `DIR cannot be opened as a language model`.
-        place: the directory that is read; a value that is unknown is found in its `config.json`.
+        source: the directory that is read; a value that is unknown is found in its `config.json`.
         cure: what to do, appended after the cause.
 
     Raises:
@@ -55,7 +55,7 @@ def explained(failure: str, place: Any = None, cure: str = "") -> Iterator[None]
                 "never runs; use a transformers version that has this model, or convert the "
                 "checkpoint where you trust the code"
             ) from error
-        raise ModelError(f"{failure}: {cause_of(error, place)}{cure}") from error
+        raise ModelError(f"{failure}: {cause_of(error, source)}{cure}") from error
 
 
 @contextlib.contextmanager
@@ -74,13 +74,13 @@ def _silent() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def cause_of(error: BaseException, place: Any = None) -> str:
+def cause_of(error: BaseException, source: Any = None) -> str:
     """A library's error in one line, without its closing full stop.
 
-    An unknown value is traced back to its key in the `config.json` of directory `place`.
+    An unknown value is traced back to its key in the `config.json` of directory `source`.
     """
     if isinstance(error, KeyError) and error.args:
-        for key, value in _settings(place):
+        for key, value in _settings(source):
             if value == error.args[0]:
                 return f"{key} of config.json is {value!r}, which it does not know"
     text = " ".join(str(error).split()).rstrip(".")
@@ -89,12 +89,12 @@ def cause_of(error: BaseException, place: Any = None) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def _settings(place: Any) -> Iterator[tuple[str, Any]]:
+def _settings(source: Any) -> Iterator[tuple[str, Any]]:
     """Keys, with dots between levels, and values of a directory's `config.json`."""
-    if not isinstance(place, str | Path):
+    if not isinstance(source, str | Path):
         return
     try:
-        content = json.loads((Path(place) / "config.json").read_text(encoding="utf-8"))
+        content = json.loads((Path(source) / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return
     levels = [("", content)]
@@ -107,12 +107,12 @@ def _settings(place: Any) -> Iterator[tuple[str, Any]]:
             levels.append((f"{prefix}{key}.", value))
 
 
-def check_loaded(loading: Mapping[str, Any], place: Any, model: Any) -> None:
+def check_loaded(loading: Mapping[str, Any], source: Any, model: Any) -> None:
     """Refuse a model of which the checkpoint does not hold everything.
 
     Args:
         loading: what `from_pretrained(..., output_loading_info=True)` said.
-        place: the checkpoint.
+        source: the checkpoint.
         model: the model that was built from it.
 
     Raises:
@@ -122,26 +122,26 @@ def check_loaded(loading: Mapping[str, Any], place: Any, model: Any) -> None:
     unused = sorted(loading["unexpected_keys"])
     if parts := [name for name in unused if any(part in name for part in ADAPTERS)]:
         raise CheckpointError(
-            f"'{place}' holds {parts[0]!r}{_more(parts)}, a part of an adapter that is not merged: "
-            "merge it (peft: `merge_and_unload()`, then `save_pretrained`) and name the merged "
-            "directory"
+            f"'{source}' holds {parts[0]!r}{_more(parts)}, a part of an adapter that is not "
+            "merged: merge it (peft: `merge_and_unload()`, then `save_pretrained`) and name the "
+            "merged directory"
         )
     order = {name: position for position, name in enumerate(model.state_dict())}
     if missing := sorted(loading["missing_keys"], key=lambda name: order.get(name, len(order))):
         raise CheckpointError(
-            f"'{place}' holds no {missing[0]!r}{_more(missing)}, which {kind} has: transformers "
+            f"'{source}' holds no {missing[0]!r}{_more(missing)}, which {kind} has: transformers "
             f"would invent it at random; {_cure(model, missing[0], unused)}"
         )
     if mismatched := sorted(loading["mismatched_keys"], key=lambda key: order.get(key[0], 0)):
         name, stored, expected = mismatched[0]
         raise CheckpointError(
-            f"'{place}' holds {name!r}{_more(mismatched)} with the shape {list(stored)}, and "
+            f"'{source}' holds {name!r}{_more(mismatched)} with the shape {list(stored)}, and "
             f"{kind} has {list(expected)} by its config.json: correct config.json, or save the "
             "checkpoint again"
         )
     if loading.get("error_msgs"):
         first = " ".join(str(loading["error_msgs"][0]).split())
-        raise CheckpointError(f"'{place}' cannot be loaded as {kind}: {first}")
+        raise CheckpointError(f"'{source}' cannot be loaded as {kind}: {first}")
 
 
 def _cure(model: Any, missing: str, unused: list[str]) -> str:

@@ -6,7 +6,7 @@ from hcnr.checkpoint import check_pair
 from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError
 from hcnr.models.directory import DirectorySource
-from hcnr.models.linear import place_of
+from hcnr.models.linear import slice_of
 from hcnr.models.parents import about_parents
 from hcnr.models.source import Source
 
@@ -33,7 +33,7 @@ def check_match(base: Source, tuned: Source, config: RestoreConfig) -> tuple[lis
     reach = tuned.reach
     messages = [] if reach is None or config.interpolates else [reach.sentence]
     if isinstance(base, DirectorySource) and isinstance(tuned, DirectorySource):
-        weights = list(dict.fromkeys(place_of(layer, name)[0] for name, layer in layers.items()))
+        weights = list(dict.fromkeys(slice_of(layer, name)[0] for name, layer in layers.items()))
         ours, theirs = (replace(s.checkpoint, tensors=s.placed.infos) for s in (base, tuned))
         messages += check_pair(ours, theirs, weights)
         messages += about_parents(base.path, tuned.path)

@@ -77,10 +77,10 @@ def open_model(
     """
     # Shapes that do not fit are refused, by name.
     model = _opened(path, path, DTYPES.get(dtype), attention, use_safetensors=True, **LOCAL)
-    place = resolve_device(device)
-    if computing and dtype == "auto" and computed_dtype(model.dtype, place) == torch.float32:
+    resolved = resolve_device(device)
+    if computing and dtype == "auto" and computed_dtype(model.dtype, resolved) == torch.float32:
         model.float()
-    move(model, place)
+    move(model, resolved)
     return model.eval()
 
 
@@ -267,7 +267,7 @@ def transformer_blocks(model: nn.Module) -> str | None:
     if hasattr(config, "get_text_config"):
         text = config.get_text_config()
         if text is not config:
-            beside = _place_of_text(model)
+            beside = _text_prefix(model)
         config = text
     layers = getattr(config, "num_hidden_layers", None)
     towers = _towers(model, config)
@@ -296,14 +296,14 @@ def _towers(model: Any, text: object) -> tuple[str, ...]:
     )
 
 
-def _place_of_text(model: Any) -> str:
+def _text_prefix(model: Any) -> str:
     """Prefix of everything that stands in one module with a multimodal model's text embedding.
 
     Empty where no list of layers does, and any may be the blocks.
     """
     embedding = model.get_input_embeddings()
-    place = next((name for name, module in model.named_modules() if module is embedding), "")
-    prefix = place.rpartition(".")[0] + "." if "." in place else ""
+    embedded = next((name for name, module in model.named_modules() if module is embedding), "")
+    prefix = embedded.rpartition(".")[0] + "." if "." in embedded else ""
     lists = (name for name, module in model.named_modules() if isinstance(module, nn.ModuleList))
     return prefix if any(name.startswith(prefix) for name in lists) else ""
 

@@ -10,7 +10,7 @@ from hcnr.checkpoint.mapped import mapped
 from hcnr.models.device_memory import STREAMED
 from hcnr.models.directory import DirectorySource
 from hcnr.models.experts import layer_of
-from hcnr.models.linear import as_matrix, as_stored, place_of
+from hcnr.models.linear import as_matrix, as_stored, slice_of
 from hcnr.models.source import ModelSource, Source
 
 
@@ -72,7 +72,7 @@ class Overlay:
     def original_matrix(self, matrix: str) -> Tensor:
         """The weight `[out, in]` of a linear layer before it was replaced, on the CPU."""
         layer = layer_of(self.model, matrix)
-        name, index = place_of(layer, matrix)
+        name, index = slice_of(layer, matrix)
         whole = self.original(name)
         return as_matrix(layer, (whole if index is None else whole[index]).cpu())
 
@@ -80,7 +80,7 @@ class Overlay:
     def put_matrix(self, matrix: str, weight: Tensor) -> None:
         """Replace the weight `[out, in]` of a linear layer."""
         layer = layer_of(self.model, matrix)
-        name, index = place_of(layer, matrix)
+        name, index = slice_of(layer, matrix)
         if index is None:
             self.put(name, as_stored(layer, weight))
             return

@@ -13,10 +13,10 @@ from hcnr.errors import CheckpointError, ConfigError, ModelError
 from hcnr.models.adapter_files import adapter_settings, is_adapter
 from hcnr.models.adapters import is_peft_model, merge_into, merge_model, unloaded
 from hcnr.models.directory import DirectorySource
-from hcnr.models.given import Given, named_base, resolve
 from hcnr.models.matching import check_match
 from hcnr.models.model import open_model, open_tokenizer, resolve_device
 from hcnr.models.open_models import OpenModels, Role
+from hcnr.models.resolving import ResolvedModel, named_base, resolve
 from hcnr.models.source import MERGED, ModelSource, Source, open_source
 from hcnr.models.streamed.units import residence
 from hcnr.progress import CHECKPOINTS, WEIGHTS, Stages
@@ -47,8 +47,10 @@ def open_pair(base: Any, tuned: Any) -> tuple[Source, Source]:
     if not is_adapter(tuned):
         return honest, open_source(tuned)
     if isinstance(honest, DirectorySource):
-        own = Given(str(honest), honest.path, tuple(honest.places), honest.facts, honest.notes)
-        return honest, DirectorySource(resolve(tuned, honest.given or own))
+        own = ResolvedModel(
+            str(honest), honest.path, tuple(honest.read_paths), honest.facts, honest.notes
+        )
+        return honest, DirectorySource(resolve(tuned, honest.resolved or own))
     assert isinstance(honest, ModelSource)
     settings = adapter_settings(tuned)
     merged = merge_into(copy.deepcopy(honest.model), settings)
@@ -78,9 +80,9 @@ def open_evaluated(model: Any, base: Any = None) -> Source:
 def _open_alone(tuned: Any) -> tuple[Source, Source]:
     """Both models where tuned alone is given."""
     if is_adapter(tuned):
-        given = resolve(tuned)
-        assert given.base is not None
-        return DirectorySource(given.base), DirectorySource(given)
+        resolved = resolve(tuned)
+        assert resolved.base is not None
+        return DirectorySource(resolved.base), DirectorySource(resolved)
     if is_peft_model(tuned):
         return ModelSource(unloaded(tuned)), ModelSource(merge_model(tuned), (MERGED,))
     raise ConfigError(NO_BASE)
@@ -165,7 +167,7 @@ class Pair:
         """The source of a role."""
         return self.base if role == "base" else self.tuned
 
-    def tokenizer(self, given: Any = None) -> "PreTrainedTokenizerBase":
+    def tokenizer(self, source: Any = None) -> "PreTrainedTokenizerBase":
         """The tokenizer of a run: the one given (itself or its directory), else tuned's.
 
         Where tuned has none base's is taken, with a message.
@@ -173,8 +175,8 @@ class Pair:
         Raises:
             ModelError: there is none that can be loaded.
         """
-        if given is not None:
-            return open_tokenizer(given)
+        if source is not None:
+            return open_tokenizer(source)
         try:
             return self.tuned.tokenizer()
         except ModelError as error:

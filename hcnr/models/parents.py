@@ -44,10 +44,10 @@ def _comes_from(child: Path, parent: Path) -> bool:
     return False
 
 
-def _same(place: Path, other: Path) -> bool:
+def _same(path: Path, other: Path) -> bool:
     # A name may be no path at all here, or one of a machine where it could be read.
     try:
-        return place.samefile(other)
+        return path.samefile(other)
     except (OSError, ValueError):
         return False
 

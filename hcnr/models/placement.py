@@ -99,25 +99,25 @@ class Placement:
 
     @classmethod
     def of(
-        cls, model: "PreTrainedModel", stored: Mapping[str, TensorInfo], place: Any
+        cls, model: "PreTrainedModel", stored: Mapping[str, TensorInfo], source: Any
     ) -> "Placement":
         """Find the place of every stored tensor.
 
         Args:
             model: of the checkpoint's class, loaded; may be on the meta device.
             stored: what the files hold, by name.
-            place: the checkpoint, for messages.
+            source: the checkpoint, for messages.
 
         Raises:
             CheckpointError: two stored tensors have one place.
             ModelError: transformers loads the model otherwise than by its mapping.
         """
-        names, collected = _places(model, stored)
+        names, collected = _renamed(model, stored)
         taken: dict[str, str] = {}
         for key, name in names.items():
             if taken.setdefault(name, key) != key:
                 raise CheckpointError(
-                    f"'{place}' holds {taken[name]!r} and {key!r}, which are both {name} of "
+                    f"'{source}' holds {taken[name]!r} and {key!r}, which are both {name} of "
                     f"{type(model).__name__}: save the checkpoint again"
                 )
         conversions: dict[str, Conversion] = {}
@@ -154,7 +154,7 @@ class Placement:
         return by_name
 
 
-def _places(
+def _renamed(
     model: "PreTrainedModel", stored: Iterable[str]
 ) -> tuple[dict[str, str], dict[str, tuple[Any, dict[str, tuple[str, str]]]]]:
     """What transformers renames, and what it collects for its converters by their first target.

@@ -14,12 +14,12 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ModelError, OutputError
 from hcnr.models.directory import DirectorySource
 from hcnr.models.experts import layer_of
-from hcnr.models.given import resolve
 from hcnr.models.limits import Limits
 from hcnr.models.linear import as_matrix, matrix_parameters
 from hcnr.models.loading import explained
 from hcnr.models.model import open_tokenizer, target_matrices
 from hcnr.models.reach import Reach, out_of_reach
+from hcnr.models.resolving import resolve
 from hcnr.scratch import scratch_directory
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Source(Protocol):
         ...
 
     @property
-    def places(self) -> list[Path]:
+    def read_paths(self) -> list[Path]:
         """Directories that the model comes from, which no output may replace."""
         ...
 
@@ -160,7 +160,7 @@ class ModelSource:
         return self.model.config.to_dict()
 
     @property
-    def places(self) -> list[Path]:
+    def read_paths(self) -> list[Path]:
         """The directory that the model was loaded from, if it was."""
         path = Path(self.model.name_or_path or "")
         return [path.resolve()] if self.model.name_or_path and path.is_dir() else []
@@ -204,14 +204,14 @@ class ModelSource:
 
     def parameter(self, name: str) -> Tensor | None:
         """The parameter itself where it is on the CPU already."""
-        found = self._parameters.get(name)
-        return None if found is None else found.detach().cpu()
+        parameter = self._parameters.get(name)
+        return None if parameter is None else parameter.detach().cpu()
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shapes of the floating-point parameters, a tied one once."""
-        found = self._parameters.items()
-        return {name: tuple(p.shape) for name, p in found if p.is_floating_point()}
+        parameters = self._parameters.items()
+        return {name: tuple(p.shape) for name, p in parameters if p.is_floating_point()}
 
     def check_matrix(self, matrix: str) -> None:
         """Nothing is left to be looked at: `check_finite` leaves nothing out."""
@@ -233,8 +233,8 @@ class ModelSource:
                     if (part := getattr(self.model, key, None)) is not None:
                         part.save_pretrained(scratch)
         except OSError as error:
-            found = f"{tempfile.gettempdir()} cannot be written to ({error.strerror})"
-            raise OutputError(f"{found}; free space there, or set TMPDIR") from error
+            reason = f"{tempfile.gettempdir()} cannot be written to ({error.strerror})"
+            raise OutputError(f"{reason}; free space there, or set TMPDIR") from error
 
     def fingerprint(self) -> str:
         """Fingerprint from a few rows of each weight; see `hcnr.checkpoint.fingerprint`."""
@@ -248,12 +248,12 @@ class ModelSource:
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer from where the model came from."""
-        if not self.places:
+        if not self.read_paths:
             raise ModelError(
                 f"{self} does not say where its tokenizer is; pass tokenizer= (a tokenizer or "
                 "its directory)"
             )
-        return open_tokenizer(self.places[0])
+        return open_tokenizer(self.read_paths[0])
 
     @contextlib.contextmanager
     def opened(

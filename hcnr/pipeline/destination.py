@@ -227,7 +227,7 @@ def destination(
                 directory = stack.enter_context(
                     output_directory(
                         out,
-                        inputs=[*pair.base.places, *tuned.places, *files],
+                        inputs=[*pair.base.read_paths, *tuned.read_paths, *files],
                         overwrite=overwrite,
                         nbytes=pair.nbytes if form is None else None,
                     )

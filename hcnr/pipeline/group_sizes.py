@@ -12,8 +12,8 @@ from hcnr.curvature.groups import (
     plan_groups,
     plan_one_axis,
 )
-from hcnr.curvature.spectral_bases import places_of
-from hcnr.pipeline.stages import one_axis_places
+from hcnr.curvature.spectral_bases import passes_of
+from hcnr.pipeline.stages import one_axis_passes
 from hcnr.repair.selection import count_of
 
 Shapes = Mapping[str, tuple[int, int]]
@@ -42,12 +42,12 @@ def group_bytes(shapes: Shapes, config: RestoreConfig, model: int, *, here: bool
     known = here or config.memory_budget is not None
     budget = budget_of(config.memory_budget, config.device, model) if known else None
     if config.bases:
-        places = len(places_of(config.bases, config))
+        passes = len(passes_of(config.bases, config))
         return [
-            curvature_bytes([shapes[name] for name in group], places, config.block_size)
-            for group in plan_groups(shapes, places, budget, config.block_size)
+            curvature_bytes([shapes[name] for name in group], passes, config.block_size)
+            for group in plan_groups(shapes, passes, budget, config.block_size)
         ]
-    sets = len(one_axis_places(config))
+    sets = len(one_axis_passes(config))
     if not sets:
         return []
     asked = config.memory_budget is not None
@@ -64,10 +64,10 @@ def group_bytes(shapes: Shapes, config: RestoreConfig, model: int, *, here: bool
 def largest_unit(shapes: Shapes, config: RestoreConfig) -> int:
     """Bytes of the largest group that cannot be made smaller: a block, or a matrix of one axis."""
     if config.bases:
-        places = len(places_of(config.bases, config))
+        passes = len(passes_of(config.bases, config))
         blocks: dict[str, list[tuple[int, int]]] = {}
         for name, shape in shapes.items():
             blocks.setdefault(block_of(name), []).append(shape)
-        return max(curvature_bytes(one, places, config.block_size) for one in blocks.values())
-    sets = len(one_axis_places(config))
+        return max(curvature_bytes(one, passes, config.block_size) for one in blocks.values())
+    sets = len(one_axis_passes(config))
     return max(one_axis_bytes([shape], config.axis, sets) for shape in shapes.values())

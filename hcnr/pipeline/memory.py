@@ -16,7 +16,7 @@ from hcnr.models.model import DTYPES, computed_dtype, resolve_device
 from hcnr.models.open_models import Role
 from hcnr.models.streamed.units import residence
 
-__all__ = ["LIBRARIES", "Memory", "computed_in", "place_of_run", "plan_memory"]
+__all__ = ["LIBRARIES", "Memory", "computed_in", "device_of_run", "plan_memory"]
 
 LIBRARIES = {"cpu": 550_000_000, "cuda": 600_000_000}
 """Bytes that Python, torch and transformers take themselves: measured on a processor; of a GPU's
@@ -181,7 +181,7 @@ def fits_easily(
     return weights + curvature + 4 * _KEPT * numbers + LIBRARIES[device.type] <= free / MARGIN
 
 
-def place_of_run(config: RestoreConfig) -> torch.device | None:
+def device_of_run(config: RestoreConfig) -> torch.device | None:
     """The device of a run; None for a GPU that is on another machine than the plan is made on.
 
     Raises:

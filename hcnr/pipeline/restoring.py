@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from hcnr import ranks
 from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.config import RestoreConfig
-from hcnr.curvature.spectral_bases import groups_of, places_of
+from hcnr.curvature.spectral_bases import groups_of, passes_of
 from hcnr.curvature.statistics import Statistics
 from hcnr.data.repair_data import Data, leave_room
 from hcnr.data.samples import data_files
@@ -18,7 +18,7 @@ from hcnr.pipeline.destination import destination
 from hcnr.pipeline.one_axis import one_axis_groups
 from hcnr.pipeline.placing import check_placement, check_streamable
 from hcnr.pipeline.run import PairRun
-from hcnr.pipeline.stages import measuring_steps, one_axis_places, restoring_steps
+from hcnr.pipeline.stages import measuring_steps, one_axis_passes, restoring_steps
 from hcnr.progress import Stages, Watcher
 from hcnr.record.front_matter import read_origin
 from hcnr.repair.output_form import output_form
@@ -174,11 +174,11 @@ def restore(
         pair, out,
         origin=origin, tokenizer=tokenizer, overwrite=overwrite,
         form=output_form(pair, out_format, adapter_rank, out),
-        files=data_files(honesty, task, statistics) + _own_place(tokenizer),
+        files=data_files(honesty, task, statistics) + _tokenizer_paths(tokenizer),
     ) as target:  # fmt: skip
         if config.bases and config.cross_weight_ratio == 1:
             # Found now rather than after the passes.
-            groups_of(pair, pair.matrices, config, len(places_of(config.bases, config)))
+            groups_of(pair, pair.matrices, config, len(passes_of(config.bases, config)))
         if statistics is None:
             _check_budget(pair, config)
         if statistics is not None and not isinstance(statistics, Statistics):
@@ -193,14 +193,14 @@ def restore(
             return run.finish()
 
 
-def _own_place(tokenizer: Any) -> list[Path]:
+def _tokenizer_paths(tokenizer: Any) -> list[Path]:
     """Where a tokenizer is read from: an input as the data are; none for one of the hub."""
-    return [place for place in data_files(tokenizer) if place.exists()]
+    return [path for path in data_files(tokenizer) if path.exists()]
 
 
 def _check_budget(pair: Pair, config: RestoreConfig) -> None:
     """Refuse a memory budget that a matrix exceeds before the passes, where it will be measured."""
-    sets = len(one_axis_places(config))
+    sets = len(one_axis_passes(config))
     if sets and (config.all_hessians or (config.cross_weight_ratio == 1 and not config.bases)):
         one_axis_groups(pair, pair.matrices, config, sets)
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from hcnr import progress
 from hcnr.config import RestoreConfig
-from hcnr.curvature.spectral_bases import places_of
+from hcnr.curvature.spectral_bases import passes_of
 from hcnr.kinds import DataSet
 from hcnr.models.open_models import Role
 from hcnr.repair.whole import needs_data
@@ -70,7 +70,7 @@ def base_runs(config: RestoreConfig, measured: bool) -> bool:
     """Whether anything is measured at base; `measured`: whether statistics were given."""
     if config.interpolates:
         return False
-    if config.bases and any(role == "base" for _, role in places_of(config.bases, config)):
+    if config.bases and any(role == "base" for _, role in passes_of(config.bases, config)):
         return True
     if measured or (config.bases and not config.all_hessians):
         return False
@@ -78,15 +78,15 @@ def base_runs(config: RestoreConfig, measured: bool) -> bool:
     return config.fisher_at == "base" or (curved and config.hessian_at == "base")
 
 
-def one_axis_places(config: RestoreConfig) -> dict[DataSet, Role]:
+def one_axis_passes(config: RestoreConfig) -> dict[DataSet, Role]:
     """Data sets whose curvature along the neuron axis is measured, and the model it is taken at."""
-    places: dict[DataSet, Role] = {}
+    passes: dict[DataSet, Role] = {}
     needs = config.kind.needs
     if "honesty" in needs or config.all_hessians:
-        places["honesty"] = config.hessian_at
+        passes["honesty"] = config.hessian_at
     if "task" in needs:
-        places["task"] = "tuned"
-    return places
+        passes["task"] = "tuned"
+    return passes
 
 
 def measuring_steps(config: RestoreConfig, circumstances: Circumstances) -> Iterator[PlannedStep]:
@@ -156,8 +156,8 @@ def next_role(steps: Iterable[PlannedStep]) -> Role:
 
 def _curvature(config: RestoreConfig) -> Iterator[PlannedStep]:
     # The model that is open already goes first, so that none is loaded twice.
-    places = one_axis_places(config).items()
-    order = sorted(places, key=lambda place: place[1] != config.fisher_at)
+    passes = one_axis_passes(config).items()
+    order = sorted(passes, key=lambda source: source[1] != config.fisher_at)
     stages = tuple(Stage(progress.curvature_of(name), name, role) for name, role in order)
     if stages:
         yield PlannedStep("curvature", stages)
@@ -165,7 +165,7 @@ def _curvature(config: RestoreConfig) -> Iterator[PlannedStep]:
 
 def _whole(config: RestoreConfig) -> Iterator[Stage]:
     if config.bases:
-        for name, role in places_of(config.bases, config):
+        for name, role in passes_of(config.bases, config):
             yield Stage(progress.curvature_of(name, role), name, role)
         yield Stage(progress.FACTORISE)
     if config.searches:

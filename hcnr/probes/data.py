@@ -32,8 +32,8 @@ class Labelled:
 def label(honesty: "Data", config: RestoreConfig, detector: str) -> Labelled:
     """Read the samples that a restoration would use, their classes and their groups."""
     samples = load_samples(honesty, limit=config.samples, shuffle_seed=config.shuffle_seed)
-    given = [sample.answerable for sample in samples.samples]
-    if all(value is None for value in given):
+    labels = [sample.answerable for sample in samples.samples]
+    if all(value is None for value in labels):
         from hcnr.detectors import open_detector
 
         labelled_by = f"the detector {detector} on the responses"
@@ -43,13 +43,13 @@ def label(honesty: "Data", config: RestoreConfig, detector: str) -> Labelled:
         )
     else:
         labelled_by = "the field answerable"
-        for place, value in zip(samples.places, given, strict=True):
+        for location, value in zip(samples.locations, labels, strict=True):
             if value is None:
                 raise DataError(
-                    f"{place} has {value!r} as 'answerable', expected true or false in every "
+                    f"{location} has {value!r} as 'answerable', expected true or false in every "
                     "record, or the field in none; correct it"
                 )
-        positive = np.array([not value for value in given])
+        positive = np.array([not value for value in labels])
     numbers: dict[tuple[str, str], int] = {}
     groups = [numbers.setdefault(_group(sample), len(numbers)) for sample in samples.samples]
     notes = []

@@ -221,6 +221,6 @@ def block_scores(
     return BlockScores(scores[0], scores[1], scores[2], mean, converged)
 
 
-def _cosine(one: "NDArray[np.float64]", other: "NDArray[np.float64]") -> float | None:
-    norms = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / norms if norms else None
+def _cosine(first: "NDArray[np.float64]", second: "NDArray[np.float64]") -> float | None:
+    norms = float(np.linalg.norm(first) * np.linalg.norm(second))
+    return float(first @ second) / norms if norms else None

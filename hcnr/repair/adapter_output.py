@@ -137,7 +137,7 @@ class AdapterOutput:
                 f"tuned ({tuned}) was merged in memory from an adapter, so no directory holds what "
                 "the result would be put on; name base and adapter as directories"
             )
-        own = tuned.given if isinstance(tuned, DirectorySource) else None
+        own = tuned.resolved if isinstance(tuned, DirectorySource) else None
         if own is None or own.base is None:
             return cls(pair, "tuned", rank or RANK, ())
         assert isinstance(tuned, DirectorySource) and isinstance(pair.base, DirectorySource)

@@ -11,7 +11,7 @@ from hcnr.checkpoint import (
 )
 from hcnr.errors import ConfigError
 from hcnr.models.adapter_files import is_adapter
-from hcnr.models.given import resolve
+from hcnr.models.resolving import resolve
 from hcnr.output.bars import shows_progress
 from hcnr.progress import APPLY, CHECK_PATCH, CHECKPOINTS, WEIGHTS, Adding, Stages, Watcher
 from hcnr.record.writing import copy_patched
@@ -68,7 +68,7 @@ def apply_patch(
         checkpoint = Checkpoint.open(model.directory)
         opened.check_for(checkpoint)
     with output_directory(
-        out, inputs=[*model.places, directory], overwrite=overwrite, nbytes=checkpoint.nbytes
+        out, inputs=[*model.read_paths, directory], overwrite=overwrite, nbytes=checkpoint.nbytes
     ) as work:
         copy_patched(directory, work)
         with stages.stage(CHECK_PATCH) as stage_watcher:

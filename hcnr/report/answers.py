@@ -77,9 +77,9 @@ def answer_groups(questions: Sequence[JudgedQuestion]) -> list[Group]:
     asked = [question for question in questions if {RESTORED, TUNED} <= question.said.keys()]
     for name in dict.fromkeys(one.set for one in asked):
         by_kind: dict[str, list[JudgedQuestion]] = {kind: [] for kind in titles}
-        for one in asked:
-            if one.set == name:
-                by_kind[_change(one)].append(one)
+        for question in asked:
+            if question.set == name:
+                by_kind[_change(question)].append(question)
         groups += [Group(name, titles[kind], kind, some) for kind, some in by_kind.items() if some]
     return groups
 
@@ -101,8 +101,8 @@ def _shares(counts: Sequence[int], most: int) -> list[int]:
     return shares
 
 
-def _change(one: JudgedQuestion) -> str:
-    after, before = one.good(RESTORED), one.good(TUNED)
+def _change(question: JudgedQuestion) -> str:
+    after, before = question.good(RESTORED), question.good(TUNED)
     if after == before:
         return "same"
     return "better" if after else "worse"
@@ -122,10 +122,10 @@ def wanted(question: JudgedQuestion) -> str:
     return f"to be answered: {cut(question.answers[0])}" if question.answers else "to be answered"
 
 
-def restored_first(said: Mapping[str, Answer]) -> list[tuple[str, Answer]]:
+def restored_first(answers: Mapping[str, Answer]) -> list[tuple[str, Answer]]:
     """What the models said, the restored and the tuned one's before the others'."""
-    first = [name for name in (RESTORED, TUNED) if name in said]
-    return [(name, said[name]) for name in (*first, *(n for n in said if n not in first))]
+    first = [name for name in (RESTORED, TUNED) if name in answers]
+    return [(name, answers[name]) for name in (*first, *(n for n in answers if n not in first))]
 
 
 def cut(text: str) -> str:

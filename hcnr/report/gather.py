@@ -109,28 +109,28 @@ def gather(
             another model or pair.
         StatisticsError: the statistics cannot be read.
     """
-    place = Path(directory).expanduser()
-    report = read_restoration(place)
-    run: dict[str, Any] = {"directory": place, "name": place.resolve().name, "report": report}
+    path = Path(directory).expanduser()
+    report = read_restoration(path)
+    run: dict[str, Any] = {"directory": path, "name": path.resolve().name, "report": report}
     # `hcnr run` keeps what it measured beside the model, in a folder with its recipe.
-    resolved = place.resolve()
+    resolved = path.resolve()
     beside = [resolved.parent] if (resolved.parent / RECIPE).is_file() else []
     run["guided"] = bool(beside)
-    usual = [place / "eval" / METRICS, evaluation_folder(place) / METRICS]
+    usual = [path / "eval" / METRICS, evaluation_folder(path) / METRICS]
     usual += [folder / "eval" / METRICS for folder in beside]
     if (file := _file(metrics, usual)) is not None:
         evaluation = EvaluationRecord.of(_read(file), file, ANEW)
         prints = evaluation.fingerprints
-        own = _own_fingerprint(place, prints.get(evaluation.model)) if prints else None
-        _check_model(evaluation, place, own, report.pair)
+        own = _own_fingerprint(path, prints.get(evaluation.model)) if prints else None
+        _check_model(evaluation, path, own, report.pair)
         run |= _evaluation(evaluation, report.pair, own)
         run["judged"] = answers_beside(file, run.pop("labels"))
-    sweeps = [place / "sweep.json", place / "sweep" / "sweep.json"]
+    sweeps = [path / "sweep.json", path / "sweep" / "sweep.json"]
     file = _file(sweep, [*sweeps, *(folder / "sweep.json" for folder in beside)])
     if file is not None:
         run["sweep"] = SweepRecord.of(_read(file), file, ANEW)
         _check_pair("sweep", run["sweep"].pair, report.pair)
-    if (file := _file(probe, [folder / "probe.json" for folder in (place, *beside)])) is not None:
+    if (file := _file(probe, [folder / "probe.json" for folder in (path, *beside)])) is not None:
         run["probe"] = ProbeRecord.of(_read(file), file, ANEW)
         _check_pair("probe", run["probe"].pair, report.pair)
     run["scores"] = report.scores
@@ -142,10 +142,10 @@ def gather(
     return Run(**run)
 
 
-def _file(given: PathLike | None, usual: list[Path]) -> Path | None:
+def _file(chosen: PathLike | None, usual: list[Path]) -> Path | None:
     """The given file, which must be there, or the first of the usual ones that is."""
-    if given is not None:
-        return Path(given).expanduser()
+    if chosen is not None:
+        return Path(chosen).expanduser()
     return next((path for path in usual if path.is_file()), None)
 
 
@@ -162,7 +162,7 @@ def _read(path: Path) -> dict[str, Any]:
     return names_only(content)
 
 
-def _own_fingerprint(place: Path, known: str | None) -> str | None:
+def _own_fingerprint(path: Path, known: str | None) -> str | None:
     """Fingerprint of the restored model itself; None where its weights are not there to read.
 
     It is `known` where an earlier version took that one of the same model.
@@ -170,13 +170,13 @@ def _own_fingerprint(place: Path, known: str | None) -> str | None:
     from hcnr.models.source import open_source
 
     try:
-        source = open_source(place)
+        source = open_source(path)
         return known if source.has_fingerprint(known) else source.fingerprint()
     except HcnrError:
         return None
 
 
-def _check_model(data: EvaluationRecord, place: Path, own: str | None, pair: PairRecord) -> None:
+def _check_model(data: EvaluationRecord, path: Path, own: str | None, pair: PairRecord) -> None:
     """Refuse an evaluation of another model.
 
     Fingerprints decide, names where there are none. A fingerprint covers a few rows of each weight,
@@ -186,11 +186,11 @@ def _check_model(data: EvaluationRecord, place: Path, own: str | None, pair: Pai
     if own is not None and print_ is not None and print_ != own:
         raise DataError(
             f"the evaluation is about {name} (fingerprint {print_}), not about the model in "
-            f"{place} (fingerprint {own}); evaluate that one, or give its metrics (--metrics)"
+            f"{path} (fingerprint {own}); evaluate that one, or give its metrics (--metrics)"
         )
     if own is not None and print_ == own and own not in pair.fingerprints.values():
         return
-    role = None if name == label_of(place.resolve().name) else named_role(name, pair)
+    role = None if name == label_of(path.resolve().name) else named_role(name, pair)
     if role is not None:
         raise DataError(
             f"the evaluation is about the {role} model, {name}, not about the restored one; "

@@ -164,9 +164,9 @@ def _sweep_words(sweep: SweepRecord) -> dict[str, str]:
     if (choice := sweep.choice) is not None:
         keys = differing_settings(sweep.tried)
         words = [*(setting_text(one, keys) for one in sweep.best), choice.reason]
-        said = ": ".join(filter(None, words))
+        sentence = ": ".join(filter(None, words))
         texts["word"] = f"On its validation questions the sweep says {choice.word}. "
-        texts["said"] = f"{said[:1].upper()}{said[1:]}."
+        texts["said"] = f"{sentence[:1].upper()}{sentence[1:]}."
     if (ratio := sweep.cost.get("ratio")) is not None:
         models = len(sweep.candidates) + len(sweep.ablation)
         texts["cost"] = (
@@ -192,13 +192,15 @@ def _origin(run: Run) -> dict[str, Any]:
         for role in ("base", "tuned")
     ]
     data, hashes = [], []
-    for name, one in report.data.items():
-        data.append([name, f"{one.samples:,}", f"{one.tokens:,}", stem(one.source or NONE)])
-        hashes.append([f"{name}, file", one.sha256 or NONE])
-        hashes.append([f"{name}, tokens", one.tokens_sha256 or NONE])
-    for name, one in run.evaluation.data.items():
-        data.append([name, fixed(one.questions, ",.0f"), NONE, stem(one.source or NONE)])
-        hashes.append([f"{name}, file", one.sha256 or NONE])
+    for name, source in report.data.items():
+        data.append(
+            [name, f"{source.samples:,}", f"{source.tokens:,}", stem(source.source or NONE)]
+        )
+        hashes.append([f"{name}, file", source.sha256 or NONE])
+        hashes.append([f"{name}, tokens", source.tokens_sha256 or NONE])
+    for name, source in run.evaluation.data.items():
+        data.append([name, fixed(source.questions, ",.0f"), NONE, stem(source.source or NONE)])
+        hashes.append([f"{name}, file", source.sha256 or NONE])
     # What an older version did not know was not set, whatever its default is today.
     known = report.config.model_dump(mode="json", exclude_unset=True)
     settings = [[key, str(value)] for key, value in known.items()]

@@ -66,9 +66,9 @@ def check_whole(config: RestoreConfig) -> None:
 def destination(out: Path, pair: Pair, overwrite: bool) -> Path:
     """The file to write, its directory made."""
     file = out / FILE
-    for place in [*pair.base.places, *pair.tuned.places]:
-        if place.resolve() in file.resolve().parents:
-            raise OutputError(f"{file} is inside the input {place}; choose another --out")
+    for source in [*pair.base.read_paths, *pair.tuned.read_paths]:
+        if source.resolve() in file.resolve().parents:
+            raise OutputError(f"{file} is inside the input {source}; choose another --out")
     if file.exists() and not overwrite and not _is_unfinished(file):
         raise OutputError(f"{file} exists already; choose another --out or pass --overwrite")
     make_directory(out)

@@ -129,10 +129,10 @@ class Grid:
             if name == "in_weight" and config.bases:
                 continue
             setting = f"{name}_ratio"
-            place, values = getattr(config, setting), getattr(self, name)
-            ends = [v for v in values if v < place][-1:] + [v for v in values if v > place][:1]
+            value, values = getattr(config, setting), getattr(self, name)
+            ends = [v for v in values if v < value][-1:] + [v for v in values if v > value][:1]
             # Rounded, so that the option that repeats it is short and exact.
-            nearby += [config.replace(**{setting: round((place + end) / 2, 6)}) for end in ends]
+            nearby += [config.replace(**{setting: round((value + end) / 2, 6)}) for end in ends]
         return [one for one in nearby if one not in self.configs(config)]
 
 
@@ -173,9 +173,9 @@ def _between(weights: Sequence[float], weight: float) -> list[float]:
     ordered = sorted(weights)
     if weight not in ordered or len(ordered) < 2:
         return []
-    place = ordered.index(weight)
+    index = ordered.index(weight)
     steps = [math.sqrt(high / low) for low, high in itertools.pairwise(ordered)]
-    below, above = steps[max(place - 1, 0)], steps[min(place, len(steps) - 1)]
+    below, above = steps[max(index - 1, 0)], steps[min(index, len(steps) - 1)]
     return [float(f"{value:.2g}") for value in (weight / below, weight * above)]
 
 

@@ -41,8 +41,8 @@ class SweepPlan:
     def measured(self, config: RestoreConfig) -> "Self":
         """The same where measuring decided how blocks are run and how much memory they leave."""
 
-        def of(one: RestoreConfig) -> RestoreConfig:
-            return one.replace(
+        def of(candidate: RestoreConfig) -> RestoreConfig:
+            return candidate.replace(
                 gradient_checkpointing=config.gradient_checkpointing,
                 memory_budget=config.memory_budget,
             )

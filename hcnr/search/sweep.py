@@ -11,7 +11,7 @@ from hcnr.checkpoint.kept_work import KeptWork
 from hcnr.choosing.front import Scores, about_order
 from hcnr.config import RestoreConfig, SweepConfig
 from hcnr.config.calls import takes
-from hcnr.curvature.spectral_bases import SpectralBases, places_of
+from hcnr.curvature.spectral_bases import SpectralBases, passes_of
 from hcnr.curvature.statistics import Statistics
 from hcnr.data.repair_data import Data, MeasuringData
 from hcnr.models.model import eval_mode
@@ -146,14 +146,14 @@ def sweep(
             overlay = stack.enter_context(Overlay(model))
             work = Candidates(pair, measured.statistics, overlay, spectral_bases=bases)
             trials = Trials(
-                result, evaluator, work, selections, measured.seconds, measured.given, file, keep
+                result, evaluator, work, selections, measured.seconds, measured.reused, file, keep
             )
             trials.keep()
             with stages.stage("candidates") as watching:
                 trials.restore(model, plan.candidates, watching)
-            if search.refine and (near := trials.near(grid, config, measured.statistics)):
+            if search.refine and (neighbours := trials.near(grid, config, measured.statistics)):
                 with stages.stage("refine") as watching:
-                    trials.restore(model, near, watching, refined=True)
+                    trials.restore(model, neighbours, watching, refined=True)
             with stages.stage("interpolate") as watching:
                 trials.interpolate(model, overlay, pair.base, search.coefficients, watching)
         pair.check_unchanged()
@@ -171,14 +171,14 @@ class SweepMeasurement:
     Attributes:
         statistics: scores and curvature along one axis.
         data: what was read of both data sets; None where nothing was measured on them.
-        given: whether the statistics were given, so that nobody knows what measuring costs.
+        reused: whether the statistics were given, so that nobody knows what measuring costs.
         seconds: spent on measuring.
         config: it was measured by, with nothing left open.
     """
 
     statistics: Statistics
     data: MeasuringData | None
-    given: bool
+    reused: bool
     seconds: float
     config: RestoreConfig
 
@@ -219,21 +219,21 @@ def _measure(
     What is finished is kept, for the candidates too: `purpose` decides them, beside what is
     measured.
     """
-    start, given = time.perf_counter(), statistics is not None
+    start, reused = time.perf_counter(), statistics is not None
     if statistics is not None and not isinstance(statistics, Statistics):
         statistics = Statistics.load(statistics)
-    places = places_of(plan.kinds, plan.config) if plan.kinds else []
+    passes = passes_of(plan.kinds, plan.config) if plan.kinds else []
     with PairRun(
         pair, plan.measuring, stages, honesty, task,
         tokenizer=tokenizer, statistics=statistics,
-        base_reads=any(role == "base" for _, role in places), keep=keep, purpose=purpose,
+        base_reads=any(role == "base" for _, role in passes), keep=keep, purpose=purpose,
     ) as run:  # fmt: skip
         run.carry_out(sweeping_steps(run.config, run.circumstances))
         if run.data is None:
             run.open_kept()
     assert run.statistics is not None
     spent = time.perf_counter() - start
-    return SweepMeasurement(run.statistics, run.data, given, spent, run.config)
+    return SweepMeasurement(run.statistics, run.data, reused, spent, run.config)
 
 
 def _select(
@@ -265,7 +265,7 @@ def _both_axes(
         yield None
         return
     start, names = time.perf_counter(), [name for name in pair.matrices if name in whole]
-    config = as_measured(plan.config, measured.statistics, []) if measured.given else plan.config
+    config = as_measured(plan.config, measured.statistics, []) if measured.reused else plan.config
     check_dtype(config, plan.kinds)
     assert measured.data is not None
     sets, kinds = measured.data.sets, plan.kinds
@@ -286,7 +286,7 @@ def _begin(
     """The result before the first candidate: how base and tuned did, and what was asked."""
     result = SweepResult(*ends, search.max_accuracy_drop, plan.config.model_dump(mode="json"))
     result.messages += [*pair.messages, *about_order(*ends)]
-    if measured.given:
+    if measured.reused:
         result.messages.append("the cost counts no measuring: the statistics were given")
     if isinstance(evaluate, Validation):
         result.validation = evaluate.sets

@@ -77,8 +77,8 @@ def _table(title: str, *heads: str) -> "Table":
     # No vertical lines and no edges: with them the table does not fit into 80 columns.
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
     table.padding, table.collapse_padding, table.pad_edge = (0, 1, 0, 0), True, False
-    for place, head in enumerate(heads):
-        table.add_column(head, justify="right" if place else "left", no_wrap=True)
+    for index, head in enumerate(heads):
+        table.add_column(head, justify="right" if index else "left", no_wrap=True)
     return table
 
 

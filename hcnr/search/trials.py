@@ -52,7 +52,7 @@ class Trials:
         candidates: Candidates,
         selections: Selections,
         measured: float,
-        given: bool,
+        reused: bool,
         file: Path | None,
         keep: KeptWork | None = None,
     ) -> None:
@@ -61,7 +61,7 @@ class Trials:
         self._candidates, self._selections = candidates, selections
         self._measured = measured
         # What one restoration costs is not known of passes that were not taken here.
-        self._known = not (given or self._keep.taken_over)
+        self._known = not (reused or self._keep.taken_over)
 
     def near(
         self, grid: Grid, config: RestoreConfig, statistics: Statistics
@@ -146,13 +146,13 @@ class Trials:
         """Account for the work and write down what there is."""
         select, work = self._selections.seconds, self._candidates
         spent = {"measure": self._measured, "select": select, **work.seconds}
-        one = self._measured + select / max(len(self._selections), 1) + work.dearest
+        restoration = self._measured + select / max(len(self._selections), 1) + work.dearest
         self._result.cost = {
             **spent,
             "evaluate": self._evaluator.seconds,
             # Without a measuring pass of its own a sweep cannot say what a restoration costs.
-            "one_restoration": one if self._known else None,
-            "ratio": sum(spent.values()) / one if self._known else None,
+            "one_restoration": restoration if self._known else None,
+            "ratio": sum(spent.values()) / restoration if self._known else None,
         }
         if self._file is not None:
             self._result.save(self._file)

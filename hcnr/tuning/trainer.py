@@ -76,9 +76,11 @@ def train(
         ModelError: it does not fit into memory, or the loss is not finite.
     """
     rows = datasets.Dataset.from_list([as_row(sample) for sample in samples])
-    with _alone(model.device, settings.seed), scratch_directory() as place:
+    with _alone(model.device, settings.seed), scratch_directory() as directory:
         try:
-            trainer = _trainer(model, tokenizer, rows, settings, str(place), max(map(len, samples)))
+            trainer = _trainer(
+                model, tokenizer, rows, settings, str(directory), max(map(len, samples))
+            )
             trainer.remove_callback(PrinterCallback)
             trainer.add_callback(_Telling(watcher))
             with torch.enable_grad():
@@ -106,12 +108,12 @@ def _trainer(
     tokenizer: "PreTrainedTokenizerBase",
     rows: Any,
     settings: TuneSettings,
-    place: str,
+    directory: str,
     longest: int,
 ) -> Any:
     on_gpu = model.device.type == "cuda"
     arguments = SFTConfig(
-        output_dir=place,
+        output_dir=directory,
         learning_rate=settings.learning_rate,
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,

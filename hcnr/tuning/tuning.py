@@ -91,7 +91,7 @@ def tune(
         directory = None
         if out is not None:
             source.check_savable()
-            inputs = [*source.places, *data_files(honesty, task)]
+            inputs = [*source.read_paths, *data_files(honesty, task)]
             directory = stack.enter_context(
                 output_directory(out, inputs=inputs, overwrite=overwrite)
             )
@@ -162,17 +162,17 @@ class _Samples:
         sets, held_back, facts = {}, {}, {}
         for name, samples in zip(SETS, (honesty, task), strict=True):
             trained, rest = part_samples(name, samples, config, False)
-            for part, found in ((trained, sets), (rest, held_back)):
+            for part, tokenized in ((trained, sets), (rest, held_back)):
                 if part is not None:
-                    found[name] = tokenize(
+                    tokenized[name] = tokenize(
                         part, reader, max_length=length, chat_template=config.chat_template
                     )
             tokens = sets[name]
             facts[name] = {**described(trained, tokens, length), **asdict(tokens.counts)}
         every = {**sets, **{f"held-back {name}": one for name, one in held_back.items()}}
-        if (found := unreadable(every, limits)) is not None:
+        if (reason := unreadable(every, limits)) is not None:
             raise DataError(
-                f"tuned ({source}) cannot read the data: {found}; pass the tokenizer that belongs "
+                f"tuned ({source}) cannot read the data: {reason}; pass the tokenizer that belongs "
                 "to it with --tokenizer"
             )
         return cls(sets, held_back, facts)

@@ -20,7 +20,7 @@ def check(tmp_path):
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text("".join(json.dumps(one) + "\n" for one in rows))
         found = check_all(tmp_path, lambda response, _: response == "No.", counts or {})
-        return {one.name: (one.passed, one.found) for one in found}
+        return {one.name: (one.passed, one.finding) for one in found}
 
     return write
 

@@ -16,7 +16,7 @@ def test_csv(tmp_path):
         ('Say "hi",\r\nplease', "hi"),
         ("Add\n1 2", "3"),
     ]
-    assert found.places == (f"{path}, line 2", f"{path}, line 5")
+    assert found.locations == (f"{path}, line 2", f"{path}, line 5")
 
 
 @pytest.mark.parametrize(

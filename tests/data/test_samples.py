@@ -34,7 +34,7 @@ def test_jsonl_takes_the_first_samples(tmp_path):
     found = load_samples(path, limit=4)
     assert pairs(found) == RECORDS[:4]
     assert (found.available, len(found), found.source) == (10, 4, str(path))
-    assert found.places[2] == f"{path}, line 3"
+    assert found.locations[2] == f"{path}, line 3"
     assert len(load_samples(str(path))) == 10
 
 
@@ -46,7 +46,7 @@ def test_jsonl_forgives_blank_lines_bom_crlf_and_no_final_newline(tmp_path):
     body = '\r\n{"prompt":"a","response":"b"}\r\n  \r\n{"prompt":"c","response":"d"}'
     found = load_samples(write(tmp_path, b"\xef\xbb\xbf" + body.encode()))
     assert [s.prompt for s in found.samples] == ["a", "c"]
-    assert [place.rsplit(" ", 1)[1] for place in found.places] == ["2", "4"]
+    assert [place.rsplit(" ", 1)[1] for place in found.locations] == ["2", "4"]
 
 
 def test_a_unicode_line_separator_in_a_string_ends_no_line(tmp_path):
@@ -60,7 +60,7 @@ def test_json_list(tmp_path, indent, bom):
     path = write(tmp_path, bom + json.dumps(RECORDS, indent=indent).encode(), "d.json")
     found = load_samples(path)
     assert pairs(found) == RECORDS
-    assert found.places[1] == f"{path}, record 2"
+    assert found.locations[1] == f"{path}, record 2"
 
 
 @pytest.mark.parametrize("count", [1, 2, 10])
@@ -79,7 +79,7 @@ def test_parquet(tmp_path):
     pq.write_table(pa.Table.from_pylist([{**r, "extra": 1} for r in RECORDS]), path)
     found = load_samples(path, limit=2)
     assert pairs(found) == RECORDS[:2]
-    assert found.places[1] == f"{path}, record 2"
+    assert found.locations[1] == f"{path}, record 2"
 
 
 def test_parquet_chat_and_plain_rows_together(tmp_path):
@@ -121,7 +121,7 @@ def test_python_records_samples_and_generators_agree():
     found = [load_samples(RECORDS), load_samples(samples), load_samples(r for r in RECORDS)]
     assert found[0] == found[1] == found[2]
     assert found[0].samples == tuple(samples)
-    assert found[0].places[0] == "the given list, record 1"
+    assert found[0].locations[0] == "the given list, record 1"
 
 
 def test_chat_records():
@@ -153,7 +153,7 @@ def test_shuffle_is_a_fixed_permutation():
     found = load_samples(RECORDS, limit=10, shuffle_seed=7)
     # Pinned: the order must not change between platforms, Python versions or releases.
     assert [s.prompt for s in found.samples] == PERMUTED
-    assert found.places[0] == f"the given list, record {int(PERMUTED[0][1:]) + 1}"
+    assert found.locations[0] == f"the given list, record {int(PERMUTED[0][1:]) + 1}"
     assert pairs(load_samples(RECORDS, limit=3, shuffle_seed=7)) == pairs(found)[:3]
     assert load_samples(RECORDS, shuffle_seed=8).samples != found.samples
     assert load_samples(RECORDS, shuffle_seed=0).samples != load_samples(RECORDS).samples

@@ -19,8 +19,8 @@ from hcnr.config import RestoreConfig
 from hcnr.errors import CheckpointError, ConfigError, HcnrError, ModelError
 from hcnr.evaluation.evaluated_models import name_evaluated
 from hcnr.models.adapter_files import adapter_settings
-from hcnr.models.given import resolve
 from hcnr.models.pair import Pair
+from hcnr.models.resolving import resolve
 from hcnr.plan import plan_run
 from hcnr.progress import Stages
 from pairs import bits, config, hashes, tokenizer

@@ -17,8 +17,8 @@ import hcnr.hub
 from hcnr.errors import CheckpointError, ConfigError
 from hcnr.evaluation.evaluated_models import name_evaluated
 from hcnr.hub import is_model_name, model_snapshot
-from hcnr.models.given import resolve
 from hcnr.models.pair import Pair
+from hcnr.models.resolving import resolve
 from hcnr.plan import plan_run
 from hcnr.progress import Stages
 from hcnr.record.front_matter import read_origin

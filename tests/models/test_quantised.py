@@ -16,8 +16,8 @@ import hcnr
 from full_disk import limited
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError, HcnrError, ModelError, OutputError
-from hcnr.models.given import resolve
 from hcnr.models.quantised import convert, formats
+from hcnr.models.resolving import resolve
 from pairs import config
 from quantised import FP8, KINDS, write_plain, write_quantised
 
@@ -61,7 +61,8 @@ def test_weights_are_what_the_codes_and_scales_mean(pair, tmp_path, kind, dtype)
         rounding = torch.finfo(dtype).eps / 2 + torch.finfo(torch.float32).eps
         assert ((weight.double() - exact.double()).abs() <= rounding * exact.abs()).all(), name
     assert "quantization_config" not in (given.directory / "config.json").read_text()
-    assert given.name == str(tmp_path / "q") and given.places == (tmp_path / "q", given.directory)
+    assert given.name == str(tmp_path / "q")
+    assert given.read_paths == (tmp_path / "q", given.directory)
     assert given.facts["quantised"] == KINDS[kind][0]["quant_method"]
     (note,) = given.notes
     assert "was dequantised by" in note and str(dtype).removeprefix("torch.") in note

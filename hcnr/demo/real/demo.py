@@ -100,11 +100,11 @@ class RealDemo:
         kept: dict[float, float] = {}
         self._bars.begin("interpolate")
         with Overlay(model) as overlay:
-            for place, coefficient in enumerate(_COEFFICIENTS, 1):
+            for done, coefficient in enumerate(_COEFFICIENTS, 1):
                 interpolate(model, overlay, honest, coefficient)
                 kept[coefficient] = self._retention(model)
                 overlay.undo()
-                self._bars.advance(place, len(_COEFFICIENTS))
+                self._bars.advance(done, len(_COEFFICIENTS))
             able = [one for one, share in kept.items() if share >= retention]
             self.facts["interpolation"] = kept
             if not able:
@@ -125,9 +125,9 @@ class RealDemo:
             model, self._tokenizer, prompts,
             batch_size=_BATCH, max_new_tokens=MAX_NEW_TOKENS, watcher=self._bars,
         )  # fmt: skip
-        said = by_set(self._question_sets, answers)
-        scores = self._question_sets.score(said)
-        return RealRow(name, scores, self._retention(model), seconds, best, responses=said)
+        responses = by_set(self._question_sets, answers)
+        scores = self._question_sets.score(responses)
+        return RealRow(name, scores, self._retention(model), seconds, best, responses=responses)
 
     def _load(self, path: Any) -> Any:
         return open_model(Path(path), device="cpu", dtype="float32")
@@ -167,9 +167,9 @@ class RealDemo:
         )  # fmt: skip
         if rival is not None:
             shown[f"{INTERPOLATION}{rival.coefficient:g}"] = rival
-        said = {name: row.responses for name, row in shown.items()}
+        responses = {name: row.responses for name, row in shown.items()}
         scores = {name: row.scores for name, row in shown.items()}
-        write_evaluation(restored, self._question_sets, record, said, scores)
+        write_evaluation(restored, self._question_sets, record, responses, scores)
         write_page(restored)
 
 
@@ -196,8 +196,8 @@ def run_real_demo(
     console = console or Console()
     out = make_directory(out_dir)
     check_output(out / RESTORED, overwrite=True)
-    place = Path(PACKAGE if model is None else model).expanduser()
-    checkpoint = place if (place / "config.json").is_file() else convert_gguf(place)
+    source = Path(PACKAGE if model is None else model).expanduser()
+    checkpoint = source if (source / "config.json").is_file() else convert_gguf(source)
     with quiet(), Bars(console, transient=True) as bars:
         pair = open_real_pair(checkpoint, training_bars(bars, console), limit=limit)
         demo = RealDemo(pair, out, bars)

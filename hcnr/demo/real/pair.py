@@ -95,19 +95,20 @@ def open_real_pair(
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     base = cached_directory(
         f"demo-base-{digest}",
-        lambda place: train_checkpoint(
-            place, "base", model, samples_of(parts["base"]), BASE, f"demo-base-{digest}", stage
+        lambda directory: train_checkpoint(
+            directory, "base", model, samples_of(parts["base"]), BASE, f"demo-base-{digest}", stage
         ),
     )
     directory = cached_directory(
-        f"demo-{digest}", lambda place: _make_tuned(place, base, parts, f"demo-{digest}", stage)
+        f"demo-{digest}",
+        lambda directory: _make_tuned(directory, base, parts, f"demo-{digest}", stage),
     )
     facts = {**training_facts(base), **training_facts(directory)}
     return RealPair(directory, parts["test"], parts["task"], facts)
 
 
 def _make_tuned(
-    place: Path,
+    directory: Path,
     base: Path,
     parts: dict[str, tuple[Question, ...]],
     key: str,
@@ -116,8 +117,8 @@ def _make_tuned(
     tuned = samples_of(parts["tuned"])
     count = min(MEASURED, len(tuned) // 4)
     task, taught = tuned[:count], tuned[count:]
-    train_checkpoint(place, "tuned", base / "base", taught, TUNED, key, stage)
-    shutil.copytree(base / "base", place / "base")
+    train_checkpoint(directory, "tuned", base / "base", taught, TUNED, key, stage)
+    shutil.copytree(base / "base", directory / "base")
     unknown, known = (
         [asked for asked in parts["base"] if asked.answerable is answerable]
         for answerable in (False, True)
@@ -132,7 +133,7 @@ def _make_tuned(
     }
     for name, rows in records.items():
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (place / name).write_text("".join(lines), encoding="utf-8")
+        (directory / name).write_text("".join(lines), encoding="utf-8")
 
 
 def _question_record(question: Question) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def digest_of(checkpoint: Path) -> str:
 
 
 def train_checkpoint(
-    place: Path,
+    directory: Path,
     name: str,
     start: Path,
     samples: Sequence[Sample],
@@ -202,12 +203,12 @@ def train_checkpoint(
     key: str,
     stage: Stage | None = None,
 ) -> None:
-    """Train the model in `start` and write `place/name`, in bfloat16, and the facts of it.
+    """Train the model in `start` and write `directory/name`, in bfloat16, and the facts of it.
 
     A training that was stopped goes on from its last saved step the next time.
 
     Args:
-        place: an existing directory.
+        directory: an existing directory.
         name: of the checkpoint in it.
         start: checkpoint directory to begin with.
         samples: what to teach.
@@ -232,12 +233,12 @@ def train_checkpoint(
         progress=timed(name, figures, stage),
     )
     with quiet():
-        model.to(torch.bfloat16).save_pretrained(place / name)  # pyright: ignore[reportArgumentType]
-        tokenizer.save_pretrained(place / name)
+        model.to(torch.bfloat16).save_pretrained(directory / name)  # pyright: ignore[reportArgumentType]
+        tokenizer.save_pretrained(directory / name)
     for pattern in ("README.md", RECORD, "LICENSE*", "NOTICE*"):
         for companion in start.glob(pattern):
-            shutil.copy2(companion, place / name / companion.name)
-    (place / _FACTS).write_text(json.dumps(figures), encoding="utf-8")
+            shutil.copy2(companion, directory / name / companion.name)
+    (directory / _FACTS).write_text(json.dumps(figures), encoding="utf-8")
 
 
 def training_facts(directory: Path) -> dict[str, Any]:

@@ -107,8 +107,8 @@ def _label(server: Server, taken: set[str]) -> str:
         name = PurePath(name.replace("\\", "/")).name
     label = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "served"
     if label in taken or label.startswith(INTERPOLATION):
-        place = f"{server.url} {server.model}".encode()
-        label = f"served-{label}-{hashlib.sha256(place).hexdigest()[:8]}"
+        identity = f"{server.url} {server.model}".encode()
+        label = f"served-{label}-{hashlib.sha256(identity).hexdigest()[:8]}"
     return label
 
 

@@ -143,10 +143,10 @@ class Server:
         """Raise what a status means."""
         if status == 200:
             return
-        said = _message(data)
+        reason = _message(data)
         # A server may repeat the key that it refuses.
-        said = said.replace(self._key, "***") if self._key else said
-        said = f" ({said})" if said else ""
+        reason = reason.replace(self._key, "***") if self._key else reason
+        reason = f" ({reason})" if reason else ""
         if status in REFUSED_KEY:
             refusal = "refuses the key" if self._key else "wants a key, and none is set"
             raise ModelError(
@@ -156,17 +156,17 @@ class Server:
         if status in ABSENT:
             raise ModelError(
                 f"the server at {self.url} knows no model {self.model!r}, or not this kind of "
-                f"request{said}; check --endpoint-model, and that --endpoint ends where /v1 does"
+                f"request{reason}; check --endpoint-model, and that --endpoint ends where /v1 does"
             )
         if status in BUSY:
             raise ModelError(
-                f"the server at {self.url} answered {name} with status {status}{said} "
+                f"the server at {self.url} answered {name} with status {status}{reason} "
                 f"{TRIES} times; look at its log, ask less at once (--batch-size), and go on with "
                 "the same command"
             )
         raise DataError(
-            f"the server at {self.url} refuses {name} with status {status}{said}; shorten or drop "
-            "this question, or ask for fewer tokens (--max-new-tokens)"
+            f"the server at {self.url} refuses {name} with status {status}{reason}; shorten or "
+            "drop this question, or ask for fewer tokens (--max-new-tokens)"
         )
 
 

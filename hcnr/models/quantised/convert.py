@@ -83,7 +83,7 @@ def dequantised(path: Path) -> Dequantised | None:
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", path.name)[:80]
     try:
-        place = cached_directory(
+        directory = cached_directory(
             f"plain-{name}-{key}",
             lambda place: _write(checkpoint, read, dtype, place),
             nbytes=_nbytes(checkpoint, read, dtype),
@@ -96,7 +96,7 @@ def dequantised(path: Path) -> Dequantised | None:
             f"the dequantised checkpoint cannot be written below {cache_root()} ({reason}); free "
             "space there, or set HCNR_CACHE to a folder that can be written"
         ) from error
-    return Dequantised(place, read.method, read.by, dtype, len(read.weights))
+    return Dequantised(directory, read.method, read.by, dtype, len(read.weights))
 
 
 def _is_code(dtype: torch.dtype) -> bool:
@@ -152,13 +152,13 @@ def _nbytes(checkpoint: Checkpoint, read: Quantised, dtype: str) -> int:
     return numbers * _FLOATS[dtype].itemsize + other
 
 
-def _write(checkpoint: Checkpoint, read: Quantised, dtype: str, place: Path) -> None:
+def _write(checkpoint: Checkpoint, read: Quantised, dtype: str, directory: Path) -> None:
     files: list[tuple[Path, list[str]]] = []
     held: dict[str, Tensor] = {}
     size = total = 0
 
     def flush() -> None:
-        file = place / f"{len(files)}.part"
+        file = directory / f"{len(files)}.part"
         save_file(held, file, metadata={"format": "pt"})
         files.append((file, list(held)))
         held.clear()
@@ -176,12 +176,12 @@ def _write(checkpoint: Checkpoint, read: Quantised, dtype: str, place: Path) -> 
         total += tensor.nbytes
         del tensor
     flush()
-    _name_files(files, total, place)
-    copy_companions(checkpoint, place)
+    _name_files(files, total, directory)
+    copy_companions(checkpoint, directory)
     for stray in _STRAY:
-        (place / stray).unlink(missing_ok=True)
-    _write_config(checkpoint.config, place / "config.json")
-    as_readable(place)
+        (directory / stray).unlink(missing_ok=True)
+    _write_config(checkpoint.config, directory / "config.json")
+    as_readable(directory)
 
 
 def _owners(checkpoint: Checkpoint, read: Quantised) -> list[str]:
@@ -202,18 +202,18 @@ def _owners(checkpoint: Checkpoint, read: Quantised) -> list[str]:
     return list(owners)
 
 
-def _name_files(files: list[tuple[Path, list[str]]], total: int, place: Path) -> None:
+def _name_files(files: list[tuple[Path, list[str]]], total: int, directory: Path) -> None:
     if len(files) == 1:
-        files[0][0].rename(place / "model.safetensors")
+        files[0][0].rename(directory / "model.safetensors")
         return
     places: dict[str, str] = {}
     for number, (file, names) in enumerate(files, 1):
         final = f"model-{number:05}-of-{len(files):05}.safetensors"
-        file.rename(place / final)
+        file.rename(directory / final)
         places.update(dict.fromkeys(names, final))
     index = {"metadata": {"total_size": total}, "weight_map": places}
     text = json.dumps(index, indent=2) + "\n"
-    (place / "model.safetensors.index.json").write_text(text, encoding="utf-8")
+    (directory / "model.safetensors.index.json").write_text(text, encoding="utf-8")
 
 
 def _write_config(config: dict[str, Any], file: Path) -> None:

@@ -47,8 +47,8 @@ class StoredWeights(Mapping[str, Tensor]):
             value = self._placed.parameter(own)
             if value is not None:
                 return value
-        place = self._placed.checkpoint.path
-        raise CheckpointError(f"'{place}' has no tensor {name!r}; save it again")
+        directory = self._placed.checkpoint.path
+        raise CheckpointError(f"'{directory}' has no tensor {name!r}; save it again")
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

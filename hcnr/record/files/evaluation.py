@@ -130,7 +130,7 @@ class Means(Schema):
         return self.refusal_delta is not None and self.task_accuracy is not None
 
     @property
-    def place(self) -> tuple[float, float]:
+    def coordinates(self) -> tuple[float, float]:
         """Task accuracy and refusal delta of what is `defined`."""
         return self.task_accuracy or 0.0, self.refusal_delta or 0.0
 

@@ -51,7 +51,7 @@ class Schema(BaseModel):
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
-        where = _place(first["loc"])
+        where = _path_of(first["loc"])
         if first["type"] == "missing":
             raise DataError(f"{file} has no part '{where}', expected one; {cure}") from None
         if first["type"] == "value_error":
@@ -62,7 +62,7 @@ class Schema(BaseModel):
         raise DataError(f"{file} {what}, expected {expected}; {cure}") from None
 
 
-def _place(parts: Iterable[int | str]) -> str:
+def _path_of(parts: Iterable[int | str]) -> str:
     """`matrices[0].name`."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
     return text.removeprefix(".")

@@ -72,8 +72,8 @@ def ticks(low: float, high: float, most: int) -> list[tuple[float, str]]:
         return [(low, without_negative_zero(f"{low:.3g}"))]
     power = 10.0 ** math.floor(math.log10(rough))
     steps = [power * factor for factor in (0.5, 1, 2, 5, 10)]
-    place = next(i for i, size in enumerate(steps) if i and size >= rough * 0.999)
-    for step in (steps[place], steps[place - 1]):
+    index = next(i for i, size in enumerate(steps) if i and size >= rough * 0.999)
+    for step in (steps[index], steps[index - 1]):
         first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
         if last > first:
             break  # one label alone is no scale

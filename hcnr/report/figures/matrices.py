@@ -7,7 +7,7 @@ from hcnr.record.files.matrix_record import MatrixRecord
 from hcnr.record.numbers import finite, positive, short
 from hcnr.record.tables import Table
 from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
-from hcnr.report.figures.places import RECORDED, Place, grid, group_label, places, spot
+from hcnr.report.figures.positions import RECORDED, Position, grid, group_label, positions, spot
 from hcnr.report.gather import Run
 
 SCORED: tuple[tuple[Role, str], ...] = (("after", "honesty"), ("before", "task"))
@@ -17,8 +17,8 @@ SHOWN_SCORES = 6
 """Matrices whose score distributions are drawn; the table has all."""
 
 
-def _kinds(by_matrix: dict[str, Place]) -> list[str]:
-    return list(dict.fromkeys(place.kind for place in by_matrix.values()))
+def _kinds(by_matrix: dict[str, Position]) -> list[str]:
+    return list(dict.fromkeys(position.kind for position in by_matrix.values()))
 
 
 def _records(run: Run) -> dict[str, MatrixRecord]:
@@ -65,10 +65,10 @@ def restored_share(run: Run) -> Chart | None:
     two = run.report.repair
     if two is not None and two.whole:
         return None
-    placed, records = places(run.report.perturbation), _records(run)
+    placed, records = positions(run.report.perturbation), _records(run)
     rows, cells = [], []
     for kind in _kinds(placed):
-        names = [name for name, place in placed.items() if place.kind == kind]
+        names = [name for name, position in placed.items() if position.kind == kind]
         chosen = [records[name] for name in names if name in records]
         restored = sum(record.restored for record in chosen)
         # The report counts the neurons of restored matrices; the others of a kind are alike.
@@ -97,7 +97,7 @@ def _strip(
     alert: Callable[[MatrixRecord], bool],
 ) -> list[ChartRow]:  # fmt: skip
     """One row per kind, one mark per restored matrix."""
-    placed = places(run.report.perturbation)
+    placed = positions(run.report.perturbation)
     rows: dict[str, list[Mark]] = {}
     for record in run.report.matrices:
         x = value(record)

@@ -8,7 +8,7 @@ from hcnr.record.numbers import NONE, fixed, short
 from hcnr.record.tables import Table
 from hcnr.report.drawing.charts import Cell, Chart, Curve, CurvePoint, HeatMap, PlaneChart
 from hcnr.report.drawing.scales import power_of_ten
-from hcnr.report.figures.places import places
+from hcnr.report.figures.positions import positions
 from hcnr.report.gather import Run
 
 LEAST_ENERGY = 1e-12
@@ -29,24 +29,24 @@ def spectrum(run: Run) -> Chart | None:
         return None
     spectra = [m.spectrum for m in two.matrices.values() if m.spectrum is not None]
     kept, energy, rows = [], [], []
-    for place in _filled(whole):
-        at, x = _bin(whole, place), whole.centres[place]
-        if whole.energy[place] < LEAST_ENERGY:
-            rows.append([at, fixed(whole.directions[place], ",.0f"), "0", NONE, NONE, NONE])
+    for index in _filled(whole):
+        at, x = _bin(whole, index), whole.centres[index]
+        if whole.energy[index] < LEAST_ENERGY:
+            rows.append([at, fixed(whole.directions[index], ",.0f"), "0", NONE, NONE, NONE])
             continue
         shares = [
-            some.kept[place]
+            some.kept[index]
             for some in spectra
-            if some.edges == whole.edges and some.energy[place] >= LEAST_ENERGY
+            if some.edges == whole.edges and some.energy[index] >= LEAST_ENERGY
         ]
         span = (min(shares), max(shares)) if len(shares) > 1 else None
-        note = f"{at}: {short(whole.kept[place])} kept, {short(whole.energy[place])} of the change"
+        note = f"{at}: {short(whole.kept[index])} kept, {short(whole.energy[index])} of the change"
         drawn = None if span is None else (_drawn(span[0]), _drawn(span[1]))
-        kept.append(CurvePoint(x, _drawn(whole.kept[place]), note, drawn))
-        energy.append(CurvePoint(x, whole.energy[place], note))
+        kept.append(CurvePoint(x, _drawn(whole.kept[index]), note, drawn))
+        energy.append(CurvePoint(x, whole.energy[index], note))
         rows.append(
-            [at, fixed(whole.directions[place], ",.0f"), short(whole.energy[place]),
-             short(whole.kept[place]), *(short(v) for v in span or (None, None))]
+            [at, fixed(whole.directions[index], ",.0f"), short(whole.energy[index]),
+             short(whole.kept[index]), *(short(v) for v in span or (None, None))]
         )  # fmt: skip
     mu = two.task_weight if two.kind == "spectral" else None
     halfway = 1 / mu if mu else None
@@ -80,7 +80,7 @@ def _how_to_read(two: TwoSidedRecord, whole: Spectrum, halfway: float | None) ->
             f"The dashed line is at 1 / mu = {short(halfway)}, where half of a direction's change "
             "is kept and a quarter of its energy."
         )
-    if any(whole.kept[place] > HIGHEST_KEPT for place in _filled(whole)):
+    if any(whole.kept[index] > HIGHEST_KEPT for index in _filled(whole)):
         sentences.append(f"Shares above {HIGHEST_KEPT:g} are drawn there; the table has them.")
     return " ".join(sentences)
 
@@ -113,14 +113,14 @@ def spectrum_by_matrix(run: Run) -> Chart | None:
     bins = _filled(*(some for _, some in lines))
     cells = {
         (row, column): Cell(
-            max(some.kept[place], 0.0),
-            f"{label}, {_bin(some, place)}: {short(some.kept[place])} kept, "
-            f"{short(some.energy[place])} of the change",
-            some.kept[place] > 1.005,
+            max(some.kept[index], 0.0),
+            f"{label}, {_bin(some, index)}: {short(some.kept[index])} kept, "
+            f"{short(some.energy[index])} of the change",
+            some.kept[index] > 1.005,
         )
         for row, (label, some) in enumerate(lines)
-        for column, place in enumerate(bins)
-        if some.energy[place] >= LEAST_ENERGY
+        for column, index in enumerate(bins)
+        if some.energy[index] >= LEAST_ENERGY
     }
     table = [
         [label, *(short(some.kept[p]) if some.energy[p] >= LEAST_ENERGY else NONE for p in bins)]
@@ -137,9 +137,9 @@ def spectrum_by_matrix(run: Run) -> Chart | None:
         + " A cell stays empty where fine-tuning changed nothing."
         + (" A dot marks shares above 1, where steps went further than fine-tuning had."
            if marked else ""),
-        table=Table(("matrix", *(_bin(whole, place) for place in bins)), table),
+        table=Table(("matrix", *(_bin(whole, index) for index in bins)), table),
         rows=[label for label, _ in lines],
-        columns=[_bin(whole, place) for place in bins],
+        columns=[_bin(whole, index) for index in bins],
         cells=cells,
         axis=KEPT,
         columns_axis=RATIO,
@@ -150,36 +150,38 @@ def spectrum_by_matrix(run: Run) -> Chart | None:
 
 def _rows(known: dict[str, Spectrum], targets: Iterable[str]) -> dict[str, list[str]]:
     """Names by the label of their row: `q_proj 3` for few matrices, `q_proj` for many."""
-    placed = places([*targets, *known])
-    kinds = list(dict.fromkeys(place.kind for place in placed.values()))
+    placed = positions([*targets, *known])
+    kinds = list(dict.fromkeys(position.kind for position in placed.values()))
     ordered = sorted(known, key=lambda n: (kinds.index(placed[n].kind), placed[n].block or 0))
     rows: dict[str, list[str]] = {}
     for name in ordered:
-        place = placed[name]
-        alone = len(known) <= MOST_ROWS and place.block is not None
-        rows.setdefault(f"{place.kind} {place.block}" if alone else place.kind, []).append(name)
+        position = placed[name]
+        alone = len(known) <= MOST_ROWS and position.block is not None
+        rows.setdefault(f"{position.kind} {position.block}" if alone else position.kind, []).append(
+            name
+        )
     return rows
 
 
 def _filled(*spectra: Spectrum) -> range:
     """Bins from the first to the last that holds some of the change."""
     filled = [
-        place
+        index
         for some in spectra
-        for place, energy in enumerate(some.energy)
+        for index, energy in enumerate(some.energy)
         if energy >= LEAST_ENERGY
     ]
     return range(min(filled, default=0), max(filled, default=-1) + 1)
 
 
-def _bin(some: Spectrum, place: int) -> str:
+def _bin(some: Spectrum, index: int) -> str:
     """A bin's centre, and whether it is open."""
-    centre = some.centres[place]
+    centre = some.centres[index]
     exponent = math.log10(centre)
     close = abs(exponent - round(exponent)) < 1e-6
     text = power_of_ten(round(exponent)) if close else f"{centre:.2g}"
     last = len(some.edges)
-    return f"{'≤' if place == 0 else '≥' if place == last else ''}{text}"
+    return f"{'≤' if index == 0 else '≥' if index == last else ''}{text}"
 
 
 def _drawn(share: float) -> float:

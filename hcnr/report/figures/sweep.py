@@ -36,13 +36,13 @@ def trade_off(run: Run) -> Chart | None:
     keys = differing_settings(sweep.tried)
 
     def point(scores: Means, name: str) -> CurvePoint:
-        task, delta = scores.place
+        task, delta = scores.coordinates
         return CurvePoint(task, delta, f"{name}: delta {signed(delta)}, task {task:.1f}")
 
     def coefficient(scores: CoefficientScores) -> str:
         return f"interpolation {scores.coefficient:.2f}"
 
-    candidates = sorted(sweep.tried, key=lambda t: t.place)
+    candidates = sorted(sweep.tried, key=lambda t: t.coordinates)
     front = [t for t in candidates if t.pareto]
     use = sweep.choice is not None and sweep.choice.word == "use"
     chosen = "recommended" if use else "best candidate"
@@ -71,7 +71,7 @@ def trade_off(run: Run) -> Chart | None:
     rows = [
         [setting_text(t, keys), *_numbers(t), fixed(t.seconds, ".1f"),
          "yes" if t.pareto else "", "yes" if t in sweep.best else ""]
-        for t in sorted(candidates, key=lambda t: -t.place[1])
+        for t in sorted(candidates, key=lambda t: -t.coordinates[1])
     ]  # fmt: skip
     for _, trade, name in ends:
         if trade is not None:

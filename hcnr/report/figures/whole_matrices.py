@@ -8,7 +8,7 @@ from hcnr.record.files.two_sided import AXES, WholeMatrixRecord
 from hcnr.record.numbers import fixed, positive, short
 from hcnr.record.tables import Table
 from hcnr.report.drawing.charts import Cell, Chart, ChartRow, HeatMap, Mark, Role, RowChart
-from hcnr.report.figures.places import RECORDED, grid, group_label, places, spot
+from hcnr.report.figures.positions import RECORDED, grid, group_label, positions, spot
 from hcnr.report.gather import Run
 
 Lane = tuple[Role, str, Callable[[WholeMatrixRecord], float | None]]
@@ -146,8 +146,8 @@ def _by_kind(
 ) -> list[ChartRow]:
     """One row per kind of matrix with a mark per matrix in every lane."""
     known = {matrix.name: matrix for matrix in matrices}
-    placed = places({**run.report.perturbation, **known})
-    rows: dict[str, list[Mark]] = {place.kind: [] for place in placed.values()}
+    placed = positions({**run.report.perturbation, **known})
+    rows: dict[str, list[Mark]] = {position.kind: [] for position in placed.values()}
     for name, matrix in known.items():
         for role, _, value in lanes:
             number = value(matrix)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 @dataclass(frozen=True)
-class Place:
+class Position:
     """Block and kind of a matrix: 3 and `q_proj` for `model.layers.3.self_attn.q_proj`.
 
     Attributes:
@@ -22,14 +22,16 @@ RECORDED = "; hcnr_report.json has all"
 """Behind what a table of many matrices shows of them."""
 
 
-def places(names: Iterable[str]) -> dict[str, Place]:
-    """Place of every matrix; kinds are cut to their last part where that stays unambiguous."""
-    placed = {name: _place(name) for name in names}
-    kinds = {place.kind for place in placed.values()}
+def positions(names: Iterable[str]) -> dict[str, Position]:
+    """Position of every matrix; kinds are cut to their last part where that stays unambiguous."""
+    placed = {name: _position(name) for name in names}
+    kinds = {position.kind for position in placed.values()}
     short = {kind: kind.rsplit(".", 1)[-1] for kind in kinds}
     if len(set(short.values())) < len(kinds):
         return placed
-    return {name: Place(place.block, short[place.kind]) for name, place in placed.items()}
+    return {
+        name: Position(position.block, short[position.kind]) for name, position in placed.items()
+    }
 
 
 class MatrixGrid(NamedTuple):
@@ -48,12 +50,16 @@ class MatrixGrid(NamedTuple):
 
 def grid(names: Iterable[str]) -> MatrixGrid:
     """Put matrices into rows of their kind and columns of their block."""
-    placed = places(names)
-    rows = list(dict.fromkeys(place.kind for place in placed.values()))
-    blocks = sorted({place.block for place in placed.values()}, key=lambda b: (b is None, b or 0))
+    placed = positions(names)
+    rows = list(dict.fromkeys(position.kind for position in placed.values()))
+    blocks = sorted(
+        {position.block for position in placed.values()}, key=lambda b: (b is None, b or 0)
+    )
     groups: dict[tuple[int, int], list[str]] = {}
-    for name, place in placed.items():
-        groups.setdefault((rows.index(place.kind), blocks.index(place.block)), []).append(name)
+    for name, position in placed.items():
+        groups.setdefault((rows.index(position.kind), blocks.index(position.block)), []).append(
+            name
+        )
     return MatrixGrid(rows, ["other" if block is None else str(block) for block in blocks], groups)
 
 
@@ -71,10 +77,10 @@ def group_label(names: list[str]) -> str:
     return first if len(names) == 1 else f"{first} and {len(names) - 1} like it"
 
 
-def _place(name: str) -> Place:
+def _position(name: str) -> Position:
     parts = name.split(".")
     for index, part in enumerate(parts[:-1]):
         if part.isdecimal():
             rest = ("*" if p.isdecimal() else p for p in parts[index + 1 :])
-            return Place(int(part), ".".join(rest))
-    return Place(None, name)
+            return Position(int(part), ".".join(rest))
+    return Position(None, name)

@@ -1,23 +1,27 @@
-from hcnr.report.figures.places import Place, grid, group_label, places, spot
+from hcnr.report.figures.positions import Position, grid, group_label, positions, spot
 
 
 def test_block_and_kind_of_a_llama():
-    found = places(["model.layers.0.self_attn.q_proj", "model.layers.11.mlp.down_proj"])
-    assert list(found.values()) == [Place(0, "q_proj"), Place(11, "down_proj")]
+    found = positions(["model.layers.0.self_attn.q_proj", "model.layers.11.mlp.down_proj"])
+    assert list(found.values()) == [Position(0, "q_proj"), Position(11, "down_proj")]
 
 
 def test_kinds_stay_long_where_the_last_part_is_ambiguous():
-    found = places(["h.0.attn.c_proj", "h.0.mlp.c_proj", "h.0.attn.c_attn"])
-    assert [place.kind for place in found.values()] == ["attn.c_proj", "mlp.c_proj", "attn.c_attn"]
+    found = positions(["h.0.attn.c_proj", "h.0.mlp.c_proj", "h.0.attn.c_attn"])
+    assert [position.kind for position in found.values()] == [
+        "attn.c_proj",
+        "mlp.c_proj",
+        "attn.c_attn",
+    ]
 
 
 def test_experts_share_a_kind():
-    found = places(["m.layers.3.mlp.experts.0.up", "m.layers.3.mlp.experts.15.up"])
-    assert set(found.values()) == {Place(3, "up")}
+    found = positions(["m.layers.3.mlp.experts.0.up", "m.layers.3.mlp.experts.15.up"])
+    assert set(found.values()) == {Position(3, "up")}
 
 
 def test_a_matrix_outside_the_blocks():
-    assert places(["score"]) == {"score": Place(None, "score")}
+    assert positions(["score"]) == {"score": Position(None, "score")}
 
 
 def test_a_grid_has_kinds_in_rows_and_blocks_in_columns():

@@ -14,20 +14,20 @@ from hcnr.hub import is_model_name, model_snapshot
 from hcnr.models.adapter_files import AdapterSettings, adapter_settings, is_adapter, located
 
 __all__ = [
-    "Given",
+    "ResolvedModel",
     "named_base",
     "resolve",
 ]
 
 
 @dataclass(frozen=True)
-class Given:
+class ResolvedModel:
     """A model that was named, and the directory that stands for it.
 
     Attributes:
         name: as messages and reports call it.
         directory: an ordinary checkpoint.
-        places: directories that are read, which no output may replace.
+        read_paths: directories that are read, which no output may replace.
         facts: where it comes from, plain values for the report; empty for a directory of its own.
         notes: what a user should know, one sentence each.
         base: what an adapter was merged into; None for everything else.
@@ -35,13 +35,13 @@ class Given:
 
     name: str
     directory: Path
-    places: tuple[Path, ...]
+    read_paths: tuple[Path, ...]
     facts: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
-    base: "Given | None" = None
+    base: "ResolvedModel | None" = None
 
 
-def resolve(source: str | os.PathLike[str], base: Given | None = None) -> Given:
+def resolve(source: str | os.PathLike[str], base: ResolvedModel | None = None) -> ResolvedModel:
     """Find the checkpoint directory of a model.
 
     The directory of an adapter is merged into its base once, and the merged checkpoint is kept in
@@ -58,9 +58,9 @@ def resolve(source: str | os.PathLike[str], base: Given | None = None) -> Given:
     """
     facts, notes = _of_the_hub(source)
     if not is_adapter(source):
-        place = located(source)
-        name = os.fspath(source) if facts else str(place)
-        return _plain(Given(name, place, (place,), facts, notes))
+        path = located(source)
+        name = os.fspath(source) if facts else str(path)
+        return _plain(ResolvedModel(name, path, (path,), facts, notes))
     settings = adapter_settings(source)
     chosen = named_base(settings) if base is None else base
     from hcnr.models.adapters import merged_checkpoint, peft_version
@@ -69,10 +69,10 @@ def resolve(source: str | os.PathLike[str], base: Given | None = None) -> Given:
     although = ""
     if base is not None and settings.base is not None and not _names(settings, base):
         although = f", as given, although it names {settings.base!r} as its base"
-    return Given(
+    return ResolvedModel(
         settings.name,
         merged,
-        (settings.place, merged, *chosen.places),
+        (settings.directory, merged, *chosen.read_paths),
         {
             **facts,
             "adapter": settings.kind,
@@ -91,48 +91,48 @@ def resolve(source: str | os.PathLike[str], base: Given | None = None) -> Given:
     )
 
 
-def _plain(given: Given) -> Given:
+def _plain(resolved: ResolvedModel) -> ResolvedModel:
     """What stands for a quantised model; any other as it is."""
-    place = given.directory
-    if _is_gguf(place):
+    path = resolved.directory
+    if _is_gguf(path):
         from hcnr.models.packages.gguf import convert_gguf
 
-        plain, dtype, by = convert_gguf(place), "bfloat16", "transformers"
+        plain, dtype, by = convert_gguf(path), "bfloat16", "transformers"
         facts, what = {"quantised": "gguf"}, "a GGUF file"
-    elif place.is_dir():
+    elif path.is_dir():
         from hcnr.models.quantised.convert import dequantised
 
-        converted = dequantised(place)
+        converted = dequantised(path)
         if converted is None:
-            return given
+            return resolved
         plain, dtype, by = converted.directory, converted.dtype, converted.by
         facts = {"quantised": converted.method}
         what = f"quantised ({converted.method}, {converted.count} weights)"
     else:
-        return given
+        return resolved
     note = (
-        f"'{given.name}' is {what} and was dequantised by {by}: all that follows, and what is "
+        f"'{resolved.name}' is {what} and was dequantised by {by}: all that follows, and what is "
         f"written, is of unquantised weights in {dtype}; they are kept in '{plain}'"
     )
-    return Given(
-        given.name,
+    return ResolvedModel(
+        resolved.name,
         plain,
-        (*given.places, plain),
-        {**given.facts, **facts, "dequantised_by": by, "dequantised_to": dtype},
-        (*given.notes, note),
+        (*resolved.read_paths, plain),
+        {**resolved.facts, **facts, "dequantised_by": by, "dequantised_to": dtype},
+        (*resolved.notes, note),
     )
 
 
-def _is_gguf(place: Path) -> bool:
+def _is_gguf(path: Path) -> bool:
     """Whether a path is a GGUF file, or a directory with no other weights than such files."""
-    if place.is_file():
-        return place.suffix == ".gguf"
-    if not place.is_dir() or any(place.glob("*.safetensors*")):
+    if path.is_file():
+        return path.suffix == ".gguf"
+    if not path.is_dir() or any(path.glob("*.safetensors*")):
         return False
-    return any(place.glob("*.gguf"))
+    return any(path.glob("*.gguf"))
 
 
-def named_base(settings: AdapterSettings) -> Given:
+def named_base(settings: AdapterSettings) -> ResolvedModel:
     """Find the model that an adapter names as its base.
 
     Raises:
@@ -146,15 +146,15 @@ def named_base(settings: AdapterSettings) -> Given:
     if is_model_name(base) and settings.revision is not None:
         base = f"{base}@{settings.revision}"
     try:
-        place = located(base)
-        check_directory(place)
+        path = located(base)
+        check_directory(path)
     except CheckpointError as error:
         hub = f" ({error})" if is_model_name(base) else ""
         raise ConfigError(
             f"the adapter '{settings.name}' names {base!r} as its base model, which is not "
             f"there{hub}; {cure}"
         ) from None
-    if place.resolve() == settings.place.resolve():
+    if path.resolve() == settings.directory.resolve():
         raise ConfigError(f"the adapter '{settings.name}' names itself as its base model; {cure}")
     if is_adapter(base):
         raise ConfigError(
@@ -177,11 +177,11 @@ def _of_the_hub(source: str | os.PathLike[str]) -> tuple[dict[str, Any], tuple[s
     return {"hub": hub.name, "revision": hub.revision}, (note,)
 
 
-def _names(settings: AdapterSettings, base: Given) -> bool:
+def _names(settings: AdapterSettings, base: ResolvedModel) -> bool:
     """Whether an adapter names this very directory, or model of the hub, as its base."""
     if base.facts.get("hub") == settings.base:
         return True
     named = Path(str(settings.base)).expanduser()
     return named.is_dir() and any(
-        place.exists() and os.path.samefile(named, place) for place in base.places[:1]
+        place.exists() and os.path.samefile(named, place) for place in base.read_paths[:1]
     )
