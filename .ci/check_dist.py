@@ -79,17 +79,17 @@ def source_faults(names: set[str]) -> list[str]:
 
 def only(folder: Path, pattern: str) -> Path:
     """The one file of this pattern."""
-    found = sorted(folder.glob(pattern))
-    if len(found) != 1:
-        sys.exit(f"{folder} must hold one {pattern}, not {len(found)}.")
-    return found[0]
+    paths = sorted(folder.glob(pattern))
+    if len(paths) != 1:
+        sys.exit(f"{folder} must hold one {pattern}, not {len(paths)}.")
+    return paths[0]
 
 
 def use(wheel: Path) -> None:
     """Install the wheel into a fresh environment, and run it from an empty directory."""
-    with tempfile.TemporaryDirectory() as place:
-        venv.create(Path(place, "venv"), with_pip=True)
-        binaries, empty = Path(place, "venv", "bin"), Path(place, "empty")
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(Path(folder, "venv"), with_pip=True)
+        binaries, empty = Path(folder, "venv", "bin"), Path(folder, "empty")
         empty.mkdir()
         clean = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PYTHONHOME")}
         quiet = ("--quiet", "--disable-pip-version-check", "-c", str(ROOT / "constraints.txt"))
@@ -110,10 +110,12 @@ def use(wheel: Path) -> None:
                 stderr=subprocess.STDOUT,
                 check=False,
             )
-            said = " ".join(Path(part).name if part != WITHIN else "..." for part in command)
+            words = " ".join(Path(part).name if part != WITHIN else "..." for part in command)
             if done.returncode:
-                sys.exit(f"In a clean environment this failed: {said}\n{done.stdout}")
-            print(f"{said}: {(done.stdout.strip().splitlines() or ['ok'])[-1].strip()}", flush=True)
+                sys.exit(f"In a clean environment this failed: {words}\n{done.stdout}")
+            print(
+                f"{words}: {(done.stdout.strip().splitlines() or ['ok'])[-1].strip()}", flush=True
+            )
 
 
 def main() -> None:
@@ -124,11 +126,11 @@ def main() -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if not name.endswith("/")}
     with tarfile.open(source) as archive:
-        given = {member.name.partition("/")[2] for member in archive if member.isfile()}
-    faults = wheel_faults(held) + source_faults(given)
+        names = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    faults = wheel_faults(held) + source_faults(names)
     if faults:
         sys.exit("\n".join(faults))
-    print(f"{wheel.name}: {len(held)} files; {source.name}: {len(given)} files", flush=True)
+    print(f"{wheel.name}: {len(held)} files; {source.name}: {len(names)} files", flush=True)
     use(wheel)
 
 

@@ -19,10 +19,10 @@ def priority(honesty: Tensor, task: Tensor) -> Tensor:
     return honesty * (honesty / task).log()
 
 
-def overlap(found: Tensor, wanted: Tensor) -> float:
+def overlap(computed: Tensor, wanted: Tensor) -> float:
     """Share of the upper half of `wanted` that is in the upper half of `found`."""
     half = len(wanted) // 2
-    chosen = torch.isin(wanted.topk(half).indices, found.topk(half).indices)
+    chosen = torch.isin(wanted.topk(half).indices, computed.topk(half).indices)
     return float(chosen.double().mean())
 
 

@@ -63,10 +63,10 @@ class Case:
     def result(self, run: Callable[..., Any], *, poison: bool = False) -> tuple[Tensor, ...] | None:
         """What a contender computes from nothing."""
         with poisoned() if poison else contextlib.nullcontext():
-            found = run(*self.accumulators())
-        if found is None:
+            results = run(*self.accumulators())
+        if results is None:
             return None
-        return self.kept((found,) if isinstance(found, Tensor) else tuple(found))
+        return self.kept((results,) if isinstance(results, Tensor) else tuple(results))
 
     def verify(self) -> tuple[float, bool, dict[str, float]]:
         """Our error, whether two runs gave the same bits, and the errors of the rivals.
@@ -82,9 +82,9 @@ class Case:
         assert error <= self.tolerance, f"{self.title}: error {error:.1e} > {self.tolerance:.1e}"
         errors = {}
         for name, run in self.rivals.items():
-            found = self.result(run)
-            if found is not None:
-                errors[name] = self.error(found)
+            results = self.result(run)
+            if results is not None:
+                errors[name] = self.error(results)
                 assert errors[name] <= RIVAL_TOLERANCE, f"{name}: error {errors[name]:.1e}"
         return error, same, errors
 
@@ -95,9 +95,9 @@ class Case:
         return {name: lambda run=run: run(*held) for name, run in runs.items()}
 
 
-def rms_ratio(found: Tensor, exact: Tensor) -> float:
+def rms_ratio(computed: Tensor, exact: Tensor) -> float:
     """RMS of the difference over RMS of the float64 result; NaN anywhere gives NaN."""
-    return float((found.double() - exact).norm() / exact.norm())
+    return float((computed.double() - exact).norm() / exact.norm())
 
 
 def measure(case: Case, ceilings: Ceilings, device: torch.device, *, quick: bool) -> Record:

@@ -73,10 +73,10 @@ def sanitizer(check: str, context: Context) -> str:
     log = context.scratch / f"{check}.log"
     # Each tensor an allocation of its own, so that its ends are known.
     status = context.child(command, output=log, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
-    return _found(check, log, status)
+    return _outcome(check, log, status)
 
 
-def _found(check: str, log: Path, status: int | None) -> str:
+def _outcome(check: str, log: Path, status: int | None) -> str:
     text = log.read_text()
     if "Device not supported" in text:
         return "skipped: compute-sanitizer does not support this device"

@@ -35,10 +35,15 @@ def environment(**extra: str) -> dict[str, str]:
     """For children: the project importable without being installed, no interpreter of Triton."""
     inherited = os.environ.get("PYTHONPATH")
     paths = [str(ROOT), str(ROOT / "kernels"), *([inherited] if inherited else [])]
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1", **extra}
-    found["PATH"] = os.pathsep.join([found.get("PATH", os.defpath), *_compilers()])
-    found.pop("TRITON_INTERPRET", None)
-    return found
+    variables = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",
+        **extra,
+    }
+    variables["PATH"] = os.pathsep.join([variables.get("PATH", os.defpath), *_compilers()])
+    variables.pop("TRITON_INTERPRET", None)
+    return variables
 
 
 def _compilers() -> list[str]:

@@ -177,7 +177,7 @@ def condition(width: int, device: torch.device, small: bool) -> Case:
     def factor() -> Cholesky:
         return cholesky_(damp_(hessian[None].clone(), shift, unit)[0], tiling_for(device))
 
-    found, norm = factor(), one_norms(hessian[None], unit, shift)
+    factored, norm = factor(), one_norms(hessian[None], unit, shift)
 
     @cache
     def exact() -> Tensor:
@@ -185,9 +185,9 @@ def condition(width: int, device: torch.device, small: bool) -> Case:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(whole))
         return whole.abs().sum(0).amax() * inverse.abs().sum(0).amax()
 
-    def error(found: tuple[Tensor, ...]) -> float:
+    def error(results: tuple[Tensor, ...]) -> float:
         """0 if the bound keeps its promise."""
-        share = float(found[0].double().squeeze() / exact())
+        share = float(results[0].double().squeeze() / exact())
         return float(not 1 / WITHIN <= share <= 1 + TOLERANCE)
 
     def factorise() -> None:
@@ -198,7 +198,7 @@ def condition(width: int, device: torch.device, small: bool) -> Case:
         title=f"condition estimate {width}",
         shape=f"{size} x {size}",
         dtype=torch.float32,
-        run=lambda: condition_bound(solver_of(found), norm, unit[None]),
+        run=lambda: condition_bound(solver_of(factored), norm, unit[None]),
         error=error,
         flops=3 * 2 * 2 * size**2,
         nbytes=3 * hessian.nbytes,

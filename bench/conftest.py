@@ -72,8 +72,8 @@ def _facts(device: torch.device) -> dict[str, str]:
 
 def _milliseconds(seconds: list[float]) -> dict[str, float]:
     """Quantiles for `extra_info`."""
-    found = zip(("p20_ms", "p50_ms", "p80_ms"), quantiles(seconds), strict=True)
-    return {name: 1e3 * value for name, value in found}
+    percentiles = zip(("p20_ms", "p50_ms", "p80_ms"), quantiles(seconds), strict=True)
+    return {name: 1e3 * value for name, value in percentiles}
 
 
 def _own(row: Operator, sample: Sample) -> tuple[Any, ...]:
@@ -86,9 +86,9 @@ def check(row: Operator, sample: Sample, dtype: torch.dtype) -> None:
     """Nothing is timed before it agrees with the reference."""
     got = row.compared(row.public(*_own(row, sample), **sample.kwargs))
     args = [v.cpu() if isinstance(v, Tensor) else v for v in sample.args]
-    for place in range(len(row.mutates)):
+    for index in range(len(row.mutates)):
         # Also a copy: on a CPU it would be the sample's own.
-        args[place] = args[place].to(torch.float64, copy=True)
+        args[index] = args[index].to(torch.float64, copy=True)
     want = row.compared(row.twin(*args, **sample.kwargs))
     allowed = row.tolerances[dtype]
     if got[0].is_cuda and dtype.itemsize == 2:

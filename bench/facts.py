@@ -28,19 +28,19 @@ def answer(*command: str) -> str:
     if shutil.which(command[0]) is None:
         return ""
     try:
-        found = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except (subprocess.TimeoutExpired, OSError):
         return ""
-    lines = found.stdout.strip().splitlines()
-    return lines[0].strip() if found.returncode == 0 and lines else ""
+    lines = process.stdout.strip().splitlines()
+    return lines[0].strip() if process.returncode == 0 and lines else ""
 
 
 def facts(device: torch.device) -> dict[str, str]:
-    found: dict[str, str] = {}
+    machine: dict[str, str] = {}
     if device.type == "cuda":
         card = torch.cuda.get_device_properties(device)
         driver = answer("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-        found = {
+        machine = {
             "name": card.name,
             "capability": f"{card.major}.{card.minor}",
             "multiprocessors": str(card.multi_processor_count),
@@ -49,20 +49,20 @@ def facts(device: torch.device) -> dict[str, str]:
             "cuda": str(torch.version.cuda),
         }
     else:
-        found = {"name": "cpu dry run", "processor": platform.machine()}
-    found["python"] = platform.python_version()
-    found |= {package: version(package) for package in PACKAGES}
-    found["date"] = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+        machine = {"name": "cpu dry run", "processor": platform.machine()}
+    machine["python"] = platform.python_version()
+    machine |= {package: version(package) for package in PACKAGES}
+    machine["date"] = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     commit = answer("git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty")
-    return found | ({"commit": commit} if commit else {})
+    return machine | ({"commit": commit} if commit else {})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--json", type=Path, required=True)
-    found = parser.parse_args()
-    device = torch.device(found.device)
+    arguments = parser.parse_args()
+    device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         built = torch.version.cuda
         reason = "its torch is a CPU build" if built is None else "torch sees none"
@@ -71,7 +71,7 @@ def main() -> int:
     known = facts(device)
     for name, value in known.items():
         print(f"{name:18} {value}")
-    found.json.write_text(json.dumps(known))
+    arguments.json.write_text(json.dumps(known))
     return 0
 
 

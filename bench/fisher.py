@@ -235,9 +235,9 @@ def both(device: torch.device, small: bool) -> Case:
     data = _long(device, small)
     reference = cache(lambda: exact(data))
 
-    def error(found: tuple[Tensor, ...]) -> float:
+    def error(results: tuple[Tensor, ...]) -> float:
         squares = reference()
-        return max(rms_ratio(found[0], squares.output), rms_ratio(found[1], squares.input))
+        return max(rms_ratio(results[0], squares.output), rms_ratio(results[1], squares.input))
 
     def two_calls(output: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
         spans = {"form": "direct", "max_seqlen": data.length}
@@ -263,10 +263,10 @@ def weight(device: torch.device, small: bool) -> Case:
     shape = (data.g.shape[1], data.x.shape[1])
     reference = cache(lambda: exact(data, weight=True).weight)
 
-    def error(found: tuple[Tensor, ...]) -> float:
+    def error(results: tuple[Tensor, ...]) -> float:
         squares = reference()
         assert squares is not None
-        return rms_ratio(found[0], squares)
+        return rms_ratio(results[0], squares)
 
     def rival(scores: Tensor) -> Tensor:
         for x, g in data.split():

@@ -65,18 +65,18 @@ def arguments() -> argparse.Namespace:
         "--device", choices=("cuda", "cpu"), default="cuda",
         help="cpu: tiny shapes, to test this program without a GPU; its figures mean nothing",
     )  # fmt: skip
-    found = parser.parse_args()
-    found.earlier = None
-    if found.append is not None:
+    parsed = parser.parse_args()
+    parsed.earlier = None
+    if parsed.append is not None:
         try:
-            found.earlier = load(found.append)
+            parsed.earlier = load(parsed.append)
         except ValueError as error:
             parser.error(str(error))
-    named = None if found.sections is None else [n for n in found.sections.split(",") if n]
+    named = None if parsed.sections is None else [n for n in parsed.sections.split(",") if n]
     if named is not None and (not named or set(named) - set(known)):
         parser.error(f"--sections takes some of {', '.join(known)}")
-    found.named, found.sections = named, chosen(named, found.earlier)
-    return found
+    parsed.named, parsed.sections = named, chosen(named, parsed.earlier)
+    return parsed
 
 
 def chosen(named: list[str] | None, earlier: Result | None) -> list[str]:
@@ -98,13 +98,13 @@ def chosen(named: list[str] | None, earlier: Result | None) -> list[str]:
     return sorted(left, key=lambda name: name != "build" and status.get(name) == FAILED)
 
 
-def places(out: Path | None, device: str) -> list[Path]:
+def output_folders(out: Path | None, device: str) -> list[Path]:
     """Where results go: `--out`, and the folder named by the variable OUT."""
     if out is None:
         fresh = device == "cpu"
         out = Path(tempfile.mkdtemp(prefix="bench-")) if fresh else ROOT / "bench" / "results"
-    given = os.environ.get("OUT")
-    return [out, *([Path(given)] if given else [])]
+    folder = os.environ.get("OUT")
+    return [out, *([Path(folder)] if folder else [])]
 
 
 def facts(device: str, scratch: Path) -> dict[str, str] | int:
@@ -192,7 +192,10 @@ def main() -> int:
                 return device
             apart(settings, device)
             outputs = Outputs.open(
-                places(settings.out, settings.device), device, settings.earlier, settings.append
+                output_folders(settings.out, settings.device),
+                device,
+                settings.earlier,
+                settings.append,
             )
             run(settings, scratch, outputs, began + settings.seconds)
         except Stopped:
@@ -212,8 +215,8 @@ def conclude(settings: argparse.Namespace, outputs: Outputs, seconds: float) -> 
     except Exception:
         traceback.print_exc()
     for section in sections.SECTIONS:
-        found = result["sections"].get(section, {"status": "not reached", "seconds": 0.0})
-        print(f"{section:12} {found['seconds']:5.0f} s  {found['status']}")
+        outcome = result["sections"].get(section, {"status": "not reached", "seconds": 0.0})
+        print(f"{section:12} {outcome['seconds']:5.0f} s  {outcome['status']}")
     print(f"{'in all':12} {seconds:5.0f} s  {', '.join(map(str, written))}")
     mine = [result["sections"].get(name) for name in settings.sections]
     return int(any(found is not None and is_bad(found["status"]) for found in mine))

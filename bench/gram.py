@@ -35,9 +35,9 @@ def gram(width: int, device: torch.device, small: bool) -> Case:
     reference = cache(lambda: x[:, chosen].double().T @ x.double())
     below = torch.arange(columns, device=device) <= chosen[:, None]
 
-    def error(found: tuple[Tensor, ...]) -> float:
+    def error(results: tuple[Tensor, ...]) -> float:
         """On some rows; in float64 the whole would take longer than all that is timed."""
-        return rms_ratio(found[0][chosen] * below, reference() * below)
+        return rms_ratio(results[0][chosen] * below, reference() * below)
 
     fused = fused_add(device)
 

@@ -138,9 +138,9 @@ def model(device: torch.device, small: bool) -> Case:
     exact = cache(lambda: torch.linalg.inv(damped(joined[::100]).double()))
 
     def ours() -> Tensor:
-        found = native.invert_blocks(joined, shifts)
-        assert not bool(found.status.any())
-        return found.results
+        inverted = native.invert_blocks(joined, shifts)
+        assert not bool(inverted.status.any())
+        return inverted.results
 
     def rival() -> Tensor:
         return torch.cat([by_cholesky(stack) for stack in stacks])

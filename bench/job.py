@@ -79,10 +79,10 @@ def pair(settings: Settings, shape: dict[str, int], **changed: int) -> Iterator[
         sizes = {**SMALL, "num_hidden_layers": layers}
         count, length, response = 6, 16, 6
     start = time.perf_counter()
-    with written(settings.device, sizes, count, length, response) as found:
-        print(f"a pair of {found.weights / 1e9:.2f} GB each was written to {found.place} in "
+    with written(settings.device, sizes, count, length, response) as files:
+        print(f"a pair of {files.weights / 1e9:.2f} GB each was written to {files.where} in "
               f"{time.perf_counter() - start:.0f} s", flush=True)  # fmt: skip
-        yield found
+        yield files
 
 
 def configured(settings: Settings, **changed: Any) -> hcnr.RestoreConfig:
@@ -119,7 +119,7 @@ def whole(
     )
     peak = torch.cuda.max_memory_allocated() if settings.device.type == "cuda" else 0
     measuring = sum(s for name, s in stages.items() if name.startswith(("score", "curvature")))
-    shape = f"2 x {len(files.task)} samples, {files.weights / 1e9:.2f} GB of weights, {files.place}"
+    shape = f"2 x {len(files.task)} samples, {files.weights / 1e9:.2f} GB of weights, {files.where}"
     target, prediction = TARGETS[axis, kind]
     seconds = judged("seconds, safetensors to safetensors", total, target, prediction, True)
     return [
@@ -171,14 +171,14 @@ def at_8b(kinds: tuple[tuple[str, str], ...], settings: Settings, record: Record
 
 def by_the_block(settings: Settings, record: Recorder) -> list[Record]:
     """70B shapes: what each further block takes, and what 80 such blocks would."""
-    found: list[tuple[float, dict[str, float]]] = []
+    timings: list[tuple[float, dict[str, float]]] = []
     for what, blocks in (("to compile", FEW), ("few", FEW), ("more", MORE)):
         changed = {"num_hidden_layers": blocks, "vocab_size": 4096}
         with pair(settings, LLAMA_70B, **changed) as files:
             title = f"70B shapes, {blocks} blocks ({what})"
             config = configured(settings, axis="input")
-            found.append(restored(title, files, config, settings, record))
-    (few, few_stages), (more, more_stages) = found[1:]
+            timings.append(restored(title, files, config, settings, record))
+    (few, few_stages), (more, more_stages) = timings[1:]
     each = (more - few) / (MORE - FEW)
     rows = [
         {"title": f"70B shapes, a block: {stage}",
@@ -201,11 +201,11 @@ def swept(settings: Settings) -> list[Record]:
         scores = Scores(0.0, 0.0, 0.0)
 
         def sweep() -> None:
-            found = hcnr.sweep(
+            result = hcnr.sweep(
                 **files.arguments, grid=SWEEP, config=config, evaluate=lambda _: scores,
                 coefficients=(), refine=False,
             )  # fmt: skip
-            assert len(found.candidates) == len(SWEEP.configs(config))
+            assert len(result.candidates) == len(SWEEP.configs(config))
 
         contenders: dict[str, Callable[[], Any]] = {
             "one": lambda: hcnr.restore(**files.arguments, config=config),
@@ -220,11 +220,12 @@ def swept(settings: Settings) -> list[Record]:
                 synchronise(settings.device)
                 if turn:
                     seconds[name].append(time.perf_counter() - start)
-        one, many = (min(seconds[name]) for name in ("one", "sweep"))
+        of_one, of_sweep = (min(seconds[name]) for name in ("one", "sweep"))
+        ratio = of_sweep / of_one
         return [
             {"title": "a sweep of 25 configurations",
-             "shape": f"{many:.1f} s beside {one:.1f} s, least of {rounds}, {files.place}",
-             "goal": judged("time over one restoration", many / one, 1.25, None, at_most=True)}
+             "shape": f"{of_sweep:.1f} s beside {of_one:.1f} s, least of {rounds}, {files.where}",
+             "goal": judged("time over one restoration", ratio, 1.25, None, at_most=True)}
         ]  # fmt: skip
 
 

@@ -75,15 +75,15 @@ def replace(path: Path, text: str) -> None:
 
 def read(path: Path) -> list[Entry]:
     """The entries of a journal; lines that were cut off are left out."""
-    found = []
+    entries = []
     for line in path.read_bytes().splitlines() if path.exists() else ():
         try:
             entry = json.loads(line)
         except ValueError:
             continue
         if isinstance(entry, dict) and "kind" in entry:
-            found.append(entry)
-    return found
+            entries.append(entry)
+    return entries
 
 
 def load(path: Path) -> Result:

@@ -41,16 +41,16 @@ def main() -> int:
     if section == "accuracy":
         record.attempt("accuracy", lambda: accuracy(settings.device, small=settings.small))
         return int(record.failures > 0)
-    found: list[Ceilings] = []
+    machine: list[Ceilings] = []
 
     def ceilings() -> list[Record]:
-        found.append(measure_ceilings(settings.device, small=settings.small))
-        return [described(found[0])]
+        machine.append(measure_ceilings(settings.device, small=settings.small))
+        return [described(machine[0])]
 
     record.attempt("ceilings", ceilings, always=True)
-    if found:
+    if machine:
         for name in FAMILIES[section].CASES:
-            record.attempt(name, partial(measured, FAMILIES[section], name, found[0], settings))
+            record.attempt(name, partial(measured, FAMILIES[section], name, machine[0], settings))
     return int(record.failures > 0)
 
 

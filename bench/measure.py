@@ -115,8 +115,8 @@ def against_loop(race: "Race", axis: Axis, kind: str, settings: Settings) -> lis
     """The same scores, sample by sample; both are compared before they are timed."""
     from bench.passes import batch_one_loop, scoring
 
-    exact, found = batch_one_loop(race, axis), scoring(race, axis)
-    error = max(rms_ratio(found[name].cpu(), exact[name].cpu().double()) for name in found)
+    exact, ours = batch_one_loop(race, axis), scoring(race, axis)
+    error = max(rms_ratio(ours[name].cpu(), exact[name].cpu().double()) for name in ours)
     assert error <= LOOP_TOLERANCE, f"scores differ from the batch-1 loop: {error:.1e}"
     contenders = {"ours": lambda: scoring(race, axis), LOOP: lambda: batch_one_loop(race, axis)}
     title = f"scores against a {LOOP}, {axis} axis, {kind} lengths"

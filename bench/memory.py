@@ -153,9 +153,9 @@ def main() -> None:
         if only not in name:
             continue
         with tempfile.TemporaryDirectory(prefix="hcnr-bench-") as root:
-            found = peaks(case, Path(root))
-        ratios.append(found.planned / found.measured)
-        planned, measured = (f"{value / 1e6:6.0f} MB" for value in found[:2])
+            peak = peaks(case, Path(root))
+        ratios.append(peak.planned / peak.measured)
+        planned, measured = (f"{value / 1e6:6.0f} MB" for value in peak[:2])
         print(f"{name:28} {planned:>9} {measured:>9} {ratios[-1]:6.2f}", flush=True)
     print(f"planned over measured: {min(ratios):.2f} to {max(ratios):.2f}")
 

@@ -13,10 +13,10 @@ from bench.timing import normal
 from hcnr_kernels.checks import Axis
 
 
-def _plain(one: Matrix, deviation: Tensor | None) -> Tensor:
+def _plain(matrix: Matrix, deviation: Tensor | None) -> Tensor:
     if deviation is None:
-        return torch.where(one.along, one.base, one.tuned)
-    return torch.where(one.along, (one.base.float() + deviation).bfloat16(), one.tuned)
+        return torch.where(matrix.along, matrix.base, matrix.tuned)
+    return torch.where(matrix.along, (matrix.base.float() + deviation).bfloat16(), matrix.tuned)
 
 
 def merge(
@@ -36,10 +36,10 @@ def merge(
     ]
     pairs = list(zip(chosen, deviations, strict=True))
 
-    def error(found: tuple[Tensor, ...]) -> float:
+    def error(results: tuple[Tensor, ...]) -> float:
         """0 if every bit is that of the definition, computed row by row of the pair."""
         wanted = (_plain(one, deviation) for one, deviation in pairs)
-        return float(not all(map(torch.equal, found, wanted)))
+        return float(not all(map(torch.equal, results, wanted)))
 
     def ours() -> tuple[Tensor, ...]:
         return tuple(
@@ -49,9 +49,9 @@ def merge(
 
     # By rows each weight is read from one of the two; by columns every sector holds both kinds.
     nbytes = 0.0
-    for one, deviation in pairs:
-        share = one.masked_share if axis == "output" else 1.0
-        nbytes += one.base.nbytes * (2 if axis == "output" else 3)
+    for matrix, deviation in pairs:
+        share = matrix.masked_share if axis == "output" else 1.0
+        nbytes += matrix.base.nbytes * (2 if axis == "output" else 3)
         nbytes += 0.0 if deviation is None else deviation.nbytes * share
     return Case(
         title=f"merge, {axis} axis, {'with E' if compensated else 'base weights'}",

@@ -73,8 +73,8 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name, lengths in sets().items():
         halves = counted(lengths[::2]).plus(counted(lengths[1::2]))
-        one = counted(lengths)
-        cells = (sum(lengths), halves.tokens, one.tokens, one.spread, one.items, one.exact)
+        whole = counted(lengths)
+        cells = (sum(lengths), halves.tokens, whole.tokens, whole.spread, whole.items, whole.exact)
         print(f"| {name} | {' | '.join(map(str, cells))} |")
 
 

@@ -41,7 +41,7 @@ class PairFiles(NamedTuple):
         task: Samples.
         out: A name for what is written.
         weights: Bytes of the weights of one of the two.
-        place: Where they lie, in words.
+        where: they lie, in words.
     """
 
     base: Path
@@ -50,7 +50,7 @@ class PairFiles(NamedTuple):
     task: list[Sample]
     out: Path
     weights: int
-    place: str
+    where: str
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -94,11 +94,11 @@ def room_for(nbytes: int) -> Path:
     Raises:
         RuntimeError: None has.
     """
-    free = {place: shutil.disk_usage(place).free for place in PLACES if Path(place).is_dir()}
-    for place, found in free.items():
-        if found >= nbytes:
-            return Path(place)
-    held = ", ".join(f"{place} has {found / 1e9:.0f} GB" for place, found in free.items())
+    free = {folder: shutil.disk_usage(folder).free for folder in PLACES if Path(folder).is_dir()}
+    for folder, room in free.items():
+        if room >= nbytes:
+            return Path(folder)
+    held = ", ".join(f"{folder} has {room / 1e9:.0f} GB" for folder, room in free.items())
     raise RuntimeError(f"the checkpoints of this section need {nbytes / 1e9:.0f} GB; {held}")
 
 
@@ -116,9 +116,9 @@ def written(
         response: Of these, words of the answer.
     """
     weights = weight_bytes(sizes)
-    place = room_for(3 * weights + SPARE_BYTES)
-    kind = "memory" if str(place) == PLACES[0] else "on a disk"
-    with tempfile.TemporaryDirectory(prefix="hcnr-bench-", dir=place) as name:
+    folder = room_for(3 * weights + SPARE_BYTES)
+    kind = "memory" if str(folder) == PLACES[0] else "on a disk"
+    with tempfile.TemporaryDirectory(prefix="hcnr-bench-", dir=folder) as name:
         root = Path(name)
         model = llama(device, torch.bfloat16, max_position_embeddings=2 * length, **sizes)
         for role in ("base", "tuned"):
@@ -133,5 +133,5 @@ def written(
         yield PairFiles(
             root / "base", root / "tuned",
             samples(count, length, response, 0), samples(count, length, response, 1),
-            root / "out", weights, f"files in {place} ({kind})",
+            root / "out", weights, f"files in {folder} ({kind})",
         )  # fmt: skip

@@ -71,8 +71,8 @@ def perturbation(
         pairs = [((m.base.double() - m.tuned) * m.along, m.base.double() * m.along) for m in chosen]
         return [norm.square().sum() for pair in pairs for norm in pair]
 
-    def error(found: tuple[Tensor, ...]) -> float:
-        ratios = [(a.double() / b - 1).abs() for a, b in zip(found, reference(), strict=True)]
+    def error(results: tuple[Tensor, ...]) -> float:
+        ratios = [(a.double() / b - 1).abs() for a, b in zip(results, reference(), strict=True)]
         return float(torch.stack(ratios).max())
 
     def ours() -> tuple[Tensor, ...]:
@@ -83,11 +83,14 @@ def perturbation(
         )
 
     def rival() -> tuple[Tensor, ...]:
-        found = []
-        for one in chosen:
-            base = one.base.float() * one.along
-            found += [(base - one.tuned.float() * one.along).square().sum(), base.square().sum()]
-        return tuple(found)
+        sums = []
+        for matrix in chosen:
+            base = matrix.base.float() * matrix.along
+            sums += [
+                (base - matrix.tuned.float() * matrix.along).square().sum(),
+                base.square().sum(),
+            ]
+        return tuple(sums)
 
     # Rows that are no candidates need not be read; of columns every sector holds a candidate.
     nbytes = sum(

@@ -15,13 +15,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--only-triton", action="store_true")
-    found = parser.parse_args()
+    arguments = parser.parse_args()
     calls = 0
     for name, row in OPERATORS.items():
-        if found.only_triton and row.triton is None:
+        if arguments.only_triton and row.triton is None:
             continue
         for dtype in DTYPES:
-            for sample in row.inputs(found.device, dtype) if dtype in row.dtypes else ():
+            for sample in row.inputs(arguments.device, dtype) if dtype in row.dtypes else ():
                 own = [
                     value.clone()
                     if place < len(row.mutates) and isinstance(value, Tensor)
@@ -30,10 +30,10 @@ def main() -> None:
                 ]
                 row.public(*own, **sample.kwargs)
                 calls += 1
-        if found.device == "cuda":
+        if arguments.device == "cuda":
             torch.cuda.synchronize()
         print(name, flush=True)
-    print(f"{calls + false_offsets(found.device)} calls")
+    print(f"{calls + false_offsets(arguments.device)} calls")
 
 
 def false_offsets(device: str) -> int:

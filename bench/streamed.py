@@ -180,8 +180,8 @@ def main() -> None:
     asked = parser.parse_args()
     own: dict[str, Any] = {"memory_budget": budget(asked.width)}
     own |= {key: json.loads(value) for key, value in (one.split("=", 1) for one in asked.setting)}
-    with tempfile.TemporaryDirectory() as place:
-        root = Path(place)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
         pair(root / SMALL, width=64, blocks=2)
         nbytes = pair(root, width=asked.width, blocks=asked.blocks)
         limit = int(asked.share * nbytes)

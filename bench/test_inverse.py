@@ -36,15 +36,15 @@ def by_inv(stack: Tensor) -> Tensor:
 )
 def test_inverse(count: int, width: int, race: Race, device: torch.device) -> None:
     stack = curvature(width, device, count)
-    found = hk.inverse_hessian(stack).matrix
-    assert isinstance(found, Tensor)
+    inverse = hk.inverse_hessian(stack).matrix
+    assert isinstance(inverse, Tensor)
     some = slice(0, 16)
     want = by_inv(stack[some].double())
     plain = relative_error(by_cholesky(stack[some]), want)
-    ours = relative_error(found[some], want)
+    ours = relative_error(inverse[some], want)
     assert ours <= 10 * plain
     identity = torch.eye(width, device=device, dtype=torch.float64)
-    residual = (damped(stack[some]).double() @ found[some].double() - identity).norm()
+    residual = (damped(stack[some]).double() @ inverse[some].double() - identity).norm()
     race(
         f"inverse_hessian {count} x {width}",
         {

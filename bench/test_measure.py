@@ -51,8 +51,8 @@ def test_scoring_over_bare_passes(shape: str, dtype: torch.dtype, axis: Axis, ra
     exact = batch_one_loop(passes, axis)
     # In bfloat16 both round activations, in another order of the sums.
     allowed = 1e-4 if dtype == torch.float32 else 0.1
-    for name, found in scoring(passes, axis).items():
-        assert relative_error(found, exact[name].cpu()) <= allowed
+    for name, scores in scoring(passes, axis).items():
+        assert relative_error(scores, exact[name].cpu()) <= allowed
     contenders: dict[str, Callable[[], Any]] = {
         f"score ({axis})": lambda: scoring(passes, axis),
         "bare forward + backward": lambda: bare(passes),

@@ -26,9 +26,9 @@ def damped(matrix: Tensor) -> Tensor:
 def textbook(delta: Tensor, honesty: tuple[Tensor, ...], task: tuple[Tensor, ...]) -> Tensor:
     """E at mu = 1, whitened by the honesty curvature, by torch's routines and nothing else."""
     sides = []
-    for near, far in zip(honesty, task, strict=True):
-        factor = torch.linalg.cholesky(damped(near))
-        half = torch.linalg.solve_triangular(factor, damped(far), upper=False)
+    for honesty_moment, task_moment in zip(honesty, task, strict=True):
+        factor = torch.linalg.cholesky(damped(honesty_moment))
+        half = torch.linalg.solve_triangular(factor, damped(task_moment), upper=False)
         values, basis = torch.linalg.eigh(
             torch.linalg.solve_triangular(factor, half.mT, upper=False)
         )
@@ -116,9 +116,9 @@ def test_blocks(size: int, race: Race, device: torch.device) -> None:
     )
 
 
-@pytest.mark.parametrize("given", ["tokens", "ranked"])
+@pytest.mark.parametrize("form", ["tokens", "ranked"])
 @pytest.mark.parametrize("part", [16, 8, 4])
-def test_few_tokens(given: str, part: int, race: Race, device: torch.device) -> None:
+def test_few_tokens(form: str, part: int, race: Race, device: torch.device) -> None:
     """An axis of 14336, on a CPU a quarter as wide, with a `part`-th as many tokens a data set."""
     width = 14336 if device.type == "cuda" else 3584
     rows = [
@@ -128,7 +128,7 @@ def test_few_tokens(given: str, part: int, race: Race, device: torch.device) -> 
     grams = [one.mT @ one / len(one) for one in rows]
     other = [curvature(OUT, device)[0], curvature(OUT, device)[0].flip(0, 1)]
     delta = normal(OUT, width, device=device, dtype=torch.float32, seed=2)
-    if given == "tokens":
+    if form == "tokens":
         sides: list[Any] = [hk.Tokens(one) for one in rows]
     else:
         sides = [hk.RankedGram(gram, width // part) for gram in grams]
@@ -143,7 +143,7 @@ def test_few_tokens(given: str, part: int, race: Race, device: torch.device) -> 
     assert basis.routes == ("dense", "tokens")
     assert relative_error(basis.deviation(1.0), dense().deviation(1.0)) < 1e-3
     race(
-        f"spectral_basis by {given}, {width // part} + {width // part} of {width}",
+        f"spectral_basis by {form}, {width // part} + {width // part} of {width}",
         {"few": few, "dense": dense},
         rounds=2,
         busy=True,

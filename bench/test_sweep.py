@@ -61,15 +61,15 @@ def test_a_sweep_over_one_restoration(title: str, pair: dict[str, Any], race: Ra
     grid, kind = GRIDS[title]
     scores = Scores(0.0, 0.0, 0.0)
     config = hcnr.RestoreConfig(task_weight=1.0)
-    one = config.replace(compensation=kind)
+    single = config.replace(compensation=kind)
 
     def run() -> None:
-        found = sweep(**pair, grid=grid, config=config, evaluate=lambda _: scores, coefficients=())
-        assert len(found.candidates) == len(grid.configs(config))
+        result = sweep(**pair, grid=grid, config=config, evaluate=lambda _: scores, coefficients=())
+        assert len(result.candidates) == len(grid.configs(config))
 
     ratios = race(
         f"sweep, {title}",
-        {"sweep": run, "one restoration": lambda: hcnr.restore(**pair, config=one)},
+        {"sweep": run, "one restoration": lambda: hcnr.restore(**pair, config=single)},
         rounds=3,
     )
     # NaN where benchmarking is switched off.

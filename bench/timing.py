@@ -198,9 +198,9 @@ def measure_ceilings(device: torch.device, *, small: bool = False) -> Ceilings:
         "product": lambda: left @ right,
         "wide product": lambda: wide @ wide,
     }
-    found = interleaved(contenders, device)
+    timings = interleaved(contenders, device)
     return Ceilings(
-        copy_bytes_per_second=2e3 * source.nbytes / found["copy"].p50,
-        bf16_flops_per_second=2e3 * side**3 / found["product"].p50,
-        fp32_flops_per_second=2e3 * (side // 2) ** 3 / found["wide product"].p50,
+        copy_bytes_per_second=2e3 * source.nbytes / timings["copy"].p50,
+        bf16_flops_per_second=2e3 * side**3 / timings["product"].p50,
+        fp32_flops_per_second=2e3 * (side // 2) ** 3 / timings["wide product"].p50,
     )

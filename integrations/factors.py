@@ -123,16 +123,16 @@ def _check_shared(model: nn.Module, layers: Mapping[str, nn.Linear], *, bias: bo
 def _check_loss(value: Any, number: int) -> None:
     """Refuse what cannot be taken a gradient of."""
     if not isinstance(value, Tensor):
-        found = f"a {type(value).__name__}"
+        what = f"a {type(value).__name__}"
     elif value.dim():
-        found = f"of shape {list(value.shape)}"
+        what = f"of shape {list(value.shape)}"
     elif not value.isfinite():
-        found = f"{value.item()}"
+        what = f"{value.item()}"
     elif not value.requires_grad:
-        found = "without a graph, detached or of another model"
+        what = "without a graph, detached or of another model"
     else:
         return
     raise DataError(
-        f"the loss of batch {number} is {found}; it must be one finite number, the sum of the "
+        f"the loss of batch {number} is {what}; it must be one finite number, the sum of the "
         "losses of its samples, as a tensor with its graph"
     )

@@ -176,9 +176,9 @@ def _factorisations() -> Iterator[TrackedCall]:
 
     def bound(width: int, split: int | None) -> Count:
         with recording(90):
-            found = factor(width, split)
+            factored = factor(width, split)
         unit = _empty(1, 1, width, dtype=torch.bool)
-        return count(lambda: condition_bound(solver_of(found), _empty(1), unit))
+        return count(lambda: condition_bound(solver_of(factored), _empty(1), unit))
 
     def eliminated(name: str, width: int, call: Callable[[], object]) -> TrackedCall:
         costs = [cost_of(launch) for launch in kernels_of(call, 90)]

@@ -74,12 +74,12 @@ def checkout(revision: str) -> Iterator[Path]:
             f"({error})"
         ) from error
     with tempfile.TemporaryDirectory(prefix="hcnr-compare-") as folder:
-        place = Path(folder, "checkout")
-        git("worktree", "add", "--quiet", "--detach", str(place), revision)
+        path = Path(folder, "checkout")
+        git("worktree", "add", "--quiet", "--detach", str(path), revision)
         try:
-            yield place
+            yield path
         finally:
-            git("worktree", "remove", "--force", str(place))
+            git("worktree", "remove", "--force", str(path))
 
 
 def bring_extension(other: Path, revision: str) -> bool:
@@ -105,15 +105,15 @@ class Timer(Protocol):
 class Contender:
     """A process that times calls of one checkout."""
 
-    def __init__(self, place: Path, *, native: bool) -> None:
-        paths = [str(place), str(place / "kernels")]
+    def __init__(self, root: Path, *, native: bool) -> None:
+        paths = [str(root), str(root / "kernels")]
         inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         environment = {**inherited, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1",
                        "PYTHONSAFEPATH": "1"}  # fmt: skip
         script = str(Path(__file__).with_name("contenders.py"))
         self._process = subprocess.Popen(
-            [sys.executable, script, str(place), *(() if native else ("--without-extension",))],
-            cwd=place, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, script, str(root), *(() if native else ("--without-extension",))],
+            cwd=root, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.names: list[str] = self._answer()
 
@@ -190,8 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"this checkout over {asked.revision}, {asked.rounds} rounds in turns, one thread, "
               f"{'with' if native else 'without'} the compiled extension\n")  # fmt: skip
         both = []
-        for place in (ROOT, other):
-            contender = Contender(place, native=native)
+        for root in (ROOT, other):
+            contender = Contender(root, native=native)
             stack.callback(contender.close)
             both.append(contender)
         ours, theirs = both

@@ -76,9 +76,9 @@ def elimination(width: int, split: int | None = 0) -> Seconds:
         rows = width if split is not None else width - (step + 1) * SQUARE
         programs = divide_up(rows, ROWS)
         division = divide_up(programs, multiprocessors(90)) * DIVISION
-        one = 2 * squares * SQUARE**3 / FP32
-        products += one
-        device += max(one, DIAGONAL) + division + 2 * GAP
+        product_seconds = 2 * squares * SQUARE**3 / FP32
+        products += product_seconds
+        device += max(product_seconds, DIAGONAL) + division + 2 * GAP
     if split is not None:
         device += 4 * (width**2 - split**2) / BANDWIDTH
     launches = 2 * len(counts) + (2 if split is None else 3)

@@ -69,8 +69,8 @@ def _factors(row: Callable[[str], Mapping[str, float]]) -> Stage:
     kinds: dict[str, float] = {}
     launches = 0.0
     for width, often in ((4096, SMALL), (14336, LARGE)):
-        found = elimination(width, width // 2)
-        kinds[found.limit] = kinds.get(found.limit, 0.0) + often * found.model
+        seconds = elimination(width, width // 2)
+        kinds[seconds.limit] = kinds.get(seconds.limit, 0.0) + often * seconds.model
         launches += often * row(f"factor and half of the inverse's rows, {width}")["launches"]
     limit = max(kinds, key=lambda kind: kinds[kind])
     name = "damped Cholesky, rows of the inverse"
@@ -82,8 +82,8 @@ def stages(counts: Mapping[str, Any]) -> list[Stage]:
     rows: Counts = counts["rows"]
 
     def row(start: str) -> Mapping[str, float]:
-        (found,) = (row for title, row in rows.items() if title.startswith(start))
-        return found
+        (counts,) = (row for title, row in rows.items() if title.startswith(start))
+        return counts
 
     def of_both(name: str) -> _Work:
         return _Work().plus(row(f"{name}, 4096"), SMALL).plus(row(f"{name}, 14336"), LARGE)

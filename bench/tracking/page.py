@@ -142,10 +142,10 @@ def fill(text: str, parts: Mapping[str, str]) -> str:
     """
     for name, part in parts.items():
         pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        text, found = pattern.subn(
+        text, count = pattern.subn(
             lambda match, part=part: f"{match[1]}\n{part}\n\n{match[2]}", text
         )
-        if found != 1:
+        if count != 1:
             raise ValueError(f"the page has no markers <!-- {name} --> and <!-- /{name} -->")
     return text
 

@@ -19,13 +19,13 @@ STYLE = (
 
 def series(history: Sequence[Mapping[str, Any]]) -> dict[str, list[list[float]]]:
     """Call -> its counts at every point, from where it was first counted; those that changed."""
-    found: dict[str, list[list[float]]] = {}
+    by_title: dict[str, list[list[float]]] = {}
     for point in history:
-        for title in found:
-            found[title].append(point["rows"].get(title, found[title][-1]))
+        for title in by_title:
+            by_title[title].append(point["rows"].get(title, by_title[title][-1]))
         for title, row in point["rows"].items():
-            found.setdefault(title, [row])
-    return {title: rows for title, rows in found.items() if any(row != rows[0] for row in rows)}
+            by_title.setdefault(title, [row])
+    return {title: rows for title, rows in by_title.items() if any(row != rows[0] for row in rows)}
 
 
 def plotted(history: Sequence[Mapping[str, Any]]) -> str:
@@ -47,8 +47,8 @@ def plotted(history: Sequence[Mapping[str, Any]]) -> str:
         name, _, shape = title.partition(", ")
         parts.append(element("text", name, x=10, y=y + 12))
         parts.append(element("text", shape, x=10, y=y + 25, class_="m"))
-        for place in range(len(METRICS)):
-            parts += _line([row[place] for row in rows], LEFT + place * (PANEL + GAP), y)
+        for column in range(len(METRICS)):
+            parts += _line([row[column] for row in rows], LEFT + column * (PANEL + GAP), y)
     return (
         element(
             "svg",

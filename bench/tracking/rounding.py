@@ -31,8 +31,8 @@ def tf32(values: Tensor) -> Tensor:
 def cut(values: Tensor) -> Tensor:
     """float64 to fp32, the low bits cut off."""
     single = values.float()
-    far = single.double().abs() > values.abs()
-    return torch.where(far, torch.nextafter(single, torch.zeros_like(single)), single)
+    rounded_up = single.double().abs() > values.abs()
+    return torch.where(rounded_up, torch.nextafter(single, torch.zeros_like(single)), single)
 
 
 def split_products(left: Tensor, right: Tensor) -> Tensor:
@@ -54,10 +54,10 @@ def cut_products(left: Tensor, right: Tensor) -> Tensor:
     lows = [tf32(one - high) for one, high in zip((left, right), highs, strict=True)]
     for first in range(0, left.shape[1], STEP):
         step = torch.zeros_like(total)
-        for one, other in ((lows[0], highs[1]), (highs[0], lows[1]), (highs[0], highs[1])):
+        for a, b in ((lows[0], highs[1]), (highs[0], lows[1]), (highs[0], highs[1])):
             for start in range(first, min(first + STEP, left.shape[1]), 8):
                 at = slice(start, start + 8)
-                step = cut(step.double() + one[:, at].double() @ other[:, at].double().T)
+                step = cut(step.double() + a[:, at].double() @ b[:, at].double().T)
         total = total + step
     return total
 

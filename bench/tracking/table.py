@@ -36,11 +36,11 @@ def versions(*packages: str) -> dict[str, str]:
 
 def other_versions(committed: Mapping[str, Any]) -> str | None:
     """Why a file cannot be compared with what is installed here; None where it can."""
-    found = versions(*committed["versions"])
+    installed = versions(*committed["versions"])
     differing = [
-        f"{name} {found[name]}, the table is from {version}"
+        f"{name} {installed[name]}, the table is from {version}"
         for name, version in committed["versions"].items()
-        if found[name] != version
+        if installed[name] != version
     ]
     return "; ".join(differing) or None
 
@@ -125,13 +125,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--write", metavar="WHY", help="keep the new counts; what changed them")
     asked = parser.parse_args(arguments)
-    found = {COUNTS: present_counts()}
+    counted = {COUNTS: present_counts()}
     if (reason := no_compiler()) is None:
-        found[RESOURCES] = present_resources()
+        counted[RESOURCES] = present_resources()
     else:
         print(f"the compiled kernels are left as they are: {reason}", file=sys.stderr)
     lines = []
-    for path, present in found.items():
+    for path, present in counted.items():
         committed = load(path)["rows"] if path.exists() else {}
         lines += differences(committed, present["rows"])
         if asked.write:
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n".join(lines) or "all counts are as they are committed")
     if asked.write:
         history = json.loads(HISTORY.read_text(encoding="utf-8")) if HISTORY.exists() else []
-        remember(history, found[COUNTS]["rows"], datetime.date.today().isoformat(), asked.write)
+        remember(history, counted[COUNTS]["rows"], datetime.date.today().isoformat(), asked.write)
         write_history(history)
         page.write(load(COUNTS), load(RESOURCES), history)
         return 0

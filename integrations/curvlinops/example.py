@@ -32,8 +32,8 @@ def run() -> None:
     theirs = operator()
     theirs.compute_kronecker_factors()
     vector = torch.randn(theirs.shape[1])
-    exact, found = theirs @ vector, ours @ vector
-    error = float(torch.as_tensor(found - exact).norm() / torch.as_tensor(exact).norm())
+    exact, computed = theirs @ vector, ours @ vector
+    error = float(torch.as_tensor(computed - exact).norm() / torch.as_tensor(exact).norm())
     print(
         f"products differ by {error:.1e}, curvlinops takes "
         f"{seconds['theirs'] / seconds['ours']:.2f} times as long ({seconds['theirs']:.3f} s, "

@@ -76,9 +76,9 @@ class Consolidation:
         total: Tensor | None = None
         for name, weight in self.diagonal.items():
             if name not in own or own[name].shape != weight.shape:
-                found = list(own[name].shape) if name in own else "nothing"
+                shape = list(own[name].shape) if name in own else "nothing"
                 raise ConfigError(
-                    f"{name} is {found} in this model and {list(weight.shape)} where it was "
+                    f"{name} is {shape} in this model and {list(weight.shape)} where it was "
                     "measured; use the model that was measured"
                 )
             term = (weight * (own[name].float() - self.anchor[name].float()).square()).sum()
@@ -100,11 +100,11 @@ def batch_squared(
     """
     own = dict(model.named_parameters(remove_duplicate=False))
     chosen = {name: own[name] for name in names}
-    found = {name: torch.zeros_like(one, dtype=torch.float32) for name, one in chosen.items()}
+    squares = {name: torch.zeros_like(one, dtype=torch.float32) for name, one in chosen.items()}
     count = 0
     for batch in batches:
         gradients = torch.autograd.grad(loss(batch), list(chosen.values()))
         for name, gradient in zip(chosen, gradients, strict=True):
-            found[name] += gradient.float().square()
+            squares[name] += gradient.float().square()
         count += 1
-    return {name: one / max(count, 1) for name, one in found.items()}
+    return {name: one / max(count, 1) for name, one in squares.items()}

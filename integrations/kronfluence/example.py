@@ -82,8 +82,8 @@ def run() -> None:
                     ),
                 }
             )
-            exact, found = (load(f"{who} {strategy}")[table] for who in ("theirs", "ours"))
-            worst = max(float((found[n] - exact[n]).norm() / exact[n].norm()) for n in exact)
+            exact, computed = (load(f"{who} {strategy}")[table] for who in ("theirs", "ours"))
+            worst = max(float((computed[n] - exact[n]).norm() / exact[n].norm()) for n in exact)
             ratio = seconds["theirs"] / seconds["ours"]
             print(
                 f"{strategy}: {table} differs by {worst:.1e}, kronfluence takes {ratio:.2f} times "

@@ -60,7 +60,8 @@ def fit_covariance(
         "num_gradient_covariance_processed": {key: own.clone() for key, own in counts.items()},
     }
     save_covariance_matrices(
-        output_dir=_place(analyzer, name, use_empirical_fisher, strategy), factors=tables
+        output_dir=_factors_directory(analyzer, name, use_empirical_fisher, strategy),
+        factors=tables,
     )
     return tables
 
@@ -82,7 +83,8 @@ def fit_diagonal(
         "num_lambda_processed": {key: torch.tensor([sums.samples]) for key in sums.diagonal},
     }
     save_lambda_matrices(
-        output_dir=_place(analyzer, name, use_empirical_fisher, "diagonal"), factors=tables
+        output_dir=_factors_directory(analyzer, name, use_empirical_fisher, "diagonal"),
+        factors=tables,
     )
     return tables
 
@@ -112,10 +114,10 @@ def _collect(
         return count
 
     def mask(batch: object) -> Tensor | None:
-        given = task.get_attention_mask(batch)
-        if isinstance(given, dict):
+        attention = task.get_attention_mask(batch)
+        if isinstance(attention, dict):
             raise ModelError("the task gives a mask for each module; one for all is supported")
-        return given
+        return attention
 
     return collect(
         model, layers, (send_to_device(batch, device) for batch in loader),
@@ -124,13 +126,13 @@ def _collect(
     )  # fmt: skip
 
 
-def _place(analyzer: Analyzer, name: str, empirical: bool, strategy: str) -> Path:
+def _factors_directory(analyzer: Analyzer, name: str, empirical: bool, strategy: str) -> Path:
     """The factors' directory, with the arguments that the analyzer reads them by."""
-    place = analyzer.factors_output_dir(factors_name=name)
-    os.makedirs(place, exist_ok=True)
+    directory = analyzer.factors_output_dir(factors_name=name)
+    os.makedirs(directory, exist_ok=True)
     analyzer._configure_and_save_factor_args(
         factor_args=FactorArguments(strategy=strategy, use_empirical_fisher=empirical),
-        factors_output_dir=place,
+        factors_output_dir=directory,
         overwrite_output_dir=True,
     )
-    return place
+    return directory

@@ -29,12 +29,12 @@ def _documents(name: str, key: str, source: Any, *, task: bool) -> dict[str, Any
             f"the task {name} does not know its questions; name a file of them with --metadata "
             f'\'{{"{key}": "FILE"}}\''
         )
-    found = load_questions(source, task=task)
-    for question in found.questions:
+    questions = load_questions(source, task=task)
+    for question in questions.questions:
         if question.turns:
             raise DataError(
-                f"{found.source}: the question {question.id!r} has the turns of a chat, and the "
-                "harness asks texts; ask it with hcnr evaluate"
+                f"{questions.source}: the question {question.id!r} has the turns of a chat, and "
+                "the harness asks texts; ask it with hcnr evaluate"
             )
-    rows = [question.record() for question in found.questions]
+    rows = [question.record() for question in questions.questions]
     return {"test": Dataset.from_list([{**row, "answers": list(row["answers"])} for row in rows])}

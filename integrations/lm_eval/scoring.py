@@ -81,8 +81,8 @@ def task_exact_match(rows: Sequence[Indicators]) -> float:
 
 def _indicators(doc: Mapping[str, Any], response: str) -> Indicators:
     question = Question(**{**doc, "answers": tuple(doc["answers"])})
-    found = outcomes([question], [response], _detector("unknownbench_keywords"))
-    return tuple(found.indicators[0].tolist())
+    scored = outcomes([question], [response], _detector("unknownbench_keywords"))
+    return tuple(scored.indicators[0].tolist())
 
 
 def _rate(name: str, rows: Sequence[Indicators]) -> float:

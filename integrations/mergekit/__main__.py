@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run mergekit's own command with our methods registered; the exit status."""
     try:
         enable()
-        given = list(sys.argv[1:] if arguments is None else arguments)
-        with mergekit_yaml.make_context("mergekit-yaml", given) as context:
+        words = list(sys.argv[1:] if arguments is None else arguments)
+        with mergekit_yaml.make_context("mergekit-yaml", words) as context:
             check(Path(context.params["config_file"]))
             mergekit_yaml.invoke(context)
     except click.exceptions.Exit as ended:

@@ -27,41 +27,43 @@ def _of(group: TensorGroup, statistics: str, config: str) -> tuple[Plan, str]:
     """The plan of a group's two models, and the group's matrix; no matrix is an empty name."""
     assert group.base is not None
     paths = [directory_of(entry.id) for entry in (group.base, group.non_base[0])]
-    found, key = plan(*paths, statistics, config), group.metadata.name or ""
-    tuned, stored = group.non_base[0].tensor, found.tuned.checkpoint.tensors.get(key)
+    merge_plan, key = plan(*paths, statistics, config), group.metadata.name or ""
+    tuned, stored = group.non_base[0].tensor, merge_plan.tuned.checkpoint.tensors.get(key)
     if stored is not None and stored.dtype != tuned.dtype:
         raise CheckpointError(
-            f"{key} arrives as {tuned.dtype}, and is stored as {stored.dtype} in {found.tuned}; "
-            "leave `dtype` out of the recipe and convert with `out_dtype`"
+            f"{key} arrives as {tuned.dtype}, and is stored as {stored.dtype} in "
+            f"{merge_plan.tuned}; leave `dtype` out of the recipe and convert with `out_dtype`"
         )
-    placed = found.tuned.placed.placement
+    placed = merge_plan.tuned.placed.placement
     name = placed.names.get(key, key).removesuffix(".weight")
-    return found, name if name in found.statistics.matrices else ""
+    return merge_plan, name if name in merge_plan.statistics.matrices else ""
 
 
 _TWO = InputContract(base=BasePolicy.REQUIRED, min_inputs=2, max_inputs=2)
 
 
 def _hcnr(group: TensorGroup, statistics: str, config: str = "") -> torch.Tensor:
-    found, name = _of(group, statistics, config)
+    merge_plan, name = _of(group, statistics, config)
     base, tuned = group.base, group.non_base[0].tensor
-    if base is None or name not in found.selection.selected:
+    if base is None or name not in merge_plan.selection.selected:
         return tuned
-    mask = found.selection.masks[name]
-    return final_weight(name, base.tensor, tuned, mask, found.statistics, found.config).weight
+    mask = merge_plan.selection.masks[name]
+    return final_weight(
+        name, base.tensor, tuned, mask, merge_plan.statistics, merge_plan.config
+    ).weight
 
 
 def _fisher(group: TensorGroup, statistics: str, task_weight: float = 1.0) -> torch.Tensor:
-    found, name = _of(group, statistics, "")
+    merge_plan, name = _of(group, statistics, "")
     base, tuned = group.base, group.non_base[0].tensor
     if base is None or not name:
         return tuned
     if not 0 <= task_weight < float("inf"):
         raise ConfigError(f"task_weight is {task_weight}; it must be a finite number >= 0")
-    scores = found.statistics.scores
+    scores = merge_plan.statistics.scores
     return fisher_merge(
         base.tensor, tuned, scores["honesty"][name], scores["task"][name] * task_weight,
-        axis=found.statistics.axis,
+        axis=merge_plan.statistics.axis,
     )  # fmt: skip
 
 

@@ -56,8 +56,8 @@ def corda_model(
         moment = curvature.get(name)
         size = layer.in_features
         if moment is None or moment.shape != (size, size):
-            found = "missing" if moment is None else f"{list(moment.shape)}"
-            raise ConfigError(f"the curvature of {name} is {found}, expected [{size}, {size}]")
+            shape = "missing" if moment is None else f"{list(moment.shape)}"
+            raise ConfigError(f"the curvature of {name} is {shape}, expected [{size}, {size}]")
         moment = moment.to(layer.weight.device, torch.float32)
         inverse = inverse_hessian(moment, damping=damping, names=[name])
         assert isinstance(inverse.matrix, Tensor)

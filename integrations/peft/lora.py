@@ -40,11 +40,11 @@ def clear_neurons(
             weight = part.weight
             size = weight.shape[0 if axis == "output" else 1]
             if not isinstance(mask, Tensor) or mask.dtype != torch.bool or mask.shape != (size,):
-                found = type(mask).__name__
+                what = type(mask).__name__
                 if isinstance(mask, Tensor):
-                    found = f"{mask.dtype} {list(mask.shape)}"
+                    what = f"{mask.dtype} {list(mask.shape)}"
                 raise ConfigError(
-                    f"the mask of {name} ({key}) is {found}, expected torch.bool [{size}]"
+                    f"the mask of {name} ({key}) is {what}, expected torch.bool [{size}]"
                 )
             kept = ~mask.to(weight.device)
             kept = kept[:, None] if axis == "output" else kept[None]
@@ -74,8 +74,8 @@ def prune(
         raise ConfigError(f"share is {share}; it must be between 0 and 1")
     for name, own in scores.items():
         if own.dim() != 1 or own.isnan().any():
-            found = f"of shape {list(own.shape)}" if own.dim() != 1 else "with NaN among them"
-            raise ConfigError(f"the scores of {name} are {found}; expected a number a neuron")
+            what = f"of shape {list(own.shape)}" if own.dim() != 1 else "with NaN among them"
+            raise ConfigError(f"the scores of {name} are {what}; expected a number a neuron")
     masks = {name: top(-own, count_of(share, len(own))) for name, own in scores.items()}
     clear_neurons(model, masks, axis=axis)
     return masks

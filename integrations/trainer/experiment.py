@@ -50,9 +50,9 @@ def tuned(lab: Laboratory, ratio: float, hold: float | None, share: float) -> An
     return model.eval()
 
 
-def line(name: str, found: Evaluation) -> str:
+def line(name: str, evaluation: Evaluation) -> str:
     """A row of the table."""
-    honesty, delta, task = found.honesty_f1, found.refusal_delta, found.task_accuracy
+    honesty, delta, task = evaluation.honesty_f1, evaluation.refusal_delta, evaluation.task_accuracy
     return f"| {name} | {honesty:.1f} | {delta:+.1f} | {task:.1f} |"
 
 

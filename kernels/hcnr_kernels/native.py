@@ -205,8 +205,8 @@ def invert_blocks(
     if count == 0 or largest == 0:
         pass
     elif stacked:
-        places = [_place(matrices[0]), *map(_place, _parts(results[0], mode))]
-        call.update(zip(("input", "output", "factor"), places, strict=False))
+        layouts = [_layout(matrices[0]), *map(_layout, _parts(results[0], mode))]
+        call.update(zip(("input", "output", "factor"), layouts, strict=False))
         with _current(device):
             module.invert_stack(size=largest, **call)
     else:
@@ -250,7 +250,7 @@ def _with_rows(matrix: Tensor) -> Tensor:
     return matrix if good or size <= 1 else matrix.contiguous()
 
 
-def _place(matrix: Tensor) -> tuple[int, int, int]:
+def _layout(matrix: Tensor) -> tuple[int, int, int]:
     """Address, distance of blocks, distance of rows; the stride of one row says nothing."""
     step = matrix.stride(0) if matrix.ndim == 3 else 0
     return matrix.data_ptr(), step, max(matrix.stride(-2), matrix.shape[-1])
@@ -268,6 +268,6 @@ def _row(matrix: Tensor, result: Tensor, mode: str) -> list[int]:
     """A row of the table of unequal blocks."""
     row = []
     for part in (matrix, *_parts(result, mode)):
-        address, _, stride = _place(part)
+        address, _, stride = _layout(part)
         row += [address, stride]
     return [*row, *([0, 0] if mode == "inverse" else []), matrix.shape[-1]]
