@@ -165,7 +165,6 @@ def _renamed(
     from transformers.core_model_loading import (
         WeightConverter,
         WeightRenaming,
-        apply_renamings,
         dot_natural_key,
         rename_source_key,
     )
@@ -187,7 +186,8 @@ def _renamed(
             names[key] = name
         else:
             _, pieces = collected.setdefault(name, (owners[pattern], {}))
-            pieces[key] = pattern, apply_renamings(key, renamings)
+            renamed, _ = rename_source_key(key, renamings, [])
+            pieces[key] = pattern, renamed
     return names, collected
 
 

@@ -1,6 +1,7 @@
 """Names on disk that are not the model's: read, compared, repaired, and written as stored."""
 # pyright: reportArgumentType=false, reportCallIssue=false, reportAttributeAccessIssue=false
 
+import ast
 import re
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ import hcnr
 from families import RENAMED, make, perturbed
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError
+from hcnr.models import placement
 from hcnr.models.directory import DirectorySource
 from hcnr.models.model import open_model, target_matrices
 from hcnr.models.pair import Pair
@@ -200,3 +202,18 @@ def test_a_tied_weight_that_is_stored_under_another_name(tmp_path):
     source = DirectorySource(tmp_path)
     assert set(dict(model.named_parameters())) - set(source.parameters)
     assert source.fingerprint() == ModelSource(model).fingerprint()
+
+
+def test_nothing_of_transformers_is_needed_that_5_17_has_not():
+    """Machines with a GPU have that version; a name that is missing there ends every run."""
+    tree = ast.parse(Path(placement.__file__).read_text())
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("transformers.")
+        for alias in node.names
+    }
+    assert imported == {
+        "WeightConverter", "WeightRenaming", "dot_natural_key", "get_model_conversion_mapping",
+        "rename_source_key",
+    }  # fmt: skip
