@@ -57,11 +57,35 @@ def _compilers() -> list[str]:
     return [str(place) for place in places if place.is_dir()]
 
 
-def _die_with_parent(parent: int) -> None:
-    """In the child: be killed when the process that started it ends, however it ends."""
+def _die_with_parent(parent: int, alive: int) -> None:
+    """In the child: it and what it starts are killed when the process that started it ends.
+
+    The kernel kills the child. What that has started, a compiler or what a sanitizer watches, is
+    killed by a process of its group, which reads the pipe `alive` until nobody is left to write.
+    """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(DIE_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != parent:
+        os._exit(1)
+    between = os.fork()
+    if between:
+        os.waitpid(between, 0)  # the command has no child that it did not start
+    elif os.fork():
+        os._exit(0)
+    else:
+        _guard(alive)
+
+
+def _guard(alive: int) -> None:
+    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        for descriptor in map(int, os.listdir("/proc/self/fd")):
+            if descriptor != alive:
+                with contextlib.suppress(OSError):
+                    os.close(descriptor)
+        os.read(alive, 1)
+        os.killpg(0, signal.SIGKILL)
+    finally:
         os._exit(1)
 
 
@@ -86,11 +110,15 @@ def child(
         Its exit status, negative for a signal; None if it was killed at its time limit.
     """
     parent, deadline = os.getpid(), time.monotonic() + seconds
-    with (output or Path(os.devnull)).open("w") as file:
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context((output or Path(os.devnull)).open("w"))
         stream = None if output is None else file
+        reading, writing = os.pipe()
+        for end in (reading, writing):
+            stack.callback(os.close, end)
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment(**extra), stdout=stream, stderr=stream,
-            start_new_session=True, preexec_fn=lambda: _die_with_parent(parent),
+            start_new_session=True, preexec_fn=lambda: _die_with_parent(parent, reading),
         )  # fmt: skip
         try:
             while True:

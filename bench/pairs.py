@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from bench.passes import llama
+from hcnr.scratch import remove_abandoned, scratch_directory
 
 Sample = dict[str, str]
 
@@ -89,11 +90,13 @@ def samples(count: int, length: int, response: int, seed: int) -> list[Sample]:
 
 
 def room_for(nbytes: int) -> Path:
-    """The first of `PLACES` with so much room.
+    """The first of `PLACES` with so much room, once what killed processes left there is gone.
 
     Raises:
         RuntimeError: None has.
     """
+    for folder in PLACES:
+        remove_abandoned(Path(folder))
     free = {folder: shutil.disk_usage(folder).free for folder in PLACES if Path(folder).is_dir()}
     for folder, room in free.items():
         if room >= nbytes:
@@ -106,7 +109,7 @@ def room_for(nbytes: int) -> Path:
 def written(
     device: torch.device, sizes: dict[str, int], count: int, length: int, response: int
 ) -> Iterator[PairFiles]:
-    """Write a pair of random bfloat16 Llamas; it is deleted at the end.
+    """Write a pair of random bfloat16 Llamas; it is deleted at the end, or by the next `room_for`.
 
     Args:
         device: Where the weights are drawn.
@@ -118,8 +121,7 @@ def written(
     weights = weight_bytes(sizes)
     folder = room_for(3 * weights + SPARE_BYTES)
     kind = "memory" if str(folder) == PLACES[0] else "on a disk"
-    with tempfile.TemporaryDirectory(prefix="hcnr-bench-", dir=folder) as name:
-        root = Path(name)
+    with scratch_directory(folder) as root:
         model = llama(device, torch.bfloat16, max_position_embeddings=2 * length, **sizes)
         for role in ("base", "tuned"):
             model.save_pretrained(root / role, max_shard_size="5GB")

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import os
 import platform
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -34,31 +35,43 @@ def carry(target: Path, wheels: Path = WHEELS) -> str:
     missing = [name for name in NEEDED_BY if importlib.util.find_spec(name) is None]
     if not missing:
         return "packages: nothing is missing"
-    used, unfit = [], []
+    used, unfit, broken = [], [], ""
     for group in missing:
         files = [path for name in NEEDED_BY[group] for path in sorted(wheels.glob(f"{name}-*.whl"))]
         unfit += [path.name for path in files if not fits(path)]
         # A package without what it needs would fail when it is imported.
         if len(files) < len(NEEDED_BY[group]) or not all(map(fits, files)):
             continue
-        for path in files:
-            with zipfile.ZipFile(path) as archive:
-                inside = archive.namelist()
-                # kronfluence's wheel has packages of these names, which ours would be taken for.
-                archive.extractall(
-                    target, [name for name in inside if not name.startswith(NOT_THEIRS)]
-                )
-            used.append("-".join(path.name.split("-")[:2]))
-    if used:
-        sys.path.insert(0, str(target))
-        inherited = os.environ.get("PYTHONPATH")
-        os.environ["PYTHONPATH"] = os.pathsep.join(
-            [str(target), *([inherited] if inherited else [])]
-        )
-        importlib.invalidate_caches()
-        return f"packages: carried {', '.join(used)}"
-    why = f"; {unfit[0]} does not fit python {platform.python_version()}" if unfit else ""
-    return f"packages: missing and not carried: {', '.join(missing)}{why} (make gpu-wheels)"
+        try:
+            for path in files:
+                _unpack(path, target / group)
+        except Exception as error:  # what is damaged must not end a run that can do without
+            shutil.rmtree(target / group, ignore_errors=True)
+            broken = f"; {path.name} cannot be unpacked: {error}"
+            continue
+        used += ["-".join(path.name.split("-")[:2]) for path in files]
+        _make_importable(target / group)
+    said = [f"carried {', '.join(used)}"] if used else []
+    left = [group for group in missing if importlib.util.find_spec(group) is None]
+    if left:
+        why = f"; {unfit[0]} does not fit python {platform.python_version()}" if unfit else broken
+        said.append(f"missing and not carried: {', '.join(left)}{why} (make gpu-wheels)")
+    return f"packages: {'; '.join(said)}"
+
+
+def _unpack(wheel: Path, target: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        inside = archive.namelist()
+        # kronfluence's wheel has packages of these names, which ours would be taken for.
+        archive.extractall(target, [name for name in inside if not name.startswith(NOT_THEIRS)])
+
+
+def _make_importable(place: Path) -> None:
+    """For this process and its children."""
+    sys.path.insert(0, str(place))
+    inherited = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(place), *([inherited] if inherited else [])])
+    importlib.invalidate_caches()
 
 
 def fits(wheel: Path) -> bool:

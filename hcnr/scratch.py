@@ -1,9 +1,9 @@
 """Temporary directories of a run, and what killed runs have left of theirs.
 
-Beside a directory `hcnr-XXXXXXXX` in TMPDIR lies `hcnr-XXXXXXXX.lock`, which is locked with flock
-while its owner lives; the kernel frees it when the owner dies, however that happens. The lock is
-there before its directory and goes after it, so whatever is found without an owner has one that
-died.
+They lie in TMPDIR, or where else a caller wants them. Beside a directory `hcnr-XXXXXXXX` lies
+`hcnr-XXXXXXXX.lock`, which is locked with flock while its owner lives; the kernel frees it when the
+owner dies, however that happens. The lock is there before its directory and goes after it, so
+whatever is found without an owner has one that died.
 """
 
 import contextlib
@@ -23,20 +23,24 @@ _PREFIX, _LOCK = "hcnr-", ".lock"
 
 
 class Scratch:
-    """An empty directory in TMPDIR, which goes when it is closed.
+    """An empty directory, which goes when it is closed.
 
     Attributes:
         path: of the directory.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, root: Path | None = None) -> None:
         """Make the directory; the first of a process removes what dead ones left.
+
+        Args:
+            root: where it lies; TMPDIR when None.
 
         Raises:
             OSError: it cannot be made.
         """
-        _once(tempfile.gettempdir())
-        self._lock, self._held = _locked(Path(tempfile.gettempdir()))
+        root = root or Path(tempfile.gettempdir())
+        _once(root)
+        self._lock, self._held = _locked(root)
         self.path = self._lock.with_suffix("")
         try:
             self.path.mkdir(mode=0o700)
@@ -54,26 +58,29 @@ class Scratch:
 
 
 @contextlib.contextmanager
-def scratch_directory() -> Iterator[Path]:
-    """An empty directory in TMPDIR, for as long as the context is open."""
-    scratch = Scratch()
+def scratch_directory(root: Path | None = None) -> Iterator[Path]:
+    """An empty directory in TMPDIR, or in `root`, for as long as the context is open."""
+    scratch = Scratch(root)
     try:
         yield scratch.path
     finally:
         scratch.close()
 
 
-def remove_abandoned() -> None:
-    """Remove what dead processes of this user left in TMPDIR; what lives, or is not ours, stays."""
-    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*{_LOCK}"):
+def remove_abandoned(root: Path | None = None) -> None:
+    """Remove what dead processes of this user left in TMPDIR, or in `root`.
+
+    What lives, or is not ours, stays.
+    """
+    for lock in (root or Path(tempfile.gettempdir())).glob(f"{_PREFIX}*{_LOCK}"):
         with contextlib.suppress(OSError):
             _remove(lock)
 
 
 @cache
-def _once(_: str) -> None:
-    """`remove_abandoned`, the first time that a process asks for a place."""
-    remove_abandoned()
+def _once(root: Path) -> None:
+    """`remove_abandoned`, the first time that a process asks for a place there."""
+    remove_abandoned(root)
 
 
 def _locked(root: Path) -> tuple[Path, int | None]:

@@ -165,6 +165,20 @@ sys.exit("""
     assert is_done(command.out), sorted(command.out.iterdir())
 
 
+def test_a_machine_that_is_not_described_in_time_is_measured(tmp_path: Path) -> None:
+    command = Command(tmp_path)
+    known = 'gpu.facts = lambda device, scratch: {"name": "A Card", "date": "today"}'
+    slow = "import time; time.sleep(60)"
+    hangs = f"gpu.FACTS_SECONDS = 0.3\ngpu.python = lambda *_: [sys.executable, '-c', {slow!r}]"
+    driver = command.driver.read_text()
+    assert known in driver
+    command.driver.write_text(driver.replace(known, hangs))
+    status, text = command.run()
+    assert status == 0, text
+    assert "could not be described" in text
+    assert len(titles(command.result("unknown-device"))) == len(SECTIONS) * CASES
+
+
 def test_a_case_that_ends_its_process_takes_no_other_with_it(tmp_path: Path) -> None:
     command = Command(tmp_path)
     status, text = command.run(CRASH="gram case 2")
@@ -210,15 +224,33 @@ def test_an_append_that_holds_no_results_is_refused(tmp_path: Path) -> None:
     assert not command.out.exists()
 
 
-def test_a_command_past_its_time_is_killed_with_its_children(tmp_path: Path) -> None:
-    script = tmp_path / "parent.py"
+def with_a_child(folder: Path) -> list[str]:
+    """A command that starts another, whose number it writes down."""
+    script = folder / "parent.py"
     script.write_text(
-        "import subprocess, sys, time\n"
+        "import pathlib, subprocess, sys, time\n"
         "inner = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
-        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(inner.pid))\n"
+        f"part = pathlib.Path({str(folder / 'part')!r})\n"
+        "part.write_text(str(inner.pid))\n"
+        "part.rename(part.with_name('pid'))\n"
         "time.sleep(60)\n"
     )
+    return python(str(script))
+
+
+def test_a_command_past_its_time_is_killed_with_its_children(tmp_path: Path) -> None:
     ticks: list[int] = []
-    assert child(python(str(script)), 1.2, tick=lambda: ticks.append(1)) is None
+    assert child(with_a_child(tmp_path), 1.2, tick=lambda: ticks.append(1)) is None
     assert ticks
+    assert (tmp_path / "pid").exists() and is_gone(tmp_path / "pid")
+
+
+def test_what_a_child_has_started_does_not_outlive_a_killed_command(tmp_path: Path) -> None:
+    """Such as a compiler, or what a sanitizer watches: the next command would be beside it."""
+    command = f"from bench.children import child; child({with_a_child(tmp_path)!r}, 60)"
+    process = subprocess.Popen([sys.executable, "-c", command], cwd=ROOT)
+    while not (tmp_path / "pid").exists():
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
     assert is_gone(tmp_path / "pid")

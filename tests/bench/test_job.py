@@ -1,5 +1,9 @@
 """Whole jobs at tiny shapes: their files, and their stages when a job is cut off."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -36,6 +40,28 @@ def test_files_without_room_are_refused_before_they_are_written(monkeypatch, tmp
     monkeypatch.setattr(pairs, "PLACES", (str(tmp_path),))
     with pytest.raises(RuntimeError, match=rf"need 1000000 GB; {tmp_path} has \d+ GB"):
         pairs.room_for(10**15)
+
+
+LEAVES = """
+import os, pathlib, signal, sys
+from hcnr.scratch import Scratch
+(Scratch(pathlib.Path(sys.argv[1])).path / "half").write_text("half")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_job_left_takes_no_room_from_the_next(monkeypatch, tmp_path):
+    """48 GB in memory, where the next command would not find them again."""
+    monkeypatch.setattr(pairs, "PLACES", (str(tmp_path),))
+    with pairs.written(CPU, pairs.SMALL, count=3, length=8, response=2) as files:
+        left = subprocess.run([sys.executable, "-c", LEAVES, str(tmp_path)], check=False)
+        assert left.returncode == -signal.SIGKILL
+        assert len(list(tmp_path.glob("*/half"))) == 1
+        assert pairs.room_for(1) == tmp_path
+        assert not list(tmp_path.glob("*/half"))
+        # What lives stays.
+        assert files.base.is_dir()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_job_without_room_is_a_row(monkeypatch, recorder, tmp_path):

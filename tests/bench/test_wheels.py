@@ -39,8 +39,10 @@ def test_what_is_missing_is_unpacked_for_this_process_and_its_children(folder, t
         "packages: carried zz_one-1.0, zz_two-1.0"
     )
     assert importlib.util.find_spec("zz_two") is not None
-    assert os.environ["PYTHONPATH"] == f"{tmp_path / 'packages'}{os.pathsep}elsewhere"
-    assert not (tmp_path / "packages" / "tests").exists()
+    unpacked = tmp_path / "packages" / "zz_one"
+    assert os.environ["PYTHONPATH"] == f"{unpacked}{os.pathsep}elsewhere"
+    assert (unpacked / "zz_two" / "__init__.py").exists()
+    assert not (unpacked / "tests").exists()
 
 
 def test_a_wheel_for_another_python_is_named(folder, tmp_path):
@@ -55,6 +57,21 @@ def test_a_wheel_for_another_python_is_named(folder, tmp_path):
 def test_half_of_what_is_needed_is_not_used(folder, tmp_path):
     write(folder, "zz_one")
     assert "missing and not carried: zz_one" in wheels.carry(tmp_path / "packages", folder)
+    assert importlib.util.find_spec("zz_one") is None
+
+
+@pytest.mark.parametrize("bytes_left", [0, 40, -30])
+def test_a_damaged_wheel_is_named_and_ends_nothing(bytes_left, folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(wheels.NEEDED_BY, "zz_other", ("zz_other",))
+    for name in ("zz_one", "zz_two", "zz_other"):
+        write(folder, name)
+    damaged = folder / "zz_two-1.0-py3-none-any.whl"
+    damaged.write_bytes(damaged.read_bytes()[:bytes_left])
+    found = wheels.carry(tmp_path / "packages", folder)
+    assert found.startswith("packages: carried zz_other-1.0; missing and not carried: zz_one; ")
+    assert f"{damaged.name} cannot be unpacked" in found
+    assert importlib.util.find_spec("zz_other") is not None
+    # Half of a package would fail where it is imported.
     assert importlib.util.find_spec("zz_one") is None
 
 
