@@ -51,12 +51,12 @@ def carry(target: Path, wheels: Path = WHEELS) -> str:
             continue
         used += ["-".join(path.name.split("-")[:2]) for path in files]
         _make_importable(target / group)
-    said = [f"carried {', '.join(used)}"] if used else []
+    outcome = [f"carried {', '.join(used)}"] if used else []
     left = [group for group in missing if importlib.util.find_spec(group) is None]
     if left:
         why = f"; {unfit[0]} does not fit python {platform.python_version()}" if unfit else broken
-        said.append(f"missing and not carried: {', '.join(left)}{why} (make gpu-wheels)")
-    return f"packages: {'; '.join(said)}"
+        outcome.append(f"missing and not carried: {', '.join(left)}{why} (make gpu-wheels)")
+    return f"packages: {'; '.join(outcome)}"
 
 
 def _unpack(wheel: Path, target: Path) -> None:
@@ -66,11 +66,11 @@ def _unpack(wheel: Path, target: Path) -> None:
         archive.extractall(target, [name for name in inside if not name.startswith(NOT_THEIRS)])
 
 
-def _make_importable(place: Path) -> None:
+def _make_importable(folder: Path) -> None:
     """For this process and its children."""
-    sys.path.insert(0, str(place))
+    sys.path.insert(0, str(folder))
     inherited = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(place), *([inherited] if inherited else [])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(folder), *([inherited] if inherited else [])])
     importlib.invalidate_caches()
 
 
