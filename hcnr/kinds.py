@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+Axis = Literal["output", "input"]
 Scope = Literal["neurons", "matrices", "tensors"]
 DataSet = Literal["honesty", "task"]
 Basis = Literal["spectral", "natural"]

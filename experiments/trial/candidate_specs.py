@@ -5,6 +5,7 @@ import json
 from typing import Any, Literal
 
 from hcnr.config import RestoreConfig
+from hcnr.kinds import Axis
 
 _STEPS = ("task_weight", "steps", "step_size")
 _NEURONS = ("axis", "in_weight_ratio", "priority")
@@ -49,7 +50,7 @@ class Restored:
     """What `hcnr.restore` makes; attributes are settings of `RestoreConfig`."""
 
     compensation: str
-    axis: Literal["output", "input"] = "output"
+    axis: Axis = "output"
     in_weight_ratio: float = 0.5
     cross_weight_ratio: float = 1.0
     priority: Priority = "kl"

@@ -22,8 +22,9 @@ from experiments.trial.candidate_specs import (
     Samples,
 )
 from hcnr.errors import ConfigError
+from hcnr.kinds import Axis
 
-_AXES: tuple[Literal["output", "input"], ...] = ("output", "input")
+_AXES: tuple[Axis, ...] = ("output", "input")
 # The paper's share of neurons and gentler ones, without which `sum` would have nothing to select
 # where most of the task is to be kept; its share of matrices, and all of them. `joint` changes more
 # with fewer neurons.

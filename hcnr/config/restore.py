@@ -11,7 +11,7 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from hcnr.config.configuration import Configuration
 from hcnr.config.presets import preset
 from hcnr.config.shared import DEVICE, DEVICE_WORDS, LARGEST_SEED
-from hcnr.kinds import KINDS, Basis, RepairKind, plain_name, repair_kind
+from hcnr.kinds import KINDS, Axis, Basis, RepairKind, plain_name, repair_kind
 from hcnr.settings import config_error, declared, expected_of, setting
 
 __all__ = ["RestoreConfig"]
@@ -37,7 +37,7 @@ class RestoreConfig(Configuration):
         (), "Matrices", "Glob patterns of names to leave as tuned, even when targets matches."
     )
 
-    axis: Literal["output", "input"] = setting(
+    axis: Axis = setting(
         "output",
         "Selection",
         "What a neuron is: a row (output) or a column (input) of a matrix (method.md, section 1).",

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from hcnr.curvature.layouts import RoutedLayout, SharedInput, Span, TokenLayout,
 from hcnr.curvature.taps import Taps, frozen
 from hcnr.curvature.uses import Joined, Use, Uses, joined
 from hcnr.errors import ModelError
+from hcnr.kinds import Axis
 from hcnr.models.device_memory import device_of
 from hcnr.models.linear import shape_of
 from hcnr.models.model import target_matrices
@@ -59,7 +60,7 @@ class NeuronFisher:
         targets: Iterable[str] | Mapping[str, nn.Linear] = ("*",),
         *,
         ignore: Iterable[str] = (),
-        axis: Literal["output", "input"] = "output",
+        axis: Axis = "output",
         parts: int = 1,
     ) -> None:
         """Choose the matrices of `model`; nothing is attached before the context is entered.

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from hcnr import ranks
 from hcnr.config import RestoreConfig
-from hcnr.curvature.passes import Axis
 from hcnr.errors import ConfigError
+from hcnr.kinds import Axis
 from hcnr.models.device_memory import GIB, free_memory
 from hcnr.models.linear import shape_of
 from hcnr.models.model import resolve_device

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from hcnr import ranks
 from hcnr.curvature.groups import square_bytes
 from hcnr.curvature.layouts import SharedInput
-from hcnr.curvature.passes import Attempt, Axis, Passes, Progress, refuse_silent
+from hcnr.curvature.passes import Attempt, Passes, Progress, refuse_silent
 from hcnr.curvature.sums import Key, Sums, measured
 from hcnr.curvature.taps import Taps
 from hcnr.data.tokens import TokenizedSet
+from hcnr.kinds import Axis
 from hcnr.models.linear import shape_of
 from hcnr_kernels import BlockDiagonal, RankedGram, gram_, symmetrize_
 from hcnr_kernels.ops.spectral import SecondMoment

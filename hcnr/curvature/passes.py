@@ -11,7 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,6 @@ from hcnr.models.model import eval_mode, transformer_blocks
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Axis = Literal["output", "input"]
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""
 T = TypeVar("T")

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from hcnr.curvature.fisher import NeuronFisher
-from hcnr.curvature.passes import Attempt, Axis, Passes, Progress
+from hcnr.curvature.passes import Attempt, Passes, Progress
 from hcnr.data.batches import Batch, part_of
 from hcnr.data.tokens import TokenizedSet
+from hcnr.kinds import Axis
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -8,7 +8,7 @@ silently; so would models that mix the samples of a batch. Two short samples tel
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from hcnr.curvature.unmeasured import refuse_shared, without_samples
 from hcnr.data.batches import Batch
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError
+from hcnr.kinds import Axis
 from hcnr.models.device_memory import STREAMED, out_of_memory
 from hcnr.models.linear import Expert, as_matrix, ignoring_all
 from hcnr.models.loading import cause_of
@@ -49,7 +50,7 @@ def check_model(
     matrices: Mapping[str, nn.Linear],
     data: TokenizedSet,
     *,
-    axis: Literal["output", "input"],
+    axis: Axis,
     token_budget: int,
     gradient_checkpointing: bool = False,
 ) -> None:
@@ -106,7 +107,7 @@ def _check_batches(
     model: "PreTrainedModel",
     matrices: Mapping[str, nn.Linear],
     two: TokenizedSet,
-    axis: Literal["output", "input"],
+    axis: Axis,
 ) -> None:
     """Compare the scores of two samples alone with those of the same two in one batch.
 

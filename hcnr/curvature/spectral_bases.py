@@ -7,7 +7,7 @@ import math
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from hcnr.curvature.moments import Moments, second_moments
 from hcnr.curvature.selfcheck import check_model
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import HcnrError, OutputError
+from hcnr.kinds import Basis, DataSet
 from hcnr.models.model import resolve_device
 from hcnr.models.open_models import OpenModels, Role
 from hcnr.models.pair import Pair
@@ -29,18 +30,16 @@ from hcnr_kernels import SpectralBasis, spectral_basis
 from hcnr_kernels.ops.spectral import BlockDiagonal, Modes, TaskEnergy
 from hcnr_kernels.ops.spectral.coordinates import Blocks
 
-Kind = Literal["spectral", "natural"]
-DataSet = Literal["honesty", "task"]
 CurvaturePass = tuple[DataSet, Role]
 """A data set and the model that it is passed through."""
 
 
-def honesty_pass(kind: Kind, config: RestoreConfig) -> CurvaturePass:
+def honesty_pass(kind: Basis, config: RestoreConfig) -> CurvaturePass:
     """Where a basis takes its honesty curvature: a natural step starts from tuned."""
     return "honesty", "tuned" if kind == "natural" else config.hessian_at
 
 
-def passes_of(kinds: Collection[Kind], config: RestoreConfig) -> list[CurvaturePass]:
+def passes_of(kinds: Collection[Basis], config: RestoreConfig) -> list[CurvaturePass]:
     """The passes that the bases of some kinds need."""
     honesty = dict.fromkeys(honesty_pass(kind, config) for kind in kinds)
     return [*honesty, ("task", "tuned")]
@@ -65,7 +64,7 @@ class GroupwiseBases:
         config: RestoreConfig,
         stages: Stages,
         *,
-        kinds: Collection[Kind],
+        kinds: Collection[Basis],
         models: OpenModels | None = None,
     ) -> None:
         """Plan the groups; nothing is measured yet.
@@ -88,10 +87,10 @@ class GroupwiseBases:
         held = models is not None and models.role is not None
         self.groups = groups_of(pair, matrices, config, len(self._group_passes), held=held)
         self.passes = len(self.groups) * len(self._group_passes)
-        self.forecast: dict[Kind, TaskEnergy] = {}
+        self.forecast: dict[Basis, TaskEnergy] = {}
         self._checked: set[tuple[Role, str]] = set()
 
-    def __iter__(self) -> Iterator[tuple[str, dict[Kind, SpectralBasis]]]:
+    def __iter__(self) -> Iterator[tuple[str, dict[Basis, SpectralBasis]]]:
         """Measure and factorise; yields a matrix and its bases.
 
         Raises:
@@ -101,7 +100,7 @@ class GroupwiseBases:
         for index in range(len(self.groups)):
             yield from self.group(index)
 
-    def group(self, index: int) -> Iterator[tuple[str, dict[Kind, SpectralBasis]]]:
+    def group(self, index: int) -> Iterator[tuple[str, dict[Basis, SpectralBasis]]]:
         """The same of one group, by its index; groups are to be taken in order."""
         group, total = self.groups[index], sum(map(len, self.groups))
         done = sum(map(len, self.groups[:index]))
@@ -128,7 +127,7 @@ class GroupwiseBases:
     def _one_by_one(
         self, group: list[str], moments: dict[CurvaturePass, dict[str, Moments]]
     ) -> "Iterator[_Factorised]":
-        inputs: dict[tuple[Kind, str, str], Modes] = {}
+        inputs: dict[tuple[Basis, str, str], Modes] = {}
         for name in group:
             yield name, *self._factorise(name, moments, inputs)
 
@@ -183,8 +182,8 @@ class GroupwiseBases:
         self,
         name: str,
         moments: dict[CurvaturePass, dict[str, Moments]],
-        inputs: dict[tuple[Kind, str, str], Modes],
-    ) -> "tuple[dict[Kind, SpectralBasis], dict[Kind, Tensor]]":
+        inputs: dict[tuple[Basis, str, str], Modes],
+    ) -> "tuple[dict[Basis, SpectralBasis], dict[Basis, Tensor]]":
         """Bases of one matrix, whose own moments are let go, and their part of the forecast."""
         # Models in memory may be on two devices.
         device = moments["task", "tuned"][name].inputs.device
@@ -192,9 +191,9 @@ class GroupwiseBases:
         task = own["task", "tuned"]
         base, tuned = (source.weight(name) for source in (self._pair.base, self._pair.tuned))
         delta = tuned.to(device).float() - base.to(device).float()
-        bases: dict[Kind, SpectralBasis] = {}
+        bases: dict[Basis, SpectralBasis] = {}
         twins: dict[CurvaturePass, SpectralBasis] = {}
-        energies: dict[Kind, Tensor] = {}
+        energies: dict[Basis, Tensor] = {}
         for kind in self.kinds:
             source = honesty_pass(kind, self._config)
             honesty = own[source]
@@ -217,7 +216,7 @@ class GroupwiseBases:
         return bases, energies
 
 
-_Factorised = tuple[str, dict[Kind, SpectralBasis], dict[Kind, Tensor]]
+_Factorised = tuple[str, dict[Basis, SpectralBasis], dict[Basis, Tensor]]
 """A matrix, its bases, and what they add to the forecast."""
 
 KEPT_CLASSES = (SpectralBasis, Modes, Blocks, BlockDiagonal, TaskEnergy)
@@ -309,7 +308,7 @@ class SpectralBases:
         forecast: see `GroupwiseBases`.
     """
 
-    def __init__(self, honesty: TokenizedSet, groups: list[list[str]], kinds: Sequence[Kind]):
+    def __init__(self, honesty: TokenizedSet, groups: list[list[str]], kinds: Sequence[Basis]):
         """Hold nothing yet; what needs more than one group is kept in files."""
         try:
             self._scratch = Scratch() if len(groups) > 1 else None
@@ -322,7 +321,7 @@ class SpectralBases:
         self.by_kind = {kind: BasisCache(directory) for kind in kinds}
         self.honesty, self.groups = honesty, groups
         self.passes = 0
-        self.forecast: dict[Kind, TaskEnergy] = {}
+        self.forecast: dict[Basis, TaskEnergy] = {}
 
     @classmethod
     def measure(
@@ -333,7 +332,7 @@ class SpectralBases:
         config: RestoreConfig,
         stages: Stages,
         *,
-        kinds: Collection[Kind],
+        kinds: Collection[Basis],
         models: OpenModels | None = None,
         keep: KeptWork = KeptWork(None),  # noqa: B008 (keeps nothing)
     ) -> "SpectralBases":
@@ -361,7 +360,7 @@ class SpectralBases:
         spectral_bases.passes, spectral_bases.forecast = work.passes, work.forecast
         return spectral_bases
 
-    def add(self, bases: Mapping[str, Mapping[Kind, Any]]) -> None:
+    def add(self, bases: Mapping[str, Mapping[Basis, Any]]) -> None:
         """Hold the bases of a group: matrix -> kind -> basis."""
         for matrix, by_kind in bases.items():
             for kind, basis in by_kind.items():

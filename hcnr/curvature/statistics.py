@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,10 +13,10 @@ from torch import Tensor
 from hcnr._version import __version__
 from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.errors import OutputError, StatisticsError
+from hcnr.kinds import Axis
 from hcnr.output.notebook import html_table
 
 FORMAT = 1
-DataSet = Literal["honesty", "task"]
 _KEY = "hcnr_statistics"
 
 
@@ -38,7 +38,7 @@ class Statistics:
         data: per data set: samples, tokens, what was cut, hashes.
     """
 
-    axis: Literal["output", "input"]
+    axis: Axis
     scores: dict[str, dict[str, Tensor]]
     halves: dict[str, dict[str, Tensor]]
     hessians: dict[str, dict[str, Tensor]] = field(default_factory=dict)

@@ -1,6 +1,6 @@
 """A run over a pair: each step finds something out, and later ones use it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from hcnr.curvature.selfcheck import check_model
 from hcnr.curvature.statistics import Statistics
 from hcnr.data.repair_data import Data, MeasuringData, read_data
 from hcnr.data.suspicions import about_losses, about_memory
+from hcnr.kinds import DataSet
 from hcnr.models.open_models import Role
 from hcnr.models.pair import Pair
 from hcnr.pipeline.destination import Destination, Job
@@ -31,6 +32,7 @@ from hcnr.pipeline.recomputing import decided
 from hcnr.pipeline.stages import (
     Circumstances,
     PlannedStep,
+    Work,
     base_runs,
     next_role,
     weights_decide_nothing,
@@ -47,7 +49,7 @@ from hcnr.repair.selection import (
     select_neurons,
     select_whole,
 )
-from hcnr.repair.verdict import DataSet, EndLosses, Verdict, end_losses, final_verdict
+from hcnr.repair.verdict import EndLosses, Verdict, end_losses, final_verdict
 from hcnr.repair.whole import RepairInputs, WholeRepairs, needs_data, repair_whole
 
 if TYPE_CHECKING:
@@ -162,7 +164,7 @@ class PairRun:
                 # Weights that the selection reads next are checked as it does.
                 self._unchecked = following == "select"
             self._writes_next = following == "write"
-            getattr(self, f"_{step.work}")(step)
+            self._methods[step.work](step)
         if self._destination is None:
             refuse_changed(self.pair)
 
@@ -183,7 +185,15 @@ class PairRun:
             self.pair.messages.append(self._keep.note)
         return self._destination.finish(self._job, self.verdict, self.config)
 
-    # The steps, in their order; each is the `work` of a `PlannedStep`.
+    @property
+    def _methods(self) -> dict[Work, Callable[[PlannedStep], None]]:
+        """What carries out each kind of work, in the order of a run."""
+        return {
+            "read": self._read, "check": self._check, "count": self._count,
+            "losses": self._losses, "score": self._score, "select": self._select,
+            "curvature": self._curvature, "whole": self._whole, "mix": self._mix,
+            "write": self._write, "judge": self._judge,
+        }  # fmt: skip
 
     def _read(self, step: PlannedStep) -> None:
         searches = self._destination is not None and self.config.searches
@@ -310,14 +320,9 @@ class PairRun:
             selection = self._selecting or self.selection
             assert self.statistics is not None and selection is not None
             self._job = Repairs(
-                self.pair,
-                self.statistics,
-                selection,
-                self.config,
-                self._stages,
-                self._repaired,
+                self.pair, self.statistics, selection, self.config, self._stages, self._repaired,
                 self._finished,
-            )
+            )  # fmt: skip
         self._destination.write(self._job)
 
     def _judge(self, step: PlannedStep) -> None:

@@ -15,7 +15,7 @@ Work = Literal[
     "read", "check", "count", "losses", "score", "select", "curvature", "whole", "mix", "write",
     "judge",
 ]  # fmt: skip
-"""What a step does: the method of `hcnr.pipeline.run.PairRun` that carries it out."""
+"""What a step does; `hcnr.pipeline.run.PairRun` has a table of the methods that carry it out."""
 Output = Literal["directory", "adapter", "memory", "saved"]
 """What is made: a directory's tensors one by one, an adapter's, or a model in memory, which may be
 saved."""

@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from hcnr.kinds import Axis
 from hcnr.models.pair import is_untouched
 from hcnr_kernels import perturbation
 
@@ -28,9 +28,9 @@ class Changes:
         untouched: matrices that it did not move.
     """
 
-    def __init__(self, device: torch.device, axis: Literal["output", "input"]) -> None:
+    def __init__(self, device: torch.device, axis: Axis) -> None:
         self._device = device
-        self._axis: Literal["output", "input"] = axis
+        self._axis: Axis = axis
         self._sums: dict[str, Tensor] = {}
         self.untouched: list[str] = []
 

@@ -9,7 +9,7 @@ from hcnr.checkpoint import all_finite
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.errors import CheckpointError, ConfigError, StatisticsError
-from hcnr.kinds import RepairKind
+from hcnr.kinds import Axis, RepairKind
 from hcnr.models.model import resolve_device
 from hcnr.record.files.matrix_record import MatrixRecord, is_raised
 from hcnr.repair.restored import restored_record
@@ -237,7 +237,7 @@ def objectives_of(
     deviation: Tensor,
     mask: Tensor,
     hessian: Tensor,
-    axis: Literal["output", "input"],
+    axis: Axis,
 ) -> Objectives:
     """Method.md (8) without compensation and with it.
 

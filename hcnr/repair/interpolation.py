@@ -16,6 +16,7 @@ from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.data.repair_data import MeasuringData
 from hcnr.errors import ModelError
+from hcnr.kinds import DataSet
 from hcnr.models.directory import DirectorySource
 from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay, mixed
@@ -32,7 +33,7 @@ from hcnr.repair.patch_output import PatchOutput
 from hcnr.repair.selection import Selection
 from hcnr.repair.summary import build_report
 from hcnr.repair.task_weight import retention_of
-from hcnr.repair.verdict import DataSet, EndLosses
+from hcnr.repair.verdict import EndLosses
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -12,6 +12,7 @@ from torch import Tensor
 from hcnr.config import RestoreConfig
 from hcnr.curvature.statistics import Statistics
 from hcnr.errors import StatisticsError
+from hcnr.kinds import Axis
 from hcnr.models.linear import shape_of
 from hcnr.models.model import resolve_device
 from hcnr.output.notebook import html_table
@@ -43,7 +44,7 @@ class Selection:
         untouched: matrices that fine-tuning did not change: neither counted nor selected.
     """
 
-    axis: Literal["output", "input"]
+    axis: Axis
     masks: dict[str, Tensor]
     perturbation: dict[str, float]
     selected: list[str]

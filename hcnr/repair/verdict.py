@@ -12,6 +12,7 @@ from hcnr.data.repair_data import MeasuringData
 from hcnr.data.suspicions import NO_REFUSALS, about_losses
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import DataError
+from hcnr.kinds import DataSet
 from hcnr.models.open_models import OpenModels, Role
 from hcnr.progress import LOSSES, LOSSES_RESTORED, Stages
 from hcnr.repair.task_weight import retention_of
@@ -19,7 +20,6 @@ from hcnr.repair.task_weight import retention_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-DataSet = Literal["honesty", "task"]
 _ROUNDING = 1e-9
 
 

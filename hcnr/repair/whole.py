@@ -18,6 +18,7 @@ from hcnr.curvature.statistics import Statistics
 from hcnr.data.repair_data import MeasuringData
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import CheckpointError, ModelError
+from hcnr.kinds import DataSet
 from hcnr.models.open_models import OpenModels
 from hcnr.models.overlay import Overlay
 from hcnr.models.pair import Pair
@@ -34,7 +35,7 @@ from hcnr.repair.task_weight import (
     retention_of,
     search_task_weight,
 )
-from hcnr.repair.verdict import DataSet, EndLosses
+from hcnr.repair.verdict import EndLosses
 from hcnr_kernels import Kept, SpectralBasis
 
 RepairedMatrices = dict[str, tuple[Tensor, dict[str, Any]]]

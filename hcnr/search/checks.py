@@ -7,10 +7,10 @@ from typing import Any
 
 from hcnr.checkpoint.kept_work import KEY, SUFFIX
 from hcnr.config import RestoreConfig
-from hcnr.curvature.spectral_bases import Kind
 from hcnr.data.samples import load_samples
 from hcnr.directories import make_directory
 from hcnr.errors import ConfigError, OutputError
+from hcnr.kinds import Basis
 from hcnr.models.pair import Pair
 from hcnr.search.validation import Validation
 
@@ -45,7 +45,7 @@ def check_sources(
         )
 
 
-def check_dtype(config: RestoreConfig, kinds: Sequence[Kind]) -> None:
+def check_dtype(config: RestoreConfig, kinds: Sequence[Basis]) -> None:
     """Refuse a dtype that candidates are not made in."""
     if "natural" in kinds and config.dtype != "auto":
         raise ConfigError(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from hcnr.config import RestoreConfig, SweepConfig
-from hcnr.curvature.spectral_bases import Kind
+from hcnr.kinds import Basis
 from hcnr.search.ablation import ablation
 from hcnr.search.grid import Grid
 
@@ -24,7 +24,7 @@ class SweepPlan:
 
     config: RestoreConfig
     candidates: list[tuple[str, RestoreConfig]]
-    kinds: list[Kind]
+    kinds: list[Basis]
 
     @classmethod
     def of(cls, config: RestoreConfig, grid: Grid, search: SweepConfig) -> "Self":
@@ -35,7 +35,7 @@ class SweepPlan:
         candidates = [("", one) for one in grid.configs(config)]
         if search.ablate:
             candidates += ablation(config).items()
-        kinds: list[Kind] = sorted({kind for _, one in candidates for kind in one.bases})
+        kinds: list[Basis] = sorted({kind for _, one in candidates for kind in one.bases})
         return cls(config, candidates, kinds)
 
     def measured(self, config: RestoreConfig) -> "Self":

@@ -11,8 +11,8 @@ from hcnr.curvature.groups import (
     plan_groups,
     plan_one_axis,
 )
-from hcnr.curvature.passes import Axis
 from hcnr.errors import ConfigError
+from hcnr.kinds import Axis
 
 SHAPES = {
     f"model.layers.{block}.{name}": shape

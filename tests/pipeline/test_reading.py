@@ -4,7 +4,7 @@ import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from hcnr.checkpoint import Checkpoint, finite, reader, views
 from hcnr.errors import CheckpointError
 from hcnr.models.directory import DirectorySource
 from hcnr.pipeline.run import PairRun
+from hcnr.pipeline.stages import Work
 from pairs import config, hashes
 
 
@@ -165,3 +166,7 @@ def test_weights_that_the_selection_checks_are_refused_in_the_same_words(
             statistics=statistics["output"],
         )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["base", "tuned"]
+
+
+def test_every_kind_of_work_has_what_carries_it_out() -> None:
+    assert list(object.__new__(PairRun)._methods) == list(get_args(Work))
