@@ -15,12 +15,16 @@ from hcnr.output import current
 __all__ = [
     "FORM",
     "HUB",
+    "LOCAL",
     "Snapshot",
     "is_model_name",
     "model_name",
     "model_snapshot",
     "open_dataset",
 ]
+
+LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How transformers opens what is here already: nothing is downloaded, no code of a model runs."""
 
 HUB = "hf:"
 """What the name of a data set of the Hugging Face hub begins with."""

@@ -21,8 +21,8 @@ LIBRARY = ROOT / "hcnr"
 MOST_FILES = 20
 FLOORS = (
     "_version", "errors", "progress", "cache", "scratch", "plugins", "versions", "output", "hub",
-    "directories", "ranks", "kinds", "settings", "yaml_file", "config", "stats", "checkpoint",
-    "models", "detectors", "data", "curvature", "choosing", "record", "repair", "pipeline",
+    "directories", "ranks", "kinds", "detectors", "settings", "yaml_file", "config", "stats",
+    "checkpoint", "models", "data", "curvature", "choosing", "record", "repair", "pipeline",
     "plan", "tuning", "benchmarks", "evaluation", "probes", "search", "report", "guided", "demo",
     "info", "lab", "commands", "cli", "__main__",
 )  # fmt: skip

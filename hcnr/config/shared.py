@@ -1,5 +1,6 @@
 """Settings that several configurations have: declared here, listed by each in its own order."""
 
+from hcnr.detectors.built_in import spelled
 from hcnr.settings import setting
 
 LARGEST_SEED = 2**32 - 1
@@ -28,9 +29,8 @@ DATA_ROOT = setting(
 DETECTOR = setting(
     None,
     JUDGING,
-    "Refusal detector for every set, in place of each set's own: unknownbench_keywords, selfaware, "
-    "selfaware_substring, gair_idk, template:TEXT, regex:PATTERN, or one that an installed package "
-    "registers.",
+    f"Refusal detector for every set, in place of each set's own: {', '.join(spelled())}, or one "
+    "that an installed package registers.",
     expected="the name of a refusal detector, or null",
 )
 BATCH = setting(

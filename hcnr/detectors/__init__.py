@@ -3,15 +3,16 @@
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from hcnr import plugins
 from hcnr.detectors.built_in import BUILT_IN, Decide, keywords
 from hcnr.detectors.similarity import ENCODER, has_reference, open_encoder, similar_to_reference
 from hcnr.detectors.traits import Trait
 from hcnr.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DEFAULT = "unknownbench_keywords"
 # The sets whose authors detect refusals in another way.
@@ -45,8 +46,10 @@ class Detector:
         """Whether `response` to `question` is a refusal."""
         return bool(self.many([response], [question])[0])
 
-    def many(self, responses: Sequence[str], questions: Sequence[str]) -> np.ndarray:
+    def many(self, responses: Sequence[str], questions: Sequence[str]) -> "np.ndarray":
         """The same for `n` pairs at once, bool `[n]`; an empty response is never a refusal."""
+        import numpy as np
+
         refused = np.zeros(len(responses), dtype=bool)
         spoken = [i for i, response in enumerate(responses) if response.strip()]
         if spoken:
@@ -107,7 +110,7 @@ def open_detector(
         variant = ", ".join([label, *["strict"] * strict, *["compat"] * compat])
         decide = _selfaware(encode)
     else:
-        if built_in.takes_text and not text:
+        if built_in.takes and not text:
             raise ConfigError(f"the detector {kind} needs its text, such as '{kind}:I don't know.'")
         variant = ", ".join(["strict"] * strict + ["compat"] * skips_empty)
         decide = _each(built_in.open(text if strict else plain_apostrophes(text)))
@@ -118,7 +121,7 @@ def open_detector(
 def check_detector(name: str) -> None:
     """Raise ConfigError unless there is a detector of that name."""
     kind, colon, _ = name.partition(":")
-    if kind in BUILT_IN and (not colon or BUILT_IN[kind].takes_text):
+    if kind in BUILT_IN and (not colon or BUILT_IN[kind].takes):
         return
     registered = plugins.names("hcnr.detectors")
     if name not in registered:
@@ -155,6 +158,8 @@ def _registered(name: str, decide: _Many) -> _Many:
     """Another package's function, whose answers are checked and whose failures are explained."""
 
     def checked(responses: Sequence[str], questions: Sequence[str]) -> Sequence[bool]:
+        import numpy as np
+
         try:
             answers = list(decide(responses, questions))
         except Exception as error:  # whatever the other package raises

@@ -29,13 +29,14 @@ class BuiltIn:
     Attributes:
         open: the text behind the colon of its name, empty where it has none -> the function that
             judges a response; None for the one that needs a sentence encoder.
-        takes_text: whether its name is followed by a text, as in `regex:PATTERN`.
+        takes: what follows its name and a colon, in capitals, as in `regex:PATTERN`; empty where
+            nothing does.
         skips_empty: whether the original code leaves empty responses out of the counts.
         note: what a reader of its numbers should know.
     """
 
     open: Callable[[str], Decide] | None
-    takes_text: bool = False
+    takes: str = ""
     skips_empty: bool = False
     note: str | None = None
 
@@ -79,7 +80,12 @@ BUILT_IN: Mapping[str, BuiltIn] = {
         "nearly blind on real answers.",
     ),
     "gair_idk": BuiltIn(lambda _: _gair_idk),
-    "template": BuiltIn(_template, takes_text=True),
-    "regex": BuiltIn(_regex, takes_text=True),
+    "template": BuiltIn(_template, takes="TEXT"),
+    "regex": BuiltIn(_regex, takes="PATTERN"),
 }
 """By name; docs/evaluation.md says what each takes for a refusal."""
+
+
+def spelled() -> list[str]:
+    """Every detector as it is typed: `selfaware`, `regex:PATTERN`."""
+    return [f"{name}:{kind.takes}" if kind.takes else name for name, kind in BUILT_IN.items()]

@@ -4,11 +4,12 @@ import re
 import string
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from hcnr.errors import ModelError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 ENCODER = "princeton-nlp/sup-simcse-roberta-large"
 THRESHOLD = 0.75
@@ -113,7 +114,7 @@ def open_encoder(source: Any = ENCODER, pooling: str = "auto") -> tuple[str, Enc
         return getattr(source, "__name__", type(source).__name__), source
     from transformers import AutoModel, AutoTokenizer
 
-    from hcnr.models.loading import LOCAL
+    from hcnr.hub import LOCAL
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **LOCAL)
@@ -145,6 +146,7 @@ def open_encoder(source: Any = ENCODER, pooling: str = "auto") -> tuple[str, Enc
 
 
 def _transformers_encoder(model: Any, tokenizer: Any, pooling: str, batch: int = 256) -> Encoder:
+    import numpy as np
     import torch
 
     def pooled(tokens: Any, output: Any) -> torch.Tensor:
@@ -155,7 +157,7 @@ def _transformers_encoder(model: Any, tokenizer: Any, pooling: str, batch: int =
         mask = tokens["attention_mask"].unsqueeze(-1)
         return (output.last_hidden_state * mask).sum(dim=1) / mask.sum(dim=1)
 
-    def encode(sentences: Sequence[str]) -> np.ndarray:
+    def encode(sentences: Sequence[str]) -> "np.ndarray":
         parts = []
         for start in range(0, len(sentences), batch):
             chunk = list(sentences[start : start + batch])
@@ -186,8 +188,10 @@ def _usual_pooling(source: str | Path) -> str:
     return "cls" if "unsup" in name else "pooler"
 
 
-def _vectors(encode: Encoder, sentences: Sequence[str]) -> np.ndarray:
+def _vectors(encode: Encoder, sentences: Sequence[str]) -> "np.ndarray":
     """Encode sentences to unit vectors `[n, d]`."""
+    import numpy as np
+
     vectors = np.asarray(encode(list(sentences)), dtype=np.float64)
     if vectors.ndim != 2 or len(vectors) != len(sentences) or not np.isfinite(vectors).all():
         raise ModelError(

@@ -14,7 +14,6 @@ import torch
 
 from hcnr.errors import NO_ROOM, CheckpointError, HcnrError, ModelError, system_error
 
-LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Arguments of every `from_pretrained`: nothing is downloaded, and no code that came along runs."""
 ADAPTERS = (".lora_A", ".lora_B", ".lora_embedding_", ".lora_magnitude_vector", ".base_layer.")
 WRAPPERS = (

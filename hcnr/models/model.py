@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from hcnr.errors import ModelError
+from hcnr.hub import LOCAL
 from hcnr.models.device_memory import move
 from hcnr.models.experts import holds_experts, slices
 from hcnr.models.linear import identity_of, is_linear, kind_of
-from hcnr.models.loading import LOCAL, check_loaded, explained
+from hcnr.models.loading import check_loaded, explained
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
