@@ -1,7 +1,14 @@
-"""What this installation can do: operators, backends, devices."""
+"""What this installation can do: operators, backends, devices, detectors, plugins."""
+
+from collections.abc import Callable
 
 import torch
 
+from hcnr import plugins
+from hcnr.data.files import EXTENSIONS
+from hcnr.detectors.built_in import BUILT_IN, spelled
+from hcnr.errors import HcnrError
+from hcnr.kinds import KINDS, repair_kind
 from hcnr.versions import LIBRARIES, versions
 from hcnr_kernels import native, operator_table
 
@@ -56,3 +63,44 @@ def devices() -> list[tuple[str, str]]:
             )
         )
     return rows
+
+
+def detectors() -> list[tuple[str, str]]:
+    """Rows (name as it is typed, what it needs) of the refusal detectors that come with hcnr."""
+    needs = ("a sentence encoder" if kind.open is None else "-" for kind in BUILT_IN.values())
+    return list(zip(spelled(), needs, strict=True))
+
+
+def installed_plugins() -> list[tuple[str, str, str, str]]:
+    """Rows (group, name, package, `available` or why not) of what other packages register.
+
+    Each is imported, as a run that names it would.
+    """
+    return [
+        (plugin.group, plugin.name, plugin.package, _state(plugin))
+        for group in plugins.GROUPS
+        for plugin in plugins.registered(group)
+    ]
+
+
+def _state(plugin: plugins.Plugin) -> str:
+    own, load = _TAKEN[plugin.group], _LOADERS[plugin.group]
+    if plugin.name in own:
+        return "not used: hcnr has its own of that name"
+    try:
+        load(plugin.name)
+    except HcnrError as error:
+        return f"not available: {' '.join(str(error).split())}"
+    return "available"
+
+
+_TAKEN: dict[plugins.Group, set[str]] = {
+    "hcnr.detectors": {*BUILT_IN},
+    "hcnr.readers": {extension.removeprefix(".") for extension in EXTENSIONS},
+    "hcnr.repairs": {*KINDS},
+}
+_LOADERS: dict[plugins.Group, Callable[[str], object]] = {
+    "hcnr.detectors": lambda name: plugins.load("hcnr.detectors", name),
+    "hcnr.readers": lambda name: plugins.load("hcnr.readers", name),
+    "hcnr.repairs": repair_kind,
+}

@@ -127,7 +127,13 @@ def _registered(name: str) -> RepairKind:
     make = plugins.load("hcnr.repairs", name)
     if make is None:
         raise KeyError(name)
-    kind = make()
+    try:
+        kind = make()
+    except Exception as error:  # whatever the other package raises
+        raise ConfigError(
+            f"the repair {name!r} that a package registered in hcnr.repairs cannot be made: "
+            f"{type(error).__name__}: {error}; repair or uninstall that package"
+        ) from error
     if not isinstance(kind, RepairKind) or kind.name != name or kind.scope != "neurons":
         raise ConfigError(
             f"the repair {name!r} that a package registered in hcnr.repairs is {kind!r}, expected "

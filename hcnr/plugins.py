@@ -1,11 +1,36 @@
 """Kinds that other packages add, through entry points: detectors, readers of files, repairs."""
 
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 from hcnr.errors import ConfigError
 
 Group = Literal["hcnr.detectors", "hcnr.readers", "hcnr.repairs"]
+GROUPS: tuple[Group, ...] = get_args(Group)
+
+
+class Plugin(NamedTuple):
+    """One entry point.
+
+    Attributes:
+        group: what it adds to.
+        name: under which users name it.
+        package: the distribution that registers it, with its version.
+        value: module and name of the function.
+    """
+
+    group: Group
+    name: str
+    package: str
+    value: str
+
+
+def registered(group: Group) -> list[Plugin]:
+    """What installed packages have registered in `group`, by name; nothing is imported."""
+    points = {(point.name, point.value): point for point in entry_points(group=group)}
+    return [
+        Plugin(group, name, _package(points[name, value]), value) for name, value in sorted(points)
+    ]
 
 
 def names(group: Group) -> list[str]:
@@ -30,7 +55,7 @@ def load(group: Group, name: str) -> Any:
     (point,) = points.values()
     try:
         loaded = point.load()
-    except Exception as error:  # whatever the other package raises
+    except (Exception, SystemExit) as error:  # whatever the other package raises
         raise ConfigError(
             f"{name!r} of {group} cannot be imported from {_owner(point)}: {type(error).__name__}: "
             f"{error}; repair or uninstall that package"
@@ -46,3 +71,8 @@ def load(group: Group, name: str) -> Any:
 def _owner(point: EntryPoint) -> str:
     package = point.dist.name if point.dist is not None else "an unknown package"
     return f"{package} ({point.value})"
+
+
+def _package(point: EntryPoint) -> str:
+    parts = () if point.dist is None else (point.dist.name, point.dist.version)
+    return " ".join(filter(None, parts)) or "unknown"

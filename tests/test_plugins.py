@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from commands import run
 from hcnr import plugins
 from hcnr.data.samples import load_samples
 from hcnr.detectors import open_detector
@@ -130,3 +131,56 @@ def test_without_other_packages_nothing_changes(tmp_path):
     path.write_text(json.dumps({"prompt": "Why?", "response": "Because."}))
     assert len(load_samples(path)) == 1
     assert plugins.load("hcnr.detectors", "nobody") is None
+
+
+BROKEN = """
+[hcnr.detectors]
+leaves = leaving_kinds:nothing
+odd = odd_kinds:nothing
+
+[hcnr.readers]
+csv = other_kinds:read_tsv
+
+[hcnr.repairs]
+raising = other_kinds:broken
+short = other_kinds:short
+"""
+
+
+def test_info_says_of_each_whether_it_is_available_or_why_not(installed):
+    """A plugin that is broken is shown with its reason, whatever it does when it is imported."""
+    (installed / "leaving_kinds.py").write_text("raise SystemExit('not\\n on this machine')\n")
+    (installed / "odd_kinds.py").write_text("raise RuntimeError('[/red] [bold]')\n")
+    install(installed, "fourth-kinds", BROKEN)
+    install(installed, "third-kinds", "[hcnr.detectors]\nshort = elsewhere:short\n")
+    importlib.invalidate_caches()
+    shown = json.loads(run("info", "--json").stdout)["plugins"]
+    states = {(row["group"], row["name"], row["package"]): row["state"] for row in shown}
+    ours, fourth = "other-kinds 1.0", "fourth-kinds 1.0"
+    assert states["hcnr.detectors", "shrug", ours] == "available"
+    assert states["hcnr.readers", "tsv", ours] == "available"
+    assert states["hcnr.detectors", "gair_idk", ours].startswith("not used: hcnr has its own")
+    assert states["hcnr.readers", "csv", fourth].startswith("not used: hcnr has its own")
+    for name, package, reason in (
+        ("constant", ours, "is a int"),
+        ("gone", ours, "AttributeError"),
+        ("short", ours, "more than once, by other-kinds"),
+        ("short", "third-kinds 1.0", "more than once, by other-kinds"),
+        ("leaves", fourth, "SystemExit: not on this machine"),
+        ("odd", fourth, "RuntimeError: [/red] [bold]"),
+    ):
+        state = states["hcnr.detectors", name, package]
+        assert state.startswith("not available: ") and reason in state
+    assert "TypeError" in states["hcnr.repairs", "raising", fourth]
+    assert "TypeError" in states["hcnr.repairs", "short", fourth]
+    text = run("info").stdout
+    assert "fourth-kinds 1.0" in text and "[/red]" in text
+
+
+def test_info_lists_the_detectors_and_that_there_is_no_plugin(monkeypatch):
+    monkeypatch.setattr(plugins, "entry_points", lambda **_: [])
+    shown = json.loads(run("info", "--json").stdout)
+    assert shown["plugins"] == []
+    assert {"detector": "regex:PATTERN", "needs": "-"} in shown["refusal detectors"]
+    assert {"detector": "safety_keywords", "needs": "-"} in shown["refusal detectors"]
+    assert "Plugins: none, in hcnr.detectors, hcnr.readers, hcnr.repairs" in run("info").stdout

@@ -54,8 +54,11 @@ def current() -> Output:
 
 
 def shown(console: Console | None = None) -> Console:
-    """A console for tables and sentences, silent where these are not wanted."""
-    console = Console() if console is None else console
+    """A console for tables and sentences, silent where these are not wanted.
+
+    What is in brackets is no markup: names and reasons in tables come from users and packages.
+    """
+    console = Console(markup=False) if console is None else console
     console.quiet = current().quiet or current().json
     return console
 

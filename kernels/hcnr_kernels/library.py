@@ -22,10 +22,13 @@ class Registered(NamedTuple):
     Attributes:
         triton: The module that holds its fused backend, None without one.
         native: Whether the compiled extension serves it where it can.
+        partly: What of it goes to Triton kernels that its torch code starts, in words; None where
+            that starts none.
     """
 
     triton: str | None
     native: bool
+    partly: str | None
 
 
 REGISTERED: dict[str, Registered] = {}
@@ -40,20 +43,21 @@ def operator(
     fake: Callable[..., object] = lambda *_: None,
     triton: str | None = None,
     native: bool = False,
+    partly: str | None = None,
 ) -> Callable[..., Any]:
     """Register one operator: the check runs in the fake and in front of every backend.
 
     `kernel` is torch code for any device. `triton` names the module whose function of the
     operator's name runs in its place on CUDA tensors, and with `TRITON_INTERPRET=1` on CPU tensors.
     Without one `kernel` runs there too: it is products and factorisations of the vendor's
-    libraries, or starts Triton kernels in between, as `ops/inverse/factor` does. `native` tells
-    that `kernel` asks the compiled extension first.
+    libraries, or starts Triton kernels in between, as `ops/inverse/factor` does; `partly` says for
+    what. `native` tells that `kernel` asks the compiled extension first.
 
     `torch.library.custom_op` would do the same in one call, but its first call imports the compiler
     stack, two seconds, and each call costs several times as much.
     """
     name, arguments = schema.split("(", 1)
-    REGISTERED[name] = Registered(triton, native)
+    REGISTERED[name] = Registered(triton, native, partly)
     fused = kernel if triton is None else _fused(name, triton, kernel)
 
     def checked(function: Callable[..., object]) -> Callable[..., object]:
@@ -150,11 +154,16 @@ def operator_table() -> list[tuple[str, str, str]]:
     rows: list[tuple[str, str, str]] = []
     for name, registered in sorted(REGISTERED.items()):
         rows.append((name, "cpu", "available"))
-        if registered.triton is None:
-            rows.append((name, "cuda", cuda))
-        else:
+        if registered.triton is not None:
             status = missing() or ("interpreted on the CPU" if interpreting() else cuda)
             rows.append((name, "triton", status))
+        else:
+            rows.append((name, "cuda", cuda))
+        if registered.partly is not None:
+            # On CPU tensors none of it is interpreted: their tiling is another one.
+            status = missing() or cuda
+            part = f" for {registered.partly}" if status == "available" else ""
+            rows.append((name, "triton", status + part))
         if registered.native:
             rows.append((name, "native", native.native().reason or "available"))
     return rows

@@ -75,13 +75,21 @@ def test_table_names_every_backend_and_a_status() -> None:
     assert {(name, "cpu", "available") for name in OPERATORS} <= set(table)
     for name, row in OPERATORS.items():
         assert (name, "triton" if row.triton else "cuda") in {entry[:2] for entry in table}
-    statuses = {status for _, backend, status in table if backend == "triton"}
+    fused = {name for name, row in OPERATORS.items() if row.triton}
+    statuses = {status for name, backend, status in table if backend == "triton" and name in fused}
     if missing() is not None:
         assert statuses == {"triton is not installed"}
     elif interpreting():
         assert statuses == {"interpreted on the CPU"}
     elif not torch.cuda.is_available():
         assert statuses == {"no CUDA device"}
+    partly = {name: status for name, backend, status in table if backend == "triton"}
+    for name in ("inverse_hessian", "compensation_ex"):
+        if missing() is None and torch.cuda.is_available():
+            assert partly[name] == "available for large fp32 matrices"
+        else:
+            assert partly[name] == (missing() or "no CUDA device")
+    assert len(table) == len(set(entry[:2] for entry in table))
     served = {name for name, backend, _ in table if backend == "native"}
     assert served == {"inverse_hessian", "compensation_ex", "perturbation"}
 

@@ -91,6 +91,7 @@ _compensation_ex = operator(
     check=_check_compensation,
     kernel=vectorised.compensation_ex,
     native=True,
+    partly="large fp32 matrices",
     fake=_fake_compensation,
 )
 

@@ -49,6 +49,7 @@ _inverse_hessian = operator(
     check=_check_inverse_hessian,
     kernel=vectorised.inverse_hessian,
     native=True,
+    partly="large fp32 matrices",
     fake=lambda hessian, *_: (
         torch.empty_like(hessian, memory_format=torch.contiguous_format),
         hessian.new_empty(hessian.shape[0]),
