@@ -17,7 +17,7 @@ from hcnr.curvature.scores import score
 from hcnr.curvature.taps import Taps
 from hcnr.data.batches import Batch, collate, plan_batches
 from hcnr.data.tokens import TokenCounts, TokenizedSample, TokenizedSet
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 from hcnr_kernels.checks import Axis
 
 

@@ -45,7 +45,6 @@ LONGER = {
         390,
         "bases of one run: measured, factorised, kept, let go",
     ),
-    "hcnr/models/model.py": (380, "two subjects: opening a model, and finding its matrices"),
     "hcnr/pipeline/prices.py": (340, "a price for each step of the one list of stages"),
     "hcnr/pipeline/run.py": (370, "a method for each step of the one list of stages"),
     "hcnr/repair/selection.py": (

@@ -22,7 +22,8 @@ from hcnr.data.tokens import TokenizedSet, tokenize
 from hcnr.demo.laboratory import quiet
 from hcnr.demo.real.training import plan_batches
 from hcnr.demo.training import fixed_threads, make_optimizer, rate_at
-from hcnr.models.model import fast_bfloat16, open_model, open_tokenizer, target_matrices
+from hcnr.models.model import fast_bfloat16, open_model, open_tokenizer
+from hcnr.models.targets import target_matrices
 from integrations.trainer.callback import HonestyCallback
 
 SAMPLES = 64

@@ -16,7 +16,7 @@ from hcnr.errors import ModelError
 from hcnr.kinds import Axis
 from hcnr.models.device_memory import device_of
 from hcnr.models.linear import shape_of
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 from hcnr_kernels import fisher_input_, fisher_output_, gram_is_cheaper
 
 

@@ -13,7 +13,7 @@ from hcnr.data.readable import unreadable
 from hcnr.data.tokens import TokenizedSet
 from hcnr.errors import ModelError
 from hcnr.models.limits import Limits
-from hcnr.models.model import transformer_blocks
+from hcnr.models.targets import transformer_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

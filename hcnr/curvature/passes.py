@@ -28,7 +28,8 @@ from hcnr.errors import HcnrError, ModelError, RankError
 from hcnr.models.device_memory import STREAMED, device_of
 from hcnr.models.experts import running_as
 from hcnr.models.limits import Limits
-from hcnr.models.model import eval_mode, transformer_blocks
+from hcnr.models.model import eval_mode
+from hcnr.models.targets import transformer_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

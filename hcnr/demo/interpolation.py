@@ -15,8 +15,8 @@ from transformers import LlamaForCausalLM
 from hcnr.choosing.front import Scores, rival
 from hcnr.demo.evaluation import Evaluation
 from hcnr.evaluation.interpolation import HALVINGS, between
-from hcnr.models.model import target_matrices
 from hcnr.models.overlay import mixed
+from hcnr.models.targets import target_matrices
 
 Scope = Literal["all", "blocks"]
 SCOPES: tuple[Scope, ...] = ("all", "blocks")

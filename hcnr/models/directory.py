@@ -22,17 +22,10 @@ from hcnr.models.linear import (
     matrix_parameters,
     slice_of,
 )
-from hcnr.models.model import (
-    open_hollow,
-    open_model,
-    open_skeleton,
-    open_tokenizer,
-    resolve_device,
-    target_matrices,
-)
+from hcnr.models.model import open_hollow, open_model, open_skeleton, open_tokenizer, resolve_device
 from hcnr.models.placed import PlacedCheckpoint
-from hcnr.models.reach import Reach, out_of_reach
 from hcnr.models.resolving import ResolvedModel
+from hcnr.models.targets import Reach, out_of_reach, target_matrices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

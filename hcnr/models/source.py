@@ -17,9 +17,9 @@ from hcnr.models.experts import layer_of
 from hcnr.models.limits import Limits
 from hcnr.models.linear import as_matrix, matrix_parameters
 from hcnr.models.loading import explained
-from hcnr.models.model import open_tokenizer, target_matrices
-from hcnr.models.reach import Reach, out_of_reach
+from hcnr.models.model import open_tokenizer
 from hcnr.models.resolving import resolve
+from hcnr.models.targets import Reach, out_of_reach, target_matrices
 from hcnr.scratch import scratch_directory
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from hcnr.errors import ConfigError
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 from integrations.factors import collect
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from hcnr import RestoreConfig
 from hcnr.errors import ConfigError, ModelError
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 from hcnr.repair.changes import relative_perturbation
 from hcnr.repair.selection import candidates
 from hcnr_kernels import perturbation

@@ -12,7 +12,7 @@ from hcnr.curvature.layouts import TokenLayout
 from hcnr.curvature.passes import prepared
 from hcnr.curvature.taps import Taps
 from hcnr.models.linear import Expert
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 
 SAMPLES, TOKENS, RESPONSES = 3, 8, 4
 

@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 from families import VOCABULARY, make, tokens
 from hcnr.curvature.hidden_states import last_token_states
 from hcnr.errors import ModelError
-from hcnr.models.model import transformer_blocks
+from hcnr.models.targets import transformer_blocks
 from padding import padded
 
 

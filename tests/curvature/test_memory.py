@@ -10,7 +10,7 @@ from hcnr.curvature.moments import curvature
 from hcnr.curvature.scores import score
 from hcnr.errors import ModelError
 from hcnr.models.device_memory import move
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 
 DATA = tokens(9, seed=3)
 

@@ -18,7 +18,7 @@ from hcnr.curvature.passes import mean_loss, sample_losses
 from hcnr.curvature.sums import Sums
 from hcnr.curvature.sums import measured as sums_of
 from hcnr.errors import ModelError
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 from hcnr_kernels import BlockDiagonal, RankedGram
 from padding import padded
 from uses import DATA, MODELS, Unheard, changing, measured

@@ -15,7 +15,7 @@ from hcnr.curvature.passes import prepared, sample_losses, takes_masks
 from hcnr.curvature.scores import score
 from hcnr.data.batches import collate
 from hcnr.errors import ModelError
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 from padding import padded
 
 DATA = tokens(9, seed=3)

@@ -32,9 +32,9 @@ from hcnr.curvature.selfcheck import check_model
 from hcnr.errors import ModelError, StatisticsError
 from hcnr.models.experts import layer_of, one_by_one
 from hcnr.models.linear import Expert, as_matrix
-from hcnr.models.model import target_matrices
 from hcnr.models.overlay import Overlay
 from hcnr.models.source import DirectorySource, ModelSource
+from hcnr.models.targets import target_matrices
 from pairs import HONESTY, TASK, bits, config, tokenizer
 
 MIXTURES = {

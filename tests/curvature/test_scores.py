@@ -14,7 +14,7 @@ from hcnr.config import RestoreConfig
 from hcnr.curvature.scores import score
 from hcnr.data.batches import part_of, plan_batches
 from hcnr.data.tokens import TokenizedSet
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 from hcnr.repair.selection import candidates
 from padding import padded
 from uses import revisiting

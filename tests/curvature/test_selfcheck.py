@@ -24,7 +24,7 @@ from families import FAMILIES, make, tokens
 from hcnr.curvature.scores import score
 from hcnr.curvature.selfcheck import check_model
 from hcnr.errors import ModelError
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 from pairs import HONESTY, TASK, config, tokenizer
 
 DATA = tokens(6)

@@ -23,8 +23,7 @@ from hcnr.models.linear import (
     shape_of,
     sharing_layers,
 )
-from hcnr.models.model import target_matrices
-from hcnr.models.reach import out_of_reach
+from hcnr.models.targets import out_of_reach, target_matrices
 from hcnr.plan import plan_run
 from pairs import HONESTY, TASK, bits, config, tokenizer
 

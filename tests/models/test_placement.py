@@ -17,9 +17,10 @@ from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError
 from hcnr.models import placement
 from hcnr.models.directory import DirectorySource
-from hcnr.models.model import open_model, target_matrices
+from hcnr.models.model import open_model
 from hcnr.models.pair import Pair
 from hcnr.models.source import ModelSource
+from hcnr.models.targets import target_matrices
 from hcnr.progress import Stages
 from pairs import HONESTY, TASK, config, tokenizer
 

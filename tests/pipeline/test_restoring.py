@@ -14,8 +14,8 @@ import hcnr
 from families import FAMILIES, make
 from hcnr.checkpoint import Checkpoint
 from hcnr.errors import CheckpointError, FactorizationError, HcnrError, OutputError
-from hcnr.models.model import target_matrices
 from hcnr.models.source import open_source
+from hcnr.models.targets import target_matrices
 from pairs import config, hashes, tensors, tokenizer, write_pair
 
 

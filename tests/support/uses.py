@@ -8,7 +8,7 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from families import make, tokens
 from hcnr.curvature.moments import curvature, second_moments
 from hcnr.curvature.scores import score
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 
 DATA = tokens(9, seed=3)
 LONG = sorted(DATA.lengths)[len(DATA) // 2]

@@ -15,7 +15,7 @@ from hcnr.curvature.spectral_bases import SpectralBases
 from hcnr.data.batches import collate
 from hcnr.data.samples import load_samples
 from hcnr.data.tokens import tokenize
-from hcnr.models.model import target_matrices
+from hcnr.models.targets import target_matrices
 from pairs import bits
 from testbeds import REFUSAL, WeighedTestBed, write_testbed
 

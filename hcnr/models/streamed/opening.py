@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from hcnr.errors import CheckpointError, ModelError
 from hcnr.models.device_memory import GIB, STREAMED, out_of_memory
-from hcnr.models.model import transformer_blocks
 from hcnr.models.placed import PlacedCheckpoint
 from hcnr.models.streamed.units import Residence
+from hcnr.models.targets import transformer_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

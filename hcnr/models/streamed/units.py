@@ -9,7 +9,8 @@ from torch import nn
 from hcnr.config import RestoreConfig
 from hcnr.errors import ConfigError, ModelError
 from hcnr.models.device_memory import GIB, free_memory
-from hcnr.models.model import DTYPES, computed_dtype, resolve_device, transformer_blocks
+from hcnr.models.model import DTYPES, computed_dtype, resolve_device
+from hcnr.models.targets import transformer_blocks
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,16 +1,15 @@
-"""Weights of the blocks that no repair reaches are named with their share everywhere."""
+"""Which list holds the blocks; weights of it that no repair reaches are named everywhere."""
 
 import json
 from typing import Any
 
 import pytest
 import torch
-from transformers import MixtralConfig, MixtralForCausalLM
+from transformers import GitConfig, GitForCausalLM, MixtralConfig, MixtralForCausalLM
 
 import hcnr
-from families import GROUPED, make
-from hcnr.models.model import target_matrices
-from hcnr.models.reach import out_of_reach
+from families import COMMON, GROUPED, make
+from hcnr.models.targets import out_of_reach, target_matrices, transformer_blocks
 from hcnr.plan import plan_run
 from pairs import HONESTY, TASK, config, tokenizer
 
@@ -70,3 +69,13 @@ def test_in_plan_run_report_and_card(experts, tmp_path):
     assert (
         f"| out of reach | {share:.1%} of the blocks' weights (" in (out / "README.md").read_text()
     )
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_tower_that_is_larger_than_the_text_is_not_the_blocks(layers):
+    """GIT's image encoder stands beside its text, whose configuration is the model's."""
+    vision = {**COMMON, "hidden_size": 48, "num_hidden_layers": 2, "image_size": 8}
+    config = GitConfig(**{**COMMON, "num_hidden_layers": layers}, vision_config=vision)
+    with torch.device("meta"):
+        model = GitForCausalLM(config)
+    assert transformer_blocks(model) == "git.encoder.layer"
