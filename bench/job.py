@@ -35,6 +35,9 @@ TARGETS = {("input", "sum"): (15.0, 80.0), ("output", "sum"): (None, 120.0),
            ("output", "spectral"): (None, None)}  # fmt: skip
 """Target and prediction of the seconds of a job at 8B shapes."""
 
+Kinds = tuple[tuple[Any, Any], ...]
+"""Axes and compensations of jobs."""
+
 BLOCKS_70B, TARGET_70B = 80, 300.0
 FEW, MORE = 1, 3
 """Blocks of the two models whose difference is what a block of 70B shapes takes."""
@@ -124,12 +127,27 @@ def whole(
     seconds = judged("seconds, safetensors to safetensors", total, target, prediction, True)
     return [
         {"title": title, "shape": shape, "goal": seconds, "peak_mib": peak / 2**20,
-         "stages": stages},
+         "stages": stages, "note": "what it starts was compiled before, by a job of one block"},
         {"title": f"{title}, measuring", "shape": "its passes for scores and curvature",
          "goal": judged("seconds", measuring)},
         {"title": f"{title}, memory", "shape": f"{peak / 2**30:.1f} GiB at the peak",
          "goal": judged("peak over the weights of one model", peak / files.weights)},
     ]  # fmt: skip
+
+
+def compiled(kinds: Kinds, settings: Settings) -> list[Record]:
+    """One block of the same widths restored first: it compiles what the whole job starts."""
+    rows = []
+    with pair(settings, LLAMA_8B, num_hidden_layers=1, vocab_size=4096) as files:
+        for axis, kind in kinds:
+            start = time.perf_counter()
+            config = configured(settings, axis=axis, compensation=kind)
+            hcnr.restore(**files.arguments, out=files.out, config=config)
+            shutil.rmtree(files.out)
+            synchronise(settings.device)
+            rows.append({"title": f"8B shapes, one block, {axis} axis, {kind}, cold",
+                         "goal": judged("seconds", time.perf_counter() - start)})  # fmt: skip
+    return rows
 
 
 def copied(files: PairFiles) -> list[Record]:
@@ -152,7 +170,7 @@ def copied(files: PairFiles) -> list[Record]:
     ]  # fmt: skip
 
 
-def at_8b(kinds: tuple[tuple[str, str], ...], settings: Settings, record: Recorder) -> None:
+def at_8b(kinds: Kinds, settings: Settings, record: Recorder) -> None:
     def room() -> list[Record]:
         room_for(0 if settings.small else 3 * weight_bytes(LLAMA_8B) + SPARE_BYTES)
         return []
@@ -160,6 +178,7 @@ def at_8b(kinds: tuple[tuple[str, str], ...], settings: Settings, record: Record
     record.attempt("room for the files", room, always=True)
     if record.failures:
         return
+    record.attempt("one block, cold", lambda: compiled(kinds, settings), always=True)
     with pair(settings, LLAMA_8B) as files:
         record.attempt("the bytes alone", lambda: copied(files))
         for axis, kind in kinds:

@@ -98,6 +98,30 @@ def test_a_job_from_files_to_files(recorder):
     assert {"score honesty", "score task", "select"} <= set(row["stages"])
 
 
+@pytest.mark.parametrize("broken", [False, True])
+def test_what_a_job_compiles_is_no_part_of_its_time(broken, recorder, monkeypatch):
+    order = []
+
+    def restore(*, out, config, **_):
+        order.append(("one block", config.axis, config.compensation))
+        if broken:
+            raise RuntimeError("no room")
+        out.mkdir()
+
+    def whole(axis, kind, *_):
+        order.append(("whole", axis, kind))
+        return []
+
+    monkeypatch.setattr(job.hcnr, "restore", restore)
+    monkeypatch.setattr(job, "whole", whole)
+    monkeypatch.setattr(job, "copied", lambda _: [])
+    job.at_8b((("input", "sum"), ("output", "sum")), SETTINGS, recorder)
+    # A first job that fails costs its row alone.
+    first = [("one block", axis, "sum") for axis in (["input"] if broken else ["input", "output"])]
+    assert order == [*first, ("whole", "input", "sum"), ("whole", "output", "sum")]
+    assert recorder.failures == broken
+
+
 def test_lengths_are_those_of_a_micro_batch():
     for kind in ("short", "equal"):
         found = measure.lengths(kind, small=False)
