@@ -29,7 +29,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "kernels")]
 
 from bench import sections, wheels  # noqa: E402
 from bench.children import child, installed, python  # noqa: E402
-from bench.context import FAILED, PASSED, Context, is_bad  # noqa: E402
+from bench.context import FAILED, LATE, PASSED, Context, is_bad  # noqa: E402
 from bench.journal import Result, load, measured  # noqa: E402
 from bench.outputs import Outputs  # noqa: E402
 from bench.report import compact  # noqa: E402
@@ -82,20 +82,24 @@ def arguments() -> argparse.Namespace:
 def chosen(named: list[str] | None, earlier: Result | None) -> list[str]:
     """The sections to run, in their order.
 
-    Without names: all, or what an earlier command has left, what it has not reached before what
-    failed; and first the build, which the rest needs.
+    Without names: all, or what an earlier command has left; and first the build, which the rest
+    needs. What it has not reached goes before what did not come to its end, what failed, and what
+    passed without some package.
     """
     if named is not None:
         wanted = {one for name in named for one in sections.GROUPS.get(name, (name,))}
         return [name for name in sections.SECTIONS if name in wanted]
     before = {} if earlier is None else earlier["sections"]
     status = {name: found["status"] for name, found in before.items()}
-    left = [
-        name
-        for name in sections.SECTIONS
-        if name == "build" or not status.get(name, "").startswith(PASSED)
-    ]
-    return sorted(left, key=lambda name: name != "build" and status.get(name) == FAILED)
+    left = [name for name in sections.SECTIONS if name == "build" or status.get(name, "") != PASSED]
+    last = (LATE, FAILED, PASSED)
+
+    def rank(name: str) -> int:
+        """Sections that are as far as each other keep their order."""
+        ended = "" if name == "build" else status.get(name, "")
+        return next((rank for rank, kind in enumerate(last, 1) if ended.startswith(kind)), 0)
+
+    return sorted(left, key=rank)
 
 
 def output_folders(out: Path | None, device: str) -> list[Path]:

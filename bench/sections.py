@@ -92,12 +92,12 @@ def operators(context: Context) -> str:
 
 
 SECTIONS = {
-    "build": Section(90, 10, build),
-    "tests": Section(200, 60, tests),
+    "build": Section(120, 10, build),
+    "tests": Section(200, 100, tests),
     **{name: Section(75, 20, partial(worker, "kernels", name)) for name in FAMILIES},
-    "accuracy": Section(40, 15, partial(worker, "kernels", "accuracy")),
+    "accuracy": Section(60, 20, partial(worker, "kernels", "accuracy")),
     "passes": Section(150, 45, partial(measure, "passes")),
-    "races": Section(100, 40, partial(measure, "races")),
+    "races": Section(150, 60, partial(measure, "races")),
     "8b": Section(420, 180, partial(with_hcnr, "job", "8b")),
     "sweep": Section(120, 60, partial(with_hcnr, "job", "sweep")),
     "70b": Section(150, 60, partial(with_hcnr, "job", "70b")),

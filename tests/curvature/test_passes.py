@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import modeling_utils
 
 import oracle
 from families import FAMILIES, RENAMED, make, tokens
@@ -142,6 +143,10 @@ def test_a_gpu_measures_the_same(family, axis):
         assert oracle.relative(gram.cpu(), expected[name].double()) <= 1e-4, name
 
 
+MASKED = hasattr(modeling_utils, "slice_logits_to_keep")
+"""Whether models of this version of transformers take a mask; those of 5.17 do not."""
+
+
 class _HeadRows:
     """Counts the rows that a model's head is given."""
 
@@ -168,7 +173,8 @@ def test_the_head_sees_the_rows_that_predict_a_response_and_no_others(family, si
     assert predicting < batch.response_mask[:, 1:].any(0).sum() * 9
     with torch.no_grad(), _HeadRows(model) as head:
         found = sample_losses(model, batch)
-    assert head.rows == predicting
+    if MASKED:
+        assert head.rows == predicting
     exact = [oracle.sample_loss(model, s.input_ids, s.response_start) for s in DATA.samples]
     torch.testing.assert_close(found.double(), torch.stack(exact), rtol=1e-5, atol=1e-6)
     monkeypatch.setattr(passes, "takes_masks", lambda model: False)
@@ -186,7 +192,7 @@ def test_a_mask_is_given_only_to_what_is_known_to_take_one():
     class Inherits(type(make("llama"))):
         pass
 
-    assert takes_masks(make("llama")) and takes_masks(Inherits(make("llama").config))
+    assert takes_masks(make("llama")) == takes_masks(Inherits(make("llama").config)) == MASKED
     assert not takes_masks(Wrapper())
 
 
