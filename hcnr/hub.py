@@ -67,8 +67,10 @@ def open_dataset(text: str) -> Iterable[Any]:
         elif os.path.isfile(os.path.join(name, "state.json")) and split is None:
             dataset = datasets.load_from_disk(name)
         else:
-            options = {"split": split, "revision": parts.get("revision")}
-            dataset = datasets.load_dataset(name, parts.get("config"), **options)
+            revision = parts.get("revision")
+            dataset = datasets.load_dataset(
+                name, parts.get("config"), split=split, revision=revision
+            )
     # The library, the hub and the network each have their own kinds of errors.
     except Exception as error:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
