@@ -1,5 +1,6 @@
 """Directories that a user names: made or refused in one sentence, before anything heavy."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from hcnr.errors import CheckpointError, OutputError
@@ -24,6 +25,25 @@ def check_directory(directory: Path) -> None:
             f"the checkpoint '{directory}' is a file; name the directory that holds it and its "
             "config.json"
         )
+
+
+def check_outside(out: Path, inputs: Iterable[Path], cure: str = "choose another --out") -> None:
+    """Refuse to write over an input or into one.
+
+    Args:
+        out: what is to be written; `~` is the home directory.
+        inputs: files and directories that are read.
+        cure: what to do instead.
+
+    Raises:
+        OutputError: the output is one of them, or lies in one; links are followed.
+    """
+    target = out.expanduser().resolve()
+    for source in inputs:
+        directory = source.expanduser().resolve()
+        if target.is_relative_to(directory):
+            relation = "the input itself," if target == directory else "inside the input"
+            raise OutputError(f"{out} is {relation} {source}; {cure}")
 
 
 def make_directory(path: str | Path, cure: str = "choose another --out") -> Path:

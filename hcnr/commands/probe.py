@@ -9,7 +9,7 @@ import typer
 from hcnr.commands.arguments import Config, Tuned, examples
 from hcnr.commands.options import Tokenizer, config_options
 from hcnr.config import ProbeConfig, load_with
-from hcnr.errors import OutputError
+from hcnr.directories import check_outside
 from hcnr.output import print_json, say, shown
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def probe(
     how, loaded = load_with(ProbeConfig, config, probes, settings)
     check_command_line(checkpoints=(honest, tuned), data=(honesty,), detector=how.detector)
     from hcnr.checkpoint import atomic_file
+    from hcnr.data.samples import data_files
     from hcnr.output.bars import progress_bars
     from hcnr.probes.probe import probe as run
 
@@ -72,7 +73,7 @@ def probe(
         file = None
         if out is not None:
             out = out.expanduser()
-            _check_apart(out, honesty, base, tuned)
+            check_outside(out, data_files(honesty, base, tuned), "choose another place")
             # Entered before anything is computed: a place that cannot be written is found first.
             file = stack.enter_context(atomic_file(out, overwrite=overwrite))
         with progress_bars() as bars:
@@ -129,15 +130,3 @@ def print_probes(report: "ProbeReport", console: "Console") -> None:
             f"Required: best transfer AUROC of at least {report.required:g}; found {auroc}, "
             f"{'met' if report.met else 'not met'}.",
         )
-
-
-def _check_apart(out: Path, honesty: str, base: Path, tuned: Path) -> None:
-    from hcnr.data.samples import data_files
-
-    target = out.resolve()
-    for source in data_files(honesty, base, tuned):
-        if target == source.resolve() or source.resolve() in target.parents:
-            raise OutputError(
-                f"the report {out} would be written over or into the input {source}; choose "
-                "another place"
-            )

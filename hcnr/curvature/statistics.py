@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hcnr._version import __version__
 from hcnr.checkpoint.fingerprints import byte_view
+from hcnr.directories import check_outside
 from hcnr.errors import OutputError, StatisticsError
 from hcnr.kinds import Axis
 from hcnr.output.notebook import html_table
@@ -251,9 +252,7 @@ def check_destination(path: Path, *, inputs: Iterable[Path] = (), overwrite: boo
     from hcnr.checkpoint import check_parent
 
     path = path.expanduser()
-    for source in inputs:
-        if source.expanduser().resolve() in path.resolve().parents:
-            raise OutputError(f"{path} is inside the input {source}; choose another place")
+    check_outside(path, inputs, "choose another place")
     check_parent(path.absolute())
     if not path.exists():
         return

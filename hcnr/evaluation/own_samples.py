@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from hcnr.data.formats import parse_record
 from hcnr.data.items import Item, Message
 from hcnr.data.samples import data_files, sample_records
 from hcnr.detectors import DEFAULT, open_detector
+from hcnr.directories import check_outside
 from hcnr.errors import DataError, OutputError
 from hcnr.evaluation.evaluated_models import name_evaluated, opened
 from hcnr.evaluation.generation import generate
@@ -138,7 +139,7 @@ def make_samples(
     items = _read(questions, limit)
     config = RestoreConfig.model_validate({"device": device, "dtype": dtype})
     (evaluated,) = name_evaluated([model])
-    _check_apart(path, [*evaluated.source.read_paths, *data_files(questions)])
+    check_outside(path, [*evaluated.source.read_paths, *data_files(questions)])
     unfinished: set[int] = set()
     with atomic_file(path, overwrite=overwrite) as temporary:
         with (
@@ -177,15 +178,6 @@ def _read(questions: Any, limit: int | None) -> list[Item]:
     for item in items:
         _check(item)
     return items[:limit]
-
-
-def _check_apart(path: Path, inputs: Iterable[Path]) -> None:
-    """Refuse to write over an input or into one."""
-    for source in inputs:
-        if source.resolve() in (path.resolve(), *path.resolve().parents):
-            raise OutputError(
-                f"{path} would be written over or into the input {source}; choose another --out"
-            )
 
 
 def _check(item: Item) -> None:

@@ -9,6 +9,7 @@ from hcnr.checkpoint import atomic_file, check_output
 from hcnr.config import RestoreConfig
 from hcnr.data.samples import load_samples
 from hcnr.data.starter import STARTER
+from hcnr.directories import check_outside
 from hcnr.errors import DataError, OutputError
 from hcnr.guided.parts import FEWEST_SAMPLES
 from hcnr.guided.recipe import FILE, RunRecipe
@@ -59,8 +60,7 @@ def check_out(text: str, inputs: Sequence[str], overwrite: bool) -> None:
     sources = [Path(path).expanduser() for path in inputs]
     directory = Path(text).expanduser()
     check_output(directory / "model", inputs=sources, overwrite=True)
-    if any(directory.resolve().is_relative_to(source.resolve()) for source in sources):
-        raise OutputError(f"{directory} is inside an input; choose a directory outside of it")
+    check_outside(directory, sources, "choose a directory outside of it")
     if os.path.lexists(directory) and not directory.is_dir():
         raise OutputError(f"{directory} is no directory; choose another name")
     if (directory / FILE).exists() and not overwrite:

@@ -8,7 +8,7 @@ from typing import Any
 from hcnr._version import __version__
 from hcnr.checkpoint import atomic_file, check_output
 from hcnr.data.samples import data_files
-from hcnr.directories import make_directory
+from hcnr.directories import check_outside, make_directory
 from hcnr.errors import ConfigError, OutputError
 from hcnr.guided import work
 from hcnr.guided.changes import at_risk, what_becomes
@@ -118,11 +118,7 @@ def _prepare(recipe: RunRecipe, pair: Pair, out: Path) -> Path:
     inputs = [*pair.base.read_paths, *pair.tuned.read_paths]
     own = [file for file in files if file.resolve().is_relative_to(directory / "model")]
     check_output(directory / "model", inputs=[*inputs, *own], overwrite=True, nbytes=pair.nbytes)
-    for source in inputs:
-        if directory.resolve().is_relative_to(source.resolve()):
-            raise OutputError(
-                f"the output {directory} is inside the input {source}; choose another --out"
-            )
+    check_outside(directory, inputs)
     return make_directory(directory)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from hcnr.checkpoint.kept_work import KEY, SUFFIX
 from hcnr.config import RestoreConfig
 from hcnr.data.samples import load_samples
-from hcnr.directories import make_directory
+from hcnr.directories import check_outside, make_directory
 from hcnr.errors import ConfigError, OutputError
 from hcnr.kinds import Basis
 from hcnr.models.pair import Pair
@@ -66,9 +66,7 @@ def check_whole(config: RestoreConfig) -> None:
 def destination(out: Path, pair: Pair, overwrite: bool) -> Path:
     """The file to write, its directory made."""
     file = out / FILE
-    for source in [*pair.base.read_paths, *pair.tuned.read_paths]:
-        if source.resolve() in file.resolve().parents:
-            raise OutputError(f"{file} is inside the input {source}; choose another --out")
+    check_outside(file, [*pair.base.read_paths, *pair.tuned.read_paths])
     if file.exists() and not overwrite and not _is_unfinished(file):
         raise OutputError(f"{file} exists already; choose another --out or pass --overwrite")
     make_directory(out)

@@ -131,8 +131,8 @@ def test_outputs_that_cannot_be(pair, tmp_path):
     path = write_jsonl(tmp_path / "q.jsonl", [{"question": "w1"}])
     for out, expected in (
         (tmp_path / "h.json", r"end it with \.jsonl"),
-        (path, "over or into the input"),
-        (pair["base"] / "h.jsonl", "over or into the input"),
+        (path, "is the input itself"),
+        (pair["base"] / "h.jsonl", "is inside the input"),
     ):
         with pytest.raises(OutputError, match=expected):
             make_samples(pair["base"], path, out, overwrite=True, **SETTINGS)
