@@ -45,9 +45,9 @@ def carry(target: Path, wheels: Path = WHEELS) -> str:
         try:
             for path in files:
                 _unpack(path, target / group)
-        except Exception as error:  # what is damaged must not end a run that can do without
+        except ValueError as error:
             shutil.rmtree(target / group, ignore_errors=True)
-            broken = f"; {path.name} cannot be unpacked: {error}"
+            broken = f"; {error}"
             continue
         used += ["-".join(path.name.split("-")[:2]) for path in files]
         _make_importable(target / group)
@@ -60,10 +60,13 @@ def carry(target: Path, wheels: Path = WHEELS) -> str:
 
 
 def _unpack(wheel: Path, target: Path) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        inside = archive.namelist()
-        # kronfluence's wheel has packages of these names, which ours would be taken for.
-        archive.extractall(target, [name for name in inside if not name.startswith(NOT_THEIRS)])
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            inside = archive.namelist()
+            # kronfluence's wheel has packages of these names, which ours would be taken for.
+            archive.extractall(target, [name for name in inside if not name.startswith(NOT_THEIRS)])
+    except Exception as error:  # what is damaged must not end a run that can do without
+        raise ValueError(f"{wheel.name} cannot be unpacked: {error}") from error
 
 
 def _make_importable(folder: Path) -> None:
