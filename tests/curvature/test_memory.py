@@ -5,7 +5,7 @@ import torch
 
 import oracle
 from families import VOCABULARY, make, tokens
-from hcnr.curvature import memory
+from hcnr.curvature import memory, passes
 from hcnr.curvature.moments import curvature
 from hcnr.curvature.scores import score
 from hcnr.errors import ModelError
@@ -144,6 +144,17 @@ def test_what_a_first_backward_loads_is_loaded_before(dtype, monkeypatch):
         )
     memory.warm_up(torch.device("cpu"), dtype, 7)
     assert called == ["fisher_output_", "fisher_input_", "gram_"]
+
+
+@pytest.mark.parametrize("kind", ["cuda", "cpu"])
+def test_a_backward_pass_on_a_gpu_loads_that_first(kind, monkeypatch):
+    model, order, device = make("llama"), [], torch.device(kind)
+    monkeypatch.setattr(passes, "device_of", lambda _: device)
+    monkeypatch.setattr(passes, "warm_up", lambda *arguments: order.append(arguments))
+    monkeypatch.setattr(passes.Passes, "_run", lambda *_, **__: order.append("run"))
+    passes.Passes(model, DATA, 64).backward()
+    first = [(device, model.dtype, max(DATA.lengths))] if kind == "cuda" else []
+    assert order == [*first, "run"]
 
 
 def test_a_model_that_does_not_fit_on_its_device_is_one_sentence(monkeypatch):
