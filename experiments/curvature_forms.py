@@ -302,7 +302,7 @@ def table(rows: Sequence[Mapping[str, Any]], sets: Sequence[str]) -> str:
                 row["form"],
                 str(row["samples"]),
                 f"{100 * row['held']:.3g}",
-                f"{100 * row['operations']:.2g}",
+                f"{100 * row['operations']:.3g}",
                 f"{row['task_weight']:.3g}",
                 *figure_cells(row, sets),
             ],

@@ -3,10 +3,12 @@
 import json
 import re
 
+from experiments.curvature_forms import table as table_of_forms
 from experiments.paper_figures.page import to_markdown
 from pages import ROOT
 
 RESULTS = ROOT / "experiments" / "trial" / "results" / "smollm2-figures"
+FORMS = json.loads((RESULTS / "forms.json").read_text())
 FOUND = json.loads((RESULTS / "figures.json").read_text())
 TEXT = " ".join((ROOT / "docs" / "paper-figures.md").read_text().split())
 
@@ -131,3 +133,22 @@ def test_the_sizes_are_those_of_the_file():
 
 def cells(row: dict) -> str:
     return f"{row['kept']:.1f} | {delta(row)}"
+
+
+def test_the_forms_of_the_curvature_are_those_of_the_file():
+    rows = FORMS["rows"]
+    assert (
+        table_of_forms(rows, FORMS["asked"]["sets"]).strip() in (RESULTS / "forms.md").read_text()
+    )
+    text = (ROOT / "docs" / "two-sided.md").read_text()
+    assert text.partition("| form | samples |")[2].split("\n\n")[0].splitlines()[2:] == [
+        f"| {row['form']} | {row['samples']} | {100 * row['held']:.3g} | "
+        f"{100 * row['operations']:.3g} | {row['task_weight']:.3g} | {row['kept']:.1f} | "
+        f"{delta(row)} | {row['refusal_answerable']:.1f} |"
+        for row in rows
+    ]
+    by = {row["form"]: f"{row['delta']:+.1f}" for row in rows}
+    words = " ".join(text.split())
+    assert f"{by['diagonals']} by diagonals, {by['inputs alone']} by the inputs alone" in words
+    assert f"{by['gradients alone']} by the gradients alone, where whole has {by['whole']}" in words
+    assert f"almost as well** ({by['32 samples']})" in words
