@@ -151,8 +151,8 @@ def test_a_backward_pass_on_a_gpu_loads_that_first(kind, monkeypatch):
     model, order, device = make("llama"), [], torch.device(kind)
     monkeypatch.setattr(passes, "device_of", lambda _: device)
     monkeypatch.setattr(passes, "warm_up", lambda *arguments: order.append(arguments))
-    monkeypatch.setattr(passes.Passes, "_run", lambda *_, **__: order.append("run"))
-    passes.Passes(model, DATA, 64).backward()
+    monkeypatch.setattr(passes.Attempt, "_run", lambda *_, **__: order.append("run"))
+    passes.Attempt(model, DATA, 64).backward()
     first = [(device, model.dtype, max(DATA.lengths))] if kind == "cuda" else []
     assert order == [*first, "run"]
 
