@@ -30,5 +30,5 @@ def test_beside_an_input_and_above_it_there_is_room(tmp_path: Path) -> None:
     (tmp_path / "input").mkdir()
     for out in ("output", "inputs", "input-2/x", "."):
         check_outside(tmp_path / out, [tmp_path / "input", tmp_path / "absent"])
-    with pytest.raises(OutputError, match="; choose another place$"):
+    with pytest.raises(OutputError, match=r"; choose another place$"):
         check_outside(tmp_path / "input" / "x", [tmp_path / "input"], "choose another place")
