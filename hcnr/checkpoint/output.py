@@ -45,7 +45,7 @@ def check_output(
     """
     target = _resolved(out)
     with _Explained(target):
-        _check_place(target, inputs)
+        _check_target(target, inputs)
         if target.exists():
             _check_replaceable(target, overwrite)
         free = shutil.disk_usage(existing(target.parent)).free
@@ -89,7 +89,7 @@ def output_directory(
     inputs = list(inputs)
     target = _resolved(out)
     with _Explained(target):
-        _check_place(target, inputs)
+        _check_target(target, inputs)
     staging = Staging(target)
     with (
         _Explained(target) as errors,
@@ -185,7 +185,7 @@ def _resolved(out: PathLike, follow: bool = False) -> Path:
         ) from error
 
 
-def _check_place(target: Path, inputs: Iterable[PathLike]) -> None:
+def _check_target(target: Path, inputs: Iterable[PathLike]) -> None:
     for source in inputs:
         directory = Path(source).expanduser()
         _check_apart(target, directory.resolve())
@@ -242,7 +242,7 @@ def _same(first: Path, second: Path) -> bool:
 
 def existing(directory: Path) -> Path:
     """The directory itself, or the nearest above it that exists."""
-    return next(place for place in (directory, *directory.parents) if os.path.lexists(place))
+    return next(path for path in (directory, *directory.parents) if os.path.lexists(path))
 
 
 @contextlib.contextmanager
