@@ -2,10 +2,10 @@
 
 import pytest
 
-from bench.goals import derived
+from bench.goals import Goal, derived, judged
 from bench.journal import UNFINISHED, Journal, fold, load
 from bench.outputs import Outputs
-from bench.report import markdown
+from bench.report import cells, markdown
 
 
 def record(section: str, case: str, **facts: object) -> dict:
@@ -84,3 +84,22 @@ def test_rows_over_all_cases_hold_whichever_process_measured_them():
     assert same["goal"]["value"] == 0.5
     assert crossover["goal"]["value"] == 4096
     assert derived([{"title": "no such facts"}]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "at_most", "met"),
+    [(2.0, False, True), (1.9, False, False), (2.0, True, True), (2.1, True, False)],
+)
+def test_a_target_is_met_on_its_side_alone(value, at_most, met):
+    found = judged("a ratio", value, 2.0, 3.0, at_most)
+    assert found["met"] is met
+    assert found["target"] == ("<= 2" if at_most else ">= 2")
+    assert (
+        Goal("a ratio", lambda record: record["x"], 2.0, at_most=at_most).judged({"x": value})[
+            "met"
+        ]
+        is met
+    )
+    assert cells({"title": "one", "goal": found})[-2] == ("yes" if met else "**no**")
+    for without in (judged("a ratio", value), judged("a ratio", None, 2.0)):
+        assert without["met"] is None and cells({"title": "one", "goal": without})[-2] == ""
