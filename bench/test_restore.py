@@ -59,17 +59,19 @@ def test_restoring_against_cp(pair: tuple[Path, Path], tmp_path: Path, race: Rac
     out, copied = tmp_path / "out", tmp_path / "copied"
     config = hcnr.RestoreConfig(compensation="none")
 
+    # Before each what it wrote last goes: pages that are given back are there for the next.
     def restore() -> None:
-        # First, as before `cp`: pages that are given back are there for those that are written.
         shutil.rmtree(out, ignore_errors=True)
         hcnr.restore(base, tuned, out=out, config=config, statistics=statistics)
 
     two_fifths = config.replace(cross_weight_ratio=0.4)
     selected = hcnr.select(statistics, base, tuned, two_fifths).selected
     source, weights = Checkpoint.open(tuned), DirectorySource(base)
-    replaced = {f"{name}.weight": lambda name=name: weights.weight(name) for name in selected}
+    # Where they lie: reading them into fresh memory is no part of writing.
+    replaced = {f"{name}.weight": lambda name=name: weights.view(name) for name in selected}
 
     def write() -> None:
+        shutil.rmtree(out, ignore_errors=True)
         with output_directory(out, inputs=[base, tuned], overwrite=True) as directory:
             write_weights(source, directory, replaced)
             copy_companions(source, directory)

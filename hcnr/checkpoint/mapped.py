@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from hcnr.checkpoint.copying import WRITE_BYTES
 from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.errors import OutputError
 from hcnr.scratch import scratch_directory
@@ -33,7 +34,10 @@ def _mapped(tensor: Tensor) -> Tensor:
         # What is mapped stays readable when its name is gone.
         with scratch_directory() as directory:
             path = directory / "tensor.bin"
-            path.write_bytes(byte_view(tensor))
+            left = byte_view(tensor)
+            with path.open("xb", buffering=0) as file:
+                while left:
+                    left = left[file.write(left[:WRITE_BYTES]) :]
             # Shared, so that its pages are the file's, which the kernel takes back where memory is
             # short; nothing writes to it.
             values = torch.from_file(

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from torch import Tensor
 
+from hcnr.checkpoint.copying import WRITE_BYTES
 from hcnr.checkpoint.fingerprints import byte_view
 from hcnr.checkpoint.patch_form import (
     FORMAT,
@@ -130,8 +131,10 @@ def _write(
     def put(name: str, tensor: Tensor) -> None:
         nonlocal position
         view = byte_view(tensor)
-        out.write(view)
-        data.update(view)
+        for begin in range(0, len(view), WRITE_BYTES):
+            part = view[begin : begin + WRITE_BYTES]
+            out.write(part)
+            data.update(part)
         entries[name] = entry(tensor.dtype, tensor.shape, position, position + len(view))
         position += len(view)
 

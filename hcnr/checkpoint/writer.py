@@ -77,6 +77,7 @@ def write_weights(
                 target = directory / shard.file.name
                 out = opened.enter_context(Copy(shard.file, target, advance))
                 out.check_unchanged(shard)
+                out.set_aside()
                 _write_shard(shard, out, ask, writing, syncing)
         tell()
         # Replacements were made of them meanwhile, and a copy takes its time.

@@ -49,7 +49,8 @@ def test_no_rows_have_no_bytes():
 def test_written_as_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, chunk: int, most: int
 ):
-    monkeypatch.setattr(copying, "CHUNK_BYTES", chunk)
+    for name in ("CHUNK_BYTES", "WRITE_BYTES"):
+        monkeypatch.setattr(copying, name, chunk)
     monkeypatch.setattr(copying, "_MOST_PIECES", most)
     real = os.pwritev
     if kind == "short":

@@ -2,7 +2,9 @@
 
 import mmap
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -118,6 +120,34 @@ def test_a_file_that_was_cut_is_a_sentence(tmp_path: Path):
     name = last if checkpoint.info(last).nbytes else "b"
     with pytest.raises(CheckpointError, match="leave the checkpoint alone"):
         checkpoint.view(name)
+
+
+def test_a_kernel_that_does_not_map_ahead_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tensors = large()
+    checkpoint = Checkpoint.open(save(tmp_path, tensors))
+    monkeypatch.setattr(views, "_MADV_POPULATE_READ", 9999)
+    seen = mapped(monkeypatch)
+    assert torch.equal(checkpoint.view("a"), tensors["a"])
+    assert len(seen) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="pages are mapped ahead on Linux only")
+def test_a_file_that_is_cut_while_its_pages_are_mapped_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    checkpoint = Checkpoint.open(save(tmp_path, large()))
+    real = mmap.mmap
+
+    def cut_afterwards(*given: Any, **options: Any) -> mmap.mmap:
+        area = real(*given, **options)
+        os.truncate(tmp_path / "model.safetensors", 100)
+        return area
+
+    monkeypatch.setattr(views.mmap, "mmap", cut_afterwards)
+    with pytest.raises(CheckpointError, match="leave the checkpoint alone"):
+        checkpoint.view("a")
 
 
 @pytest.mark.parametrize("window", [1 << 17, 1 << 18])

@@ -1,3 +1,4 @@
+import ctypes
 import errno
 import os
 import subprocess
@@ -8,7 +9,9 @@ from typing import Any, cast
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from full_disk import limited
 from hcnr.checkpoint import (
     Checkpoint,
     copy_companions,
@@ -135,7 +138,8 @@ def test_asked_in_file_order_one_at_a_time(tmp_path: Path):
 
 
 def test_progress_adds_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(copying, "CHUNK_BYTES", 10)
+    for name in ("CHUNK_BYTES", "WRITE_BYTES"):
+        monkeypatch.setattr(copying, name, 10)
     tuned = Checkpoint.open(save(tmp_path / "a", shards=3))
     steps: list[int] = []
     new = weights(7)
@@ -243,6 +247,46 @@ def test_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str):
     ):
         write_weights(tuned, work, new.get)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="room is set aside on Linux only")
+def test_a_disk_without_room_says_so_before_anything_is_made(tmp_path: Path):
+    checkpoint = Checkpoint.open(save(tmp_path / "a"))
+    asked: list[str] = []
+    with (
+        pytest.raises(OutputError, match=r"model\.safetensors.*File too large.*free some space"),
+        limited(checkpoint.nbytes - 1),
+    ):
+        write_weights(checkpoint, out_of(tmp_path), asked.append)
+    assert not asked
+
+
+@pytest.mark.parametrize("answer", [errno.EOPNOTSUPP, errno.EINTR, errno.ENOSYS, None])
+def test_a_file_system_that_keeps_no_room_is_written_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: int | None
+):
+    """None: a system without the call."""
+    asked: list[int] = []
+
+    class Library:
+        def __init__(self, *_: object, **__: object) -> None:
+            if answer is not None:
+                self.fallocate64 = refuse
+
+    def refuse(descriptor: int, mode: int, begin: int, size: int) -> int:
+        asked.append(size)
+        ctypes.set_errno(cast(int, answer))
+        return -1
+
+    monkeypatch.setattr(copying.ctypes, "CDLL", Library)
+    new = {REPLACED[0]: weights(7)[REPLACED[0]]}
+    tuned = Checkpoint.open(save(tmp_path / "a"))
+    write_weights(tuned, out_of(tmp_path), new.get)
+    expected = {name: new.get(name, tuned.load(name)) for name in tuned.tensors}
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[name], tensor) for name, tensor in expected.items())
+    assert asked == ([] if answer is None else [tuned.shards[0].size])
 
 
 def test_file_that_is_already_there_is_not_overwritten(tmp_path: Path):
