@@ -21,6 +21,7 @@ OUTSIDE = (
     "CONTRIBUTING.md",
     "experiments/trial/results/README.md",
     "experiments/trial/results/smollm2-figures/figures.md",
+    "experiments/trial/results/smollm2-figures/forms.md",
     "experiments/trial/results/smollm2-figures/probe.svg",
     "experiments/trial/results/smollm2-hotpotqa/trial.md",
     "experiments/trial/results/smollm2-medmcqa/trial.md",

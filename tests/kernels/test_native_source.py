@@ -18,7 +18,7 @@ def test_races(tmp_path):
         pytest.skip("no C++ compiler")
     probe = tmp_path / "probe.cpp"
     probe.write_text("#include <barrier>\nint main() { std::barrier b{1}; b.arrive_and_wait(); }\n")
-    flags = ["-std=c++20", "-O1", "-g", "-fsanitize=thread,alignment", "-pthread"]
+    flags = ["-std=c++20", "-Og", "-g", "-fsanitize=thread,alignment", "-pthread"]
     flags.append("-fno-sanitize-recover=alignment")
     program = tmp_path / "races"
     try:
