@@ -87,6 +87,8 @@ def _state(plugin: plugins.Plugin) -> str:
     own, load = _TAKEN[plugin.group], _LOADERS[plugin.group]
     if plugin.name in own:
         return "not used: hcnr has its own of that name"
+    if plugin.group == "hcnr.readers" and plugin.name != plugin.name.lower():
+        return "not used: extensions of files are compared in lower case"
     try:
         load(plugin.name)
     except HcnrError as error:

@@ -140,6 +140,7 @@ odd = odd_kinds:nothing
 
 [hcnr.readers]
 csv = other_kinds:read_tsv
+PSV = other_kinds:read_tsv
 
 [hcnr.repairs]
 raising = other_kinds:broken
@@ -161,6 +162,7 @@ def test_info_says_of_each_whether_it_is_available_or_why_not(installed):
     assert states["hcnr.readers", "tsv", ours] == "available"
     assert states["hcnr.detectors", "gair_idk", ours].startswith("not used: hcnr has its own")
     assert states["hcnr.readers", "csv", fourth].startswith("not used: hcnr has its own")
+    assert "lower case" in states["hcnr.readers", "PSV", fourth]
     for name, package, reason in (
         ("constant", ours, "is a int"),
         ("gone", ours, "AttributeError"),

@@ -54,7 +54,7 @@ def mapped_values(info: TensorInfo, begin: int, end: int) -> torch.Tensor | None
 
 
 def _map_pages(area: mmap.mmap) -> None:
-    """Have all pages mapped by one call, at half of what meeting them one after the other costs.
+    """Have all pages mapped by one call, which costs less than meeting them one after the other.
 
     Raises:
         OSError: the file does not have them any more.

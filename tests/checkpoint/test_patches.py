@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hcnr.checkpoint import Checkpoint, Patch, write_patch, write_weights
+from hcnr.checkpoint import Checkpoint, Patch, patch_writer, write_patch, write_weights
 from hcnr.checkpoint.headers import DTYPES
 from hcnr.errors import CheckpointError
 
@@ -134,7 +134,8 @@ def test_the_same_bytes_under_other_names_are_another_checkpoint(tmp_path: Path)
         applied(other, patch, tmp_path / "out")
 
 
-def test_a_patch_on_what_a_patch_made(tmp_path: Path):
+def test_a_patch_on_what_a_patch_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(patch_writer, "WRITE_BYTES", 6)  # of a row several writes
     before = {"a": torch.arange(40.0).reshape(10, 4), "b": torch.zeros(3)}
     first, second = before["a"].clone(), before["a"].clone()
     first[2], second[2:4] = 7, 8

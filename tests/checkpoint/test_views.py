@@ -128,9 +128,8 @@ def test_a_kernel_that_does_not_map_ahead_changes_nothing(
     tensors = large()
     checkpoint = Checkpoint.open(save(tmp_path, tensors))
     monkeypatch.setattr(views, "_MADV_POPULATE_READ", 9999)
-    seen = mapped(monkeypatch)
+    monkeypatch.setattr(reader, "read_into", None)  # it is mapped all the same
     assert torch.equal(checkpoint.view("a"), tensors["a"])
-    assert len(seen) == 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="pages are mapped ahead on Linux only")

@@ -289,6 +289,29 @@ def test_a_file_system_that_keeps_no_room_is_written_to(
     assert asked == ([] if answer is None else [tuned.shards[0].size])
 
 
+def test_no_call_writes_more_than_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """However large what replaces is; a longer call costs more a byte."""
+    lengths: list[int] = []
+    one, several = os.pwrite, os.pwritev
+
+    def pwrite(file: int, data: memoryview, offset: int) -> int:
+        lengths.append(len(data))
+        return one(file, data, offset)
+
+    def pwritev(file: int, data: list[memoryview], offset: int) -> int:
+        lengths.append(sum(map(len, data)))
+        return several(file, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    monkeypatch.setattr(os, "pwritev", pwritev)
+    size = copying.WRITE_BYTES // 4 * 5 // 2
+    tuned = Checkpoint.open(save(tmp_path / "a", {"w": torch.zeros(size)}))
+    new = torch.arange(size, dtype=torch.float32)
+    write_weights(tuned, out_of(tmp_path), {"w": lambda: new})
+    assert sum(lengths) == new.nbytes and max(lengths) == copying.WRITE_BYTES
+    assert torch.equal(load_file(tmp_path / "out" / "model.safetensors")["w"], new)
+
+
 def test_file_that_is_already_there_is_not_overwritten(tmp_path: Path):
     tuned = Checkpoint.open(save(tmp_path / "a"))
     out = out_of(tmp_path)
